@@ -1,0 +1,1 @@
+"""recount: a reproducibility benchmark harness for visual counting."""

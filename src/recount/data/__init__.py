@@ -1,0 +1,1 @@
+"""Samples into batches: fetching, preparation, density maps, transforms, windows."""

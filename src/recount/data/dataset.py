@@ -1,0 +1,80 @@
+"""How a data set describes itself: files, licence, splits, reader, preparations. No torch in this module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from recount.data.sample import RawSample
+from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that a data set needs.
+
+    Attributes:
+        path: where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``.
+        urls: addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; empty if
+            the file can only be had by hand.
+        sha256: of the bytes; None where it is not known (recorded at the first download and compared ever after).
+        bytes: size, or None.
+        unpack: whether it is a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``.
+        optional: whether the data set can be read without it.
+    """
+
+    path: str
+    urls: tuple[str, ...] = ()
+    sha256: str | None = None
+    bytes: int | None = None
+    unpack: bool = False
+    optional: bool = False
+
+
+class Dataset(ABC):
+    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``.
+
+    Attributes:
+        name: the module's name.
+        title, homepage, licence, citation: for people; shown in the report and in by-hand instructions.
+        by_hand: how to get what no address can deliver ("" if every file can be fetched).
+        publishable: whether its licence lets its pictures stand in a published report.
+        embedded: whether it is procedural (nothing to fetch).
+        splits: the names of its splits.
+        preparations: the size rules it can be prepared with, by name; always has "original".
+        totals: integrity totals checked after reading, for instance ``{"train": {"images": 300, "points": 162413}}``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    homepage: ClassVar[str] = ""
+    licence: ClassVar[str]
+    citation: ClassVar[str] = ""
+    by_hand: ClassVar[str] = ""
+    publishable: ClassVar[bool] = False
+    embedded: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...]]
+    preparations: ClassVar[Mapping[str, SizeRule]] = {"original": ORIGINAL_SIZE}
+    totals: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+
+    def files(self) -> list[RemoteFile]:
+        """Return the files to fetch; empty for a procedural data set."""
+        return []
+
+    @abstractmethod
+    def read(self, raw: Path) -> Iterable[RawSample]:
+        """Yield every sample of every split, in a fixed order.
+
+        Args:
+            raw: ``resources/raw/<name>``, as fetched.
+
+        Raises:
+            DataError: a file is missing or broken; the message names it.
+        """
+
+
+class DataError(Exception):
+    """Something is wrong with a data set's files; the message is for the user and lists every defect found."""

@@ -1,0 +1,28 @@
+"""One module per data set, discovered by name; outside packages add theirs through the entry point ``recount.datasets``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+
+from recount.data.dataset import Dataset
+
+
+def names() -> list[str]:
+    """Return the names of all known data sets, sorted."""
+    own = {module.name for module in iter_modules(__path__)}
+    return sorted(own | {point.name for point in entry_points(group="recount.datasets")})
+
+
+def load(name: str) -> Dataset:
+    """Return the data set called ``name``.
+
+    Raises:
+        KeyError: there is none of that name; the message lists those there are.
+    """
+    if name in {module.name for module in iter_modules(__path__)}:
+        return import_module(f"{__name__}.{name}").DATASET
+    for point in entry_points(group="recount.datasets", name=name):
+        return point.load()
+    raise KeyError(f"no data set is called {name!r}; there are: {', '.join(names())}")

@@ -1,0 +1,1 @@
+"""Layers and losses that at least two systems share."""

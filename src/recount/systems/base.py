@@ -1,0 +1,290 @@
+"""The interface between a system and the rest of recount: examples in, losses and predictions out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from recount.config import Recipe, Strict
+from recount.data.sample import Sample
+from recount.data.tiles import Windows
+
+
+@dataclass(slots=True)
+class Example:
+    """One training example: a crop or a whole image.
+
+    Attributes:
+        id: of the sample it was made from (shown when a loss is not finite).
+        image: float32 [3, H, W] in [0, 1], not normalised; a system normalises inside its network.
+        prompt: what is to be counted.
+        points: float32 [N, 2], x and y in pixels of ``image``.
+        count: the true count of the example.
+        maps: further tensors that stack over a batch (density, image mask, ...).
+        attributes: further values that stay a list over a batch.
+    """
+
+    id: str
+    image: Tensor
+    prompt: str = ""
+    points: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    count: float = 0.0
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch of examples: ``images`` [B, 3, H, W], ``counts`` [B], ``points`` a list of [N_b, 2], ``maps`` stacked."""
+
+    ids: list[str]
+    images: Tensor
+    prompts: list[str]
+    points: list[Tensor]
+    counts: Tensor
+    maps: dict[str, Tensor]
+    attributes: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Batch:
+        """Stack examples of one size."""
+        first = examples[0]
+        return cls(
+            ids=[example.id for example in examples],
+            images=torch.stack([example.image for example in examples]),
+            prompts=[example.prompt for example in examples],
+            points=[example.points for example in examples],
+            counts=torch.tensor([float(example.count) for example in examples]),
+            maps={name: torch.stack([example.maps[name] for example in examples]) for name in first.maps},
+            attributes={name: [example.attributes[name] for example in examples] for name in first.attributes},
+        )
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with every tensor on ``device``."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            points=[points.to(device, non_blocking=True) for points in self.points],
+            counts=self.counts.to(device, non_blocking=True),
+            maps={name: value.to(device, non_blocking=True) for name, value in self.maps.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def split(self, parts: int) -> list[Batch]:
+        """Return the batch cut into at most ``parts`` nearly equal, non-empty batches (micro-batches)."""
+        edges = np.linspace(0, len(self), min(parts, len(self)) + 1).astype(int)
+        return [self._rows(int(start), int(end)) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+
+    def _rows(self, start: int, end: int) -> Batch:
+        cut: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, dict):
+                cut[item.name] = {name: rows[start:end] for name, rows in value.items()}
+            else:
+                cut[item.name] = value[start:end]
+        return Batch(**cut)
+
+
+@dataclass(slots=True)
+class Prediction:
+    """What a system says of a batch.
+
+    Attributes:
+        density: [B, 1, h, w], objects per cell, so that its sum is the count; None for count-by-caption systems.
+        scores: [B, K] class scores over the numbers ``numbers``; None for density systems.
+        numbers: the K numbers the scores stand for.
+        maps: further maps [B, 1, h, w] for figures (similarity, attention, ...).
+    """
+
+    density: Tensor | None = None
+    scores: Tensor | None = None
+    numbers: tuple[int, ...] = ()
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def counts(self) -> Tensor:
+        """Return the counts [B] in float32."""
+        if self.density is not None:
+            return self.density.float().sum(dim=(1, 2, 3))
+        if self.scores is None:
+            raise ValueError("a prediction needs a density or scores")
+        return torch.tensor(self.numbers, device=self.scores.device)[self.scores.argmax(dim=1)].float()
+
+
+class Pool(Protocol):
+    """The training samples, as an example maker sees them."""
+
+    samples: Sequence[Sample]
+
+    def image(self, index: int) -> Tensor:
+        """Return the picture of sample ``index``, uint8 [3, H, W] RGB. Decoded once, then cached within a budget."""
+
+
+class ExampleMaker(Protocol):
+    """Makes the training examples of one sample. Picklable; holds no parameters.
+
+    It is called with the torch default generator seeded for (seed, epoch, index), so torch's own random functions and
+    ``rng`` both give the same draws whatever the number of loader processes, and after a resume.
+    """
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of training (most systems have one): its name, and its recipe."""
+
+    name: str
+    recipe: Recipe
+
+
+class System(nn.Module, ABC):
+    """A counting system. A module ``recount/systems/<name>.py`` holds one subclass, bound to the module's ``SYSTEM``.
+
+    Class attributes:
+        Settings: the system's own settings; the defaults are the released code's at paper size.
+        recipe: how the released code trains it.
+        trains: False for predictors without training steps (constants, released checkpoints only).
+        text_guided: whether the prompt names what is counted.
+    """
+
+    Settings: ClassVar[type[Strict]]
+    recipe: ClassVar[Recipe]
+    trains: ClassVar[bool] = True
+    text_guided: ClassVar[bool] = False
+
+    settings: Any
+    windows: Windows | None = None
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Learn what is needed of the whole training set before the first step (class counts, its mean, ...)."""
+
+    def stages(self, recipe: Recipe) -> list[Stage]:
+        """Return the training stages under the resolved ``recipe``."""
+        return [Stage("train", recipe)]
+
+    def begin_stage(self, stage: Stage) -> None:
+        """Called before each stage: freeze and unfreeze, choose the loss."""
+
+    def begin_epoch(self, epoch: int, samples: Sequence[Sample]) -> None:
+        """Called before each epoch (counted from 0)."""
+
+    @abstractmethod
+    def example_maker(self) -> ExampleMaker:
+        """Return what makes training examples, with this system's augmentation."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the named scalar terms of the loss; ``loss_weights`` weighs them, the sum is minimised."""
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Return the weight of each term (1 where a name is missing). A weight of 0 only records the term."""
+        return {}
+
+    @abstractmethod
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Predict a batch of equally large images or windows.
+
+        Args:
+            images: float32 [B, 3, H, W] in [0, 1], not normalised.
+            prompts: B prompts.
+        """
+
+    def prepare_image(self, image: Tensor) -> Tensor:
+        """Return an evaluation image [3, H, W] in [0, 1] at the size this system evaluates it (default: unchanged)."""
+        return image
+
+    def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups (default: every trainable parameter in one group)."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    @classmethod
+    def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
+        """Read a released checkpoint and return its state dict under our names.
+
+        Raises:
+            CheckpointError: keys are missing or unexpected (all are listed), or the file is not a checkpoint.
+        """
+        raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")
+
+
+class CheckpointError(Exception):
+    """A checkpoint file cannot be used; the message lists what is missing, unexpected or of the wrong shape."""
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a .safetensors or .pth/.pt/.ckpt file without executing anything in it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds objects other than tensors and plain containers.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint, or it holds more than tensors (recount executes no pickle): {reason}"
+        ) from error
+
+
+def renamed(
+    state: Mapping[str, Tensor],
+    rename: Callable[[str], str | None],
+    expected: Mapping[str, Tensor],
+    *,
+    source: Path | str,
+) -> dict[str, Tensor]:
+    """Return ``state`` under our names, checked strictly against ``expected`` (our own state dict).
+
+    Args:
+        state: the official state dict.
+        rename: official key -> our key, or None for a key that our network has no use for.
+        expected: our state dict, for names and shapes.
+        source: named in the error.
+
+    Raises:
+        CheckpointError: lists all missing, unexpected and wrongly shaped keys.
+    """
+    result: dict[str, Tensor] = {}
+    unexpected = []
+    for key, value in state.items():
+        ours = rename(key)
+        if ours is None:
+            continue
+        if ours in expected:
+            result[ours] = value
+        else:
+            unexpected.append(key)
+    missing = sorted(set(expected) - set(result))
+    shapes = [
+        f"{key} {list(result[key].shape)} instead of {list(expected[key].shape)}"
+        for key in result
+        if result[key].shape != expected[key].shape
+    ]
+    problems = [
+        f"{title}: {', '.join(keys)}"
+        for title, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{source}: " + "; ".join(problems))
+    return result
