@@ -49,16 +49,16 @@ class Optimiser(Strict):
 class Schedule(Strict):
     """A learning-rate schedule. ``unit`` says what one step of it is.
 
-    ``warmup_cosine_restarts``: linear from ``initial_lr`` to the optimiser's rate over ``warmup`` units, then cosine restarts
-    (``period``, ``period_factor``, ``minimum_lr``). ``warmup_cosine``: linear over ``warmup``, then one half cosine to
-    ``minimum_lr`` at the end. ``linear``: to ``minimum_lr`` at the end. ``step``: times ``factor`` every ``period`` units.
-    ``step_at``: times ``factor`` at each of ``milestones``. ``sawtooth``: CountCLIP's schedule as coded.
+    ``warmup_cosine_restarts``: linear from ``initial_lr`` to the optimiser's rate over ``warmup`` units, then cosine
+    restarts (``period``, ``period_factor``, ``minimum_lr``). ``warmup_cosine``: linear over ``warmup``, then one half
+    cosine to ``minimum_lr`` at the end. ``linear``: to ``minimum_lr`` at the end. ``step``: times ``factor`` every
+    ``period`` units. ``step_at``: times ``factor`` at each of ``milestones``. ``sawtooth``: CountCLIP's, as coded.
     """
 
     name: Literal["constant", "warmup_cosine_restarts", "warmup_cosine", "linear", "step", "step_at", "sawtooth"] = (
         "constant"
     )
-    unit: Literal["epoch", "step"] = "epoch"
+    unit: Literal["epoch", "step", "fraction"] = Field("epoch", description="fraction: epochs, updated at each step")
     warmup: float = Field(0, ge=0, description="units of warm-up; a value below 1 is a share of all units")
     initial_lr: float = Field(0.0, ge=0)
     minimum_lr: float = Field(0.0, ge=0)
@@ -73,18 +73,25 @@ class Recipe(Strict):
 
     epochs: int = Field(1, gt=0)
     max_steps: int | None = Field(None, gt=0, description="stop after so many optimiser steps, whatever the epochs")
-    batch_size: int = Field(1, gt=0, description="training samples per optimiser step (an image may yield several crops)")
+    batch_size: int = Field(
+        1, gt=0, description="training samples per optimiser step (an image may yield several crops)"
+    )
     shuffle: bool = True
     drop_last: bool = False
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     clip_norm: float | None = Field(None, gt=0)
     precision: Precision = "fp32"
-    evaluate_every: int | None = Field(None, gt=0, description="epochs between evaluations during training; null: never")
+    evaluate_every: int | None = Field(
+        None, gt=0, description="epochs between evaluations during training; null: never"
+    )
     evaluate_from: int = Field(0, ge=0, description="first epoch (counted from 1) that may be evaluated")
     select_by: Literal["mae", "rmse", "mae+rmse", "2rmse+mae", "accuracy", "own"] = "mae"
     held_out: float = Field(
-        0.0, ge=0, lt=1, description="share of the training samples held out for selection, where the data set has no list"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training samples held out for selection, where the data set has no list",
     )
     eval_mode_after_first_evaluation: bool = Field(
         False, description="the slip of some released scripts: nothing switches back to training mode"
@@ -114,7 +121,12 @@ class PaperSystem(Strict):
     citation: str = ""
     trained_on: BenchmarkId | None = Field(None, description="the paper's training split, for instance ucf_qnrf/train")
     evaluated_on: tuple[BenchmarkId, ...] = ()
-    held_out: BenchmarkId | None = Field(None, description="the split that a clean protocol selects on")
+    held_out: BenchmarkId | None = Field(None, description="the split that a model is selected on")
+    selected_on_test: BenchmarkId | None = Field(
+        None, description="the test split that the released code selects on; watched during training, and flagged"
+    )
+    clean_trained_on: BenchmarkId | None = Field(None, description="trained_on of variants with protocol clean")
+    clean_held_out: BenchmarkId | None = Field(None, description="held_out of variants with protocol clean")
     variants: dict[Name, Variant] = {}
     quoted_because: str = Field("", description="why recount does not run it; set exactly for quoted systems")
 
@@ -186,14 +198,26 @@ class Benchmark(Strict):
     note: str = ""
 
 
+class SuiteVariant(Strict):
+    """What this suite changes in one variant, over the paper's variant."""
+
+    settings: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    skip: str = Field("", description="why this suite does not run the variant; empty: it does")
+
+
 class SuiteSystem(Strict):
-    """How this suite runs a system: size, budget, preparation; each of it over the paper's settings."""
+    """How this suite runs a system: size, budget, preparation.
+
+    A paper's variant goes over ``settings`` and ``recipe``, so that a suite cannot undo what an ablation switches; the
+    suite's own ``variants`` go over both.
+    """
 
     settings: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     preparation: Name | None = None
     weights: tuple[Name, ...] = Field((), description="base weights that must be fetched first")
-    variants: dict[Name, Variant | dict[str, Any]] = {}
+    variants: dict[Name, SuiteVariant] = {}
     gpu_hours: float | None = Field(None, ge=0, description="published or measured cost of one training run")
 
 
@@ -234,8 +258,8 @@ class Config(Strict):
     reports: str = "reports"
 
 
-class TrainingData(Strict):
-    """Where a run's training samples come from."""
+class Split(Strict):
+    """Prepared samples: a data set, a split of it (several joined by ``+``), and how it is prepared."""
 
     dataset: Name
     split: Name
@@ -255,9 +279,10 @@ class Run(Strict):
     checkpoint: str | None
     checkpoint_path: str | None
     weights: tuple[Name, ...]
-    training: TrainingData | None
-    held_out: TrainingData | None
-    benchmarks: dict[BenchmarkId, TrainingData]
+    training: Split | None
+    held_out: Split | None
+    selected_on_test: Split | None
+    benchmarks: dict[BenchmarkId, Split]
 
     @property
     def id(self) -> str:
@@ -296,3 +321,256 @@ def _checked(model: type[Model], content: Mapping[str, Any], where: str) -> Mode
         return model.model_validate(dict(content))
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, where))) from None
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``over`` laid on it, dictionaries key by key."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return result
+
+
+def resolve_recipe(base: Recipe, over: Mapping[str, Any]) -> Recipe:
+    """Return ``base`` with the keys of ``over`` replaced, validated."""
+    return Recipe.model_validate(merged(base.model_dump(), over))
+
+
+def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read ``<root>/config.yaml`` with ``overrides`` (top-level keys) laid over it.
+
+    Raises:
+        ConfigError: one line per error.
+    """
+    return _checked(Config, merged(_read_yaml(root / "config.yaml"), overrides or {}), "config.yaml")
+
+
+def _read_paper(folder: Path, root: Path) -> Paper:
+    path = folder / "paper.yaml"
+    paper = _checked(Paper, {**_read_yaml(path), "name": folder.name}, str(path.relative_to(root)))
+    problems = []
+    for table_name, table in paper.tables.items():
+        for row in table.rows:
+            system = paper.systems.get(row.system)
+            if system is None:
+                problems.append(f"tables.{table_name}: row {row.label!r}: no system is called {row.system!r}")
+            elif row.variant is not None and not system.quoted_because and row.variant not in system.variants:
+                known = ", ".join(system.variants)
+                where = f"tables.{table_name}: row {row.label!r}"
+                problems.append(f"{where}: {row.system} has no variant {row.variant!r}; it has: {known}")
+    for name, system in paper.systems.items():
+        if bool(system.quoted_because) == bool(system.variants):
+            problems.append(f"systems.{name}: give either variants (recount runs it) or quoted_because (it does not)")
+    if problems:
+        raise ConfigError("\n".join(f"{path.relative_to(root)}: {problem}" for problem in problems))
+    return paper
+
+
+def _chosen(kind: str, wanted: tuple[str, ...], known: list[str]) -> list[str]:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ConfigError(f"config.yaml: {kind} = {unknown}: allowed are {', '.join(known)}")
+    return [name for name in known if not wanted or name in wanted]
+
+
+def _check_settings(system: str, settings: Mapping[str, Any], where: str) -> None:
+    """Check settings against the schema generated from the system's own Settings, without importing the system."""
+    path = SYSTEM_SCHEMAS / f"{system}.json"
+    if not path.is_file():  # an outside package's system: checked when it is built
+        return
+    from jsonschema import Draft202012Validator
+
+    problems = []
+    for error in Draft202012Validator(json.loads(path.read_text(encoding="utf-8"))).iter_errors(dict(settings)):
+        key = ".".join(["settings", *(str(part) for part in error.absolute_path)])
+        problems.append(f"{where}: {key}: {error.message[:300]}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+class Project:
+    """Everything that is configured: config.yaml, the chosen suite and papers, and the runs that follow from them.
+
+    Attributes:
+        root: the folder of config.yaml; all relative paths start there.
+        config, suite, papers: as read and checked.
+    """
+
+    def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
+        self.root = root
+        self.config = read_config(root, overrides)
+        suites = sorted(path.stem for path in (root / "suites").glob("*.yaml"))
+        if self.config.suite not in suites:
+            raise ConfigError(f"config.yaml: suite = {self.config.suite!r}: allowed are {', '.join(suites)}")
+        path = root / "suites" / f"{self.config.suite}.yaml"
+        self.suite = _checked(Suite, {**_read_yaml(path), "name": path.stem}, f"suites/{path.name}")
+        folders = sorted(path.parent for path in (root / "papers").glob("*/paper.yaml"))
+        known = [folder.name for folder in folders]
+        chosen = _chosen("papers", self.config.papers, known)
+        every_paper = {folder.name: _read_paper(folder, root) for folder in folders}
+        self.papers = {name: every_paper[name] for name in chosen}
+        self._check_unique(every_paper)
+        if self.config.systems:
+            _chosen("systems", self.config.systems, sorted({name for p in self.papers.values() for name in p.systems}))
+
+    @staticmethod
+    def _check_unique(papers: Mapping[str, Paper]) -> None:
+        owner: dict[tuple[str, str], str] = {}
+        for paper in papers.values():
+            for system, entry in paper.systems.items():
+                for variant in entry.variants:
+                    other = owner.setdefault((system, variant), paper.name)
+                    if other != paper.name:
+                        raise ConfigError(
+                            f"papers/{paper.name}/paper.yaml: systems.{system}.variants.{variant}: papers/{other} "
+                            "has it already; give it another name"
+                        )
+
+    def _split(self, benchmark: str | None, system: SuiteSystem) -> Split | None:
+        if benchmark is None:
+            return None
+        entry = self.suite.benchmarks.get(benchmark)
+        if entry is None:
+            return None
+        return Split(dataset=entry.dataset, split=entry.split, preparation=system.preparation or entry.preparation)
+
+    def _run(self, name: str, paper_system: PaperSystem, variant_name: str, seed: int, where: str) -> Run:
+        variant = paper_system.variants[variant_name]
+        system = self.suite.systems[name]
+        own = system.variants.get(variant_name, SuiteVariant())
+        settings = merged(merged(system.settings, variant.settings), own.settings)
+        recipe = merged(merged(system.recipe, variant.recipe), own.recipe)
+        _check_settings(name, settings, f"{where}: systems.{name}.variants.{variant_name}")
+        try:
+            resolve_recipe(Recipe(), recipe)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_lines(error, f"{where}: {name}/{variant_name}: recipe"))) from None
+        clean = variant.protocol == "clean"
+        benchmarks = {entry: self._split(entry, system) for entry in paper_system.evaluated_on}
+        return Run(
+            suite=self.suite.name,
+            system=name,
+            variant=variant_name,
+            seed=seed,
+            settings=settings,
+            recipe=recipe,
+            protocol=variant.protocol,
+            checkpoint=variant.checkpoint,
+            checkpoint_path=self.config.checkpoints.get(variant.checkpoint) if variant.checkpoint else None,
+            weights=system.weights,
+            training=self._split((clean and paper_system.clean_trained_on) or paper_system.trained_on, system),
+            held_out=self._split((clean and paper_system.clean_held_out) or paper_system.held_out, system),
+            selected_on_test=None if clean else self._split(paper_system.selected_on_test, system),
+            benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
+        )
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Return every run of the chosen papers, systems and seeds in this suite, in a fixed order."""
+        result: list[Run] = []
+        for paper in self.papers.values():
+            for name, system in paper.systems.items():
+                if (self.config.systems and name not in self.config.systems) or name not in self.suite.systems:
+                    continue
+                for variant_name, variant in system.variants.items():
+                    where = f"papers/{paper.name}/paper.yaml + suites/{self.suite.name}.yaml"
+                    if self.not_run(name, variant_name, variant):
+                        continue
+                    result.extend(self._run(name, system, variant_name, seed, where) for seed in self.config.seeds)
+        return result
+
+    def not_run(self, system: str, variant_name: str, variant: Variant) -> str:
+        """Return why this suite does not run a variant ("" if it does)."""
+        entry = self.suite.systems.get(system)
+        if entry is None:
+            return f"suite {self.suite.name} does not run {system}"
+        if variant_name in entry.variants and entry.variants[variant_name].skip:
+            return entry.variants[variant_name].skip
+        if variant.checkpoint and variant.checkpoint not in self.config.checkpoints:
+            return f"no file is given for the released checkpoint {variant.checkpoint} (config.yaml: checkpoints)"
+        return ""
+
+    def run(self, system: str, variant: str, seed: int) -> Run:
+        """Return one run.
+
+        Raises:
+            ConfigError: there is no such run in this suite.
+        """
+        for run in self.runs:
+            if (run.system, run.variant, run.seed) == (system, variant, seed):
+                return run
+        known = ", ".join(sorted({f"{run.system}/{run.variant}" for run in self.runs}))
+        raise ConfigError(
+            f"suite {self.suite.name} has no run {system}/{variant}/seed{seed}; it has, with seeds "
+            f"{list(self.config.seeds)}: {known}"
+        )
+
+    # Paths, all relative to ``root``; the Snakefile and the commands use the same functions.
+
+    @property
+    def raw(self) -> Path:
+        """Return the folder of fetched data sets."""
+        return Path(self.config.resources) / "raw"
+
+    @property
+    def data(self) -> Path:
+        """Return the folder of prepared data sets."""
+        return Path(self.config.resources) / "data"
+
+    @property
+    def weights(self) -> Path:
+        """Return the folder of base weights."""
+        return Path(self.config.resources) / "weights"
+
+    @property
+    def results(self) -> Path:
+        """Return the suite's results folder."""
+        return Path(self.config.results) / self.suite.name
+
+    @property
+    def report(self) -> Path:
+        """Return the suite's report folder."""
+        return Path(self.config.reports) / self.suite.name
+
+    def index(self, split: Split) -> Path:
+        """Return the index.csv of a prepared data set."""
+        return self.data / split.dataset / split.preparation / "index.csv"
+
+    def run_folder(self, run: Run) -> Path:
+        """Return the folder of a run's model, history and run.json."""
+        return self.results / "runs" / run.id
+
+    def checkpoint_folder(self, run: Run) -> Path:
+        """Return the folder where an unfinished training run keeps what it needs to resume."""
+        return self.results / "checkpoints" / run.id
+
+    def predictions(self, run: Run, benchmark: str) -> Path:
+        """Return the CSV of a run's predictions on a benchmark."""
+        split = run.benchmarks[benchmark]
+        return (
+            self.results
+            / "predictions"
+            / split.dataset
+            / split.split
+            / run.system
+            / run.variant
+            / f"seed{run.seed}.csv"
+        )
+
+    def log(self, step: str, *parts: str) -> Path:
+        """Return the log file of a job."""
+        return Path("logs") / self.suite.name / step / Path(*parts[:-1]) / f"{parts[-1]}.log"
+
+
+def load(root: Path | str = ".", overrides: Mapping[str, Any] | None = None) -> Project:
+    """Read and check the whole configuration below ``root``.
+
+    Args:
+        root: the folder of config.yaml, papers/ and suites/.
+        overrides: top-level keys of config.yaml to replace, as ``snakemake --config`` gives them.
+
+    Raises:
+        ConfigError: one line per error: file, key, value, what is allowed.
+    """
+    return Project(Path(root), overrides)

@@ -1,4 +1,4 @@
-"""One module per system, discovered by name; outside packages add theirs through the entry point ``recount.systems``."""
+"""One module per system, discovered by name; outside packages add theirs by the entry point ``recount.systems``."""
 
 from __future__ import annotations
 

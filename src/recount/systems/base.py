@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -83,7 +84,7 @@ class Batch:
     def split(self, parts: int) -> list[Batch]:
         """Return the batch cut into at most ``parts`` nearly equal, non-empty batches (micro-batches)."""
         edges = np.linspace(0, len(self), min(parts, len(self)) + 1).astype(int)
-        return [self._rows(int(start), int(end)) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        return [self._rows(int(start), int(end)) for start, end in pairwise(edges)]
 
     def _rows(self, start: int, end: int) -> Batch:
         cut: dict[str, Any] = {}
@@ -137,7 +138,8 @@ class ExampleMaker(Protocol):
     ``rng`` both give the same draws whatever the number of loader processes, and after a resume.
     """
 
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]: ...
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return the examples that sample ``index`` yields this time (its crops)."""
 
 
 @dataclass(frozen=True, slots=True)
