@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -197,7 +198,7 @@ def test_window_starts_cover_every_pixel_and_stay_inside(length: int, window: in
     starts = window_starts(length, window, stride)
     assert starts[0] == 0
     assert starts[-1] + window == max(length, window)
-    assert all(0 < after - before <= stride for before, after in zip(starts, starts[1:], strict=False))
+    assert all(0 < after - before <= stride for before, after in pairwise(starts))
 
 
 @pytest.mark.parametrize("rule", STITCHES)

@@ -3,17 +3,17 @@
 Four rules, each checked against outputs of the official code (tests/data/test_tiles.py):
 
 * ``average`` — GigaCount, CLIP-EBC (Yiming-M/CLIP-EBC@b52a594), TransCrowd: overlapping cells are averaged.
-* ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and divided
-  by the pixels of a cell, then overlapping pixels are averaged. A rule of its own: it needs no window to start on a cell's
-  edge, and where all do its sum still differs a little from ``average``, since enlarging smears mass over the seams.
-* ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to right, columns
-  that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4, 1/2.
+* ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and
+  divided by the pixels of a cell, then overlapping pixels are averaged. A rule of its own: it needs no window to start on
+  a cell's edge, and where all do its sum still differs a little from ``average``, as enlarging smears mass over the seams.
+* ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to right,
+  columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4, 1/2.
 * ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the next
   multiple of the stride (a whole stride where the width is one already), windows start every stride, and the overlap is
   blended by sigmoid(linspace(-3, 3)); the added columns are cut off afterwards.
 
-Deviation: where a side is shorter than the window, the image is padded with black at the right and the bottom, and the cells
-that lie wholly in the padding are cut off. The official codes fail there (negative starts).
+Deviation: where a side is shorter than the window, the image is padded with black at the right and the bottom, and the
+cells that lie wholly in the padding are cut off. The official codes fail there (negative starts).
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ class Windows:
 
     Attributes:
         height, width: of a window, pixels.
-        stride: pixels between window starts, one number or (down, across); the last window is shifted back to end at the border.
+        stride: pixels between window starts, one number or (down, across); the last window is shifted back to end at the
+            border.
         stitch: how overlaps are put together; see the module's docstring.
         batch: windows per forward pass, at most.
-        fit: what is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves back),
-            or CLIP-EBC's options "resize" and "zero_pad" to the nearest (next) size of window + n strides.
+        fit: what is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves
+            back), or CLIP-EBC's options "resize" and "zero_pad" to the nearest (next) size of window + n strides.
 
     Raises:
         ValueError: a length is not positive, or the rule cannot work with these lengths.
@@ -72,7 +73,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the windows of one image lie: its size, the size of the padded canvas, the starts of rows and columns (pixels)."""
+    """Where the windows of one image lie: its size, the padded canvas, the starts of rows and columns, in pixels."""
 
     height: int
     width: int
@@ -88,7 +89,7 @@ class Layout:
 
 
 def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
-    """Return the starts of the windows that cover ``length`` pixels; the last one is shifted back to end at the border."""
+    """Return the starts of the windows that cover ``length`` pixels; the last is shifted back to end at the border."""
     count = math.ceil(max(length - window, 0) / stride) + 1
     return tuple(max(min(index * stride, length - window), 0) for index in range(count))
 
@@ -102,8 +103,8 @@ def layout(height: int, width: int, windows: Windows) -> Layout:
     down, across = windows.strides
     if windows.stitch in {"halving", "sigmoid"} and height > windows.height:
         raise ValueError(
-            f"stitch {windows.stitch!r} works across only, but an image of {height} x {width} (height x width) is higher than "
-            f"the window of {windows.height}; the system's prepare_image must bring images to that height"
+            f"stitch {windows.stitch!r} works across only, but an image of {height} x {width} (height x width) is higher "
+            f"than the window of {windows.height}; the system's prepare_image must bring images to that height"
         )
     canvas_height, canvas_width = max(height, windows.height), max(width, windows.width)
     if windows.stitch == "sigmoid":
@@ -146,7 +147,8 @@ def fit(image: Tensor, windows: Windows) -> Tensor:
 
 def cut(image: Tensor, windows: Windows) -> Tensor:
     """Return the windows [n, 3, height, width] of ``image`` [3, H, W], row by row."""
-    place = layout(*image.shape[-2:], windows)
+    height, width = image.shape[-2:]
+    place = layout(height, width, windows)
     image = F.pad(image, (0, place.canvas_width - place.width, 0, place.canvas_height - place.height))
     return torch.stack(
         [image[:, top : top + windows.height, left : left + windows.width] for top, left in place.corners]
@@ -208,8 +210,9 @@ def _in_cells(place: Layout, maps: Tensor, windows: Windows) -> Layout:
         if wrong:
             length = place.canvas_height if side == "height" else place.canvas_width
             raise ValueError(
-                f"the window that starts at pixel {wrong[0]} does not start at the edge of a cell of {cell:g} pixels: the "
-                f"image's {side} of {length} is not a multiple of it; prepare the data set with a size rule that makes it one"
+                f"the window that starts at pixel {wrong[0]} does not start at the edge of a cell of {cell:g} pixels: "
+                f"the image's {side} of {length} is not a multiple of it; prepare the data set with a size rule that "
+                "makes it one"
             )
     return Layout(
         height=math.ceil(place.height / down),
