@@ -1,0 +1,57 @@
+"""File lists that travel with the package: which files a data set has, with size, SHA-256 and addresses.
+
+A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, licence, homepage), a header, then one file
+per line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from importlib.resources import files
+
+from recount.data.dataset import RemoteFile
+
+COLUMNS = ["path", "bytes", "sha256", "urls"]
+
+
+def read_file_list(name: str, *, unpack: Collection[str] = (), optional: Collection[str] = ()) -> list[RemoteFile]:
+    """Return the files of the list called ``name``, in the list's order.
+
+    Args:
+        name: of the list, for instance ``"sha_train75"``.
+        unpack: paths of the list that are archives to be unpacked.
+        optional: paths of the list that the data set can do without.
+
+    Raises:
+        FileNotFoundError: there is no list of that name; the message names those there are.
+        ValueError: a line is not a file, or ``unpack`` or ``optional`` names a path that the list does not have.
+    """
+    folder = files("recount.datasets") / "files"
+    source = folder / f"{name}.tsv"
+    if not source.is_file():
+        there = sorted(entry.name.removesuffix(".tsv") for entry in folder.iterdir() if entry.name.endswith(".tsv"))
+        raise FileNotFoundError(f"no file list is called {name!r}; there are: {', '.join(there)}")
+    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not rows or rows[0] != COLUMNS:
+        raise ValueError(f"{source}: the columns must be {' '.join(COLUMNS)}")
+    listed = [_remote_file(row, str(source), unpack, optional) for row in rows[1:]]
+    unknown = sorted({*unpack, *optional} - {file.path for file in listed})
+    if unknown:
+        raise ValueError(f"{source} has no file {', '.join(unknown)}")
+    return listed
+
+
+def _remote_file(row: list[str], source: str, unpack: Collection[str], optional: Collection[str]) -> RemoteFile:
+    if len(row) != len(COLUMNS) or not row[1].isdigit():
+        raise ValueError(f"{source}: not a line of {' '.join(COLUMNS)}: {row}")
+    path, size, sha256, urls = row
+    return RemoteFile(
+        path=path,
+        urls=tuple(urls.split()),
+        sha256=sha256 or None,
+        bytes=int(size),
+        unpack=path in unpack,
+        optional=path in optional,
+    )
