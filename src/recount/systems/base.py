@@ -193,6 +193,10 @@ class System(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the named scalar terms of the loss; ``loss_weights`` weighs them, the sum is minimised."""
 
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return ``losses(batch)``: the way in for wrappers (mixed precision, several GPUs)."""
+        return self.losses(batch)
+
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """Return the weight of each term (1 where a name is missing). A weight of 0 only records the term."""
@@ -210,6 +214,10 @@ class System(nn.Module, ABC):
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return an evaluation image [3, H, W] in [0, 1] at the size this system evaluates it (default: unchanged)."""
         return image
+
+    def own_selection(self, pool: Pool) -> dict[str, float]:
+        """Return ``{"own": value}``, smaller is better, for systems whose authors select by a value of their own."""
+        return {}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups (default: every trainable parameter in one group)."""

@@ -1,0 +1,74 @@
+"""Batches of training examples: the same ones for the same seed, whatever the number of loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from recount.systems.base import Batch, Example, ExampleMaker, Pool
+
+Position = tuple[int, int]  # epoch, index of the sample
+
+
+def _seed_of(seed: int, epoch: int, index: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Examples(Dataset[list[Example]]):
+    """The examples of (epoch, sample index), with random draws that depend on nothing else but the seed."""
+
+    def __init__(self, pool: Pool, maker: ExampleMaker, seed: int) -> None:
+        self.pool = pool
+        self.maker = maker
+        self.seed = seed
+
+    def __getitem__(self, position: Position) -> list[Example]:
+        """Return the examples that one sample yields in one epoch."""
+        epoch, index = position
+        seed = _seed_of(self.seed, epoch, index)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.maker(index, self.pool, np.random.default_rng(seed))
+
+
+class EpochBatches(Sampler[list[Position]]):
+    """The sample indices of one epoch's batches. Set ``epoch`` and ``first`` before each pass."""
+
+    def __init__(self, count: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last and count >= batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.first = 0
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for batch in range(self.first, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, int(index)) for index in chosen]
+
+
+def _collate(made: list[list[Example]]) -> Batch:
+    return Batch.of([example for examples in made for example in examples])
+
+
+def loader(examples: Examples, batches: EpochBatches, processes: int, *, pin: bool) -> DataLoader[Batch]:
+    """Return a loader over ``batches``; its processes live as long as it does."""
+    return DataLoader(
+        examples,
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=processes,
+        persistent_workers=processes > 0,
+        pin_memory=pin,
+    )

@@ -1,0 +1,77 @@
+"""Training state on disk: atomic, never pickled objects, and only taken up again by the very same training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+STATE = "state.pt"
+
+
+class SaveError(Exception):
+    """A file could not be written; what was there before is intact."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` fill a temporary file beside ``path``, flush it to disk, and move it into place.
+
+    Raises:
+        SaveError: the disk is full or the folder cannot be written; the old file, if any, is intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch and safetensors report a full disk as a RuntimeError or as their own subclass of it
+        raise SaveError(f"{path}: cannot be written: {error}; what was there before is unchanged") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_model(path: Path, state: dict[str, Tensor]) -> None:
+    """Write a state dict as safetensors, atomically."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+
+
+def save_state(folder: Path, digest: str, state: dict[str, Any]) -> None:
+    """Write the state of an unfinished training run, atomically.
+
+    Args:
+        folder: the run's checkpoint folder.
+        digest: of the settings and the code; ``load_state`` refuses any other.
+        state: tensors, numbers, strings, and containers of them.
+    """
+    write_atomically(folder / STATE, lambda temporary: torch.save({"digest": digest, **state}, temporary))
+
+
+def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
+    """Return the state of an unfinished run, or None (with a message) if there is none that fits."""
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        log.warning("%s cannot be read (%s): training starts anew", path, str(error).splitlines()[0][:200])
+        return None
+    if state.get("digest") != digest:
+        log.warning("%s was written by other settings or other code: training starts anew", path)
+        return None
+    return state

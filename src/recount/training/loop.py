@@ -1,0 +1,330 @@
+"""The training loop, one for all systems: seeded, resumable, with the model selected as the protocol says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from recount.config import Optimiser, Recipe
+from recount.data.sample import Sample
+from recount.systems.base import Batch, Pool, Stage, System
+from recount.training import checkpoints
+from recount.training.batches import EpochBatches, Examples, loader
+from recount.training.progress import Reporter
+from recount.training.schedules import learning_rate, position_of, steps_of
+from recount.training.selection import Watched, evaluate, is_better
+
+log = logging.getLogger(__name__)
+
+HISTORY = "history.csv"
+MODEL = "model.safetensors"
+GPU_STEPS_BETWEEN_READINGS = 20
+
+
+class NonFiniteLoss(Exception):
+    """A loss is NaN or infinite; the message names the step, the terms and the samples."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training run has come. Everything in it is JSON."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    steps_done: int = 0
+    seconds: float = 0.0
+    evaluated: bool = False
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator, and ask for deterministic algorithms."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.optim.Optimizer:
+    """Return the optimiser; a group's own ``lr_scale`` multiplies the learning rate at every step."""
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    match settings.name:
+        case "sgd":
+            return torch.optim.SGD(groups, momentum=settings.momentum, **common)
+        case "adam":
+            return torch.optim.Adam(groups, betas=settings.betas, eps=settings.eps, **common)
+        case "adamw":
+            return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, **common)
+        case "radam":
+            return torch.optim.RAdam(groups, betas=settings.betas, eps=settings.eps, **common)
+
+
+class Trainer:
+    """Trains one system through its stages.
+
+    Args:
+        system: the network, on the processor.
+        recipe: how; already resolved.
+        pool: the training samples.
+        watched: benchmarks to evaluate during training, by selection name; the best model by each is kept.
+        seed: of all random draws.
+        folder: where the state of the unfinished run lives (a folder that the workflow does not delete).
+        digest: of settings and code; a state with another digest is not taken up.
+        device: where to compute.
+        checkpoint_minutes: between saved states; 0 saves after each step.
+        processes: of the data loader.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        recipe: Recipe,
+        pool: Pool,
+        *,
+        watched: Mapping[str, Watched],
+        seed: int,
+        folder: Path,
+        digest: str,
+        device: torch.device,
+        checkpoint_minutes: float = 10.0,
+        processes: int = 0,
+    ) -> None:
+        self.system = system
+        self.recipe = recipe
+        self.pool = pool
+        self.watched = watched
+        self.seed = seed
+        self.folder = folder
+        self.digest = digest
+        self.checkpoint_seconds = 60 * checkpoint_minutes
+        self.processes = processes
+        self.precision = usable_precision(recipe, device)
+        self.accelerator = Accelerator(
+            mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=device.type == "cpu"
+        )
+        self.progress = Progress()
+        self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
+        self._resumed: dict[str, Any] | None = None
+        self._saved_at = time.monotonic()
+
+    def train(self) -> Progress:
+        """Train from the saved state, if there is one, to the end; return the progress with history and best epochs.
+
+        Raises:
+            NonFiniteLoss: a loss is NaN or infinite.
+            SaveError: the state cannot be saved.
+        """
+        seed_everything(self.seed)
+        self.system.prepare_training(self.pool.samples)
+        self.system.to(self.accelerator.device)
+        self._resume()
+        stages = self.system.stages(self.recipe)
+        with Reporter() as self.reporter:
+            while self.progress.stage < len(stages):
+                self._train_stage(stages[self.progress.stage])
+                self.progress.stage += 1
+                self.progress.epoch = 0
+                self.progress.evaluated = False
+        return self.progress
+
+    def _resume(self) -> None:
+        state = checkpoints.load_state(self.folder, self.digest)
+        if state is None:
+            return
+        self.progress = Progress(**json.loads(state["progress"]))
+        self._resumed = state
+        where = self.progress
+        log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
+
+    def _train_stage(self, stage: Stage) -> None:
+        recipe = stage.recipe
+        self.system.begin_stage(stage)
+        maker = self.system.example_maker()
+        batches = EpochBatches(
+            len(self.pool.samples),
+            recipe.batch_size,
+            shuffle=recipe.shuffle,
+            drop_last=recipe.drop_last,
+            seed=self.seed,
+        )
+        data = loader(
+            Examples(self.pool, maker, self.seed), batches, self.processes, pin=self.accelerator.device.type == "cuda"
+        )
+        optimiser = build_optimiser(self.system.parameter_groups(recipe), recipe.optimiser)
+        self.network, self.optimiser = self.accelerator.prepare(self.system, optimiser)
+        self._restore()
+        epochs = epochs_of(recipe, len(batches))
+        self.reporter.begin_stage(stage.name, epochs * len(batches), self.progress.epoch * len(batches))
+        for epoch in range(self.progress.epoch, epochs):
+            self._train_epoch(stage, epoch, batches, data)
+            self._finish_epoch(stage, epoch)
+
+    def _restore(self) -> None:
+        """Put back what a killed run had saved, once, into the stage it was in."""
+        if self._resumed is None:
+            return
+        state, self._resumed = self._resumed, None
+        self.system.load_state_dict(state["system"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda_rng"][0], self.accelerator.device)
+
+    def _train_epoch(self, stage: Stage, epoch: int, batches: EpochBatches, data: Any) -> None:
+        self.system.begin_epoch(epoch, self.pool.samples)
+        # as coded, some scripts stay in evaluation mode once they have evaluated
+        self.network.train(not (stage.recipe.eval_mode_after_first_evaluation and self.progress.evaluated))
+        batches.epoch, batches.first = epoch, self.progress.step
+        steps, limit = len(batches), stage.recipe.max_steps or math.inf
+        started = time.monotonic()
+        for batch in data:
+            if epoch * steps + self.progress.step >= limit:
+                break
+            self._train_step(stage, epoch, batch.to(self.accelerator.device), steps)
+            now = time.monotonic()
+            self.progress.seconds += now - started
+            started = now
+            if now - self._saved_at >= self.checkpoint_seconds:
+                self._read_losses(stage, epoch)
+                self._save_state()
+        self._read_losses(stage, epoch)
+
+    def _train_step(self, stage: Stage, epoch: int, batch: Batch, steps: int) -> None:
+        recipe = stage.recipe
+        position = position_of(recipe.schedule, epoch, self.progress.step, steps)
+        total = steps_of(recipe.schedule, epochs_of(recipe, steps), steps)
+        rate = learning_rate(recipe.schedule, recipe.optimiser.lr, position, total)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        terms = self.network(batch)
+        weights = self.system.loss_weights
+        loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
+        self.accelerator.backward(loss)
+        if recipe.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.progress.sums["lr"] = rate
+        self.progress.step += 1
+        self.progress.steps_done += 1
+        self._pending.append((self.progress.step, batch.ids, {"loss": loss.detach(), **terms}))
+        if len(self._pending) >= (GPU_STEPS_BETWEEN_READINGS if self.accelerator.device.type == "cuda" else 1):
+            self._read_losses(stage, epoch)
+
+    def _read_losses(self, stage: Stage, epoch: int) -> None:
+        """Bring the losses of the last steps to the processor, in one go: each reading waits for the GPU."""
+        for step, ids, terms in self._pending:
+            values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+            if not all(map(math.isfinite, values)):
+                self._refuse(stage, epoch, step, ids, dict(zip(terms, values, strict=True)))
+            for name, value in zip(terms, values, strict=True):
+                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+            self.reporter.step(self.progress.sums["loss"] / step)
+        self._pending.clear()
+
+    def _refuse(self, stage: Stage, epoch: int, step: int, ids: list[str], terms: Mapping[str, float]) -> None:
+        values = ", ".join(f"{name} = {value:g}" for name, value in terms.items())
+        raise NonFiniteLoss(
+            f"stage {stage.name}, epoch {epoch + 1}, step {step}: the loss is not finite ({values}); samples: "
+            f"{', '.join(dict.fromkeys(ids))}; precision {self.precision}. Lower the learning rate, or train in fp32"
+        )
+
+    def _finish_epoch(self, stage: Stage, epoch: int) -> None:
+        progress = self.progress
+        sums = {name: value / max(progress.step, 1) for name, value in progress.sums.items() if name != "lr"}
+        row: dict[str, Any] = {
+            "stage": stage.name,
+            "epoch": epoch + 1,
+            "step": progress.steps_done,
+            "seconds": round(progress.seconds, 3),
+            "lr": progress.sums.get("lr"),
+            **sums,
+        }
+        if self._due(stage.recipe, epoch + 1):
+            row |= self._evaluate(stage.recipe, epoch + 1)
+            progress.evaluated = True
+        progress.history.append(row)
+        self.reporter.epoch(row)
+        progress.epoch, progress.step, progress.sums = epoch + 1, 0, {}
+
+    @staticmethod
+    def _due(recipe: Recipe, epoch: int) -> bool:
+        every = recipe.evaluate_every
+        return every is not None and epoch % every == 0 and epoch >= recipe.evaluate_from
+
+    def _evaluate(self, recipe: Recipe, epoch: int) -> dict[str, float]:
+        row: dict[str, float] = {}
+        for name, watched in self.watched.items():
+            self.system.eval()
+            values = evaluate(self.system, watched, self.accelerator.device, self.precision)
+            row |= {f"{watched.column}_{metric}": value for metric, value in values.items()}
+            if is_better(values, self.progress.best.get(name), recipe.select_by):
+                self.progress.best[name] = {"epoch": epoch, "on": values}
+                checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
+        return row
+
+    def _save_state(self) -> None:
+        scaler = self.accelerator.scaler
+        state = {
+            "progress": json.dumps(asdict(self.progress)),
+            "system": self.system.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": [torch.cuda.get_rng_state(self.accelerator.device)] if torch.cuda.is_available() else [],
+        }
+        checkpoints.save_state(self.folder, self.digest, state)
+        self._saved_at = time.monotonic()
+
+
+def epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Return the number of epochs, cut short by ``max_steps``."""
+    if recipe.max_steps is None:
+        return recipe.epochs
+    return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
+
+
+def usable_precision(recipe: Recipe, device: torch.device) -> str:
+    """Return the precision to compute in; fp16 needs a GPU, and on the processor becomes fp32 with a message."""
+    if recipe.precision == "fp16" and device.type == "cpu":
+        log.warning("fp16 needs a GPU; training in fp32 on the processor, and run.json says so")
+        return "fp32"
+    return recipe.precision
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write history.csv: a row per epoch."""
+    table = pd.DataFrame(list(history))
+    checkpoints.write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def samples_with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]:
+    """Return the samples, all of which must have pictures.
+
+    Raises:
+        ValueError: there are none, or some are annotation only.
+    """
+    bare = [sample.id for sample in samples if sample.image is None]
+    if bare or not samples:
+        what = f"{len(bare)} samples have no picture (first: {bare[0]})" if bare else "there are no samples"
+        raise ValueError(f"{where}: {what}; only the annotation is here, so nothing can be trained on it")
+    return list(samples)
