@@ -4,12 +4,13 @@ Four rules, each checked against outputs of the official code (tests/data/test_t
 
 * ``average`` — GigaCount, CLIP-EBC (Yiming-M/CLIP-EBC@b52a594), TransCrowd: overlapping cells are averaged.
 * ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and
-  divided by the pixels of a cell, then overlapping pixels are averaged. A rule of its own: it needs no window to start on
-  a cell's edge, and where all do its sum still differs a little from ``average``, as enlarging smears mass over the seams.
-* ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to right,
-  columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4, 1/2.
-* ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the next
-  multiple of the stride (a whole stride where the width is one already), windows start every stride, and the overlap is
+  divided by the pixels of a cell, then overlapping pixels are averaged. A rule of its own: it needs no window to start
+  on a cell's edge, and where all do its sum still differs a little from ``average``, as enlarging smears mass over
+  the seams.
+* ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to
+  right, columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4, 1/2.
+* ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the
+  next multiple of the stride (a whole stride where the width is one already), windows start every stride, and the overlap is
   blended by sigmoid(linspace(-3, 3)); the added columns are cut off afterwards.
 
 Deviation: where a side is shorter than the window, the image is padded with black at the right and the bottom, and the
@@ -38,8 +39,8 @@ class Windows:
 
     Attributes:
         height, width: of a window, pixels.
-        stride: pixels between window starts, one number or (down, across); the last window is shifted back to end at the
-            border.
+        stride: pixels between window starts, one number or (down, across); the last window is shifted back to end at
+            the border.
         stitch: how overlaps are put together; see the module's docstring.
         batch: windows per forward pass, at most.
         fit: what is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves
@@ -103,8 +104,8 @@ def layout(height: int, width: int, windows: Windows) -> Layout:
     down, across = windows.strides
     if windows.stitch in {"halving", "sigmoid"} and height > windows.height:
         raise ValueError(
-            f"stitch {windows.stitch!r} works across only, but an image of {height} x {width} (height x width) is higher "
-            f"than the window of {windows.height}; the system's prepare_image must bring images to that height"
+            f"stitch {windows.stitch!r} works across only, but an image of {height} x {width} (height x width) is "
+            f"higher than the window of {windows.height}; the system's prepare_image must bring images to that height"
         )
     canvas_height, canvas_width = max(height, windows.height), max(width, windows.width)
     if windows.stitch == "sigmoid":
