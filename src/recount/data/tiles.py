@@ -8,10 +8,11 @@ Four rules, each checked against outputs of the official code (tests/data/test_t
   on a cell's edge, and where all do its sum still differs a little from ``average``, as enlarging smears mass over
   the seams.
 * ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to
-  right, columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4, 1/2.
+  right, columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4
+  and 1/2.
 * ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the
-  next multiple of the stride (a whole stride where the width is one already), windows start every stride, and the overlap is
-  blended by sigmoid(linspace(-3, 3)); the added columns are cut off afterwards.
+  next multiple of the stride (a whole stride where the width is one already), windows start every stride, and the
+  overlap is blended by sigmoid(linspace(-3, 3)); the added columns are cut off afterwards.
 
 Deviation: where a side is shorter than the window, the image is padded with black at the right and the bottom, and the
 cells that lie wholly in the padding are cut off. The official codes fail there (negative starts).

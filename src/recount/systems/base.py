@@ -211,6 +211,10 @@ class System(nn.Module, ABC):
             prompts: B prompts.
         """
 
+    def read_out(self, prediction: Prediction) -> Tensor:
+        """Return the counts [B] of whole images, from their stitched maps (default: the sum of the density)."""
+        return prediction.counts()
+
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return an evaluation image [3, H, W] in [0, 1] at the size this system evaluates it (default: unchanged)."""
         return image

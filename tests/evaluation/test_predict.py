@@ -1,0 +1,287 @@
+"""Predicting samples by windows and as whole images, and predicting with a finished run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recount.config import Recipe, Strict
+from recount.data.sample import Sample
+from recount.data.tiles import Windows
+from recount.evaluation import predict
+from recount.evaluation.predict import PredictError, predict_run, predict_samples
+from recount.systems.base import Batch, Prediction, System
+
+
+class ToySystem(System):
+    """A convolution over windows (or whole images): enough to tell one window from another."""
+
+    class Settings(Strict):
+        windowed: bool = True
+        batch: int = 4
+        cell: int = 8
+
+    recipe = Recipe()
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        torch.manual_seed(5)
+        self.network = nn.Conv2d(3, 1, settings.cell, stride=settings.cell)
+        self.windows = Windows(32, 32, 24, batch=settings.batch) if settings.windowed else None
+        self.passes: list[int] = []
+
+    def example_maker(self) -> Any:
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def predict(self, images: Tensor, prompts: list[str]) -> Prediction:
+        self.passes.append(len(images))
+        assert len(images) == len(prompts)
+        assert not self.training
+        density = self.network(images).abs()
+        return Prediction(density=density, maps={"edge": density / 2})
+
+
+class ToyReader(ToySystem):
+    """Answers with class scores: the brightest channel's number."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.windows = None
+
+    def predict(self, images: Tensor, prompts: list[str]) -> Prediction:
+        return Prediction(scores=images.mean(dim=(2, 3)).log(), numbers=(2, 3, 4))
+
+
+def samples_of(sizes: list[tuple[int, int]]) -> list[Sample]:
+    return [
+        Sample(f"s{k}", "test", Path(f"images/s{k}.jpg"), np.zeros((k, 2), np.float32), k, f"prompt {k}", width, height)
+        for k, (height, width) in enumerate(sizes)
+    ]
+
+
+def picture(sample: Sample) -> Tensor:
+    generator = torch.Generator().manual_seed(int(sample.id[1:]) + 17)
+    shape = (3, sample.height, sample.width)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def counts(system: System, samples: list[Sample], **options: Any) -> list[float]:
+    return [row.count for row in predict_samples(system, samples, picture, **options)]
+
+
+def toy(**values: Any) -> ToySystem:
+    return ToySystem(ToySystem.Settings(**values))
+
+
+sizes = st.lists(st.tuples(st.sampled_from([16, 32, 56, 80]), st.sampled_from([32, 40, 64])), min_size=1, max_size=5)
+
+
+@given(sizes, st.integers(1, 9))
+@settings(deadline=None, max_examples=40)
+def test_batching_windows_changes_no_count(sizes: list[tuple[int, int]], batch: int) -> None:
+    samples = samples_of(sizes)
+    assert counts(toy(batch=batch), samples) == pytest.approx(counts(toy(batch=1), samples), rel=1e-6)
+
+
+def test_windows_of_several_images_share_a_pass() -> None:
+    system = toy(batch=4)
+    counts(system, samples_of([(32, 32), (32, 56), (56, 32), (32, 32)]))  # 1 + 2 + 2 + 1 windows
+    assert system.passes == [4, 2]
+
+
+def test_whole_images_of_equal_size_share_a_pass_and_others_do_not() -> None:
+    system = toy(windowed=False)
+    counts(system, samples_of([(32, 32), (32, 32), (32, 48), (32, 32)]))
+    assert system.passes == [2, 1, 1]
+
+
+def test_whole_images_share_a_pass_only_within_the_pixel_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "WHOLE_IMAGE_PIXELS", 2 * 32 * 32)
+    system = toy(windowed=False)
+    counts(system, samples_of([(32, 32)] * 5 + [(64, 64)]))
+    assert system.passes == [2, 2, 1, 1]
+
+
+def test_samples_come_back_in_order_with_their_own_counts() -> None:
+    samples = samples_of([(80, 64), (32, 32), (56, 40)])
+    rows = list(predict_samples(toy(batch=3), samples, picture))
+    assert [row.sample.id for row in rows] == ["s0", "s1", "s2"]
+    alone = [counts(toy(), [sample])[0] for sample in samples]
+    assert [row.count for row in rows] == pytest.approx(alone, rel=1e-6)
+    assert all(row.seconds > 0 for row in rows)
+
+
+def test_density_and_maps_come_back_only_when_asked_for() -> None:
+    samples = samples_of([(56, 80)])
+    (plain,) = predict_samples(toy(), samples, picture)
+    (full,) = predict_samples(toy(), samples, picture, keep_maps=True)
+    assert plain.density is None
+    assert plain.maps == {}
+    assert full.density is not None
+    assert full.density.shape == (1, 7, 10)
+    assert float(full.density.sum()) == pytest.approx(full.count, rel=1e-6)
+    assert full.maps["edge"].shape == (1, 56, 80)
+
+
+def test_class_scores_become_numbers() -> None:
+    samples = samples_of([(16, 16)] * 3)
+
+    def one_bright_channel(sample: Sample) -> Tensor:
+        image = torch.ones(3, 16, 16, dtype=torch.uint8)
+        image[0 if sample.id == "s1" else 2] = 200
+        return image
+
+    rows = list(predict_samples(ToyReader(ToyReader.Settings()), samples, one_bright_channel))
+    assert [row.count for row in rows] == [4, 2, 4]
+    assert all(row.scores is not None and row.scores.shape == (3,) for row in rows)
+
+
+def test_output_that_is_not_finite_is_recorded_as_nan_and_the_sample_named(caplog: pytest.LogCaptureFixture) -> None:
+    system = toy()
+    good = counts(system, samples_of([(32, 32)]))[0]
+    with torch.no_grad():
+        system.network.bias.fill_(math.inf)
+    assert math.isfinite(good)
+    assert math.isnan(counts(system, samples_of([(32, 32)]))[0])
+    assert "sample s0" in caplog.text
+
+
+def test_scores_that_are_not_finite_give_no_number() -> None:
+    black = lambda sample: torch.zeros(3, 8, 8, dtype=torch.uint8)  # noqa: E731
+    (row,) = predict_samples(ToyReader(ToyReader.Settings()), samples_of([(8, 8)]), black)
+    assert math.isnan(row.count)
+
+
+def test_the_training_mode_is_put_back() -> None:
+    for training in (True, False):
+        system = toy().train(training)
+        counts(system, samples_of([(32, 32)]))
+        assert system.training is training
+
+
+def test_scores_of_windows_are_refused() -> None:
+    system = ToyReader(ToyReader.Settings())
+    system.windows = Windows(8, 8, 8)
+    with pytest.raises(ValueError, match="cannot be stitched"):
+        counts(system, samples_of([(8, 8)]))
+
+
+def test_autocast_changes_little() -> None:
+    samples = samples_of([(56, 64)])
+    assert counts(toy(), samples, precision="bf16") == pytest.approx(counts(toy(), samples), rel=0.02)
+
+
+def test_an_image_that_cannot_be_decoded_stops_the_prediction() -> None:
+    def broken(sample: Sample) -> Tensor:
+        raise OSError(f"{sample.image}: truncated")
+
+    with pytest.raises(OSError, match=r"s0\.jpg: truncated"):
+        list(predict_samples(toy(), samples_of([(32, 32)]), broken))
+
+
+# ------------------------------------------------------------------------------------------------------ a finished run
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    module = types.ModuleType("recount.systems.toy")
+    module.SYSTEM = ToySystem  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "recount.systems.toy", module)
+    monkeypatch.setattr("recount.systems._own_names", lambda: {"toy"})
+    folder = tmp_path / "runs" / "toy" / "full" / "seed0"
+    folder.mkdir(parents=True)
+    system = toy()
+    selections = {}
+    for name, shift in (("last", 0.0), ("best_on_test", 0.0), ("best_on_held_out", 0.5)):
+        state = {key: value + shift for key, value in system.state_dict().items()}
+        path = folder / ("model.safetensors" if name == "last" else f"model.{name}.safetensors")
+        save_file(state, path)
+        selections[name] = {"epoch": 3, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    record = {
+        "run": {"system": "toy", "variant": "full", "seed": 0},
+        "settings": system.settings.model_dump(),
+        "recipe": Recipe().model_dump(),
+        "selections": selections,
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_is_predicted_with_each_of_its_selections(run_folder: Path, tmp_path: Path) -> None:
+    samples = samples_of([(32, 56), (56, 80)])
+    predict_run(run_folder, samples, tmp_path / "p.csv", picture)
+    rows = rows_of(tmp_path / "p.csv")
+    assert [(row["id"], row["selection"]) for row in rows] == [
+        (sample.id, selection) for selection in ("last", "best_on_test", "best_on_held_out") for sample in samples
+    ]
+    assert list(rows[0]) == ["id", "image", "prompt", "true_count", "predicted_count", "selection"]
+    assert (rows[1]["image"], rows[1]["prompt"], float(rows[1]["true_count"])) == ("s1.jpg", "prompt 1", 1)
+    assert [float(row["predicted_count"]) for row in rows[:2]] == counts(toy(), samples)
+    assert [row["predicted_count"] for row in rows[:2]] == [row["predicted_count"] for row in rows[2:4]]
+    assert rows[4]["predicted_count"] != rows[0]["predicted_count"]
+
+
+def test_predicting_twice_gives_the_same_bytes_and_times_lie_beside_them(run_folder: Path, tmp_path: Path) -> None:
+    samples = samples_of([(32, 56), (56, 80)])
+    for name in ("a", "b"):
+        predict_run(run_folder, samples, tmp_path / f"{name}.csv", picture)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    timing = json.loads((tmp_path / "a.timing.json").read_text())
+    assert timing["selections"]["last"]["images"] == 2
+    assert set(timing["selections"]["last"]["seconds_per_image"]) == {"s0", "s1"}
+
+
+def test_a_run_that_was_not_trained_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PredictError, match=r"run\.json: no such file: this run is not trained"):
+        predict_run(tmp_path, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
+
+
+def test_changed_weights_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, run_folder / "model.safetensors")
+    with pytest.raises(PredictError, match=r"model\.safetensors: sha256 is not the one"):
+        predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_weights_that_do_not_fit_the_settings_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    record = json.loads((run_folder / "run.json").read_text())
+    record["settings"]["cell"] = 4
+    (run_folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(PredictError, match="does not fit the settings"):
+        predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
+
+
+def test_a_failed_prediction_leaves_no_file(run_folder: Path, tmp_path: Path) -> None:
+    def broken(sample: Sample) -> Tensor:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "out" / "p.csv", broken)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_benchmark_without_samples_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(PredictError, match="no samples"):
+        predict_run(run_folder, [], tmp_path / "p.csv", picture)
