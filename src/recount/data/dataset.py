@@ -43,9 +43,12 @@ class Dataset(ABC):
         by_hand: how to get what no address can deliver ("" if every file can be fetched).
         publishable: whether its licence lets its pictures stand in a published report.
         embedded: whether it is procedural (nothing to fetch).
+        lenient: whether a JPEG whose end is missing is filled with grey instead of being a defect.
         splits: the names of its splits.
         preparations: the size rules it can be prepared with, by name; always has "original".
         totals: integrity totals checked after reading, for instance ``{"train": {"images": 300, "points": 162413}}``.
+            Keys: a split or "all"; in it "samples", "images" (different pictures; a sample without one counts as one),
+            "points", "boxes", "count" (sum of counts).
     """
 
     name: ClassVar[str]
@@ -56,6 +59,7 @@ class Dataset(ABC):
     by_hand: ClassVar[str] = ""
     publishable: ClassVar[bool] = False
     embedded: ClassVar[bool] = False
+    lenient: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]]
     preparations: ClassVar[Mapping[str, SizeRule]] = {"original": ORIGINAL_SIZE}
     totals: ClassVar[Mapping[str, Mapping[str, float]]] = {}

@@ -1,33 +1,248 @@
-"""Rules that turn an image's size into the size it is prepared at. Sizes are (width, height) in pixels."""
+"""Rules that turn a published picture and its points into what a method trains on. Sizes are (width, height) in pixels.
+
+Each rule is what a released preprocessing script does: new size, filter, points outside, points that coincide, how
+the picture is saved. New sizes agree with the scripts for every case of the golden file ``crowd_eval.json``. Checked
+against Yiming-M/CLIP-EBC@b52a594 (preprocess.py), cvlab-stonybrook/DM-Count@cc5f213 (preprocess/),
+gjy3035/C-3-Framework@f8e21fa (datasets/QNRF), val-iisc/css-ccnn@0d5691b (crowd_dataset.py),
+dk-liang/TransCrowd@e4fe7ec (data/).
+
+Deviations: the scripts resize with OpenCV or MATLAB; here the same filters without and with antialiasing come from
+torch and Pillow (grey values differ by rounding). A point left of or above the picture is outside for TransCrowd; its
+script indexes an array with the negative number and so moves that head to the opposite border.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+Size = tuple[int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class SizeRule:
-    """How a picture is resized when a data set is prepared.
+    """How a picture and its points are prepared.
 
     Attributes:
         name: names the folder of the prepared data set.
         new_size: (width, height) -> (width, height).
         resample: the filter of the resize.
+        antialias: whether the filter widens when it shrinks (MATLAB, Pillow) or not (OpenCV).
         keep_outside: whether points outside the picture are kept (True) or dropped (False).
         source: where the rule comes from.
+        encoding: how the prepared picture is saved; "source" keeps the published file's bytes.
+        closed: whether a point at x = width or y = height is inside.
+        merge_coincident: whether heads that fall on one pixel of the prepared picture count as one (a 0/1 dot map).
+        point_offset: added to x and y before anything else (-1: the method takes them for MATLAB indices).
+        point_scale: (width, height) -> factor of x and of y; None: new edge / old edge.
     """
 
     name: str
-    new_size: Callable[[int, int], tuple[int, int]]
+    new_size: Callable[[int, int], Size]
     resample: Literal["bicubic", "bilinear"] = "bicubic"
     keep_outside: bool = True
     source: str = ""
+    antialias: bool = False
+    encoding: Literal["source", "png", "jpeg75", "jpeg95"] = "png"
+    closed: bool = True
+    merge_coincident: bool = False
+    point_offset: float = 0.0
+    point_scale: Callable[[int, int], tuple[float, float]] | None = None
+
+    def scale(self, size: Size) -> tuple[float, float]:
+        """Return the factors by which x and y of a picture of ``size`` are multiplied."""
+        if self.point_scale is not None:
+            return self.point_scale(*size)
+        new = self.new_size(*size)
+        return new[0] / size[0], new[1] / size[1]
 
 
-def _same(width: int, height: int) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class PlacedPoints:
+    """Points in the prepared picture, and what became of the others.
+
+    Attributes:
+        points: float32 [N, 2], x and y in pixels of the prepared picture.
+        outside: how many lie outside the picture (they are in ``points`` only if the rule keeps them).
+        coincident: how many are at exactly the place of an earlier one.
+        merged: how many the rule removed because an earlier one has their pixel.
+    """
+
+    points: np.ndarray
+    outside: int
+    coincident: int
+    merged: int
+
+
+def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints:
+    """Return ``points`` [N, 2] of a picture of ``size`` in the prepared picture, filtered as ``rule`` says."""
+    shifted = np.asarray(points, dtype=np.float64).reshape(-1, 2) + rule.point_offset
+    inside = _inside(shifted, size, closed=rule.closed)
+    coincident = len(shifted) - len(np.unique(shifted, axis=0))
+    kept = (shifted if rule.keep_outside else shifted[inside]) * rule.scale(size)
+    merged = 0
+    if rule.merge_coincident:
+        _, first = np.unique(np.trunc(kept), axis=0, return_index=True)
+        merged = len(kept) - len(first)
+        kept = kept[np.sort(first)]
+    return PlacedPoints(kept.astype(np.float32), int((~inside).sum()), coincident, merged)
+
+
+def _inside(points: np.ndarray, size: Size, *, closed: bool) -> np.ndarray:
+    edge = np.asarray(size, dtype=np.float64)
+    below = points <= edge if closed else points < edge
+    return np.asarray(((points >= 0) & below).all(axis=1))
+
+
+# ------------------------------------------------------------------------------------------------------- the rules
+
+
+def _same(width: int, height: int) -> Size:
     return width, height
 
 
-ORIGINAL_SIZE = SizeRule("original", _same, source="pictures as published")
+ORIGINAL_SIZE = SizeRule("original", _same, source="pictures as published", encoding="source")
+
+
+def clip_ebc(minimum: int, maximum: int, base: int = 32) -> SizeRule:
+    """Return the rule of CLIP-EBC (and GigaCount): edges in [minimum, maximum], multiples of ``base``.
+
+    Where the aspect ratio makes that impossible the maximum is given up. Both edges are rounded even if the picture
+    needs no scaling, so its aspect changes slightly. Points are kept wherever they are.
+    """
+
+    def new_size(width: int, height: int) -> Size:
+        limit: float = maximum if max(width, height) * minimum <= min(width, height) * maximum else math.inf
+        short, long = min(width, height), max(width, height)
+        ratio = minimum / short if short < minimum else min(1.0, limit / long)
+        wide, high = (round(edge * ratio / base) * base for edge in (width, height))
+        return int(max(minimum, min(limit, wide))), int(max(minimum, min(limit, high)))
+
+    source = f"CLIP-EBC preprocess.py, edges {minimum} to {maximum}, multiples of {base}"
+    return SizeRule("clip_ebc", new_size, source=source, encoding="jpeg95")
+
+
+def _dm_count_qnrf_ratio(width: int, height: int) -> float:
+    short = min(width, height)
+    return max(512, min(2048, short)) / short
+
+
+def _dm_count_qnrf_size(width: int, height: int) -> Size:
+    ratio = _dm_count_qnrf_ratio(width, height)
+    return round(width * ratio), round(height * ratio)
+
+
+def _dm_count_qnrf_scale(width: int, height: int) -> tuple[float, float]:
+    ratio = _dm_count_qnrf_ratio(width, height)
+    return ratio, ratio
+
+
+DM_COUNT_QNRF = SizeRule(
+    "dm_count",
+    _dm_count_qnrf_size,
+    # The script hands over the bicubic flag in the position of another argument, so OpenCV's default acts.
+    resample="bilinear",
+    keep_outside=False,
+    source="DM-Count preprocess_dataset_qnrf.py: shorter edge in 512 to 2048, points outside dropped",
+    encoding="jpeg75",
+    point_scale=_dm_count_qnrf_scale,
+)
+
+
+def _dm_count_nwpu_size(width: int, height: int) -> Size:
+    minimum, maximum, base = 384, 1920, 16
+    ratio = maximum / max(width, height)
+    if int(height * ratio / base) * base < minimum:
+        ratio = minimum / height
+    if int(width * ratio / base) * base < minimum:
+        ratio = minimum / width
+    wide, high = (min(max(int(edge * ratio / base) * base, minimum), maximum) for edge in (width, height))
+    return wide, high
+
+
+DM_COUNT_NWPU = SizeRule(
+    "dm_count",
+    _dm_count_nwpu_size,
+    resample="bilinear",
+    keep_outside=False,
+    source="DM-Count preprocess_dataset_nwpu.py: longest edge 1920, both down to multiples of 16, at least 384",
+    encoding="jpeg75",
+)
+
+
+def longest_edge(name: str, pixels: int, base: int, source: str) -> SizeRule:
+    """Return the rule that brings the longest edge to ``pixels`` and rounds both (half up) to multiples of ``base``."""
+
+    def new_size(width: int, height: int) -> Size:
+        ratio = pixels / max(width, height)
+        wide, high = (max(base, math.floor(edge * ratio / base + 0.5) * base) for edge in (width, height))
+        return wide, high
+
+    return SizeRule(name, new_size, antialias=True, source=source, encoding="jpeg75")
+
+
+C3_QNRF = longest_edge("c3", 1024, 16, "C-3-Framework preapre_QNRF.m: longest edge 1024, multiples of 16")
+
+
+def css_ccnn(name: str, maximum: int, multiple: int) -> SizeRule:
+    """Return the rule of CSS-CCNN's reader: shorter edge at least 224, longer at most ``maximum``, rounded up.
+
+    A very long picture falls below 224 again. Points are taken for MATLAB indices (minus 1), those outside dropped.
+    """
+    minimum = 224
+
+    def scaled(size: Size, edge: int, reference: int) -> Size:
+        return int(size[0] * edge / reference + 0.5), int(size[1] * edge / reference + 0.5)
+
+    def new_size(width: int, height: int) -> Size:
+        size = (width, height)
+        if min(size) < minimum:
+            size = scaled(size, minimum, min(size))
+        if max(size) > maximum:
+            size = scaled(size, maximum, max(size))
+        width, height = size
+        return -(-width // multiple) * multiple, -(-height // multiple) * multiple
+
+    return SizeRule(
+        name,
+        new_size,
+        resample="bilinear",
+        keep_outside=False,
+        source=f"CSS-CCNN crowd_dataset.py: edges {minimum} to {maximum}, up to multiples of {multiple}",
+        closed=False,
+        point_offset=-1.0,
+    )
+
+
+CSS_CCNN = css_ccnn("css_ccnn", 1024, 8)
+CSS_CCNN_STAGE1_QNRF = css_ccnn("css_ccnn_stage1", 768, 4)
+
+
+def forced(name: str, long: int, short: int, source: str) -> SizeRule:
+    """Return TransCrowd's rule: every picture ``long`` x ``short``, upright or lying; heads from a 0/1 dot map."""
+
+    def new_size(width: int, height: int) -> Size:
+        return (long, short) if width >= height else (short, long)
+
+    return SizeRule(
+        name,
+        new_size,
+        resample="bilinear",
+        keep_outside=False,
+        source=source,
+        encoding="jpeg95",
+        closed=False,
+        merge_coincident=True,
+    )
+
+
+TRANSCROWD = forced("transcrowd", 1152, 768, "TransCrowd predataset_qnrf.py: forced to 1152 x 768, 0/1 dot map")
+
+
+def by_name(*rules: SizeRule) -> dict[str, SizeRule]:
+    """Return ``rules`` by name, with "original" first."""
+    return {rule.name: rule for rule in (ORIGINAL_SIZE, *rules)}

@@ -1,0 +1,141 @@
+"""Reading, resizing and saving pictures; every error names the file.
+
+Decisions:
+* Pixels are taken as stored: an EXIF orientation is counted and not applied. The annotations of the crowd sets were
+  made with MATLAB, which ignores it, and lie in stored pixels. (OpenCV, which some scripts read with, applies it.)
+* Grey, palette and CMYK pictures become RGB, transparency is dropped; more than 8 bits per channel is a defect.
+* A JPEG whose end is missing is a defect, unless the caller reads leniently (UCF-QNRF): then the missing part is grey.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
+
+from recount.data.dataset import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The largest picture of the data sets here has 19,044 x 28,448 pixels (NWPU-Crowd). Pillow refuses at twice this.
+MAX_PIXELS = 600_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+_ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        image: RGB.
+        grey: whether it is stored with one channel.
+        turned: whether it has an EXIF orientation other than upright (not applied).
+        repaired: whether its end is missing and was filled.
+    """
+
+    image: Image.Image
+    grey: bool = False
+    turned: bool = False
+    repaired: bool = False
+
+
+def read_picture(path: Path, *, lenient: bool = False) -> Picture:
+    """Return the decoded picture at ``path``.
+
+    Args:
+        path: of any format that Pillow reads.
+        lenient: whether the missing end of a JPEG is filled with grey instead of being an error.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, too large, or has more than 8 bits per channel.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content:
+        raise DataError(f"{path}: the file is empty (0 bytes); fetch it again")
+    try:
+        return _decode(content, path)
+    except DataError:
+        if not lenient or not content.startswith(b"\xff\xd8"):
+            raise
+    picture = _decode(content + _JPEG_END, path)
+    return Picture(picture.image, picture.grey, picture.turned, repaired=True)
+
+
+def _decode(content: bytes, path: Path) -> Picture:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed"
+                )
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{path}: mode {image.mode} has more than 8 bits per channel; convert it to 8-bit RGB")
+            image.load()
+            turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+            return Picture(image.convert("RGB"), grey=image.mode in ("1", "L", "LA"), turned=turned)
+    except DataError:
+        raise
+    except (
+        Exception
+    ) as error:  # a damaged file makes Pillow's decoders stumble in many ways, all of which mean the same
+        reason = " ".join(str(error).split()).replace("<_io.BytesIO object at ", "<")[:120] or type(error).__name__
+        raise DataError(f"{path}: not a readable picture ({len(content):,} bytes): {reason}") from error
+
+
+def load_image(path: Path) -> Tensor:
+    """Return the picture at ``path`` as uint8 [3, H, W] RGB.
+
+    Raises:
+        DataError: as ``read_picture``.
+    """
+    import torch
+
+    pixels = np.array(read_picture(path).image)  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
+
+
+def resize(
+    image: Image.Image, size: tuple[int, int], resample: Literal["bicubic", "bilinear"], *, antialias: bool
+) -> Image.Image:
+    """Return ``image`` at ``size`` (width, height).
+
+    Without antialiasing the filter is OpenCV's (bicubic with a = -0.75), with it Pillow's and MATLAB's (a = -0.5).
+    """
+    if image.size == size:
+        return image
+    if antialias:
+        return image.resize(size, _FILTERS[resample])
+    import torch
+    from torch.nn.functional import interpolate
+
+    channels = []
+    for channel in image.split():  # one at a time: the largest pictures take 2 GB per channel in float32
+        grey = torch.from_numpy(np.array(channel)).float()[None, None]  # (1, 1, H, W)
+        scaled = interpolate(grey, size=(size[1], size[0]), mode=resample, align_corners=False)
+        channels.append(Image.fromarray(scaled[0, 0].round().clamp(0, 255).byte().numpy()))
+    return Image.merge("RGB", channels)
+
+
+def save(image: Image.Image, path: Path, encoding: Literal["png", "jpeg75", "jpeg95"]) -> None:
+    """Write ``image`` to ``path``.
+
+    "jpeg95" is what OpenCV writes by default, "jpeg75" what Pillow and MATLAB do (all with 4:2:0 chroma).
+    """
+    if encoding == "png":
+        image.save(path, format="PNG", compress_level=4)
+    else:
+        image.save(path, format="JPEG", quality=int(encoding.removeprefix("jpeg")), subsampling="4:2:0")
