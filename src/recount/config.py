@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from recount.errors import UserError
+
 SYSTEM_SCHEMAS = Path(__file__).parent / "systems" / "schemas"
 
 Selection = Literal["last", "best_on_test", "best_on_held_out"]
@@ -22,7 +24,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 BenchmarkId = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """The configuration is wrong; the message has one line per error: file, key, value, what is allowed."""
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from recount.data.sample import RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
+from recount.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,5 +81,5 @@ class Dataset(ABC):
         """
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Something is wrong with a data set's files; the message is for the user and lists every defect found."""

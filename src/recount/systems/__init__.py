@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 _NOT_SYSTEMS = {"base"}
 
 
-def _own_names() -> set[str]:
+def own_names() -> set[str]:
+    """Return the names of the systems in this package."""
     return {module.name for module in iter_modules(__path__)} - _NOT_SYSTEMS
 
 
 def names() -> list[str]:
     """Return the names of all known systems, sorted. Imports none of them."""
-    return sorted(_own_names() | {point.name for point in entry_points(group="recount.systems")})
+    return sorted(own_names() | {point.name for point in entry_points(group="recount.systems")})
 
 
 def load(name: str) -> type[System]:
@@ -28,7 +29,7 @@ def load(name: str) -> type[System]:
     Raises:
         KeyError: there is none of that name; the message lists those there are.
     """
-    if name in _own_names():
+    if name in own_names():
         return import_module(f"{__name__}.{name}").SYSTEM
     for point in entry_points(group="recount.systems", name=name):
         return point.load()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recount.config import Recipe, Strict
 from recount.data.sample import Sample
 from recount.data.tiles import Windows
+from recount.errors import UserError
 
 
 @dataclass(slots=True)
@@ -237,7 +238,7 @@ class System(nn.Module, ABC):
         raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint file cannot be used; the message lists what is missing, unexpected or of the wrong shape."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def _collate(made: list[list[Example]]) -> Batch:
 def loader(examples: Examples, batches: EpochBatches, processes: int, *, pin: bool) -> DataLoader[Batch]:
     """Return a loader over ``batches``; its processes live as long as it does."""
     return DataLoader(
-        examples,
+        cast("Dataset[Batch]", examples),  # after collating
         batch_sampler=batches,
         collate_fn=_collate,
         num_workers=processes,

@@ -13,16 +13,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recount.errors import UserError
+
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
 
 
-class SaveError(Exception):
+class SaveError(UserError):
     """A file could not be written; what was there before is intact."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, flush it to disk, and move it into place.
 
     Raises:

@@ -18,8 +18,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from recount.config import Optimiser, Recipe
+from recount.config import Optimiser, Precision, Recipe
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batches import EpochBatches, Examples, loader
@@ -34,7 +35,7 @@ MODEL = "model.safetensors"
 GPU_STEPS_BETWEEN_READINGS = 20
 
 
-class NonFiniteLoss(Exception):
+class NonFiniteLoss(UserError):
     """A loss is NaN or infinite; the message names the step, the terms and the samples."""
 
 
@@ -49,6 +50,7 @@ class Progress:
     seconds: float = 0.0
     evaluated: bool = False
     sums: dict[str, float] = field(default_factory=dict)
+    epochs_done: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -264,7 +266,7 @@ class Trainer:
             progress.evaluated = True
         progress.history.append(row)
         self.reporter.epoch(row)
-        progress.epoch, progress.step, progress.sums = epoch + 1, 0, {}
+        progress.epoch, progress.step, progress.sums, progress.epochs_done = epoch + 1, 0, {}, epoch + 1
 
     @staticmethod
     def _due(recipe: Recipe, epoch: int) -> bool:
@@ -303,7 +305,7 @@ def epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
     return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
 
 
-def usable_precision(recipe: Recipe, device: torch.device) -> str:
+def usable_precision(recipe: Recipe, device: torch.device) -> Precision:
     """Return the precision to compute in; fp16 needs a GPU, and on the processor becomes fp32 with a message."""
     if recipe.precision == "fp16" and device.type == "cpu":
         log.warning("fp16 needs a GPU; training in fp32 on the processor, and run.json says so")

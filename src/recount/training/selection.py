@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from recount.config import Precision
+from recount.data.sample import Sample
 from recount.evaluation.metrics import training_metrics
 from recount.evaluation.predict import predict_samples
 from recount.systems.base import Pool, System
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Watched:
     """A benchmark evaluated during training.
 
@@ -26,16 +30,27 @@ class Watched:
     pool: Pool
     column: str
 
+    def load_image(self, sample: Sample) -> Tensor:
+        """Return the picture of one of the pool's samples, uint8 [3, H, W]."""
+        return self.pool.image(self.places[sample.id])
 
-def evaluate(system: System, watched: Watched, device: torch.device, precision: str) -> dict[str, float]:
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Return where in the pool each sample is."""
+        return {sample.id: index for index, sample in enumerate(self.pool.samples)}
+
+
+def evaluate(system: System, watched: Watched, device: torch.device, precision: Precision) -> dict[str, float]:
     """Return mae and rmse (for count-by-caption systems accuracy too) of ``system`` on a watched benchmark.
 
     Random draws inside are undone, so that evaluating changes nothing of the training that follows.
     """
     cards = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cards):
-        rows = list(predict_samples(system, watched.pool, device=device, precision=precision))
-        return training_metrics(rows) | system.own_selection(watched.pool)
+        predictions = list(
+            predict_samples(system, watched.pool.samples, watched.load_image, device=device, precision=precision)
+        )
+        return training_metrics(predictions) | system.own_selection(watched.pool)
 
 
 def selection_value(values: Mapping[str, float], select_by: str) -> float:

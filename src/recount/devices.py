@@ -13,12 +13,14 @@ from typing import Literal
 import torch
 from filelock import FileLock, Timeout
 
+from recount.errors import UserError
+
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 
 
-class NoDevice(Exception):
+class NoDevice(UserError):
     """The wanted device is not there; the message says what to do."""
 
 

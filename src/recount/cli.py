@@ -1,0 +1,154 @@
+"""The ``recount`` command: parse, call, print. Each step of the workflow is a command of the same name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from recount.config import Project, Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Count again: train, evaluate and judge the systems of visual-counting papers.",
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--config", metavar="KEY=VALUE", help="replace a key of config.yaml, for instance suite=open"),
+]
+RunId = Annotated[str, typer.Argument(metavar="SYSTEM/VARIANT/seedK")]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Print the errors that are meant for people without a traceback, and exit with 1."""
+    from recount.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        typer.secho(f"recount: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from None
+
+
+def _project(overrides: list[str] | None) -> Project:
+    import json
+
+    import yaml
+
+    from recount.config import ConfigError, load
+
+    given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
+    for item in overrides or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--config {item}: expected KEY=VALUE")
+        given[key] = yaml.safe_load(value)
+    return load(Path.cwd(), given)
+
+
+def _run(project: Project, run_id: str) -> Run:
+    from recount.config import ConfigError
+
+    parts = run_id.split("/")
+    if len(parts) != 3 or not parts[2].removeprefix("seed").isdigit():
+        raise ConfigError(f"{run_id}: expected SYSTEM/VARIANT/seedK, for instance gigacount/full/seed0")
+    return project.run(parts[0], parts[1], int(parts[2].removeprefix("seed")))
+
+
+@app.callback()
+def main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also say what is done in detail")] = False,
+) -> None:
+    """Set up logging."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
+    )
+    for noisy in ("urllib3", "filelock", "matplotlib", "PIL", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.command()
+def fetch(dataset: str, config: Overrides = None) -> None:
+    """Fetch a data set's files, check them, and write its manifest."""
+    with _plain_errors():
+        from recount import datasets
+        from recount.data.fetch import fetch as fetch_dataset
+
+        project = _project(config)
+        typer.echo(fetch_dataset(datasets.load(dataset), project.root / project.raw))
+
+
+@app.command()
+def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "original", config: Overrides = None) -> None:
+    """Check a data set's pictures and annotations and bring them to the size that systems need."""
+    with _plain_errors():
+        from recount import datasets
+        from recount.data.prepare import prepare as prepare_dataset
+
+        project = _project(config)
+        typer.echo(
+            prepare_dataset(
+                datasets.load(dataset), preparation, project.root / project.raw, project.root / project.data
+            )
+        )
+
+
+@app.command()
+def train(run: RunId, config: Overrides = None) -> None:
+    """Train one run (or import its released checkpoint); resumes where a killed job stopped."""
+    with _plain_errors():
+        project = _project(config)
+        chosen = _run(project, run)
+        from recount.training.run import train as train_run
+
+        typer.echo(train_run(project, chosen))
+
+
+@app.command()
+def predict(run: RunId, benchmark: str, config: Overrides = None) -> None:
+    """Predict a benchmark, for instance ucf_qnrf/test, with every selected model of a trained run."""
+    with _plain_errors():
+        project = _project(config)
+        chosen = _run(project, run)
+        from recount.evaluation.predict import predict_benchmark
+
+        typer.echo(predict_benchmark(project, chosen, benchmark))
+
+
+@app.command()
+def score(config: Overrides = None) -> None:
+    """Score all predictions that exist; what is missing is listed with its reason."""
+    with _plain_errors():
+        from recount.evaluation.score import score as score_suite
+
+        typer.echo(score_suite(_project(config)))
+
+
+@app.command()
+def report(config: Overrides = None) -> None:
+    """Write the report of the suite from what exists."""
+    with _plain_errors():
+        from recount.report.write import write_report
+
+        typer.echo(write_report(_project(config)))
+
+
+@app.command()
+def schemas() -> None:
+    """Write the JSON schemas of the configuration and of each system's settings into the working copy."""
+    with _plain_errors():
+        from recount.schemas import write_schemas
+
+        for path in write_schemas(Path.cwd()):
+            typer.echo(path)

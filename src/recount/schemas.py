@@ -1,0 +1,41 @@
+"""JSON schemas generated from the typed configuration: for Snakemake's ``validate()``, editors, and settings of systems."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recount import systems
+from recount.config import SYSTEM_SCHEMAS, Config, Paper, Suite
+
+
+def all_schemas(root: Path) -> dict[Path, dict[str, Any]]:
+    """Return every schema by the path it belongs at.
+
+    Args:
+        root: of the working copy.
+    """
+    folder = root / "workflow" / "schemas"
+    found = {
+        folder / f"{model.__name__.lower()}.schema.json": model.model_json_schema() for model in (Config, Paper, Suite)
+    }
+    for name in systems.own_names():
+        found[SYSTEM_SCHEMAS / f"{name}.json"] = systems.load(name).Settings.model_json_schema()
+    return found
+
+
+def text_of(schema: dict[str, Any]) -> str:
+    """Return a schema as it stands in its file."""
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+def write_schemas(root: Path) -> list[Path]:
+    """Write every schema that is not up to date; return the paths written."""
+    written = []
+    for path, schema in all_schemas(root).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text_of(schema):
+            path.write_text(text_of(schema), encoding="utf-8")
+            written.append(path)
+    return written

@@ -1,0 +1,65 @@
+"""What a run costs: parameters, operations, seconds, memory. Measured, or counted by PyTorch."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from recount.systems.base import System
+
+
+def parameters(network: nn.Module) -> dict[str, int]:
+    """Count the parameters: all of them, and those that training changes."""
+    return {
+        "parameters_total": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters_trained": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+    }
+
+
+@torch.inference_mode()
+def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int, list[int]]:
+    """Count the floating-point operations (2 per multiply-add) of predicting one window, and its size.
+
+    Args:
+        system: in evaluation mode.
+        image: an evaluation image [3, H, W] in [0, 1].
+        prompt: its prompt.
+    """
+    prepared = system.prepare_image(image)
+    if system.windows is not None:
+        height, width = system.windows.height, system.windows.width
+        prepared = nn.functional.pad(
+            prepared, (0, max(0, width - prepared.shape[2]), 0, max(0, height - prepared.shape[1]))
+        )
+        prepared = prepared[:, :height, :width]
+    with FlopCounterMode(display=False) as counter:
+        system.predict(prepared.unsqueeze(0), [prompt])
+    return int(counter.get_total_flops()), list(prepared.shape[1:])
+
+
+class Meter:
+    """Measures wall seconds, GPU seconds and peak memory from its making on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.started = time.monotonic()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def read(self) -> dict[str, Any]:
+        """Return wall_seconds, gpu_seconds (with a card held), peak_memory_mb and, on a GPU, peak_gpu_memory_mb."""
+        seconds = time.monotonic() - self.started
+        on_gpu = self.device.type == "cuda"
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
+        return {
+            "wall_seconds": round(seconds, 2),
+            "gpu_seconds": round(seconds, 2) if on_gpu else 0.0,
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1),
+            "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1) if on_gpu else None,
+        }

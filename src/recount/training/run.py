@@ -1,0 +1,180 @@
+"""One training run, from the resolved configuration to the files of its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recount import provenance, systems
+from recount.config import Project, Recipe, Run, resolve_recipe
+from recount.data.index import read_index
+from recount.data.pool import ImagePool
+from recount.data.sample import Sample
+from recount.devices import device_for
+from recount.systems.base import CheckpointError, System
+from recount.training import cost
+from recount.training.checkpoints import save_model, write_atomically
+from recount.training.loop import (
+    HISTORY,
+    MODEL,
+    Progress,
+    Trainer,
+    samples_with_pictures,
+    usable_precision,
+    write_history,
+)
+from recount.training.selection import Watched
+
+log = logging.getLogger(__name__)
+
+RUN = "run.json"
+
+
+def train(project: Project, run: Run) -> Path:
+    """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json.
+
+    Raises:
+        NonFiniteLoss, SaveError, DataError, CheckpointError, NoDevice: the message says what to do.
+    """
+    torch.set_num_threads(project.config.training_threads)
+    folder = project.root / project.run_folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    system_class = systems.load(run.system)
+    torch.manual_seed(run.seed)
+    system = system_class(system_class.Settings.model_validate(run.settings))
+    recipe = resolve_recipe(system_class.recipe, run.recipe)
+    if project.config.precision is not None:
+        recipe = recipe.model_copy(update={"precision": project.config.precision})
+    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+        meter = cost.Meter(device)
+        if run.checkpoint is not None:
+            record = _import_checkpoint(project, run, system, folder)
+        else:
+            record = _train(project, run, system, recipe, device, folder)
+        measured = meter.read() | _counted(project, run, system) | record.pop("cost")
+    record |= {
+        "run": run.model_dump(mode="json"),
+        "settings": system.settings.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+        "precision_used": usable_precision(recipe, device),
+        "provenance": provenance.collect(project, run, device=str(device)),
+        "cost": measured,
+    }
+    write_atomically(folder / RUN, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
+    return folder / RUN
+
+
+def _train(
+    project: Project, run: Run, system: System, recipe: Recipe, device: torch.device, folder: Path
+) -> dict[str, Any]:
+    samples, watched = _samples(project, run, recipe)
+    checkpoints = project.root / project.checkpoint_folder(run)
+    if not system.trains:
+        system.prepare_training(samples)
+        progress = Progress()
+        write_history(folder / HISTORY, [{"stage": "none", "epoch": 0, "step": 0, "seconds": 0.0}])
+    else:
+        trainer = Trainer(
+            system,
+            recipe,
+            ImagePool(samples_with_pictures(samples, run.id), project.config.image_cache_mb),
+            watched=watched,
+            seed=run.seed,
+            folder=checkpoints,
+            digest=_digest(project, run, recipe),
+            device=device,
+            checkpoint_minutes=project.config.checkpoint_minutes,
+            processes=project.config.loader_processes,
+        )
+        progress = trainer.train()
+        write_history(folder / HISTORY, progress.history)
+    save_model(folder / MODEL, system.state_dict())
+    selections = {"last": {"epoch": progress.epochs_done, "model": MODEL, "on": {}}}
+    for name, best in progress.best.items():
+        shutil.copyfile(checkpoints / f"model.{name}.safetensors", folder / f"model.{name}.safetensors")
+        selections[name] = {**best, "model": f"model.{name}.safetensors"}
+    for selection in selections.values():
+        selection["sha256"] = _sha256(folder / str(selection["model"]))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
+    return {"selections": selections, "cost": steps, "training_samples": len(samples), "status": "trained"}
+
+
+def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
+    if run.checkpoint_path is None:
+        raise CheckpointError(f"config.yaml: checkpoints.{run.checkpoint}: give the path of the released file")
+    path = project.root / run.checkpoint_path
+    system.load_state_dict(system.import_checkpoint(path, system.settings))
+    save_model(folder / MODEL, system.state_dict())
+    write_history(folder / HISTORY, [{"stage": "released", "epoch": 0, "step": 0, "seconds": 0.0}])
+    selection = {"epoch": 0, "model": MODEL, "on": {}, "sha256": _sha256(folder / MODEL)}
+    source = {"file": str(run.checkpoint_path), "sha256": _sha256(path)}
+    return {"selections": {"last": selection}, "cost": {}, "checkpoint": source, "status": "checkpoint"}
+
+
+def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], dict[str, Watched]]:
+    """Return the training samples, and the benchmarks to watch while training on them."""
+    if run.training is None:
+        raise ValueError(f"{run.id}: suite {run.suite} has nothing that stands for its training set")
+    samples = read_index(project.root / project.index(run.training), run.training.split)
+    cache = project.config.image_cache_mb
+    watched: dict[str, Watched] = {}
+    if recipe.evaluate_every is None:
+        return samples, watched
+    if run.selected_on_test is not None:
+        test = read_index(project.root / project.index(run.selected_on_test), run.selected_on_test.split)
+        watched["best_on_test"] = Watched(ImagePool(test, cache), "test")
+    held_out: list[Sample] = []
+    if run.held_out is not None:
+        held_out = read_index(project.root / project.index(run.held_out), run.held_out.split)
+    elif recipe.held_out:
+        samples, held_out = _hold_out(samples, recipe.held_out, run.seed)
+    if held_out:
+        watched["best_on_held_out"] = Watched(ImagePool(held_out, cache), "held_out")
+    return samples, watched
+
+
+def _hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    order = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
+    held_out = set(order[: max(1, round(share * len(samples)))].tolist())
+    kept = [sample for index, sample in enumerate(samples) if index not in held_out]
+    return kept, [samples[index] for index in sorted(held_out)]
+
+
+def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
+    """Count parameters, and the operations of predicting the first test image's first window."""
+    counted: dict[str, Any] = dict(cost.parameters(system))
+    if not system.trains:
+        return counted
+    for split in run.benchmarks.values():
+        sample = read_index(project.root / project.index(split), split.split)[0]
+        if sample.image is None:
+            continue
+        system.eval()
+        device = next(system.parameters()).device
+        image = ImagePool([sample], 0).image(0).to(device).float() / 255
+        flops, size = cost.flops_of_prediction(system, image, sample.prompt)
+        return counted | {"flops_per_window": flops, "window": size}
+    return counted
+
+
+def _digest(project: Project, run: Run, recipe: Recipe) -> str:
+    described = {
+        "run": run.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+        "code": provenance.step_digest("train", run.system),
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
