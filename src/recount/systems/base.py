@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +11,25 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recount.config import Recipe, Strict
 from recount.data.sample import Sample
 from recount.data.tiles import Windows
-from recount.errors import UserError
+from recount.nn.weights import CheckpointError, read_tensors, renamed
+
+__all__ = [
+    "Batch",
+    "CheckpointError",
+    "Example",
+    "ExampleMaker",
+    "Pool",
+    "Prediction",
+    "Stage",
+    "System",
+    "read_tensors",
+    "renamed",
+]
 
 
 @dataclass(slots=True)
@@ -168,10 +180,16 @@ class System(nn.Module, ABC):
 
     settings: Any
     windows: Windows | None = None
+    frozen_text_parameters: int = 0  # of a text tower whose features are kept instead of the tower itself
 
     def __init__(self, settings: Any) -> None:
         super().__init__()
         self.settings = settings
+
+    @classmethod
+    def mini_settings(cls) -> dict[str, Any]:
+        """Return the settings of this system's smallest size: what suite mini trains on a CPU, and what tests build."""
+        return {}
 
     def prepare_training(self, samples: Sequence[Sample]) -> None:
         """Learn what is needed of the whole training set before the first step (class counts, its mean, ...)."""
@@ -236,70 +254,3 @@ class System(nn.Module, ABC):
             CheckpointError: keys are missing or unexpected (all are listed), or the file is not a checkpoint.
         """
         raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")
-
-
-class CheckpointError(UserError):
-    """A checkpoint file cannot be used; the message lists what is missing, unexpected or of the wrong shape."""
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a .safetensors or .pth/.pt/.ckpt file without executing anything in it.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds objects other than tensors and plain containers.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint, or it holds more than tensors (recount executes no pickle): {reason}"
-        ) from error
-
-
-def renamed(
-    state: Mapping[str, Tensor],
-    rename: Callable[[str], str | None],
-    expected: Mapping[str, Tensor],
-    *,
-    source: Path | str,
-) -> dict[str, Tensor]:
-    """Return ``state`` under our names, checked strictly against ``expected`` (our own state dict).
-
-    Args:
-        state: the official state dict.
-        rename: official key -> our key, or None for a key that our network has no use for.
-        expected: our state dict, for names and shapes.
-        source: named in the error.
-
-    Raises:
-        CheckpointError: lists all missing, unexpected and wrongly shaped keys.
-    """
-    result: dict[str, Tensor] = {}
-    unexpected = []
-    for key, value in state.items():
-        ours = rename(key)
-        if ours is None:
-            continue
-        if ours in expected:
-            result[ours] = value
-        else:
-            unexpected.append(key)
-    missing = sorted(set(expected) - set(result))
-    shapes = [
-        f"{key} {list(result[key].shape)} instead of {list(expected[key].shape)}"
-        for key in result
-        if result[key].shape != expected[key].shape
-    ]
-    problems = [
-        f"{title}: {', '.join(keys)}"
-        for title, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"{source}: " + "; ".join(problems))
-    return result
