@@ -1,4 +1,4 @@
-"""Reading NumPy files of strangers: arrays of numbers only, nothing is ever unpickled (a pickle can run any program)."""
+"""Reading NumPy files of strangers: arrays of numbers only, never unpickled (a pickle can run any program)."""
 
 from __future__ import annotations
 

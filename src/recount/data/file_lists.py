@@ -1,7 +1,8 @@
 """File lists that travel with the package: which files a data set has, with size, SHA-256 and addresses.
 
-A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, licence, homepage), a header, then one file
-per line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by hand.
+A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, licence, homepage), a header, then one
+file per line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by
+hand.
 """
 
 from __future__ import annotations

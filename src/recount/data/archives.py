@@ -1,0 +1,248 @@
+"""Unpacking archives of strangers (zip, tar) so that nothing lands outside their folder and nothing fills the disk.
+
+Members are read one by one and written as plain files: no link, device, owner or permission of an archive ever reaches
+the disk, so there is nothing to escape through, whatever Python's own extraction filters do in a given version. A link
+to a regular file of the same archive becomes a copy of that file; every other link is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+import posixpath
+import shutil
+import stat
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
+
+SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
+MARKER = ".unpacked.json"
+SMALL_BYTES = 2**30
+MAX_RATIO = 200
+"""Density maps and JSON shrink to a thirtieth or fiftieth; the bombs that deflate allows, to a thousandth."""
+MAX_MEMBERS = 1_000_000
+
+
+class ArchiveError(Exception):
+    """An archive is broken, of an unknown kind, or dangerous; the message names the archive and the member."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    kind: Literal["file", "folder", "link", "hard link", "special file"]
+    size: int
+    target: str
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpacked_folder(archive: Path) -> Path:
+    """Return the folder that an archive is unpacked into: its path without the suffix (``a/b.tar.gz`` -> ``a/b``).
+
+    Raises:
+        ArchiveError: the suffix is none of ``SUFFIXES``.
+    """
+    for suffix in SUFFIXES:
+        if archive.name.lower().endswith(suffix) and len(archive.name) > len(suffix):
+            return archive.with_name(archive.name[: -len(suffix)])
+    raise ArchiveError(f"{archive.name} is no archive that can be unpacked; there are: {', '.join(SUFFIXES)}")
+
+
+def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: None) -> Path:
+    """Unpack an archive into ``unpacked_folder(archive)``, all or nothing, unless that has been done.
+
+    A marker in the folder holds the archive's digest and the number and size of the files, so that the same archive is
+    unpacked once, and again when it has changed or a file of the folder has gone.
+
+    Args:
+        archive: the archive.
+        digest: its SHA-256.
+        check: called before each member; stops the unpacking by raising.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ArchiveError: the archive is broken, unknown, encrypted, split, too large when unpacked, or has a member that
+            would land outside the folder or is no plain file; or something else is in the folder's place.
+        OSError: the folder cannot be written.
+    """
+    folder = unpacked_folder(archive)
+    if _is_unpacked(folder, digest):
+        return folder
+    if folder.exists() and not (folder / MARKER).is_file():
+        raise ArchiveError(
+            f"{folder} is in the place where {archive.name} is to be unpacked, but was not unpacked from it: "
+            "move it away and fetch again"
+        )
+    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.unpacking-", dir=folder.parent))
+    try:
+        with _members(archive) as members:
+            _write(_checked(members, archive), workshop / "new", archive, check)
+        files, size = _extent(workshop / "new")
+        (workshop / "new" / MARKER).write_text(json.dumps({"sha256": digest, "files": files, "bytes": size}) + "\n")
+        if folder.exists():
+            folder.rename(workshop / "old")
+        (workshop / "new").rename(folder)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return folder
+
+
+def _is_unpacked(folder: Path, digest: str) -> bool:
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    try:
+        note = json.loads(marker.read_text())
+    except json.JSONDecodeError:
+        return False
+    files, size = _extent(folder)
+    return bool(note == {"sha256": digest, "files": files, "bytes": size})
+
+
+def _extent(folder: Path) -> tuple[int, int]:
+    """Return number and total size of the files below a folder, the marker left out."""
+    files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    sizes = [file.stat().st_size for file in files if file != folder / MARKER]
+    return len(sizes), sum(sizes)
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[Iterator[_Member]]:
+    """Yield the members of an archive; whatever its libraries say of broken bytes becomes an ArchiveError."""
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _refuse_split_zip(archive)
+            with zipfile.ZipFile(archive) as opened:
+                yield _zip_members(opened)
+        else:
+            with tarfile.open(archive) as opened_tar:
+                yield _tar_members(opened_tar)
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        tarfile.TarError,
+        gzip.BadGzipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        UnicodeError,
+    ) as error:
+        raise ArchiveError(f"{archive.name} is broken or of an unknown kind ({error}); fetch it again") from error
+
+
+def _refuse_split_zip(archive: Path) -> None:
+    """The end record of a zip names the volume that it lies in, 0 unless the archive was split (APPNOTE 4.3.16)."""
+    with archive.open("rb") as stream:
+        stream.seek(max(0, archive.stat().st_size - (22 + 0xFFFF)))
+        tail = stream.read()
+    end = tail.rfind(b"PK\x05\x06")
+    split_end = 0 <= end <= len(tail) - 22 and struct.unpack("<H", tail[end + 4 : end + 6])[0] not in (0, 0xFFFF)
+    if split_end or archive.with_suffix(".z01").exists():
+        raise ArchiveError(
+            f"{archive.name} is one part of a split archive (.zip with .z01, .z02 ...), which cannot be unpacked here: "
+            f"join the parts with `zip -s 0 {archive.name} --out joined.zip` and declare the joined archive instead"
+        )
+
+
+def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in opened.infolist():
+        mode = info.external_attr >> 16
+        if info.flag_bits & 0x1:
+            raise ArchiveError(f"{opened.filename}: member {info.filename!r} is encrypted")
+        if stat.S_ISLNK(mode):
+            target = os.fsdecode(opened.read(info)) if info.file_size < 4096 else ""
+            yield _Member(info.filename, "link", 0, target, lambda: None)
+        elif info.is_dir():
+            yield _Member(info.filename, "folder", 0, "", lambda: None)
+        elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
+            yield _Member(info.filename, "file", info.file_size, "", partial(opened.open, info))
+        else:
+            yield _Member(info.filename, "special file", 0, "", lambda: None)
+
+
+def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
+    for info in opened:
+        if info.issym():
+            yield _Member(info.name, "link", 0, info.linkname, lambda: None)
+        elif info.islnk():
+            yield _Member(info.name, "hard link", 0, info.linkname, lambda: None)
+        elif info.isdir():
+            yield _Member(info.name, "folder", 0, "", lambda: None)
+        elif info.isreg():
+            yield _Member(info.name, "file", info.size, "", partial(opened.extractfile, info))
+        else:
+            yield _Member(info.name, "special file", 0, "", lambda: None)
+
+
+def _checked(members: Iterator[_Member], archive: Path) -> list[tuple[str, _Member]]:
+    """Return (path below the folder, file whose bytes go there) for each member, or refuse the whole archive."""
+    limit = max(SMALL_BYTES, MAX_RATIO * archive.stat().st_size)
+    found: list[_Member] = []
+    total = 0
+    for member in members:
+        found.append(member)
+        total += member.size
+        if total > limit or len(found) > MAX_MEMBERS:
+            raise ArchiveError(
+                f"{archive.name} would unpack to more than {limit:,} bytes or {MAX_MEMBERS:,} files, at member "
+                f"{member.name!r}: this looks like a decompression bomb and is refused"
+            )
+    files = {_safe_name(member.name, archive): member for member in found if member.kind == "file"}
+    plan = [(_safe_name(member.name, archive), _content(member, files, archive)) for member in found]
+    needed = sum(content.size for _, content in plan)
+    free = shutil.disk_usage(archive.parent).free
+    if needed > free:
+        raise ArchiveError(f"{archive.name} unpacks to {needed:,} bytes, but only {free:,} are free on its disk")
+    return plan
+
+
+def _safe_name(name: str, archive: Path) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
+        raise ArchiveError(f"{archive.name}: member {name!r} would land outside its folder; the archive is refused")
+    return posixpath.normpath(path.as_posix())
+
+
+def _content(member: _Member, files: dict[str, _Member], archive: Path) -> _Member:
+    """Return the member whose bytes a member stands for: itself, or for a link the regular file that it points to."""
+    if member.kind in ("file", "folder"):
+        return member
+    if member.kind == "special file":
+        raise ArchiveError(f"{archive.name}: member {member.name!r} is a device or pipe; the archive is refused")
+    base = posixpath.dirname(member.name) if member.kind == "link" else ""
+    target = files.get(posixpath.normpath(posixpath.join(base, member.target)))
+    if target is None:
+        raise ArchiveError(
+            f"{archive.name}: member {member.name!r} is a {member.kind} to {member.target!r}, which is no file of the "
+            "archive; the archive is refused"
+        )
+    return target
+
+
+def _write(plan: list[tuple[str, _Member]], folder: Path, archive: Path, check: Callable[[], None]) -> None:
+    folder.mkdir()
+    for name, member in plan:
+        check()
+        place = folder / name
+        try:
+            (place if member.kind == "folder" else place.parent).mkdir(parents=True, exist_ok=True)
+            source = member.open()
+            if source is not None:
+                with source, place.open("wb") as out:
+                    shutil.copyfileobj(source, out, 2**20)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise ArchiveError(f"{archive.name}: member {name!r} is both a file and a folder") from error
