@@ -59,3 +59,32 @@ def assert_matches(actual: Any, expected: Any, rtol: float = 1e-4) -> None:
     np.testing.assert_allclose(got["samples"], samples, rtol=rtol, atol=rtol * rms)
     np.testing.assert_allclose(got["abs_sum"], expected["abs_sum"], rtol=rtol)
     assert abs(got["sum"] - expected["sum"]) <= rtol * expected["abs_sum"]
+
+
+def refilled(
+    module: Any, then_multiply: list[list[Any]] | None = None, names: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Return a torch module's state dict refilled by formula on the official key names, as golden weights are.
+
+    Args:
+        module: whose state dict and normalisation layers count.
+        then_multiply: [pattern, factor] pairs of the golden case.
+        names: official key -> the module's own key, where they differ; the result has the official keys.
+    """
+    import re
+
+    import torch
+
+    tools = fill()
+    own = module.state_dict()
+    official = names or {key: key for key in own}
+    scales = tools.norm_scale_keys(module)
+    state = tools.fill_state_dict(
+        {key: own[name] for key, name in official.items()},
+        norm_scales={key for key, name in official.items() if name in scales},
+    )
+    for pattern, factor in then_multiply or []:
+        for key in state:
+            if re.fullmatch(pattern, key):
+                state[key] = (state[key] * np.float32(factor)).to(torch.float32)
+    return state

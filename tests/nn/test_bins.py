@@ -1,0 +1,155 @@
+"""Bins, block counts, class prompts and the losses over blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from golden_tools import assert_matches, golden, shared, wave
+from recount.nn.bins import (
+    Bins,
+    block_counts,
+    block_error,
+    cross_entropy,
+    dot_map,
+    expectation,
+    probability_loss,
+    prompt,
+    prompts,
+    published_bins,
+    stacked_block_counts,
+)
+from recount.nn.dm_loss import dm_loss, dm_terms
+
+HYBRID = ["hybrid_loss_3_images", "hybrid_loss_uniform_logits", "hybrid_loss_coincident_points"]
+DACE = ["dace_mae", "dace_mse", "dace_dmcount", "dace_dmcount_224_12_bins"]
+
+
+def as_bins(intervals: list, anchors: list | None = None) -> Bins:
+    return Bins(tuple((float(low), float(high)) for low, high in intervals), tuple(anchors or range(len(intervals))))
+
+
+def targets(case: dict[str, Any], size: int, bins: Bins) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    listed = [each["xy"] if isinstance(each, dict) else each for each in case["inputs"]["points"]]
+    points = [torch.tensor(each, dtype=torch.float32).reshape(-1, 2) for each in listed]
+    blocks = stacked_block_counts(points, size, size, 8)
+    return points, blocks, bins.classes(blocks)[:, 0]
+
+
+@pytest.mark.parametrize("name", HYBRID)
+def test_hybrid_loss_and_its_gradient_are_the_golden_ones(name: str) -> None:
+    case = golden("gigacount")["cases"][name]
+    want = case["outputs"]
+    bins = as_bins(case["inputs"]["bins"], case["inputs"]["anchors"])
+    logits = torch.from_numpy(wave(case["inputs"]["logits"])).requires_grad_()
+    points, blocks, classes = targets(case, 224, bins)
+    density = expectation(logits, torch.tensor(bins.anchors))
+    ce, prob = cross_entropy(logits, classes), probability_loss(logits, classes)
+    terms = dm_terms(density, blocks, points, 8)
+    loss = ce + prob + dm_loss(terms)
+    for key, value in {"ce": ce, "prob": prob, "tv": terms["variation"], "count": terms["count"], "loss": loss}.items():
+        assert_matches(value, want[key])
+    assert_matches(dm_loss(terms), want["dm"])
+    assert_matches(ce + dm_loss(terms), want["ce_plus_dm"])
+    assert_matches(ce + prob, want["ce_plus_prob"])
+    assert classes.flatten().bincount(minlength=5).tolist() == want["class_histogram"]
+    assert blocks.sum(dim=(1, 2, 3)).tolist() == want["target_sum"]
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert_matches(gradient, want["grad_logits"])
+
+
+@pytest.mark.parametrize("name", DACE)
+def test_dace_loss_and_its_gradient_are_the_golden_ones(name: str) -> None:
+    case = golden("clip_ebc")["cases"][name]
+    want = case["outputs"]
+    bins = as_bins(case["inputs"]["bins"], case["inputs"]["anchors"])
+    logits = torch.from_numpy(wave(case["inputs"]["logits"])).requires_grad_()
+    points, blocks, classes = targets(case, 224 if "224" in name else case["inputs"]["input_size"], bins)
+    density = expectation(logits, torch.tensor(bins.anchors))
+    if "dmcount" in name:
+        counting = dm_loss(dm_terms(density, blocks, points, 8))
+    else:
+        counting = block_error(density, blocks, 1 if name.endswith("mae") else 2)
+        assert_matches(counting, want["mae_loss" if name.endswith("mae") else "mse_loss"])
+    ce = cross_entropy(logits, classes)
+    assert_matches(ce, want["ce_loss"])
+    assert_matches(ce + counting, want["loss"])
+    (gradient,) = torch.autograd.grad(ce + counting, logits)
+    assert_matches(gradient, want["grad_logits"])
+
+
+def test_dot_maps_follow_both_released_rules() -> None:
+    case = golden("dm_loss")["cases"]["dot_maps"]
+    size = case["inputs"]["size"]
+    ebc = dot_map(torch.tensor(case["inputs"]["points_xy"]), size, size)
+    dm_count = dot_map(
+        torch.tensor(case["inputs"]["points_given_to_dm_count"]), size, size, coincident="add", rounding="half_even"
+    )
+    for dots, key in ((ebc, "ebc_yx_value"), (dm_count, "dm_count_yx_value")):
+        assert [[y, x, dots[0, y, x].item()] for _, y, x in dots.nonzero().tolist()] == case["outputs"][key]
+
+
+def test_coincident_points_are_set_once_or_added() -> None:
+    points = torch.tensor([[3.2, 3.4], [3.9, 3.1], [9.0, 1.0]])
+    assert block_counts(points, 16, 16, 8, coincident="set").tolist() == [[[1, 1], [0, 0]]]
+    assert block_counts(points, 16, 16, 8, coincident="add").tolist() == [[[2, 1], [0, 0]]]
+
+
+@given(xy=st.lists(st.tuples(st.floats(-50, 300), st.floats(-50, 300)), max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_added_blocks_hold_every_point(xy: list[tuple[float, float]]) -> None:
+    points = torch.tensor(xy, dtype=torch.float32).reshape(-1, 2)
+    assert block_counts(points, 224, 160, 16, coincident="add").sum() == len(xy)
+    assert block_counts(points, 224, 160, 16, coincident="set").sum() <= len(xy)
+
+
+def test_classes_are_the_golden_ones() -> None:
+    case = golden("clip_ebc")["cases"]["bin_assignment"]
+    counts = torch.tensor(case["inputs"]["counts"])
+    for name, intervals in case["inputs"]["bins"].items():
+        assert as_bins(intervals).classes(counts).tolist() == case["outputs"][name]
+
+
+def test_every_published_bin_is_here_unchanged() -> None:
+    import json
+
+    for entry in json.loads(shared("published", "ebc_bins.json").read_text())["entries"]:
+        key = (entry["dataset"], entry["block"], entry["truncation"], entry["granularity"])
+        for kind in ("average", "middle"):
+            bins = published_bins(*key, anchors=kind)
+            assert [list(each) for each in bins.intervals] == [[float(a), float(b)] for a, b in entry["bins"]]
+            assert list(bins.anchors) == entry["anchors"][kind]
+
+
+def test_recomputed_anchor_differs_from_the_published_one() -> None:
+    assert published_bins("qnrf", 8, 4).anchors[-1] == 4.21937
+    assert published_bins("qnrf", 8, 4, anchors="recomputed").anchors[-1] == 4.32696
+
+
+def test_unknown_bins_are_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"qnrf/8/5/fine.*there are .*qnrf/16/8/dynamic"):
+        published_bins("qnrf", 8, 5)
+
+
+@pytest.mark.parametrize("style", ["word", "number"])
+@pytest.mark.parametrize("bins", ["qnrf_8_4_fine", "qnrf_16_8_fine"])
+def test_prompts_are_the_golden_ones(bins: str, style: Any) -> None:
+    case = golden("clip_ebc")["cases"]["prompts"]
+    assert prompts(as_bins(case["inputs"][bins]), style) == case["outputs"][bins][style]["text"]
+
+
+def test_range_prompts_are_the_intended_sentences() -> None:
+    wanted = golden("clip_ebc")["cases"]["tokens_of_intended_range_prompts"]["inputs"]["text"]
+    got = [prompt(low, low + 1, style) for style in ("word", "number") for low in (4, 6)]
+    assert got == wanted
+
+
+def test_paper_prompts_name_the_number_in_the_papers_sentence() -> None:
+    assert prompt(2, 2, "paper") == "There are 2 people in the image"
+    assert prompt(4, math.inf, "paper") == "There are more than 4 people in the image"
+    assert prompt(4, 5, "paper") == "There are between 4 and 5 people in the image"

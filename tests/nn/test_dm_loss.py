@@ -1,0 +1,143 @@
+"""The DM loss: golden values and gradients, batching, and the two domains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from golden_tools import assert_matches, golden, wave
+from recount.nn.bins import stacked_block_counts
+from recount.nn.dm_loss import (
+    DM_COUNT_EPS,
+    DenseKernel,
+    dm_loss,
+    dm_terms,
+    log_sinkhorn,
+    sinkhorn,
+)
+
+SINKHORN = ["sinkhorn_2x3", "sinkhorn_far_points", "sinkhorn_zero_mass", "sinkhorn_low_reg_7_iterations"]
+EBC = [
+    "dm_64_8_empty_and_coincident",
+    "dm_224_8_dense",
+    "dm_64_8_points_outside",
+    "dm_64_8_zero_prediction",
+    "dm_128_16_normalised_coordinates",
+]
+ORIGINAL = ["dm_count_original_64", "dm_count_original_512"]
+
+
+def density_of(inputs: dict, dtype: torch.dtype) -> Tensor:
+    density = torch.from_numpy(wave(inputs["pred"])).to(dtype)
+    density[inputs["pred"].get("images_set_to_zero", [])] = 0
+    return density.requires_grad_()
+
+
+def points_of(inputs: dict) -> list[Tensor]:
+    return [torch.tensor(each, dtype=torch.float32).reshape(-1, 2) for each in inputs["points_xy"]]
+
+
+@pytest.mark.parametrize("name", SINKHORN)
+def test_sinkhorn_gives_the_golden_plan_and_potentials(name: str) -> None:
+    case = golden("dm_loss")["cases"][name]
+    a, b, cost = (torch.tensor(case["inputs"][key])[None] for key in ("a", "b", "C"))
+    reg = case["inputs"]["reg"]
+    kernel = DenseKernel.of_cost(cost, reg)
+    left, right = sinkhorn(a, b, kernel, iterations=case["inputs"]["max_iter"])
+    assert_matches(left[0, :, None] * kernel.matrix[0] * right[0], case["outputs"]["P"])
+    assert_matches(reg * torch.log(left[0] + 1e-16), case["outputs"]["alpha"])
+    assert_matches(reg * torch.log(right[0] + 1e-16), case["outputs"]["beta"])
+
+
+@pytest.mark.parametrize("name", EBC + ORIGINAL)
+def test_terms_and_gradients_are_the_golden_ones(name: str) -> None:
+    case = golden("dm_loss")["cases"][name]
+    inputs, want = case["inputs"], case["outputs"]
+    dtype = torch.float64 if "float64" in case.get("precision", "") else torch.float32
+    rtol = 1e-7 if dtype == torch.float64 else 1e-4
+    original = name in ORIGINAL
+    density, points = density_of(inputs, dtype), points_of(inputs)
+    size, block = inputs.get("input_size", inputs.get("crop_size")), inputs["reduction"]
+    rules = {"coincident": "add", "rounding": "half_even"} if original else {}
+    target = stacked_block_counts(points, size, size, block, **rules)
+    terms = dm_terms(
+        density,
+        target,
+        points,
+        block,
+        normalised_coordinates=inputs.get("norm_cood", False),
+        **({"eps": DM_COUNT_EPS} if original else {}),
+    )
+    loss = dm_loss(terms)
+    assert_matches(loss, want["loss"], rtol)
+    assert_matches(terms["variation"], want["tv"], rtol)
+    assert_matches(terms["count"], want["count"], rtol)
+    assert_matches(terms["transport_cost"], want["transport_cost"], rtol)
+    if "grad_of_ot_alone" in want:
+        (transport,) = torch.autograd.grad(terms["transport"], density, retain_graph=True)
+        assert_matches(transport, want["grad_of_ot_alone"], rtol)
+    (gradient,) = torch.autograd.grad(loss, density)
+    assert_matches(gradient, want["grad"], rtol)
+    if original:
+        assert_matches(target, want["gt_blocks"])
+
+
+def random_case(seed: int, images: int = 5, grid: int = 8) -> tuple[Tensor, list[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    density = torch.rand(images, 1, grid, grid, generator=generator)
+    numbers = torch.randint(0, 40, (images,), generator=generator).tolist()
+    points = [torch.rand(number, 2, generator=generator) * grid * 8 for number in numbers]
+    return density, points, stacked_block_counts(points, grid * 8, grid * 8, 8)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_a_batch_gives_what_its_images_give_one_by_one(seed: int) -> None:
+    density, points, target = random_case(seed)
+    density.requires_grad_()
+    together = dm_terms(density, target, points, 8)
+    alone = [dm_terms(density[i : i + 1], target[i : i + 1], points[i : i + 1], 8) for i in range(len(points))]
+    (gradient,) = torch.autograd.grad(together["transport"], density)
+    (gradient_alone,) = torch.autograd.grad(sum(terms["transport"] for terms in alone), density)
+    torch.testing.assert_close(gradient, gradient_alone, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(together["count"], torch.stack([terms["count"] for terms in alone]).mean())
+    torch.testing.assert_close(together["variation"], torch.stack([terms["variation"] for terms in alone]).mean())
+
+
+def test_log_domain_agrees_where_the_kernel_does_not_underflow() -> None:
+    density, points, target = random_case(3)
+    density.requires_grad_()
+    gradients = []
+    for domain in ("scaling", "log"):
+        term = dm_terms(density, target, points, 8, domain=domain, normalised_coordinates=True)["transport"]
+        gradients.append(torch.autograd.grad(term, density)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
+
+
+def test_log_domain_tells_far_blocks_apart_where_the_released_code_cannot() -> None:
+    target = torch.full((1, 28), 1 / 28)
+    cost = (torch.arange(28.0) * 8).square().view(1, 1, 28)
+    source = torch.ones(1, 1)
+    _, scaled = sinkhorn(source, target, DenseKernel.of_cost(cost, 10.0))
+    _, logarithm = log_sinkhorn(source, target, cost)
+    assert scaled[0, 20] == scaled[0, 27]
+    assert logarithm[0, 20] < logarithm[0, 27]
+
+
+def test_a_batch_without_any_point_has_no_transport() -> None:
+    density = torch.rand(2, 1, 8, 8, requires_grad=True)
+    terms = dm_terms(density, torch.zeros(2, 1, 8, 8), [torch.zeros(0, 2)] * 2, 8)
+    assert terms["transport"] == 0
+    dm_loss(terms).backward()
+    assert density.grad is not None
+    assert torch.isfinite(density.grad).all()
+
+
+def test_half_precision_densities_are_matched_in_single_precision() -> None:
+    density, points, target = random_case(5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = dm_terms(density.bfloat16(), target, points, 8)
+    assert all(term.dtype == torch.float32 for term in terms.values())

@@ -1,0 +1,81 @@
+"""CLIP's text tower at full and tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from golden_tools import assert_matches, golden, refilled
+from recount.nn.text_tower import TextTower, build_tower, encode, tokenize, tower_state
+from recount.nn.weights import CheckpointError
+
+TINY = TextTower(width=32, heads=2, layers=2, features=16)
+
+
+def test_token_ids_are_the_golden_ones() -> None:
+    for name in ("word", "number"):
+        case = golden("gigacount")["cases"]["prompts"]["outputs"][name]
+        for ids, want in zip(tokenize(case["text"]).tolist(), case["token_ids"], strict=True):
+            assert ids == want + [0] * (77 - len(want))
+
+
+def test_range_prompts_have_the_golden_token_ids() -> None:
+    case = golden("clip_ebc")["cases"]["tokens_of_intended_range_prompts"]
+    for ids, want in zip(tokenize(case["inputs"]["text"]).tolist(), case["outputs"]["token_ids"], strict=True):
+        assert ids[: len(want)] == want
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quickgelu"])
+def test_full_tower_gives_the_golden_features(activation: str) -> None:
+    case = golden("gigacount")["cases"]["text_tower"]
+    tower = TextTower(activation=activation)  # type: ignore[arg-type]
+    state = refilled(build_tower(tower), case["inputs"]["weights"]["then_multiply"])
+    features = encode(tower, case["inputs"]["prompts"], state)
+    assert_matches(features.values, case["outputs"][activation])
+    assert features.parameters == 63_428_096
+
+
+def test_tower_of_resnet50_gives_the_golden_features() -> None:
+    case = golden("clip_ebc")["cases"]["text_tower_1024"]
+    tower = TextTower(features=1024)
+    state = refilled(build_tower(tower), case["inputs"]["weights"]["then_multiply"])
+    assert_matches(encode(tower, case["inputs"]["prompts"], state).values, case["outputs"]["features"])
+
+
+def test_random_tower_is_the_same_whatever_the_seed_of_the_run() -> None:
+    torch.manual_seed(1)
+    first = encode(TINY, ["There is no person."]).values
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(encode(TINY, ["There is no person."]).values, first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_activation_switch_changes_the_features() -> None:
+    gelu = TINY.model_copy(update={"activation": "gelu"})
+    assert not torch.equal(encode(TINY, ["a"]).values, encode(gelu, ["a"]).values)
+
+
+def test_weights_switch_reads_the_text_part_of_a_clip_file(tmp_path: Path) -> None:
+    state = refilled(build_tower(TINY))
+    path = tmp_path / "clip.safetensors"
+    save_file({**state, "visual.proj": torch.zeros(3)}, path)
+    from_file = encode(TINY.model_copy(update={"weights": str(path)}), ["two people"]).values
+    assert torch.equal(from_file, encode(TINY, ["two people"], state).values)
+    assert not torch.equal(from_file, encode(TINY, ["two people"]).values)
+
+
+def test_weights_of_another_size_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    save_file(refilled(build_tower(TINY.model_copy(update={"layers": 1}))), path)
+    with pytest.raises(CheckpointError, match=r"clip\.safetensors.*resblocks\.1"):
+        encode(TINY.model_copy(update={"weights": str(path)}), ["two people"])
+
+
+def test_prefix_selects_the_tower_of_a_counting_checkpoint() -> None:
+    state = {"text_encoder.ln_final.weight": torch.ones(2, dtype=torch.float16), "projection.weight": torch.ones(1)}
+    assert list(tower_state(state, "text_encoder.")) == ["ln_final.weight"]
+    assert tower_state(state, "text_encoder.")["ln_final.weight"].dtype == torch.float32
