@@ -215,6 +215,9 @@ class SuiteSystem(Strict):
     suite's own ``variants`` go over both.
     """
 
+    size: Literal["paper", "mini"] = Field(
+        "paper", description="paper: the released code's settings are the defaults; mini: those of the system's mini size"
+    )
     settings: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     preparation: Name | None = None
@@ -275,6 +278,7 @@ class Run(Strict):
     system: Name
     variant: Name
     seed: int
+    size: Literal["paper", "mini"]
     settings: dict[str, Any]
     recipe: dict[str, Any]
     protocol: str
@@ -455,6 +459,7 @@ class Project:
             system=name,
             variant=variant_name,
             seed=seed,
+            size=system.size,
             settings=settings,
             recipe=recipe,
             protocol=variant.protocol,

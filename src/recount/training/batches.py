@@ -72,4 +72,5 @@ def loader(examples: Examples, batches: EpochBatches, processes: int, *, pin: bo
         num_workers=processes,
         persistent_workers=processes > 0,
         pin_memory=pin,
+        generator=torch.Generator(),  # else it draws from the generator of dropout, as often as it is started
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from recount import provenance, systems
-from recount.config import Project, Recipe, Run, resolve_recipe
+from recount.config import Project, Recipe, Run, merged, resolve_recipe
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
@@ -48,7 +48,8 @@ def train(project: Project, run: Run) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     system_class = systems.load(run.system)
     torch.manual_seed(run.seed)
-    system = system_class(system_class.Settings.model_validate(run.settings))
+    size = system_class.mini_settings() if run.size == "mini" else {}
+    system = system_class(system_class.Settings.model_validate(merged(size, run.settings)))
     recipe = resolve_recipe(system_class.recipe, run.recipe)
     if project.config.precision is not None:
         recipe = recipe.model_copy(update={"precision": project.config.precision})
@@ -64,7 +65,8 @@ def train(project: Project, run: Run) -> Path:
         "settings": system.settings.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "precision_used": usable_precision(recipe, device),
-        "provenance": provenance.collect(project, run, device=str(device)),
+        "provenance": provenance.collect("train", run.system, _indexes(project, run)),
+        "device": str(device),
         "cost": measured,
     }
     write_atomically(folder / RUN, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
@@ -105,6 +107,11 @@ def _train(
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     return {"selections": selections, "cost": steps, "training_samples": len(samples), "status": "trained"}
+
+
+def _indexes(project: Project, run: Run) -> set[Path]:
+    splits = (run.training, run.held_out, run.selected_on_test)
+    return {project.root / project.index(split) for split in splits if split is not None}
 
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def _digest(project: Project, run: Run, recipe: Recipe) -> str:
     described = {
         "run": run.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
-        "code": provenance.step_digest("train", run.system),
+        "code": provenance.code_digest("train", run.system),
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recount.config import Precision
 from recount.data.sample import Sample
-from recount.evaluation.metrics import training_metrics
+from recount.evaluation.metrics import ACCURACY, MAE, RMSE
 from recount.evaluation.predict import predict_samples
 from recount.systems.base import Pool, System
 
@@ -47,10 +47,12 @@ def evaluate(system: System, watched: Watched, device: torch.device, precision: 
     """
     cards = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cards):
-        predictions = list(
+        predicted = list(
             predict_samples(system, watched.pool.samples, watched.load_image, device=device, precision=precision)
         )
-        return training_metrics(predictions) | system.own_selection(watched.pool)
+        true, counts = [p.sample.count for p in predicted], [p.count for p in predicted]
+        metrics = [MAE, RMSE] + ([ACCURACY] if predicted[0].scores is not None else [])
+        return {metric.name: metric(true, counts) for metric in metrics} | system.own_selection(watched.pool)
 
 
 def selection_value(values: Mapping[str, float], select_by: str) -> float:

@@ -1,0 +1,191 @@
+"""Configuration: what runs follow from it, and one clear line per error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recount import config
+from recount.config import ConfigError, Recipe, load, resolve_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PAPER: dict[str, Any] = {
+    "title": "A paper",
+    "short_title": "Paper",
+    "authors": "A. Author",
+    "year": 2025,
+    "venue": "V",
+    "systems": {
+        "counter": {
+            "label": "Counter",
+            "trained_on": "set/train",
+            "evaluated_on": ["set/test"],
+            "selected_on_test": "set/test",
+            "clean_trained_on": "set/train_most",
+            "clean_held_out": "set/held_out",
+            "variants": {
+                "full": {"label": "full"},
+                "no_flip": {"label": "no flip", "settings": {"flip": False}},
+                "clean": {"label": "clean", "protocol": "clean", "recipe": {"optimiser": {"lr": 0.5}}},
+                "released": {"label": "released", "checkpoint": "weights"},
+            },
+        },
+        "quoted": {"label": "Quoted", "quoted_because": "no code"},
+    },
+    "tables": {
+        "t1": {
+            "title": "T1",
+            "benchmarks": ["set/test"],
+            "rows": [
+                {"label": "Counter", "system": "counter", "variant": "full"},
+                {"label": "Q", "system": "quoted"},
+            ],
+        }
+    },
+}
+SUITE: dict[str, Any] = {
+    "title": "Small",
+    "comparable": False,
+    "why_not_comparable": "other pictures",
+    "benchmarks": {
+        "set/train": {"dataset": "crowd", "split": "train"},
+        "set/train_most": {"dataset": "crowd", "split": "train_most"},
+        "set/held_out": {"dataset": "crowd", "split": "held_out"},
+        "set/test": {"dataset": "crowd", "split": "test"},
+    },
+    "systems": {
+        "counter": {
+            "settings": {"width": 4, "flip": True},
+            "recipe": {"epochs": 3, "optimiser": {"name": "sgd", "lr": 0.1}},
+            "variants": {"no_flip": {"recipe": {"epochs": 2}}},
+        }
+    },
+}
+
+
+def write(root: Path, *, paper: Any = PAPER, suite: Any = SUITE, main: Any = None) -> Path:
+    (root / "papers" / "p").mkdir(parents=True, exist_ok=True)
+    (root / "suites").mkdir(exist_ok=True)
+    (root / "papers" / "p" / "paper.yaml").write_text(yaml.safe_dump(paper, sort_keys=False))
+    (root / "suites" / "small.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    (root / "config.yaml").write_text(yaml.safe_dump(main or {"suite": "small"}, sort_keys=False))
+    return root
+
+
+def changed(content: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    copy = yaml.safe_load(yaml.safe_dump(content, sort_keys=False))
+    *parents, last = path.split(".")
+    inner = copy
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    return copy
+
+
+def test_every_variant_and_seed_is_a_run_and_released_weights_need_a_file(tmp_path: Path) -> None:
+    project = load(write(tmp_path), {"seeds": [0, 1]})
+    assert [run.id for run in project.runs] == [
+        f"counter/{variant}/seed{seed}" for variant in ("full", "no_flip", "clean") for seed in (0, 1)
+    ]
+    given = load(tmp_path, {"checkpoints": {"weights": "w.pth"}})
+    assert given.run("counter", "released", 0).checkpoint_path == "w.pth"
+
+
+def test_the_papers_switch_goes_over_the_suites_size_and_the_suites_variant_over_both(tmp_path: Path) -> None:
+    project = load(write(tmp_path))
+    no_flip = project.run("counter", "no_flip", 0)
+    assert no_flip.settings == {"width": 4, "flip": False}
+    assert no_flip.recipe["epochs"] == 2
+    assert project.run("counter", "clean", 0).recipe == {"epochs": 3, "optimiser": {"name": "sgd", "lr": 0.5}}
+
+
+def test_a_clean_run_trains_on_less_and_never_looks_at_the_test_split(tmp_path: Path) -> None:
+    project = load(write(tmp_path))
+    full, clean = project.run("counter", "full", 0), project.run("counter", "clean", 0)
+    assert (full.training and full.training.split, full.held_out) == ("train", None)
+    assert full.selected_on_test is not None
+    assert (clean.training and clean.training.split, clean.held_out and clean.held_out.split) == (
+        "train_most",
+        "held_out",
+    )
+    assert clean.selected_on_test is None
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"main": {"suite": "small", "sedes": [1]}}, "config.yaml: sedes = [1]: no such key"),
+        ({"main": {"suite": "huge"}}, "config.yaml: suite = 'huge': allowed are small"),
+        ({"main": {"suite": "small", "device": "tpu"}}, "config.yaml: device = \"tpu\": Input should be 'auto', "),
+        ({"main": {"suite": "small", "seeds": [-1]}}, "config.yaml: seeds.0 = -1: Input should be greater than"),
+        ({"main": {"suite": "small", "papers": ["q"]}}, "config.yaml: papers = ['q']: allowed are p"),
+        ({"main": {"suite": "small", "systems": ["q"]}}, "config.yaml: systems = ['q']: allowed are counter, quoted"),
+        ({"suite": changed(SUITE, "systems.counter.recipe.epoch", 1)}, "recipe: epoch = 1: no such key"),
+        ({"suite": changed(SUITE, "comparable", None)}, "suites/small.yaml: comparable = null: Input should be"),
+        ({"paper": changed(PAPER, "tables.t1.rows", [{"label": "x", "system": "y"}])}, "no system is called 'y'"),
+        (
+            {"paper": changed(PAPER, "tables.t1.rows", [{"label": "x", "system": "counter", "variant": "z"}])},
+            "counter has no variant 'z'; it has: full, no_flip, clean, released",
+        ),
+        ({"paper": changed(PAPER, "systems.quoted.quoted_because", "")}, "systems.quoted: give either variants"),
+    ],
+)
+def test_an_error_is_one_line_with_file_key_value_and_what_is_allowed(
+    tmp_path: Path, files: dict[str, Any], line: str
+) -> None:
+    write(tmp_path, **files)
+    with pytest.raises(ConfigError) as caught:
+        _ = load(tmp_path).runs
+    assert line in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_settings_are_checked_against_the_systems_own_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "counter.json").write_text(
+        '{"type": "object", "properties": {"width": {"type": "integer"}}, "additionalProperties": false}'
+    )
+    monkeypatch.setattr(config, "SYSTEM_SCHEMAS", tmp_path)
+    with pytest.raises(ConfigError, match=r"systems\.counter\.variants\.full: settings: .*'flip' was unexpected"):
+        _ = load(write(tmp_path)).runs
+
+
+def test_yaml_tags_are_refused_and_not_executed(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "config.yaml").write_text("suite: !!python/object/apply:os.system ['touch /tmp/executed']\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load(tmp_path)
+
+
+def test_a_variant_belongs_to_one_paper(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "papers" / "q").mkdir()
+    (tmp_path / "papers" / "q" / "paper.yaml").write_text(yaml.safe_dump(PAPER, sort_keys=False))
+    with pytest.raises(ConfigError, match="papers/p has it already"):
+        load(tmp_path)
+
+
+def test_an_unknown_run_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no run counter/fool/seed0; it has.*counter/full"):
+        load(write(tmp_path)).run("counter", "fool", 0)
+
+
+def test_recipes_merge_key_by_key() -> None:
+    base = Recipe.model_validate({"epochs": 9, "optimiser": {"name": "sgd", "lr": 0.1, "momentum": 0.9}})
+    over = resolve_recipe(base, {"optimiser": {"lr": 0.2}})
+    assert (over.epochs, over.optimiser.lr, over.optimiser.momentum) == (9, 0.2, 0.9)
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in (ROOT / "suites").glob("*.yaml")))
+def test_the_suites_of_the_repository_resolve(suite: str) -> None:
+    assert load(ROOT, {"suite": suite}).runs
+
+
+def test_reading_the_configuration_imports_no_torch() -> None:
+    code = f"import sys, recount.config as c; c.load({str(ROOT)!r}).runs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

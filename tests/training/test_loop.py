@@ -1,0 +1,216 @@
+"""The training loop: deterministic, resumable after a kill, honest about broken losses and about what it selects on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from tiny_system import MemoryPool, TinySettings, TinySystem
+
+from recount.config import Recipe, Schedule, resolve_recipe
+from recount.training import checkpoints
+from recount.training.checkpoints import SaveError, load_state, save_model, save_state
+from recount.training.loop import NonFiniteLoss, Progress, Trainer
+from recount.training.selection import Watched, is_better
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """A process trains once in real life, so accelerate keeps its precision for good."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(folder: Path, *, recipe: dict[str, Any] | None = None, seed: int = 0, poison: str = "", **options: Any):
+    torch.manual_seed(seed)
+    system = TinySystem(TinySettings(poison=poison))
+    trainer = Trainer(
+        system,
+        resolve_recipe(TinySystem.recipe, recipe or {}),
+        MemoryPool(),
+        watched=options.pop("watched", {}),
+        seed=seed,
+        folder=folder,
+        digest=options.pop("digest", "d"),
+        device=CPU,
+        **options,
+    )
+    return trainer.train(), system
+
+
+def weights(system: TinySystem) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in system.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    first = weights(train(tmp_path / "a")[1])
+    assert same(first, weights(train(tmp_path / "b")[1]))
+    assert not same(first, weights(train(tmp_path / "c", seed=1)[1]))
+
+
+def test_loader_processes_change_nothing(tmp_path: Path) -> None:
+    assert same(weights(train(tmp_path / "a")[1]), weights(train(tmp_path / "b", processes=2)[1]))
+
+
+def test_evaluating_during_training_changes_nothing_of_the_training(tmp_path: Path) -> None:
+    watched = {"best_on_test": Watched(MemoryPool(6), "test")}
+    with_evaluation = weights(train(tmp_path / "a", watched=watched)[1])
+    assert same(with_evaluation, weights(train(tmp_path / "b")[1]))
+
+
+def test_history_has_a_row_per_epoch_with_terms_rate_and_evaluations(tmp_path: Path) -> None:
+    progress, _ = train(tmp_path, watched={"best_on_test": Watched(MemoryPool(6), "test")})
+    assert [row["epoch"] for row in progress.history] == [1, 2, 3]
+    assert progress.history[-1]["step"] == 9
+    for row in progress.history:
+        assert {"stage", "lr", "loss", "count", "test_mae", "test_rmse", "seconds"} <= set(row)
+        assert row["loss"] == pytest.approx(row["count"])
+
+
+def test_the_best_epoch_on_test_is_kept_and_is_the_minimum_of_the_history(tmp_path: Path) -> None:
+    progress, _ = train(tmp_path, recipe={"epochs": 5}, watched={"best_on_test": Watched(MemoryPool(6), "test")})
+    maes = [row["test_mae"] for row in progress.history]
+    assert progress.best["best_on_test"]["epoch"] == maes.index(min(maes)) + 1
+    assert (tmp_path / "model.best_on_test.safetensors").is_file()
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {here!r}]
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+import recount.training.loop as loop
+if {die}:
+    save, saved = loop.checkpoints.save_state, []
+    def dying(*args):
+        save(*args)
+        saved.append(1)
+        if len(saved) == 5:  # in the middle of the second epoch
+            os.kill(os.getpid(), signal.SIGKILL)
+    loop.checkpoints.save_state = dying
+from test_loop import MemoryPool, Watched, train, weights
+watched = {{"best_on_test": Watched(MemoryPool(6), "test")}}
+progress, system = train(Path({folder!r}), watched=watched, checkpoint_minutes=0)
+torch.save({{"weights": weights(system), "best": str(progress.best), "epochs": len(progress.history)}}, {out!r})
+"""
+
+
+def _in_a_process(folder: Path, out: Path, die: bool) -> int:
+    here = Path(__file__).parent
+    code = KILLED.format(tests=str(here.parent), here=str(here), folder=str(folder), out=str(out), die=die)
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    ).returncode
+
+
+def test_a_run_killed_in_mid_epoch_resumes_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    assert _in_a_process(tmp_path / "killed", tmp_path / "none", die=True) == -signal.SIGKILL
+    assert _in_a_process(tmp_path / "killed", tmp_path / "resumed", die=False) == 0
+    assert _in_a_process(tmp_path / "whole", tmp_path / "unbroken", die=False) == 0
+    resumed, unbroken = torch.load(tmp_path / "resumed"), torch.load(tmp_path / "unbroken")
+    assert same(resumed["weights"], unbroken["weights"])
+    assert resumed["best"] == unbroken["best"]
+    assert resumed["epochs"] == unbroken["epochs"] == 3
+
+
+def test_a_state_of_other_settings_or_code_is_ignored_with_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_state(tmp_path, "old", {"progress": "{}"})
+    with caplog.at_level(logging.WARNING):
+        assert load_state(tmp_path, "new") is None
+    assert "other settings or other code" in caplog.text
+
+
+def test_a_broken_state_is_ignored_with_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / checkpoints.STATE).write_bytes(b"not a checkpoint")
+    with caplog.at_level(logging.WARNING):
+        assert load_state(tmp_path, "d") is None
+    assert "cannot be read" in caplog.text
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "model.safetensors", {"a": torch.ones(1)})
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(SaveError, match=r"No space left on device.*unchanged"):
+        save_model(tmp_path / "model.safetensors", {"a": torch.zeros(1)})
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_loss_that_is_not_finite_names_step_terms_and_samples(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step \d: .*count = nan.*s7"):
+        train(tmp_path, poison="s7")
+
+
+def test_gradient_clipping_changes_the_result(tmp_path: Path) -> None:
+    clipped = weights(train(tmp_path / "a", recipe={"clip_norm": 1e-3, "optimiser": {"name": "sgd"}})[1])
+    assert not same(clipped, weights(train(tmp_path / "b", recipe={"optimiser": {"name": "sgd"}})[1]))
+
+
+def test_staying_in_evaluation_mode_after_the_first_evaluation_freezes_batch_norm(tmp_path: Path) -> None:
+    watched = {"best_on_test": Watched(MemoryPool(6), "test")}
+    slip = {"eval_mode_after_first_evaluation": True}
+    after_one = weights(train(tmp_path / "a", recipe={"epochs": 1}, watched=watched)[1])
+    stuck = weights(train(tmp_path / "b", recipe=slip, watched=watched)[1])
+    moved = weights(train(tmp_path / "c", watched=watched)[1])
+    assert torch.equal(stuck["body.1.running_mean"], after_one["body.1.running_mean"])
+    assert not torch.equal(moved["body.1.running_mean"], after_one["body.1.running_mean"])
+
+
+def test_max_steps_cuts_training_short(tmp_path: Path) -> None:
+    progress, _ = train(tmp_path, recipe={"max_steps": 4})
+    assert progress.steps_done == 4
+
+
+def test_the_schedule_sets_the_rate_of_each_epoch(tmp_path: Path) -> None:
+    progress, _ = train(tmp_path, recipe={"schedule": Schedule(name="step", factor=0.5).model_dump()})
+    assert [row["lr"] for row in progress.history] == pytest.approx([1e-2, 5e-3, 2.5e-3])
+
+
+def test_bf16_trains_and_differs_from_fp32(tmp_path: Path) -> None:
+    low = weights(train(tmp_path / "a", recipe={"precision": "bf16"})[1])
+    assert not same(low, weights(train(tmp_path / "b")[1]))
+
+
+@pytest.mark.parametrize(
+    ("select_by", "better"),
+    [("mae", {"mae": 1, "rmse": 9}), ("rmse", {"mae": 9, "rmse": 1}), ("mae+rmse", {"mae": 3, "rmse": 2})],
+)
+def test_the_best_epoch_is_chosen_by_what_the_recipe_says(select_by: str, better: dict[str, float]) -> None:
+    best = {"epoch": 1, "on": {"mae": 2, "rmse": 4}}
+    assert is_better(better, best, select_by)
+    assert not is_better(best["on"], best, select_by), "the earlier epoch wins a tie"
+    assert not is_better({"mae": float("nan"), "rmse": float("nan")}, best, select_by)
+
+
+def test_progress_is_json() -> None:
+    import json
+    from dataclasses import asdict
+
+    assert Progress(**json.loads(json.dumps(asdict(Progress())))) == Progress()
+
+
+def test_recipes_of_systems_are_recipes() -> None:
+    assert isinstance(TinySystem.recipe, Recipe)

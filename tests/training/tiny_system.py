@@ -1,0 +1,63 @@
+"""A counting network of a few parameters, with dropout and batch norm, for tests of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recount.config import Optimiser, Recipe, Strict
+from recount.data.sample import Sample
+from recount.systems.base import Batch, Example, Pool, Prediction, System
+
+
+class TinySettings(Strict):
+    width: int = 4
+    poison: str = ""  # id of a sample whose loss is NaN
+
+
+class Crop:
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        sample = pool.samples[index]
+        image = pool.image(index).float() / 255
+        top = int(rng.integers(0, 9))
+        noise = 0.01 * torch.randn(3, 24, 24)
+        return [Example(sample.id, image[:, top : top + 24, :24] + noise, count=sample.count)]
+
+
+class TinySystem(System):
+    Settings = TinySettings
+    recipe = Recipe(epochs=3, batch_size=4, optimiser=Optimiser(lr=1e-2), evaluate_every=1)
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__(settings)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, settings.width, 3, padding=1), nn.BatchNorm2d(settings.width), nn.ReLU(), nn.Dropout(0.3)
+        )
+        self.head = nn.Conv2d(settings.width, 1, 1)
+
+    def example_maker(self) -> Crop:
+        return Crop()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        counts = self.head(self.body(batch.images)).sum(dim=(1, 2, 3))
+        loss = (counts - batch.counts).abs().mean()
+        if self.settings.poison in batch.ids:
+            loss = loss * float("nan")
+        return {"count": loss}
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        return Prediction(density=self.head(self.body(images)))
+
+
+class MemoryPool:
+    def __init__(self, count: int = 10) -> None:
+        rng = np.random.default_rng(3)
+        none = np.zeros((0, 2), np.float32)
+        self.samples = [Sample(f"s{i}", "train", None, none, float(i), "", 32, 32) for i in range(count)]
+        self.pictures = torch.from_numpy(rng.integers(0, 255, (count, 3, 32, 32), dtype=np.uint8))
+
+    def image(self, index: int) -> Tensor:
+        return self.pictures[index]
