@@ -2,7 +2,7 @@
 
 Paths in it are relative to its folder and never lead out of it. A sample belongs to the split in its row and to the
 lists that its attribute ``lists`` names (UCF-QNRF's train images are also in ``train_1081`` or ``held_out_120``); a
-list is read like a split.
+list is read like a split. A sample with the attribute ``hidden`` has NaN for a count: its truth is not public.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from recount.data.sample import Sample
 
 COLUMNS = ("id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes")
 LISTS = "lists"
+HIDDEN = "hidden"
 
 csv.field_size_limit(sys.maxsize)
 

@@ -38,7 +38,7 @@ from rich.progress import track
 from recount.data.dataset import DataError, Dataset
 from recount.data.defects import Defects
 from recount.data.images import Picture, read_picture, resize, save
-from recount.data.index import COLUMNS, LISTS
+from recount.data.index import COLUMNS, HIDDEN, LISTS
 from recount.data.sample import RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
 
@@ -144,7 +144,8 @@ def _annotation_defects(sample: RawSample, dataset: Dataset, rule: SizeRule) -> 
     for split in (sample.split, *sample.attributes.get(LISTS, ())):
         if split not in dataset.splits:
             yield f"split {split!r} is none of {', '.join(dataset.splits)}"
-    if not (math.isfinite(sample.count) and sample.count >= 0):
+    hidden = bool(sample.attributes.get(HIDDEN)) and math.isnan(sample.count)
+    if not hidden and not (math.isfinite(sample.count) and sample.count >= 0):
         yield f"the count is {sample.count}; it must be a number of at least 0"
     yield from _coordinate_defects("points", sample.points, 2)
     if sample.boxes is not None:
@@ -182,7 +183,7 @@ def _totals(samples: Sequence[RawSample]) -> dict[str, float]:
         "images": len({sample.image or sample.id for sample in samples}),
         "points": sum(len(sample.points) for sample in samples),
         "boxes": sum(len(sample.boxes) for sample in samples if sample.boxes is not None),
-        "count": sum(sample.count for sample in samples),
+        "count": sum(sample.count for sample in samples if not math.isnan(sample.count)),
     }
 
 
@@ -313,7 +314,7 @@ def _row(
     attributes = dict(sample.attributes)
     if placed.outside:
         attributes["points_outside"] = placed.outside
-    if count != sample.count:
+    if len(placed.points) != len(sample.points):
         attributes["original_count"] = sample.count
     boxes = sample.boxes
     if boxes is not None and picture is not None:
@@ -349,7 +350,7 @@ def _digest(folder: Path) -> str:
 
 def _split_summary(split: str, samples: Sequence[RawSample], placed: Sequence[PlacedPoints]) -> dict[str, Any]:
     chosen = [pair for pair in zip(samples, placed, strict=True) if split in _splits(pair[0])]
-    counts = [_count(sample, points) for sample, points in chosen]
+    counts = [_count(sample, points) for sample, points in chosen if not math.isnan(sample.count)]
     return {
         **_totals([sample for sample, _ in chosen]),
         "points_prepared": sum(len(points.points) for _, points in chosen),

@@ -1,0 +1,67 @@
+"""The first 75 photographs of ShanghaiTech part A's training split, with an own split into 50 and 25.
+
+Zhang et al., "Single-Image Crowd Counting via Multi-Column Convolutional Neural Network", CVPR 2016; files from
+MassimoClementi/CV-Crowd-Counting@f148dc8. Numbers on this set are not ShanghaiTech A numbers: its test photographs are
+training photographs there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from recount.data.crowd_files import image_info_points, mat_points, matched_pairs
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.defects import Defects
+from recount.data.file_lists import read_file_list
+from recount.data.sample import RawSample
+from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc, longest_edge
+
+_FIRST_TEST = 51
+
+
+class ShaTrain75(Dataset):
+    """75 web photographs of crowds with 38,123 heads, 88 to 2,348 each; 5 are grey."""
+
+    name = "sha_train75"
+    title = "First 75 photographs of ShanghaiTech A's training split (own split: 50 train, 25 test)"
+    homepage = "https://github.com/desenzhou/ShanghaiTechDataset"
+    licence = (
+        "Data set repository: BSD 2-Clause; carrying repository: Unlicense. The photographs come from the web, their "
+        "rights are not stated, and they show people: local research use only, do not publish them"
+    )
+    citation = "Zhang et al., Single-Image Crowd Counting via Multi-Column Convolutional Neural Network, CVPR 2016"
+    splits = ("train", "test")
+    preparations = by_name(
+        clip_ebc(448, 4096),
+        CSS_CCNN,
+        TRANSCROWD,
+        longest_edge("longest_512", 512, 16, "longest edge 512, multiples of 16: a small size for the open suite"),
+    )
+    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+        "train": {"images": 50, "points": 26_913},
+        "test": {"images": 25, "points": 11_210},
+    }
+
+    def files(self) -> list[RemoteFile]:
+        """Return the 75 photographs and 75 annotations."""
+        return read_file_list(self.name)
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield IMG_1 to IMG_75."""
+        folder = raw / "MixedDataset" / "train_data"
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; `recount fetch {self.name}` gets it")
+        defects = Defects()
+        pairs = matched_pairs(
+            folder / "images", folder / "ground_truth", r"IMG_(\d+)\.jpg", r"GT_IMG_(\d+)\.mat", defects
+        )
+        for number, picture, annotation in pairs:
+            with defects.collected():
+                points = mat_points(annotation, image_info_points)
+                split = "train" if number < _FIRST_TEST else "test"
+                yield RawSample(picture.stem, split, picture, points, len(points), prompt="people")
+        defects.raise_if_any()
+
+
+DATASET = ShaTrain75()

@@ -1,0 +1,110 @@
+"""UCF-QNRF: large web photographs of dense crowds.
+
+Idrees et al., "Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds", ECCV 2018.
+Layout ``{Train,Test}/img_0001.jpg`` with ``img_0001_ann.mat`` (``annPoints``, x and y). The lists of DM-Count@cc5f213
+(the same bytes as Bayesian-Crowd-Counting@5f10bfc) divide Train into 1,081 and 120 images. The literature counts
+1,251,642 points; summary.json says how many the copy in use has. Some JPEGs lack their end and are read leniently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from recount.data.crowd_files import ann_points, find_folder, mat_points, matched_pairs
+from recount.data.dataset import Dataset, RemoteFile
+from recount.data.defects import Defects
+from recount.data.index import LISTS
+from recount.data.sample import RawSample
+from recount.data.size_rules import (
+    C3_QNRF,
+    CSS_CCNN,
+    CSS_CCNN_STAGE1_QNRF,
+    DM_COUNT_QNRF,
+    TRANSCROWD,
+    by_name,
+    clip_ebc,
+)
+
+_DM_COUNT = (
+    "https://raw.githubusercontent.com/cvlab-stonybrook/DM-Count/cc5f2132e0d1328909f31b6d665b8e0b15c30467/preprocess"
+)
+_BAYESIAN = (
+    "https://raw.githubusercontent.com/ZhihengCV/Bayesian-Crowd-Counting/5f10bfc50ff3cb6e424e17fa970600d55094dd9f"
+)
+_LIST_FILES = {"train_1081": "qnrf_train.txt", "held_out_120": "qnrf_val.txt"}
+
+
+class UcfQnrf(Dataset):
+    """1,535 photographs, 49 to 12,865 heads each."""
+
+    name = "ucf_qnrf"
+    title = "UCF-QNRF"
+    homepage = "https://www.crcv.ucf.edu/data/ucf-qnrf/"
+    licence = "Research terms of the University of Central Florida; the photographs come from the web"
+    citation = (
+        "Idrees et al., Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds, "
+        "ECCV 2018"
+    )
+    by_hand = (
+        "Download UCF-QNRF_ECCV18.zip by hand from https://www.crcv.ucf.edu/data/ucf-qnrf/ and put it here under that "
+        "name; it holds {Train,Test}/img_0001.jpg and img_0001_ann.mat"
+    )
+    lenient = True
+    splits = ("train", "test", "train_1081", "held_out_120")
+    preparations = by_name(clip_ebc(448, 2048), DM_COUNT_QNRF, C3_QNRF, CSS_CCNN, CSS_CCNN_STAGE1_QNRF, TRANSCROWD)
+    totals = {"train": {"images": 1201}, "test": {"images": 334}}  # noqa: RUF012 - declared ClassVar by the base class
+
+    def files(self) -> list[RemoteFile]:
+        """Return the archive, which must be downloaded by hand, and DM-Count's two lists."""
+        return [
+            RemoteFile("UCF-QNRF_ECCV18.zip", unpack=True),
+            RemoteFile(
+                "qnrf_train.txt",
+                (f"{_DM_COUNT}/qnrf_train.txt", f"{_BAYESIAN}/train.txt"),
+                "e8a926b35e55f9e7bf38498ec722d9a7f051169f03dd994024a9e5c757694cb0",
+                14_053,
+                optional=True,
+            ),
+            RemoteFile(
+                "qnrf_val.txt",
+                (f"{_DM_COUNT}/qnrf_val.txt", f"{_BAYESIAN}/val.txt"),
+                "835f660ed3373118f4d76a36ebf013ef28d90fcbcc835ddb5c180a2b26524126",
+                1_560,
+                optional=True,
+            ),
+        ]
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield train and test, each in the order of the numbers in the file names."""
+        defects = Defects()
+        how = f"{self.by_hand}. Licence: {self.licence}"
+        lists = {name: _listed(raw / file) for name, file in _LIST_FILES.items()}
+        for split in ("train", "test"):
+            with defects.collected():
+                folder = find_folder(raw, (split.capitalize(),), how)
+                yield from _read_split(folder, split, lists if split == "train" else {}, defects)
+        defects.raise_if_any()
+
+
+def _listed(file: Path) -> set[str]:
+    return set(file.read_text(encoding="utf-8").split()) if file.exists() else set()
+
+
+def _read_split(folder: Path, split: str, lists: dict[str, set[str]], defects: Defects) -> Iterator[RawSample]:
+    seen = set()
+    for _, picture, annotation in matched_pairs(folder, folder, r"img_(\d+)\.jpg", r"img_(\d+)_ann\.mat", defects):
+        seen.add(picture.name)
+        member_of = [name for name, names in lists.items() if picture.name in names]
+        with defects.collected():
+            points = mat_points(annotation, ann_points)
+            attributes = {LISTS: member_of} if member_of else {}
+            yield RawSample(
+                f"{split}_{picture.stem}", split, picture, points, len(points), prompt="people", attributes=attributes
+            )
+    for name, names in lists.items():
+        for missing in sorted(names - seen):
+            defects.add(f"{folder / missing}: the list {name} names it, but it is not a sound pair here")
+
+
+DATASET = UcfQnrf()
