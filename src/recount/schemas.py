@@ -1,10 +1,13 @@
-"""JSON schemas generated from the typed configuration: for Snakemake's ``validate()``, editors, and settings of systems."""
+"""JSON schemas generated from the typed configuration: for Snakemake's ``validate()``, editors, settings of systems."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 from recount import systems
 from recount.config import SYSTEM_SCHEMAS, Config, Paper, Suite
@@ -17,12 +20,15 @@ def all_schemas(root: Path) -> dict[Path, dict[str, Any]]:
         root: of the working copy.
     """
     folder = root / "workflow" / "schemas"
-    found = {
-        folder / f"{model.__name__.lower()}.schema.json": model.model_json_schema() for model in (Config, Paper, Suite)
-    }
+    found = {folder / f"{model.__name__.lower()}.schema.json": schema_of(model) for model in (Config, Paper, Suite)}
     for name in systems.own_names():
         found[SYSTEM_SCHEMAS / f"{name}.json"] = systems.load(name).Settings.model_json_schema()
     return found
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's schema and the dialect it is written in (Snakemake's ``validate()`` refuses it without)."""
+    return {"$schema": GenerateJsonSchema.schema_dialect, **model.model_json_schema()}
 
 
 def text_of(schema: dict[str, Any]) -> str:

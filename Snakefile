@@ -1,0 +1,43 @@
+"""recount: count again, and put every measured number beside the published one.
+
+    snakemake --cores all                               what config.yaml says
+    snakemake --cores all --config suite=open           another suite
+    snakemake --cores all --use-conda                   each job in its own conda environment
+
+What is to be done follows from config.yaml, suites/ and papers/ (workflow/rules/common.smk reads them).
+Each rule calls the recount command of its name.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    fetch,
+
+
+rule all:
+    default_target: True
+    input:
+        PROJECT.report,
+
+
+onsuccess:
+    print(f"The report: {address_of_report()}", file=sys.stderr)
+
+
+# One failed job must not take the report along: score and report what there is; the rest is marked as missing.
+onerror:
+    report_what_exists(log)

@@ -1,0 +1,187 @@
+"""What all rules share: the checked configuration, the runs that follow from it, resources, the recount command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import recount.config
+from recount import provenance
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+
+def checked_project():
+    """Return the configuration and all that follows from it, or stop with one line per error."""
+    try:
+        checked = recount.config.load(Path.cwd(), config)
+        if not checked.runs:
+            raise recount.config.ConfigError(
+                "config.yaml: no run is left: papers, systems and suite exclude each other"
+            )
+    except recount.config.ConfigError as error:
+        raise WorkflowError(str(error)) from None
+    validate(config, "../schemas/config.schema.json", set_default=False)
+    return checked
+
+
+PROJECT = checked_project()
+RUNS = {run.id: run for run in PROJECT.runs}
+SEED = "{system}/{variant}/seed{seed}"
+RUN_FOLDER = PROJECT.results / "runs" / SEED
+
+# Jobs read config.yaml themselves; RECOUNT_CONFIG tells them what --config and --configfile have changed. A job runs the
+# recount that this workflow was read with, under the Python of its own environment: without conda that is Snakemake's,
+# activated or not; with conda Snakemake clears PYTHONPATH, so that the command has to set it itself.
+SOURCE = Path(recount.config.__file__).parents[1]
+PYTHON_FIRST = [str(Path(sys.executable).parent), *os.get_exec_path()]
+os.environ.update(RECOUNT_CONFIG=json.dumps(config), PATH=os.pathsep.join(PYTHON_FIRST))
+shell.prefix(f'recount() {{{{ PYTHONPATH="{SOURCE}" python -m recount "$@"; }}}}; ')
+
+# On this machine, no more jobs at once than its cards and memory hold; --resources says otherwise. A job that asks for
+# more than there is gets what there is: without a card, none. A cluster's scheduler limits its jobs itself.
+if workflow.resource_settings.nodes is None:
+    for name, limit in (
+        ("gpu", len(provenance.visible_gpus()) * PROJECT.config.jobs_per_gpu),
+        ("mem_mb", provenance.memory_mb()),
+    ):
+        if name not in workflow.resource_settings.resources:
+            workflow.register_resource(name, limit)
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    preparation="[^/]+",
+    split="[^/]+",
+    system="[^/]+",
+    variant="[^/]+",
+    seed="[0-9]+",
+
+
+def timing(step, *parts):
+    """Return where Snakemake notes wall time, processor time and memory of a job: like its log, below benchmarks/."""
+    log_file = PROJECT.log(step, *parts)
+    return Path("benchmarks", *log_file.parts[1:]).with_suffix(".tsv")
+
+
+def run_of(wildcards):
+    """Return the run of a job."""
+    run = RUNS.get(SEED.format(**wildcards))
+    if run is None:
+        raise WorkflowError(
+            f"suite {PROJECT.suite.name} has no run {SEED.format(**wildcards)}"
+        )
+    return run
+
+
+def benchmark_of(wildcards):
+    """Return the benchmark of a prediction job: the papers' name of the split that stands for it in this suite."""
+    for benchmark, split in run_of(wildcards).benchmarks.items():
+        if (split.dataset, split.split) == (wildcards.dataset, wildcards.split):
+            return benchmark
+    raise WorkflowError(
+        f"{SEED.format(**wildcards)} is not evaluated on {wildcards.dataset}/{wildcards.split}"
+    )
+
+
+def benchmark_index(wildcards):
+    """Return the index of the prepared data that a prediction job reads."""
+    return PROJECT.index(run_of(wildcards).benchmarks[benchmark_of(wildcards)])
+
+
+def training_inputs(wildcards):
+    """Return what a run is trained from: prepared data and, where it evaluates one, the released checkpoint."""
+    run = run_of(wildcards)
+    splits = [
+        split
+        for split in (run.training, run.held_out, run.selected_on_test)
+        if split is not None
+    ]
+    found = dict.fromkeys(PROJECT.index(split) for split in splits)
+    return [*found, *([run.checkpoint_path] if run.checkpoint_path else [])]
+
+
+def training_settings(wildcards):
+    """Return the settings that a run depends on, and no others, so that a changed key reruns only what it concerns."""
+    return provenance.run_settings(run_of(wildcards), PROJECT.config.precision)
+
+
+def code_of(step, plugin=None):
+    """Return a function of wildcards: the digest of the code that a step of this data set or system runs."""
+    return lambda wildcards: provenance.step_digest(step, plugin and wildcards[plugin])
+
+
+def gpus(wildcards):
+    """Return how many cards a job asks for."""
+    return 0 if PROJECT.config.device == "cpu" else 1
+
+
+def more_memory(megabytes):
+    """Return a resource function: more memory with each attempt."""
+    return lambda wildcards, attempt: megabytes * attempt
+
+
+def more_time(minutes):
+    """Return a resource function: more minutes with each attempt."""
+    return lambda wildcards, attempt: minutes * attempt
+
+
+def all_predictions():
+    """Return the predictions of every run on every benchmark of this suite."""
+    found = [
+        PROJECT.predictions(run, name)
+        for run in PROJECT.runs
+        for name in run.benchmarks
+    ]
+    return list(dict.fromkeys(found))
+
+
+def paper_files():
+    """Return what the chosen papers claim and published, and what the suite makes of it."""
+    suite = Path("suites") / f"{PROJECT.suite.name}.yaml"
+    files = [
+        path
+        for name in PROJECT.papers
+        for path in sorted(Path("papers", name).rglob("*.*"))
+        if path.is_file()
+    ]
+    return [suite, *files]
+
+
+def address_of_report():
+    """Return the report's address, to be clicked on."""
+    return (Path.cwd() / PROJECT.report / "index.html").as_uri()
+
+
+def report_what_exists(log_file):
+    """Score and report what there is after a failure; not after the user stopped the workflow.
+
+    Snakemake does not know of these files, so they are dated before everything they are made from: the next run makes
+    them anew, whatever it is asked to do.
+    """
+    if "Terminating processes on user request" in Path(log_file).read_text(
+        encoding="utf-8"
+    ):
+        return
+    for step, output in (
+        ("score", PROJECT.results / "scores.csv"),
+        ("report", PROJECT.report),
+    ):
+        log_of_step = PROJECT.log(step, f"{step}_after_failure")
+        log_of_step.parent.mkdir(parents=True, exist_ok=True)
+        with log_of_step.open("w", encoding="utf-8") as stream:
+            done = subprocess.run(
+                [sys.executable, "-m", "recount", step], stdout=stream, stderr=stream
+            )
+        if done.returncode:
+            print(
+                f"After the failure above, recount {step} failed too: see {log_of_step}",
+                file=sys.stderr,
+            )
+            return
+        os.utime(output, (0, 0))
+    print(
+        f"Some jobs failed. The report of what there is: {address_of_report()}",
+        file=sys.stderr,
+    )

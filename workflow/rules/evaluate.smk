@@ -1,0 +1,50 @@
+"""What the trained models predict, and how far that is from the truth."""
+
+
+rule predict:
+    input:
+        run=rules.train.output.run,  # small; holds the checksums of the models that lie beside it
+        index=benchmark_index,
+    output:
+        PROJECT.results / "predictions" / "{dataset}" / "{split}" / f"{SEED}.csv",
+    log:
+        PROJECT.log(
+            "predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}"
+        ),
+    benchmark:
+        timing("predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}")
+    conda:
+        "../envs/train.yaml"
+    threads: PROJECT.config.training_threads
+    resources:
+        gpu=gpus,
+        mem_mb=more_memory(PROJECT.suite.training_mem_mb),
+        runtime=more_time(PROJECT.suite.training_minutes),
+    params:
+        benchmark=benchmark_of,
+        code=code_of("predict", "system"),
+    shell:
+        "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} {params.benchmark} > {log} 2>&1"
+
+
+rule score:
+    input:
+        predictions=all_predictions(),
+        papers=paper_files(),
+    output:
+        PROJECT.results / "scores.csv",
+    log:
+        PROJECT.log("score", "score"),
+    benchmark:
+        timing("score", "score")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(2000),
+        runtime=more_time(60),
+    params:
+        code=code_of("score"),
+    shell:
+        "recount score > {log} 2>&1"

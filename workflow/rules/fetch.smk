@@ -1,0 +1,43 @@
+"""Files from the network or by hand, checked; then samples as systems want them."""
+
+
+rule fetch:
+    output:
+        PROJECT.raw / "{dataset}" / "manifest.json",
+    log:
+        PROJECT.log("fetch", "{dataset}"),
+    benchmark:
+        timing("fetch", "{dataset}")
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(1000),
+        runtime=more_time(720),
+    params:
+        code=code_of("fetch", "dataset"),
+    shell:
+        "recount fetch {wildcards.dataset} > {log} 2>&1"
+
+
+rule prepare:
+    input:
+        rules.fetch.output,
+    output:
+        PROJECT.data / "{dataset}" / "{preparation}" / "index.csv",
+    log:
+        PROJECT.log("prepare", "{dataset}", "{preparation}"),
+    benchmark:
+        timing("prepare", "{dataset}", "{preparation}")
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(4000),
+        runtime=more_time(120),
+    params:
+        code=code_of("prepare", "dataset"),
+    shell:
+        "recount prepare {wildcards.dataset} {wildcards.preparation} > {log} 2>&1"

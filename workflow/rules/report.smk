@@ -1,0 +1,25 @@
+"""The report: what was measured beside what was published."""
+
+
+rule report:
+    input:
+        scores=rules.score.output,
+        runs=[PROJECT.run_folder(run) / "run.json" for run in PROJECT.runs],
+        papers=paper_files(),
+    output:
+        report(directory(PROJECT.report), htmlindex="index.html"),
+    log:
+        PROJECT.log("report", "report"),
+    benchmark:
+        timing("report", "report")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(4000),
+        runtime=more_time(60),
+    params:
+        code=code_of("report"),
+    shell:
+        "recount report > {log} 2>&1"

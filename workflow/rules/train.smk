@@ -1,0 +1,26 @@
+"""One training run. Its checkpoint folder is not declared, so that a killed job resumes (Snakemake deletes outputs)."""
+
+
+rule train:
+    input:
+        training_inputs,
+    output:
+        run=RUN_FOLDER / "run.json",
+        history=RUN_FOLDER / "history.csv",
+        model=RUN_FOLDER / "model.safetensors",
+    log:
+        PROJECT.log("train", "{system}", "{variant}", "seed{seed}"),
+    benchmark:
+        timing("train", "{system}", "{variant}", "seed{seed}")
+    conda:
+        "../envs/train.yaml"
+    threads: PROJECT.config.training_threads
+    resources:
+        gpu=gpus,
+        mem_mb=more_memory(PROJECT.suite.training_mem_mb),
+        runtime=more_time(PROJECT.suite.training_minutes),
+    params:
+        run=training_settings,
+        code=code_of("train", "system"),
+    shell:
+        "recount train {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
