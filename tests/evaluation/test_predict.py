@@ -6,8 +6,6 @@ import csv
 import hashlib
 import json
 import math
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from recount.config import Recipe, Strict
 from recount.data.sample import Sample
 from recount.data.tiles import Windows
 from recount.evaluation import predict
-from recount.evaluation.predict import PredictError, predict_run, predict_samples
+from recount.evaluation.predict import Predicted, PredictError, kept_maps, predict_run, predict_samples, shrunk
 from recount.systems.base import Batch, Prediction, System
 
 
@@ -201,10 +199,7 @@ def test_an_image_that_cannot_be_decoded_stops_the_prediction() -> None:
 
 @pytest.fixture
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    module = types.ModuleType("recount.systems.toy")
-    module.SYSTEM = ToySystem  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "recount.systems.toy", module)
-    monkeypatch.setattr("recount.systems._own_names", lambda: {"toy"})
+    monkeypatch.setattr("recount.systems.load", {"toy": ToySystem}.__getitem__)
     folder = tmp_path / "runs" / "toy" / "full" / "seed0"
     folder.mkdir(parents=True)
     system = toy()
@@ -285,3 +280,53 @@ def test_a_failed_prediction_leaves_no_file(run_folder: Path, tmp_path: Path) ->
 def test_a_benchmark_without_samples_is_refused(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PredictError, match="no samples"):
         predict_run(run_folder, [], tmp_path / "p.csv", picture)
+
+
+# -------------------------------------------------------------------------------------------------- maps for figures
+
+
+@given(st.integers(1, 700), st.integers(1, 700))
+@settings(deadline=None, max_examples=30)
+def test_a_shrunk_map_keeps_the_count_and_has_at_most_256_cells_a_side(height: int, width: int) -> None:
+    density = torch.rand(1, height, width, generator=torch.Generator().manual_seed(height))
+    small = shrunk(density)
+    assert max(small.shape) <= 256
+    assert float(small.double().sum()) == pytest.approx(float(density.double().sum()), rel=1e-5)
+
+
+def predicted(count: float, error: float, name: str, side: int = 4) -> Predicted:
+    sample = Sample(name, "test", None, np.zeros((0, 2), np.float32), count, "", 32, 32)
+    return Predicted(sample, count + error, 0.1, torch.ones(1, side, side))
+
+
+def test_maps_of_quantiles_and_of_best_median_and_worst_cases_are_kept_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [predicted(count=k, error=(k - 13) ** 2 + 1, name=f"s{k:02}") for k in range(41)]
+    monkeypatch.setattr(predict, "MAP_BYTES", 7 * 32)
+    assert set(kept_maps(rows)) == {"s00", "s10", "s20", "s30", "s40", "s13", "s23"}
+
+
+def test_all_maps_are_kept_while_there_is_room() -> None:
+    rows = [predicted(k, 0, f"s{k}") for k in range(5)]
+    kept = kept_maps(rows)
+    assert sorted(kept) == [f"s{k}" for k in range(5)]
+    assert all(values.shape == (4, 4) and values.dtype == np.float16 for values in kept.values())
+
+
+def test_a_run_s_maps_are_stored_by_selection_and_sample(run_folder: Path, tmp_path: Path) -> None:
+    samples = samples_of([(32, 56), (56, 80)])
+    predict_run(run_folder, samples, tmp_path / "p.csv", picture, maps=tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as stored:
+        assert set(stored.files) == {
+            f"{selection}/{name}" for selection in ("last", "best_on_test", "best_on_held_out") for name in ("s0", "s1")
+        }
+        total = float(stored["last/s1"].astype(np.float64).sum())
+    row = next(row for row in rows_of(tmp_path / "p.csv") if (row["selection"], row["id"]) == ("last", "s1"))
+    assert total == pytest.approx(float(row["predicted_count"]), rel=1e-3)
+
+
+def test_fp16_on_the_processor_becomes_fp32_and_says_so(
+    run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture, precision="fp16")
+    assert "fp16 needs a GPU" in caplog.text
+    assert json.loads((tmp_path / "p.timing.json").read_text())["precision"] == "fp32"

@@ -5,6 +5,7 @@ into one batch (AdamHermes/GigaCount@d57191e); here a pass holds at most ``Windo
 come from. Which windows share a pass changes a prediction in the last digits of a float at most.
 
 Times are not in the predictions CSV but beside it (``seed0.timing.json``), so that the same seed gives the same bytes.
+Density maps for figures are kept of as many images as a few megabytes hold (``kept_maps``).
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
 from recount import systems
-from recount.config import Precision
+from recount.config import Precision, Project, Run
+from recount.data.images import load_image as load_picture
+from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.data.tiles import Windows, cut, fit, stitch, stitch_intensities
+from recount.devices import device_for
+from recount.errors import UserError
 from recount.systems.base import Prediction, System
 
 log = logging.getLogger(__name__)
@@ -39,12 +46,15 @@ log = logging.getLogger(__name__)
 COLUMNS = ("id", "image", "prompt", "true_count", "predicted_count", "selection")
 WHOLE_IMAGE_PIXELS = 2048 * 2048  # whole images of one size share a forward pass up to the area of one of UCF-QNRF's
 IMAGES_AHEAD = 2
+MAP_CELLS = 256  # longest side of a kept density map; a larger one is summed over blocks of cells
+MAP_BYTES = 16_000_000  # of kept density maps per run, benchmark and selection
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the true count: the images whose maps are kept before all others
 AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 LoadImage = Callable[[Sample], Tensor]
 
 
-class PredictError(Exception):
+class PredictError(UserError):
     """A run cannot be predicted with; the message names the file and says what to do."""
 
 
@@ -285,6 +295,7 @@ def predict_run(
     output: Path,
     load_image: LoadImage,
     *,
+    maps: Path | None = None,
     device: torch.device | str = "cpu",
     precision: Precision | None = None,
 ) -> None:
@@ -296,8 +307,9 @@ def predict_run(
         output: the CSV, one row per sample and selection; written atomically. Counts are written so that they read
             back as the same float64. ``output`` with the suffix ``.timing.json`` gets seconds per image.
         load_image: as for ``predict_samples``.
+        maps: the .npz that gets density maps float16 [h, w] under ``<selection>/<id>``, or None.
         device: where the network runs.
-        precision: None: as the run's recipe says.
+        precision: None: as the run's recipe says. fp16 needs a GPU and is fp32 on the CPU, with a message.
 
     Raises:
         PredictError: the run is not finished or a file of it is damaged, or there is nothing to predict.
@@ -305,22 +317,31 @@ def predict_run(
     if not samples:
         raise PredictError(f"{output}: the benchmark has no samples")
     record, system = load_run(folder)
-    precision = precision or record["recipe"]["precision"]
+    precision = _usable(precision or record["recipe"]["precision"], torch.device(device))
     rows: list[tuple[str, ...]] = []
     times: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
     of_model: dict[str, list[Predicted]] = {}
     for name, selection in record["selections"].items():
         digest = selection["sha256"]
         if digest not in of_model:  # the last epoch may also be the best one
             load_selection(system, folder, name, selection)
             torch.manual_seed(record["run"]["seed"])
-            of_model[digest] = list(predict_samples(system, samples, load_image, device=device, precision=precision))
+            of_model[digest] = [
+                replace(predicted, density=None if predicted.density is None else shrunk(predicted.density))
+                for predicted in predict_samples(
+                    system, samples, load_image, device=device, precision=precision, keep_maps=maps is not None
+                )
+            ]
+        stored |= {f"{name}/{key}": value for key, value in kept_maps(of_model[digest]).items()}
         rows += [_csv_row(predicted, name) for predicted in of_model[digest]]
         times[name] = _timing(of_model[digest])
+    if maps is not None:
+        write_atomically(maps, lambda path: np.savez_compressed(path, allow_pickle=False, **stored))
     write_rows(output, COLUMNS, rows)
     machine = {"device": str(device), "precision": precision, "threads": torch.get_num_threads(), "selections": times}
     write_atomically(
-        output.with_suffix(".timing.json"), lambda stream: stream.write(json.dumps(machine, indent=1) + "\n")
+        output.with_suffix(".timing.json"), lambda path: path.write_text(json.dumps(machine, indent=1) + "\n")
     )
 
 
@@ -339,13 +360,98 @@ def _timing(predictions: Sequence[Predicted]) -> dict[str, Any]:
     }
 
 
-def write_atomically(path: Path, write: Callable[[TextIO], Any]) -> None:
-    """Have ``write`` fill a temporary file beside ``path`` and move it into place; nothing is left of a failure."""
+def _usable(precision: Precision, device: torch.device) -> Precision:
+    if precision == "fp16" and device.type == "cpu":
+        log.warning("fp16 needs a GPU; predicting in fp32 on the processor")
+        return "fp32"
+    return precision
+
+
+def shrunk(density: Tensor) -> Tensor:
+    """Return a density map [1, h, w] summed over blocks of cells until its longest side has at most 256 of them.
+
+    What a block lacks at the right and the bottom counts as empty, so the sum stays the count.
+    """
+    height, width = density.shape[-2:]
+    block = -(-max(height, width) // MAP_CELLS)
+    if block == 1:
+        return density
+    padded = F.pad(density, (0, -width % block, 0, -height % block))
+    return F.avg_pool2d(padded, block) * block**2
+
+
+def kept_maps(predictions: Sequence[Predicted]) -> dict[str, np.ndarray]:
+    """Return density maps float16 [h, w] by sample id, as many as ``MAP_BYTES`` hold.
+
+    First come the images at the quantiles of the true count, the same for every system, and those with the smallest,
+    the median and the largest error; then the others in order.
+    """
+    with_map = [predicted for predicted in predictions if predicted.density is not None]
+    by_count = sorted(with_map, key=lambda p: (p.sample.count, p.sample.id))
+    finite = [p for p in with_map if math.isfinite(p.count)]
+    by_error = sorted(finite, key=lambda p: (abs(p.count - p.sample.count), p.sample.id))
+    first = [by_count[round(q * (len(by_count) - 1))] for q in QUANTILES if by_count]
+    first += [by_error[place] for place in (0, (len(by_error) - 1) // 2, -1) if by_error]
+    kept: dict[str, np.ndarray] = {}
+    free = MAP_BYTES
+    for predicted in [*first, *with_map]:
+        if predicted.sample.id in kept or predicted.density is None:
+            continue
+        values = predicted.density[0].numpy().astype(np.float16)
+        free -= values.nbytes
+        if free < 0:
+            break
+        kept[predicted.sample.id] = values
+    return kept
+
+
+def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
+    """Predict ``benchmark`` with a finished run of the project; return the path of the CSV.
+
+    Raises:
+        PredictError, DataError, NoDevice: the message says what to do.
+    """
+    split = run.benchmarks.get(benchmark)
+    if split is None:
+        known = ", ".join(run.benchmarks) or "none"
+        raise PredictError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
+    torch.set_num_threads(project.config.training_threads)
+    samples = read_index(project.root / project.index(split), split.split)
+    output = project.root / project.predictions(run, benchmark)
+    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+        predict_run(
+            project.root / project.run_folder(run),
+            samples,
+            output,
+            _picture_of,
+            maps=project.root / maps_path(project, run, benchmark),
+            device=device,
+            precision=project.config.precision,
+        )
+    return output
+
+
+def maps_path(project: Project, run: Run, benchmark: str) -> Path:
+    """Return where the density maps of a run on a benchmark are kept."""
+    parts = project.predictions(run, benchmark).relative_to(project.results / "predictions")
+    return project.results / "maps" / parts.with_suffix(".npz")
+
+
+def _picture_of(sample: Sample) -> Tensor:
+    if sample.image is None:
+        raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture; it cannot be predicted")
+    return load_picture(sample.image)
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have ``write`` fill a temporary file beside ``path`` and move it into place; nothing is left of a failure.
+
+    The temporary file has the suffix of ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            write(stream)
+        write(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -354,9 +460,10 @@ def write_atomically(path: Path, write: Callable[[TextIO], Any]) -> None:
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV file atomically, with newlines as Unix has them."""
 
-    def write(stream: TextIO) -> None:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
 
     write_atomically(path, write)
