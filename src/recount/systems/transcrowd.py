@@ -1,0 +1,287 @@
+"""TransCrowd: crowd counts by a vision transformer that learns from counts alone.
+
+"TransCrowd: weakly-supervised crowd counting with transformers" (Liang et al., 2022). Networks, data and recipe were
+checked against dk-liang/TransCrowd@e4fe7ec; the transformer is timm's (MIT), base weights are DeiT-B/16 at 384 pixels
+(Apache 2.0).
+
+Every picture is forced to three by two tiles (upright: two by three), its aspect is not kept; each tile is counted by
+itself. ``token``: the class token goes through DeiT's own 1000-class head to one number. ``gap``: all patch tokens,
+averaged over their channels to 48 numbers each, go through a small network.
+
+The released code counts heads in a 0/1 dot map made after resizing, so heads that fall on one pixel or outside are lost
+from the targets, and from its test ground truth. ``dots: merged`` trains so and records the loss as ``lost_heads``;
+``dots: all`` loses none. The ground truth of the test images is a matter of how they are prepared.
+
+Deviations: all six tiles of an image are in one batch (the code shuffles tiles; ``batch_size: 4`` images are its
+README's 24 tiles); tiles are not saved as JPEG in between; heads left of or above the picture are lost, where the code
+moves them to the opposite border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from recount.config import Optimiser, Recipe, Schedule, Strict
+from recount.data.resize import resize_like_opencv
+from recount.data.size_rules import forced
+from recount.systems.base import (
+    Batch,
+    CheckpointError,
+    Example,
+    ExampleMaker,
+    Pool,
+    Prediction,
+    System,
+    read_tensors,
+    renamed,
+)
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Dots = Literal["merged", "all"]
+
+
+class TransCrowdSettings(Strict):
+    """TransCrowd with DeiT-B/16; ``gap`` is the row of the published tables that is better."""
+
+    head: Literal["token", "gap"] = "gap"
+    tile: int = Field(384, gt=0, description="edge of a tile in pixels")
+    long_tiles: int = Field(3, gt=0, description="tiles along the longer edge")
+    short_tiles: int = Field(2, gt=0, description="tiles along the shorter edge")
+    patch: int = Field(16, gt=0)
+    width: int = Field(768, gt=0)
+    depth: int = Field(12, gt=0)
+    heads: int = Field(12, gt=0)
+    classes: int = Field(1000, gt=0, description="outputs of DeiT's own head")
+    pooled: int = Field(48, gt=0, description="gap: numbers that the channels of a token are averaged to")
+    hidden: int = Field(128, gt=0, description="gap: width of the hidden layer")
+    dropout: float = Field(0.5, ge=0, lt=1)
+    dots: Dots = Field(
+        "merged", description="heads on one pixel count once and outside ones not (merged), or all count"
+    )
+    weights: str = Field("random", description="path of deit_base_patch16_384-8de9b5d1.pth")
+
+
+# ---------------------------------------------------------------------------------------------------------- examples
+
+
+def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: Dots) -> Tensor:
+    """Return the heads in each tile, float32 [rows, columns].
+
+    Args:
+        points: [N, 2], x and y in pixels of the resized picture.
+        tile: edge of a tile.
+        rows, columns: of tiles.
+        dots: "merged": from a 0/1 map of truncated coordinates; "all": outside heads count in the nearest tile.
+    """
+    width, height = columns * tile, rows * tile
+    pixels = points.trunc().long()  # (N, 2)
+    if dots == "merged":
+        inside = (points >= 0).all(dim=1) & (pixels[:, 0] < width) & (pixels[:, 1] < height)
+        pixels = pixels[inside].unique(dim=0)
+    x, y = pixels[:, 0].clamp(0, width - 1), pixels[:, 1].clamp(0, height - 1)
+    cells = (y // tile) * columns + x // tile
+    return torch.bincount(cells, minlength=rows * columns).view(rows, columns).float()
+
+
+def cut_tiles(images: Tensor, tile: int) -> Tensor:
+    """Return the tiles [B, rows * columns, 3, tile, tile] of images [B, 3, H, W], row by row."""
+    rows, columns = images.shape[2] // tile, images.shape[3] // tile
+    grid = images.unflatten(3, (columns, tile)).unflatten(2, (rows, tile))  # (B, 3, rows, tile, columns, tile)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class TileExamples:
+    """All tiles of a picture, each with its own count, each mirrored or not."""
+
+    tile: int
+    long_tiles: int
+    short_tiles: int
+    dots: Dots
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return the tiles; ``maps["lost"]`` is each tile's part of the picture's lost heads."""
+        sample = pool.samples[index]
+        image = pool.image(index).float() / 255
+        height, width = image.shape[1:]
+        size = forced_size(height, width, self.tile, self.long_tiles, self.short_tiles)
+        tiles = cut_tiles(resize_like_opencv(image, size)[None], self.tile)[0]
+        scale = torch.tensor([size[1] / width, size[0] / height])
+        points = torch.from_numpy(np.asarray(sample.points, np.float32)).view(-1, 2) * scale
+        counts = tile_counts(points, self.tile, size[0] // self.tile, size[1] // self.tile, self.dots).flatten()
+        lost = torch.tensor((len(points) - float(counts.sum())) / len(counts))
+        return [
+            Example(
+                sample.id,
+                tile.flip(2) if rng.random() > 0.5 else tile.contiguous(),
+                count=float(count),
+                maps={"lost": lost},
+            )
+            for tile, count in zip(tiles, counts, strict=True)
+        ]
+
+
+def forced_size(height: int, width: int, tile: int, long_tiles: int, short_tiles: int) -> tuple[int, int]:
+    """Return the (height, width) that every picture is forced to: lying or upright."""
+    rule = forced("transcrowd", tile * long_tiles, tile * short_tiles, "TransCrowd predataset_qnrf.py")
+    new_width, new_height = rule.new_size(width, height)
+    return new_height, new_width
+
+
+# ---------------------------------------------------------------------------------------------------------- the system
+
+
+class TransCrowd(System):
+    """A timm vision transformer and a counting head; see the module's docstring."""
+
+    mean: Tensor
+    std: Tensor
+
+    Settings = TransCrowdSettings
+    recipe = Recipe(
+        epochs=20000,
+        batch_size=4,
+        optimiser=Optimiser(name="adam", lr=1e-5, weight_decay=5e-4),
+        schedule=Schedule(name="step_at", milestones=(300,), factor=0.1),
+        evaluate_every=5,
+        evaluate_from=10,
+        select_by="mae",
+    )
+
+    def __init__(self, settings: TransCrowdSettings) -> None:
+        super().__init__(settings)
+        self.vit = build_transformer(settings)
+        self.output1 = build_head(settings)
+        for module in self.output1.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        if settings.weights != "random":
+            self.vit.load_state_dict(_deit_state(Path(settings.weights), self.vit.state_dict()))
+
+    @classmethod
+    def mini_settings(cls) -> dict[str, Any]:
+        """Return tiles of 96 pixels and a transformer of two layers."""
+        return {"tile": 96, "width": 48, "depth": 2, "heads": 3, "classes": 64, "pooled": 12, "hidden": 32}
+
+    def example_maker(self) -> ExampleMaker:
+        """Return what makes the tiles of a picture."""
+        settings = self.settings
+        return TileExamples(settings.tile, settings.long_tiles, settings.short_tiles, settings.dots)
+
+    def tokens(self, normalised: Tensor) -> Tensor:
+        """Return the class token [B, C], or for ``gap`` the patch tokens [B, N, C], after the last norm."""
+        tokens = self.vit.forward_features(normalised)
+        return tokens[:, 0] if self.settings.head == "token" else tokens[:, 1:]
+
+    def count_tiles(self, tiles: Tensor) -> Tensor:
+        """Return the count [B] of each tile [B, 3, tile, tile] in [0, 1]; it may be negative."""
+        tokens = self.tokens((tiles - self.mean) / self.std)
+        return self.output1(self.vit.head(tokens) if self.settings.head == "token" else tokens).squeeze(1)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the absolute errors summed over the tiles, and the mean number of heads lost per tile."""
+        counts = self.count_tiles(batch.images)
+        return {"count": (counts - batch.counts).abs().sum(), "lost_heads": batch.maps["lost"].mean()}
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Return that ``lost_heads`` is only recorded."""
+        return {"lost_heads": 0.0}
+
+    def prepare_image(self, image: Tensor) -> Tensor:
+        """Return the image at the size of all tiles."""
+        settings = self.settings
+        size = forced_size(image.shape[1], image.shape[2], settings.tile, settings.long_tiles, settings.short_tiles)
+        return resize_like_opencv(image, size)
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Return a density with one cell per tile."""
+        tile = self.settings.tile
+        tiles = cut_tiles(images, tile)  # (B, rows * columns, 3, tile, tile)
+        counts = self.count_tiles(tiles.flatten(0, 1))
+        return Prediction(density=counts.view(len(images), 1, images.shape[2] // tile, images.shape[3] // tile))
+
+    @classmethod
+    def import_checkpoint(cls, path: Path, settings: TransCrowdSettings) -> dict[str, Tensor]:
+        """Read a released checkpoint ({"state_dict": keys under ``module.``, ...}).
+
+        Raises:
+            CheckpointError: it is not one; all missing and unexpected keys are listed.
+        """
+        content = read_tensors(path)
+        if "state_dict" not in content:
+            raise CheckpointError(f"{path}: a TransCrowd checkpoint has a key state_dict; found {sorted(content)[:5]}")
+        return renamed(content["state_dict"], our_name, cls(settings).state_dict(), source=path)
+
+
+def our_name(key: str) -> str:
+    """Return our key for a released one: timm's names lie under ``vit.``."""
+    key = key.removeprefix("module.")
+    return key if key.startswith("output1.") else f"vit.{key}"
+
+
+def build_transformer(settings: TransCrowdSettings) -> VisionTransformer:
+    """Return DeiT's transformer at the size of the settings, with timm's initialisation."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=settings.tile,
+        patch_size=settings.patch,
+        embed_dim=settings.width,
+        depth=settings.depth,
+        num_heads=settings.heads,
+        num_classes=settings.classes,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
+
+
+def build_head(settings: TransCrowdSettings) -> nn.Sequential:
+    """Return the counting head; the places of its layers are the released names."""
+    if settings.head == "token":
+        return nn.Sequential(nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(settings.classes, 1))
+    tokens = (settings.tile // settings.patch) ** 2
+    return GapHead(
+        nn.ReLU(),
+        nn.Linear(tokens * settings.pooled, settings.hidden),
+        nn.ReLU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.hidden, 1),
+        pooled=settings.pooled,
+    )
+
+
+class GapHead(nn.Sequential):
+    """Averages the channels of each token to ``pooled`` numbers, then runs its layers on all of them."""
+
+    def __init__(self, *layers: nn.Module, pooled: int) -> None:
+        super().__init__(*layers)
+        self.pooled = pooled
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return [B, 1] from tokens [B, N, C]."""
+        return super().forward(nn.functional.adaptive_avg_pool1d(tokens, self.pooled).flatten(1))
+
+
+def _deit_state(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    content = read_tensors(path)
+    return renamed(content.get("model", content), lambda key: key, expected, source=path)
+
+
+SYSTEM = TransCrowd

@@ -1,0 +1,172 @@
+"""TransCrowd: both heads against the released code, counts of tiles, lost heads, and what each switch changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from golden_tools import assert_matches, golden, refilled, wave
+from recount.systems.base import Batch, CheckpointError
+from recount.systems.transcrowd import SYSTEM, TransCrowdSettings, cut_tiles, our_name, tile_counts
+from tiny_pool import TinyPool
+
+REDUCED = {"width": 96, "depth": 2, "heads": 3}
+
+
+def mini(**changes):
+    torch.manual_seed(0)
+    return SYSTEM(TransCrowdSettings.model_validate({**SYSTEM.mini_settings(), **changes}))
+
+
+def examples_of(system, pool, seed=0):
+    return system.example_maker()(0, pool, np.random.default_rng(seed))
+
+
+# ------------------------------------------------------------------------------------------------------------ golden
+
+
+@pytest.mark.parametrize("head", ["token", "gap"])
+def test_both_heads_agree_with_the_released_code(head):
+    case = golden("crowd_eval")["cases"][f"transcrowd_{head}"]
+    system = SYSTEM(TransCrowdSettings(head=head, **REDUCED)).eval()
+    names = {key: our_name(key) for key in case["inputs"]["tensors"]}
+    state = refilled(system, case["inputs"]["weights"]["then_multiply"], names)
+    assert {key: list(value.shape) for key, value in state.items()} == case["inputs"]["tensors"]
+    assert sum(parameter.numel() for parameter in system.parameters()) == case["inputs"]["parameters"]
+    system.load_state_dict({names[key]: value for key, value in state.items()})
+    double = "precision" in case
+    image = torch.from_numpy(wave(case["inputs"]["image"]))  # normalised already
+    if double:
+        system, image = system.double(), image.double()
+    tokens = system.tokens(image)
+    counts = system.count_tiles(image * system.std + system.mean)
+    assert_matches(tokens, case["outputs"]["features"], rtol=1e-7 if double else 1e-4)
+    assert_matches(counts[:, None], case["outputs"]["out"], rtol=1e-7 if double else 1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------- tiles
+
+
+def test_tiles_lie_row_by_row():
+    image = torch.arange(6.0).view(1, 1, 2, 3).repeat_interleave(4, 2).repeat_interleave(4, 3).expand(1, 3, 8, 12)
+    assert cut_tiles(image, 4)[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_lying_and_upright_pictures_have_three_by_two_tiles():
+    system = mini()
+    assert system.prepare_image(torch.zeros(3, 100, 300)).shape == (3, 192, 288)
+    assert system.prepare_image(torch.zeros(3, 300, 299)).shape == (3, 288, 192)
+
+
+def test_merged_dots_lose_coincident_and_outside_heads():
+    points = torch.tensor([[10.2, 3.0], [10.9, 3.5], [95.0, 3.0], [200.0, 3.0], [-2.0, 5.0]])
+    assert tile_counts(points, 48, 1, 2, "merged").tolist() == [[1, 1]]
+    assert tile_counts(points, 48, 1, 2, "all").tolist() == [[3, 2]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 300), st.floats(-5, 200)), max_size=30))
+def test_no_head_is_lost_when_all_dots_count(points):
+    counts = tile_counts(torch.tensor(points).view(-1, 2), 48, 4, 6, "all")
+    assert int(counts.sum()) == len(points)
+
+
+def test_the_counts_of_the_tiles_and_the_lost_heads_add_up_to_the_true_count():
+    points = np.array([[1.0, 1.0], [1.2, 1.1], [50.0, 60.0], [99.0, 79.0]])
+    examples = examples_of(mini(), TinyPool([(80, 100)], [points]))
+    assert len(examples) == 6
+    assert sum(example.count for example in examples) == 4  # at 288 x 192 the first two no longer coincide
+    crowded = TinyPool([(800, 1000)], [points * 10])
+    crowded.samples[0].points[1] = crowded.samples[0].points[0] + 0.1
+    examples = examples_of(mini(), crowded)
+    assert sum(example.count for example in examples) == 3
+    assert sum(float(example.maps["lost"]) for example in examples) == pytest.approx(1)
+
+
+def test_a_mirrored_tile_keeps_its_count():
+    pool = TinyPool([(192, 288)])
+    one, other = examples_of(mini(), pool, 0), examples_of(mini(), pool, 1)
+    assert [example.count for example in one] == [example.count for example in other]
+    same = [torch.equal(a.image, b.image) for a, b in zip(one, other, strict=True)]
+    assert not all(same)
+    assert all(
+        torch.equal(a.image, b.image) or torch.equal(a.image, b.image.flip(2)) for a, b in zip(one, other, strict=True)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def test_the_loss_is_the_sum_of_absolute_errors():
+    system = mini().eval()
+    batch = Batch.of(examples_of(system, TinyPool([(192, 288)])))
+    terms = system.losses(batch)
+    expected = (system.count_tiles(batch.images) - batch.counts).abs().sum()
+    assert terms["count"].item() == pytest.approx(expected.item())
+    assert system.loss_weights["lost_heads"] == 0
+
+
+def test_the_density_has_a_cell_per_tile():
+    system = mini().eval()
+    image = system.prepare_image(torch.rand(3, 200, 310))
+    density = system.predict(image[None], [""]).density
+    assert density.shape == (1, 1, 2, 3)
+    assert density[0, 0, 1, 2].item() == pytest.approx(system.count_tiles(image[None, :, 96:, 192:]).item(), rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------- switches
+
+
+def test_head_changes_what_is_counted_with():
+    token, gap = mini(head="token"), mini(head="gap")
+    assert token.output1[-1].in_features == 64
+    assert gap.output1[1].in_features == 36 * 12
+
+
+def test_dots_changes_the_targets():
+    points = np.full((5, 2), 30.0)
+    pool = TinyPool([(192, 288)], [points])
+    assert sum(example.count for example in examples_of(mini(dots="merged"), pool)) == 1
+    assert sum(example.count for example in examples_of(mini(dots="all"), pool)) == 5
+
+
+def test_dropout_changes_training():
+    batch = Batch.of(examples_of(mini(), TinyPool([(192, 288)])))
+    without = mini(dropout=0.0).train()
+    assert without.losses(batch)["count"].item() == without.losses(batch)["count"].item()
+    with_dropout = mini().train()
+    assert with_dropout.losses(batch)["count"].item() != with_dropout.losses(batch)["count"].item()
+
+
+def test_weights_are_loaded_into_the_transformer(tmp_path):
+    torch.manual_seed(9)
+    deit = {key: torch.randn_like(value) for key, value in mini().vit.state_dict().items()}
+    torch.save({"model": deit}, tmp_path / "deit.pth")
+    system = mini(weights=str(tmp_path / "deit.pth"))
+    assert torch.equal(system.vit.blocks[1].mlp.fc1.weight, deit["blocks.1.mlp.fc1.weight"])
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    torch.save({"model": {"cls_token": torch.zeros(1, 1, 48)}}, tmp_path / "deit.pth")
+    with pytest.raises(CheckpointError, match="missing: blocks"):
+        mini(weights=str(tmp_path / "deit.pth"))
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("head", ["token", "gap"])
+def test_a_released_checkpoint_is_imported_strictly(tmp_path, head):
+    tensors = golden("crowd_eval")["cases"][f"transcrowd_{head}"]["inputs"]["tensors"]
+    state = {f"module.{key}": torch.full(shape, 0.5) for key, shape in tensors.items()}
+    settings_ = TransCrowdSettings(head=head, **REDUCED)
+    path = tmp_path / "model_best.pth"
+    torch.save({"epoch": 1, "state_dict": state}, path)
+    SYSTEM(settings_).load_state_dict(SYSTEM.import_checkpoint(path, settings_))
+    del state["module.pos_embed"]
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(CheckpointError, match=r"missing: vit\.pos_embed"):
+        SYSTEM.import_checkpoint(path, settings_)
