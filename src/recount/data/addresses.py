@@ -9,12 +9,12 @@ the data set.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -27,8 +27,6 @@ from pooch import HTTPDownloader
 from requests.utils import get_environ_proxies, select_proxy
 
 from recount.data.dataset import RemoteFile
-
-log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**16
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 530}
@@ -137,37 +135,55 @@ class Part:
 
 
 class _Writer:
-    """What pooch writes into: counts, reports progress, can be stopped, and tells a full disk from a broken line."""
+    """What pooch writes into: counts, reports progress, can be stopped, and tells a full disk from a broken line.
 
-    def __init__(self, stream: BinaryIO, part: Part, start: int, session: Session) -> None:
-        self._stream = stream
+    Nothing is opened, created or cut before ``begin``: an address that fails must not cost the bytes that are there.
+    """
+
+    def __init__(self, part: Part, session: Session) -> None:
         self._part = part
         self._session = session
-        self.position = start
+        self._stream: BinaryIO | None = None
+        self.position = 0
         self.total: int | None = None
 
-    def restart(self) -> None:
-        self._stream.seek(0)
-        self._stream.truncate()
-        self.position = 0
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    @contextmanager
+    def _on_this_machine(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise local_error(error, self._part.path) from error
+
+    def begin(self, offset: int, total: int | None) -> None:
+        """Keep the part's first ``offset`` bytes and write after them; the whole has ``total`` bytes, if known."""
+        with self._on_this_machine():
+            self._stream = self._part.path.open("r+b" if self._part.path.exists() else "wb")
+            self._stream.seek(offset)
+            self._stream.truncate()
+        self.position, self.total = offset, total
 
     def write(self, chunk: bytes) -> None:
         self._session.check()
         if self.total is not None and self.position + len(chunk) > self.total:
-            raise RefusedError(f"sends more than the {self.total:,} bytes that it announced")
-        try:
+            raise RefusedError(f"sends more than the {self.total:,} bytes that were announced")
+        assert self._stream is not None, "begin comes before write"
+        with self._on_this_machine():
             self._stream.write(chunk)
-        except OSError as error:
-            raise local_error(error, self._part.path) from error
         self.position += len(chunk)
         self._part.reached = max(self._part.reached, self.position)
         self._session.progress(self._part.path, self.position, self.total)
 
     def flush(self) -> None:
-        try:
+        assert self._stream is not None, "begin comes before flush"
+        with self._on_this_machine():
             self._stream.flush()
-        except OSError as error:
-            raise local_error(error, self._part.path) from error
 
 
 @dataclass
@@ -265,6 +281,10 @@ class Session:
         if self.cancel.is_set():
             raise CancelledError
 
+    def pause(self, seconds: float) -> None:
+        """Wait, but not longer than until all downloads are to stop."""
+        self.cancel.wait(seconds)
+
 
 def download(address: str, file: RemoteFile, part: Part, session: Session) -> None:
     """Bring the bytes behind an address into ``part``, continuing what is there; they are not verified here.
@@ -298,7 +318,7 @@ def download(address: str, file: RemoteFile, part: Part, session: Session) -> No
             pause = max(wait, failure.wait_seconds)
             if left <= 0 or pause > patience.longest_wait_seconds:
                 raise RefusedError(str(failure)) from failure
-            session.cancel.wait(pause)
+            session.pause(pause)
             wait *= 2
         else:
             session.hosts.answered(url)
@@ -317,15 +337,11 @@ def copy_file(source: Path, part: Part, session: Session) -> None:
         opened = source.open("rb")
     except OSError as error:
         raise RefusedError((error.strerror or str(error)).lower()) from error
-    with opened:
-        try:
-            stream = part.path.open("wb")
-        except OSError as error:
-            raise local_error(error, part.path) from error
-        with stream:
-            writer = _Writer(stream, part, 0, session)
-            while chunk := opened.read(2**20):
-                writer.write(chunk)
+    with opened, _Writer(part, session) as writer:
+        writer.begin(0, None)
+        while chunk := opened.read(2**20):
+            writer.write(chunk)
+        writer.flush()
 
 
 _Attempt = Callable[[str, RemoteFile, Part, Session], None]
@@ -378,14 +394,8 @@ def _http(
     if start:
         asked["Range"] = f"bytes={start}-"
         asked |= {"If-Range": validator} if validator else {}
-    try:
-        stream = part.path.open("r+b" if start else "wb")
-    except OSError as error:
-        raise local_error(error, part.path) from error
-    with stream:
-        stream.seek(start)
-        writer = _Writer(stream, part, start, session)
-        _transfer(url, file, part, writer, asked, session.patience)
+    with _Writer(part, session) as writer:
+        _transfer(url, file, part, writer, asked, start, session.patience)
     if writer.total is not None and writer.position < writer.total:
         raise _TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
 
@@ -403,11 +413,18 @@ def _resume_from(url: str, file: RemoteFile, part: Part) -> tuple[int, str | Non
 
 
 def _transfer(
-    url: str, file: RemoteFile, part: Part, writer: _Writer, headers: Mapping[str, str | None], patience: Patience
+    url: str,
+    file: RemoteFile,
+    part: Part,
+    writer: _Writer,
+    headers: Mapping[str, str | None],
+    start: int,
+    patience: Patience,
 ) -> None:
     def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
         if response.ok and not response.is_redirect:
-            _begin_body(response, url, file, part, writer)
+            writer.begin(*_body(response, file, start))
+            part.note_source(url, _validator(response))
 
     downloader = HTTPDownloader(
         chunk_size=CHUNK_BYTES,
@@ -420,7 +437,7 @@ def _transfer(
     except requests.HTTPError as error:
         if error.response.status_code != 416:
             raise _status_error(error.response) from error
-        if error.response.headers.get("Content-Range") != f"bytes */{writer.position}":
+        if error.response.headers.get("Content-Range") != f"bytes */{start}":
             part.discard()
             raise _TransientError("the file there is shorter than the part that is here: starting again") from error
     except requests.Timeout as error:
@@ -431,23 +448,28 @@ def _transfer(
         raise RefusedError(f"cannot be asked ({error})") from error
 
 
-def _begin_body(response: requests.Response, url: str, file: RemoteFile, part: Part, writer: _Writer) -> None:
-    """Look at the head of an answer before its body is written: which bytes are coming, and are they the file?"""
+def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[int, int | None]:
+    """Return (offset of the first byte that is coming, size of the whole file), or refuse what is not the file.
+
+    An offset of 0 is right whatever was asked for: a server without ranges, or with a newer version, starts again.
+    """
     begin, total = _announced(response)
-    if begin != writer.position:
-        if begin != 0:
-            part.discard()
-            raise _TransientError(f"sends bytes from {begin:,} on when asked for those from {writer.position:,} on")
-        writer.restart()  # a server without ranges, or with a newer version, starts again
+    if begin not in (0, start):
+        raise RefusedError(f"sends bytes from {begin:,} on when asked for those from {start:,} on")
     if file.bytes is not None and total is not None and total != file.bytes:
         raise RefusedError(f"has {total:,} bytes, expected {file.bytes:,}")
     kind = response.headers.get("Content-Type", "")
     if file.sha256 is None and kind.startswith("text/html") and not file.path.endswith((".html", ".htm")):
         raise RefusedError("delivers a web page instead of the file (a log-in or consent page?)")
-    writer.total = file.bytes if total is None else total
+    return begin, file.bytes if total is None else total
+
+
+def _validator(response: requests.Response) -> str | None:
+    """Return what names the version of the bytes in If-Range (RFC 9110, 13.1.5): a strong ETag, or the date."""
+    if response.headers.get("Content-Encoding"):
+        return None
     tag = response.headers.get("ETag", "")
-    strong = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-    part.note_source(url, None if response.headers.get("Content-Encoding") else strong)
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _announced(response: requests.Response) -> tuple[int, int | None]:
@@ -520,7 +542,7 @@ def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> N
             cancel=session.cancel,
         )
         fetched.replace(part.path)
-    except (gdown.exceptions.DownloadError, gdown.exceptions.DownloadCancelled, OSError) as error:
+    except (gdown.exceptions.DownloadError, gdown.exceptions.DownloadCancelled, OSError, KeyError) as error:
         raise _google_drive_error(error, part, patience) from error
 
 
@@ -541,4 +563,4 @@ def _google_drive_error(error: Exception, part: Part, patience: Patience) -> Exc
             return _TransientError(f"the connection dropped ({text})")
         case OSError():
             return local_error(error, part.path)
-    return error
+    return RefusedError(f"gives an answer that gdown does not understand: {text}")

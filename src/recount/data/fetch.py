@@ -248,7 +248,7 @@ class _Job:
         return [(mirrored, f"{MIRRORED}{path}"), *((url, url) for url in file.urls)]
 
     def _from(self, address: str, label: str, file: RemoteFile, target: Path) -> Fetched:
-        """Have the file from one address; if bytes continued from an earlier run are wrong, begin once from the start."""
+        """Have the file from one address; if bytes continued from an earlier run are wrong, begin once at the start."""
         part = Part(target)
         continued = part.size() > 0
         if not (continued and file.sha256 and pooch.file_hash(part.path) == file.sha256):
