@@ -34,10 +34,6 @@ rule all:
         PROJECT.report,
 
 
-onsuccess:
-    print(f"The report: {address_of_report()}", file=sys.stderr)
-
-
 # One failed job must not take the report along: score and report what there is; the rest is marked as missing.
 onerror:
     report_what_exists(log)

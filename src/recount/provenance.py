@@ -35,15 +35,15 @@ _NO_MEANING = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that fo
 
 # Where a step's imports begin: a module, or a package with everything in it (``.*``). The step's system or data set is
 # found by its name at run time, so that no import statement leads to it; ``step_roots`` adds it.
-_ROOTS: dict[Step, tuple[str, ...]] = {
+ROOTS: dict[Step, tuple[str, ...]] = {
     "fetch": (),
     "prepare": ("recount.data.prepare",),
-    "train": ("recount.training.*",),
+    "train": ("recount.training.run",),
     "predict": ("recount.evaluation.predict",),
     "score": ("recount.evaluation.*",),
     "report": ("recount.report.*",),
 }
-_PLUGINS: dict[Step, str] = {"fetch": "datasets", "prepare": "datasets", "train": "systems", "predict": "systems"}
+PLUGINS: dict[Step, str] = {"fetch": "datasets", "prepare": "datasets", "train": "systems", "predict": "systems"}
 
 
 # ------------------------------------------------------------------------------------------------------ code digests
@@ -239,10 +239,10 @@ def step_roots(step: Step, plugin: str | None = None) -> tuple[CodeBase, list[st
         step: the step.
         plugin: the data set (fetch, prepare) or system (train, predict) that the step works on.
     """
-    roots = list(_ROOTS[step])
+    roots = list(ROOTS[step])
     if plugin is None:
         return _code_base(), roots
-    kind = _PLUGINS[step]
+    kind = PLUGINS[step]
     own = f"recount.{kind}.{plugin}"
     if _code_base().file(own) is not None:
         return _code_base(), [*roots, own]

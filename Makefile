@@ -1,0 +1,74 @@
+# recount needs Python 3.11 or newer and make; everything else is installed below this folder.
+#
+#   make report              fetch, train, evaluate and report what config.yaml says
+#   make report SUITE=open   the same for another suite
+#   make test                the tests (make test-full: at paper size too)
+#   make lint                style, types, layers, workflow
+#   make bench               how fast the costly parts are
+#
+# PYTHON=python3.12 chooses the Python; CORES=4 limits the processor cores; ARGS="-n" hands options on.
+
+PYTHON = python3
+CORES = all
+SUITE = $$(sed -n 's/^suite: *//p' config.yaml)
+ARGS =
+BIN = .venv/bin
+READY = .venv/.recount-is-installed
+
+.PHONY: report test test-full lint format bench schemas lock clean-environment
+
+report: $(READY)
+	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
+	@echo "The report: file://$$PWD/reports/$(SUITE)/index.html"
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not full_size" $(ARGS)
+
+test-full: $(READY)
+	$(BIN)/pytest -s -m full_size $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow
+
+bench: $(READY)
+	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+# JSON schemas, from the typed configuration and the systems' settings.
+schemas: $(READY)
+	$(BIN)/recount schemas
+
+# requirements.lock, from pyproject.toml: newest versions, for Linux and macOS and every Python from 3.11, with the
+# packages that build recount itself.
+lock: .bin/uv
+	printf 'hatchling\neditables\n' | UV_CUSTOM_COMPILE_COMMAND="make lock" .bin/uv pip compile --quiet --upgrade \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --extra dev pyproject.toml - \
+		--output-file requirements.lock
+
+# The environment: exactly what requirements.lock says, and recount as it stands here.
+$(READY): requirements.lock pyproject.toml | .bin/uv
+	test -x $(BIN)/python || .bin/uv venv --quiet --python "$(PYTHON)" .venv
+	.bin/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	.bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+# uv, the installer: the one on the PATH, or one in an environment of its own.
+.bin/uv:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "recount needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@mkdir -p .bin
+	@if command -v uv > /dev/null; then ln -s "$$(command -v uv)" .bin/uv; else \
+		"$(PYTHON)" -m venv .bin/venv || { rm -rf .bin/venv; echo "on Debian: apt install python3-venv" >&2; exit 1; }; \
+		.bin/venv/bin/python -m pip install --quiet uv && ln -s venv/bin/uv .bin/uv; fi
+
+clean-environment:
+	rm -rf .venv .bin
