@@ -1,0 +1,373 @@
+"""GigaCount: golden outputs of the released network, strict import, and what each setting changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from golden_tools import assert_matches, fill, golden, refilled, wave
+from recount.data.sample import Sample
+from recount.nn.bins import stacked_block_counts
+from recount.nn.dm_loss import dm_loss
+from recount.nn.text_tower import TextFeatures, build_tower
+from recount.nn.weights import CheckpointError
+from recount.systems.base import Batch
+from recount.systems.gigacount import (
+    CCSM,
+    ConvNeXtEncoder,
+    FeatureFusion,
+    GigaCount,
+    GigaCountSettings,
+    ODConv2d,
+    ODConvBlock,
+    ODConvEncoder,
+    our_name,
+)
+
+CASES = "gigacount"
+TINY = {**GigaCount.mini_settings(), "input_size": 64}
+
+
+def case_of(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    case = golden(CASES)["cases"][name]
+    return case["inputs"], case["outputs"]
+
+
+def load_filled(module: nn.Module, inputs: dict[str, Any], keys: Any = None, prefix: str = "") -> nn.Module:
+    """Load formula-made weights through the official key names, as ``keys`` lists them (or as the module's own)."""
+    names = {key: our_name("x." + key.removeprefix(prefix)).removeprefix("x.") for key in keys or module.state_dict()}
+    state = refilled(module, inputs["weights"].get("then_multiply"), names)
+    module.load_state_dict({names[key]: value for key, value in state.items()})
+    return module
+
+
+@pytest.mark.parametrize("name", ["odconv_1x1_eval", "odconv_3x3_eval", "odconv_1x1_train"])
+def test_odconv_gives_the_golden_map(name: str) -> None:
+    inputs, want = case_of(name)
+    _, out, channels, size, _ = inputs["tensors"]["weight"]
+    layer = load_filled(ODConv2d(channels, out, size), inputs, inputs["tensors"]).train(name.endswith("train"))
+    x = torch.from_numpy(wave(inputs["x"]))
+    assert_matches(layer(x), want["out"])
+    if name.endswith("train"):
+        assert_matches(layer.attention.bn.running_mean, want["attention.bn.running_mean"])
+        assert_matches(layer.attention.bn.running_var, want["attention.bn.running_var"])
+        return
+    channel, filters, places, kernels = layer.attention(x)
+    assert_matches(channel, want["channel_attention"])
+    assert_matches(filters, want["filter_attention"])
+    assert_matches(kernels, want["kernel_attention"])
+    if "spatial_attention" in want:
+        assert_matches(places.flatten(1), want["spatial_attention"])
+
+
+def test_odconv_block_gives_the_golden_map() -> None:
+    inputs, want = case_of("odconv_block_eval")
+    block = load_filled(ODConvBlock(16), inputs, inputs["tensors"]).eval()
+    assert_matches(block(torch.from_numpy(wave(inputs["x"]))), want["out"])
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "rtol"), [("ccsm_eval", torch.float32, 1e-4), ("ccsm_train", torch.float64, 1e-7)]
+)
+def test_ccsm_gives_the_golden_map(name: str, dtype: torch.dtype, rtol: float) -> None:
+    inputs, want = case_of(name)
+    neck = load_filled(CCSM(96, 48, 16), inputs, inputs["tensors"]).to(dtype).train(name.endswith("train"))
+    seen = {}
+    for part in ("conv1", "conv4"):
+        getattr(neck, part).register_forward_hook(lambda _, __, out, part=part: seen.update({part: out}))
+    assert_matches(neck(torch.from_numpy(wave(inputs["x"])).to(dtype)), want["out"], rtol)
+    assert_matches(seen["conv1"], want["conv1"], rtol)
+    assert_matches(seen["conv4"], want["conv4"], rtol)
+    if name.endswith("train"):
+        assert_matches(neck.conv1[2].running_mean, want["conv1.2.running_mean"], rtol)
+        assert_matches(neck.conv4[2].running_var, want["conv4.2.running_var"], rtol)
+
+
+def test_fusion_gives_the_golden_map() -> None:
+    inputs, want = case_of("fusion")
+    fusion = load_filled(FeatureFusion(16, 32, 64), inputs, inputs["tensors"])
+    maps = [torch.from_numpy(wave(inputs[name])) for name in ("shallow", "mid", "deep")]
+    assert_matches(fusion(*maps), want["out"])
+
+
+def test_odconv_backbone_gives_the_golden_maps() -> None:
+    inputs, want = case_of("odconv_backbone_eval")
+    encoder = load_filled(ODConvEncoder((16, 32, 64, 128), (3, 3, 9, 3)), inputs, inputs["tensors"], "convnext.").eval()
+    for got, name in zip(encoder(torch.from_numpy(wave(inputs["image"]))), ("shallow", "mid", "deep"), strict=True):
+        assert_matches(got, want[name])
+
+
+# ------------------------------------------------------------------------------------------- the network at full size
+
+
+def full_network(stage4: bool = False) -> GigaCount:
+    """Return the network at paper size; its text features are given, so that no tower is built."""
+    text = golden(CASES)["cases"]["full_eval"]["inputs"]["text_features"]
+    features = TextFeatures(torch.from_numpy(wave(text)), 63_428_096)
+    return GigaCount(GigaCountSettings(stage4=stage4), text=features).eval()
+
+
+def official_keys(network: GigaCount) -> list[str]:
+    """Return our state dict's keys under the released names."""
+    official = {"channel_attention": "ch_att_s.shared_MLP.0", "spatial_attention": "sa_s.conv1"}
+    keys = []
+    for key in network.state_dict():
+        for ours, theirs in official.items():
+            key = key.replace(f".{ours}.", f".{theirs}.")
+        keys.append(key)
+    keys.remove("text_features")
+    return keys
+
+
+def fill_network(network: GigaCount, inputs: dict[str, Any]) -> GigaCount:
+    names = {key: our_name(key) for key in official_keys(network)}
+    state = refilled(network, inputs.get("weights", {}).get("then_multiply"), names)
+    network.load_state_dict({names[key]: value for key, value in state.items()}, strict=False)
+    return network
+
+
+def watched(network: GigaCount) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+    for part in ("ccsm1", "ccsm2", "ccsm3", "fusion", "image_decoder", "projection"):
+        network.get_submodule(part).register_forward_hook(lambda _, __, out, part=part: seen.update({part: out}))
+    return seen
+
+
+def forward_of(network: GigaCount, image: Tensor) -> tuple[Tensor, Tensor]:
+    return network.head(network.neck(*network.image_encoder(image)), (28, 28))
+
+
+def test_sizes_are_those_of_the_released_network() -> None:
+    want = golden(CASES)["networks"]["gigacount"]
+    network = full_network()
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    assert trained == want["parameters"]["trainable"]
+    assert sum(p.numel() for p in network.image_encoder.parameters()) == want["parameters"]["image_encoder"]
+    assert trained + network.frozen_text_parameters == want["parameters"]["total"]
+    ours = {key: list(network.state_dict()[our_name(key)].shape) for key in official_keys(network)}
+    assert ours == {key: shape for key, shape in want["tensors"].items() if not key.startswith("text_encoder.")}
+
+
+def test_image_encoder_gives_the_golden_maps() -> None:
+    inputs, want = case_of("image_encoder_64x96")
+    encoder = load_filled(ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False), inputs).eval()
+    for got, name in zip(encoder(torch.from_numpy(wave(inputs["image"]))), ("shallow", "mid", "deep"), strict=True):
+        assert_matches(got, want[name])
+
+
+@torch.no_grad()
+def test_head_gives_the_golden_density() -> None:
+    inputs, want = case_of("head_eval")
+    network = fill_network(full_network(), inputs)
+    seen = watched(network)
+    logits, density = network.head(torch.from_numpy(wave(inputs["fused"])), (28, 28))
+    assert_matches(seen["image_decoder"], want["image_decoder"])
+    assert_matches(seen["projection"], want["projection"])
+    assert_matches(logits, want["logits"])
+    assert_matches(density, want["density"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["full_eval", "with_stage4_full_eval"])
+def test_whole_network_gives_the_golden_density(name: str) -> None:
+    inputs, want = case_of(name)
+    network = fill_network(full_network(stage4="stage4" in name), inputs)
+    seen = watched(network)
+    logits, density = forward_of(network, torch.from_numpy(wave(inputs["image"])))
+    for part, value in {**seen, "logits": logits, "density": density}.items():
+        assert_matches(value, want[part])
+    assert_matches(density.sum(dim=(1, 2, 3)), want["count"])
+    if "stage4" in name:
+        sizes = golden(CASES)["networks"]["gigacount_stage4"]["parameters"]
+        assert sum(p.numel() for p in network.parameters()) == sizes["trainable"]
+        assert sum(p.numel() for p in network.image_encoder.parameters()) == sizes["image_encoder"]
+
+
+def waves_per_sample(spec: dict[str, Any]) -> Tensor:
+    shape = tuple(spec["shape"][1:])
+    return torch.from_numpy(np.stack([fill().wave(shape, a + spec["d"], spec["b"], spec["scale"]) for a in spec["a"]]))
+
+
+def test_train_step_of_neck_and_head_is_the_golden_one() -> None:
+    inputs, want = case_of("neck_head_train_step")
+    network = fill_network(full_network(), inputs)
+    points = [torch.tensor(each, dtype=torch.float32).reshape(-1, 2) for each in inputs["points"]]
+    maps = [waves_per_sample(spec).double() for spec in inputs["shallow, mid, deep"]]
+    network = network.double().train()
+    seen = watched(network)
+    logits, density = network.head(network.neck(*maps), (28, 28))
+    terms = network.loss_terms(logits, density, stacked_block_counts(points, 224, 224, 8).double(), points)
+    loss = terms["cross_entropy"] + terms["probability"] + dm_loss(terms)
+    for part, value in {**seen, "logits": logits, "density": density, "loss": loss}.items():
+        assert_matches(value, want[part], 1e-7)
+    assert_matches(terms["cross_entropy"], want["ce"], 1e-7)
+    assert_matches(terms["variation"], want["tv"], 1e-7)
+    assert_matches(terms["count"], want["count_loss"], 1e-7)
+    loss.backward()
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    assert_matches(
+        torch.stack([grad.square().sum() for grad in gradients.values()]).sum().sqrt(), want["grad_norm"], 1e-7
+    )
+    for key in [key for key in want if key.startswith("grad:")]:
+        assert_matches(gradients[our_name(key.removeprefix("grad:"))], want[key], 1e-7)
+    for key in [key for key in want if key.startswith("buffer after:")]:
+        assert_matches(network.state_dict()[our_name(key.removeprefix("buffer after:"))], want[key], 1e-7)
+
+
+# ------------------------------------------------------------------------------------------------------------ imports
+
+
+def tiny(**changes: Any) -> GigaCount:
+    torch.manual_seed(0)
+    return GigaCount(GigaCountSettings(**{**TINY, **changes})).eval()
+
+
+def released_state(network: GigaCount) -> dict[str, Tensor]:
+    own = network.state_dict()
+    state = {key: own[our_name(key)] + 0 for key in official_keys(network)}
+    tower = {f"text_encoder.{key}": value for key, value in refilled(build_tower(network.settings.text)).items()}
+    return {**state, **tower}
+
+
+def test_released_checkpoint_imports_with_its_own_text_tower(tmp_path: Path) -> None:
+    source, path = tiny(), tmp_path / "best_mae.pth"
+    torch.save({"epoch": 3, "best_mae": 1.5, "model_state_dict": released_state(source)}, path)
+    state = GigaCount.import_checkpoint(path, source.settings)
+    target = tiny()
+    target.load_state_dict(state)
+    assert not torch.equal(state["text_features"], source.text_features)
+    source.load_state_dict({**source.state_dict(), "text_features": state["text_features"]})
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(target.predict(image, [""]).density, source.predict(image, [""]).density)
+
+
+def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
+    network, path = tiny(), tmp_path / "broken.pth"
+    state = released_state(network)
+    del state["projection.bias"], state["ccsm2.sa_s.conv1.weight"]
+    torch.save({**state, "projection.scale": torch.ones(1)}, path)
+    with pytest.raises(
+        CheckpointError,
+        match=r"broken\.pth.*missing: ccsm2\.spatial_attention\.weight, projection\.bias.*unexpected: projection\.sc",
+    ):
+        GigaCount.import_checkpoint(path, network.settings)
+
+
+def test_backbone_weights_switch_loads_torchvisions_convnext(tmp_path: Path) -> None:
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    blocks = [
+        CNBlockConfig(16, 32, 1),
+        CNBlockConfig(32, 64, 1),
+        CNBlockConfig(64, 128, 2),
+        CNBlockConfig(128, None, 1),
+    ]
+    pretrained, path = ConvNeXt(blocks).eval(), tmp_path / "convnext.pth"
+    torch.save(pretrained.state_dict(), path)
+    network = tiny(backbone_weights=str(path))
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(network.image_encoder(image)[2], pretrained.features[:6](image))
+
+
+# ----------------------------------------------------------------------------------------------------------- settings
+
+
+class OnePicture:
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        points = (rng.random((40, 2)) * [120, 90]).astype(np.float32)
+        self.samples = [Sample("one", "train", None, np.repeat(points, 2, axis=0), 80, "", 120, 90)]
+        self.picture = torch.from_numpy(rng.integers(0, 256, (3, 90, 120), dtype=np.uint8))
+        self.decoded = 0
+
+    def image(self, index: int) -> Tensor:
+        self.decoded += 1
+        return self.picture
+
+
+def batch_of(network: GigaCount, seed: int = 0) -> Batch:
+    torch.manual_seed(seed)
+    return Batch.of(network.example_maker()(0, OnePicture(), np.random.default_rng(seed)))
+
+
+def loss_of(network: GigaCount, batch: Batch) -> float:
+    torch.manual_seed(0)
+    weights = network.loss_weights
+    return sum(weights.get(name, 1.0) * float(term.detach()) for name, term in network.train().losses(batch).items())
+
+
+def test_a_picture_is_decoded_once_for_its_crops() -> None:
+    pool = OnePicture()
+    examples = tiny(crops=4).example_maker()(0, pool, np.random.default_rng(0))
+    assert (len(examples), pool.decoded) == (4, 1)
+
+
+NETWORK_SWITCHES = {
+    "loss=ce": {"loss": "ce"},
+    "loss=dace": {"loss": "dace"},
+    "loss=ce_prob": {"loss": "ce_prob"},
+    "dm_weight": {"dm_weight": 2.0},
+    "text_activation": {"text_activation": "quickgelu"},
+    "prompts": {"prompts": "number"},
+    "last_anchor": {"last_anchor": 4.32696},
+    "anchors": {"anchors": "middle"},
+    "truncation": {"truncation": 2},
+    "stage4": {"stage4": True},
+    "backbone": {"backbone": "odconv"},
+}
+
+
+@pytest.mark.parametrize("switch", NETWORK_SWITCHES)
+def test_switch_changes_the_loss(switch: str) -> None:
+    plain = tiny()
+    batch = batch_of(plain)
+    assert loss_of(tiny(**NETWORK_SWITCHES[switch]), batch) != loss_of(plain, batch)
+
+
+def gradient_of_transport(network: GigaCount) -> Tensor:
+    network.losses(batch_of(network))["transport"].backward()
+    return network.projection.weight.grad
+
+
+def test_transport_domain_switch_changes_the_gradient() -> None:
+    assert not torch.equal(gradient_of_transport(tiny()), gradient_of_transport(tiny(transport_domain="log")))
+
+
+def test_coincident_points_switch_changes_the_target() -> None:
+    once, each = batch_of(tiny()), batch_of(tiny(coincident_points="add"))
+    assert each.maps["blocks"].sum() == each.counts.sum()
+    assert once.maps["blocks"].sum() * 2 == once.counts.sum()
+
+
+@pytest.mark.parametrize(
+    "switch", [{"hue": 0.0}, {"blur": "isotropic"}, {"augmentation": "crop_flip"}, {"crop_scale": (1.0, 2.0)}]
+)
+def test_switch_changes_the_augmented_images(switch: dict[str, Any]) -> None:
+    differ = [
+        not torch.equal(batch_of(tiny(), seed).images, batch_of(tiny(**switch), seed).images) for seed in range(12)
+    ]
+    assert any(differ)
+
+
+def test_default_recipe_is_the_released_scripts() -> None:
+    recipe = GigaCount.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.optimiser.lr, recipe.clip_norm) == (600, 24, 5e-4, 1.0)
+    assert recipe.eval_mode_after_first_evaluation
+
+
+def test_training_lowers_the_loss_on_one_picture() -> None:
+    network = tiny(augmentation="crop_flip").train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    batch = batch_of(network)
+    first = loss_of(network, batch)
+    for _ in range(25):
+        optimiser.zero_grad()
+        terms = network.losses(batch)
+        sum(network.loss_weights.get(name, 1.0) * term for name, term in terms.items()).backward()
+        optimiser.step()
+    assert loss_of(network, batch) < 0.7 * first
