@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from recount.data.addresses import Patience
 from recount.data.dataset import Dataset, RemoteFile
+from recount.data.transfers import Patience
 
 HASTE = Patience(connect_seconds=2, read_seconds=2, attempts=4, backoff_seconds=0)
 """Patience for tests: as many attempts as otherwise, without the waiting."""

@@ -19,10 +19,11 @@ import pytest
 import requests
 from fetch_tools import HASTE, Answers, Server, dataset, serving, sha256
 
-from recount.data import addresses
-from recount.data.addresses import CHUNK_BYTES, Patience
+from recount.data import transfers
 from recount.data.dataset import RemoteFile
 from recount.data.fetch import FetchError, fetch
+from recount.data.transfers import Patience
+from recount.data.web import CHUNK_BYTES
 
 BODY = bytes(range(256)) * 1200
 HALF = 2 * CHUNK_BYTES
@@ -190,7 +191,7 @@ def test_overloaded_server_is_asked_again(tmp_path: Path, server: Server, status
 
 def test_pauses_between_attempts_double(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(addresses.Session, "pause", lambda self, seconds: pauses.append(seconds))
+    monkeypatch.setattr(transfers.Session, "pause", lambda self, seconds: pauses.append(seconds))
     server.faults[PATH].extend([Answers(status=503)] * 3)
     fetch(dataset(known(server)), tmp_path, patience=Patience(backoff_seconds=1))
     assert pauses == [1, 2, 4]
@@ -342,7 +343,7 @@ def test_unreachable_host_is_tried_once_for_three_hundred_files(
         tries.append(address)
         raise TimeoutError
 
-    monkeypatch.setattr(addresses.socket, "create_connection", nobody_answers)
+    monkeypatch.setattr(transfers.socket, "create_connection", nobody_answers)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(300)]
     with pytest.raises(FetchError, match="no connection within 5 s") as caught:
         fetch(dataset(*files), tmp_path)
@@ -352,7 +353,7 @@ def test_unreachable_host_is_tried_once_for_three_hundred_files(
 
 def test_name_server_that_never_answers_costs_one_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
-    monkeypatch.setattr(addresses.socket, "create_connection", lambda *_, **__: never.wait() and socket.socket())
+    monkeypatch.setattr(transfers.socket, "create_connection", lambda *_, **__: never.wait() and socket.socket())
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(50)]
     try:
         with pytest.raises(FetchError, match=r"no connection within 0.05 s"):
@@ -368,7 +369,7 @@ def test_without_any_network_not_every_host_is_tried(tmp_path: Path, monkeypatch
         tries.append(address)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(addresses.socket, "create_connection", unknown_name)
+    monkeypatch.setattr(transfers.socket, "create_connection", unknown_name)
     files = [RemoteFile(f"{n}.jpg", (f"https://host{n}.example/{n}.jpg",)) for n in range(300)]
     with pytest.raises(FetchError, match="none of 12 other hosts could be reached"):
         fetch(dataset(*files), tmp_path, workers=1)
@@ -396,7 +397,7 @@ def test_proxy_of_the_environment_is_what_must_be_reached(tmp_path: Path, monkey
         tries.append(address)
         raise TimeoutError
 
-    monkeypatch.setattr(addresses.socket, "create_connection", nobody_answers)
+    monkeypatch.setattr(transfers.socket, "create_connection", nobody_answers)
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     with pytest.raises(FetchError, match=r"proxy.example cannot be reached"):
         fetch(dataset(RemoteFile("a.bin", ("https://far.example/a.bin",))), tmp_path, patience=HASTE)
@@ -502,6 +503,15 @@ def test_wrong_bytes_in_the_mirror_are_worth_a_warning_only(
     assert sha256(b"rotten") in caplog.text
 
 
+def test_wrong_size_at_a_mirror_address_is_worth_a_warning_only(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.files["/copies/toy/a.bin"] = b"rotten"
+    manifest = fetch(dataset(known(server)), tmp_path, mirror=server.url("/copies"), patience=HASTE)
+    assert manifest["files"][0]["address"] == server.url(PATH)
+    assert "has 6 bytes, expected 307,200" in caplog.text
+
+
 def test_file_that_the_mirror_lacks_comes_from_its_address(tmp_path: Path, server: Server, folder_mirror: Path) -> None:
     (folder_mirror / "toy" / "a.bin").unlink()
     manifest = fetch(dataset(known(server)), tmp_path / "raw", mirror=folder_mirror, patience=HASTE)
@@ -562,6 +572,23 @@ def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path, server: Server) 
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_ctrl_c_does_not_wait_for_a_silent_server_and_leaves_the_set_unlocked(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = RemoteFile("b.bin", (server.url("/silent"),))
+    server.always["/silent"] = Answers(silent=True)
+
+    def interrupt(self: object, file: RemoteFile) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("recount.data.fetch._Bars.done", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(dataset(known(server), silent), tmp_path, patience=Patience(read_seconds=600))
+    fetch(dataset(known(server)), tmp_path, patience=HASTE)
+    assert server.requests_for(PATH) == 1
+
+
 FETCH_IN_A_PROCESS = """
 import sys
 sys.path.insert(0, {tools!r})
@@ -610,7 +637,7 @@ def impostor(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
         return send(self, request, **kwargs)
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirected)
-    monkeypatch.setattr(addresses.socket, "create_connection", lambda *_, **__: socket.socket())
+    monkeypatch.setattr(transfers.socket, "create_connection", lambda *_, **__: socket.socket())
     return server
 
 

@@ -17,11 +17,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote
 
@@ -30,18 +30,10 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from recount.data.addresses import (
-    LocalError,
-    Part,
-    Patience,
-    RefusedError,
-    Session,
-    copy_file,
-    download,
-    local_error,
-)
+from recount.data.addresses import copy_file, download
 from recount.data.archives import ArchiveError, unpack
 from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.transfers import LocalError, Part, Patience, RefusedError, Session, WrongBytesError, local_error
 
 log = logging.getLogger(__name__)
 
@@ -178,18 +170,46 @@ def _fetch_all(
     dataset: Dataset, files: list[RemoteFile], folder: Path, mirror: str, patience: Patience, workers: int
 ) -> list[Fetched | NotFetched]:
     """Return what became of each file, in the files' order."""
-    with _Bars(dataset.name, folder, files) as bars, ThreadPoolExecutor(workers) as pool:
+    with _Bars(dataset.name, folder, files) as bars:
         job = _Job(dataset.name, folder, mirror, _Ledger(folder), Session(patience, bars.moved))
-        futures = {pool.submit(job.bring, file): file for file in files}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                bars.done(futures[future])
-        except BaseException:  # Ctrl-C included: the other downloads must stop before it is passed on
-            job.session.cancel.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-        return [future.result() for future in futures]
+        done: SimpleQueue[tuple[RemoteFile, Fetched | NotFetched | BaseException]] = SimpleQueue()
+        todo = iter(files)
+        turn = threading.Lock()
+
+        def work() -> None:
+            while not job.session.cancel.is_set():
+                with turn:
+                    file = next(todo, None)
+                if file is None:
+                    return
+                try:
+                    done.put((file, job.bring(file)))
+                except BaseException as error:
+                    done.put((file, error))
+
+        for _ in range(min(workers, len(files))):
+            # Daemons rather than a pool, which would keep Ctrl-C waiting for a server that says nothing.
+            threading.Thread(target=work, daemon=True).start()
+        return _collect(files, done, job.session, bars)
+
+
+def _collect(
+    files: list[RemoteFile],
+    done: SimpleQueue[tuple[RemoteFile, Fetched | NotFetched | BaseException]],
+    session: Session,
+    bars: _Bars,
+) -> list[Fetched | NotFetched]:
+    outcomes: dict[str, Fetched | NotFetched] = {}
+    try:
+        while len(outcomes) < len(files):
+            file, outcome = done.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            outcomes[file.path] = outcome
+            bars.done(file)
+    finally:
+        session.cancel.set()
+    return [outcomes[file.path] for file in files]
 
 
 @dataclass
@@ -232,7 +252,7 @@ class _Job:
         for address, label in self._addresses(file):
             try:
                 return self._from(address, label, file, target)
-            except _WrongBytesError as refusal:
+            except WrongBytesError as refusal:
                 tries.append((address, f"{refusal}{advice}"))
                 log.warning("%s: %s: %s%s", self.dataset, address, refusal, advice)
             except RefusedError as refusal:
@@ -259,7 +279,8 @@ class _Job:
             part.discard()
             if continued:
                 return self._from(address, label, file, target)
-            raise _WrongBytesError(wrong)
+            raise WrongBytesError(wrong)
+        self.session.check()
         _sync(part.path)
         part.finish(target)
         _sync(target.parent)
@@ -276,10 +297,6 @@ class _Job:
         entry = Fetched(file.path, target.stat().st_size, digest, address, now)
         self.ledger.add(entry)
         return entry
-
-
-class _WrongBytesError(RefusedError):
-    """An address delivers bytes, but not those of the file."""
 
 
 def _difference(file: RemoteFile, path: Path, digest: str) -> str:
@@ -445,7 +462,7 @@ class _Bars:
         """Show where a file is."""
         with self._lock:
             if part not in self._tasks:
-                self._tasks[part] = self._progress.add_task(part.name.removesuffix(".part"))
+                self._tasks[part] = self._progress.add_task(part.name.removesuffix(".part"), total=None)
             self._progress.update(self._tasks[part], completed=position, total=total)
 
     def done(self, file: RemoteFile) -> None:
