@@ -16,8 +16,8 @@ from typing import Any
 from recount.data.dataset import Dataset, RemoteFile
 from recount.data.transfers import Patience
 
-HASTE = Patience(connect_seconds=2, read_seconds=2, attempts=4, backoff_seconds=0)
-"""Patience for tests: as many attempts as otherwise, without the waiting."""
+HASTE = Patience(connect_seconds=60, read_seconds=60, backoff_seconds=0)
+"""Patience for tests: as many attempts as otherwise without pauses, and time-outs that a busy machine does not meet."""
 
 
 @dataclass
