@@ -10,12 +10,10 @@ Density maps for figures are kept of as many images as a few megabytes hold (``k
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +37,7 @@ from recount.data.sample import Sample
 from recount.data.tiles import Windows, cut, fit, stitch, stitch_intensities
 from recount.devices import device_for
 from recount.errors import UserError
+from recount.evaluation.files import write_atomically, write_rows
 from recount.systems.base import Prediction, System
 
 log = logging.getLogger(__name__)
@@ -441,29 +440,3 @@ def _picture_of(sample: Sample) -> Tensor:
     if sample.image is None:
         raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture; it cannot be predicted")
     return load_picture(sample.image)
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have ``write`` fill a temporary file beside ``path`` and move it into place; nothing is left of a failure.
-
-    The temporary file has the suffix of ``path``.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a CSV file atomically, with newlines as Unix has them."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-
-    write_atomically(path, write)
