@@ -1,0 +1,155 @@
+"""Tables as files: CSV with one row per cell, LaTeX (booktabs) and Markdown with one row per row of the table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from recount.report.numbers import interval, metric, number, percent, signed
+from recount.report.tables import SELECTIONS, Cell, TableView
+
+CELL_COLUMNS = (
+    "paper", "table", "row", "label", "system", "variant", "benchmark", "metric", "published", "published_source",
+    "published_chosen_on_test", "value", "ci_low", "ci_high", "sd", "seeds", "n", "difference", "best_constant",
+    "selection", "status", "reason",
+)  # fmt: skip
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "−": r"\ensuremath{-}",
+    "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\n": " ",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Return ``text`` so that LaTeX prints it as it is."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Return ``text`` so that a Markdown table cell shows it as it is: no cell borders, markup or HTML."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in text)
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+
+
+def as_csv(table: TableView) -> str:
+    """Return the table with one line per cell, numbers in full precision."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CELL_COLUMNS)
+    for row in table.rows:
+        for cell in row.cells:
+            writer.writerow([table.paper, table.name, row.key, row.label, row.system, row.variant, *_csv_cell(cell)])
+    return buffer.getvalue()
+
+
+def _csv_cell(cell: Cell) -> list[object]:
+    printed = cell.published
+    return [
+        cell.benchmark,
+        cell.metric,
+        printed.text if printed else "",
+        printed.source if printed else "",
+        printed.chosen_on_test if printed else "",
+        *("" if value is None else value for value in (cell.value, cell.low, cell.high, cell.sd)),
+        " ".join(cell.seeds),
+        "" if cell.n is None else cell.n,
+        "" if cell.difference is None else cell.difference,
+        "" if cell.constant is None else cell.constant,
+        cell.selection,
+        cell.status,
+        cell.reason,
+    ]
+
+
+def table_rows(table: TableView) -> tuple[list[str], list[list[str]]]:
+    """Return heads and cells of the printed form: label, then published, measured and difference per column."""
+    heads = ["System"]
+    for column in table.columns:
+        name = metric(column.metric).label
+        if len({entry.benchmark for entry in table.columns}) > 1:
+            name = f"{column.benchmark} {name}"
+        heads += [f"{name} published", f"{name} measured", f"{name} difference"]
+    heads += ["Seeds", "Selection", "Status"]
+    rows = []
+    for row in table.rows:
+        cells = [row.label]
+        for cell in row.cells:
+            cells += [cell.published.text if cell.published else "–", _measured(cell), _difference(cell)]
+        first = row.cells[0]
+        cells += [str(len(first.seeds) or "–"), SELECTIONS.get(first.selection, "–"), row.status]
+        rows.append(cells)
+    return heads, rows
+
+
+def _measured(cell: Cell) -> str:
+    if cell.value is None:
+        return cell.status
+    spread = f" ± {number(cell.sd)}" if cell.sd is not None else ""
+    bounds = interval(cell.low, cell.high)
+    return f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
+
+
+def _difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return "–"
+    return f"{signed(cell.difference)} ({percent(cell.relative)})"
+
+
+def caption(table: TableView) -> str:
+    """Return the caption, with the warning where numbers are not comparable."""
+    parts = [table.title, table.caption]
+    if table.why_not_comparable:
+        parts.append(f"Not comparable with the published numbers: {table.why_not_comparable}")
+    return " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)
+
+
+def as_latex(table: TableView) -> str:
+    """Return the table as LaTeX; needs the packages booktabs and textcomp."""
+    heads, rows = table_rows(table)
+    lines = [
+        r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp} \usepackage{graphicx}",
+        r"\begin{table}",
+        r"  \caption{" + escape_latex(caption(table)) + "}",
+        r"  \resizebox{\linewidth}{!}{%",
+        r"  \begin{tabular}{l" + "r" * (len(heads) - 3) + "ll}",
+        r"    \toprule",
+        "    " + _latex_row(heads),
+        r"    \midrule",
+        *("    " + _latex_row(row) for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(escape_latex(cell) for cell in cells) + r" \\"
+
+
+def as_markdown(table: TableView) -> str:
+    """Return the table as Markdown."""
+    heads, rows = table_rows(table)
+    lines = [f"**{escape_markdown(caption(table))}**", ""]
+    lines.append("| " + " | ".join(escape_markdown(head) for head in heads) + " |")
+    lines.append("|:--|" + "--:|" * (len(heads) - 3) + ":--|:--|")
+    lines += ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,217 @@
+"""The qualitative gallery: which images are shown, and how photograph, points and density become a few kilobytes each.
+
+Nothing is picked by hand. The comparison shows the test images nearest to fixed quantiles of the true count; each system's
+own best, median and worst image follow from its absolute errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from recount.report.sources import Sources
+
+QUANTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+LEVELS = 64  # palette entries of a density overlay
+PHOTO_WIDTHS = ((40, 560), (120, 400))  # up to so many photographs -> width in pixels
+SMALLEST_PHOTO = 260
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph with its annotated points, embedded once and used by every card that shows it.
+
+    Attributes:
+        id: sample id; ``css``: the class that paints it.
+        uri: JPEG as data URI ("" if the picture cannot be read).
+        width, height: of the prepared picture, pixels.
+        points: SVG path that marks every point, in the picture's pixels.
+    """
+
+    id: str
+    css: str
+    uri: str
+    width: int
+    height: int
+    points: str
+    count: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """One prediction on one photograph; ``overlay`` is a PNG data URI of the density, "" if none was stored."""
+
+    photo: Photo
+    label: str
+    rank: str
+    true: float
+    predicted: float
+    overlay: str
+
+    @property
+    def error(self) -> float:
+        """Return predicted minus true."""
+        return self.predicted - self.true
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One photograph with every system's prediction beside it."""
+
+    photo: Photo
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The gallery of a benchmark."""
+
+    benchmark: str
+    place: str
+    photos: tuple[Photo, ...]
+    comparisons: tuple[Comparison, ...]
+    extremes: tuple[tuple[str, tuple[Card, ...]], ...]
+    selection: str
+    notice: str
+
+
+def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
+    """Return the ids whose true counts are nearest to the quantiles of all; ties go to the smaller id, no id twice.
+
+    Args:
+        counts: true counts by sample id.
+    """
+    ordered = counts.rename_axis("id").reset_index(name="count").sort_values(["count", "id"], ignore_index=True)
+    places = dict.fromkeys(round(q * (len(ordered) - 1)) for q in quantiles)
+    return [str(ordered["id"].iloc[place]) for place in places]
+
+
+def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return (rank, id) of the smallest, the median and the largest absolute error; predictions that are NaN are left out.
+
+    Args:
+        predictions: columns id, true_count, predicted_count.
+    """
+    errors = (predictions["predicted_count"] - predictions["true_count"]).abs()
+    ordered = predictions.assign(error=errors).dropna(subset="error").sort_values(["error", "id"], ignore_index=True)
+    if ordered.empty:
+        return []
+    places = {"best": 0, "median": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
+    return [(rank, str(ordered["id"].iloc[place])) for rank, place in places.items()]
+
+
+def overlay_uri(density: np.ndarray, top: float) -> str:
+    """Return a density map as a PNG data URI: colour and opacity grow with the density up to ``top``.
+
+    Args:
+        density: float [h, w], objects per cell.
+        top: density that is drawn at full strength.
+    """
+    scaled = np.nan_to_num(density / top if top > 0 else density * 0)
+    levels = np.clip(np.sqrt(np.clip(scaled, 0, 1)) * (LEVELS - 1), 0, LEVELS - 1).round().astype(np.uint8)
+    picture = Image.fromarray(levels, mode="P")
+    colours = mpl.colormaps["inferno"](np.linspace(0.15, 1, LEVELS))[:, :3]
+    picture.putpalette((colours * 255).round().astype(np.uint8).tobytes())
+    opacity = bytes(int(v) for v in np.linspace(0, 235, LEVELS).round())
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", transparency=opacity, optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _photo(samples: pd.DataFrame, name: str, number: int, width: int, benchmark: int) -> Photo | None:
+    if name not in samples.index:
+        return None
+    row = samples.loc[name]
+    folder = Path(row["folder"])
+    points = np.load(folder / row["points"], allow_pickle=False) if isinstance(row["points"], str) else np.zeros((0, 2))
+    return Photo(
+        id=name,
+        css=f"photo-{benchmark}-{number}",
+        uri=_jpeg(folder / str(row["image"]), width) if isinstance(row["image"], str) else "",
+        width=int(row["width"]),
+        height=int(row["height"]),
+        points="".join(f"M{x:.0f} {y:.0f}h0" for x, y in points),
+        count=float(row["count"]),
+    )
+
+
+def _jpeg(path: Path, width: int) -> str:
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=72, optimize=True, progressive=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A variant in the gallery: its label and its predictions with one selection and one seed, with maps if stored."""
+
+    label: str
+    predictions: pd.DataFrame
+    maps: dict[str, np.ndarray]
+
+
+def gallery(
+    sources: Sources, number: int, place: tuple[str, str, str, str], shown: Sequence[Shown], selection: str, notice: str
+) -> Gallery | None:
+    """Build the gallery of a benchmark, or None if there is nothing to show.
+
+    Args:
+        number: of the benchmark in the report, for class names.
+        place: benchmark, data set, split, preparation.
+        shown: the variants, in the order in which they appear.
+        selection: which weights the predictions are of, for the caption.
+        notice: what the data set's licence says about showing its pictures.
+    """
+    benchmark, dataset, split, preparation = place
+    samples = sources.samples(dataset, preparation)
+    if samples.empty or not shown:
+        return None
+    true = shown[0].predictions.drop_duplicates("id").set_index("id")["true_count"]
+    compared = by_quantiles(true)
+    ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown}
+    wanted = list(dict.fromkeys([*compared, *(name for ranks in ranked.values() for _, name in ranks)]))
+    width = next((width for limit, width in PHOTO_WIDTHS if len(wanted) <= limit), SMALLEST_PHOTO)
+    built = {name: _photo(samples, name, n, width, number) for n, name in enumerate(wanted)}
+    photos = {name: photo for name, photo in built.items() if photo is not None}
+    tops = {name: _top(name, shown) for name in photos}
+    return Gallery(
+        benchmark=benchmark,
+        place=f"{dataset}/{split}",
+        photos=tuple(photos.values()),
+        comparisons=tuple(
+            Comparison(photos[name], tuple(_card(entry, photos[name], "", tops[name]) for entry in shown))
+            for name in compared
+            if name in photos
+        ),
+        extremes=tuple(
+            (entry.label, tuple(_card(entry, photos[n], rank, tops[n]) for rank, n in ranked[entry.label] if n in photos))
+            for entry in shown
+        ),
+        selection=selection,
+        notice=notice,
+    )
+
+
+def _top(name: str, shown: Sequence[Shown]) -> float:
+    """Return the density drawn at full strength on an image, the same for all systems so that they can be compared."""
+    peaks = [float(np.nanquantile(entry.maps[name], 0.995)) for entry in shown if name in entry.maps]
+    return float(np.median(peaks)) if peaks else 0.0
+
+
+def _card(entry: Shown, photo: Photo, rank: str, top: float) -> Card:
+    mine = entry.predictions[entry.predictions["id"] == photo.id]
+    predicted = float(mine["predicted_count"].iloc[0]) if len(mine) else float("nan")
+    density = entry.maps.get(photo.id)
+    overlay = overlay_uri(density, top) if density is not None else ""
+    return Card(photo, entry.label, rank, photo.count, predicted, overlay)

@@ -1,0 +1,110 @@
+"""How the report writes numbers: three to four significant digits, a real minus sign, units where they help."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        label: name in a column head.
+        title: what it is, in one sentence.
+        lower_is_better: None where neither direction is better.
+        is_error: whether it is an error in objects, so that a constant predictor says what it is worth.
+    """
+
+    label: str
+    title: str
+    lower_is_better: bool | None = True
+    is_error: bool = False
+
+
+METRICS = {
+    "mae": Metric("MAE", "mean absolute error of the counts", is_error=True),
+    "rmse": Metric("RMSE", "root of the mean squared error of the counts", is_error=True),
+    "nae": Metric("NAE", "mean of the absolute error over the true count", is_error=True),
+    "sre": Metric("SRE", "root of the mean squared error over the true count", is_error=True),
+    "accuracy": Metric("Accuracy", "share of exactly right counts", lower_is_better=False),
+    "train_hours_100_epochs": Metric("Hours per 100 epochs", "training time of 100 epochs"),
+    "train_hours_100_epochs_min": Metric("Hours per 100 epochs, from", "training time, lower end of the printed range"),
+    "train_hours_100_epochs_max": Metric("Hours per 100 epochs, to", "training time, upper end of the printed range"),
+    "inference_seconds_per_image_min": Metric("Seconds per image, from", "lower end of the printed range"),
+    "inference_seconds_per_image_max": Metric("Seconds per image, to", "upper end of the printed range"),
+    "inference_seconds_per_image": Metric("Seconds per image", "inference time per image"),
+    "parameters_million": Metric("Parameters, M", "millions of parameters", lower_is_better=None),
+}
+
+
+def metric(name: str) -> Metric:
+    """Return how a metric is shown; one that is not known keeps its own name."""
+    return METRICS.get(name, Metric(name.replace("_", " "), name.replace("_", " "), lower_is_better=None))
+
+
+def present(value: float | None) -> bool:
+    """Return whether there is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None) -> str:
+    """Write a number with the digits that a count's error deserves; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1e5:
+        return _signed(f"{value:.3g}" if size >= 1e9 else f"{value:,.0f}".replace(",", " "))
+    digits = 1 if size >= 100 else 2 if size >= 1 else 3
+    return _signed(f"{value:.{digits}f}")
+
+
+def signed(value: float | None) -> str:
+    """Write a difference with its sign."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return number(value) if value <= 0 else f"+{number(value)}"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """Write a share as per cent."""
+    if share is None or not math.isfinite(share):
+        return MISSING
+    return _signed(f"{100 * share:.{digits}f} %")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Write an interval, or nothing where there is none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{number(low)} to {number(high)}"
+
+
+def big(value: float | None) -> str:
+    """Write a large number with a metric prefix: 20.7 M."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for limit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {prefix}"
+    return number(value) if value % 1 else f"{value:.0f}"
+
+
+def seconds(value: float | None) -> str:
+    """Write a duration with the unit that suits it."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value >= 2 * 3600:
+        return f"{value / 3600:.1f} h"
+    if value >= 180:
+        return f"{value / 60:.1f} min"
+    return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "−")

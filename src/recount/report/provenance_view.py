@@ -1,0 +1,37 @@
+"""Provenance as the report shows it: what all runs share is said once, what differs stands per run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recount.report.sources import RunRecord
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested keys joined by dots, values as text."""
+    result: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            result[name] = ", ".join(str(entry) for entry in value)
+        else:
+            result[name] = "none" if value is None else str(value)
+    return result
+
+
+def shared_and_differing(runs: Sequence[RunRecord]) -> tuple[dict[str, str], list[str], list[tuple[str, dict[str, str]]]]:
+    """Split the provenance of runs.
+
+    Returns:
+        what is the same in all runs; the keys that differ or are not everywhere; and (run, its values of those keys).
+    """
+    tables = [(f"{run.key}/seed{run.seed}", flat(run.record.get("provenance", {}))) for run in runs]
+    if not tables:
+        return {}, [], []
+    keys = list(dict.fromkeys(key for _, table in tables for key in table))
+    shared = {key: tables[0][1][key] for key in keys if len({table.get(key) for _, table in tables}) == 1}
+    differing = [key for key in keys if key not in shared]
+    return shared, differing, [(name, {key: table.get(key, "") for key in differing}) for name, table in tables]

@@ -1,0 +1,321 @@
+"""What each section of the page shows, computed from the sources: selection, curves, errors, influence, cost, summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from recount.report.gallery import Shown
+from recount.report.numbers import number, percent, present
+from recount.report.sources import RunRecord, Sources
+from recount.report.tables import Cell, RowView, TableView
+
+INFLUENCE = ("system", "variant", "seed", "selection", "id", "share_of_squared_error", "mae_effect", "rmse_effect")
+HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant that a paper's tables show: its ids and its label there."""
+
+    system: str
+    variant: str
+    label: str
+
+
+def variants_of(tables: Sequence[TableView]) -> list[Variant]:
+    """Return the variants of a paper's tables that have a network, each once, with the label of its first row."""
+    found: dict[tuple[str, str], Variant] = {}
+    for table in tables:
+        for row in table.rows:
+            if row.variant and row.system and not _trivial(row):
+                found.setdefault((row.system, row.variant), Variant(row.system, row.variant, row.label))
+    return list(found.values())
+
+
+def _trivial(row: RowView) -> bool:
+    return any(cell.status == "trivial" for cell in row.cells)
+
+
+# ------------------------------------------------------------------------------------------------------- selection
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """One variant's error under the three protocols; NaN where a protocol was not run.
+
+    Attributes:
+        gain: last epoch minus best on test: what selection on the test images took off the number.
+        share: the gain as a share of all that the variant takes off the best constant's error.
+    """
+
+    label: str
+    benchmark: str
+    last: float
+    best_on_test: float
+    best_on_held_out: float
+    gain: float
+    relative: float
+    share: float
+
+
+def selection_rows(sources: Sources, tables: Sequence[TableView], metric: str = "mae") -> list[SelectionRow]:
+    """Return the protocols side by side for each variant and benchmark for which at least two were scored."""
+    scores = sources.scores[sources.scores["metric"] == metric]
+    constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns if c.constant is not None}
+    rows = []
+    for variant in variants_of(tables):
+        mine = scores[(scores["system"] == variant.system) & (scores["variant"] == variant.variant)]
+        for benchmark, part in mine.groupby("benchmark", sort=False):
+            values = {name: _mean(part[part["selection"] == name]) for name in ("last", "best_on_test", "best_on_held_out")}
+            if sum(present(value) for value in values.values()) < 2:
+                continue
+            gain = values["last"] - values["best_on_test"]
+            constant = constants.get((str(benchmark), metric), float("nan"))
+            worth = (constant or float("nan")) - values["best_on_test"]
+            rows.append(
+                SelectionRow(
+                    label=variant.label,
+                    benchmark=str(benchmark),
+                    **values,
+                    gain=gain,
+                    relative=gain / values["last"] if values["last"] else float("nan"),
+                    share=gain / worth if worth > 0 else float("nan"),
+                )
+            )
+    return rows
+
+
+def _mean(rows: pd.DataFrame) -> float:
+    """Return the mean over seeds as scores.csv gives it, or of its single seed."""
+    overall = rows[rows["seed"] == "all"]
+    values = pd.to_numeric((overall if len(overall) else rows)["value"], errors="coerce").dropna()
+    return float(values.iloc[0]) if len(values) else float("nan")
+
+
+# --------------------------------------------------------------------------------------------------------- curves
+
+
+def test_curves(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> pd.DataFrame:
+    """Return our evaluations on test during training: label, seed, epoch, mae."""
+    parts = []
+    for variant in variants:
+        for run in runs:
+            if (run.system, run.variant) != (variant.system, variant.variant) or "test_mae" not in run.history:
+                continue
+            seen = run.history.dropna(subset="test_mae")
+            if len(seen) > 1:
+                parts.append(
+                    pd.DataFrame({"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "mae": seen["test_mae"]})
+                )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["label", "seed", "epoch", "mae"])
+
+
+def histories(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> dict[str, pd.DataFrame]:
+    """Return the history of each variant's first seed by label, where it has a loss."""
+    found: dict[str, pd.DataFrame] = {}
+    for variant in variants:
+        for run in runs:
+            if (run.system, run.variant) == (variant.system, variant.variant) and "loss" in run.history:
+                found.setdefault(variant.label, run.history)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+def shown_predictions(
+    sources: Sources, place: tuple[str, str, str, str], variants: Sequence[Variant], selection: str
+) -> list[Shown]:
+    """Return each variant's predictions on a benchmark: its lowest seed, the wanted selection or else its first."""
+    _, dataset, split, _ = place
+    everything = sources.predictions
+    everything = everything[(everything["dataset"] == dataset) & (everything["split"] == split)]
+    shown = []
+    for variant in variants:
+        mine = everything[(everything["system"] == variant.system) & (everything["variant"] == variant.variant)]
+        if mine.empty:
+            continue
+        seed = int(mine["seed"].min())
+        mine = mine[mine["seed"] == seed]
+        there = mine["selection"].unique().tolist()
+        mine = mine[mine["selection"] == (selection if selection in there else there[0])]
+        maps = sources.maps(dataset, split, variant.system, variant.variant, seed)
+        shown.append(Shown(variant.label, mine.reset_index(drop=True), maps))
+    return shown
+
+
+@dataclass(frozen=True)
+class Influential:
+    """An image that moves a system's errors."""
+
+    label: str
+    image: str
+    share: float
+    mae_effect: float
+    rmse_effect: float
+
+    @property
+    def heavy(self) -> bool:
+        """Whether this image alone carries more than half of the squared error."""
+        return self.share > HEAVY
+
+
+def influential(
+    sources: Sources, place: tuple[str, str, str, str], variants: Sequence[Variant], selection: str, most: int = 3
+) -> list[Influential]:
+    """Return the images that carry most of each variant's squared error, largest first, from influence.csv."""
+    table = sources.influence
+    if any(column not in table.columns for column in INFLUENCE):
+        return []
+    benchmark, dataset, split, _ = place
+    if "dataset" in table.columns:
+        table = table[table["dataset"].isin([dataset, f"{dataset}/{split}"])]
+    if "benchmark" in table.columns:
+        table = table[table["benchmark"] == benchmark]
+    rows = []
+    for variant in variants:
+        mine = table[(table["system"] == variant.system) & (table["variant"] == variant.variant)]
+        if mine.empty:
+            continue
+        mine = mine[mine["seed"] == mine["seed"].min()]
+        there = mine["selection"].unique().tolist()
+        mine = mine[mine["selection"] == (selection if selection in there else there[0])]
+        for row in mine.nlargest(most, "share_of_squared_error").itertuples(index=False):
+            rows.append(
+                Influential(variant.label, str(row.id), row.share_of_squared_error, row.mae_effect, row.rmse_effect)
+            )
+    return rows
+
+
+# ----------------------------------------------------------------------------------------------------------- cost
+
+
+COSTS = (
+    "wall_seconds", "gpu_seconds", "peak_memory_mb", "parameters_total", "parameters_trained", "parameters_image_path",
+    "flops_per_window", "seconds_per_step",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What a variant cost, as the mean over its seeds; NaN where a run did not say."""
+
+    variant: Variant
+    seeds: int
+    values: dict[str, float]
+    seconds_per_epoch: float
+    seconds_per_image: float
+
+
+def cost_rows(sources: Sources, variants: Iterable[Variant]) -> list[CostRow]:
+    """Return the cost of each variant that was run."""
+    rows = []
+    for variant in variants:
+        runs = [run for run in sources.runs if (run.system, run.variant) == (variant.system, variant.variant)]
+        costs = [run.record.get("cost", {}) for run in runs]
+        if not costs:
+            continue
+        values = {
+            name: float(pd.to_numeric(pd.Series([cost.get(name) for cost in costs]), errors="coerce").mean())
+            for name in COSTS
+        }
+        seconds = sources.seconds_per_image.get((variant.system, variant.variant), float("nan"))
+        epochs = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
+        per_epoch = sum(epochs) / len(epochs) if epochs else float("nan")
+        rows.append(CostRow(variant, len(runs), values, per_epoch, seconds))
+    return rows
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How two systems of a table of times compare, printed and here."""
+
+    metric: str
+    slower: str
+    faster: str
+    published: tuple[float, float] | None
+    measured: tuple[float, float] | None
+
+
+def time_ratios(table: TableView, times: Sequence[str]) -> list[Ratio]:
+    """Return the ratio of a two-row table's rows for each column that is a time."""
+    if len(table.rows) != 2:
+        return []
+    first, second = table.rows
+    ratios = []
+    for place, column in enumerate(table.columns):
+        if column.metric in times:
+            pair = (first.cells[place], second.cells[place])
+            ratios.append(Ratio(column.metric, first.label, second.label, _printed(pair), _here(pair)))
+    return ratios
+
+
+def _printed(pair: tuple[Cell, Cell]) -> tuple[float, float] | None:
+    values = [cell.published.value for cell in pair if cell.published and cell.published.value]
+    return (values[0], values[1]) if len(values) == 2 else None
+
+
+def _here(pair: tuple[Cell, Cell]) -> tuple[float, float] | None:
+    values = [cell.value for cell in pair if cell.value]
+    return (values[0], values[1]) if len(values) == 2 else None
+
+
+# -------------------------------------------------------------------------------------------------------- summary
+
+
+def findings(tables: Sequence[TableView], selections: Sequence[SelectionRow], heavy: Sequence[Influential]) -> list[str]:
+    """Return what a reader should know first, as sentences; each is computed."""
+    sentences = []
+    nothing = list(
+        dict.fromkeys(row.label for table in tables for row in table.rows if any(cell.learned_nothing for cell in row.cells))
+    )
+    trained = {
+        (row.system, row.variant)
+        for table in tables
+        for row in table.rows
+        if any(cell.status in ("trained", "checkpoint") and cell.constant for cell in row.cells)
+    }
+    if trained and nothing:
+        names = ", ".join(nothing)
+        sentences.append(f"{len(nothing)} of {len(trained)} systems and variants do no better than a constant: {names}.")
+    elif trained:
+        sentences.append(f"All {len(trained)} systems and variants do better than the best constant predictor.")
+    gains = pd.Series([row.relative for row in selections], dtype=float).dropna()
+    if len(gains):
+        sentences.append(
+            f"Choosing the epoch on the test images lowers the MAE by {percent(gains.median(), 1)} in the median over "
+            f"{len(gains)} variants, by {percent(gains.max(), 1)} at most."
+        )
+    alone = [entry for entry in heavy if entry.heavy]
+    if alone:
+        images = ", ".join(dict.fromkeys(f"{entry.image} ({entry.label}, {percent(entry.share)})" for entry in alone))
+        sentences.append(f"A single image carries more than half of a squared error: {images}.")
+    return sentences
+
+
+def best_rows(tables: Sequence[TableView]) -> list[str]:
+    """Return, for each table with errors, which trained row has the lowest error and by how much it beats the constant."""
+    sentences = []
+    for table in tables:
+        ranked = [
+            (row.cells[0].value, row)
+            for row in table.rows
+            if row.cells and row.cells[0].status in ("trained", "checkpoint") and row.cells[0].of_constant is not None
+        ]
+        if not ranked:
+            continue
+        value, row = min(ranked, key=lambda entry: entry[0] or 0.0)
+        below = row.cells[0].of_constant
+        assert below is not None
+        name = re.split(r"[.:]", table.title)[0]
+        sentences.append(
+            f"{name}: lowest {table.columns[0].metric.upper()} measured is {number(value)}, {row.label}, "
+            f"{percent(1 - below)} below the best constant."
+            if below < 1
+            else f"{name}: no row is below the best constant."
+        )
+    return sentences

@@ -1,0 +1,382 @@
+"""The papers' tables with what was measured: one cell per row, benchmark and metric, and the reason where one is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from recount.config import Paper, Row, Table
+from recount.report.numbers import metric as shown_metric
+from recount.report.numbers import present
+from recount.report.sources import Sources, row_key
+
+SELECTIONS = {
+    "last": "last epoch",
+    "best_on_test": "best on test",
+    "best_on_held_out": "best on held-out",
+}
+TIMES = ("train_hours_100_epochs", "inference_seconds_per_image")  # measured by the runs' own clocks
+STATUSES = {
+    "trained": ("●", "trained here"),
+    "checkpoint": ("◆", "a released checkpoint, evaluated here"),
+    "quoted": ("❞", "published only; not run here"),
+    "trivial": ("▬", "a constant predictor"),
+    "missing": ("○", "no number, and the reason is given"),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A printed number.
+
+    Attributes:
+        text: as printed.
+        value: as a number; None where it is not one.
+        source, note: where it is printed, and what is odd about it.
+        chosen_on_test: whether it was selected with the test images in view.
+    """
+
+    text: str
+    value: float | None
+    source: str
+    note: str
+    chosen_on_test: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what was printed, what was measured, how sure that is, or why there is nothing.
+
+    Attributes:
+        benchmark, metric: the column.
+        published: the printed number, or None.
+        value, low, high, sd: measured mean over seeds, its 95 % interval, the standard deviation over seeds.
+        seeds: the seeds behind it.
+        n: number of images.
+        selection: which weights ("" where there is nothing to select).
+        status, reason: as in scores.csv.
+        constant: error of the best constant predictor in this column, or None.
+    """
+
+    benchmark: str
+    metric: str
+    published: Published | None
+    value: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+    seeds: tuple[str, ...]
+    n: int | None
+    selection: str
+    status: str
+    reason: str
+    constant: float | None = None
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether the measured number was selected on test images."""
+        return self.selection == "best_on_test" and present(self.value)
+
+    @property
+    def difference(self) -> float | None:
+        """Return measured minus published."""
+        if self.published is None or self.published.value is None or self.value is None or not present(self.value):
+            return None
+        return self.value - self.published.value
+
+    @property
+    def relative(self) -> float | None:
+        """Return the difference as a share of the published number."""
+        if self.difference is None or self.published is None or not self.published.value:
+            return None
+        return self.difference / self.published.value
+
+    @property
+    def of_constant(self) -> float | None:
+        """Return the error as a share of the best constant predictor's."""
+        if not self.constant or self.value is None or not present(self.value):
+            return None
+        return self.value / self.constant
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether a trained system is no better than the best constant."""
+        return self.status in ("trained", "checkpoint") and self.of_constant is not None and self.of_constant >= 1
+
+
+@dataclass(frozen=True)
+class RowView:
+    """A row of a table with its cells, in the order of the table's columns."""
+
+    key: str
+    label: str
+    system: str
+    variant: str
+    group: str
+    note: str
+    protocol: str
+    cells: tuple[Cell, ...]
+    log_path: str = ""
+    log_tail: str = ""
+
+    @property
+    def status(self) -> str:
+        """Return the status of the row's cells, or "mixed"."""
+        statuses = {cell.status for cell in self.cells}
+        return statuses.pop() if len(statuses) == 1 else "mixed"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return the different reasons of the row's cells."""
+        return tuple(dict.fromkeys(cell.reason for cell in self.cells if cell.reason))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured column: benchmark, metric, what stands for the benchmark, and its best constant predictor."""
+
+    benchmark: str
+    metric: str
+    stand_in: str
+    constant_label: str = ""
+    constant: float | None = None
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A paper's table as the report shows it."""
+
+    id: str
+    name: str
+    paper: str
+    title: str
+    caption: str
+    selection: str
+    columns: tuple[Column, ...]
+    rows: tuple[RowView, ...]
+    why_not_comparable: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def groups(self) -> bool:
+        """Whether any row belongs to a named group."""
+        return any(row.group for row in self.rows)
+
+    @property
+    def file(self) -> str:
+        """Return the stem of the files that hold this table."""
+        return f"{self.paper}-{self.name}"
+
+
+def paper_tables(sources: Sources, name: str) -> list[TableView]:
+    """Return the tables of a paper, in its own order."""
+    paper = sources.project.papers[name]
+    return [_table(sources, name, paper, key, table) for key, table in paper.tables.items()]
+
+
+def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) -> TableView:
+    scores = sources.scores
+    scores = scores[(scores["paper"] == name) & (scores["table"] == key)]
+    published = sources.published[name]
+    published = published[published["table"] == key]
+    columns = tuple(_columns(sources, table, scores))
+    rows = [_row(sources, paper, table, row, scores, published, columns) for row in table.rows]
+    listed = {(row.system, row.variant) for row in rows}
+    rows += _trivial_rows(scores, columns, table, listed)
+    suite = sources.project.suite
+    return TableView(
+        id=f"{name}-{key}",
+        name=key,
+        paper=name,
+        title=table.title,
+        caption=table.caption,
+        selection=table.selection,
+        columns=columns,
+        rows=tuple(rows),
+        why_not_comparable="" if suite.comparable else suite.why_not_comparable,
+        notes=tuple(_stand_in_notes(sources, table)),
+    )
+
+
+def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
+    for benchmark in table.benchmarks:
+        entry = sources.project.suite.benchmarks.get(benchmark)
+        if entry is None:
+            yield f"{benchmark}: this suite has nothing that stands for it."
+        elif f"{entry.dataset}/{entry.split}" != benchmark or entry.note:
+            yield f"{benchmark}: {entry.dataset}/{entry.split} stands for it here. {entry.note}".strip()
+
+
+def _columns(sources: Sources, table: Table, scores: pd.DataFrame) -> Iterable[Column]:
+    for benchmark in table.benchmarks:
+        entry = sources.project.suite.benchmarks.get(benchmark)
+        stand_in = f"{entry.dataset}/{entry.split}" if entry else ""
+        for name in table.metrics:
+            label, value = _best_constant(scores, benchmark, name)
+            yield Column(benchmark, name, stand_in, label, value)
+
+
+def _best_constant(scores: pd.DataFrame, benchmark: str, metric: str) -> tuple[str, float | None]:
+    """Return the label and the error of the best constant predictor of a column."""
+    if not shown_metric(metric).is_error:
+        return "", None
+    trivial = scores[
+        (scores["status"] == "trivial") & (scores["benchmark"] == benchmark) & (scores["metric"] == metric)
+    ].dropna(subset="value")
+    if trivial.empty:
+        return "", None
+    best = trivial.loc[trivial["value"].astype(float).idxmin()]
+    return str(best["variant"]), float(best["value"])
+
+
+def _row(
+    sources: Sources,
+    paper: Paper,
+    table: Table,
+    row: Row,
+    scores: pd.DataFrame,
+    published: pd.DataFrame,
+    columns: Sequence[Column],
+) -> RowView:
+    key = row_key(row)
+    entry = paper.systems.get(row.system)
+    variant = entry.variants.get(row.variant) if entry and row.variant else None
+    mine = scores[(scores["system"] == row.system) & (scores["variant"] == (row.variant or ""))]
+    absent = _absent(sources, row, paper)
+    cells = tuple(
+        _timed(sources, row, _cell(mine, column, table.selection, _published(published, key, column, table.selection), absent))
+        for column in columns
+    )
+    path, tail = "", ""
+    if row.variant and any(cell.status == "missing" for cell in cells):
+        path, tail = sources.log_tail(row.system, row.variant)
+    return RowView(
+        key=key,
+        label=row.label,
+        system=row.system,
+        variant=row.variant or "",
+        group=row.group,
+        note=row.note or (variant.note if variant else ""),
+        protocol=variant.protocol if variant else "",
+        cells=cells,
+        log_path=path,
+        log_tail=tail,
+    )
+
+
+def _absent(sources: Sources, row: Row, paper: Paper) -> tuple[str, str]:
+    """Return (status, reason) of a row that scores.csv does not have."""
+    entry = paper.systems.get(row.system)
+    if entry is not None and entry.quoted_because:
+        return "quoted", entry.quoted_because
+    if row.variant and entry is not None and row.variant in entry.variants:
+        why = sources.project.not_run(row.system, row.variant, entry.variants[row.variant])
+        if why:
+            return "missing", why
+    return "missing", "not run yet: scores.csv has no such row"
+
+
+def _published(published: pd.DataFrame, key: str, column: Column, selection: str) -> Published | None:
+    """Return the printed number of a row in a column; a printed range is shown as one."""
+    here = published[(published["row"] == key) & (published["benchmark"] == column.benchmark)]
+    printed = here[here["metric"] == column.metric]
+    low, high = (here[here["metric"] == f"{column.metric}_{end}"] for end in ("min", "max"))
+    span = f"{low.iloc[0]['value']} to {high.iloc[0]['value']}" if len(low) and len(high) else ""
+    if printed.empty and not span:
+        return None
+    hit = (low if printed.empty else printed).iloc[0]
+    note = f"also printed: {span} ({low.iloc[0]['note']})" if span and len(printed) else ""
+    text = span if printed.empty else str(hit["value"])
+    value = pd.to_numeric(text, errors="coerce")
+    return Published(
+        text=text,
+        value=float(value) if pd.notna(value) else None,
+        source=hit["source"],
+        note="; ".join(part for part in (hit["note"], note) if part),
+        chosen_on_test=selection == "best_on_test" and shown_metric(column.metric).is_error,
+    )
+
+
+def _timed(sources: Sources, row: Row, cell: Cell) -> Cell:
+    """Fill a cell of a time, which is no score, from the runs' own clocks."""
+    if cell.metric not in TIMES or cell.value is not None:
+        return cell
+    runs = [run for run in sources.runs if (run.system, run.variant) == (row.system, row.variant)]
+    if cell.metric == "train_hours_100_epochs":
+        measured = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
+        value = float(np.mean(measured)) * 100 / 3600 if measured else None
+    else:
+        value = sources.seconds_per_image.get((row.system, row.variant or ""))
+    if value is None:
+        return cell
+    return replace(cell, value=value, seeds=tuple(str(run.seed) for run in runs), status="trained", reason="")
+
+
+def _cell(
+    scores: pd.DataFrame, column: Column, wanted: str, published: Published | None, absent: tuple[str, str]
+) -> Cell:
+    mine = scores[(scores["benchmark"] == column.benchmark) & (scores["metric"] == column.metric)]
+    if mine.empty:
+        status, reason = absent
+        return Cell(column.benchmark, column.metric, published, *[None] * 4, (), None, "", status, reason, column.constant)
+    selection = _selection(mine, wanted)
+    mine = mine[mine["selection"] == selection]
+    seeds = tuple(sorted(seed for seed in mine["seed"] if seed not in ("all", "")))
+    overall = mine[mine["seed"] == "all"]
+    chosen = (overall if not overall.empty else mine).iloc[0]
+    value, low, high, sd, n = (_number(chosen[name]) for name in ("value", "ci_low", "ci_high", "sd", "n"))
+    status = str(chosen["status"])
+    return Cell(
+        benchmark=column.benchmark,
+        metric=column.metric,
+        published=published,
+        value=value,
+        low=low,
+        high=high,
+        sd=sd,
+        seeds=seeds,
+        n=None if n is None else int(n),
+        selection="" if status in ("trivial", "quoted", "missing") else selection,
+        status=status,
+        reason=" · ".join(dict.fromkeys(reason for reason in mine["reason"] if reason)),
+        constant=column.constant,
+    )
+
+
+def _selection(mine: pd.DataFrame, wanted: str) -> str:
+    """Return the table's own selection where it was measured, else the first that was; the cell says which it is."""
+    there = mine.loc[mine["value"].notna(), "selection"].tolist() or mine["selection"].tolist()
+    return wanted if wanted in there else str(there[0])
+
+
+def _number(value: object) -> float | None:
+    converted = pd.to_numeric(value, errors="coerce")  # type: ignore[call-overload]
+    return float(converted) if pd.notna(converted) else None
+
+
+def _trivial_rows(
+    scores: pd.DataFrame, columns: Sequence[Column], table: Table, listed: set[tuple[str, str]]
+) -> list[RowView]:
+    """Return the constant predictors that scores.csv has for a table and the table itself does not list."""
+    trivial = scores[scores["status"] == "trivial"]
+    rows = []
+    for (system, variant), part in trivial.groupby(["system", "variant"], sort=False):
+        if (system, variant) in listed:
+            continue
+        cells = tuple(_cell(part, column, table.selection, None, ("missing", "not scored")) for column in columns)
+        label = f"constant: {variant}"
+        rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), "Constant predictors", "", "", cells))
+    return rows
+
+
+def status_counts(tables: Iterable[TableView]) -> dict[str, int]:
+    """Count the cells of tables by status, in the order of the legend."""
+    counts = dict.fromkeys(STATUSES, 0)
+    for table in tables:
+        for row in table.rows:
+            for cell in row.cells:
+                counts[cell.status] = counts.get(cell.status, 0) + 1
+    return {status: count for status, count in counts.items() if count}
