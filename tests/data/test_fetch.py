@@ -165,6 +165,14 @@ def test_two_versions_are_never_joined_when_the_digest_is_unknown(tmp_path: Path
     assert (tmp_path / "toy" / "a.bin").read_bytes() == BODY[::-1]
 
 
+def test_shorter_new_version_keeps_no_tail_of_the_old_one(tmp_path: Path, server: Server) -> None:
+    server.etag = '"old"'
+    interrupted(tmp_path, server, unknown(server))
+    server.etag, server.files[PATH] = '"new"', b"short"
+    fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
+    assert (tmp_path / "toy" / "a.bin").read_bytes() == b"short"
+
+
 def test_same_version_is_continued_when_the_digest_is_unknown(tmp_path: Path, server: Server) -> None:
     server.etag = '"old"'
     interrupted(tmp_path, server, unknown(server))
