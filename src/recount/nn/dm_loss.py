@@ -4,17 +4,18 @@ Wang et al., "Distribution Matching for Crowd Counting" (NeurIPS 2020), as CLIP-
 Numbers checked against Yiming-M/CLIP-EBC@b52a594 (losses/dm_loss.py, losses/bregman_pytorch.py) and
 cvlab-stonybrook/DM-Count@cc5f213 (golden cases ``dm_loss.json``).
 
-Deviations: the Sinkhorn iterations of all images run together, padded to the largest number of points; each image
-still stops by its own rule. The squared distance between a point and a block centre is a sum over x and y, so its
-kernel exp(-C/10) is a product, and the [points, blocks] matrix is never stored.
+Deviations: the Sinkhorn iterations of all images run together, as products with one block-diagonal sparse kernel; each
+image still stops by its own rule. Entries of the kernel too small to move a sum that holds the floor are left out: in
+single precision that is everything beyond 30 pixels. The released code also stops before the first value that is not
+finite; with the floors there is none unless the density itself is not finite, and then neither is the loss.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ ITERATIONS = 100
 TOLERANCE = 1e-9
 CHECK_EVERY = 10
 FLOOR = 1e-16  # added to each denominator and inside each logarithm of the Sinkhorn iterations
+NEGLIGIBLE = 1e-48  # a scaling is at most 1/FLOOR, so times this it is nothing beside FLOOR, in double precision too
 NORM_EPS = 1e-8  # in the gradient of the transport term
 EBC_EPS = 1e-8  # in the normalisation of predicted and true map: CLIP-EBC, GigaCount
 DM_COUNT_EPS = 1e-6  # the same in DM-Count's own code
@@ -36,112 +38,48 @@ DM_WEIGHTS = {"count": 1.0, "transport": 0.1, "variation": 0.01, "transport_cost
 Domain = Literal["scaling", "log"]
 
 
-class Kernel(Protocol):
-    """A batch of Gibbs kernels K = exp(-C/regularisation), each [N, M]."""
-
-    def times(self, right: Tensor) -> Tensor:
-        """Return K v for v [B, M] as [B, N]."""
-
-    def transposed_times(self, left: Tensor) -> Tensor:
-        """Return K^T u for u [B, N] as [B, M]."""
-
-    def select(self, rows: Tensor) -> Kernel:
-        """Return the kernels of the batch rows given by an index [B']."""
-
-
-@dataclass(slots=True)
-class DenseKernel:
-    """Kernels stored as matrices [B, N, M]."""
-
-    matrix: Tensor
-
-    @classmethod
-    def of_cost(cls, cost: Tensor, regularisation: float) -> DenseKernel:
-        """Return exp(-cost/regularisation)."""
-        return cls(torch.exp(-cost / regularisation))
-
-    def times(self, right: Tensor) -> Tensor:
-        """Return K v as [B, N]."""
-        return (self.matrix @ right.unsqueeze(2)).squeeze(2)
-
-    def transposed_times(self, left: Tensor) -> Tensor:
-        """Return K^T u as [B, M]."""
-        return (left.unsqueeze(1) @ self.matrix).squeeze(1)
-
-    def select(self, rows: Tensor) -> DenseKernel:
-        """Return the kernels of the batch rows given by an index."""
-        return DenseKernel(self.matrix[rows])
-
-
-@dataclass(slots=True)
-class GridKernel:
-    """Kernels between points and a grid: a factor over its rows [B, N, h] times one over its columns [B, N, w]."""
-
-    rows: Tensor
-    columns: Tensor
-
-    def times(self, right: Tensor) -> Tensor:
-        """Return K v for v [B, h*w] as [B, N]."""
-        grid = right.unflatten(1, (self.rows.shape[2], self.columns.shape[2]))  # (B, h, w)
-        return ((self.rows @ grid) * self.columns).sum(dim=2)
-
-    def transposed_times(self, left: Tensor) -> Tensor:
-        """Return K^T u for u [B, N] as [B, h*w]."""
-        return ((self.rows * left.unsqueeze(2)).transpose(1, 2) @ self.columns).flatten(1)
-
-    def select(self, rows: Tensor) -> GridKernel:
-        """Return the kernels of the batch rows given by an index."""
-        return GridKernel(self.rows[rows], self.columns[rows])
-
-
 def sinkhorn(
     source: Tensor,
     target: Tensor,
-    kernel: Kernel,
+    kernel: Tensor,
+    transposed: Tensor,
+    start: Tensor,
     *,
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
     check_every: int = CHECK_EVERY,
 ) -> tuple[Tensor, Tensor]:
-    """Scale kernels so that their marginals become ``source`` and ``target`` (matrix scaling with floors).
+    """Scale B kernels so that their marginals become ``source`` and ``target`` (matrix scaling with floors).
 
-    Each problem of the batch stops by itself: when the squared marginal error, looked at every ``check_every``
-    iterations, is at most ``tolerance``; or before the first value that is not finite.
+    Each problem stops by itself, when its squared marginal error, looked at every ``check_every`` iterations, is at
+    most ``tolerance``.
 
     Args:
-        source: weights of the rows [B, N]; 0 marks padding.
-        target: weights of the columns [B, M].
-        kernel: the Gibbs kernels.
+        source: weights of the rows of all problems, one after the other [P].
+        target: weights of the columns [B, M], not negative.
+        kernel: the block-diagonal kernels exp(-C/regularisation), [P, B*M], dense or sparse (CSR).
+        transposed: the same transposed, [B*M, P].
+        start: u before the first iteration [P]: 1 over the number of rows of the problem.
         iterations: at most so many.
         tolerance: of the squared error.
         check_every: iterations between two looks at the error.
 
     Returns:
-        The scalings u [B, N] and v [B, M]; the plan is u * K * v.
+        The scalings u [P] (of the last iteration of any problem) and v [B, M]; the plan is u * K * v.
     """
-    result_left = source.new_zeros(source.shape)
-    result_right = torch.full_like(target, 1 / target.shape[1])
-    left = torch.where(source > 0, 1 / (source > 0).sum(dim=1, keepdim=True).to(source.dtype), 0.0)
-    right = result_right
-    active = torch.arange(source.shape[0], device=source.device)
-    broken = torch.zeros(source.shape[0], dtype=torch.bool, device=source.device)
+    left, goal = start, target.flatten()
+    result, stopped = target, torch.zeros(len(target), dtype=torch.bool, device=target.device)
     for iteration in range(1, iterations + 1):
-        new_right = target / (kernel.transposed_times(left) + FLOOR)
-        new_left = source / (kernel.times(new_right) + FLOOR)
-        broken = broken | ~(new_left.isfinite().all(dim=1) & new_right.isfinite().all(dim=1))
-        left = torch.where(broken[:, None], left, new_left)
-        right = torch.where(broken[:, None], right, new_right)
+        right = goal / (transposed @ left + FLOOR)
+        left = source / (kernel @ right + FLOOR)
         if iteration % check_every and iteration < iterations:
             continue
-        result_left[active], result_right[active] = left, right
-        error = (target - right * kernel.transposed_times(left)).square().sum(dim=1)
-        going = torch.nonzero((error > tolerance) & ~broken).squeeze(1)
-        if not len(going):
+        result = torch.where(stopped[:, None], result, right.view_as(target))
+        errors = (goal - right * (transposed @ left)).square().view_as(target).sum(dim=1)
+        stopped = stopped | (errors <= tolerance)
+        if stopped.all():
             break
-        if len(going) < len(active):
-            kernel, source, target = kernel.select(going), source[going], target[going]
-            left, right, active, broken = left[going], right[going], active[going], broken[going]
-    return result_left, result_right
+    return left, result
 
 
 def log_sinkhorn(
@@ -184,30 +122,86 @@ def log_sinkhorn(
 
 
 def _squared_distances(points: Tensor, size: tuple[int, int], block: int, normalised: bool) -> tuple[Tensor, Tensor]:
-    """Return the squared distances of points [B, N, 2] to the block centres along y [B, N, h] and along x [B, N, w]."""
+    """Return the squared distances of points [P, 2] to the block centres along y [P, h] and along x [P, w]."""
     distances = []
     for axis, cells in ((1, size[0]), (0, size[1])):
         centres = torch.arange(cells, device=points.device, dtype=points.dtype) * block + block / 2
-        places = points[:, :, axis]
+        places = points[:, axis : axis + 1]
         if normalised:
             centres, places = (2 * value / (cells * block) - 1 for value in (centres, places))
-        distances.append((places.unsqueeze(2) - centres).square())
+        distances.append((places - centres).square())
     return distances[0], distances[1]
 
 
-def _potentials(
-    source: Tensor, target: Tensor, along_y: Tensor, along_x: Tensor, domain: Domain
+def _window(distances: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Return indices [P, n] of adjacent cells that cover every cell within ``reach``, and their distances [P, n]."""
+    near = distances <= reach
+    width = max(1, int(near.sum(dim=1).max()))
+    first = near.int().argmax(dim=1).clamp(max=distances.shape[1] - width)
+    cells = first.unsqueeze(1) + torch.arange(width, device=distances.device)
+    return cells, distances.gather(1, cells)
+
+
+def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return a CSR matrix of entries that are sorted by row."""
+    starts = torch.zeros(size[0] + 1, dtype=torch.int32, device=rows.device)
+    starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
+    return _csr(starts, columns.int(), values, size)
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return a CSR matrix; its indices are 32 bits wide, because wider ones would be converted at every product."""
+    with warnings.catch_warnings():
+        # torch calls the format beta; all that is used of it here is the product with a vector
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns, values, size=size, check_invariants=False)
+
+
+def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the block-diagonal kernel [P, images*h*w], its transpose, and the costs of the kernel's entries.
+
+    Args:
+        along_y: squared distances of points to rows of blocks [P, h].
+        along_x: and to columns [P, w].
+        owners: which image each point belongs to [P].
+        images: how many there are.
+    """
+    height, width = along_y.shape[1], along_x.shape[1]
+    reach = -REGULARISATION * math.log(max(torch.finfo(along_y.dtype).tiny, NEGLIGIBLE))
+    (cells_y, near_y), (cells_x, near_x) = _window(along_y, reach), _window(along_x, reach)
+    costs = (near_y.unsqueeze(2) + near_x.unsqueeze(1)).flatten()  # P windows
+    kept = (costs <= reach).nonzero().squeeze(1)
+    places = (owners[:, None, None] * height + cells_y.unsqueeze(2)) * width + cells_x.unsqueeze(1)
+    rows = kept // (near_y.shape[1] * near_x.shape[1])
+    columns, costs = places.flatten()[kept], costs[kept]
+    values = torch.exp(-costs / REGULARISATION)
+    size = (len(owners), images * height * width)
+    order = torch.sort(columns.int(), stable=True).indices
+    transposed = _sparse(columns[order], rows[order], values[order], size[::-1])
+    return _sparse(rows, columns, values, size), transposed, costs
+
+
+def _scaled_potentials(
+    weights: Tensor, target: Tensor, along_y: Tensor, along_x: Tensor, owners: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the column potentials beta [B, h*w] and the transport costs [B]."""
-    if domain == "log":
-        cost = (along_y.unsqueeze(3) + along_x.unsqueeze(2)).flatten(2)  # (B, N, h*w)
-        log_left, log_right = log_sinkhorn(source, target, cost)
-        plan = (log_left.unsqueeze(2) + log_right.unsqueeze(1) - cost / REGULARISATION).exp()
-        return REGULARISATION * log_right, (plan * cost).sum(dim=(1, 2))
-    rows, columns = torch.exp(-along_y / REGULARISATION), torch.exp(-along_x / REGULARISATION)
-    left, right = sinkhorn(source, target, GridKernel(rows, columns))
-    weighted = GridKernel(rows * along_y, columns).times(right) + GridKernel(rows, columns * along_x).times(right)
-    return REGULARISATION * torch.log(right + FLOOR), (left * weighted).sum(dim=1)
+    """Return the column potentials [B, h*w] and the summed transport cost, as the released code computes them."""
+    kernel, transposed, costs = _kernel(along_y, along_x, owners, len(target))
+    left, right = sinkhorn(weights, target, kernel, transposed, start=weights)
+    weighted = _csr(kernel.crow_indices(), kernel.col_indices(), kernel.values() * costs, kernel.shape)
+    return REGULARISATION * torch.log(right + FLOOR), (left * (weighted @ right.flatten())).sum()
+
+
+def _log_potentials(
+    weights: Tensor, target: Tensor, along_y: Tensor, along_x: Tensor, numbers: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the same from the iterations in the logarithmic domain."""
+    padded = pad_sequence(list(weights.split(numbers)), batch_first=True)  # (B, N)
+    rows = pad_sequence(list(along_y.split(numbers)), batch_first=True)  # (B, N, h)
+    columns = pad_sequence(list(along_x.split(numbers)), batch_first=True)  # (B, N, w)
+    cost = (rows.unsqueeze(3) + columns.unsqueeze(2)).flatten(2)  # (B, N, h*w)
+    log_left, log_right = log_sinkhorn(padded, target, cost)
+    plan = (log_left.unsqueeze(2) + log_right.unsqueeze(1) - cost / REGULARISATION).exp()
+    return REGULARISATION * log_right, (plan * cost).sum()
 
 
 def transport(
@@ -240,17 +234,22 @@ def transport(
         return 0.0 * density.sum(), density.new_zeros(())
     size = (density.shape[2], density.shape[3])
     predicted = density[some].flatten(1)  # (B', h*w)
+    numbers = [len(points[index]) for index in some]
     with torch.no_grad():
         total = predicted.sum(dim=1, keepdim=True)  # (B', 1)
-        places = pad_sequence([points[index].to(density) for index in some], batch_first=True)  # (B', N, 2)
-        numbers = torch.tensor([len(points[index]) for index in some], device=density.device).unsqueeze(1)
-        real = torch.arange(places.shape[1], device=density.device) < numbers
-        weights = torch.where(real, 1 / numbers.to(density.dtype), 0.0)
+        shares = predicted / (total + eps)
+        sizes = torch.tensor(numbers, device=density.device)
+        owners = torch.repeat_interleave(torch.arange(len(some), device=density.device), sizes)  # (P)
+        weights = (1 / sizes.to(density.dtype))[owners]
+        places = torch.cat([points[index] for index in some]).to(density)
         along_y, along_x = _squared_distances(places, size, block, normalised_coordinates)
-        potentials, costs = _potentials(weights, predicted / (total + eps), along_y, along_x, domain)
+        if domain == "log":
+            potentials, cost = _log_potentials(weights, shares, along_y, along_x, numbers)
+        else:
+            potentials, cost = _scaled_potentials(weights, shares, along_y, along_x, owners)
         norm = total.square() + NORM_EPS
         gradient = total / norm * potentials - (predicted * potentials).sum(dim=1, keepdim=True) / norm
-    return (predicted * gradient).sum(), costs.sum()
+    return (predicted * gradient).sum(), cost
 
 
 def dm_terms(
