@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save_file
+from small_project import make_project, write_index_rows
 from torch import Tensor, nn
 
-from recount.config import Recipe, Strict
+from golden_tools import golden
+from recount.config import Project, Recipe, Strict
 from recount.data.sample import Sample
 from recount.data.tiles import Windows
 from recount.evaluation import predict
-from recount.evaluation.predict import Predicted, PredictError, kept_maps, predict_run, predict_samples, shrunk
+from recount.evaluation.predict import (
+    Predicted,
+    PredictError,
+    kept_maps,
+    predict_benchmark,
+    predict_run,
+    predict_samples,
+    shrunk,
+)
 from recount.systems.base import Batch, Prediction, System
 
 
@@ -167,11 +179,13 @@ def test_scores_that_are_not_finite_give_no_number() -> None:
     assert math.isnan(row.count)
 
 
-def test_the_training_mode_is_put_back() -> None:
-    for training in (True, False):
-        system = toy().train(training)
-        counts(system, samples_of([(32, 32)]))
-        assert system.training is training
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_mode_of_every_module_is_put_back(frozen: bool) -> None:
+    system = toy().train()
+    system.network.train(not frozen)
+    counts(system, samples_of([(32, 32)]))
+    assert system.training
+    assert system.network.training is not frozen
 
 
 def test_scores_of_windows_are_refused() -> None:
@@ -294,6 +308,14 @@ def test_a_shrunk_map_keeps_the_count_and_has_at_most_256_cells_a_side(height: i
     assert float(small.double().sum()) == pytest.approx(float(density.double().sum()), rel=1e-5)
 
 
+def test_a_map_for_display_keeps_the_count_that_the_official_display_changes() -> None:
+    case = golden("crowd_eval")["cases"]["display_resize"]
+    density = torch.tensor(case["inputs"]["map"], dtype=torch.float32).repeat_interleave(200, 1)[None] / 200
+    assert case["outputs"]["sum_after"] != case["outputs"]["sum_before"]
+    assert shrunk(density).shape == (1, 1, 200)
+    assert float(shrunk(density).sum()) == pytest.approx(case["outputs"]["sum_before"], rel=1e-5)
+
+
 def predicted(count: float, error: float, name: str, side: int = 4) -> Predicted:
     sample = Sample(name, "test", None, np.zeros((0, 2), np.float32), count, "", 32, 32)
     return Predicted(sample, count + error, 0.1, torch.ones(1, side, side))
@@ -322,6 +344,51 @@ def test_a_run_s_maps_are_stored_by_selection_and_sample(run_folder: Path, tmp_p
         total = float(stored["last/s1"].astype(np.float64).sum())
     row = next(row for row in rows_of(tmp_path / "p.csv") if (row["selection"], row["id"]) == ("last", "s1"))
     assert total == pytest.approx(float(row["predicted_count"]), rel=1e-3)
+
+
+def test_a_benchmark_of_the_project_is_predicted_from_its_index(run_folder: Path, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    run = project.run("good", "full", 0)
+    shutil.copytree(run_folder, project.root / project.run_folder(run))
+    write_pictures(project, [(56, 64), (32, 32)])
+    output = predict_benchmark(project, run, "shown/test")
+    assert output == project.root / "results/small/predictions/dots/test/good/full/seed0.csv"
+    rows = [row for row in rows_of(output) if row["selection"] == "last"]
+    assert [(row["id"], row["image"], float(row["true_count"])) for row in rows] == [
+        ("s0", "s0.png", 0),
+        ("s1", "s1.png", 1),
+    ]
+    assert [float(row["predicted_count"]) for row in rows] == pytest.approx(
+        counts(toy(), samples_of([(56, 64), (32, 32)]))
+    )
+    with np.load(project.root / "results/small/maps/dots/test/good/full/seed0.npz") as stored:
+        assert "last/s0" in stored.files
+
+
+def write_pictures(project: Project, sizes: list[tuple[int, int]]) -> None:
+    """Write an index with pictures whose pixels are those of ``picture``."""
+    folder = project.root / project.data / "dots" / "original"
+    rows = []
+    for sample in samples_of(sizes):
+        Image.fromarray(picture(sample).permute(1, 2, 0).numpy()).save(folder / f"{sample.id}.png")
+        rows.append(
+            [sample.id, "test", f"{sample.id}.png", "", sample.count, sample.width, sample.height, "", "", "{}"]
+        )
+    write_index_rows(project.root, rows)
+
+
+def test_a_benchmark_that_a_run_is_not_evaluated_on_is_refused(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    with pytest.raises(PredictError, match=r"good/full/seed0 is not evaluated on hidden/test.*it is on: shown/test"):
+        predict_benchmark(project, project.run("good", "full", 0), "hidden/test")
+
+
+def test_a_sample_without_a_picture_cannot_be_predicted(run_folder: Path, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    run = project.run("good", "full", 0)
+    shutil.copytree(run_folder, project.root / project.run_folder(run))
+    with pytest.raises(PredictError, match="sample s0: only its annotation is here"):
+        predict_benchmark(project, run, "shown/test")
 
 
 def test_fp16_on_the_processor_becomes_fp32_and_says_so(

@@ -105,7 +105,7 @@ def predict_samples(
     precision: Precision = "fp32",
     keep_maps: bool = False,
 ) -> Iterator[Predicted]:
-    """Predict samples in order. The system is moved to ``device``; its training mode is put back at the end.
+    """Predict samples in order. The system is moved to ``device``; the mode of each of its modules is put back.
 
     Args:
         system: its ``windows`` say how images are cut; None: whole images, of equal size together.
@@ -115,7 +115,7 @@ def predict_samples(
         precision: "fp32", or the type of autocast.
         keep_maps: whether the density and further maps are returned, for figures.
     """
-    was_training = system.training
+    modes = {module: module.training for module in system.modules()}
     system.to(device).eval()
     pending: deque[_Pending] = deque()
     try:
@@ -124,7 +124,8 @@ def predict_samples(
             while pending and len(pending[0].done) == pending[0].pieces:
                 yield _finish(system, pending.popleft(), keep_maps)
     finally:
-        system.train(was_training)
+        for module, training in modes.items():  # not system.train(): parts may be frozen in evaluation mode
+            module.training = training
 
 
 def _images_ahead(samples: Sequence[Sample], load_image: LoadImage) -> Iterator[tuple[Sample, Tensor]]:

@@ -212,6 +212,51 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How predicted counts follow true ones.
+
+    Attributes:
+        bias: mean of predicted minus true.
+        slope: of the least-squares line of predicted over true counts: below 1, large counts are underestimated.
+        intercept: of that line.
+    """
+
+    bias: Interval
+    slope: Interval
+    intercept: float
+
+
+def calibration(true: ArrayLike, predicted: ArrayLike) -> Calibration:
+    """Return bias and slope with their intervals over images; the slope is NaN where all true counts are equal.
+
+    Raises:
+        ValueError: the lists are empty or of different lengths.
+    """
+    MAE(true, predicted)  # checks them
+    t, p = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    whole = np.full((1, len(t)), 1 / len(t))
+    bias, slope = float((p - t).mean()), float(_slopes(whole, t, p)[0])
+    intercept = float(p.mean() - slope * t.mean())
+    if len(t) < 2:
+        return Calibration(Interval(bias, np.nan, np.nan), Interval(slope, np.nan, np.nan), intercept)
+    weights = _weights(np.random.default_rng(RANDOM_SEED), RESAMPLES, len(t))
+    slopes = _slopes(weights, t, p)
+    slopes = slopes[np.isfinite(slopes)]
+    limits = _percentiles(slopes) if np.isfinite(slope) else (np.nan, np.nan)
+    return Calibration(Interval(bias, *_percentiles(weights @ (p - t))), Interval(slope, *limits), intercept)
+
+
+def _slopes(weights: Floats, t: Floats, p: Floats) -> Floats:
+    """Return the slopes of p over t under each row of weights [resamples, n]; NaN where t does not vary."""
+    t, p = t - t.mean(), p - p.mean()  # centred, or the differences of large squares lose their digits
+    mean_t = weights @ t
+    variance = weights @ t**2 - mean_t**2
+    covariance = weights @ (t * p) - mean_t * (weights @ p)
+    varies = variance > 1e-12 * max(float((t**2).mean()), 1e-300)
+    return np.where(varies, covariance / np.where(varies, variance, 1), np.nan)
+
+
 # ----------------------------------------------------------------------------------------------------------- influence
 
 
