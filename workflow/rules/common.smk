@@ -20,13 +20,16 @@ def checked_project():
             raise recount.config.ConfigError(
                 "config.yaml: no run is left: papers, systems and suite exclude each other"
             )
-    except recount.config.ConfigError as error:
+        for system in {run.system for run in checked.runs}:
+            provenance.step_digest("train", system)
+    except (recount.config.ConfigError, ModuleNotFoundError) as error:
         raise WorkflowError(str(error)) from None
-    validate(config, "../schemas/config.schema.json", set_default=False)
     return checked
 
 
 PROJECT = checked_project()
+config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
+validate(config, "../schemas/config.schema.json", set_default=False)
 RUNS = {run.id: run for run in PROJECT.runs}
 SEED = "{system}/{variant}/seed{seed}"
 RUN_FOLDER = PROJECT.results / "runs" / SEED
@@ -61,17 +64,14 @@ wildcard_constraints:
 
 def timing(step, *parts):
     """Return where Snakemake notes wall time, processor time and memory of a job: like its log, below benchmarks/."""
-    log_file = PROJECT.log(step, *parts)
-    return Path("benchmarks", *log_file.parts[1:]).with_suffix(".tsv")
+    return Path("benchmarks", *PROJECT.log(step, *parts).parts[1:]).with_suffix(".tsv")
 
 
 def run_of(wildcards):
     """Return the run of a job."""
     run = RUNS.get(SEED.format(**wildcards))
     if run is None:
-        raise WorkflowError(
-            f"suite {PROJECT.suite.name} has no run {SEED.format(**wildcards)}"
-        )
+        raise WorkflowError(f"suite {PROJECT.suite.name} has no run {SEED.format(**wildcards)}")
     return run
 
 
@@ -80,9 +80,7 @@ def benchmark_of(wildcards):
     for benchmark, split in run_of(wildcards).benchmarks.items():
         if (split.dataset, split.split) == (wildcards.dataset, wildcards.split):
             return benchmark
-    raise WorkflowError(
-        f"{SEED.format(**wildcards)} is not evaluated on {wildcards.dataset}/{wildcards.split}"
-    )
+    raise WorkflowError(f"{SEED.format(**wildcards)} is not evaluated on {wildcards.dataset}/{wildcards.split}")
 
 
 def benchmark_index(wildcards):
@@ -93,11 +91,7 @@ def benchmark_index(wildcards):
 def training_inputs(wildcards):
     """Return what a run is trained from: prepared data and, where it evaluates one, the released checkpoint."""
     run = run_of(wildcards)
-    splits = [
-        split
-        for split in (run.training, run.held_out, run.selected_on_test)
-        if split is not None
-    ]
+    splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
     found = dict.fromkeys(PROJECT.index(split) for split in splits)
     return [*found, *([run.checkpoint_path] if run.checkpoint_path else [])]
 
@@ -127,25 +121,21 @@ def more_time(minutes):
     return lambda wildcards, attempt: minutes * attempt
 
 
+def all_runs():
+    """Return the record of every run of this suite."""
+    return [PROJECT.run_folder(run) / "run.json" for run in PROJECT.runs]
+
+
 def all_predictions():
     """Return the predictions of every run on every benchmark of this suite."""
-    found = [
-        PROJECT.predictions(run, name)
-        for run in PROJECT.runs
-        for name in run.benchmarks
-    ]
+    found = [PROJECT.predictions(run, name) for run in PROJECT.runs for name in run.benchmarks]
     return list(dict.fromkeys(found))
 
 
 def paper_files():
     """Return what the chosen papers claim and published, and what the suite makes of it."""
     suite = Path("suites") / f"{PROJECT.suite.name}.yaml"
-    files = [
-        path
-        for name in PROJECT.papers
-        for path in sorted(Path("papers", name).rglob("*.*"))
-        if path.is_file()
-    ]
+    files = [path for name in PROJECT.papers for path in sorted(Path("papers", name).rglob("*.*")) if path.is_file()]
     return [suite, *files]
 
 
@@ -154,34 +144,21 @@ def address_of_report():
     return (Path.cwd() / PROJECT.report / "index.html").as_uri()
 
 
-def report_what_exists(log_file):
+def report_what_exists(log_files):
     """Score and report what there is after a failure; not after the user stopped the workflow.
 
     Snakemake does not know of these files, so they are dated before everything they are made from: the next run makes
     them anew, whatever it is asked to do.
     """
-    if "Terminating processes on user request" in Path(log_file).read_text(
-        encoding="utf-8"
-    ):
+    if any("Terminating processes on user request" in Path(name).read_text(encoding="utf-8") for name in log_files):
         return
-    for step, output in (
-        ("score", PROJECT.results / "scores.csv"),
-        ("report", PROJECT.report),
-    ):
-        log_of_step = PROJECT.log(step, f"{step}_after_failure")
-        log_of_step.parent.mkdir(parents=True, exist_ok=True)
-        with log_of_step.open("w", encoding="utf-8") as stream:
-            done = subprocess.run(
-                [sys.executable, "-m", "recount", step], stdout=stream, stderr=stream
-            )
+    for step, output in (("score", PROJECT.results / "scores.csv"), ("report", PROJECT.report)):
+        log_file = PROJECT.log(step, f"{step}_after_failure")
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("w", encoding="utf-8") as stream:
+            done = subprocess.run([sys.executable, "-m", "recount", step], stdout=stream, stderr=stream)
         if done.returncode:
-            print(
-                f"After the failure above, recount {step} failed too: see {log_of_step}",
-                file=sys.stderr,
-            )
+            print(f"After the failure above, recount {step} failed too: see {log_file}", file=sys.stderr)
             return
         os.utime(output, (0, 0))
-    print(
-        f"Some jobs failed. The report of what there is: {address_of_report()}",
-        file=sys.stderr,
-    )
+    print(f"Some jobs failed. The report of what there is: {address_of_report()}", file=sys.stderr)

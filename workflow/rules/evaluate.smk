@@ -8,9 +8,7 @@ rule predict:
     output:
         PROJECT.results / "predictions" / "{dataset}" / "{split}" / f"{SEED}.csv",
     log:
-        PROJECT.log(
-            "predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}"
-        ),
+        PROJECT.log("predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}"),
     benchmark:
         timing("predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}")
     conda:

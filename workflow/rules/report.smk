@@ -4,7 +4,7 @@
 rule report:
     input:
         scores=rules.score.output,
-        runs=[PROJECT.run_folder(run) / "run.json" for run in PROJECT.runs],
+        runs=all_runs(),
         papers=paper_files(),
     output:
         report(directory(PROJECT.report), htmlindex="index.html"),

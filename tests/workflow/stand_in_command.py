@@ -1,0 +1,44 @@
+"""What ``python -m recount`` is in these tests: it notes its call and writes the files that the real command would.
+
+A job whose name is in the environment variable FAIL fails after some lines of log.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+step, *arguments = sys.argv[1:]
+name = "/".join(arguments)
+with Path("calls.txt").open("a") as notes:
+    notes.write(" ".join([step, *arguments]) + "\n")
+
+if os.environ.get("FAIL", "-") in f"{step} {name}":
+    print("loss is not finite at step 7")
+    sys.exit(1)
+
+settings = json.loads(os.environ["RECOUNT_CONFIG"])
+results = Path("results") / settings["suite"]
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+if step == "fetch":
+    write(Path("resources/raw") / name / "manifest.json", "{}")
+elif step == "prepare":
+    write(Path("resources/data") / name / "index.csv", "id,split\n")
+elif step == "train":
+    for file in ("history.csv", "model.safetensors", "run.json"):
+        write(results / "runs" / name / file, f"{file} of {name}")
+elif step == "predict":
+    run, benchmark = arguments
+    split = {"ucf_qnrf/test": "test", "sha_a/test": "val"}[benchmark]
+    write(results / "predictions" / "dots" / split / f"{run}.csv", "id\n")
+elif step == "score":
+    predictions = sorted(str(path) for path in results.glob("predictions/**/*.csv"))
+    write(results / "scores.csv", "\n".join(predictions))
+elif step == "report":
+    write(Path("reports") / settings["suite"] / "index.html", (results / "scores.csv").read_text())

@@ -1,0 +1,67 @@
+"""What a failed job leaves behind: the rest of the results, the report of what there is, and a run that goes on."""
+
+from __future__ import annotations
+
+import pytest
+from house import House
+
+FAILING = "train alpha/small"
+
+
+@pytest.fixture(scope="module")
+def broken_house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Return a copy where one training run has failed."""
+    house = House(tmp_path_factory.mktemp("house"))
+    house.answer = house.run(FAIL=FAILING)
+    return house
+
+
+def test_failed_job_makes_the_whole_fail_and_shows_its_log(broken_house: House) -> None:
+    assert broken_house.answer.code != 0
+    assert "loss is not finite at step 7" in broken_house.answer.text
+
+
+def test_other_jobs_go_on(broken_house: House) -> None:
+    predictions = (broken_house.work / "results/mini/predictions").rglob("*.csv")
+    assert len(list(predictions)) == 3
+
+
+def test_report_is_written_from_what_exists(broken_house: House) -> None:
+    page = (broken_house.work / "reports/mini/index.html").read_text()
+    assert "alpha/full" in page
+    assert "alpha/small" not in page
+    assert f"{(broken_house.work / 'reports/mini/index.html').as_uri()}" in broken_house.answer.text
+
+
+def test_log_of_the_failed_job_stands_where_the_report_looks_for_it(broken_house: House) -> None:
+    log = broken_house.work / "logs/mini/train/alpha/small/seed0.log"
+    assert "loss is not finite at step 7" in log.read_text()
+
+
+def test_next_run_goes_on_and_renews_the_report(broken_house: House) -> None:
+    broken_house.calls()
+    answer = broken_house.run()
+    assert answer.code == 0, answer.text
+    assert broken_house.calls() == [
+        "predict alpha/small/seed0 sha_a/test",
+        "predict alpha/small/seed0 ucf_qnrf/test",
+        "report",
+        "score",
+        "train alpha/small/seed0",
+    ]
+    assert "alpha/small" in (broken_house.work / "reports/mini/index.html").read_text()
+
+
+def test_report_is_renewed_when_the_failed_variant_is_given_up(house: House) -> None:
+    house.run(FAIL=FAILING)
+    paper = house.work / "papers/demo/paper.yaml"
+    paper.write_text("\n".join(line for line in paper.read_text().splitlines() if "small:" not in line))
+    house.calls()
+    assert house.run().code == 0
+    assert house.calls() == ["report", "score"]
+
+
+def test_report_that_fails_too_is_said_with_its_log(house: House) -> None:
+    answer = house.run(FAIL="report")
+    assert answer.code != 0
+    assert "logs/mini/report/report_after_failure.log" in answer.text

@@ -1,0 +1,94 @@
+"""Configuration, overriding, resources, and the ways in."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+from house import ROOT, Answer, House, snakemake
+
+SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
+TWO_CARDS = """#!/bin/sh
+echo "0, GPU-aa, NVIDIA H200, 570.1, 143771"
+echo "1, GPU-bb, NVIDIA H200, 570.1, 143771"
+"""
+
+
+def path_with_cards(folder: Path) -> str:
+    """Return a PATH on which nvidia-smi knows of two cards."""
+    program = folder / "nvidia-smi"
+    program.write_text(TWO_CARDS)
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    return os.pathsep.join([str(folder), os.environ["PATH"]])
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_dry_run_of_every_suite(suite: str, tmp_path: Path) -> None:
+    options = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--dry-run", "--config", f"suite={suite}"]
+    (tmp_path / "work").mkdir()
+    for name in ("config.yaml", "papers", "suites"):
+        (tmp_path / "work" / name).symlink_to(ROOT / name)
+    answer = snakemake(*options, work=tmp_path / "work", source=ROOT / "src", environment={})
+    assert answer.code == 0, answer.text
+    assert f"reports/{suite}" in answer.text
+
+
+def test_lint_finds_nothing(house: House) -> None:
+    answer = house.snakemake("--lint")
+    assert answer.code == 0, answer.text
+
+
+def test_unknown_key_is_one_line_with_file_and_key(house: House) -> None:
+    answer = house.snakemake("--dry-run", "--config", "sede=3")
+    assert answer.code != 0
+    assert "config.yaml: sede = 3: no such key" in answer.text.splitlines()
+
+
+def test_wrong_value_says_what_is_allowed(house: House) -> None:
+    answer = house.snakemake("--dry-run", "--config", "suite=medium", "device=gpu")
+    lines = [line for line in answer.text.splitlines() if line.startswith("config.yaml:")]
+    assert lines == ["config.yaml: device = \"gpu\": Input should be 'auto', 'cpu' or 'cuda'"]
+
+
+def test_overrides_reach_the_jobs(house: House) -> None:
+    assert house.run("--config", "seeds=[3]", "systems=[beta]").code == 0
+    assert house.calls() == [
+        "fetch dots",
+        "predict beta/full/seed3 ucf_qnrf/test",
+        "prepare dots original",
+        "report",
+        "score",
+        "train beta/full/seed3",
+    ]
+
+
+def test_job_asks_for_a_card_where_there_is_one(house: House, tmp_path: Path) -> None:
+    answer = house.snakemake("--dry-run", PATH=path_with_cards(tmp_path), CUDA_VISIBLE_DEVICES="0,1")
+    assert "gpu=1" in answer.text
+
+
+def test_job_asks_for_no_card_where_there_is_none(house: House, tmp_path: Path) -> None:
+    answer = house.snakemake("--dry-run", PATH=path_with_cards(tmp_path), CUDA_VISIBLE_DEVICES="")
+    assert "gpu=1" not in answer.text
+
+
+def test_device_cpu_asks_for_no_card(house: House, tmp_path: Path) -> None:
+    environment = {"PATH": path_with_cards(tmp_path), "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert "gpu=1" not in house.snakemake("--dry-run", "--config", "device=cpu", **environment).text
+
+
+def test_one_card_runs_one_job_at_a_time_unless_told_otherwise(house: House, tmp_path: Path) -> None:
+    environment = {"PATH": path_with_cards(tmp_path), "CUDA_VISIBLE_DEVICES": "1"}
+    assert "gpu=1" in provided(house.snakemake("--cores", "2", "--until", "fetch", **environment))
+    assert "gpu=5" in provided(
+        house.snakemake("--cores", "2", "--until", "prepare", "--resources", "gpu=5", **environment)
+    )
+
+
+def provided(answer: Answer) -> str:
+    """Return the limits that Snakemake says it has."""
+    line = next(line for line in answer.text.splitlines() if line.startswith("Provided resources:"))
+    return re.sub(r'Resource\("\w+", (\d+)\)', r"\1", line)
