@@ -1,0 +1,314 @@
+"""CrowdCLIP: CLIP tuned to rank nested crops by crowdedness, without any label; counting by choosing a prompt.
+
+Liang et al., "CrowdCLIP: Unsupervised Crowd Counting via Vision-Language Model", CVPR 2023. Crops, prompts, loss, test
+and recipe were checked against dk-liang/CrowdCLIP@4751f65 (configs/qnrf.yaml), which lacks only the call that starts
+training; the towers are open_clip's classes (MIT), base weights are OpenAI's CLIP ViT-B/16 (MIT).
+
+Training: the six nested centre crops of a picture, small to large, should fit six prompts ("There are 20 persons in the
+crowd" … 195) in that order; only the image tower learns. Test in three stages: a picture is cut into patches; the
+*untuned* CLIP keeps those in which it sees a crowd, and then human heads; the tuned tower counts each kept patch as the
+number of its best prompt. If no patch is kept, all are counted. So a count is a sum of few numbers: on UCF-QNRF at
+least 20 and at most 3120.
+
+With ``clip_weights: random``, as in suite mini, there is no CLIP: towers and sentences are random projections, the
+filter passes patches by chance, and all that can be learnt is the ranking.
+
+Deviations: crops and patches are not saved as JPEG in between; the text tower's features are kept instead of the
+tower; RAdam is torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recount.config import Optimiser, Recipe, Schedule, Strict
+from recount.data.resize import resize_like_opencv
+from recount.nn.normalise import Normalise
+from recount.nn.text_tower import TextTower, encode, tower_state
+from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
+
+OBJECTS = ("crowd", "tree", "car", "traffic light")
+PARTS = ("human heads", "hands", "legs", "road", "house", "shadow of man")
+PARTS_LOOKED_AT = 3
+LOGIT_SCALE = 100.0
+
+
+class CrowdClipSettings(Strict):
+    """CrowdCLIP on UCF-QNRF; ShanghaiTech A has ``patches: 3``."""
+
+    numbers: tuple[int, ...] = Field((20, 55, 90, 125, 160, 195), min_length=2, description="of the prompts, rising")
+    patches: int = Field(4, gt=0, description="patches along an edge of a test picture")
+    maximum_size: int = Field(2048, gt=0, description="longest edge of a picture that is not square")
+    resized: int = Field(256, gt=0, description="edge that crops and patches are resized to, aspect not kept")
+    input_size: int = Field(224, gt=0, description="edge of the part that the tower sees")
+    patch: int = Field(16, gt=0)
+    width: int = Field(768, gt=0)
+    layers: int = Field(12, gt=0)
+    heads: int = Field(12, gt=0)
+    features: int = Field(512, gt=0)
+    text_width: int = Field(512, gt=0)
+    text_heads: int = Field(8, gt=0)
+    text_layers: int = Field(12, gt=0)
+    clip_weights: str = Field("random", description="path of CLIP ViT-B/16's state dict (image and text), or random")
+    filter: Literal["crowd+heads", "crowd", "none"] = Field("crowd+heads", description="what a counted patch must show")
+    count_with: Literal["tuned", "untuned"] = Field("tuned", description="untuned: what CLIP says without training")
+
+    @property
+    def text(self) -> TextTower:
+        """Return the text tower's settings."""
+        return TextTower(
+            width=self.text_width,
+            heads=self.text_heads,
+            layers=self.text_layers,
+            features=self.features,
+            activation="quickgelu",
+            weights=self.clip_weights,
+        )
+
+    @property
+    def sentences(self) -> list[str]:
+        """Return all prompts: numbers, then objects, then parts."""
+        return [
+            *(f"There are {number} persons in the crowd" for number in self.numbers),
+            *(f"The object is {name}" for name in OBJECTS),
+            *(f"The objects are {name}" for name in PARTS),
+        ]
+
+
+def ranking_loss(logits: Tensor) -> Tensor:
+    """Return the ranking loss of nested crops: golden ``crowdclip_rank_loss``.
+
+    A crop's own prompt must fit it better than it fits any smaller crop.
+
+    Args:
+        logits: [..., K, K], rows are crops from small to large, columns prompts from few to many.
+
+    Returns:
+        [...], the sum over i < j of max(0, logits[i, j] - logits[j, j]).
+    """
+    own = logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # (..., 1, K)
+    return (logits - own).clamp(min=0).triu(diagonal=1).sum(dim=(-2, -1))
+
+
+def squeezed(pictures: Tensor, size: int) -> Tensor:
+    """Return pictures [B, 3, H, W] at ``size`` x ``size`` pixels, bilinear with antialiasing as Pillow."""
+    return functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def limited_size(height: int, width: int, maximum: int) -> tuple[int, int]:
+    """Return the (height, width) with the longer edge brought down to ``maximum``; squares stay, as coded."""
+    if height == width or max(height, width) < maximum:
+        return height, width
+    ratio = maximum / max(height, width)
+    return round(height * ratio), round(width * ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class NestedCrops:
+    """The nested centre crops of a picture, each cut at random to the tower's input and mirrored or not."""
+
+    number: int
+    maximum_size: int
+    resized: int
+    input_size: int
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return one example; ``maps["crops"]`` has the crops [K, 3, S, S], small to large."""
+        image = pool.image(index).float() / 255
+        image = resize_like_opencv(image, limited_size(image.shape[1], image.shape[2], self.maximum_size))
+        crops = torch.stack([self._input(crop, rng) for crop in self.boxes(image)])
+        return [Example(pool.samples[index].id, crops[-1], maps={"crops": crops})]
+
+    def boxes(self, image: Tensor) -> list[Tensor]:
+        """Return the crops of a picture [3, H, W]: the i-th is 2 (i + 1) steps wide and high, of 12 along each edge."""
+        height, width = image.shape[1:]
+        down, across = height // (2 * self.number), width // (2 * self.number)
+        crops = []
+        for half in range(1, self.number + 1):
+            top, left = height // 2 - half * down, width // 2 - half * across
+            crops.append(image[:, top : top + 2 * half * down, left : left + 2 * half * across])
+        return crops
+
+    def _input(self, crop: Tensor, rng: np.random.Generator) -> Tensor:
+        crop = squeezed(crop[None], self.resized)[0]
+        top, left = rng.integers(0, self.resized - self.input_size + 1, 2)
+        crop = crop[:, top : top + self.input_size, left : left + self.input_size]
+        return crop.flip(2) if rng.random() < 0.5 else crop
+
+
+class CrowdClip(System):
+    """A tuned and an untuned image tower, and the features of all prompts; see the module's docstring."""
+
+    number_features: Tensor
+    object_features: Tensor
+    part_features: Tensor
+    numbers: Tensor
+
+    Settings = CrowdClipSettings
+    recipe = Recipe(
+        epochs=100,
+        batch_size=1,
+        shuffle=False,
+        optimiser=Optimiser(name="radam", lr=1e-6),
+        schedule=Schedule(name="step_at", milestones=(60,), factor=0.1),
+        precision="fp16",
+        evaluate_every=1,
+        select_by="mae",
+    )
+
+    def __init__(self, settings: CrowdClipSettings, *, text: dict[str, Tensor] | None = None) -> None:
+        """Build the towers.
+
+        Args:
+            settings: sizes, prompts and switches.
+            text: weights of the text tower, where a checkpoint brings them.
+        """
+        super().__init__(settings)
+        self.normalise = Normalise()
+        self.image_encoder = build_image_tower(settings)
+        if settings.clip_weights != "random":
+            _load_image_tower(self.image_encoder, Path(settings.clip_weights))
+        self.untuned = deepcopy(self.image_encoder).requires_grad_(False)
+        features = encode(settings.text, settings.sentences, text)
+        self.frozen_text_parameters = features.parameters
+        sizes = [len(settings.numbers), len(OBJECTS), len(PARTS)]
+        for name, values in zip(("number", "object", "part"), features.values.split(sizes), strict=True):
+            self.register_buffer(f"{name}_features", functional.normalize(values, dim=1))
+        self.register_buffer("numbers", torch.tensor(settings.numbers, dtype=torch.float32), persistent=False)
+
+    @classmethod
+    def mini_settings(cls) -> dict[str, Any]:
+        """Return a tower of two layers for inputs of 48 pixels, and prompts for thinner crowds."""
+        return {
+            "numbers": (1, 3, 6, 10, 15, 20),
+            **{"resized": 56, "input_size": 48, "patch": 8, "width": 48, "layers": 2, "heads": 3, "features": 32},
+            **{"text_width": 64, "text_heads": 2, "text_layers": 2},
+        }
+
+    def example_maker(self) -> ExampleMaker:
+        """Return the maker of nested crops."""
+        settings = self.settings
+        return NestedCrops(len(settings.numbers), settings.maximum_size, settings.resized, settings.input_size)
+
+    def train(self, mode: bool = True) -> CrowdClip:
+        """Switch to training; the untuned tower never is (CLIP has no layer that would notice)."""
+        super().train(mode)
+        self.untuned.eval()
+        return self
+
+    def similarities(self, tower: nn.Module, inputs: Tensor, sentences: Tensor) -> Tensor:
+        """Return 100 times the cosine [B, K] between inputs [B, 3, S, S] in [0, 1] and sentences' features [K, C]."""
+        features = functional.normalize(tower(self.normalise(inputs)).float(), dim=1)
+        return LOGIT_SCALE * features @ sentences.T
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the ranking loss, averaged over pictures."""
+        crops = batch.maps["crops"]  # (B, K, 3, S, S)
+        logits = self.similarities(self.image_encoder, crops.flatten(0, 1), self.number_features)
+        return {"ranking": ranking_loss(logits.unflatten(0, crops.shape[:2])).mean()}
+
+    def prepare_image(self, image: Tensor) -> Tensor:
+        """Return the image with its longer edge brought down to the maximum."""
+        return resize_like_opencv(image, limited_size(image.shape[1], image.shape[2], self.settings.maximum_size))
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Return the towers' inputs [B, P * P, 3, S, S] of images [B, 3, H, W], row by row."""
+        number, size, resized = self.settings.patches, self.settings.input_size, self.settings.resized
+        height, width = images.shape[2] // number, images.shape[3] // number
+        grid = images[:, :, : number * height, : number * width]
+        grid = grid.unflatten(3, (number, width)).unflatten(2, (number, height))  # (B, 3, P, h, P, w)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # (B * P * P, 3, h, w)
+        start = (resized - size + 1) // 2
+        inputs = squeezed(patches, resized)[:, :, start : start + size, start : start + size]
+        return inputs.unflatten(0, (len(images), number**2))
+
+    def kept(self, inputs: Tensor) -> Tensor:
+        """Return which patches [B, N] of inputs [B, N, 3, S, S] are counted; all of an image where none passes."""
+        flat = inputs.flatten(0, 1)
+        passed = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+        if self.settings.filter != "none":
+            passed = self.similarities(self.untuned, flat, self.object_features).argmax(dim=1) == OBJECTS.index("crowd")
+        if self.settings.filter == "crowd+heads":
+            best = self.similarities(self.untuned, flat, self.part_features).topk(PARTS_LOOKED_AT, dim=1).indices
+            passed = passed & (best == PARTS.index("human heads")).any(dim=1)
+        passed = passed.view(inputs.shape[:2])
+        return passed | ~passed.any(dim=1, keepdim=True)
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Return a density with one cell per patch; ``maps["kept"]`` is 1 where a patch passed the filter."""
+        inputs = self.patches(images)
+        kept = self.kept(inputs)  # (B, P * P)
+        tower = self.image_encoder if self.settings.count_with == "tuned" else self.untuned
+        choice = self.similarities(tower, inputs.flatten(0, 1), self.number_features).argmax(dim=1)
+        counts = self.numbers[choice].view(kept.shape) * kept
+        shape = (len(images), 1, self.settings.patches, self.settings.patches)
+        return Prediction(density=counts.view(shape), maps={"kept": kept.float().view(shape)})
+
+    @classmethod
+    def import_checkpoint(cls, path: Path, settings: CrowdClipSettings) -> dict[str, Tensor]:
+        """Read a released checkpoint (PyTorch Lightning: {"state_dict": keys under ``module.``, ...}).
+
+        It holds the tuned tower only; the untuned one comes from ``clip_weights``.
+
+        Raises:
+            CheckpointError: it is not one, keys are missing or unexpected, or ``clip_weights`` is not given.
+        """
+        content = read_tensors(path)
+        if "state_dict" not in content:
+            raise CheckpointError(f"{path}: a CrowdCLIP checkpoint has a key state_dict; found {sorted(content)[:5]}")
+        if settings.clip_weights == "random":
+            raise CheckpointError(
+                f"{path}: the filter needs the untuned CLIP, which the checkpoint does not hold: set clip_weights"
+            )
+        state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
+        own = cls(settings, text=tower_state(state, "text_encoder.")).state_dict()
+        tuned = {key: value for key, value in own.items() if key.startswith("image_encoder.")}
+        return {**own, **renamed(state, our_name, tuned, source=path)}
+
+
+def our_name(key: str) -> str | None:
+    """Return our key for a released one; None for the frozen text tower and the frozen scale."""
+    return None if key.startswith(("text_encoder.", "logit_scale")) else key
+
+
+def build_image_tower(settings: CrowdClipSettings) -> VisionTransformer:
+    """Return CLIP's ViT at the size of the settings."""
+    from open_clip.transformer import QuickGELU, VisionTransformer
+
+    return VisionTransformer(
+        image_size=settings.input_size,
+        patch_size=settings.patch,
+        width=settings.width,
+        layers=settings.layers,
+        heads=settings.heads,
+        mlp_ratio=4,
+        output_dim=settings.features,
+        act_layer=QuickGELU,
+    )
+
+
+def _load_image_tower(tower: nn.Module, path: Path) -> None:
+    """Load the image part of a CLIP state dict, strictly."""
+
+    def own_name(key: str) -> str | None:
+        return key.removeprefix("visual.") if key.startswith("visual.") else None
+
+    state = {key: value.float() for key, value in read_tensors(path).items()}
+    tower.load_state_dict(renamed(state, own_name, tower.state_dict(), source=path))
+
+
+SYSTEM = CrowdClip
