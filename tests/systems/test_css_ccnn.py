@@ -10,7 +10,8 @@ import torch
 from scipy import integrate
 
 from golden_tools import assert_matches, golden, refilled, wave
-from recount.systems.base import Batch, CheckpointError
+from recount.nn.weights import CheckpointError
+from recount.systems.base import Batch
 from recount.systems.css_ccnn import (
     SYSTEM,
     VGG16_BN_LAYERS,

@@ -39,18 +39,8 @@ from torch.utils.checkpoint import checkpoint
 from recount.config import Optimiser, Recipe, Strict
 from recount.data.resize import resize_like_opencv
 from recount.data.size_rules import SizeRule, css_ccnn
-from recount.systems.base import (
-    Batch,
-    CheckpointError,
-    Example,
-    ExampleMaker,
-    Pool,
-    Prediction,
-    Stage,
-    System,
-    read_tensors,
-    renamed,
-)
+from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, Stage, System
 
 ROTATIONS = 4
 VALIDATION_CROPS = 5  # crops per held-out image in the selection of "++" (stage2_main++.py)

@@ -33,23 +33,12 @@ from torch import Tensor, nn
 from recount.config import Optimiser, Recipe, Schedule, Strict
 from recount.data.resize import resize_like_opencv
 from recount.data.size_rules import forced
-from recount.systems.base import (
-    Batch,
-    CheckpointError,
-    Example,
-    ExampleMaker,
-    Pool,
-    Prediction,
-    System,
-    read_tensors,
-    renamed,
-)
+from recount.nn.normalise import Normalise
+from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Dots = Literal["merged", "all"]
 
@@ -148,9 +137,6 @@ def forced_size(height: int, width: int, tile: int, long_tiles: int, short_tiles
 class TransCrowd(System):
     """A timm vision transformer and a counting head; see the module's docstring."""
 
-    mean: Tensor
-    std: Tensor
-
     Settings = TransCrowdSettings
     recipe = Recipe(
         epochs=20000,
@@ -164,14 +150,13 @@ class TransCrowd(System):
 
     def __init__(self, settings: TransCrowdSettings) -> None:
         super().__init__(settings)
+        self.normalise = Normalise()
         self.vit = build_transformer(settings)
         self.output1 = build_head(settings)
         for module in self.output1.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         if settings.weights != "random":
             self.vit.load_state_dict(_deit_state(Path(settings.weights), self.vit.state_dict()))
 
@@ -192,7 +177,7 @@ class TransCrowd(System):
 
     def count_tiles(self, tiles: Tensor) -> Tensor:
         """Return the count [B] of each tile [B, 3, tile, tile] in [0, 1]; it may be negative."""
-        tokens = self.tokens((tiles - self.mean) / self.std)
+        tokens = self.tokens(self.normalise(tiles))
         return self.output1(self.vit.head(tokens) if self.settings.head == "token" else tokens).squeeze(1)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
