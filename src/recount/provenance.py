@@ -91,12 +91,8 @@ class CodeBase:
 
     def outside_imports(self, roots: Iterable[str]) -> set[str]:
         """Return the top-level names of the packages outside this code base that the closure of ``roots`` imports."""
-        found = set()
-        for module in self.closure(roots):
-            found |= {
-                names[0].partition(".")[0] for names in _imported_names(self._tree(module), self._package(module))
-            }
-        return found - set(self.packages)
+        groups = (names for module in self.closure(roots) for names in self._imported_names(module))
+        return {names[0].partition(".")[0] for names in groups} - set(self.packages)
 
     def digest(self, roots: Iterable[str]) -> str:
         """Return the SHA-256 over the closure of ``roots`` and the data files that belong to it."""
@@ -124,8 +120,9 @@ class CodeBase:
             raise ModuleNotFoundError(f"{', '.join(self.packages)}: no module is called {module}")
         return path
 
-    def _package(self, module: str) -> str:
-        return module if self._existing(module).name == "__init__.py" else module.rpartition(".")[0]
+    def _imported_names(self, module: str) -> Iterator[list[str]]:
+        is_package = self._existing(module).name == "__init__.py"
+        return _imported_names(self._tree(module), module if is_package else module.rpartition(".")[0])
 
     def _tree(self, module: str) -> ast.Module:
         if module not in self._trees:
@@ -134,12 +131,12 @@ class CodeBase:
         return self._trees[module]
 
     def _imports_of(self, module: str) -> set[str]:
-        """Return the modules of this code base that ``module`` imports, with the packages they are in."""
+        """Return the modules of this code base that ``module`` imports, with the packages they and itself are in."""
         if module not in self._imports:
+            names = [module, *(name for group in self._imported_names(module) for name in group)]
             found = set()
-            for names in _imported_names(self._tree(module), self._package(module)):
-                for parts in (name.split(".") for name in names):
-                    found |= {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+            for parts in (name.split(".") for name in names):
+                found |= {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
             self._imports[module] = {name for name in found if self.file(name) is not None}
         return self._imports[module]
 

@@ -160,5 +160,5 @@ def report_what_exists(log_files):
         if done.returncode:
             print(f"After the failure above, recount {step} failed too: see {log_file}", file=sys.stderr)
             return
-        os.utime(output, (0, 0))
+        os.utime(output, (1, 1))  # seconds since 1970; Snakemake takes 0 for "does not exist"
     print(f"Some jobs failed. The report of what there is: {address_of_report()}", file=sys.stderr)

@@ -1,0 +1,232 @@
+"""The code digest changes exactly with what can change a result; the rest is what the machine says of itself."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recount import config, datasets, provenance, systems
+from recount.config import Run
+from recount.provenance import CodeBase
+
+MODULES = {
+    "__init__": "",
+    "config": "LIMIT = 1\n",
+    "nn/__init__": "",
+    "nn/layers": '"""Layers."""\n\nDEPTH = 3\n',
+    "systems/__init__": "",
+    "systems/base": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from recount.report import page\n",
+    "systems/alpha": "from . import base\nfrom recount import config\nWIDTH = 1\n",
+    "systems/beta": "def build():\n    from ..nn.layers import DEPTH\n    return DEPTH\n",
+    "report/__init__": "",
+    "report/page": "import recount.nn.layers\n",
+}
+ALPHA, BETA, REPORT = ["recount.systems.alpha"], ["recount.systems.beta"], ["recount.report.*"]
+
+
+class Package:
+    """A small package called recount that tests may edit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, text in MODULES.items():
+            self.write(f"{name}.py", text)
+        self.write("systems/sizes/alpha.json", "{}")
+        self.write("systems/sizes/beta_large.tsv", "1\n")
+        self.write("report/templates/page.html", "<html>")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def read(self) -> CodeBase:
+        return CodeBase({"recount": self.folder})
+
+    def digests(self) -> dict[str, str]:
+        code_base = self.read()
+        return {name: code_base.digest(roots) for name, roots in (("alpha", ALPHA), ("beta", BETA), ("report", REPORT))}
+
+    def changed_by(self, name: str, text: str) -> set[str]:
+        """Return whose digests change when a file gets another content."""
+        before = self.digests()
+        self.write(name, text)
+        return {key for key, value in self.digests().items() if value != before[key]}
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return Package(tmp_path / "recount")
+
+
+def test_editing_a_system_changes_that_system_only(package: Package) -> None:
+    assert package.changed_by("systems/alpha.py", MODULES["systems/alpha"].replace("1", "2")) == {"alpha"}
+
+
+def test_lazy_and_relative_imports_are_followed(package: Package) -> None:
+    assert package.changed_by("nn/layers.py", "DEPTH = 4\n") == {"beta", "report"}
+
+
+def test_comments_docstrings_and_formatting_change_nothing(package: Package) -> None:
+    text = '"""Other words."""\n\n# why\nDEPTH   =   (3)\n"""Said of DEPTH."""\n'
+    assert package.changed_by("nn/layers.py", text) == set()
+
+
+def test_imports_for_type_checking_are_not_followed(package: Package) -> None:
+    assert package.changed_by("report/page.py", "import recount.nn.layers\nTITLE = 1\n") == {"report"}
+
+
+def test_configuration_is_left_out(package: Package) -> None:
+    assert package.changed_by("config.py", "LIMIT = 2\n") == set()
+
+
+def test_package_on_the_way_counts(package: Package) -> None:
+    assert package.changed_by("systems/__init__.py", "ORDER = 1\n") == {"alpha", "beta"}
+
+
+def test_data_file_counts_for_the_module_whose_name_it_starts_with(package: Package) -> None:
+    assert package.changed_by("systems/sizes/alpha.json", "[]") == {"alpha"}
+    assert package.changed_by("systems/sizes/beta_large.tsv", "2\n") == {"beta"}
+
+
+def test_templates_count_for_the_report(package: Package) -> None:
+    assert package.changed_by("report/templates/page.html", "<body>") == {"report"}
+
+
+def test_new_module_of_a_whole_package_counts(package: Package) -> None:
+    assert package.changed_by("report/figures.py", "DPI = 1\n") == {"report"}
+
+
+def test_renamed_root_is_an_error(package: Package) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"no module is called recount\.systems\.gamma"):
+        package.read().digest(["recount.systems.gamma"])
+
+
+@given(st.sampled_from(["1", "True", "None", "'1'", "b'1'", "1.0", "-1", "()", "[]", "f'{x}'", "x", "x()", "x[1]"]))
+def test_different_expressions_have_different_digests(
+    tmp_path_factory: pytest.TempPathFactory, expression: str
+) -> None:
+    package = Package(tmp_path_factory.mktemp("package") / "recount")
+    changed = package.changed_by("systems/alpha.py", f"WIDTH = {expression}\n")
+    assert changed == {"alpha"}
+
+
+def test_fields_that_only_newer_pythons_have_are_left_out(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    package.write("systems/alpha.py", "def f(x):\n    return x\n")
+    before = package.read().digest(ALPHA)
+    fields = tuple(dict.fromkeys([*ast.FunctionDef._fields, "type_params", "not_yet_invented"]))
+    monkeypatch.setattr(ast.FunctionDef, "_fields", fields)
+    assert package.read().digest(ALPHA) == before
+
+
+@pytest.mark.parametrize("name", systems.names())
+def test_every_system_has_its_own_module_in_its_digest(name: str) -> None:
+    code_base, roots = provenance.step_roots("train", name)
+    modules = code_base.closure(roots)
+    assert f"recount.systems.{name}" in modules
+    assert not any(module.startswith("recount.report") for module in modules)
+
+
+@pytest.mark.parametrize("step", ["prepare", "train", "predict", "score", "report"])
+def test_every_step_is_where_the_command_line_finds_it(step: provenance.Step) -> None:
+    tree = (provenance.PACKAGE / "cli.py").read_text(encoding="utf-8")
+    command = tree[tree.index(f"\ndef {step}(") :].split("@app.command")[0]
+    module = provenance.ROOTS[step][0].removesuffix(".*")
+    assert f"from {module}" in command
+
+
+def test_unknown_system_is_named() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"recount\.systems\.nothing"):
+        provenance.step_digest("train", "nothing")
+
+
+def test_digesting_loads_no_heavy_package() -> None:
+    code = f"""
+import sys
+from recount import provenance
+provenance.step_digest("report")
+provenance.step_digest("prepare", {datasets.names()[0]!r})
+print(sorted({{"torch", "pandas", "numpy"}} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    shutil.copytree(Path(__file__).parent / "workflow" / "tiny", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.yaml").write_text("suite: mini\n", encoding="utf-8")
+    return config.load(tmp_path).runs[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"settings": {"width": 9}}, {"recipe": {"epochs": 4}}, {"protocol": "clean"}]
+)
+def test_what_a_run_depends_on_is_in_its_settings(run: Run, changes: dict[str, object]) -> None:
+    changed = run.model_copy(update=changes)
+    assert provenance.run_settings(changed, None) != provenance.run_settings(run, None)
+
+
+def test_precision_of_the_configuration_is_in_the_settings_of_a_run(run: Run) -> None:
+    assert provenance.run_settings(run, "bf16") != provenance.run_settings(run, None)
+
+
+def test_benchmarks_of_a_run_are_not_in_its_settings(run: Run) -> None:
+    assert run.benchmarks
+    assert provenance.run_settings(run.model_copy(update={"benchmarks": {}}), None) == provenance.run_settings(
+        run, None
+    )
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["A", "B", "C"]),
+        ("", []),
+        ("-1", []),
+        ("2,0", ["C", "A"]),
+        ("0,7,1", ["A"]),
+        ("GPU-bb", ["B"]),
+    ],
+)
+def test_visible_gpus_follow_the_rule_of_cuda(
+    visible: str | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    rows = "\\n".join(f"{index}, GPU-{name.lower() * 2}1, {name}, 570.1, 81559" for index, name in enumerate("ABC"))
+    program.write_text(f"#!/bin/sh\nprintf '{rows}\\n'\n")
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [card["name"] for card in provenance.visible_gpus()] == names
+
+
+def test_no_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.visible_gpus() == []
+
+
+def test_surroundings_name_commit_packages_and_machine() -> None:
+    found = provenance.surroundings()
+    assert found["packages"]["pydantic"]
+    assert found["hardware"]["cores"] >= 1
+    assert found["commit"] is None or len(found["commit"]) == 40
+
+
+def test_data_digests_are_named_by_data_set_and_preparation(tmp_path: Path) -> None:
+    index = tmp_path / "crowd" / "original" / "index.csv"
+    index.parent.mkdir(parents=True)
+    index.write_bytes(b"id\n")
+    assert provenance.data_digests([index]) == {"crowd/original": hashlib.sha256(b"id\n").hexdigest()}
