@@ -1,0 +1,72 @@
+"""Predictors that look at no picture: the trivial rows of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recount.config import Recipe, Strict
+from recount.data.sample import Sample
+from recount.errors import UserError
+from recount.systems.base import Batch, Example, Pool, Prediction, System
+
+
+class ConstantSettings(Strict):
+    """What is predicted for every picture."""
+
+    statistic: Literal["mean", "median", "zero", "one"] = "mean"
+
+
+class NoExamples:
+    """Makes no training examples: there is nothing to train."""
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return none."""
+        return []
+
+
+class Constant(System):
+    """Predicts the same count for every picture, learned from the training counts alone."""
+
+    Settings = ConstantSettings
+    recipe = Recipe()
+    trains = False
+
+    value: Tensor
+
+    def __init__(self, settings: ConstantSettings) -> None:
+        super().__init__(settings)
+        self.register_buffer("value", torch.tensor(1.0 if settings.statistic == "one" else 0.0))
+
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Take the statistic of the training counts.
+
+        Raises:
+            UserError: there are no training samples to take a mean or median of.
+        """
+        if self.settings.statistic not in ("mean", "median"):
+            return
+        if not samples:
+            raise UserError(f"constant: the training set is empty, so it has no {self.settings.statistic}")
+        counts = np.array([sample.count for sample in samples], dtype=np.float64)
+        statistic = np.mean if self.settings.statistic == "mean" else np.median
+        self.value.fill_(float(statistic(counts)))
+
+    def example_maker(self) -> NoExamples:
+        """Return the maker of no examples."""
+        return NoExamples()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return no terms."""
+        return {}
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Return a density of one cell [B, 1, 1, 1] that holds the constant."""
+        return Prediction(density=self.value.expand(len(images), 1, 1, 1))
+
+
+SYSTEM = Constant

@@ -1,0 +1,188 @@
+"""MCNN: three columns of convolutions with receptive fields of three sizes, trained on Gaussian density maps.
+
+Zhang et al., "Single-Image Crowd Counting via Multi-Column Convolutional Neural Network" (CVPR 2016). Network and
+recipe are those of the public run on UCF-QNRF, gjy3035/C-3-Framework@f8e21fa (RGB, output enlarged to the size of the
+input); ``colour: grey`` is the network of svishwa/crowdcount-mcnn@e04c67f (grey values 0 to 255, output at a quarter).
+Golden cases ``mcnn_rgb``, ``mcnn_grey``.
+
+Deviations: errors are measured against the number of annotated points, not the sum of the blurred map; the dots' pixels
+are found by truncation, which the public reports do not state; the grey network's nine crops per picture are drawn anew
+in each epoch and have the size that the settings give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recount.config import Optimiser, Recipe, Strict
+from recount.data.crowd_augmentation import as_floats
+from recount.nn.bins import dot_map
+from recount.nn.gaussian import blurred
+from recount.nn.normalise import Normalise
+from recount.nn.weights import read_tensors, renamed
+from recount.systems.base import Batch, Example, Pool, Prediction, System
+
+QNRF_MEAN = (0.413525998592, 0.378520160913, 0.371616870165)
+QNRF_STD = (0.284849464893, 0.277046442032, 0.281509846449)
+GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and OpenCV turn colours to grey
+COLUMNS = {  # kernel sizes and widths of each column's four convolutions
+    "branch1": ((9, 7, 7, 7), (16, 32, 16, 8)),
+    "branch2": ((7, 5, 5, 5), (20, 40, 20, 10)),
+    "branch3": ((5, 3, 3, 3), (24, 48, 24, 12)),
+}
+REDUCTION = 4
+KERNEL, SIGMA = 15, 4.0  # of the density map, pixels
+SCALE = 100.0  # the RGB network learns 100 times the density
+CROP_MULTIPLE = 16
+
+
+class McnnSettings(Strict):
+    """MCNN's settings; the defaults are those of the public run on UCF-QNRF."""
+
+    colour: Literal["rgb", "grey"] = "rgb"
+    crop_height: int = Field(576, gt=0, multiple_of=CROP_MULTIPLE)
+    crop_width: int = Field(768, gt=0, multiple_of=CROP_MULTIPLE)
+    crops: int = Field(1, gt=0, description="per picture and epoch; the grey network's authors took 9")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of the horizontal flip")
+    width: float = Field(1.0, gt=0, description="multiplies every column's channels")
+
+
+class ConvReLU(nn.Module):
+    """A convolution that keeps the size, and ReLU; initialised as N(0, 0.01) with biases 0."""
+
+    def __init__(self, channels: int, out: int, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out, size, padding=size // 2)
+        nn.init.normal_(self.conv.weight, std=0.01)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map [B, out, H, W] of a map [B, channels, H, W]."""
+        return functional.relu(self.conv(x))
+
+
+def _column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
+    first, second, third, fourth = (
+        ConvReLU(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
+    )
+    return nn.Sequential(first, nn.MaxPool2d(2), second, nn.MaxPool2d(2), third, fourth)
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Makes random crops of a picture, with their density maps."""
+
+    height: int
+    width: int
+    flip: float
+    crops: int
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return crops of sample ``index``, smaller where the picture is (multiples of 16)."""
+        sample, image = pool.samples[index], pool.image(index)
+        # dots of the whole picture, blurred and then cropped: heads just outside reach into the crop
+        dots = dot_map(torch.from_numpy(sample.points), image.shape[1], image.shape[2], coincident="add")
+        return [self._crop(sample.id, image, dots, rng) for _ in range(self.crops)]
+
+    def _crop(self, name: str, image: Tensor, dots: Tensor, rng: np.random.Generator) -> Example:
+        height = min(self.height, image.shape[1] // CROP_MULTIPLE * CROP_MULTIPLE)
+        width = min(self.width, image.shape[2] // CROP_MULTIPLE * CROP_MULTIPLE)
+        top = int(rng.integers(0, image.shape[1] - height + 1))
+        left = int(rng.integers(0, image.shape[2] - width + 1))
+        margin = KERNEL // 2
+        around = functional.pad(dots, (margin, margin, margin, margin))
+        around = around[:, top : top + height + 2 * margin, left : left + width + 2 * margin]
+        density = blurred(around, KERNEL, SIGMA)[:, margin:-margin, margin:-margin]
+        piece = as_floats(image[:, top : top + height, left : left + width])
+        if rng.random() < self.flip:
+            piece, density = piece.flip(2), density.flip(2)
+        return Example(name, piece, count=float(density.sum()), maps={"density": density})
+
+
+class Mcnn(System):
+    """The whole network."""
+
+    Settings = McnnSettings
+    recipe = Recipe(
+        epochs=3000,
+        batch_size=1,
+        optimiser=Optimiser(name="adam", lr=1e-4, weight_decay=1e-4),
+        evaluate_every=10,
+    )
+
+    def __init__(self, settings: McnnSettings) -> None:
+        super().__init__(settings)
+        channels, out = (3 if settings.colour == "rgb" else 1), 0
+        for name, (sizes, widths) in COLUMNS.items():
+            scaled = [max(1, round(settings.width * width)) for width in widths]
+            self.add_module(name, _column(channels, sizes, scaled))
+            out += scaled[-1]
+        self.fuse = nn.Sequential(ConvReLU(out, 1, 1))
+        self.normalise = Normalise(QNRF_MEAN, QNRF_STD)
+        self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
+
+    grey: Tensor
+
+    @classmethod
+    def mini_settings(cls) -> dict[str, Any]:
+        """Return half the channels, for crops of 96 x 128 pixels."""
+        return {"crop_height": 96, "crop_width": 128, "width": 0.5}
+
+    def network_output(self, pictures: Tensor) -> Tensor:
+        """Return the raw output of the columns for prepared pictures [B, 3 or 1, H, W].
+
+        RGB: 100 times the density per pixel [B, 1, H, W] (H and W rounded down to multiples of 4); grey: the density
+        per cell of 4 x 4 pixels [B, 1, H/4, W/4].
+        """
+        columns = [self.get_submodule(name)(pictures) for name in COLUMNS]
+        fused = self.fuse(torch.cat(columns, dim=1))
+        return functional.interpolate(fused, scale_factor=REDUCTION) if self.settings.colour == "rgb" else fused
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return images [B, 3, H, W] in [0, 1] as the network wants them."""
+        if self.settings.colour == "rgb":
+            return self.normalise(images)
+        return 255 * (images * self.grey).sum(dim=1, keepdim=True)
+
+    def example_maker(self) -> Crops:
+        """Return the maker of random crops."""
+        settings = self.settings
+        return Crops(settings.crop_height, settings.crop_width, settings.flip, settings.crops)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean squared error of the map."""
+        density = batch.maps["density"]
+        target = SCALE * density
+        if self.settings.colour == "grey":
+            target = functional.avg_pool2d(density, REDUCTION) * REDUCTION**2
+        return {"squared_error": functional.mse_loss(self.network_output(self.prepared(batch.images)), target)}
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Return the density; whole images of any size."""
+        output = self.network_output(self.prepared(images))
+        return Prediction(density=output / SCALE if self.settings.colour == "rgb" else output)
+
+    @classmethod
+    def import_checkpoint(cls, path: Path, settings: McnnSettings) -> dict[str, Tensor]:
+        """Read a state dict of the C-3 framework, whose names are ours below the prefixes of its wrappers.
+
+        Raises:
+            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
+        """
+
+        def our_name(key: str) -> str:
+            return key.removeprefix("CCN.").removeprefix("module.")
+
+        return renamed(read_tensors(path), our_name, cls(settings).state_dict(), source=path)
+
+
+SYSTEM = Mcnn
