@@ -198,7 +198,11 @@ def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS}, seconds=0.25)
     folder = tmp_path / project.run_folder(project.run("good", "full", 0))
     folder.mkdir(parents=True)
-    record = {"cost": {"steps": 50, "seconds_per_step": 3.6}, "selections": {"last": {"epoch": 5}}, "device": "cpu"}
+    record = {
+        "cost": {"steps": 50, "seconds_per_step": 3.6},
+        "selections": {"last": {"epoch": 5}},
+        "provenance": {"device": "cpu"},
+    }
     (folder / "run.json").write_text(json.dumps(record))
     hours = cell(project, table="cost", row="good/full", seed="0", metric="train_hours_100_epochs")
     assert float(hours["value"]) == pytest.approx(1)

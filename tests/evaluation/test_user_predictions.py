@@ -147,9 +147,10 @@ def test_prompts_tell_lines_on_one_image_apart(tmp_path: Path) -> None:
     assert score_files([path], truth).systems[0].metrics["mae"].value == 1
 
 
-def test_prompts_are_dropped_where_the_truth_has_none_and_they_are_not_needed(tmp_path: Path, truth: Path) -> None:
+def test_prompts_are_dropped_where_one_file_has_none_and_they_are_not_needed(tmp_path: Path, truth: Path) -> None:
     path = write(tmp_path / "p.csv", "image,prompt,count\n" + TRUTH.split("\n", 1)[1].replace(".jpg,", ".jpg,cats,"))
     assert score_files([path], truth).systems[0].metrics["mae"].value == 0
+    assert score_files([truth], path).systems[0].metrics["mae"].value == 0
     several = write(tmp_path / "q.csv", "image,prompt,count\na.jpg,cats,1\na.jpg,dogs,1\n")
     with pytest.raises(PredictionsError, match="several prompts on one image"):
         score_files([several], truth)

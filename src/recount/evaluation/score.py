@@ -269,9 +269,9 @@ class Scorer:
             record = json.loads(path.read_text(encoding="utf-8"))
             cost, epochs = record["cost"], record["selections"]["last"]["epoch"]
             hours = cost["steps"] * cost["seconds_per_step"] / epochs * 100 / 3600
+            note = f"from {epochs} epochs on {record['provenance']['device']}"
         except (json.JSONDecodeError, KeyError, ZeroDivisionError) as error:
             raise Missing(f"{path.name} does not say how long training took ({error!r})") from None
-        note = f"from {epochs} epochs on {record.get('device', 'an unknown device')}"
         return {"last": Measured(Interval(hours, math.nan, math.nan), None, note)}
 
     def _counts(self, dataset: str, split: str, preparation: str) -> Floats:

@@ -6,7 +6,7 @@ names an image and gives a count, or the points that are counted (in CSV also on
     image,count              {"image": "1.jpg", "count": 12}             {"1.jpg": 12, "2.jpg": [[3, 4], [8, 1]]}
     1.jpg,12                 {"image": "2.jpg", "points": [[3, 4]]}      {"1.jpg": {"points": [[3, 4]]}}
 
-Without a header, the first two columns are image and count (the format of NWPU-Crowd's submissions). Where both files
+Without a header, the first two columns are image and count (the format of NWPU-Crowd's submissions). Where all files
 have a prompt, a line is about that prompt on that image. Nothing is guessed: images that do not match, images that
 occur twice, and counts that are negative or not finite stop with a list of them.
 """
@@ -315,8 +315,8 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
         raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
     truths = read_counts(truth, TRUE)
     tables = [read_counts(path, PREDICTED) for path in predictions]
-    if any(table.has_prompts for table in tables) and not truths.has_prompts:
-        tables = [_without_prompts(table) for table in tables]
+    if not all(table.has_prompts for table in (truths, *tables)):
+        truths, *tables = (_without_prompts(table) for table in (truths, *tables))
     wanted = tables[0].counts if only_predicted else truths.counts
     for table in tables:
         _check_match(table, truths, wanted)
@@ -343,13 +343,13 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
 
 
 def _without_prompts(table: Counts) -> Counts:
-    """Return the table by image alone: the truth does not tell prompts apart."""
+    """Return the table by image alone: another file does not tell prompts apart."""
     times = Counter(image for image, _ in table.counts)
     twice = [image for image, number in times.items() if number > 1]
     if twice:
         raise PredictionsError(
-            f"{table.path}: several prompts on one image, but the truth has no prompts: {_listed(twice)}; "
-            "add a prompt column to the truth"
+            f"{table.path}: several prompts on one image, but another file has no prompts: {_listed(twice)}; "
+            "add a prompt column there"
         )
     return Counts(table.path, {(image, ""): count for (image, _), count in table.counts.items()})
 
