@@ -56,7 +56,10 @@ class LoggedRow:
 
 @dataclass(frozen=True)
 class AblationPair:
-    """Two rows of a table at one horizon: the printed difference and the one without selection on the test images."""
+    """Two rows of a table at one horizon: the printed difference and the one without selection on the test images.
+
+    ``peaks`` and ``starts`` are the highest learning rate and the number of warm-ups begun up to that horizon.
+    """
 
     horizon: int
     labels: tuple[str, str]
@@ -77,10 +80,14 @@ class RunSummary:
     restarts: list[int]
     best: tuple[int, float, float]
 
-    @property
-    def peak(self) -> float:
-        """Return the highest learning rate printed."""
-        return float(self.run.rates["rate"].max())
+    def peak(self, horizon: int | None = None) -> float:
+        """Return the highest learning rate printed up to an epoch."""
+        rates = self.run.rates
+        return float((rates if horizon is None else rates[rates["epoch"] <= horizon])["rate"].max())
+
+    def warm_ups(self, horizon: int | None = None) -> int:
+        """Return how many warm-ups begin up to an epoch."""
+        return sum(horizon is None or start.epoch <= horizon for start in self.starts)
 
     @property
     def rate_changes(self) -> int:
@@ -221,8 +228,8 @@ def _pairs(rows: Sequence[LoggedRow], runs: Sequence[RunSummary]) -> list[Ablati
                 runs=(first.run, second.run),
                 printed=first.mae - second.mae,
                 at_horizon=at_horizon,
-                peaks=(summaries[first.run].peak, summaries[second.run].peak),
-                starts=(len(summaries[first.run].starts), len(summaries[second.run].starts)),
+                peaks=(summaries[first.run].peak(horizon), summaries[second.run].peak(horizon)),
+                starts=(summaries[first.run].warm_ups(horizon), summaries[second.run].warm_ups(horizon)),
             )
         )
     return pairs

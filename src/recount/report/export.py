@@ -86,23 +86,27 @@ def table_rows(table: TableView) -> tuple[list[str], list[list[str]]]:
         name = metric(column.metric).label
         if len({entry.benchmark for entry in table.columns}) > 1:
             name = f"{column.benchmark} {name}"
-        heads += [f"{name} published", f"{name} measured", f"{name} difference"]
+        heads += [name] if column.extra else [f"{name} published", f"{name} measured", f"{name} difference"]
     heads += ["Seeds", "Selection", "Status"]
     rows = []
     for row in table.rows:
         cells = [row.label]
         for cell in row.cells:
-            cells += [cell.published.text if cell.published else "–", _measured(cell), _difference(cell)]
+            cells += [_measured(cell)] if cell.extra else _printed_cells(cell)
         first = row.cells[0]
         cells += [str(len(first.seeds) or "–"), SELECTIONS.get(first.selection, "–"), row.status]
         rows.append(cells)
     return heads, rows
 
 
+def _printed_cells(cell: Cell) -> list[str]:
+    return [cell.published.text if cell.published else "–", _measured(cell), _difference(cell)]
+
+
 def _measured(cell: Cell) -> str:
     if cell.value is None:
         return cell.status
-    spread = f" ± {number(cell.sd)}" if cell.sd is not None else ""
+    spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
     bounds = interval(cell.low, cell.high)
     return f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
 

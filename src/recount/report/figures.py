@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from markupsafe import escape
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from recount.evaluation.published_log import LoggedRun
 from recount.report.tables import SELECTIONS, TableView
 
-INK, MUTED, GRID, BEHIND, ALARM = "#1d2026", "#69707d", "#dedbd4", "#b4b0a8", "#b3261e"
+INK, MUTED, GRID, BEHIND, ALARM, PAPER = "#1d2026", "#69707d", "#dedbd4", "#b4b0a8", "#b3261e", "#fcfbf8"
 SERIES = ("#0b6aa2", "#c8500a", "#0a8064", "#9a3f8f", "#8a6d00", "#4a5bc4", "#b0305c", "#3d7d1f")
 #: Marks in the drawing -> CSS variables of the page.
 VARIABLES = {
@@ -31,6 +36,7 @@ VARIABLES = {
     GRID: "var(--line)",
     BEHIND: "var(--behind)",
     ALARM: "var(--alarm)",
+    PAPER: "var(--paper)",
     **{colour: f"var(--series-{n})" for n, colour in enumerate(SERIES)},
 }
 STYLE: dict[str, Any] = {
@@ -79,21 +85,20 @@ def save(figure: Figure, folder: Path, name: str, description: str) -> str:
         name: file name without suffix.
         description: for readers who do not see the figure; escaped here.
     """
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()  # lays the figure out, once for both files
+        figure.set_layout_engine("none")
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": "recount"})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "recount"})
     svg = buffer.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    figure.savefig(
-        folder / f"{name}.png", dpi=150, bbox_inches="tight", facecolor="white", metadata={"Software": "recount"}
-    )
-    mpl.pyplot.close(figure)
+    figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white", metadata={"Software": "recount"})
+    plt.close(figure)
     return inlined(svg, description)
 
 
 def inlined(svg: str, description: str) -> str:
     """Turn a matplotlib SVG file into an element of the page: no prologue, CSS variables for colours, a description."""
-    from markupsafe import escape
-
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     for mark, variable in VARIABLES.items():
@@ -105,10 +110,19 @@ def inlined(svg: str, description: str) -> str:
 
 
 def _figure(rows: float, columns: int = 1, panels: int = 1, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(panels, columns, figsize=(width, rows), squeeze=False, layout="constrained")
     return figure, axes
+
+
+def _plain(value: float, _: object = None) -> str:
+    return f"{value:g}"
+
+
+def _plain_log(axis: Axis, subs: Sequence[float] = (1,)) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers; matplotlib's own would need its mathematical markup."""
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _shortened(text: str, length: int = 42) -> str:
@@ -142,7 +156,7 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
         ax.axvline(column.constant, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
         right = ax.get_xlim()[1]
         ax.axvspan(column.constant, max(right, column.constant * 1.02), color=ALARM, alpha=0.06, linewidth=0)
-        label = f" best constant (training {column.constant_label}): beyond it nothing was learned"
+        label = f" best constant ({column.constant_label}): beyond it nothing was learned"
         ha = "left" if column.constant < 0.6 * right else "right"
         ax.text(column.constant, -0.62, label.strip() if ha == "right" else label, color=ALARM, fontsize=8, ha=ha, va="bottom")
     ax.set_xlim(left=0)
@@ -189,8 +203,36 @@ def _colours(labels: Sequence[str]) -> dict[str, str]:
     return {label: SERIES[n % len(SERIES)] for n, label in enumerate(labels)}
 
 
+def _panels(count: int, columns: int, height: float, share: bool) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels and the panels, row by row; places left over stay empty.
+
+    Margins are given in inches: laying out dozens of panels by trial takes longer than drawing them.
+    """
+    rows = -(-count // columns)
+    tall = 0.85 + height * rows
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, tall), squeeze=False, sharex=share, sharey=share)
+    figure.subplots_adjust(
+        left=0.62 / WIDTH, right=1 - 0.4 / WIDTH, top=1 - 0.6 / tall, bottom=0.5 / tall, hspace=0.42, wspace=0.16 if share else 0.42
+    )  # fmt: skip
+    for place, ax in enumerate(axes.flat):
+        if place >= count:
+            ax.set_axis_off()
+        elif share and place + columns >= count:
+            ax.xaxis.set_tick_params(labelbottom=True)
+    return figure, list(axes.flat)[:count]
+
+
+def _around(figure: Figure, across: str, up: str, handles: Sequence[Line2D]) -> None:
+    """Label the common axes of a figure of panels, with a legend above."""
+    tall = figure.get_figheight()
+    figure.text(0.5, 0.08 / tall, across, ha="center", va="bottom", fontsize=9)
+    figure.text(0.06 / WIDTH, 0.5, up, ha="left", va="center", rotation=90, fontsize=9)
+    if handles:
+        figure.legend(handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.4 / WIDTH, 1 - 0.02 / tall))
+
+
 def curves_over_log(curves: pd.DataFrame, behind: Mapping[str, pd.DataFrame], comparable: bool) -> Figure:
-    """Draw our evaluations during training over the authors' own log.
+    """Draw our evaluations during training over the authors' own log, one panel per variant, one line per seed.
 
     Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the MAE as a multiple
     of the lowest MAE of the same run.
@@ -200,25 +242,26 @@ def curves_over_log(curves: pd.DataFrame, behind: Mapping[str, pd.DataFrame], co
         behind: name of a published run -> columns epoch, mae.
         comparable: whether epochs and errors share axes with the published ones.
     """
-    figure, axes = _figure(3.6)
-    ax: Axes = axes[0, 0]
-    for n, (name, run) in enumerate(behind.items()):
-        shown = run if comparable else _shape(run)
-        ax.plot(shown["epoch"], shown["mae"], color=BEHIND, linewidth=1.4, linestyle=("-", "--", ":", "-.")[n % 4], label=name)
+    if not comparable:
+        curves = pd.concat(_shape(run) for _, run in curves.groupby(["label", "seed"], sort=False))
+        behind = {name: _shape(run) for name, run in behind.items()}
     labels = list(dict.fromkeys(curves["label"]))
-    shown = curves if comparable else curves.groupby(["label", "seed"], group_keys=False, sort=False)[curves.columns].apply(_shape)
-    sns.lineplot(
-        shown, x="epoch", y="mae", hue="label", units="seed", estimator=None, hue_order=labels,
-        palette=_colours(labels), linewidth=1.5, ax=ax,
-    )  # fmt: skip
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-    ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    ax.set_xlabel("epoch" if comparable else "share of training")
-    ax.set_ylabel("MAE on test" if comparable else "MAE ÷ lowest MAE of the same run")
-    ax.grid(axis="y", linewidth=0.6)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=None)
+    figure, panels = _panels(len(labels), 4, 1.5, share=True)
+    lowest, highest = curves["mae"].min(), curves["mae"].max()
+    panels[0].set(yscale="log", ylim=(0.93 * lowest, max(1.15 * highest, 3 * lowest)))
+    _plain_log(panels[0].yaxis, (1, 2, 5))
+    for ax, label in zip(panels, labels, strict=True):
+        for run, dashes in zip(behind.values(), ("-", "--", ":", "-."), strict=False):
+            ax.plot(run["epoch"], run["mae"], color=BEHIND, linewidth=1, linestyle=dashes)
+        for _, run in curves[curves["label"] == label].groupby("seed", sort=False):
+            ax.plot(run["epoch"], run["mae"], color=SERIES[0], linewidth=1.4)
+        ax.set_title(_shortened(label, 30), fontsize=8)
+        ax.grid(axis="y", linewidth=0.6)
+    handles = [Line2D([], [], color=SERIES[0], label="here, a line per seed")]
+    for name, dashes in zip(behind, ("-", "--", ":", "-."), strict=False):
+        handles.append(Line2D([], [], color=BEHIND, linestyle=dashes, label=name))
+    up = "MAE on test" if comparable else "MAE ÷ lowest MAE of the run"
+    _around(figure, "epoch" if comparable else "share of training", up, handles)
     return figure
 
 
@@ -227,31 +270,22 @@ def _shape(run: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_panels(runs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw loss and errors of each run against the epoch, one panel per run, on shared axes per quantity."""
-    columns = 3
-    panels = -(-len(runs) // columns)
-    figure, axes = _figure(0.4 + 1.75 * panels, columns, panels)
-    for ax, (name, history) in zip(axes.flat, runs.items(), strict=False):
-        ax.set_title(_shortened(name, 38))
+    """Draw loss (left axis) and errors (right axis) of each run against the epoch, one panel per run."""
+    figure, panels = _panels(len(runs), 4, 1.5, share=False)
+    for ax, (name, history) in zip(panels, runs.items(), strict=True):
+        ax.set_title(_shortened(name, 30), fontsize=8)
         ax.plot(history["epoch"], history["loss"], color=BEHIND, linewidth=1.4)
-        ax.set_yscale("symlog", linthresh=1)
-        ax.tick_params(axis="y", colors=MUTED)
+        ax.tick_params(axis="y", labelcolor=MUTED)
         error = ax.twinx()
         for column, colour in (("test_mae", SERIES[1]), ("held_out_mae", SERIES[2])):
             if column in history and history[column].notna().any():
                 seen = history.dropna(subset=column)
-                error.plot(seen["epoch"], seen[column], color=colour, linewidth=1.5, marker="o", markersize=2.4)
+                error.plot(seen["epoch"], seen[column], color=colour, linewidth=1.5, marker="o", markersize=2.2)
         error.set_ylim(bottom=0)
         error.spines["right"].set_visible(True)
-    for ax in list(axes.flat)[len(runs) :]:
-        ax.set_visible(False)
-    handles = [
-        mpl.lines.Line2D([], [], color=colour, linewidth=1.6, label=label)
-        for label, colour in (
-            ("training loss (left axis)", BEHIND), ("MAE on test (right axis)", SERIES[1]), ("MAE on held-out", SERIES[2]),
-        )
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    names = {"training loss (left axis)": BEHIND, "MAE on test (right axis)": SERIES[1], "MAE on held-out": SERIES[2]}
+    handles = [Line2D([], [], color=colour, linewidth=1.6, label=label) for label, colour in names.items()]
+    _around(figure, "epoch", "", handles)
     return figure
 
 
@@ -265,32 +299,26 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame], constant: fl
         predictions: label -> columns true_count, predicted_count.
         constant: the best constant prediction, drawn as a line, or None.
     """
-    columns = 4
-    panels = -(-len(predictions) // columns)
-    figure, axes = _figure(0.3 + 2.25 * panels, columns, panels)
+    figure, panels = _panels(len(predictions), 5, 1.95, share=True)
     every = pd.concat(predictions.values())
     top = 1.3 * float(np.nanmax(every[["true_count", "predicted_count"]].to_numpy()))
     low = 0.8 * max(1.0, float(every["true_count"].min()))
     as_picture = len(every) > SCATTER_AS_VECTORS
-    for ax, (name, table) in zip(axes.flat, predictions.items(), strict=False):
+    panels[0].set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top))
+    for axis in (panels[0].xaxis, panels[0].yaxis):
+        _plain_log(axis, (1,) if top / low > 30 else (1, 2, 5))
+    for ax, (name, table) in zip(panels, predictions.items(), strict=True):
         ax.plot([low, top], [low, top], color=MUTED, linewidth=1)
         if constant is not None:
             ax.axhline(constant, color=ALARM, linewidth=1, linestyle=(0, (5, 3)))
-        shown = table.assign(predicted_count=table["predicted_count"].clip(lower=low))
-        sns.scatterplot(
-            shown, x="true_count", y="predicted_count", s=16, color=SERIES[0], alpha=0.65, linewidth=0, ax=ax,
-            rasterized=as_picture,
+        shown = table["predicted_count"].clip(lower=low)
+        ax.plot(
+            table["true_count"], shown, marker="o", markersize=3.6, linestyle="", color=SERIES[0], alpha=0.65,
+            markeredgewidth=0, rasterized=as_picture,
         )  # fmt: skip
-        ax.set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top), xlabel="", ylabel="")
-        ax.set_title(_shortened(name, 26))
+        ax.set_title(_shortened(name, 24), fontsize=8)
         ax.set_box_aspect(1)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-            axis.set_minor_formatter(mpl.ticker.NullFormatter())
-    for ax in list(axes.flat)[len(predictions) :]:
-        ax.set_visible(False)
-    figure.supxlabel("true count", fontsize=9)
-    figure.supylabel("predicted count", fontsize=9)
+    _around(figure, "true count", "predicted count", [])
     return figure
 
 
@@ -317,7 +345,7 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(labels)), [_shortened(label) for label in labels])
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_xlim(0, 1)
-    ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel("share of the squared error; the rest of the images in grey")
     sns.despine(ax=ax, left=True)
     ax.tick_params(axis="y", length=0)
@@ -332,8 +360,11 @@ def cost_against_error(costs: pd.DataFrame, metric: str) -> Figure:
     sns.scatterplot(
         costs, x="seconds", y="error", hue="system", hue_order=systems, palette=_colours(systems), s=55, linewidth=0, ax=ax
     )
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    if costs["seconds"].max() > 10 * costs["seconds"].min():
+        ax.set_xscale("log")
+        _plain_log(ax.xaxis, (1, 2, 5))
+    else:
+        ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("training time on this machine, seconds")
     ax.set_ylabel(metric.upper())
@@ -355,30 +386,32 @@ def published_log(
         marks: (name of the run, label, epoch, MAE) of printed numbers.
         printed: a printed MAE that the log does not hold, drawn as a line, or None.
     """
-    import matplotlib.pyplot as plt
-
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=(3, 1.15), layout="constrained"
     )
     colours = _colours(list(runs))
     for name, run in runs.items():
-        top.plot(run.evaluations["epoch"], run.evaluations["mae"], color=colours[name], linewidth=1.4, label=name)
+        top.plot(run.evaluations["epoch"], run.evaluations["mae"], color=colours[name], linewidth=1.4, label=f"run {name}, lines {run.lines[0]} to {run.lines[1]}")
         bottom.plot(run.rates["epoch"], run.rates["rate"], color=colours[name], linewidth=1.1)
-    for name, label, epoch, mae in marks:
+    above = True
+    for name, label, epoch, mae in sorted(marks, key=lambda mark: mark[2]):
         top.plot(epoch, mae, marker="o", markersize=7, markerfacecolor="none", markeredgewidth=1.8, color=colours[name])
-        top.annotate(label, (epoch, mae), xytext=(4, -13), textcoords="offset points", fontsize=8, color=INK)
+        place = (10, 30) if above else (-4, -24)
+        top.annotate(
+            label, (epoch, mae), xytext=place, textcoords="offset points", fontsize=8.5, color=colours[name],
+            ha="center", zorder=5, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
+            arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.8, "shrinkB": 4},
+        )  # fmt: skip
+        above = not above
     if printed is not None:
         top.axhline(printed, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
         text = f"printed in Table 1: {printed:g}, nowhere in the log"
         top.annotate(text, (600, printed), xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right")
-    top.set_yscale("log")
-    top.set_ylim(90, 1000)
-    top.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    top.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    top.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-    top.set_ylabel("MAE on the test images")
+    top.set(yscale="log", ylim=(80, 1000), ylabel="MAE on the test images")
+    _plain_log(top.yaxis, (1, 1.5, 2, 3, 5, 7))
     top.legend(loc="upper right", title=None)
     bottom.set_yscale("log")
+    _plain_log(bottom.yaxis)
     bottom.set_ylabel("learning rate")
     bottom.set_xlabel("epoch")
     for ax in (top, bottom):

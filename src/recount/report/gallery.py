@@ -20,7 +20,7 @@ from PIL import Image
 from recount.report.sources import Sources
 
 QUANTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-LEVELS = 64  # palette entries of a density overlay
+LEVELS = 48  # palette entries of a density overlay
 PHOTO_WIDTHS = ((40, 560), (120, 400))  # up to so many photographs -> width in pixels
 SMALLEST_PHOTO = 260
 
@@ -64,10 +64,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One photograph with every system's prediction beside it."""
+    """One photograph with every system's prediction beside it; ``others`` are the variants of later tables."""
 
     photo: Photo
     cards: tuple[Card, ...]
+    others: tuple[Card, ...]
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ def overlay_uri(density: np.ndarray, top: float) -> str:
         top: density that is drawn at full strength.
     """
     scaled = np.nan_to_num(density / top if top > 0 else density * 0)
-    levels = np.clip(np.sqrt(np.clip(scaled, 0, 1)) * (LEVELS - 1), 0, LEVELS - 1).round().astype(np.uint8)
+    levels = (np.sqrt(np.clip(scaled, 0, 1)) * (LEVELS - 1)).round().astype(np.uint8)
     picture = Image.fromarray(levels, mode="P")
-    colours = mpl.colormaps["inferno"](np.linspace(0.15, 1, LEVELS))[:, :3]
+    colours = mpl.colormaps["inferno"](np.linspace(0.2, 1, LEVELS))[:, :3]
     picture.putpalette((colours * 255).round().astype(np.uint8).tobytes())
-    opacity = bytes(int(v) for v in np.linspace(0, 235, LEVELS).round())
+    opacity = bytes(int(v) for v in (255 * np.linspace(0, 1, LEVELS)).round())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", transparency=opacity, optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -144,6 +145,9 @@ def _photo(samples: pd.DataFrame, name: str, number: int, width: int, benchmark:
 
 
 def _jpeg(path: Path, width: int) -> str:
+    """Return a picture as a JPEG data URI, or "" where it cannot be read; its place is then shown empty."""
+    if not path.is_file():
+        return ""
     with Image.open(path) as picture:
         small = picture.convert("RGB")
         small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
@@ -154,11 +158,15 @@ def _jpeg(path: Path, width: int) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """A variant in the gallery: its label and its predictions with one selection and one seed, with maps if stored."""
+    """A variant in the gallery: its label and its predictions with one selection and one seed, with maps if stored.
+
+    ``first`` marks the rows of the paper's first table, which are shown without asking.
+    """
 
     label: str
     predictions: pd.DataFrame
     maps: dict[str, np.ndarray]
+    first: bool = True
 
 
 def gallery(
@@ -190,7 +198,11 @@ def gallery(
         place=f"{dataset}/{split}",
         photos=tuple(photos.values()),
         comparisons=tuple(
-            Comparison(photos[name], tuple(_card(entry, photos[name], "", tops[name]) for entry in shown))
+            Comparison(
+                photos[name],
+                tuple(_card(entry, photos[name], "", tops[name]) for entry in shown if entry.first),
+                tuple(_card(entry, photos[name], "", tops[name]) for entry in shown if not entry.first),
+            )
             for name in compared
             if name in photos
         ),

@@ -51,17 +51,26 @@ def present(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def number(value: float | None) -> str:
-    """Write a number with the digits that a count's error deserves; a dash where there is none."""
+def number(value: float | None, like: float | None = None) -> str:
+    """Write a number with the digits that an error deserves; a dash where there is none.
+
+    Args:
+        like: take the number of digits from this one, as a standard deviation does from its mean.
+    """
     if value is None or not math.isfinite(value):
         return MISSING
-    size = abs(value)
-    if size == 0:
-        return "0"
+    size = abs(value if like is None or not math.isfinite(like) else like)
     if size >= 1e5:
-        return _signed(f"{value:.3g}" if size >= 1e9 else f"{value:,.0f}".replace(",", " "))
-    digits = 1 if size >= 100 else 2 if size >= 1 else 3
-    return _signed(f"{value:.{digits}f}")
+        return _signed(f"{value:.3g}" if size >= 1e9 else f"{value:,.0f}".replace(",", "\u202f"))
+    digits = 1 if size >= 100 else 2 if size >= 0.1 else 4
+    return "0" if value == 0 else _signed(f"{value:.{digits}f}")
+
+
+def count(value: float | None) -> str:
+    """Write a number of objects: whole if it is whole or large, else with one decimal."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return _signed(f"{value:,.0f}".replace(",", "\u202f") if value == round(value) or abs(value) >= 100 else f"{value:.1f}")
 
 
 def signed(value: float | None) -> str:
@@ -103,7 +112,16 @@ def seconds(value: float | None) -> str:
         return f"{value / 3600:.1f} h"
     if value >= 180:
         return f"{value / 60:.1f} min"
-    return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+    if value >= 1 or value == 0:
+        return f"{value:.1f} s" if value else "0"
+    return f"{1000 * value:.3g} ms"
+
+
+def megabytes(value: float | None) -> str:
+    """Write an amount of memory given in MB."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value / 1000:.1f} GB" if value >= 1000 else f"{value:.0f} MB"
 
 
 def _signed(text: str) -> str:

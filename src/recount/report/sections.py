@@ -19,20 +19,21 @@ HEAVY = 0.5  # one image carries more than this share of the squared error: said
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant that a paper's tables show: its ids and its label there."""
+    """A variant that a paper's tables show: its ids, its label there, and whether the first table has it."""
 
     system: str
     variant: str
     label: str
+    first: bool = True
 
 
 def variants_of(tables: Sequence[TableView]) -> list[Variant]:
     """Return the variants of a paper's tables that have a network, each once, with the label of its first row."""
     found: dict[tuple[str, str], Variant] = {}
-    for table in tables:
+    for place, table in enumerate(tables):
         for row in table.rows:
             if row.variant and row.system and not _trivial(row):
-                found.setdefault((row.system, row.variant), Variant(row.system, row.variant, row.label))
+                found.setdefault((row.system, row.variant), Variant(row.system, row.variant, row.label, place == 0))
     return list(found.values())
 
 
@@ -144,7 +145,7 @@ def shown_predictions(
         there = mine["selection"].unique().tolist()
         mine = mine[mine["selection"] == (selection if selection in there else there[0])]
         maps = sources.maps(dataset, split, variant.system, variant.variant, seed)
-        shown.append(Shown(variant.label, mine.reset_index(drop=True), maps))
+        shown.append(Shown(variant.label, mine.reset_index(drop=True), maps, variant.first))
     return shown
 
 
@@ -284,6 +285,7 @@ def findings(tables: Sequence[TableView], selections: Sequence[SelectionRow], he
         sentences.append(f"{len(nothing)} of {len(trained)} systems and variants do no better than a constant: {names}.")
     elif trained:
         sentences.append(f"All {len(trained)} systems and variants do better than the best constant predictor.")
+    sentences += _against_training_mean(tables)
     gains = pd.Series([row.relative for row in selections], dtype=float).dropna()
     if len(gains):
         sentences.append(
@@ -295,6 +297,27 @@ def findings(tables: Sequence[TableView], selections: Sequence[SelectionRow], he
         images = ", ".join(dict.fromkeys(f"{entry.image} ({entry.label}, {percent(entry.share)})" for entry in alone))
         sentences.append(f"A single image carries more than half of a squared error: {images}.")
     return sentences
+
+
+def _against_training_mean(tables: Sequence[TableView]) -> Iterable[str]:
+    """Yield, for the first table's first column, which systems do no better than the mean of the training counts."""
+    for table in tables[:1]:
+        means = [row.cells[0].value for row in table.rows if row.status == "trivial" and "training mean" in row.label]
+        trained = [row for row in table.rows if row.status in ("trained", "checkpoint")]
+        if not means or means[0] is None or not trained:
+            continue
+        mean = means[0]
+        behind = [row.label for row in trained if row.cells[0].value is not None and row.cells[0].value >= mean]
+        column = table.columns[0]
+        which = f": not so {', '.join(behind)}" if behind else ""
+        yield (
+            f"{len(trained) - len(behind)} of the {len(trained)} systems run in {_short(table)} have a lower "
+            f"{column.metric.upper()} than the training mean ({number(mean)}){which}."
+        )
+
+
+def _short(table: TableView) -> str:
+    return re.split(r"[.:(]", table.title)[0].strip()
 
 
 def best_rows(tables: Sequence[TableView]) -> list[str]:
@@ -311,7 +334,7 @@ def best_rows(tables: Sequence[TableView]) -> list[str]:
         value, row = min(ranked, key=lambda entry: entry[0] or 0.0)
         below = row.cells[0].of_constant
         assert below is not None
-        name = re.split(r"[.:]", table.title)[0]
+        name = _short(table)
         sentences.append(
             f"{name}: lowest {table.columns[0].metric.upper()} measured is {number(value)}, {row.label}, "
             f"{percent(1 - below)} below the best constant."

@@ -39,8 +39,7 @@ SCORES = (
 PUBLISHED = ("table", "row", "system", "variant", "benchmark", "metric", "value", "source", "note")
 PREDICTIONS = ("id", "image", "prompt", "true_count", "predicted_count", "selection")
 VERDICTS = ("paper", "claim", "verdict", "effect", "ci_low", "ci_high", "p_value", "n", "reason")
-TEXT = {"seed": str, "row": str, "system": str, "variant": str, "reason": str, "id": str, "image": str, "prompt": str}
-LOG_LINES = 12
+TEXT = {"seed": str, "row": str, "system": str, "variant": str, "reason": str, "id": str, "image": str, "prompt": str, "attributes": str, "points": str}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,9 @@ class Sources:
         """Return the suite's results folder."""
         return self.project.root / self.project.results
 
-    def _table(self, path: Path, columns: tuple[str, ...], required: bool = True) -> pd.DataFrame:
+    def _table(
+        self, path: Path, columns: tuple[str, ...], required: bool = True, text: Any = TEXT
+    ) -> pd.DataFrame:
         """Read a CSV; missing columns or an unreadable file give an empty table and an entry in ``problems``."""
         empty = pd.DataFrame({column: pd.Series(dtype=object) for column in columns})
         if not path.is_file():
@@ -101,7 +102,7 @@ class Sources:
                 self._problem(path, "there is no such file")
             return empty
         try:
-            table = pd.read_csv(path, dtype=TEXT)
+            table = pd.read_csv(path, dtype=text)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
             self._problem(path, f"not a readable CSV: {error}")
             return empty
@@ -139,7 +140,7 @@ class Sources:
         tables = {}
         for name in self.project.papers:
             path = self.project.root / "papers" / name / "published.csv"
-            table = self._table(path, PUBLISHED).astype(object)
+            table = self._table(path, PUBLISHED, text=str).astype(object)
             tables[name] = table.assign(**{column: table[column].fillna("").astype(str) for column in PUBLISHED})
         return tables
 
@@ -194,8 +195,16 @@ class Sources:
     def samples(self, dataset: str, preparation: str) -> pd.DataFrame:
         """Return the index of a prepared data set, by id, with ``folder``; empty if there is none."""
         path = self.project.root / self.project.data / dataset / preparation / "index.csv"
-        table = self._table(path, ("id", "split", "image", "count", "width", "height", "points"))
+        table = self._table(path, ("id", "split", "image", "count", "width", "height", "points", "attributes"))
         return table.assign(folder=str(path.parent)).drop_duplicates("id").set_index("id")
+
+    def counts(self, dataset: str, preparation: str, split: str) -> pd.Series:
+        """Return the true counts of a split (or of a list of samples that is read like one, or several joined by ``+``)."""
+        samples = self.samples(dataset, preparation)
+        wanted = set(split.split("+"))
+        lists = samples["attributes"].map(lambda text: set(json.loads(text or "{}").get("lists", ())))
+        inside = samples["split"].isin(wanted) | lists.map(lambda names: bool(names & wanted)).astype(bool)
+        return pd.to_numeric(samples.loc[inside, "count"], errors="coerce").dropna()
 
     def maps(self, dataset: str, split: str, system: str, variant: str, seed: int) -> dict[str, np.ndarray]:
         """Return stored density maps by sample id: float32 [h, w], objects per cell; empty if none were stored."""
@@ -215,15 +224,6 @@ class Sources:
                 seconds, images = sums.get(key, (0.0, 0))
                 sums[key] = (seconds + float(timing["seconds"]), images + int(timing["images"]))
         return {key: seconds / images for key, (seconds, images) in sums.items() if images}
-
-    def log_tail(self, system: str, variant: str) -> tuple[str, str]:
-        """Return (path, last lines) of the newest training log of a variant, or two empty texts."""
-        folder = self.project.root / self.project.log("train", system, variant, "seed").parent
-        logs = sorted(folder.glob("seed*.log"), key=lambda path: path.stat().st_mtime)
-        if not logs:
-            return "", ""
-        lines = logs[-1].read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_LINES:]
-        return str(logs[-1].relative_to(self.project.root)), "\n".join(line[:300] for line in lines)
 
     def benchmarks(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield (benchmark, dataset, split, preparation) of what the suite scores and has predictions for."""

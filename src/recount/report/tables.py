@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from recount.config import Paper, Row, Table
@@ -13,12 +12,16 @@ from recount.report.numbers import metric as shown_metric
 from recount.report.numbers import present
 from recount.report.sources import Sources, row_key
 
-SELECTIONS = {
-    "last": "last epoch",
-    "best_on_test": "best on test",
-    "best_on_held_out": "best on held-out",
+SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
+EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored
+TIMES = ("train_hours_100_epochs", "inference_seconds_per_image")
+CONSTANTS = {
+    "training_mean": "training mean",
+    "training_median": "training median",
+    "best_constant": "median of the answers (an oracle)",
+    "uniform_guess": "uniform guess",
+    "most_frequent": "most frequent answer (an oracle)",
 }
-TIMES = ("train_hours_100_epochs", "inference_seconds_per_image")  # measured by the runs' own clocks
 STATUSES = {
     "trained": ("●", "trained here"),
     "checkpoint": ("◆", "a released checkpoint, evaluated here"),
@@ -59,6 +62,7 @@ class Cell:
         selection: which weights ("" where there is nothing to select).
         status, reason: as in scores.csv.
         constant: error of the best constant predictor in this column, or None.
+        extra: whether the metric is recount's own addition to the paper's columns.
     """
 
     benchmark: str
@@ -74,6 +78,7 @@ class Cell:
     status: str
     reason: str
     constant: float | None = None
+    extra: bool = False
 
     @property
     def chosen_on_test(self) -> bool:
@@ -119,30 +124,33 @@ class RowView:
     note: str
     protocol: str
     cells: tuple[Cell, ...]
-    log_path: str = ""
-    log_tail: str = ""
 
     @property
     def status(self) -> str:
-        """Return the status of the row's cells, or "mixed"."""
-        statuses = {cell.status for cell in self.cells}
+        """Return the status of the row's cells in the paper's own columns, or "mixed"."""
+        statuses = {cell.status for cell in self.cells if not cell.extra}
         return statuses.pop() if len(statuses) == 1 else "mixed"
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """Return the different reasons of the row's cells."""
-        return tuple(dict.fromkeys(cell.reason for cell in self.cells if cell.reason))
+    def reasons(self) -> tuple[tuple[str, str], ...]:
+        """Return why cells have no number: (sentence, last lines of the log that it ends with, or "")."""
+        given = dict.fromkeys(cell.reason for cell in self.cells if cell.reason and cell.value is None and not cell.extra)
+        return tuple(_with_log(reason) for reason in given)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A measured column: benchmark, metric, what stands for the benchmark, and its best constant predictor."""
+    """A measured column: benchmark, metric, what stands for the benchmark, and its best constant predictor.
+
+    ``extra`` marks a metric that the paper does not print: measured only.
+    """
 
     benchmark: str
     metric: str
     stand_in: str
     constant_label: str = ""
     constant: float | None = None
+    extra: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,12 @@ class TableView:
         return f"{self.paper}-{self.name}"
 
 
+def _with_log(reason: str) -> tuple[str, str]:
+    """Split a reason as score writes it into its sentence and the lines of the log behind " ends: "."""
+    sentence, ends, lines = reason.partition(" ends: ")
+    return sentence + (" ends:" if ends else ""), lines.replace(" | ", "\n")
+
+
 def paper_tables(sources: Sources, name: str) -> list[TableView]:
     """Return the tables of a paper, in its own order."""
     paper = sources.project.papers[name]
@@ -182,10 +196,12 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
     scores = scores[(scores["paper"] == name) & (scores["table"] == key)]
     published = sources.published[name]
     published = published[published["table"] == key]
-    columns = tuple(_columns(sources, table, scores))
+    labels = {(row.system, row.variant or ""): row.label for row in table.rows}
+    columns = tuple(_columns(sources, table, scores, labels))
     rows = [_row(sources, paper, table, row, scores, published, columns) for row in table.rows]
     listed = {(row.system, row.variant) for row in rows}
     rows += _trivial_rows(scores, columns, table, listed)
+    rows.sort(key=_trivial_last)
     suite = sources.project.suite
     return TableView(
         id=f"{name}-{key}",
@@ -201,6 +217,14 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
     )
 
 
+def _trivial_last(row: RowView) -> tuple[int, float]:
+    """Keep the paper's order, with the constants after it, the best of them first."""
+    if row.status != "trivial":
+        return 0, 0.0
+    value = row.cells[0].value if row.cells else None
+    return 1, float("inf") if value is None else value
+
+
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
     for benchmark in table.benchmarks:
         entry = sources.project.suite.benchmarks.get(benchmark)
@@ -210,16 +234,21 @@ def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
             yield f"{benchmark}: {entry.dataset}/{entry.split} stands for it here. {entry.note}".strip()
 
 
-def _columns(sources: Sources, table: Table, scores: pd.DataFrame) -> Iterable[Column]:
+def _columns(
+    sources: Sources, table: Table, scores: pd.DataFrame, labels: Mapping[tuple[str, str], str]
+) -> Iterable[Column]:
     for benchmark in table.benchmarks:
         entry = sources.project.suite.benchmarks.get(benchmark)
         stand_in = f"{entry.dataset}/{entry.split}" if entry else ""
-        for name in table.metrics:
-            label, value = _best_constant(scores, benchmark, name)
-            yield Column(benchmark, name, stand_in, label, value)
+        scored = set(scores.loc[scores["benchmark"] == benchmark, "metric"])
+        for name in [*table.metrics, *(name for name in EXTRA_METRICS if name in scored)]:
+            label, value = _best_constant(scores, benchmark, name, labels)
+            yield Column(benchmark, name, stand_in, label, value, name not in table.metrics)
 
 
-def _best_constant(scores: pd.DataFrame, benchmark: str, metric: str) -> tuple[str, float | None]:
+def _best_constant(
+    scores: pd.DataFrame, benchmark: str, metric: str, labels: Mapping[tuple[str, str], str]
+) -> tuple[str, float | None]:
     """Return the label and the error of the best constant predictor of a column."""
     if not shown_metric(metric).is_error:
         return "", None
@@ -229,7 +258,8 @@ def _best_constant(scores: pd.DataFrame, benchmark: str, metric: str) -> tuple[s
     if trivial.empty:
         return "", None
     best = trivial.loc[trivial["value"].astype(float).idxmin()]
-    return str(best["variant"]), float(best["value"])
+    label = labels.get((best["system"], best["variant"])) or CONSTANTS.get(best["variant"], best["variant"])
+    return str(label), float(best["value"])
 
 
 def _row(
@@ -247,12 +277,9 @@ def _row(
     mine = scores[(scores["system"] == row.system) & (scores["variant"] == (row.variant or ""))]
     absent = _absent(sources, row, paper)
     cells = tuple(
-        _timed(sources, row, _cell(mine, column, table.selection, _published(published, key, column, table.selection), absent))
+        _cell(mine, column, table.selection, _published(published, key, column, table.selection), absent)
         for column in columns
     )
-    path, tail = "", ""
-    if row.variant and any(cell.status == "missing" for cell in cells):
-        path, tail = sources.log_tail(row.system, row.variant)
     return RowView(
         key=key,
         label=row.label,
@@ -262,8 +289,6 @@ def _row(
         note=row.note or (variant.note if variant else ""),
         protocol=variant.protocol if variant else "",
         cells=cells,
-        log_path=path,
-        log_tail=tail,
     )
 
 
@@ -300,28 +325,16 @@ def _published(published: pd.DataFrame, key: str, column: Column, selection: str
     )
 
 
-def _timed(sources: Sources, row: Row, cell: Cell) -> Cell:
-    """Fill a cell of a time, which is no score, from the runs' own clocks."""
-    if cell.metric not in TIMES or cell.value is not None:
-        return cell
-    runs = [run for run in sources.runs if (run.system, run.variant) == (row.system, row.variant)]
-    if cell.metric == "train_hours_100_epochs":
-        measured = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
-        value = float(np.mean(measured)) * 100 / 3600 if measured else None
-    else:
-        value = sources.seconds_per_image.get((row.system, row.variant or ""))
-    if value is None:
-        return cell
-    return replace(cell, value=value, seeds=tuple(str(run.seed) for run in runs), status="trained", reason="")
-
-
 def _cell(
     scores: pd.DataFrame, column: Column, wanted: str, published: Published | None, absent: tuple[str, str]
 ) -> Cell:
     mine = scores[(scores["benchmark"] == column.benchmark) & (scores["metric"] == column.metric)]
     if mine.empty:
         status, reason = absent
-        return Cell(column.benchmark, column.metric, published, *[None] * 4, (), None, "", status, reason, column.constant)
+        return Cell(
+            column.benchmark, column.metric, published, None, None, None, None, (), None, "", status, reason,
+            column.constant, column.extra,
+        )  # fmt: skip
     selection = _selection(mine, wanted)
     mine = mine[mine["selection"] == selection]
     seeds = tuple(sorted(seed for seed in mine["seed"] if seed not in ("all", "")))
@@ -329,6 +342,8 @@ def _cell(
     chosen = (overall if not overall.empty else mine).iloc[0]
     value, low, high, sd, n = (_number(chosen[name]) for name in ("value", "ci_low", "ci_high", "sd", "n"))
     status = str(chosen["status"])
+    if status == "quoted":  # score repeats the printed number; it was not measured
+        value = None
     return Cell(
         benchmark=column.benchmark,
         metric=column.metric,
@@ -343,6 +358,7 @@ def _cell(
         status=status,
         reason=" · ".join(dict.fromkeys(reason for reason in mine["reason"] if reason)),
         constant=column.constant,
+        extra=column.extra,
     )
 
 
@@ -367,8 +383,9 @@ def _trivial_rows(
         if (system, variant) in listed:
             continue
         cells = tuple(_cell(part, column, table.selection, None, ("missing", "not scored")) for column in columns)
-        label = f"constant: {variant}"
-        rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), "Constant predictors", "", "", cells))
+        label = CONSTANTS.get(str(variant), str(variant))
+        note = next((cell.reason for cell in cells if cell.reason), "")
+        rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), "trivial", note, "", cells))
     return rows
 
 
@@ -378,5 +395,7 @@ def status_counts(tables: Iterable[TableView]) -> dict[str, int]:
     for table in tables:
         for row in table.rows:
             for cell in row.cells:
+                if cell.extra:
+                    continue
                 counts[cell.status] = counts.get(cell.status, 0) + 1
     return {status: count for status, count in counts.items() if count}

@@ -304,8 +304,7 @@ class Page:
         benchmark, name, split, preparation = place
         facts: dict[str, Any] = {"benchmark": benchmark, "place": f"{name}/{split}", "preparation": preparation}
         entry = datasets.load(name) if name in datasets.names() else None
-        samples = self.sources.samples(name, preparation)
-        counts = samples.loc[samples["split"].isin(split.split("+")), "count"]
+        counts = self.sources.counts(name, preparation, split)
         facts["images"], facts["objects"] = len(counts), float(counts.sum())
         facts["range"] = (float(counts.min()), float(counts.max())) if len(counts) else None
         facts["title"] = entry.title if entry else name
@@ -329,6 +328,8 @@ def _environment() -> Environment:
         "percent": numbers.percent,
         "big": numbers.big,
         "seconds": numbers.seconds,
+        "count": numbers.count,
+        "megabytes": numbers.megabytes,
     }
     environment.globals |= {"metric": numbers.metric, "interval": numbers.interval, "present": numbers.present}
     return environment
