@@ -68,6 +68,7 @@ class Predicted:
         density: float32 [1, h, w] on the CPU, objects per cell; None for count-by-caption systems or if not kept.
         maps: further maps float32 [1, h, w] on the CPU; of windows: enlarged to pixels. Empty if not kept.
         scores: float32 [K] class scores of a count-by-caption system, or None.
+        kept: False where the system's protocol leaves the sample out.
     """
 
     sample: Sample
@@ -76,6 +77,12 @@ class Predicted:
     density: Tensor | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
     scores: Tensor | None = None
+    kept: bool = True
+
+    @property
+    def tied(self) -> bool:
+        """Return whether two of the class scores are equally the highest, so that the first one was taken."""
+        return self.scores is not None and int((self.scores == self.scores.max()).sum()) > 1
 
 
 @dataclass(slots=True)
@@ -185,7 +192,7 @@ def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_ma
     start = _now(device)
     with torch.inference_mode(), _autocast(device, precision):
         images = torch.stack([piece.image for piece in batch])  # (B, 3, h, w)
-        prediction = system.predict(images, [piece.owner.sample.prompt for piece in batch])
+        prediction = system.predict(images, [system.prompt_of(piece.owner.sample) for piece in batch])
     if not keep_maps:
         prediction.maps = {}
     share = (_now(device) - start) / len(batch)
@@ -204,8 +211,9 @@ def _row(prediction: Prediction, index: int) -> Prediction:
     def only(values: Tensor | None) -> Tensor | None:
         return None if values is None else values[index : index + 1].float()
 
+    kept = None if prediction.kept is None else prediction.kept[index : index + 1]
     maps = {name: values[index : index + 1].float() for name, values in prediction.maps.items()}
-    return Prediction(only(prediction.density), only(prediction.scores), prediction.numbers, maps)
+    return Prediction(only(prediction.density), only(prediction.scores), prediction.numbers, kept, maps)
 
 
 @torch.inference_mode()
@@ -220,6 +228,7 @@ def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
         density=whole.density[0].cpu() if keep_maps and whole.density is not None else None,
         maps={name: values[0].cpu() for name, values in whole.maps.items()},
         scores=None if whole.scores is None else whole.scores[0].cpu(),
+        kept=whole.kept is None or bool(whole.kept[0]),
     )
 
 
@@ -334,7 +343,7 @@ def predict_run(
                 )
             ]
         stored |= {f"{name}/{key}": value for key, value in kept_maps(of_model[digest]).items()}
-        rows += [_csv_row(predicted, name) for predicted in of_model[digest]]
+        rows += [_csv_row(predicted, name) for predicted in of_model[digest] if predicted.kept]
         times[name] = _timing(of_model[digest])
     if maps is not None:
         write_atomically(maps, lambda path: np.savez_compressed(path, allow_pickle=False, **stored))
@@ -353,11 +362,15 @@ def _csv_row(predicted: Predicted, selection: str) -> tuple[str, ...]:
 
 def _timing(predictions: Sequence[Predicted]) -> dict[str, Any]:
     seconds = [predicted.seconds for predicted in predictions]
-    return {
+    timing: dict[str, Any] = {
         "images": len(seconds),
         "seconds": sum(seconds),
         "seconds_per_image": {predicted.sample.id: predicted.seconds for predicted in predictions},
     }
+    if any(predicted.scores is not None for predicted in predictions):
+        timing["ties"] = [predicted.sample.id for predicted in predictions if predicted.tied]
+        timing["left_out"] = [predicted.sample.id for predicted in predictions if not predicted.kept]
+    return timing
 
 
 def _usable(precision: Precision, device: torch.device) -> Precision:

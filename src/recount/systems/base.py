@@ -118,12 +118,14 @@ class Prediction:
         density: [B, 1, h, w], objects per cell, so that its sum is the count; None for count-by-caption systems.
         scores: [B, K] class scores over the numbers ``numbers``; None for density systems.
         numbers: the K numbers the scores stand for.
+        kept: bool [B], False where the protocol leaves an item out of the evaluation; None: all are kept.
         maps: further maps [B, 1, h, w] for figures (similarity, attention, ...).
     """
 
     density: Tensor | None = None
     scores: Tensor | None = None
     numbers: tuple[int, ...] = ()
+    kept: Tensor | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
 
     def counts(self) -> Tensor:
@@ -175,7 +177,7 @@ class System(nn.Module, ABC):
 
     Settings: ClassVar[type[Strict]]
     recipe: ClassVar[Recipe]
-    trains: ClassVar[bool] = True
+    trains: bool = True  # of the class, or of an instance whose settings say that it does not train
     text_guided: ClassVar[bool] = False
 
     settings: Any
@@ -241,6 +243,13 @@ class System(nn.Module, ABC):
     def own_selection(self, pool: Pool) -> dict[str, float]:
         """Return ``{"own": value}``, smaller is better, for systems whose authors select by a value of their own."""
         return {}
+
+    def prompt_of(self, sample: Sample) -> str:
+        """Return what ``predict`` is told about a sample (default: its prompt)."""
+        return sample.prompt
+
+    def after_step(self) -> None:
+        """Called after each optimiser step: change weights in place (their precision, a bound, ...)."""
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups (default: every trainable parameter in one group)."""

@@ -224,6 +224,7 @@ class Trainer:
         if recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         self.optimiser.step()
+        self.system.after_step()
         self.optimiser.zero_grad(set_to_none=True)
         self.progress.sums["lr"] = rate
         self.progress.step += 1

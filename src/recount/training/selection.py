@@ -50,6 +50,7 @@ def evaluate(system: System, watched: Watched, device: torch.device, precision: 
         predicted = list(
             predict_samples(system, watched.pool.samples, watched.load_image, device=device, precision=precision)
         )
+        predicted = [p for p in predicted if p.kept]
         true, counts = [p.sample.count for p in predicted], [p.count for p in predicted]
         metrics = [MAE, RMSE] + ([ACCURACY] if predicted[0].scores is not None else [])
         return {metric.name: metric(true, counts) for metric in metrics} | system.own_selection(watched.pool)

@@ -1,0 +1,84 @@
+"""Captioned scenes with two to ten coloured shapes: the embedded stand-in for CountCLIP's data and CountBench.
+
+Training pairs come in the fixed order of CountCLIP's merged set, four captions without a number and then one that
+counts, and the counting ones are as unbalanced as there (1353, 427, 182, 64, 35, 15, 11, 6, 8 for two to ten, at a
+tenth, at least one of each). The test pairs are balanced. Nothing is downloaded. Its numbers say nothing about
+CountBench.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recount.data.captioned_scenes import NUMBER_WORDS, Shapes, draw_shapes, sentence, vague_quantity
+from recount.data.dataset import Dataset
+from recount.data.index import HIDDEN
+from recount.data.sample import RawSample
+
+_SEED = 20_241
+_TRAINING = {2: 135, 3: 43, 4: 18, 5: 6, 6: 4, 7: 2, 8: 1, 9: 1, 10: 1}
+_PER_NUMBER = {"held_out": 10, "test": 30}
+_NOT_COUNTING_PER_COUNTING = 4
+_SECOND_CLASS = 0.2
+_VAGUE = 0.5  # of the captions without a number word
+
+
+class ShapesTen(Dataset):
+    """1,055 training pairs, 211 of which count; 90 held-out and 270 test pairs, all of which count."""
+
+    name = "shapes_ten"
+    title = "Captioned scenes of two to ten coloured shapes"
+    licence = "MIT (made by recount)"
+    publishable = True
+    embedded = True
+    splits = ("train", *_PER_NUMBER)
+    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+        "train": {"samples": 1055},
+        "held_out": {"samples": 90, "count": 540},
+        "test": {"samples": 270, "count": 1620},
+    }
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield training, held-out and test pairs; pictures are drawn when their function is called."""
+        order = np.random.default_rng([_SEED, 0]).permutation(
+            [n for n, times in _TRAINING.items() for _ in range(times)]
+        )
+        for group, number in enumerate(order):
+            for place in range(_NOT_COUNTING_PER_COUNTING):
+                yield _not_counting(f"train_{group:03d}_{place}", np.random.default_rng([_SEED, 1, group, place]))
+            rng = np.random.default_rng([_SEED, 1, group, _NOT_COUNTING_PER_COUNTING])
+            yield _counting(f"train_{group:03d}_{_NOT_COUNTING_PER_COUNTING}", "train", int(number), rng)
+        for place, (split, times) in enumerate(_PER_NUMBER.items(), start=2):
+            for number in _TRAINING:
+                for index in range(times):
+                    rng = np.random.default_rng([_SEED, place, number, index])
+                    yield _counting(f"{split}_{number:02d}_{index:02d}", split, number, rng)
+
+
+def _not_counting(name: str, rng: np.random.Generator) -> RawSample:
+    """Return a pair whose caption names no number, so that its true count is not asked for."""
+    shapes = draw_shapes(rng, second_class=_SECOND_CLASS)
+    quantity = vague_quantity(shapes.counts[shapes.main], rng) if rng.random() < _VAGUE else ""
+    caption = sentence(shapes, quantity, rng)
+    attributes = {HIDDEN: True, "counting": False}
+    return RawSample(name, "train", shapes.picture, np.zeros((0, 2), np.float32), np.nan, caption, None, attributes)
+
+
+def _counting(name: str, split: str, number: int, rng: np.random.Generator) -> RawSample:
+    shapes: Shapes = draw_shapes(rng, number=number, second_class=_SECOND_CLASS)
+    return RawSample(
+        id=name,
+        split=split,
+        image=shapes.picture,
+        points=shapes.scene.points(shapes.main),
+        count=number,
+        prompt=sentence(shapes, NUMBER_WORDS[number - 1], rng),
+        boxes=shapes.scene.boxes(shapes.main),
+        attributes={"counting": True, "class": shapes.main, "caption": "templated"},
+    )
+
+
+DATASET = ShapesTen()

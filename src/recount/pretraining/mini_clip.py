@@ -1,0 +1,209 @@
+"""A tiny CLIP, trained from nothing on captioned procedural scenes: what CountCLIP starts from in suite mini.
+
+Structure and loss are CLIP's (Radford et al., 2021) at about a million parameters. A scene shows one or two kinds of
+coloured shapes. What a caption says of numbers is made to be as weak as on the web: most captions only name the shapes,
+some use a vague quantity ("a few", "many"), and ``Plan.number_words`` of them a number word, which is right in
+``Plan.right_words`` of the cases and else any. So the tiny CLIP, like CLIP, sees quantities and hardly knows their
+names. The card beside the weights says how well it retrieves unseen scenes, and how it counts before fine-tuning.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recount.config import Strict
+from recount.data.captioned_scenes import (
+    CLASSES,
+    EDGE,
+    MOST,
+    NUMBER_WORDS,
+    VOCABULARY,
+    Shapes,
+    draw_shapes,
+    sentence,
+    vague_quantity,
+)
+from recount.systems.countclip import (
+    CLIP_MEAN,
+    CLIP_STD,
+    NUMBERS,
+    WORD_OF,
+    ClipSize,
+    build_clip,
+    clip_loss,
+    nine_captions,
+    token_ids,
+)
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+SIZE = ClipSize(
+    embed_dim=64,
+    image_size=EDGE,
+    patch=10,
+    vision_width=112,
+    vision_layers=4,
+    vision_head_width=28,
+    text_width=96,
+    text_heads=3,
+    text_layers=3,
+    context=14,
+    vocabulary=VOCABULARY,
+)
+
+
+class Plan(Strict):
+    """How much is trained, and what captions say."""
+
+    scenes: int = 8000
+    steps: int = 1200
+    batch: int = 128
+    lr: float = 1.5e-3
+    warmup: int = 80
+    weight_decay: float = 0.05
+    vague_words: float = 0.4
+    number_words: float = 0.1
+    right_words: float = 0.5
+
+
+def caption(shapes: Shapes, rng: np.random.Generator, plan: Plan) -> str:
+    """Return a caption of a scene: its classes, the main one with a quantity as ``plan`` says."""
+    number = shapes.counts[shapes.main]
+    draw = rng.random()
+    quantity = ""
+    if draw < plan.vague_words:
+        quantity = vague_quantity(number, rng)
+    elif draw < plan.vague_words + plan.number_words:
+        said = number if rng.random() < plan.right_words else int(rng.integers(1, MOST + 1))
+        quantity = NUMBER_WORDS[said - 1]
+    return sentence(shapes, quantity, rng)
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def pictures_of(shown: Sequence[Shapes]) -> Tensor:
+    """Return the pictures of scenes, uint8 [N, 3, H, W]."""
+    return torch.stack([torch.from_numpy(np.asarray(each.picture()).copy()).permute(2, 0, 1) for each in shown])
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Return uint8 images as CLIP's towers see them, float32."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (images.float() / 255 - mean) / std
+
+
+def train(plan: Plan, seed: int) -> nn.Module:
+    """Train the tiny CLIP contrastively; the same seed gives the same weights on one machine."""
+    torch.manual_seed(seed)
+    drawn = [draw_shapes(np.random.default_rng([seed, 81, index])) for index in range(plan.scenes)]
+    images = pictures_of(drawn)
+    model = build_clip(SIZE)
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, plan.lr, total_steps=plan.steps, pct_start=plan.warmup / plan.steps
+    )
+    for step in range(plan.steps):
+        rng = np.random.default_rng([seed, 82, step])
+        loss = _batch_loss(model, drawn, images, plan, rng)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100))
+        if step % 50 == 0:
+            print(f"clip step {step}: loss {loss.item():.4f}", flush=True)
+    return model.eval()
+
+
+def _batch_loss(model: Any, drawn: Sequence[Shapes], images: Tensor, plan: Plan, rng: np.random.Generator) -> Tensor:
+    chosen = rng.choice(len(drawn), plan.batch, replace=False)
+    captions = [caption(drawn[int(index)], rng, plan) for index in chosen]
+    pictures = torch.rot90(images[torch.from_numpy(chosen)], int(rng.integers(4)), (2, 3))
+    if rng.random() < 0.5:
+        pictures = pictures.flip(-1)
+    features = model.encode_image(normalised(pictures))
+    return clip_loss(features, model.encode_text(token_ids(captions, SIZE)), model.logit_scale)
+
+
+# ------------------------------------------------------------------------------------------------------------- quality
+
+
+@torch.no_grad()
+def retrieval_accuracy(model: Any, seed: int) -> float:
+    """Return how often the nearest of 64 class names is that of an unseen scene's main class (chance: 1/64)."""
+    text = model.encode_text(token_ids(CLASSES, SIZE), normalize=True)
+    hits = 0
+    for repeat in range(4):
+        shown = [draw_shapes(np.random.default_rng([seed, 83, repeat, n]), name) for n, name in enumerate(CLASSES)]
+        image = model.encode_image(normalised(pictures_of(shown)), normalize=True)
+        hits += int((image @ text.T).argmax(dim=1).eq(torch.arange(len(CLASSES))).sum())
+    return hits / (4 * len(CLASSES))
+
+
+@torch.no_grad()
+def counting_accuracy(model: Any, seed: int, per_number: int = 100) -> float:
+    """Return how often the nearest of nine captions names the number of an unseen scene (chance: 1/9)."""
+    hits = 0
+    for number in NUMBERS:
+        rngs = [np.random.default_rng([seed, 84, number, index]) for index in range(per_number)]
+        shown = [draw_shapes(rng, number=number) for rng in rngs]
+        image = model.encode_image(normalised(pictures_of(shown)), normalize=True)
+        nine = [text for each in shown for text in nine_captions(f"{WORD_OF[number]} {each.main}", number, None)]
+        text = model.encode_text(token_ids(nine, SIZE), normalize=True).unflatten(0, (-1, len(NUMBERS)))  # (B, 9, D)
+        hits += int((text @ image[:, :, None])[..., 0].argmax(dim=1).eq(number - 2).sum())
+    return hits / (per_number * len(NUMBERS))
+
+
+def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
+    """Train the tiny CLIP, write its weights (half precision) and its card into ``folder``; return the card."""
+    plan = plan or Plan()
+    started = time.process_time()
+    model = train(plan, seed).half().float()
+    seconds = time.process_time() - started
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half() for key, value in model.state_dict().items()}, folder / "mini_clip.safetensors")
+    card = {
+        "name": "mini_clip",
+        "made_by": "recount pretrain mini_clip (recount.pretraining.mini_clip)",
+        "licence": "MIT (made by recount)",
+        "data": (
+            f"{plan.scenes} procedural scenes of {EDGE} x {EDGE} pixels: one to ten coloured shapes of a main class, "
+            "evenly, and in two of five scenes one to three of a second class"
+        ),
+        "captions": (
+            f"names of the classes; {plan.vague_words:.0%} with a vague quantity, {plan.number_words:.0%} with a word "
+            f"for the number, right in {plan.right_words:.0%} of the cases and else any of one to ten"
+        ),
+        "plan": plan.model_dump(),
+        "seed": seed,
+        "torch": torch.__version__,
+        "cpu_seconds": round(seconds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "quality": {
+            "retrieval_accuracy_64_classes": retrieval_accuracy(model, seed),
+            "retrieval_chance": 1 / 64,
+            "retrieval_scenes": 256,
+            "counting_accuracy_before_fine_tuning": counting_accuracy(model, seed),
+            "counting_chance": 1 / 9,
+            "counting_scenes": 900,
+        },
+        "clip": SIZE.model_dump(mode="json"),
+    }
+    (folder / "mini_clip.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
