@@ -1,0 +1,125 @@
+"""Reading TFRecord files of ``tf.train.Example`` without TensorFlow.
+
+Framing: uint64 little-endian length, masked CRC-32C of the length, payload, masked CRC-32C of the payload. The
+payload is a protocol-buffer message: Example { features: Features { feature: map<string, Feature> } }, a Feature
+holding a list of bytes (field 1), floats (2) or ints (3).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from recount.data.dataset import DataError
+
+Values = list[bytes] | list[float] | list[int]
+_CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
+_MASK_DELTA = 0xA282EAD8
+
+
+@cache
+def _crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = (byte >> 1) ^ (_CRC32C_POLYNOMIAL if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C of ``data``."""
+    table, crc = _crc_table(), 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Return the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus a constant."""
+    crc = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """Yield the payloads of a TFRecord file.
+
+    Raises:
+        DataError: the file is cut off, or a checksum differs; the message names the record.
+    """
+    content = path.read_bytes()
+    start = number = 0
+    while start < len(content):
+        header = content[start : start + 12]
+        if len(header) < 12:
+            raise DataError(f"{path}: record {number} is cut off; fetch the file again")
+        length, length_crc = struct.unpack("<QI", header)
+        end = start + 12 + length
+        if masked_crc32c(header[:8]) != length_crc or end + 4 > len(content):
+            raise DataError(f"{path}: record {number} has a wrong length; fetch the file again")
+        payload = content[start + 12 : end]
+        if masked_crc32c(payload) != struct.unpack("<I", content[end : end + 4])[0]:
+            raise DataError(f"{path}: record {number} has a wrong checksum; fetch the file again")
+        yield payload
+        start, number = end + 4, number + 1
+
+
+def example(payload: bytes) -> dict[str, Values]:
+    """Return the features of one ``tf.train.Example`` by name."""
+    features: dict[str, Values] = {}
+    for _, message in _fields(payload):
+        for _, entry in _fields(_bytes(message)):
+            parts = dict(_fields(_bytes(entry)))
+            features[_bytes(parts[1]).decode()] = _values(_bytes(parts[2]))
+    return features
+
+
+def _values(feature: bytes) -> Values:
+    for kind, value in _fields(feature):
+        contents = _fields(_bytes(value))
+        if kind == 1:
+            return [_bytes(entry) for _, entry in contents]
+        packed = b"".join(_bytes(entry) for _, entry in contents)
+        return list(struct.unpack(f"<{len(packed) // 4}f", packed)) if kind == 2 else list(_varints(packed))
+    return []
+
+
+def _bytes(value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        raise DataError("not a tf.train.Example: a number stands where a message should")
+    return value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Yield (field number, value) of a protocol-buffer message; only varints and length-delimited values occur."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        length, position = _varint(message, position)
+        if tag & 7 == 0:
+            yield tag >> 3, length
+        elif tag & 7 == 2:
+            yield tag >> 3, message[position : position + length]
+            position += length
+        else:
+            raise DataError(f"not a tf.train.Example: wire type {tag & 7}")
+
+
+def _varints(packed: bytes) -> Iterator[int]:
+    position = 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        yield value
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position

@@ -1,0 +1,83 @@
+"""CARPK: car parks from a drone. Hsieh et al., "Drone-based Object Counting by Spatially Regularized Regional Proposal
+Network", ICCV 2017.
+
+Two sources of the same boxes: the original folder (by hand, with the pictures), whose lines are x1 y1 x2 y2 and a
+class number; and zhiyuanyou/SAFECount@1471f45's JSON lines (no pictures), whose boxes are **y1 x1 y2 x2**. Without
+the original folder every sample is annotation only. The count is the number of boxes; the literature's total of
+89,777 is 3 more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.defects import Defects
+from recount.data.file_lists import read_file_list
+from recount.data.sample import RawSample
+
+
+class Carpk(Dataset):
+    """1,448 pictures of 1280x720 pixels with 89,774 cars."""
+
+    name = "carpk"
+    title = "CARPK: cars in car parks, seen from a drone"
+    homepage = "https://lafi.github.io/LPN/"
+    licence = "End-user licence agreement of the authors; SAFECount's box files: non-commercial use only"
+    citation = "Hsieh et al., Drone-based Object Counting by Spatially Regularized Regional Proposal Network, ICCV 2017"
+    by_hand = (
+        "For the pictures request the archive at https://lafi.github.io/LPN/ and unpack it here, so that "
+        "CARPK_devkit/data/{Images,Annotations,ImageSets} exist; the boxes alone are fetched without it"
+    )
+    splits = ("train", "test")
+    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+        "train": {"images": 989, "boxes": 42_274, "points": 42_274},
+        "test": {"images": 459, "boxes": 47_500, "points": 47_500},
+    }
+
+    def files(self) -> list[RemoteFile]:
+        """Return the box files; the pictures must be put there by hand."""
+        return read_file_list(self.name)
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield the pictures of both splits, from the original folder where it is there."""
+        original = raw / "CARPK_devkit" / "data"
+        defects = Defects()
+        for split in self.splits:
+            with defects.collected():
+                rows = _original(original, split) if original.is_dir() else _json_lines(raw, split)
+                for name, boxes in rows:
+                    picture = original / "Images" / f"{name}.png" if original.is_dir() else None
+                    points = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.float32)
+                    yield RawSample(name, split, picture, points, len(points), prompt="cars", boxes=boxes)
+        defects.raise_if_any()
+
+
+def _original(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
+    for name in (folder / "ImageSets" / f"{split}.txt").read_text(encoding="utf-8").split():
+        path = folder / "Annotations" / f"{name}.txt"
+        try:
+            lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            yield name, np.array([[float(x) for x in line[:4]] for line in lines], np.float32).reshape(-1, 4)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not lines of x1 y1 x2 y2 class ({error}); unpack the archive again") from None
+
+
+def _json_lines(raw: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
+    path = raw / "data" / "CARPK_devkit" / f"{split}.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; `recount fetch carpk` gets it")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            boxes = np.array(entry["boxes"], np.float32).reshape(-1, 4)
+            yield Path(entry["filename"]).stem, boxes[:, [1, 0, 3, 2]]  # rows come first in this source
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {number}: not an entry of boxes ({error!r}); fetch it again") from None
+
+
+DATASET = Carpk()

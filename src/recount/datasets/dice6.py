@@ -1,0 +1,94 @@
+"""dice6: 250 photographs of six-sided dice, with a box and the upward face of each die.
+
+nell-byler/dice_detection@aa69c12. A row is a pair of picture and face that occurs in it: prompts like "dice showing
+four pips", counts of at least 1. The majority face of a picture is the most frequent one, if no other is as frequent;
+each face that is less frequent than the most frequent is a minority. Benchmarks take either: `test_majority`,
+`test_minority`; `test` has all rows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from recount.data import scenes
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.file_lists import read_file_list
+from recount.data.index import LISTS
+from recount.data.sample import RawSample
+from recount.data.size_rules import by_name, longest_edge
+from recount.data.tfrecord import Values, example, records
+
+
+class Dice6(Dataset):
+    """250 photographs, 1,795 dice."""
+
+    name = "dice6"
+    title = "dice6: photographs of dice, counted by the number of pips"
+    homepage = "https://github.com/nell-byler/dice_detection"
+    licence = "BSD 3-Clause (Copyright (c) 2019, Nell Byler)"
+    citation = "Nell Byler, dice_detection, 2019"
+    publishable = True
+    splits = ("train", "test", "train_majority", "train_minority", "test_majority", "test_minority")
+    preparations = by_name(
+        longest_edge("longest_192", 192, 32, "192 pixels: dice are about as large as in the procedural scenes")
+    )
+    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+        "train": {"images": 200, "boxes": 1_487},
+        "test": {"images": 50, "boxes": 308},
+        "all": {"images": 250, "points": 1_795},
+    }
+
+    def files(self) -> list[RemoteFile]:
+        """Return the two records, the label map and the licence."""
+        return read_file_list(self.name)
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield the rows of the training and the test record."""
+        for split in ("train", "test"):
+            path = raw / "tfrecords" / f"{split}.record"
+            if not path.is_file():
+                raise DataError(f"{path}: no such file; `recount fetch {self.name}` gets it")
+            for number, payload in enumerate(records(path)):
+                yield from _rows(example(payload), split, number)
+
+
+def _decoded(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+
+def _rows(features: dict[str, Values], split: str, number: int) -> Iterator[RawSample]:
+    picture = partial(_decoded, features["image/encoded"][0])  # type: ignore[arg-type]
+    size = np.array([features["image/width"][0], features["image/height"][0]] * 2, np.float32)
+    edges = [np.asarray(features[f"image/object/bbox/{name}"], np.float32) for name in ("xmin", "ymin", "xmax", "ymax")]
+    boxes = np.stack(edges, axis=1) * size
+    faces = np.asarray(features["image/object/class/label"], int)
+    counts = Counter(faces.tolist())
+    most = max(counts.values())
+    unique = list(counts.values()).count(most) == 1
+    for face in sorted(counts):
+        own = boxes[faces == face]
+        groups = [f"{split}_minority"] if counts[face] < most else [f"{split}_majority"] * unique
+        yield RawSample(
+            id=f"{split}_{number:03d}_{face}",
+            split=split,
+            image=picture,
+            points=((own[:, :2] + own[:, 2:]) / 2).astype(np.float32),
+            count=len(own),
+            prompt=scenes.DICE[face - 1],
+            boxes=own,
+            attributes={
+                "file": features["image/filename"][0].decode(),  # type: ignore[union-attr]
+                "counts": {scenes.DICE[key - 1]: value for key, value in sorted(counts.items())},
+                LISTS: groups,
+            },
+        )
+
+
+DATASET = Dice6()

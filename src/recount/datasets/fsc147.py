@@ -1,0 +1,177 @@
+"""FSC-147: 147 classes of everyday objects, classes disjoint between the splits.
+
+Ranjan et al., "Learning To Count Everything", CVPR 2021 (cvlab-stonybrook/LearningToCountEverything@00ea188). 6,135
+of the 6,146 listed pictures are in a split. Counts are numbers of points: 343,693 in all, where the literature says
+343,818. Splits are `train`, `val`, `test`; `val_coco` and `test_coco` are lists of pictures of the latter two.
+
+What can be fetched without asking are splits, classes, descriptions (FSC-147-D of niki-amini-naieni/CounTX@6e2af64)
+and counts; then samples are annotation only, and have a count but no points. Put there by hand and used if present:
+
+* `FSC147_384_V2.zip`: the pictures, 384 pixels high;
+* `annotation_FSC147_384.json`: points and exemplar boxes;
+* `gt_density_map_adaptive_384_VarV2/*.npy`: ready density maps. Attribute ``density_map`` names them, below
+  ``resources/raw``. Without them a system builds its own from the points and says by which kernel.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.defects import Defects
+from recount.data.file_lists import read_file_list
+from recount.data.index import LISTS
+from recount.data.sample import RawSample
+
+_PICTURES = "FSC147_384_V2.zip"
+_POINTS = "annotation_FSC147_384.json"
+_COUNTS = "fsc147_counts.csv"
+_ALL_COUNTS = "dataset.csv"  # what the former is made from: columns file_name, prompt, truth, label
+_ALL_COUNTS_ADDRESS = (
+    "https://raw.githubusercontent.com/alexander-brady/grounding-vlms/93048c0ae1cc3baeb3b3c776410db6f50b520c6a/"
+    "eval/datasets/FSC-147/dataset.csv"
+)
+_ALL_COUNTS_SHA256 = "1f753385543ee17a614bcb82bcc1ee4a8862a75bfb56889707d78bd66429982d"
+_DENSITY_MAPS = "gt_density_map_adaptive_384_VarV2"
+_REPOSITORY = "cvlab-stonybrook/LearningToCountEverything/00ea1888c3a7c495ae06db0bddc3b90b7db8d52f"
+
+
+class Fsc147(Dataset):
+    """6,135 pictures, 343,693 objects."""
+
+    name = "fsc147"
+    title = "FSC-147: everyday objects of 147 classes"
+    homepage = "https://github.com/cvlab-stonybrook/LearningToCountEverything"
+    licence = (
+        "Repository files: MIT (c) 2021 CVLab@StonyBrook; FSC-147-D: MIT (c) 2023 Niki Amini-Naieni; the rights of "
+    )
+    licence += "the photographs are not stated: do not publish them"
+    citation = "Ranjan et al., Learning To Count Everything, CVPR 2021"
+    by_hand = (
+        f"Pictures: download {_PICTURES} from https://drive.google.com/file/d/1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S and "
+        f"put it here. Points: {_POINTS} from data/ of the homepage, if it was not fetched. Density maps, if wanted: "
+        f"https://archive.org/details/FSC147-GT, unpacked to {_DENSITY_MAPS}/"
+    )
+    splits = ("train", "val", "test", "val_coco", "test_coco")
+    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+        "train": {"images": 3_659, "count": 182_815},
+        "val": {"images": 1_286, "count": 82_042},
+        "test": {"images": 1_190, "count": 78_836},
+        "val_coco": {"images": 277, "count": 24_665},
+        "test_coco": {"images": 282, "count": 18_532},
+    }
+
+    def files(self) -> list[RemoteFile]:
+        """Return the official files, of which pictures and points are optional."""
+        listed = read_file_list(self.name, optional=[_COUNTS])
+        points = (
+            f"https://media.githubusercontent.com/media/{_REPOSITORY}/data/{_POINTS}",
+            f"https://raw.githubusercontent.com/{_REPOSITORY}/data/{_POINTS}",
+        )
+        return [
+            *listed,
+            RemoteFile(_ALL_COUNTS, (_ALL_COUNTS_ADDRESS,), _ALL_COUNTS_SHA256, 365_694, optional=True),
+            RemoteFile(_POINTS, points, optional=True),
+            RemoteFile(_PICTURES, ("gdrive:1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S",), unpack=True, optional=True),
+        ]
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield train, val and test, each in the order of its list."""
+        lists = _json(raw / "data" / "Train_Test_Val_FSC_147.json")
+        classes = class_names(raw)
+        descriptions = _json(raw / "FSC-147-D.json")
+        counts = listed_counts(raw)
+        annotations = _json(raw / _POINTS) if (raw / _POINTS).is_file() else None
+        coco = {file: name for name in ("val_coco", "test_coco") for file in lists[name]}
+        defects = Defects()
+        for split in ("train", "val", "test"):
+            for file in lists[split]:
+                with defects.collected():
+                    points, exemplars = _points(annotations, file)
+                    if annotations is not None and len(points) != counts[file]:
+                        defects.add(f"{raw / _POINTS}: {file} has {len(points)} points, the count list {counts[file]}")
+                    attributes: dict[str, Any] = {"description": descriptions[file]["text_description"]}
+                    attributes |= {LISTS: [coco[file]]} if file in coco else {}
+                    attributes |= exemplars | _density_map(raw, file)
+                    picture = picture_of(raw, file)
+                    yield RawSample(
+                        Path(file).stem, split, picture, points, counts[file], classes[file], attributes=attributes
+                    )
+        defects.raise_if_any()
+
+
+def picture_of(raw: Path, file: str) -> Path | None:
+    """Return the path of an FSC-147 picture, or None where the pictures are not there.
+
+    Raises:
+        DataError: the folder of pictures is there, this one is not.
+    """
+    for folder in (raw / "FSC147_384_V2" / "images_384_VarV2", raw / "images_384_VarV2"):
+        if folder.is_dir():
+            if not (folder / file).is_file():
+                raise DataError(f"{folder / file}: no such picture; unpack {_PICTURES} again")
+            return folder / file
+    return None
+
+
+def class_names(raw: Path) -> dict[str, str]:
+    """Return the annotated class of every FSC-147 picture, by file name."""
+    path = raw / "data" / "ImageClasses_FSC147.txt"
+    try:
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return {file: name for file, name in rows}  # noqa: C416 - unpacking checks that there are two columns
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not lines of file and class ({error}); `recount fetch fsc147` gets it") from None
+
+
+def listed_counts(raw: Path) -> dict[str, int]:
+    """Return the number of points of every FSC-147 picture, by file name."""
+    path, file_column, count_column = raw / _COUNTS, "file", "count"
+    if not path.is_file():
+        path, file_column, count_column = raw / _ALL_COUNTS, "file_name", "truth"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row[file_column]: int(row[count_column]) for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a list of file,count,class ({error!r}); `recount fetch fsc147` gets it") from None
+
+
+def split_of_pictures(raw: Path) -> dict[str, str]:
+    """Return the split (train, val, test) of every FSC-147 picture that is in one."""
+    lists = _json(raw / "data" / "Train_Test_Val_FSC_147.json")
+    return {file: split for split in ("train", "val", "test") for file in lists[split]}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable JSON file ({error}); `recount fetch fsc147` gets it") from None
+    return content
+
+
+def _points(annotations: dict[str, Any] | None, file: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return points [N, 2] and the exemplar boxes (x1 y1 x2 y2, from the first and third of four corners)."""
+    if annotations is None:
+        return np.zeros((0, 2), np.float32), {}
+    try:
+        entry = annotations[file]
+        points = np.array(entry["points"], np.float32).reshape(-1, 2)
+        corners = [[*box[0], *box[2]] for box in entry["box_examples_coordinates"]]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{_POINTS}: {file} has no readable entry ({error!r}); get the file again") from None
+    return points, {"exemplars": corners}
+
+
+def _density_map(raw: Path, file: str) -> dict[str, str]:
+    path = raw / _DENSITY_MAPS / f"{Path(file).stem}.npy"
+    return {"density_map": f"{raw.name}/{path.relative_to(raw).as_posix()}"} if path.is_file() else {}
+
+
+DATASET = Fsc147()
