@@ -54,7 +54,6 @@ KERNELS = 4  # of an ODConv layer
 ATTENTION_REDUCTION = 16
 LEAST_ATTENTION_CHANNELS = 16
 STOCHASTIC_DEPTH = 0.1
-INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 
 
 class GigaCountSettings(Strict):
@@ -79,6 +78,7 @@ class GigaCountSettings(Strict):
     text_activation: Activation = Field("gelu", description="the code runs gelu; CLIP was trained with quickgelu")
     text_weights: str = Field("random", description="path of a CLIP ViT-B/16 state dict, or random (fixed seed)")
     prompts: PromptStyle = "word"
+    initial_scale: float = Field(1 / 0.07, gt=0, description="of the cosine logits; learned from there")
 
     bins_of: Literal["qnrf", "sha", "shb", "nwpu", "jhu"] = Field("qnrf", description="data set of the bins")
     truncation: int = Field(4, gt=0, description="block counts from here on share the last bin")
@@ -405,7 +405,7 @@ class GigaCount(System):
         self.projection = nn.Conv2d(settings.decoder_width, settings.text_features, 1)
         _initialise(self.image_decoder)
         _initialise(self.projection)
-        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.initial_scale)))
         text = text or encode(settings.text, prompts(self.bins, settings.prompts))
         self.frozen_text_parameters = text.parameters
         self.register_buffer("text_features", text.values)
@@ -422,7 +422,11 @@ class GigaCount(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return a network of 0.3 million parameters for crops of 112 pixels."""
+        """Return a network of 0.2 million parameters for crops of 112 pixels.
+
+        The untrained text tower puts the sentences close together (cosine 0.99 between no and one person), so
+        the logits start at CLIP's own final scale of 100; at 1/0.07 an empty block could not get below 0.1 persons.
+        """
         return {
             "input_size": 112,
             "widths": (16, 32, 64, 128),
@@ -433,6 +437,7 @@ class GigaCount(System):
             "text_heads": 2,
             "text_layers": 2,
             "text_features": 64,
+            "initial_scale": 100.0,
         }
 
     def neck(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
