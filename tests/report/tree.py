@@ -36,6 +36,8 @@ table1,gigacount,gigacount,default,ucf_qnrf/test,mae,103.3,paper text Table 1,ne
 table1,gigacount,gigacount,default,ucf_qnrf/test,rmse,198.0,paper text Table 1,
 table2,clip_ebc,clip_ebc,vit_b_16,ucf_qnrf/test,train_hours_100_epochs,16,paper text Table 2,T4 GPU
 table2,gigacount,gigacount,default,ucf_qnrf/test,train_hours_100_epochs,7.5,paper text Table 2,T4 GPU
+table2,gigacount,gigacount,default,ucf_qnrf/test,inference_seconds_per_image_min,5,paper text Table 2,T4 GPU
+table2,gigacount,gigacount,default,ucf_qnrf/test,inference_seconds_per_image_max,20,paper text Table 2,T4 GPU
 table3,no_scheduler,gigacount,no_scheduler,ucf_qnrf/test,mae,456.75,paper text Table 3,
 table3,no_scheduler,gigacount,no_scheduler,ucf_qnrf/test,rmse,739.2,paper text Table 3,
 table3,scheduler,gigacount,scheduler,ucf_qnrf/test,mae,196.97,paper text Table 3,
@@ -112,7 +114,7 @@ def _paper() -> dict[str, Any]:
             "table2": {
                 "title": "Table 2. Training time",
                 "benchmarks": [BENCHMARK],
-                "metrics": ["train_hours_100_epochs"],
+                "metrics": ["train_hours_100_epochs", "inference_seconds_per_image"],
                 "rows": [
                     row("CLIP-EBC", "clip_ebc", "vit_b_16", "clip_ebc"),
                     row("GigaCount", "gigacount", "default", "gigacount"),
@@ -133,7 +135,7 @@ SKILLS = {
     "mcnn/default": (0.72, 0.55),
     "clip_ebc/vit_b_16": (0.97, 0.18),
     "gigacount/default": (0.95, 0.22),
-    "gigacount/no_scheduler": (0.2, 1.6),
+    "gigacount/no_scheduler": (0.0, 9.0),
     "gigacount/scheduler": (0.8, 0.35),
     "gigacount/stage4": (0.92, 0.28),
 }
@@ -160,8 +162,8 @@ def build(
 ) -> Tree:
     """Write the whole tree.
 
-    ``photographs`` (path, points) replace the drawn pictures, ``log`` is the real evidence, ``paper`` a paper's folder to
-    take instead of the one written here.
+    ``photographs`` (path, points) replace the drawn pictures, ``log`` is the real evidence, ``paper`` a paper's folder
+    to take instead of the one written here.
     """
     tree = Tree(root)
     content = yaml.safe_load((paper / "paper.yaml").read_text()) if paper else _paper()
@@ -310,7 +312,8 @@ def _write_run(tree: Tree, key: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
         seconds = 0.041 if "gigacount" in key else 0.087
-        timing = {"device": "cpu", "precision": "fp32", "selections": {"last": {"images": len(tree.samples), "seconds": seconds * len(tree.samples)}}}
+        of_last = {"images": len(tree.samples), "seconds": seconds * len(tree.samples)}
+        timing = {"device": "cpu", "precision": "fp32", "selections": {"last": of_last}}
         path.with_suffix(".timing.json").write_text(json.dumps(timing), encoding="utf-8")
         _write_run_folder(tree, key, seed)
         if not key.startswith(("constant/", "transcrowd/")):

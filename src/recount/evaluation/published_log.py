@@ -48,7 +48,7 @@ class LoggedRun:
     def best(self, horizon: int | None = None) -> pd.Series | None:
         """Return the evaluation with the lowest MAE up to ``horizon`` epochs, or None if there was none."""
         upto = self.evaluations if horizon is None else self.evaluations[self.evaluations["epoch"] <= horizon]
-        return None if upto.empty else upto.loc[upto["mae"].idxmin()]
+        return None if upto.empty else upto.iloc[int(upto["mae"].argmin())]
 
     def at(self, epoch: int) -> pd.Series | None:
         """Return the evaluation at ``epoch`` (the last one, if it was repeated), or None."""
@@ -148,7 +148,7 @@ def _run(number: int, lines: pd.DataFrame) -> LoggedRun:
 
 
 def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int | None = None) -> Found | None:
-    """Return where a printed MAE and RMSE stand in a log together, equal to the printed digits; None if nowhere."""
+    """Return where a printed MAE and RMSE stand together in a log, to the printed digits; None if nowhere."""
     for run in runs:
         table = run.evaluations
         hits = table[((table["mae"] - mae).abs() < PRINTED_SCORE) & ((table["rmse"] - rmse).abs() < PRINTED_SCORE)]
@@ -169,7 +169,7 @@ def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int |
 
 
 def occurs(runs: Sequence[LoggedRun], metric: str, value: float) -> bool:
-    """Return whether any evaluation of the log has ``value`` for ``metric`` (mae or rmse), to the digits of ``value``."""
+    """Return whether any evaluation has ``value`` for ``metric`` (mae or rmse), to the digits of ``value``."""
     digits = len(f"{value}".partition(".")[2])
     tolerance = 0.5 * 10.0**-digits
     return any(bool(((run.evaluations[metric] - value).abs() <= tolerance).any()) for run in runs)
@@ -195,7 +195,7 @@ def late_evaluations(run: LoggedRun, first_epoch: int) -> Late:
 
 
 def _warm_ups(rates: np.ndarray) -> list[tuple[int, int]]:
-    """Return (first, last) index of each stretch of equal gains: two gains in a row that agree to the printed digits."""
+    """Return (first, last) index of each stretch of two or more gains that agree to the printed digits."""
     gains = np.diff(rates)
     rising = (gains[:-1] > PRINTED_RATE) & (np.abs(np.diff(gains)) <= 2.5 * PRINTED_RATE)
     stretches: list[tuple[int, int]] = []

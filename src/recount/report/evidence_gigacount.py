@@ -1,7 +1,7 @@
 """What GigaCount's published log shows, computed from ``papers/gigacount/evidence/evallog.csv`` and ``published.csv``.
 
-The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Every number of this section is found in
-or computed from the two files; only the names of four runs are given here, so that they can be spoken about.
+The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Every number of this section is found
+in or computed from the two files; only the names of four runs are given here, so that they can be spoken about.
 """
 
 from __future__ import annotations
@@ -182,9 +182,7 @@ def _evaluation(row: pd.Series) -> tuple[int, int, float, float]:
     return int(row["line"]), int(row["epoch"]), float(row["mae"]), float(row["rmse"])
 
 
-def _logged_rows(
-    key: str, table: Table, published: pd.DataFrame, runs: Sequence[LoggedRun]
-) -> list[LoggedRow]:
+def _logged_rows(key: str, table: Table, published: pd.DataFrame, runs: Sequence[LoggedRun]) -> list[LoggedRow]:
     """Return the rows of GigaCount itself in a table that prints MAE and RMSE."""
     result = []
     for row in table.rows:
@@ -255,7 +253,7 @@ def published_conflicts(published: pd.DataFrame) -> list[Conflict]:
     """
     numbers = published.assign(number=pd.to_numeric(published["value"], errors="coerce")).dropna(subset="number")
     experiments = [
-        (keys, {row.metric: row for row in part.itertuples(index=False)})
+        (keys, _by_metric(part))
         for keys, part in numbers.groupby(["system", "benchmark", "table", "row", "source", "note"], sort=False)
     ]
     conflicts = []
@@ -268,6 +266,10 @@ def published_conflicts(published: pd.DataFrame) -> list[Conflict]:
             if same:
                 conflicts += [_conflict(one[name], other[name], same) for name in common if name not in same]
     return conflicts
+
+
+def _by_metric(rows: pd.DataFrame) -> dict[str, Any]:
+    return {str(row.metric): row for row in rows.itertuples(index=False)}
 
 
 def _conflict(one: Any, other: Any, same: tuple[str, ...]) -> Conflict:

@@ -107,7 +107,7 @@ def _measured(cell: Cell) -> str:
     if cell.value is None:
         return cell.status
     spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
-    bounds = interval(cell.low, cell.high)
+    bounds = interval(cell.low, cell.high, cell.value)
     return f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
 
 

@@ -1,7 +1,7 @@
 """The report's figures: seaborn and matplotlib, written as SVG and PNG, inlined as SVG that follows light and dark.
 
-Colours are drawn as fixed marks and replaced by CSS variables in the page, so one drawing serves both themes. Text stays
-text. The bytes are the same for the same data: no dates, and ids hashed with a fixed salt.
+Colours are drawn as fixed marks and replaced by CSS variables in the page, so one drawing serves both themes. Text
+stays text. The bytes are the same for the same data: no dates, and ids hashed with a fixed salt.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "path.simplify": True,
 }
+DASHES: tuple[tuple[float, Sequence[float]], ...] = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))  # of published runs
 WIDTH = 9.6  # inches; the page's text column
 SCATTER_AS_VECTORS = 4000  # points; beyond, the dots become a picture inside the SVG
 
@@ -133,8 +134,10 @@ def _shortened(text: str, length: int = 42) -> str:
 
 
 def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> Figure | None:
-    """Draw the measured values of a column with their intervals, seeds' mean, published values and the best constant."""
-    place = next(n for n, column in enumerate(table.columns) if (column.benchmark, column.metric) == (benchmark, metric))
+    """Draw the measured values of a column with their intervals, the published values and the best constant."""
+    place = next(
+        n for n, column in enumerate(table.columns) if (column.benchmark, column.metric) == (benchmark, metric)
+    )
     column = table.columns[place]
     rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status != "trivial"]
     if not rows:
@@ -158,7 +161,15 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
         ax.axvspan(column.constant, max(right, column.constant * 1.02), color=ALARM, alpha=0.06, linewidth=0)
         label = f" best constant ({column.constant_label}): beyond it nothing was learned"
         ha = "left" if column.constant < 0.6 * right else "right"
-        ax.text(column.constant, -0.62, label.strip() if ha == "right" else label, color=ALARM, fontsize=8, ha=ha, va="bottom")
+        ax.text(
+            column.constant,
+            -0.62,
+            label.strip() if ha == "right" else label,
+            color=ALARM,
+            fontsize=8,
+            ha=ha,
+            va="bottom",
+        )
     ax.set_xlim(left=0)
     ax.set_xlabel(f"{metric.upper()} on {column.stand_in or benchmark}, with 95 % interval")
     ax.grid(axis="x", linewidth=0.6)
@@ -176,7 +187,11 @@ def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
     """
     figure, axes = _figure(1.0 + 0.28 * len(rows))
     ax: Axes = axes[0, 0]
-    looks = {"best_on_test": ("o", SERIES[1], "none"), "best_on_held_out": ("s", SERIES[2], SERIES[2]), "last": ("o", SERIES[0], SERIES[0])}
+    looks = {
+        "best_on_test": ("o", SERIES[1], "none"),
+        "best_on_held_out": ("s", SERIES[2], SERIES[2]),
+        "last": ("o", SERIES[0], SERIES[0]),
+    }
     for y, row in enumerate(rows.itertuples(index=False)):
         values = [getattr(row, name) for name in looks if np.isfinite(getattr(row, name))]
         if values:
@@ -203,16 +218,17 @@ def _colours(labels: Sequence[str]) -> dict[str, str]:
     return {label: SERIES[n % len(SERIES)] for n, label in enumerate(labels)}
 
 
-def _panels(count: int, columns: int, height: float, share: bool) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, columns: int, height: float, share: bool, above: float = 0.6) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many panels and the panels, row by row; places left over stay empty.
 
     Margins are given in inches: laying out dozens of panels by trial takes longer than drawing them.
     """
     rows = -(-count // columns)
-    tall = 0.85 + height * rows
+    tall = 0.3 + above + height * rows
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, tall), squeeze=False, sharex=share, sharey=share)
     figure.subplots_adjust(
-        left=0.62 / WIDTH, right=1 - 0.4 / WIDTH, top=1 - 0.6 / tall, bottom=0.5 / tall, hspace=0.42, wspace=0.16 if share else 0.42
+        left=0.62 / WIDTH, right=1 - 0.4 / WIDTH, top=1 - above / tall, bottom=0.5 / tall, hspace=0.42,
+        wspace=0.16 if share else 0.42,
     )  # fmt: skip
     for place, ax in enumerate(axes.flat):
         if place >= count:
@@ -234,8 +250,8 @@ def _around(figure: Figure, across: str, up: str, handles: Sequence[Line2D]) -> 
 def curves_over_log(curves: pd.DataFrame, behind: Mapping[str, pd.DataFrame], comparable: bool) -> Figure:
     """Draw our evaluations during training over the authors' own log, one panel per variant, one line per seed.
 
-    Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the MAE as a multiple
-    of the lowest MAE of the same run.
+    Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the MAE as a
+    multiple of the lowest MAE of the same run.
 
     Args:
         curves: columns label, seed, epoch, mae.
@@ -251,14 +267,14 @@ def curves_over_log(curves: pd.DataFrame, behind: Mapping[str, pd.DataFrame], co
     panels[0].set(yscale="log", ylim=(0.93 * lowest, max(1.15 * highest, 3 * lowest)))
     _plain_log(panels[0].yaxis, (1, 2, 5))
     for ax, label in zip(panels, labels, strict=True):
-        for run, dashes in zip(behind.values(), ("-", "--", ":", "-."), strict=False):
+        for run, dashes in zip(behind.values(), DASHES, strict=False):
             ax.plot(run["epoch"], run["mae"], color=BEHIND, linewidth=1, linestyle=dashes)
         for _, run in curves[curves["label"] == label].groupby("seed", sort=False):
             ax.plot(run["epoch"], run["mae"], color=SERIES[0], linewidth=1.4)
         ax.set_title(_shortened(label, 30), fontsize=8)
         ax.grid(axis="y", linewidth=0.6)
     handles = [Line2D([], [], color=SERIES[0], label="here, a line per seed")]
-    for name, dashes in zip(behind, ("-", "--", ":", "-."), strict=False):
+    for name, dashes in zip(behind, DASHES, strict=False):
         handles.append(Line2D([], [], color=BEHIND, linestyle=dashes, label=name))
     up = "MAE on test" if comparable else "MAE ÷ lowest MAE of the run"
     _around(figure, "epoch" if comparable else "share of training", up, handles)
@@ -299,7 +315,7 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame], constant: fl
         predictions: label -> columns true_count, predicted_count.
         constant: the best constant prediction, drawn as a line, or None.
     """
-    figure, panels = _panels(len(predictions), 5, 1.95, share=True)
+    figure, panels = _panels(len(predictions), 5, 1.95, share=True, above=0.25)
     every = pd.concat(predictions.values())
     top = 1.3 * float(np.nanmax(every[["true_count", "predicted_count"]].to_numpy()))
     low = 0.8 * max(1.0, float(every["true_count"].min()))
@@ -326,7 +342,7 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
     """Draw which images carry a system's squared error.
 
     Args:
-        shares: columns label (system), image, share (of the squared error), one row per system and image, largest first.
+        shares: columns label (system), image, share (of the squared error); largest first for each system.
     """
     labels = list(dict.fromkeys(shares["label"]))
     figure, axes = _figure(0.9 + 0.3 * len(labels))
@@ -335,10 +351,26 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
         left = 0.0
         for n, row in enumerate(shares[shares["label"] == label].itertuples(index=False)):
             heavy = row.share > 0.5
-            ax.barh(y, row.share, left=left, height=0.72, color=ALARM if heavy else SERIES[0], alpha=max(0.25, 0.95 - 0.22 * n), linewidth=0)
+            ax.barh(
+                y,
+                row.share,
+                left=left,
+                height=0.72,
+                color=ALARM if heavy else SERIES[0],
+                alpha=max(0.25, 0.95 - 0.22 * n),
+                linewidth=0,
+            )
             if row.share > 0.12:
                 text = _shortened(str(row.image), 16)
-                ax.text(left + row.share / 2, y, text, ha="center", va="center", fontsize=7.5, color="white" if n < 2 else INK)
+                ax.text(
+                    left + row.share / 2,
+                    y,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="white" if n < 2 else INK,
+                )
             left += row.share
         ax.barh(y, max(0.0, 1 - left), left=left, height=0.72, color=GRID, linewidth=0)
     ax.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (2, 2)))
@@ -358,7 +390,15 @@ def cost_against_error(costs: pd.DataFrame, metric: str) -> Figure:
     ax: Axes = axes[0, 0]
     systems = list(dict.fromkeys(costs["system"]))
     sns.scatterplot(
-        costs, x="seconds", y="error", hue="system", hue_order=systems, palette=_colours(systems), s=55, linewidth=0, ax=ax
+        costs,
+        x="seconds",
+        y="error",
+        hue="system",
+        hue_order=systems,
+        palette=_colours(systems),
+        s=55,
+        linewidth=0,
+        ax=ax,
     )
     if costs["seconds"].max() > 10 * costs["seconds"].min():
         ax.set_xscale("log")
@@ -391,7 +431,13 @@ def published_log(
     )
     colours = _colours(list(runs))
     for name, run in runs.items():
-        top.plot(run.evaluations["epoch"], run.evaluations["mae"], color=colours[name], linewidth=1.4, label=f"run {name}, lines {run.lines[0]} to {run.lines[1]}")
+        top.plot(
+            run.evaluations["epoch"],
+            run.evaluations["mae"],
+            color=colours[name],
+            linewidth=1.4,
+            label=f"run {name}, lines {run.lines[0]} to {run.lines[1]}",
+        )
         bottom.plot(run.rates["epoch"], run.rates["rate"], color=colours[name], linewidth=1.1)
     above = True
     for name, label, epoch, mae in sorted(marks, key=lambda mark: mark[2]):
@@ -406,7 +452,9 @@ def published_log(
     if printed is not None:
         top.axhline(printed, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
         text = f"printed in Table 1: {printed:g}, nowhere in the log"
-        top.annotate(text, (600, printed), xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right")
+        top.annotate(
+            text, (600, printed), xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right"
+        )
     top.set(yscale="log", ylim=(80, 1000), ylabel="MAE on the test images")
     _plain_log(top.yaxis, (1, 1.5, 2, 3, 5, 7))
     top.legend(loc="upper right", title=None)

@@ -1,7 +1,7 @@
 """The qualitative gallery: which images are shown, and how photograph, points and density become a few kilobytes each.
 
-Nothing is picked by hand. The comparison shows the test images nearest to fixed quantiles of the true count; each system's
-own best, median and worst image follow from its absolute errors.
+Nothing is picked by hand. The comparison shows the test images nearest to fixed quantiles of the true count; each
+system's own best, median and worst image follow from its absolute errors.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -96,7 +97,7 @@ def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> l
 
 
 def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (rank, id) of the smallest, the median and the largest absolute error; predictions that are NaN are left out.
+    """Return (rank, id) of the smallest, the median and the largest absolute error; NaN predictions are left out.
 
     Args:
         predictions: columns id, true_count, predicted_count.
@@ -121,22 +122,22 @@ def overlay_uri(density: np.ndarray, top: float) -> str:
     picture = Image.fromarray(levels, mode="P")
     colours = mpl.colormaps["inferno"](np.linspace(0.2, 1, LEVELS))[:, :3]
     picture.putpalette((colours * 255).round().astype(np.uint8).tobytes())
-    opacity = bytes(int(v) for v in (255 * np.linspace(0, 1, LEVELS)).round())
+    opacity = bytes(int(v) for v in (255 * np.minimum(1, 1.5 * np.linspace(0, 1, LEVELS))).round())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", transparency=opacity, optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _photo(samples: pd.DataFrame, name: str, number: int, width: int, benchmark: int) -> Photo | None:
+def _photo(sources: Sources, samples: pd.DataFrame, name: str, css: str, width: int) -> Photo | None:
     if name not in samples.index:
         return None
-    row = samples.loc[name]
+    row: Any = samples.loc[name]
     folder = Path(row["folder"])
-    points = np.load(folder / row["points"], allow_pickle=False) if isinstance(row["points"], str) else np.zeros((0, 2))
+    points = _points(sources, folder / row["points"]) if isinstance(row["points"], str) and row["points"] else []
     return Photo(
         id=name,
-        css=f"photo-{benchmark}-{number}",
-        uri=_jpeg(folder / str(row["image"]), width) if isinstance(row["image"], str) else "",
+        css=css,
+        uri=_jpeg(sources, folder / row["image"], width) if isinstance(row["image"], str) else "",
         width=int(row["width"]),
         height=int(row["height"]),
         points="".join(f"M{x:.0f} {y:.0f}h0" for x, y in points),
@@ -144,13 +145,23 @@ def _photo(samples: pd.DataFrame, name: str, number: int, width: int, benchmark:
     )
 
 
-def _jpeg(path: Path, width: int) -> str:
-    """Return a picture as a JPEG data URI, or "" where it cannot be read; its place is then shown empty."""
-    if not path.is_file():
+def _points(sources: Sources, path: Path) -> np.ndarray | list[tuple[float, float]]:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        sources.problem(path, f"not readable points: {error}")
+        return []
+
+
+def _jpeg(sources: Sources, path: Path, width: int) -> str:
+    """Return a picture as a JPEG data URI, or "" where it cannot be read: its place stays empty, the file is listed."""
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+            small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
+    except OSError as error:
+        sources.problem(path, f"not a readable picture: {error}")
         return ""
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=72, optimize=True, progressive=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -190,7 +201,7 @@ def gallery(
     ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown}
     wanted = list(dict.fromkeys([*compared, *(name for ranks in ranked.values() for _, name in ranks)]))
     width = next((width for limit, width in PHOTO_WIDTHS if len(wanted) <= limit), SMALLEST_PHOTO)
-    built = {name: _photo(samples, name, n, width, number) for n, name in enumerate(wanted)}
+    built = {name: _photo(sources, samples, name, f"photo-{number}-{n}", width) for n, name in enumerate(wanted)}
     photos = {name: photo for name, photo in built.items() if photo is not None}
     tops = {name: _top(name, shown) for name in photos}
     return Gallery(
@@ -207,7 +218,10 @@ def gallery(
             if name in photos
         ),
         extremes=tuple(
-            (entry.label, tuple(_card(entry, photos[n], rank, tops[n]) for rank, n in ranked[entry.label] if n in photos))
+            (
+                entry.label,
+                tuple(_card(entry, photos[n], rank, tops[n]) for rank, n in ranked[entry.label] if n in photos),
+            )
             for entry in shown
         ),
         selection=selection,
@@ -217,7 +231,7 @@ def gallery(
 
 def _top(name: str, shown: Sequence[Shown]) -> float:
     """Return the density drawn at full strength on an image, the same for all systems so that they can be compared."""
-    peaks = [float(np.nanquantile(entry.maps[name], 0.995)) for entry in shown if name in entry.maps]
+    peaks = [float(np.nanquantile(entry.maps[name], 0.98)) for entry in shown if name in entry.maps]
     return float(np.median(peaks)) if peaks else 0.0
 
 

@@ -62,7 +62,7 @@ def number(value: float | None, like: float | None = None) -> str:
     size = abs(value if like is None or not math.isfinite(like) else like)
     if size >= 1e5:
         return _signed(f"{value:.3g}" if size >= 1e9 else f"{value:,.0f}".replace(",", "\u202f"))
-    digits = 1 if size >= 100 else 2 if size >= 0.1 else 4
+    digits = 1 if size >= 100 else 2 if size >= 1 else 3 if size >= 0.01 else 5
     return "0" if value == 0 else _signed(f"{value:.{digits}f}")
 
 
@@ -70,7 +70,9 @@ def count(value: float | None) -> str:
     """Write a number of objects: whole if it is whole or large, else with one decimal."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return _signed(f"{value:,.0f}".replace(",", "\u202f") if value == round(value) or abs(value) >= 100 else f"{value:.1f}")
+    return _signed(
+        f"{value:,.0f}".replace(",", "\u202f") if value == round(value) or abs(value) >= 100 else f"{value:.1f}"
+    )
 
 
 def signed(value: float | None) -> str:
@@ -87,11 +89,11 @@ def percent(share: float | None, digits: int = 0) -> str:
     return _signed(f"{100 * share:.{digits}f} %")
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Write an interval, or nothing where there is none."""
+def interval(low: float | None, high: float | None, like: float | None = None) -> str:
+    """Write an interval, with as many digits as ``like`` deserves, or nothing where there is none."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{number(low)} to {number(high)}"
+    return f"{number(low, like)} to {number(high, like)}"
 
 
 def big(value: float | None) -> str:

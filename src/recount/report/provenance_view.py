@@ -22,7 +22,9 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return result
 
 
-def shared_and_differing(runs: Sequence[RunRecord]) -> tuple[dict[str, str], list[str], list[tuple[str, dict[str, str]]]]:
+def shared_and_differing(
+    runs: Sequence[RunRecord],
+) -> tuple[dict[str, str], list[str], list[tuple[str, dict[str, str]]]]:
     """Split the provenance of runs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What each section of the page shows, computed from the sources: selection, curves, errors, influence, cost, summary."""
+"""What the sections of the page show, computed from the sources: selection, curves, errors, cost, summary."""
 
 from __future__ import annotations
 
@@ -66,12 +66,16 @@ class SelectionRow:
 def selection_rows(sources: Sources, tables: Sequence[TableView], metric: str = "mae") -> list[SelectionRow]:
     """Return the protocols side by side for each variant and benchmark for which at least two were scored."""
     scores = sources.scores[sources.scores["metric"] == metric]
-    constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns if c.constant is not None}
+    constants = {
+        (c.benchmark, c.metric): c.constant for table in tables for c in table.columns if c.constant is not None
+    }
     rows = []
     for variant in variants_of(tables):
         mine = scores[(scores["system"] == variant.system) & (scores["variant"] == variant.variant)]
         for benchmark, part in mine.groupby("benchmark", sort=False):
-            values = {name: _mean(part[part["selection"] == name]) for name in ("last", "best_on_test", "best_on_held_out")}
+            values = {
+                name: _mean(part[part["selection"] == name]) for name in ("last", "best_on_test", "best_on_held_out")
+            }
             if sum(present(value) for value in values.values()) < 2:
                 continue
             gain = values["last"] - values["best_on_test"]
@@ -110,7 +114,9 @@ def test_curves(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> pd.Da
             seen = run.history.dropna(subset="test_mae")
             if len(seen) > 1:
                 parts.append(
-                    pd.DataFrame({"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "mae": seen["test_mae"]})
+                    pd.DataFrame(
+                        {"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "mae": seen["test_mae"]}
+                    )
                 )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["label", "seed", "epoch", "mae"])
 
@@ -268,11 +274,15 @@ def _here(pair: tuple[Cell, Cell]) -> tuple[float, float] | None:
 # -------------------------------------------------------------------------------------------------------- summary
 
 
-def findings(tables: Sequence[TableView], selections: Sequence[SelectionRow], heavy: Sequence[Influential]) -> list[str]:
+def findings(
+    tables: Sequence[TableView], selections: Sequence[SelectionRow], heavy: Sequence[Influential]
+) -> list[str]:
     """Return what a reader should know first, as sentences; each is computed."""
     sentences = []
     nothing = list(
-        dict.fromkeys(row.label for table in tables for row in table.rows if any(cell.learned_nothing for cell in row.cells))
+        dict.fromkeys(
+            row.label for table in tables for row in table.rows if any(cell.learned_nothing for cell in row.cells)
+        )
     )
     trained = {
         (row.system, row.variant)
@@ -282,7 +292,9 @@ def findings(tables: Sequence[TableView], selections: Sequence[SelectionRow], he
     }
     if trained and nothing:
         names = ", ".join(nothing)
-        sentences.append(f"{len(nothing)} of {len(trained)} systems and variants do no better than a constant: {names}.")
+        sentences.append(
+            f"{len(nothing)} of {len(trained)} systems and variants do no better than a constant: {names}."
+        )
     elif trained:
         sentences.append(f"All {len(trained)} systems and variants do better than the best constant predictor.")
     sentences += _against_training_mean(tables)
@@ -321,7 +333,7 @@ def _short(table: TableView) -> str:
 
 
 def best_rows(tables: Sequence[TableView]) -> list[str]:
-    """Return, for each table with errors, which trained row has the lowest error and by how much it beats the constant."""
+    """Return, for each table with errors, which row has the lowest one, and by how much it beats the constant."""
     sentences = []
     for table in tables:
         ranked = [

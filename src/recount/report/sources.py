@@ -1,6 +1,6 @@
 """Everything the report is made from, read from files: scores, influence, verdicts, predictions, runs, maps, logs.
 
-A file that cannot be read never stops the report: it is listed in ``Sources.problems`` and its content counts as absent.
+A file that cannot be read never stops the report: it is listed in ``Sources.problems``, and its content is absent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,18 @@ SCORES = (
 PUBLISHED = ("table", "row", "system", "variant", "benchmark", "metric", "value", "source", "note")
 PREDICTIONS = ("id", "image", "prompt", "true_count", "predicted_count", "selection")
 VERDICTS = ("paper", "claim", "verdict", "effect", "ci_low", "ci_high", "p_value", "n", "reason")
-TEXT = {"seed": str, "row": str, "system": str, "variant": str, "reason": str, "id": str, "image": str, "prompt": str, "attributes": str, "points": str}
+TEXT = {
+    "seed": str,
+    "row": str,
+    "system": str,
+    "variant": str,
+    "reason": str,
+    "id": str,
+    "image": str,
+    "prompt": str,
+    "attributes": str,
+    "points": str,
+}
 
 
 @dataclass(frozen=True)
@@ -92,27 +104,26 @@ class Sources:
         """Return the suite's results folder."""
         return self.project.root / self.project.results
 
-    def _table(
-        self, path: Path, columns: tuple[str, ...], required: bool = True, text: Any = TEXT
-    ) -> pd.DataFrame:
+    def _table(self, path: Path, columns: tuple[str, ...], required: bool = True, text: Any = TEXT) -> pd.DataFrame:
         """Read a CSV; missing columns or an unreadable file give an empty table and an entry in ``problems``."""
         empty = pd.DataFrame({column: pd.Series(dtype=object) for column in columns})
         if not path.is_file():
             if required:
-                self._problem(path, "there is no such file")
+                self.problem(path, "there is no such file")
             return empty
         try:
             table = pd.read_csv(path, dtype=text)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
-            self._problem(path, f"not a readable CSV: {error}")
+            self.problem(path, f"not a readable CSV: {error}")
             return empty
         absent = [column for column in columns if column not in table.columns]
         if absent:
-            self._problem(path, f"no column {', '.join(absent)}")
+            self.problem(path, f"no column {', '.join(absent)}")
             return empty
         return table
 
-    def _problem(self, path: Path, what: str) -> None:
+    def problem(self, path: Path, what: str) -> None:
+        """Note that a file could not be read; said once per file and reason."""
         name = str(path.relative_to(self.project.root)) if path.is_relative_to(self.project.root) else str(path)
         if (name, what) not in self.problems:
             self.problems.append((name, what))
@@ -121,7 +132,19 @@ class Sources:
     def scores(self) -> pd.DataFrame:
         """Return scores.csv; text columns are never NaN."""
         table = self._table(self.results / "scores.csv", SCORES)
-        text = ["paper", "table", "row", "system", "variant", "seed", "benchmark", "selection", "metric", "status", "reason"]
+        text = [
+            "paper",
+            "table",
+            "row",
+            "system",
+            "variant",
+            "seed",
+            "benchmark",
+            "selection",
+            "metric",
+            "status",
+            "reason",
+        ]
         return table.assign(**{column: table[column].astype(object).fillna("").astype(str) for column in text})
 
     @cached_property
@@ -164,10 +187,10 @@ class Sources:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            self._problem(path, f"not valid JSON: {error}")
+            self.problem(path, f"not valid JSON: {error}")
             return {}
         if not isinstance(content, dict):
-            self._problem(path, "not a JSON object")
+            self.problem(path, "not a JSON object")
             return {}
         return content
 
@@ -176,14 +199,13 @@ class Sources:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Return all predictions: dataset, split, system, variant, seed, id, true_count, predicted_count, selection, …"""
+        """Return all predictions: those of the CSVs with dataset, split, system, variant and seed from their paths."""
         tables = []
         for path in sorted(self.results.glob("predictions/*/*/*/*/seed*.csv")):
             dataset, split, system, variant = path.parts[-5:-1]
             table = self._table(path, PREDICTIONS)
             numbers = {
-                column: pd.to_numeric(table[column], errors="coerce")
-                for column in ("true_count", "predicted_count")
+                column: pd.to_numeric(table[column], errors="coerce") for column in ("true_count", "predicted_count")
             }
             seed = int(path.stem.removeprefix("seed"))
             tables.append(
@@ -199,7 +221,7 @@ class Sources:
         return table.assign(folder=str(path.parent)).drop_duplicates("id").set_index("id")
 
     def counts(self, dataset: str, preparation: str, split: str) -> pd.Series:
-        """Return the true counts of a split (or of a list of samples that is read like one, or several joined by ``+``)."""
+        """Return the true counts of a split, of a list of samples read like one, or of several joined by ``+``."""
         samples = self.samples(dataset, preparation)
         wanted = set(split.split("+"))
         lists = samples["attributes"].map(lambda text: set(json.loads(text or "{}").get("lists", ())))
@@ -211,8 +233,12 @@ class Sources:
         path = self.results / "maps" / dataset / split / system / variant / f"seed{seed}.npz"
         if not path.is_file():
             return {}
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name].astype(np.float32) for name in stored.files}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name].astype(np.float32) for name in stored.files}
+        except (OSError, ValueError, BadZipFile) as error:
+            self.problem(path, f"not a readable file of density maps: {error}")
+            return {}
 
     @cached_property
     def seconds_per_image(self) -> dict[tuple[str, str], float]:

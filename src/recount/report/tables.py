@@ -1,4 +1,4 @@
-"""The papers' tables with what was measured: one cell per row, benchmark and metric, and the reason where one is empty."""
+"""The papers' tables with what was measured: a cell per row, benchmark and metric, with a reason where it is empty."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ class RowView:
     @property
     def reasons(self) -> tuple[tuple[str, str], ...]:
         """Return why cells have no number: (sentence, last lines of the log that it ends with, or "")."""
-        given = dict.fromkeys(cell.reason for cell in self.cells if cell.reason and cell.value is None and not cell.extra)
+        given = dict.fromkeys(
+            cell.reason for cell in self.cells if cell.reason and cell.value is None and not cell.extra
+        )
         return tuple(_with_log(reason) for reason in given)
 
 
@@ -257,7 +259,7 @@ def _best_constant(
     ].dropna(subset="value")
     if trivial.empty:
         return "", None
-    best = trivial.loc[trivial["value"].astype(float).idxmin()]
+    best = trivial.iloc[int(trivial["value"].astype(float).argmin())]
     label = labels.get((best["system"], best["variant"])) or CONSTANTS.get(best["variant"], best["variant"])
     return str(label), float(best["value"])
 

@@ -135,24 +135,28 @@ class Page:
         heavy = [entry for paper in papers for _, entries, _ in paper.influence for entry in entries]
         shared, differing, per_run = shared_and_differing(self.sources.runs)
         script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-        return _environment().get_template("page.html.j2").render(
-            project=self.project,
-            suite=self.project.suite,
-            comparable=self.comparable,
-            papers=papers,
-            counts=status_counts(tables),
-            statuses=STATUSES,
-            selections=SELECTIONS,
-            findings=[*best_rows(tables), *findings(tables, selections, heavy)],
-            runs=self.sources.runs,
-            datasets=[self._dataset(place) for place in self.sources.benchmarks()],
-            shared=shared,
-            differing=differing,
-            per_run=per_run,
-            problems=self.sources.problems,
-            style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        return (
+            _environment()
+            .get_template("page.html.j2")
+            .render(
+                project=self.project,
+                suite=self.project.suite,
+                comparable=self.comparable,
+                papers=papers,
+                counts=status_counts(tables),
+                statuses=STATUSES,
+                selections=SELECTIONS,
+                findings=[*best_rows(tables), *findings(tables, selections, heavy)],
+                runs=self.sources.runs,
+                datasets=[self._dataset(place) for place in self.sources.benchmarks()],
+                shared=shared,
+                differing=differing,
+                per_run=per_run,
+                problems=self.sources.problems,
+                style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+                script=Markup(script),
+                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            )
         )
 
     def _paper(self, name: str) -> PaperView:
@@ -173,7 +177,10 @@ class Page:
         view.costs = cost_rows(self.sources, variants)
         view.cost_plot = self._cost_plot(view)
         verdicts = self.sources.verdicts
-        view.verdicts = [dict(row) for row in verdicts[verdicts["paper"] == name].to_dict("records")]
+        view.verdicts = [
+            {str(key): value for key, value in row.items()}
+            for row in verdicts[verdicts["paper"] == name].to_dict("records")
+        ]
         return view
 
     def _export(self, table: TableView) -> None:
@@ -184,7 +191,7 @@ class Page:
         svg = figures.save(figure, self.folder / "figures", name, caption)
         box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
         aspect = f"{box.group(1)} / {box.group(2)}" if box else "2"
-        return Plot(name, Markup(svg), caption, aspect, heading)  # noqa: S704 - matplotlib escapes the text it draws
+        return Plot(name, Markup(svg), caption, aspect, heading)
 
     def _forests(self, table: TableView) -> list[Plot]:
         plots = []
@@ -196,8 +203,8 @@ class Page:
                 name = f"{table.file}-{column.benchmark.replace('/', '-')}-{column.metric}"
                 published = "; diamonds: published" if self.comparable else ""
                 caption = (
-                    f"{table.title}: {column.metric.upper()} on {column.stand_in or column.benchmark} with 95 % bootstrap "
-                    f"interval over images{published}. Red: no better than the best constant."
+                    f"{table.title}: {column.metric.upper()} on {column.stand_in or column.benchmark} with 95 % "
+                    f"bootstrap interval over images{published}. Red: no better than the best constant."
                 )
                 plots.append(self._plot(figure, name, caption))
         return plots
@@ -218,15 +225,15 @@ class Page:
         try:
             evidence = log_evidence(path, view.paper, self.sources.published[view.name])
         except LogError as error:
-            self.sources.problems.append((str(path.relative_to(self.project.root)), str(error)))
+            self.sources.problem(path, str(error))
             return
         view.log = evidence
         marks = [(row.run, f"{row.mae:g}", row.found.epoch, row.mae) for row in evidence.rows if row.found is not None]
         printed = evidence.headline.mae if evidence.headline else None
         figure = figures.published_log({run.name: run.run for run in evidence.runs}, marks, printed)
         caption = (
-            "The authors' evaluation log: MAE on the test images and learning rate of the runs that printed numbers come "
-            "from. Circles: the evaluations that became rows of Table 3."
+            "The authors' evaluation log: MAE on the test images and learning rate of the runs that printed numbers "
+            "come from. Circles: the evaluations that became rows of Table 3."
         )
         view.log_plot = self._plot(figure, f"{view.name}-published-log", caption)
 
@@ -247,8 +254,8 @@ class Page:
             scale = (
                 "Error on the test images during training, ours in colour, the authors' log in grey."
                 if self.comparable
-                else "Shape of training, ours in colour, the authors' log in grey: error on the test images as a multiple of "
-                "the run's own lowest, against the share of training. Absolute values are not comparable in this suite."
+                else "Shape of training, ours in colour, the authors' log in grey: error on the test images as a "
+                "multiple of the run's own lowest, against the share of training. Absolute values are not comparable in this suite."
             )
             figure = figures.curves_over_log(curves, self._behind(view), self.comparable)
             plots.append(self._plot(figure, f"{view.name}-curves", scale, "Over the published log"))
@@ -264,10 +271,12 @@ class Page:
         shown = shown_predictions(self.sources, place, variants, selection)
         if not shown:
             return
-        benchmark, dataset, split, _ = place
+        _, dataset, split, _ = place
         stem = f"{view.name}-{dataset}-{split}"
         notice = self._dataset(place)["notice"]
-        pictures = gallery(self.sources, self._benchmark_number, place, shown, SELECTIONS.get(selection, selection), notice)
+        pictures = gallery(
+            self.sources, self._benchmark_number, place, shown, SELECTIONS.get(selection, selection), notice
+        )
         self._benchmark_number += 1
         if pictures is not None:
             view.galleries.append(pictures)
@@ -310,7 +319,11 @@ class Page:
         facts["title"] = entry.title if entry else name
         facts["licence"] = entry.licence if entry else ""
         publishable = entry is None or entry.publishable or entry.embedded
-        facts["notice"] = "" if publishable else "The licence of these photographs does not let them be published: keep this page to yourself."
+        facts["notice"] = (
+            ""
+            if publishable
+            else "The licence of these photographs does not let them be published: keep this page to yourself."
+        )
         return facts
 
 
@@ -320,7 +333,11 @@ def _key(row: CostRow) -> tuple[str, str]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": numbers.number,

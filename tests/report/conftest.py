@@ -1,0 +1,29 @@
+"""One small tree and one report for all tests of the report: building them takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recount.config import load
+from recount.report.write import write_report
+from report import tree
+
+LOG = Path(__file__).parents[2] / "papers/gigacount/evidence/evallog.csv"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tree.Tree:
+    return tree.build(tmp_path_factory.mktemp("plain"), log=LOG)
+
+
+@pytest.fixture(scope="session")
+def page(built: tree.Tree) -> Path:
+    return write_report(load(built.root))
+
+
+@pytest.fixture(scope="session")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tree.build(tmp_path_factory.mktemp("hostile"), hostile=True, log=LOG)
+    return write_report(load(built.root))

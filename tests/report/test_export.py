@@ -1,0 +1,57 @@
+"""Tables as files: nothing in the data can break out of a cell."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recount.report.export import LATEX_SPECIAL, escape_latex, escape_markdown
+
+
+def test_latex_specials_are_printed_as_they_are() -> None:
+    assert escape_latex(r"50 % of a_b & c\d {e} $f$") == (r"50 \% of a\_b \& c\textbackslash{}d \{e\} \$f\$")
+
+
+@given(st.text())
+def test_no_bare_latex_special_is_left(text: str) -> None:
+    escaped = escape_latex(text)
+    for known in sorted(set(LATEX_SPECIAL.values()), key=len, reverse=True):
+        escaped = escaped.replace(known, "")
+    assert not set(escaped) & set("\\&%$#_{}~^")
+
+
+@given(st.text())
+def test_no_markdown_cell_has_a_bare_border_or_tag(text: str) -> None:
+    escaped = escape_markdown(text)
+    assert "<" not in escaped
+    assert "\n" not in escaped
+    assert "|" not in escaped.replace("\\|", "")
+
+
+def test_every_table_has_its_three_files(page: Path) -> None:
+    names = {path.name for path in (page.parent / "tables").iterdir()}
+    assert {f"gigacount-table1.{suffix}" for suffix in ("csv", "tex", "md")} <= names
+
+
+def test_csv_has_a_line_per_cell_with_full_precision(page: Path) -> None:
+    with (page.parent / "tables/gigacount-table1.csv").open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    mine = [line for line in lines if (line["system"], line["metric"]) == ("gigacount", "mae")]
+    assert len(mine) == 1
+    assert float(mine[0]["difference"]) == float(mine[0]["value"]) - float(mine[0]["published"])
+    assert mine[0]["published_chosen_on_test"] == "True"
+    assert next(line for line in lines if line["system"] == "dm_count")["status"] == "missing"
+
+
+def test_latex_and_markdown_say_that_numbers_are_not_comparable(page: Path) -> None:
+    for suffix in ("tex", "md"):
+        assert "Not comparable" in (page.parent / f"tables/gigacount-table1.{suffix}").read_text(encoding="utf-8")
+
+
+def test_rows_of_a_latex_table_have_equally_many_cells(hostile_page: Path) -> None:
+    text = (hostile_page.parent / "tables/gigacount-table1.tex").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len({line.count(" & ") for line in rows}) == 1

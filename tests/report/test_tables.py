@@ -1,0 +1,103 @@
+"""The papers' tables: what is in a cell, and why there is nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from recount.config import load
+from recount.report.sections import selection_rows
+from recount.report.sources import Sources
+from recount.report.tables import RowView, TableView, paper_tables, status_counts
+from report.tree import BENCHMARK, Tree
+
+
+@pytest.fixture(scope="module")
+def tables(built: Tree) -> dict[str, TableView]:
+    return {table.name: table for table in paper_tables(Sources(load(built.root)), "gigacount")}
+
+
+def row(table: TableView, label: str) -> RowView:
+    return next(row for row in table.rows if row.label == label)
+
+
+def test_published_numbers_stay_as_they_were_printed(tables: dict[str, TableView]) -> None:
+    published = row(tables["table1"], "MCNN").cells[0].published
+    assert published is not None
+    assert (published.text, published.value) == ("277.0", 277.0)
+
+
+def test_published_range_is_shown_as_a_range(tables: dict[str, TableView]) -> None:
+    cell = row(tables["table2"], "GigaCount").cells[1]
+    assert cell.published is not None
+    assert (cell.published.text, cell.published.value, cell.difference) == ("5 to 20", None, None)
+
+
+def test_measured_cell_is_the_mean_over_seeds_of_the_tables_own_selection(
+    built: Tree, tables: dict[str, TableView]
+) -> None:
+    cell = row(tables["table1"], "GigaCount").cells[0]
+    scores = Sources(load(built.root)).scores
+    mine = scores[(scores["variant"] == "default") & (scores["system"] == "gigacount") & (scores["metric"] == "mae")]
+    mine = mine[(mine["table"] == "table1") & (mine["selection"] == "best_on_test")]
+    seeds = mine[mine["seed"] != "all"]["value"].astype(float)
+    assert cell.seeds == ("0", "1")
+    assert cell.value == pytest.approx(seeds.mean())
+    assert cell.chosen_on_test
+
+
+def test_difference_is_measured_minus_published(tables: dict[str, TableView]) -> None:
+    cell = row(tables["table1"], "GigaCount").cells[0]
+    assert cell.value is not None
+    assert cell.difference == pytest.approx(cell.value - 103.3)
+
+
+def test_quoted_row_has_no_measured_number_and_says_why(tables: dict[str, TableView]) -> None:
+    quoted = row(tables["table1"], "LoViTCrowd")
+    assert (quoted.status, quoted.cells[0].value) == ("quoted", None)
+    assert quoted.reasons == (("no code was released", ""),)
+
+
+def test_failed_run_shows_the_last_lines_of_its_log(tables: dict[str, TableView]) -> None:
+    failed = row(tables["table1"], "DM-Count")
+    ((sentence, log),) = failed.reasons
+    assert failed.status == "missing"
+    assert "logs/mini/train/dm_count/default/seed0.log" in sentence
+    assert "loss is NaN at step 312" in log
+
+
+def test_seed_with_a_prediction_that_is_not_a_number_is_left_out_and_said(tables: dict[str, TableView]) -> None:
+    cell = row(tables["table3"], "with LR scheduler (30 epochs)").cells[0]
+    assert cell.value is not None
+    assert "1 of 2 seeds" in cell.reason
+
+
+def test_constants_stand_last_with_the_best_first(tables: dict[str, TableView]) -> None:
+    trivial = [row.status == "trivial" for row in tables["table1"].rows]
+    assert trivial == sorted(trivial)
+    values = [row.cells[0].value for row in tables["table1"].rows if row.status == "trivial"]
+    assert values == sorted(values, key=lambda value: value or 0)
+    assert values[0] == tables["table1"].columns[0].constant
+
+
+def test_system_worse_than_the_best_constant_has_learned_nothing(tables: dict[str, TableView]) -> None:
+    assert row(tables["table3"], "no LR scheduler (30 epochs)").cells[0].learned_nothing
+    assert not row(tables["table1"], "GigaCount").cells[0].learned_nothing
+
+
+def test_every_cell_of_the_papers_columns_is_counted_once(tables: dict[str, TableView]) -> None:
+    cells = sum(len([c for c in row.cells if not c.extra]) for table in tables.values() for row in table.rows)
+    counts = status_counts(tables.values())
+    assert sum(counts.values()) == cells
+    assert {"trained", "quoted", "trivial", "missing"} <= counts.keys()
+
+
+def test_table_that_is_not_comparable_says_so(tables: dict[str, TableView]) -> None:
+    assert all("drawn" in table.why_not_comparable for table in tables.values())
+    assert any(BENCHMARK in note and "crowd/test" in note for note in tables["table1"].notes)
+
+
+def test_gain_by_selection_is_last_minus_best_on_test(built: Tree, tables: dict[str, TableView]) -> None:
+    rows = selection_rows(Sources(load(built.root)), list(tables.values()))
+    for entry in rows:
+        assert entry.gain == pytest.approx(entry.last - entry.best_on_test)
+    assert {entry.label for entry in rows} >= {"GigaCount", "MCNN"}

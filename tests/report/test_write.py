@@ -1,0 +1,119 @@
+"""The report as files: whole, self-contained, the same for the same results, and there even when much is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recount.config import load
+from recount.report.write import write_report
+from report.tree import HOSTILE, Tree
+
+
+def test_page_refers_to_nothing_outside(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    sources = re.findall(r"""(?:src|xlink:href|url\()=?["'(]*([^"')\s>]+)""", text)
+    assert sources
+    assert all(source.startswith(("data:", "#")) for source in sources), set(sources)
+    assert "default-src 'none'" in text
+
+
+def test_page_is_small(page: Path) -> None:
+    assert page.stat().st_size < 15e6
+
+
+def test_every_linked_file_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    linked = set(re.findall(r'href="((?:tables|figures)/[^"]+)"', text))
+    assert linked
+    assert all((page.parent / name).is_file() for name in linked)
+
+
+def test_same_results_give_the_same_bytes(built: Tree, page: Path) -> None:
+    before = {path.relative_to(page.parent): path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+    write_report(load(built.root))
+    after = {path.relative_to(page.parent): path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_text_from_data_is_escaped(hostile_page: Path) -> None:
+    text = hostile_page.read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    assert "<script>window" not in text
+    assert "&lt;script&gt;window.hacked" in text
+
+
+def test_every_table_says_that_it_is_not_comparable(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    tables = re.findall(r'<section id="gigacount-table\d" class="table">.*?</section>', text, flags=re.DOTALL)
+    assert len(tables) == 3
+    assert all("Not comparable:" in table and "the images are drawn" in table for table in tables)
+
+
+def test_section_on_the_published_log_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "What the published log shows" in text
+    assert "neither number occurs in any evaluation" in text
+    assert "106.07 / 196.37" in text
+
+
+def test_report_of_nothing_says_what_is_absent(built: Tree, tmp_path: Path) -> None:
+    for name in ("config.yaml", "suites", "papers"):
+        source = built.root / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    text = write_report(load(tmp_path)).read_text(encoding="utf-8")
+    assert "results/mini/scores.csv" in text
+    assert "not run yet" in text
+
+
+@pytest.fixture
+def copy(built: Tree, tmp_path: Path) -> Path:
+    shutil.copytree(built.root, tmp_path / "copy", ignore=shutil.ignore_patterns("reports"))
+    return tmp_path / "copy"
+
+
+def test_damaged_files_are_listed_and_stop_nothing(copy: Path) -> None:
+    damaged = copy / "results/mini/runs/gigacount/default/seed0"
+    (damaged / "run.json").write_text("{", encoding="utf-8")
+    (damaged / "history.csv").write_text("", encoding="utf-8")
+    (copy / "results/mini/predictions/crowd/test/mcnn/default/seed0.csv").write_text("id\n1\n", encoding="utf-8")
+    maps = copy / "results/mini/maps/crowd/test/clip_ebc/vit_b_16/seed0.npz"
+    maps.write_bytes(b"not a zip file")
+    next((copy / "resources/data/crowd/original/images").glob("img_3*")).write_bytes(b"not a picture")
+    text = write_report(load(copy)).read_text(encoding="utf-8")
+    for name in (
+        "gigacount/default/seed0/run.json",
+        "seed0/history.csv",
+        "mcnn/default/seed0.csv",
+        "seed0.npz",
+        "img_3",
+    ):
+        assert name in text, name
+
+
+def test_old_report_stays_when_writing_a_new_one_fails(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = copy / "reports/mini/index.html"
+    target.parent.mkdir(parents=True)
+    target.write_text("the old one", encoding="utf-8")
+    monkeypatch.setattr("recount.report.write.Page.render", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(load(copy))
+    assert target.read_text(encoding="utf-8") == "the old one"
+    assert [path.name for path in target.parent.parent.iterdir()] == ["mini"]
+
+
+def test_maps_are_read_without_unpickling(copy: Path) -> None:
+    path = copy / "results/mini/maps/crowd/test/gigacount/default/seed0.npz"
+    np.savez(path, img_0=np.array([{"a": 1}], dtype=object))
+    assert "seed0.npz" in write_report(load(copy)).read_text(encoding="utf-8")
+
+
+def test_provenance_that_all_runs_share_is_said_once(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count(">0123456789abcdef0123456789abcdef01234567<") == 1
+    assert json.dumps("9f" * 32)[1:-1] in text
