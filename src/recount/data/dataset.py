@@ -69,6 +69,17 @@ class Dataset(ABC):
         """Return the files to fetch; empty for a procedural data set."""
         return []
 
+    def listed_files(self, raw: Path) -> list[RemoteFile]:
+        """Return further files, whose addresses stand in a file of ``files()`` (default: none); fetched after those.
+
+        Args:
+            raw: ``resources/raw/<name>``, where ``files()`` are by now.
+
+        Raises:
+            DataError: the file that lists them is broken.
+        """
+        return []
+
     @abstractmethod
     def read(self, raw: Path) -> Iterable[RawSample]:
         """Yield every sample of every split, in a fixed order.

@@ -109,12 +109,18 @@ def fetch(
             to get them by hand; or the disk cannot be written; or the mirror is not there.
     """
     folder = raw_root / dataset.name
-    files = _checked_files(dataset)
+    files = dataset.files()
+    _check_paths(dataset, files)
     store = _mirror(os.environ.get(MIRROR_VARIABLE) if mirror is None else str(mirror))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_process(raw_root / f".{dataset.name}.lock", dataset.name):
-            outcomes = _fetch_all(dataset, files, folder, store, patience or Patience(), workers)
+            patience = patience or Patience()
+            outcomes = _fetch_all(dataset, files, folder, store, patience, workers)
+            if all(isinstance(outcome, Fetched) or outcome.file.optional for outcome in outcomes):
+                listed = dataset.listed_files(folder)
+                _check_paths(dataset, [*files, *listed])
+                outcomes += _fetch_all(dataset, listed, folder, store, patience, workers)
             return _conclude(dataset, folder, outcomes)
     except LocalError as error:
         raise FetchError(str(error)) from error
@@ -122,9 +128,8 @@ def fetch(
         raise FetchError(str(local_error(error, Path(error.filename or folder)))) from error
 
 
-def _checked_files(dataset: Dataset) -> list[RemoteFile]:
-    """Return the declared files; a path that leaves the folder or comes twice is a mistake of the data set's module."""
-    files = dataset.files()
+def _check_paths(dataset: Dataset, files: list[RemoteFile]) -> None:
+    """Check declared files: a path that leaves the folder or comes twice is a mistake of the data set's module."""
     seen: set[str] = set()
     for path in [file.path for file in files]:
         pure = PurePosixPath(path)
@@ -133,7 +138,6 @@ def _checked_files(dataset: Dataset) -> list[RemoteFile]:
         if path in seen:
             raise ValueError(f"data set {dataset.name}: {path!r} is declared twice")
         seen.add(path)
-    return files
 
 
 def _mirror(mirror: str | None) -> str:

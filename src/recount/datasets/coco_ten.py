@@ -1,0 +1,198 @@
+"""Forty openly licensed COCO photographs with a class that occurs two to ten times: captions that count real things.
+
+Lin et al., "Microsoft COCO", ECCV 2014; files at pinned commits of three repositories (recount's file list). A
+picture and a class with two to ten boxes make a counting pair with a templated caption ("a photo of three dogs"),
+marked so in ``attributes.caption``; a human caption whose largest number word is the number of boxes of a class that it
+names makes another, marked ``human``. A class with a crowd region in a picture has no exact count there and makes
+none. Human captions without a number word are the pairs that do not count, four before each counting one in training.
+
+Results on this set are not CountBench results: always give n. Pictures with the numbers eight to ten are in the training
+split, since lambda "log" needs every number there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain, cycle, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.file_lists import read_file_list
+from recount.data.index import HIDDEN
+from recount.data.laion_filter import NUMBERS, number_in_caption
+from recount.data.sample import RawSample
+
+_ANNOTATIONS = "instances_coco_ten.json"
+_NOT_COUNTING_PER_COUNTING = 4
+_RARE_FROM = 8  # pictures with a class of at least so many objects are for training
+_WORD_OF = {number: word for word, number in NUMBERS.items()}
+_IRREGULAR = {"person": "people", "wine glass": "wine glasses", "sheep": "sheep", "knife": "knives", "mouse": "mice"}
+
+
+@dataclass
+class _Picture:
+    """A photograph: its record, boxes [n, 4] by class (x1 y1 x2 y2) without classes that have crowds, captions."""
+
+    record: dict[str, Any]
+    boxes: dict[str, np.ndarray]
+    captions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def counted(self) -> dict[str, np.ndarray]:
+        return {name: boxes for name, boxes in self.boxes.items() if 2 <= len(boxes) <= 10}
+
+
+class CocoTen(Dataset):
+    """40 photographs; 69 pairs of picture and class with two to ten boxes; 170 human captions for 34 pictures."""
+
+    name = "coco_ten"
+    title = "coco_ten: 40 COCO photographs with a class that occurs two to ten times"
+    homepage = "https://cocodataset.org/"
+    licence = (
+        "Photographs CC BY 2.0, CC BY-SA 2.0 or without known restrictions, per picture (attributes name licence and "
+        "Flickr address); annotations CC BY 4.0, COCO Consortium"
+    )
+    citation = "Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014"
+    publishable = True
+    splits = ("train", "test")
+    totals = {"all": {"images": 40}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+
+    def files(self) -> list[RemoteFile]:
+        """Return 40 photographs and the annotations."""
+        return read_file_list(self.name)
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield training pairs in the order of CountCLIP's set (four without a number, one with), then test pairs."""
+        content = _content(raw / _ANNOTATIONS)
+        pictures = _pictures(content)
+        licences = {entry["id"]: entry["name"] for entry in content["licenses"]}
+        training, test = _split(pictures)
+        counting = [pair for picture in training for pair in _counting(picture, "train", raw, licences)]
+        captions = _in_turn([_without_number(picture) for picture in training])
+        plain = islice(cycle(captions), _NOT_COUNTING_PER_COUNTING * len(counting))
+        others = [_not_counting(n, picture, entry, raw, licences) for n, (picture, entry) in enumerate(plain)]
+        for group, pair in enumerate(counting):
+            yield from others[group * _NOT_COUNTING_PER_COUNTING : (group + 1) * _NOT_COUNTING_PER_COUNTING]
+            yield pair
+        for picture in test:
+            yield from _counting(picture, "test", raw, licences)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; `recount fetch coco_ten` gets it") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON: {error}; fetch it again") from None
+
+
+def _pictures(content: dict[str, Any]) -> list[_Picture]:
+    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    boxes: dict[int, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    crowds = set()
+    for entry in content["annotations"]:
+        x, y, width, height = entry["bbox"]
+        boxes[entry["image_id"]][names[entry["category_id"]]].append([x, y, x + width, y + height])
+        if entry["iscrowd"]:
+            crowds.add((entry["image_id"], names[entry["category_id"]]))
+    captions: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for entry in content["captions"]:
+        captions[entry["image_id"]].append(entry)
+    pictures = []
+    for record in sorted(content["images"], key=lambda entry: entry["id"]):
+        exact = {name: rows for name, rows in boxes[record["id"]].items() if (record["id"], name) not in crowds}
+        arrays = {name: np.array(rows, np.float32) for name, rows in exact.items()}
+        pictures.append(_Picture(record, arrays, captions[record["id"]]))
+    return pictures
+
+
+def _split(pictures: Sequence[_Picture]) -> tuple[list[_Picture], list[_Picture]]:
+    """Return training and test pictures: those with a rare number train, of the others every second one."""
+    rare = [picture for picture in pictures if any(len(boxes) >= _RARE_FROM for boxes in picture.counted.values())]
+    common = [picture for picture in pictures if picture not in rare]
+    return rare + common[::2], common[1::2]
+
+
+@cache
+def plural(name: str) -> str:
+    """Return the plural of a COCO class name."""
+    import inflect
+
+    return _IRREGULAR.get(name) or str(inflect.engine().plural_noun(name))
+
+
+def _counting(picture: _Picture, split: str, raw: Path, licences: dict[int, str]) -> Iterator[RawSample]:
+    """Yield the counting pairs of a picture: a templated caption per class, and human ones that count rightly."""
+    number_of = {name: len(boxes) for name, boxes in picture.counted.items()}
+    for name, number in number_of.items():
+        caption = f"a photo of {_WORD_OF[number]} {plural(name)}"
+        yield _pair(picture, f"of_{name.replace(' ', '_')}", split, name, caption, "templated", raw, licences)
+    for entry in picture.captions:
+        for name, number in number_of.items():
+            if number_in_caption(entry["caption"]) == number and _names(entry["caption"], name):
+                yield _pair(
+                    picture, f"said_{entry['id']}", split, name, entry["caption"].strip(), "human", raw, licences
+                )
+                break
+
+
+def _names(caption: str, name: str) -> bool:
+    words = {"person": "person|people|men|women|man|woman|boys|girls|children|kids|persons|adults"}.get(
+        name, f"{re.escape(name)}|{re.escape(plural(name))}"
+    )
+    return re.search(rf"\b({words})\b", caption, re.IGNORECASE) is not None
+
+
+def _without_number(picture: _Picture) -> list[tuple[_Picture, dict[str, Any]]]:
+    return [(picture, entry) for entry in picture.captions if number_in_caption(entry["caption"]) is None]
+
+
+def _in_turn(groups: Sequence[list[Any]]) -> list[Any]:
+    """Return the groups' members in turn, so that the captions of one picture lie far apart."""
+    return [entry for entry in chain.from_iterable(zip_longest(*groups)) if entry is not None]
+
+
+def _pair(
+    picture: _Picture, suffix: str, split: str, name: str, caption: str, kind: str, raw: Path, licences: dict[int, str]
+) -> RawSample:
+    boxes = picture.boxes[name]
+    return RawSample(
+        id=f"{picture.record['id']:012d}_{suffix}",
+        split=split,
+        image=raw / picture.record["path"],
+        points=(boxes[:, :2] + boxes[:, 2:]) / 2,
+        count=len(boxes),
+        prompt=caption,
+        boxes=boxes,
+        attributes={"counting": True, "class": name, "caption": kind} | _credit(picture, licences),
+    )
+
+
+def _not_counting(
+    number: int, picture: _Picture, entry: dict[str, Any], raw: Path, licences: dict[int, str]
+) -> RawSample:
+    return RawSample(
+        id=f"{picture.record['id']:012d}_plain_{entry['id']}_{number}",
+        split="train",
+        image=raw / picture.record["path"],
+        points=np.zeros((0, 2), np.float32),
+        count=np.nan,
+        prompt=entry["caption"].strip(),
+        attributes={"counting": False, "caption": "human", HIDDEN: True} | _credit(picture, licences),
+    )
+
+
+def _credit(picture: _Picture, licences: dict[int, str]) -> dict[str, str]:
+    return {"licence": licences[picture.record["license"]], "flickr_url": picture.record["flickr_url"]}
+
+
+DATASET = CocoTen()

@@ -1,0 +1,81 @@
+"""CountBench with the pictures that its addresses still deliver: edition "url540".
+
+Paiss et al., "Teaching CLIP to Count to Ten", ICCV 2023. CountBench.json of
+teaching-clip-to-count/teaching-clip-to-count.github.io@2c573a8 lists 540 addresses with captions and numbers (538
+different ones). 63 of them were dead in February 2023 by an issue there. ``recount fetch`` tries each; the dead ones
+are in its manifest under ``missing`` and in the index in split ``missing``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from recount.data.countbench import CITATION, ITEMS, LICENCE, MISSING, NUMBERS, PER_NUMBER, TEST, item, usable
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.file_lists import read_file_list
+from recount.data.sample import RawSample
+
+_LIST = "CountBench.json"
+_KEYS = {"image_url", "text", "number"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"}
+
+
+class CountBench(Dataset):
+    """540 captions, 60 for each number from two to ten, with as many pictures as can still be had."""
+
+    name = "countbench"
+    title = "CountBench, pictures from their addresses (edition url540)"
+    homepage = "https://teaching-clip-to-count.github.io/"
+    licence = LICENCE
+    citation = CITATION
+    lenient = True
+    splits = (TEST, MISSING)
+    totals = {"all": {"samples": ITEMS, "count": 3240}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+
+    def files(self) -> list[RemoteFile]:
+        """Return the list of items."""
+        return read_file_list(self.name)
+
+    def listed_files(self, raw: Path) -> list[RemoteFile]:
+        """Return a file per item; all are optional, since many addresses are dead."""
+        return [
+            RemoteFile(_picture(index, row["image_url"]), urls=(row["image_url"],), optional=True)
+            for index, row in enumerate(read_items(raw / _LIST))
+        ]
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield the items in the list's order, those without a usable picture in split ``missing``."""
+        for index, row in enumerate(read_items(raw / _LIST)):
+            yield item(index, row["number"], row["text"], usable(raw / _picture(index, row["image_url"])))
+
+
+def _picture(index: int, url: str) -> str:
+    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    return f"pictures/item{index:03d}{suffix if suffix in _SUFFIXES else '.jpg'}"
+
+
+def read_items(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of CountBench.json: ``image_url``, ``text`` and ``number``.
+
+    Raises:
+        DataError: the file is missing, or is not the list of 540 items, 60 for each number.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; `recount fetch countbench` gets it") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON: {error}; fetch it again") from None
+    if not all(isinstance(row, dict) and set(row) == _KEYS for row in rows):
+        raise DataError(f"{path}: every row must have {', '.join(sorted(_KEYS))}")
+    if Counter(row["number"] for row in rows) != dict.fromkeys(NUMBERS, PER_NUMBER):
+        raise DataError(f"{path}: {len(rows)} rows; CountBench has {PER_NUMBER} for each number from 2 to 10")
+    return rows
+
+
+DATASET = CountBench()

@@ -1,0 +1,177 @@
+"""CountCLIP's own archive: its merged training set, and the edition of CountBench that the paper scores (zenodo509).
+
+Zenodo record 10981852 of "[Re] Teaching CLIP to Count to Ten" (arXiv 2406.03586): ``merged.json`` lists 10,505 pairs
+in a fixed order, four without a number and then one that counts; ``faulty.csv`` replaces 100 broken ones without a
+number; ``val.json`` lists CountBench, of which 509 pictures are usable. Readers follow model.ipynb of
+SforAiDl/CountCLIP@a15672d. Captions and addresses are raw web text: do not print them.
+
+Split ``train`` is the whole training set. The lists ``train_most`` and ``held_out`` are for selecting a model without
+the test set, which the paper has nothing for: every tenth counting pair of each number is held out, and the four pairs
+that come before it are left out too, so that the order stays four to one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recount.data.countbench import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
+from recount.data.crowd_files import find_folder
+from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.index import HIDDEN, LISTS
+from recount.data.sample import RawSample
+
+TRAIN, TRAIN_MOST, HELD_OUT = "train", "train_most", "held_out"
+GROUP = 5
+HELD_OUT_EVERY = 10
+PAIRS = 10_505
+REPLACED = 100
+CLASS_COUNTS = {2: 1353, 3: 427, 4: 182, 5: 64, 6: 35, 7: 15, 8: 11, 9: 6, 10: 8}
+"""Inferred from figure 2 of the paper, whose last two bars are swapped, and the notebooks; checked when read."""
+_KEYS = {"pths", "caps", "urls", "counts"}
+_RECORD = "https://zenodo.org/records/10981852/files"
+
+Row = Mapping[str, Any]
+
+
+class CountClipZenodo(Dataset):
+    """10,505 training pairs, 2,101 of which count, and 509 usable items of CountBench."""
+
+    name = "countclip_zenodo"
+    title = "CountCLIP's merged training set and its CountBench (edition zenodo509)"
+    homepage = "https://doi.org/10.5281/zenodo.10981852"
+    licence = LICENCE
+    citation = "[Re] Teaching CLIP to Count to Ten, ReScience C / arXiv 2406.03586"
+    by_hand = (
+        "Download data.zip (960 MB), merged.json, val.json and faulty.csv from https://zenodo.org/records/10981852"
+    )
+    lenient = True  # the notebook tells Pillow to accept truncated pictures
+    splits = (TRAIN, TRAIN_MOST, HELD_OUT, TEST, MISSING)
+    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
+        TRAIN: {"samples": PAIRS, "count": sum(number * times for number, times in CLASS_COUNTS.items())},
+        TEST: {"samples": 509},
+    }
+
+    def files(self) -> list[RemoteFile]:
+        """Return archive and lists; their digests are recorded at the first download."""
+        names = ("data.zip", "merged.json", "val.json", "faulty.csv")
+        return [RemoteFile(name, urls=(f"{_RECORD}/{name}?download=1",), unpack=name == "data.zip") for name in names]
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Yield the training pairs in their order, then CountBench's items, the unusable ones in ``missing``."""
+        rows = with_replacements(read_rows(raw / "merged.json"), raw / "faulty.csv")
+        check_order(rows, raw / "merged.json")
+        pictures = find_folder(raw, ("merged",), self.by_hand)
+        held_out = held_out_groups([int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]])
+        for index, row in enumerate(rows):
+            yield _pair(index, row, pictures, held_out)
+        items = read_rows(raw / "val.json")
+        if len(items) != ITEMS:
+            raise DataError(f"{raw / 'val.json'}: {len(items)} rows; CountBench has {ITEMS}")
+        shown = find_folder(raw, ("VAL",), self.by_hand)
+        for index, row in enumerate(items):
+            yield item(index, int(row["counts"]), row["caps"], usable(shown / Path(row["pths"]).name))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a JSON-lines file with keys ``pths``, ``caps``, ``urls`` and ``counts``.
+
+    Raises:
+        DataError: the file is missing, or a line is not such a row.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; `recount fetch countclip_zenodo` gets it")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error}; fetch it again") from None
+    if not isinstance(row, dict) or set(row) != _KEYS:
+        raise DataError(f"{where}: must have {', '.join(sorted(_KEYS))}")
+    return row
+
+
+def with_replacements(rows: Sequence[Row], faulty: Path) -> list[Row]:
+    """Return ``rows`` with those that ``faulty.csv`` names (``index`` from 0, ``json_str``) replaced.
+
+    Raises:
+        DataError: the file is missing, does not hold 100 rows, or replaces a counting pair.
+    """
+    if not faulty.is_file():
+        raise DataError(f"{faulty}: no such file; `recount fetch countclip_zenodo` gets it")
+    result = list(rows)
+    with faulty.open(encoding="utf-8", newline="") as file:
+        replacements = list(csv.DictReader(file))
+    if len(replacements) != REPLACED:
+        raise DataError(f"{faulty}: {len(replacements)} rows instead of {REPLACED}")
+    for line in replacements:
+        index, row = int(line["index"]), _row(line["json_str"], f"{faulty}, index {line['index']}")
+        if not 0 <= index < len(result) or result[index]["counts"] != -1 or row["counts"] != -1:
+            raise DataError(f"{faulty}, index {index}: it must replace a pair without a number by one")
+        result[index] = row
+    return result
+
+
+def check_order(rows: Sequence[Row], where: Path) -> None:
+    """Check that there are four pairs without a number (-1) before each counting one, and the classes' counts.
+
+    Raises:
+        DataError: there are others.
+    """
+    expected = [False, False, False, False, True] * (len(rows) // GROUP)
+    if len(rows) != PAIRS or [row["counts"] in NUMBERS for row in rows] != expected:
+        raise DataError(f"{where}: expected {PAIRS:,} rows, four with counts -1 and then one with 2 to 10, throughout")
+    found = Counter(int(row["counts"]) for row in rows if row["counts"] != -1)
+    if found != CLASS_COUNTS:
+        raise DataError(f"{where}: counting pairs per number {dict(sorted(found.items()))}, expected {CLASS_COUNTS}")
+
+
+def held_out_groups(numbers: Sequence[int]) -> set[int]:
+    """Return which groups are held out: those of every tenth counting pair of each number, in their order."""
+    seen: Counter[int] = Counter()
+    chosen = set()
+    for group, number in enumerate(numbers):
+        seen[number] += 1
+        if seen[number] % HELD_OUT_EVERY == 0:
+            chosen.add(group)
+    return chosen
+
+
+def _pair(index: int, row: Row, pictures: Path, held_out: set[int]) -> RawSample:
+    group, place = divmod(index, GROUP)
+    counting = place == GROUP - 1
+    lists = [TRAIN_MOST] if group not in held_out else [HELD_OUT] if counting else []
+    attributes = {"counting": counting, LISTS: lists} | ({} if counting else {HIDDEN: True})
+    return RawSample(
+        id=f"pair{index:05d}",
+        split=TRAIN,
+        image=pictures / Path(row["pths"]).name,
+        points=np.zeros((0, 2), np.float32),
+        count=row["counts"] if counting else np.nan,
+        prompt=row["caps"],
+        attributes=attributes,
+    )
+
+
+def shared_urls(training: Sequence[Row], benchmark: Sequence[Row]) -> list[int]:
+    """Return the indices of the benchmark's items whose address is also one of the training set's (a leak)."""
+    known = {_address(row["urls"]) for row in training}
+    return [index for index, row in enumerate(benchmark) if _address(row["urls"]) in known]
+
+
+def _address(url: str) -> str:
+    return re.sub(r"^https?://", "", url).split("?")[0]
+
+
+DATASET = CountClipZenodo()
