@@ -158,9 +158,7 @@ class ClipEbcSettings(BlockClassification):
     text_heads: int = Field(8, gt=0)
     text_layers: int = Field(12, gt=0)
     prompts: PromptStyle = "word"
-    window_fit: Fit = Field(
-        "shift", description="vit_b16: what is done with images that windows do not cover exactly"
-    )
+    window_fit: Fit = Field("shift", description="vit_b16: what is done with images that windows do not cover exactly")
 
     @property
     def trunk(self) -> ResNetTrunk | VitTrunk:
@@ -375,14 +373,19 @@ class ClipEbc(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return trunks of a few layers for crops of 112 pixels, without CLIP's weights."""
+        """Return trunks of a few layers for crops of 112 pixels, without CLIP's weights.
+
+        The text tower has one layer and one head: the more layers without training, the more alike all sentences. Crops
+        zoom out less than the paper's, because heads in small pictures are a few pixels high already.
+        """
         return {
+            "crop_scale": (1.0, 1.25),
             "resnet": {"width": 8, "blocks": (1, 1, 1, 1), "features": 64, "input_size": 112},
             "vit": {
                 **{"width": 48, "layers": 3, "heads": 3, "patch": 16, "features": 64},
                 **{"input_size": 112, "visual_prompts": 4},
             },
-            **{"text_width": 64, "text_heads": 2, "text_layers": 2},
+            **{"text_width": 64, "text_heads": 1, "text_layers": 1},
         }
 
     def head(self, features: Tensor) -> tuple[Tensor, Tensor]:

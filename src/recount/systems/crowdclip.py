@@ -196,7 +196,7 @@ class CrowdClip(System):
         return {
             "numbers": (1, 3, 6, 10, 15, 20),
             **{"resized": 56, "input_size": 48, "patch": 8, "width": 48, "layers": 2, "heads": 3, "features": 32},
-            **{"text_width": 64, "text_heads": 2, "text_layers": 2},
+            **{"text_width": 64, "text_heads": 1, "text_layers": 1},
         }
 
     def example_maker(self) -> ExampleMaker:

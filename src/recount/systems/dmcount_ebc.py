@@ -114,8 +114,8 @@ class DmCountEbc(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return an eighth of the channels, for crops of 112 pixels."""
-        return {"input_size": 112, "widths": (8, 16, 32, 64, 64), "decoder_widths": (32, 16)}
+        """Return an eighth of the channels, for crops of 112 pixels that zoom out a little, as CLIP-EBC's."""
+        return {"input_size": 112, "crop_scale": (1.0, 1.25), "widths": (8, 16, 32, 64, 64), "decoder_widths": (32, 16)}
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of images [B, 3, H, W] in [0, 1]."""
