@@ -46,7 +46,7 @@ class Detector(Protocol):
 
 
 def number_in_caption(caption: str) -> int | None:
-    """Return the largest number, two to ten, that a caption names as a whole word in any case; None if there is none."""
+    """Return the largest number, two to ten, that a caption names as a whole word in any case, or None."""
     return max((NUMBERS[word.lower()] for word in _WORD.findall(caption)), default=None)
 
 

@@ -6,8 +6,8 @@ marked so in ``attributes.caption``; a human caption whose largest number word i
 names makes another, marked ``human``. A class with a crowd region in a picture has no exact count there and makes
 none. Human captions without a number word are the pairs that do not count, four before each counting one in training.
 
-Results on this set are not CountBench results: always give n. Pictures with the numbers eight to ten are in the training
-split, since lambda "log" needs every number there.
+Results on this set are not CountBench results: always give n. Pictures with the numbers eight to ten are in the
+training split, since lambda "log" needs every number there.
 """
 
 from __future__ import annotations
