@@ -1,0 +1,99 @@
+"""The whole way once, with the real commands on embedded crowds: one run that works, one whose training fails."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from house import ROOT, Answer, snakemake
+
+PAPER = """
+title: For the test from end to end
+short_title: Demo
+authors: nobody
+year: 2026
+venue: nowhere
+systems:
+  constant:
+    label: Constant
+    trained_on: ucf_qnrf/train
+    evaluated_on: [ucf_qnrf/test]
+    variants:
+      mean: {label: training mean}
+  mcnn:
+    label: MCNN
+    trained_on: ucf_qnrf/train
+    evaluated_on: [ucf_qnrf/test]
+    variants:
+      diverging: {label: at a learning rate at which nothing is learned, recipe: {optimiser: {lr: 1.0e+30}}}
+tables:
+  table1:
+    title: Table 1
+    benchmarks: [ucf_qnrf/test]
+    rows:
+      - {label: training mean, system: constant, variant: mean, group: trivial}
+      - {label: MCNN, system: mcnn, variant: diverging}
+"""
+SUITE = """
+title: For the test from end to end
+comparable: false
+why_not_comparable: it is a test
+benchmarks:
+  ucf_qnrf/train: {dataset: crowd, split: train}
+  ucf_qnrf/test: {dataset: crowd, split: test}
+systems:
+  constant: {size: mini}
+  mcnn: {size: mini, recipe: {epochs: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("end_to_end") / "work"
+    (work / "papers" / "demo").mkdir(parents=True)
+    (work / "suites").mkdir()
+    (work / "papers" / "demo" / "paper.yaml").write_text(PAPER, encoding="utf-8")
+    (work / "suites" / "mini.yaml").write_text(SUITE, encoding="utf-8")
+    header = "table,row,system,variant,benchmark,metric,value,source,note\n"
+    (work / "papers" / "demo" / "published.csv").write_text(header, encoding="utf-8")
+    shutil.copy(ROOT / "config.yaml", work)
+    return work
+
+
+@pytest.fixture(scope="module")
+def answer(work: Path) -> Answer:
+    snakefile = str(ROOT / "workflow" / "Snakefile")
+    return snakemake("--snakefile", snakefile, "--cores", "2", work=work, source=ROOT / "src", environment={})
+
+
+def scores(work: Path, system: str) -> list[dict[str, str]]:
+    with (work / "results" / "mini" / "scores.csv").open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row["system"] == system]
+
+
+def test_a_diverging_training_run_fails_with_the_reason_in_its_log(work: Path, answer: Answer) -> None:
+    assert answer.code != 0, answer.text
+    log = (work / "logs/mini/train/mcnn/diverging/seed0.log").read_text(encoding="utf-8")
+    assert "loss" in log
+    assert "Traceback" not in log
+
+
+def test_the_other_run_is_scored(work: Path, answer: Answer) -> None:
+    found = scores(work, "constant")
+    assert found, answer.text
+    assert {row["status"] for row in found} == {"trivial"}
+
+
+def test_the_failed_run_is_missing_with_the_last_lines_of_its_log(work: Path, answer: Answer) -> None:
+    found = scores(work, "mcnn")
+    assert {row["status"] for row in found} == {"missing"}
+    last_line = (work / "logs/mini/train/mcnn/diverging/seed0.log").read_text(encoding="utf-8").strip().splitlines()[-1]
+    assert last_line[:60] in found[0]["reason"]
+
+
+def test_the_report_is_there_and_shows_both(work: Path, answer: Answer) -> None:
+    page = (work / "reports" / "mini" / "index.html").read_text(encoding="utf-8")
+    assert "training mean" in page
+    assert "MCNN" in page
