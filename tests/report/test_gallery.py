@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from recount.report.gallery import best_median_worst, by_quantiles, overlay_uri
+from recount.report.gallery import Shown, _top, best_median_worst, by_quantiles, overlay_uri, smoothed
 
 
 def test_quantiles_take_the_smallest_and_the_largest_count() -> None:
@@ -44,6 +44,13 @@ def test_overlay_is_transparent_where_nothing_is_and_opaque_at_the_top() -> None
     assert opacity[0, 0] == 0
     assert opacity[0, 1] == opacity[1, 1] == 255
     assert 0 < opacity[1, 0] < 255
+
+
+def test_scale_of_an_image_follows_its_objects_not_its_empty_cells() -> None:
+    sparse = np.zeros((50, 50), dtype=np.float32)
+    sparse[10, 10] = 5
+    entry = Shown("a", pd.DataFrame(), {"img": sparse})
+    assert _top("img", [entry]) > 0.9 * smoothed(sparse).max()
 
 
 def test_map_of_zeros_or_nan_is_an_empty_overlay() -> None:

@@ -17,10 +17,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from recount.report.sources import Sources
 
 QUANTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+BRIGHTEST_SHARE = 0.2  # of the objects are drawn at full strength
+BLUR = 0.008  # of the width of a map
 LEVELS = 48  # palette entries of a density overlay
 PHOTO_WIDTHS = ((40, 560), (120, 400))  # up to so many photographs -> width in pixels
 SMALLEST_PHOTO = 260
@@ -231,13 +234,25 @@ def gallery(
 
 def _top(name: str, shown: Sequence[Shown]) -> float:
     """Return the density drawn at full strength on an image, the same for all systems so that they can be compared."""
-    peaks = [float(np.nanquantile(entry.maps[name], 0.98)) for entry in shown if name in entry.maps]
+    peaks = [_crowded(smoothed(entry.maps[name])) for entry in shown if name in entry.maps]
     return float(np.median(peaks)) if peaks else 0.0
+
+
+def _crowded(density: np.ndarray) -> float:
+    """Return the density above which a fifth of a map's objects lie, a scale for sparse and crowded images alike."""
+    values = np.sort(np.nan_to_num(density).clip(min=0), axis=None)[::-1]
+    share = np.cumsum(values)
+    return float(values[np.searchsorted(share, BRIGHTEST_SHARE * share[-1])]) if share[-1] > 0 else 0.0
+
+
+def smoothed(density: np.ndarray) -> np.ndarray:
+    """Blur a map as wide as a small picture can show, for display only: single cells would vanish."""
+    return gaussian_filter(np.nan_to_num(density), sigma=density.shape[-1] * BLUR, mode="reflect")
 
 
 def _card(entry: Shown, photo: Photo, rank: str, top: float) -> Card:
     mine = entry.predictions[entry.predictions["id"] == photo.id]
     predicted = float(mine["predicted_count"].iloc[0]) if len(mine) else float("nan")
     density = entry.maps.get(photo.id)
-    overlay = overlay_uri(density, top) if density is not None else ""
+    overlay = overlay_uri(smoothed(density), top) if density is not None else ""
     return Card(photo, entry.label, rank, photo.count, predicted, overlay)

@@ -86,7 +86,8 @@ def percent(share: float | None, digits: int = 0) -> str:
     """Write a share as per cent."""
     if share is None or not math.isfinite(share):
         return MISSING
-    return _signed(f"{100 * share:.{digits}f} %")
+    rounded = round(100 * share, digits) + 0.0  # no minus zero
+    return _signed(f"{rounded:.{digits}f} %")
 
 
 def interval(low: float | None, high: float | None, like: float | None = None) -> str:

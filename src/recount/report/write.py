@@ -255,7 +255,8 @@ class Page:
                 "Error on the test images during training, ours in colour, the authors' log in grey."
                 if self.comparable
                 else "Shape of training, ours in colour, the authors' log in grey: error on the test images as a "
-                "multiple of the run's own lowest, against the share of training. Absolute values are not comparable in this suite."
+                "multiple of the run's own lowest, against the share of training. Absolute values are not comparable "
+                "in this suite."
             )
             figure = figures.curves_over_log(curves, self._behind(view), self.comparable)
             plots.append(self._plot(figure, f"{view.name}-curves", scale, "Over the published log"))
