@@ -50,9 +50,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 SIZE = ClipSize(
     embed_dim=64,
     image_size=EDGE,
-    patch=10,
+    patch=12,
     vision_width=112,
-    vision_layers=4,
+    vision_layers=3,
     vision_head_width=28,
     text_width=96,
     text_heads=3,
@@ -65,13 +65,13 @@ SIZE = ClipSize(
 class Plan(Strict):
     """How much is trained, and what captions say."""
 
-    scenes: int = 8000
+    scenes: int = 5000
     steps: int = 1200
-    batch: int = 128
+    batch: int = 96
     lr: float = 1.5e-3
-    warmup: int = 80
+    warmup: int = 60
     weight_decay: float = 0.05
-    vague_words: float = 0.4
+    vague_words: float = 0.5
     number_words: float = 0.1
     right_words: float = 0.5
 

@@ -92,6 +92,8 @@ VIT_B_16 = ClipSize(patch=16)
 VIT_L_14 = ClipSize(
     embed_dim=768, patch=14, vision_width=1024, vision_layers=24, text_width=768, text_heads=12, text_layers=12
 )
+SIZES = {"vit_b_32": VIT_B_32, "vit_b_16": VIT_B_16, "vit_l_14": VIT_L_14}
+SizeName = Literal["vit_b_32", "vit_b_16", "vit_l_14", "mini_clip"]
 OPEN_CLIP_NAMES = {
     VIT_B_32: "ViT-B-32-quickgelu",
     VIT_B_16: "ViT-B-16-quickgelu",
@@ -137,15 +139,14 @@ class CountClipSettings(Strict):
     )
     eval_dtype: Literal["model", "float32"] = Field("model", description="of the cosines that are compared")
 
-    @field_validator("clip", mode="before")
+    @field_validator("clip", mode="before", json_schema_input_type=ClipSize | SizeName)
     @classmethod
     def _named_size(cls, value: Any) -> Any:
-        named = {"vit_b_32": VIT_B_32, "vit_b_16": VIT_B_16, "vit_l_14": VIT_L_14}
         if value == "mini_clip":
             return mini_clip_card()["clip"]
-        if isinstance(value, str) and value not in named:
-            raise ValueError(f"allowed are sizes, or {', '.join([*named, 'mini_clip'])}")
-        return named.get(value, value) if isinstance(value, str) else value
+        if isinstance(value, str) and value not in SIZES:
+            raise ValueError(f"allowed are sizes, or {', '.join([*SIZES, 'mini_clip'])}")
+        return SIZES.get(value, value) if isinstance(value, str) else value
 
 
 # ------------------------------------------------------------------------------------------------------------ captions
