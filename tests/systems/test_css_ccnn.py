@@ -165,7 +165,7 @@ def test_edge_density_has_a_cell_per_eight_pixels():
 
 
 def test_there_are_two_stages_with_recipes_of_their_own():
-    stages = mini().stages(SYSTEM.recipe)
+    stages = SYSTEM(CssCcnnSettings()).stages(SYSTEM.recipe)
     assert [stage.name for stage in stages] == ["rotation", "matching"]
     assert stages[0].recipe.optimiser.lr == 1e-3
     assert stages[1].recipe.optimiser.lr == 1e-5
@@ -233,7 +233,7 @@ def test_split_by_edges_gives_a_sparse_and_a_dense_term():
     system = in_stage(mini(split_by_edges=True), 1)
     terms = system.losses(batch_of(system, 8))
     assert set(terms) == {"sinkhorn_sparse", "sinkhorn_dense"}
-    assert float(terms["sinkhorn_dense"]) > float(terms["sinkhorn_sparse"])
+    assert terms["sinkhorn_dense"].item() > terms["sinkhorn_sparse"].item()
 
 
 def test_pictures_without_edges_are_not_split():
@@ -242,8 +242,8 @@ def test_pictures_without_edges_are_not_split():
     batch.maps["edges"].zero_()
     terms = system.losses(batch)
     whole = in_stage(mini(), 1).losses(batch_of(in_stage(mini(), 1), 4))["sinkhorn"]
-    assert float(terms["sinkhorn_sparse"]) == pytest.approx(float(whole), rel=1e-5)
-    assert float(terms["sinkhorn_dense"]) == 0
+    assert terms["sinkhorn_sparse"].item() == pytest.approx(whole.item(), rel=1e-5)
+    assert terms["sinkhorn_dense"].item() == 0
 
 
 def test_dense_weight_changes_the_selection_of_split_matching():
@@ -262,22 +262,22 @@ def test_channel_means_change_the_prediction():
 
 
 def test_imagenet_features_are_those_of_vgg16_bn(tmp_path):
-    import torchvision
+    from torchvision.models.vgg import cfgs, make_layers
 
     torch.manual_seed(3)
-    vgg = torchvision.models.vgg16_bn().eval()
+    vgg = torch.nn.ModuleDict({"features": make_layers(cfgs["D"], batch_norm=True)}).eval()
     for module in vgg.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     for number in VGG16_BN_LAYERS.values():
-        vgg.features[number].bias.data.normal_(0, 0.1)
+        vgg["features"][number].bias.data.normal_(0, 0.1)
     torch.save(vgg.state_dict(), tmp_path / "vgg16_bn.pth")
     system = SYSTEM(CssCcnnSettings(features="imagenet", feature_weights=str(tmp_path / "vgg16_bn.pth"))).eval()
     image = torch.rand(1, 3, 32, 48)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = (image - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-    assert_matches(system.features(image * 255 - system.means)[1], vgg.features[:23](normalised).detach().numpy())
+    assert_matches(system.features(image * 255 - system.means)[1], vgg["features"][:23](normalised).detach().numpy())
 
 
 def test_imagenet_features_need_a_file():
@@ -322,3 +322,18 @@ def test_another_file_is_not_a_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="has a key state_dict"):
         SYSTEM.import_checkpoint(tmp_path / "other.pth", CssCcnnSettings())
+
+
+def test_the_rotation_stage_learns_where_the_sky_is():
+    pool = TinyPool([(240, 260)] * 8)
+    for number, picture in enumerate(pool.pictures):
+        pool.pictures[number] = (picture // 4 + torch.linspace(190, 0, 240)[:, None]).to(torch.uint8)
+    system = in_stage(mini(), 0)
+    maker, rng = system.example_maker(), np.random.default_rng(0)
+    optimiser = torch.optim.SGD([p for p in system.parameters() if p.requires_grad], 0.03, momentum=0.9)
+    for _ in range(30):
+        batch = Batch.of([example for index in range(8) for example in maker(index, pool, rng)])
+        optimiser.zero_grad()
+        system.losses(batch)["rotation"].backward()
+        optimiser.step()
+    assert system.own_selection(pool)["own"] < 0.2

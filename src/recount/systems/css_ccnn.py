@@ -434,8 +434,15 @@ class CssCcnn(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return an eighth of the channels, crops of 128 pixels, at most 600 heads."""
-        rotation = CssCcnnSettings().rotation.model_dump() | {"epochs": 8, "batch_size": 8}
+        """Return an eighth of the channels, crops of 128 pixels, at most 600 heads; stage 1 in a few large steps."""
+        rotation = CssCcnnSettings().rotation.model_copy(
+            update={
+                "epochs": 16,
+                "batch_size": 8,
+                "evaluate_every": 4,
+                "optimiser": Optimiser(name="sgd", lr=0.03, momentum=0.9, weight_decay=1e-4),
+            }
+        )
         return {
             "widths": (8, 16, 32),
             "rotation_widths": (16, 8),
@@ -445,7 +452,7 @@ class CssCcnn(System):
             "rotation_maximum_size": 448,
             "cmax": 600,
             "num_samples": 24,
-            "rotation": rotation,
+            "rotation": rotation.model_dump(),
         }
 
     def stages(self, recipe: Recipe) -> list[Stage]:
