@@ -234,7 +234,7 @@ def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
 
 def _finite_count(system: System, prediction: Prediction, sample: Sample) -> float:
     """Return the count, or NaN with a warning. Scores are looked at themselves: NaN scores have a largest one, too."""
-    count = float(system.read_out(prediction)[0])
+    count = float(system.read_out(prediction, sample)[0])
     if prediction.scores is not None and not prediction.scores.isfinite().all():
         count = math.nan
     if not math.isfinite(count):

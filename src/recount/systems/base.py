@@ -232,8 +232,8 @@ class System(nn.Module, ABC):
             prompts: B prompts.
         """
 
-    def read_out(self, prediction: Prediction) -> Tensor:
-        """Return the counts [B] of whole images, from their stitched maps (default: the sum of the density)."""
+    def read_out(self, prediction: Prediction, sample: Sample) -> Tensor:
+        """Return the counts [1] of a whole picture, from its stitched maps (default: the sum of the density)."""
         return prediction.counts()
 
     def prepare_image(self, image: Tensor) -> Tensor:

@@ -1,0 +1,96 @@
+"""How CLIP-Count, VLCounter and CounTX look at a picture and its dots: the geometry and density of CounTR's protocol.
+
+Checked against songrise/CLIP-Count@ba57fd0 (util/FSC147.py), Seunggu0305/VLCounter@6321e06 (tools/dataset/datasets.py)
+and niki-amini-naieni/CounTX@6e2af64 (util/FSC147.py); golden cases ``evaluation_map`` and ``plain_crop``.
+
+A picture as high as the window keeps its height, and its width goes down to a multiple of 16. FSC-147 is prepared like
+that, so for its pictures nothing else ever happens. Any other picture is brought to the window's height first
+(evaluation) or its shorter edge to the window's (training).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from recount.data.sample import Sample
+
+DENSITY_SCALE = 60.0  # the networks are trained on 60 times the density
+CELL = 16  # widths are multiples of it
+CARPK_WIDTH = {682: int, 683: round}  # of CARPK's 1280 x 720 at height 384: cut off or rounded
+
+CarpkWidth = Literal[682, 683]
+
+
+def multiple_of_cell(length: int) -> int:
+    """Return the largest multiple of 16 that is not larger."""
+    return CELL * (length // CELL)
+
+
+def evaluation_size(height: int, width: int, window: int, carpk_width: CarpkWidth) -> tuple[int, int]:
+    """Return (height, width) at which a picture is evaluated.
+
+    Args:
+        height, width: of the picture, pixels.
+        window: height of the window.
+        carpk_width: how a scaled width becomes whole, named after what CARPK's pictures get.
+    """
+    if height == window:
+        return window, multiple_of_cell(width)
+    return window, max(CARPK_WIDTH[carpk_width](window * width / height), 1)
+
+
+def training_size(height: int, width: int, window: int) -> tuple[int, int]:
+    """Return (height, width) of a training picture: its shorter edge is the window's, its longer a multiple of 16."""
+    if height <= width:
+        return window, max(multiple_of_cell(window * width // height), window)
+    return max(multiple_of_cell(window * height // width), window), window
+
+
+def resized_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return an 8-bit picture at another size, bilinear and antialiased as Pillow does it.
+
+    Args:
+        image: float [3, H, W] in [0, 1], of 8-bit values.
+        size: (height, width).
+    """
+    if tuple(image.shape[1:]) == size:
+        return image
+    pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    scaled = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).to(image) / 255
+
+
+def dot_pixels(points: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Return the pixels (x, y) of dots in a picture resized from ``old`` to ``new`` (height, width), int64 [N, 2].
+
+    Coordinates are scaled, truncated and put inside the picture.
+    """
+    factors = np.array([new[1] / old[1], new[0] / old[0]])
+    pixels = np.trunc(np.asarray(points, np.float64).reshape(-1, 2) * factors).astype(np.int64)
+    return pixels.clip(0, (new[1] - 1, new[0] - 1))
+
+
+def impulses(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a map float32 [H, W] that is 1 at each pixel (x, y) and else 0: dots of one pixel merge."""
+    canvas = np.zeros((height, width), np.float32)
+    canvas[pixels[:, 1], pixels[:, 0]] = 1
+    return canvas
+
+
+def density(dots: np.ndarray, sigma: float) -> np.ndarray:
+    """Return impulses [H, W] under a Gaussian (scipy's defaults: mass is reflected at the border, so none is lost)."""
+    return gaussian_filter(dots, sigma)
+
+
+def is_car_park(sample: Sample) -> bool:
+    """Return whether a sample is one of CARPK or its stand-in, for which the three authors have scripts of their own.
+
+    Those data sets have a box for each car. FSC-147 and FSC-147-S also ask for cars, but have no boxes.
+    """
+    return sample.prompt == "cars" and sample.boxes is not None

@@ -1,0 +1,84 @@
+"""The block in which image tokens attend to each other and to a text: CLIP-Count's and CounTX's interaction module.
+
+Both took it from CounTR (Liu et al., BMVC 2022). Checked against models_crossvit.py of songrise/CLIP-Count@ba57fd0 and
+of niki-amini-naieni/CounTX@6e2af64; golden cases ``small_block`` and ``interaction_and_decoder``.
+Where the text is one token, the softmax over it is 1: the block then adds one vector to every position, and the
+queries of its cross-attention learn nothing.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from one set of tokens to another."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.wq = nn.Linear(width, width)
+        self.wk = nn.Linear(width, width)
+        self.wv = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """Return [B, N, C] of tokens [B, N, C] that attend to text [B, T, C]."""
+        projected = ((self.wq, tokens), (self.wk, text), (self.wv, text))
+        query, key, value = (linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear, x in projected)
+        mixed = functional.scaled_dot_product_attention(query, key, value)  # (B, heads, N, C / heads)
+        return self.dropout(self.proj(mixed.transpose(1, 2).flatten(2)))
+
+
+class InteractionBlock(nn.Module):
+    """Self-attention, cross-attention to the text and a feed-forward layer, each normed first and added.
+
+    Args:
+        width: of the tokens.
+        heads: of both attentions.
+        mlp_ratio: width of the feed-forward layer over ``width``.
+        eps: of the norms.
+        dropout: after the projections and in the feed-forward layer.
+        drop_path: probability that a branch is left out for a sample.
+        convolution: whether the block has the 3x3 convolution that goes before doubling the resolution.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        eps: float = 1e-5,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        convolution: bool = False,
+    ) -> None:
+        from timm.layers import DropPath, Mlp
+        from timm.models.vision_transformer import Attention
+
+        super().__init__()
+        self.norm0 = nn.LayerNorm(width, eps=eps)
+        if convolution:
+            self.conv0 = nn.Conv2d(width, width, 3, padding=1)
+        self.selfattn = Attention(width, heads, qkv_bias=True, proj_drop=dropout)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = CrossAttention(width, heads, dropout)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def doubled(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return tokens of a grid twice as fine in both directions: x + GELU(conv(x)), enlarged bilinearly."""
+        grid = tokens.transpose(1, 2).unflatten(2, size)  # (B, C, h, w)
+        grid = grid + functional.gelu(self.conv0(grid))
+        grid = functional.interpolate(grid, scale_factor=2, mode="bilinear", align_corners=False)
+        return grid.flatten(2).transpose(1, 2)  # (B, 4 * N, C)
+
+    def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """Return tokens [B, N, C] after reading each other and the text [B, T, C]."""
+        tokens = tokens + self.drop_path(self.selfattn(self.norm0(tokens)))
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), text))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))

@@ -1,0 +1,412 @@
+"""CLIP-Count: zero-shot counting by text on a frozen CLIP with learned visual prompts and a learned text context.
+
+Jiang, Liu, Chen, "CLIP-Count: Towards Text-Guided Zero-Shot Object Counting" (ACM MM 2023, arXiv 2305.07304). Numbers
+checked against songrise/CLIP-Count@ba57fd0 (MIT; golden cases ``clip_count.json``); CLIP's towers are open_clip's (MIT)
+with OpenAI's weights.
+
+Every default is the released code's, with its slips, each of which has a setting:
+
+* ``eot_index``: the text is read at the end token's place *before* two context vectors are inserted, so a class name of
+  n tokens is read after n - 1 of them, and all names of one token have one and the same embedding;
+* ``count_mask``: the mask multiplies a loss that is a scalar already, so it masks nothing;
+* ``vpt_index``: the first set of visual prompts is used twice and the last never;
+* ``output_activation``: a sigmoid, at most 1, for targets that peak at 9.55;
+* ``augmentation.mosaic_jitter``: the colours of mosaics are jittered, then the unjittered tiles are taken.
+
+Deviations: selection is by whole validation pictures (the release measures one random crop of each); CLIP computes in
+the recipe's precision. ``decoder_ln_pre``, ``decoder_norm`` and the first block's convolution are never used, as there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recount.config import Optimiser, Recipe, Schedule, Strict
+from recount.data.countr_augmentation import CLIP_COUNT, CountrAugmentation, CountrCrops
+from recount.data.countr_protocol import DENSITY_SCALE, CarpkWidth, evaluation_size, is_car_park, resized_like_pillow
+from recount.data.sample import Sample
+from recount.data.tiles import Windows
+from recount.nn.clip_towers import (
+    CLIP_MEAN,
+    CLIP_STD,
+    MINI_TOWERS,
+    ClipTowers,
+    base_weights,
+    image_tower,
+    read_at,
+    read_released,
+    text_tower,
+    token_ids,
+    tower_keys,
+)
+from recount.nn.interaction import InteractionBlock
+from recount.nn.normalise import Normalise
+from recount.nn.precision import full_precision, without_autocast
+from recount.nn.weights import CheckpointError, renamed
+from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+
+LIGHTNING_PREFIX = "model."
+GROUPS = 8  # of the decoder's norms
+CONTRAST_EPS = 1e-5
+FROZEN = ("image.tower.", "text.tower.")
+
+
+class ClipCountSettings(Strict):
+    """CLIP-Count's settings; the defaults are the released code's."""
+
+    clip: ClipTowers = ClipTowers()
+    weights: str = Field("openai", description='"openai" (open_clip fetches them), a path, or "random"')
+    window: int = Field(384, gt=0, multiple_of=48, description="edge of training crops and windows; stride: a third")
+    resize_antialias: bool = Field(False, description="of the resize to CLIP's size; off in the authors' torchvision")
+    visual_prompts: int = Field(20, gt=0, description="tokens")
+    prompted_blocks: int = Field(10, gt=0, description="blocks that see prompts; the others see none")
+    vpt_index: Literal["previous", "own"] = Field("previous", description="which prompts block i > 0 gets: i - 1, or i")
+    text_context: int = Field(2, ge=0, description="learned vectors before the class name")
+    eot_index: Literal["as_released", "fixed"] = "as_released"
+    width: int = Field(512, gt=0, description="of the interaction")
+    heads: int = Field(8, gt=0)
+    decoder_widths: tuple[int, int, int, int] = (256, 128, 64, 32)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    density_scale: float = Field(DENSITY_SCALE, gt=0)
+    count_mask: Literal["scalar", "spatial"] = "scalar"
+    mask_kept: float = Field(0.8, gt=0, le=1)
+    temperature: float = Field(0.07, gt=0)
+    contrast_epochs: int = Field(20, ge=0, description="epochs 0 to this one train the contrast alone (paper: 30)")
+    augmentation: CountrAugmentation = CLIP_COUNT
+    carpk_width: CarpkWidth = 682
+    carpk_prompt: str = Field("car", description="the prompt for CARPK's pictures")
+
+
+# ---------------------------------------------------------------------------------------------------------- two sides
+
+
+class PromptedImage(nn.Module):
+    """The frozen ViT, with learned tokens between class token and patches that are replaced before each block."""
+
+    def __init__(self, towers: ClipTowers, prompts: int, blocks: int, index: str) -> None:
+        super().__init__()
+        self.tower = image_tower(towers).requires_grad_(False)
+        self.blocks, self.index, width = blocks, index, towers.vision_width
+        bound = math.sqrt(6 / (3 * towers.patch**2 + width))
+        self.visual_prompt = nn.Parameter(torch.empty(blocks, prompts, width).uniform_(-bound, bound))
+        self.vpt_norm = nn.LayerNorm(width, eps=1e-6)
+        self.vpt_proj = nn.Linear(width, width)
+        nn.init.kaiming_normal_(self.vpt_proj.weight, a=0, mode="fan_out")
+        self.dropout = nn.Dropout(0.1)
+
+    def prompt(self, block: int, batch: int) -> Tensor:
+        """Return the prompt tokens of a block, [B, prompts, width]."""
+        row = max(block - 1, 0) if self.index == "previous" else block
+        return self.dropout(self.vpt_proj(self.visual_prompt[row])).expand(batch, -1, -1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features].
+
+        Args:
+            images: normalised, of the tower's size.
+        """
+        tower, batch = self.tower, len(images)
+        patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, n, width)
+        tokens = torch.cat([tower.class_embedding.to(patches).expand(batch, 1, -1), patches], dim=1)
+        tokens = tokens + tower.positional_embedding.to(tokens)
+        slots = slice(1, 1 + self.visual_prompt.shape[1])
+        tokens = tower.ln_pre(torch.cat([tokens[:, :1], self.prompt(0, batch).to(tokens), tokens[:, 1:]], dim=1))
+        for number, block in enumerate(tower.transformer.resblocks):
+            if 0 < number < self.blocks:
+                tokens = torch.cat([tokens[:, :1], self.prompt(number, batch).to(tokens), tokens[:, slots.stop :]], 1)
+            elif number == self.blocks:
+                tokens = torch.cat([tokens[:, :1], tokens[:, slots.stop :]], dim=1)
+            tokens = block(tokens)
+        if self.blocks >= len(tower.transformer.resblocks):
+            tokens = torch.cat([tokens[:, :1], tokens[:, slots.stop :]], dim=1)
+        states = self.vpt_norm(tokens)
+        return states, tower.ln_post(states[:, :1]) @ tower.proj
+
+
+class ContextText(nn.Module):
+    """The frozen text tower, with learned vectors after the start token."""
+
+    def __init__(self, towers: ClipTowers, vectors: int, index: str) -> None:
+        super().__init__()
+        self.towers, self.index = towers, index
+        self.tower = text_tower(towers).requires_grad_(False)
+        self.learnable_context = nn.Parameter(0.02 * torch.randn(vectors, towers.text_width))
+
+    def forward(self, prompts: Sequence[str]) -> Tensor:
+        """Return text features [B, 1, features] of bare class names."""
+        tokens = token_ids(prompts, self.towers).to(self.learnable_context.device)
+        vectors, length = len(self.learnable_context), tokens.shape[1]
+        embedded = self.tower.token_embedding(tokens)  # (B, L, width)
+        context = self.learnable_context.to(embedded).expand(len(tokens), -1, -1)
+        embedded = torch.cat([embedded[:, :1], context, embedded[:, 1:]], dim=1)[:, :length]
+        end = tokens.argmax(dim=1)  # the end token has the highest id
+        if self.index == "fixed":
+            end = (end + vectors).clamp(max=length - 1)
+        return read_at(self.tower, embedded, end)[:, None]
+
+
+# ------------------------------------------------------------------------------------------------- interaction, decoder
+
+
+def position_table(length: int, width: int) -> Tensor:
+    """Return the fixed table [1, length, width]: even channels sine, odd channels cosine of the token's number.
+
+    In single precision, as released: for the last tokens that differs from exact sines in the sixth digit.
+    """
+    frequencies = torch.exp(torch.arange(0, width, 2).float() * -(math.log(10000.0) / width))
+    angles = torch.arange(length).float()[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
+
+
+def _conv_norm(low: int, high: int, size: int) -> list[nn.Module]:
+    return [nn.Conv2d(low, high, size, padding=size // 2), nn.GroupNorm(GROUPS, high), nn.GELU()]
+
+
+class DensityDecoder(nn.Module):
+    """Four stages of convolution and doubling, from the coarse to the window's resolution."""
+
+    def __init__(self, width: int, widths: Sequence[int], window: int, activation: str) -> None:
+        super().__init__()
+        self.window = window
+        lows = (width, *widths[:-1])
+        self.convs = nn.ModuleList(
+            nn.Sequential(*_conv_norm(low, high, 3)) for low, high in zip(lows, widths, strict=True)
+        )
+        self.pyradim_conv = nn.Sequential(*_conv_norm(width, widths[0], 1))  # the released spelling
+        last: nn.Module = nn.Sigmoid() if activation == "sigmoid" else nn.Identity()
+        self.final_conv = nn.Sequential(nn.Conv2d(widths[-1], 1, 1), last)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_normal_(layer.weight)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Return the scaled density [B, 1, window, window] of coarse [B, C, h, w] and fine [B, C, 2h, 2w] features."""
+        x = coarse
+        for stage, conv in enumerate(self.convs):
+            if stage == 1:
+                x = x + self.pyradim_conv(fine)
+            x = conv(x)
+            last = stage == len(self.convs) - 1
+            size = (self.window, self.window) if last else (2 * x.shape[-2], 2 * x.shape[-1])
+            x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return self.final_conv(x)
+
+
+# --------------------------------------------------------------------------------------------------------------- losses
+
+
+def contrastive_losses(
+    patches: Tensor, text: Tensor, density: Tensor, towers: ClipTowers, temperature: float
+) -> Tensor:
+    """Return the patch-text contrast of each image, [B]; about 18 for a crop without objects.
+
+    Args:
+        patches: [B, n, C], row by row.
+        text: [B, 1, C].
+        density: [B, 1, H, W]; patches whose share of it is positive are positive.
+        towers: for the sizes of image and patch.
+        temperature: of the cosines.
+    """
+    cosines = functional.cosine_similarity(patches, text, dim=-1)  # (B, n)
+    small = functional.interpolate(density, size=(towers.image_size, towers.image_size), mode="nearest")
+    positive = functional.max_pool2d(small, towers.patch).flatten(1) > 0  # (B, n)
+    weights = (cosines / temperature).exp()
+    positives, negatives = (weights * positive).sum(dim=1), (weights * ~positive).sum(dim=1)
+    share = (positives + CONTRAST_EPS) / (positives + negatives + 2 * CONTRAST_EPS)
+    return -share.log()
+
+
+def count_loss(density: Tensor, target: Tensor, mask: Tensor, *, spatial: bool) -> Tensor:
+    """Return the masked mean squared error.
+
+    Args:
+        density: [B, 1, H, W], scaled.
+        target: the same of the truth.
+        mask: [H, W] of zeros and ones.
+        spatial: whether the mask applies to pixels; as released it multiplies the mean, after the fact.
+    """
+    errors = (density - target) ** 2
+    return (errors * mask).mean() if spatial else (errors.mean() * mask).mean()
+
+
+# --------------------------------------------------------------------------------------------------------------- system
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Makes one training crop of a sample."""
+
+    crops: CountrCrops
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return one crop of sample ``index``, prompted with its class."""
+        sample = pool.samples[index]
+        image, maps, count = self.crops(index, pool, rng)
+        return [Example(sample.id, image, sample.prompt, count=count, maps=maps)]
+
+
+class ClipCount(System):
+    """The whole network; its density has the resolution of the picture."""
+
+    Settings = ClipCountSettings
+    recipe = Recipe(
+        epochs=220,
+        batch_size=32,
+        optimiser=Optimiser(name="adamw", lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05),
+        schedule=Schedule(name="step", period=100, factor=0.33),
+        precision="fp16",
+        evaluate_every=1,
+        select_by="mae",
+    )
+    text_guided = True
+    settings: ClipCountSettings
+    patch_emb_pos_embed: Tensor
+
+    def __init__(self, settings: ClipCountSettings) -> None:
+        super().__init__(settings)
+        towers, width = settings.clip, settings.width
+        self.windows = Windows(settings.window, settings.window, settings.window // 3, stitch="sigmoid")
+        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
+        self.contrasting = settings.contrast_epochs > 0
+        self.image = PromptedImage(towers, settings.visual_prompts, settings.prompted_blocks, settings.vpt_index)
+        self.text = ContextText(towers, settings.text_context, settings.eot_index)
+        self.patch_feat_proj = nn.Linear(towers.vision_width, width)
+        nn.init.xavier_normal_(self.patch_feat_proj.weight)
+        self.patch_feat_proj_contrast = nn.Linear(towers.vision_width, towers.features)
+        self.register_buffer("patch_emb_pos_embed", position_table(towers.grid**2, width))
+        self.decoder_ln_pre = nn.LayerNorm(width)
+        common: dict[str, Any] = {"dropout": settings.dropout, "drop_path": settings.dropout, "convolution": True}
+        self.fim_blocks = nn.ModuleList(InteractionBlock(width, settings.heads, **common) for _ in range(2))
+        self.decoder_norm = nn.LayerNorm(width)
+        self.density_decoder = DensityDecoder(
+            width, settings.decoder_widths, settings.window, settings.output_activation
+        )
+
+    @classmethod
+    def mini_settings(cls) -> dict[str, Any]:
+        """Return towers of a few layers for windows of 96 pixels, without CLIP's weights."""
+        return {
+            "clip": MINI_TOWERS,
+            "weights": "random",
+            "window": 96,
+            "visual_prompts": 4,
+            "prompted_blocks": 2,
+            "width": 64,
+            "heads": 4,
+            "decoder_widths": (48, 32, 24, 16),
+            "contrast_epochs": 1,
+        }
+
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Load CLIP's weights, and check that every prompt can be read."""
+        token_ids([self.prompt_of(sample) for sample in samples], self.settings.clip)
+        if self.settings.weights != "random":
+            self.load_state_dict(self._base_state(), strict=False)
+
+    def _base_state(self) -> dict[str, Tensor]:
+        state, source = base_weights(self.settings.weights)
+        image, text = tower_keys(state)
+        named = {f"image.tower.{key}": value for key, value in image.items()}
+        named |= {f"text.tower.{key}": value for key, value in text.items()}
+        expected = {key: value for key, value in self.state_dict().items() if key.startswith(FROZEN)}
+        return renamed(named, lambda key: key, expected, source=source)
+
+    def begin_epoch(self, epoch: int, samples: Sequence[Sample]) -> None:
+        """Choose the loss: the contrast alone at first, the count alone afterwards."""
+        self.contrasting = self.settings.contrast_epochs > 0 and epoch <= self.settings.contrast_epochs
+
+    def patch_features(self, images: Tensor) -> Tensor:
+        """Return patch states [B, n, vision width] of images [B, 3, H, W] in [0, 1]."""
+        size = self.settings.clip.image_size
+        small = functional.interpolate(
+            images, (size, size), mode="bilinear", align_corners=False, antialias=self.settings.resize_antialias
+        )
+        return self.image(self.normalise(small))[0][:, 1:]
+
+    def decode(self, patches: Tensor, text: Tensor) -> Tensor:
+        """Return the scaled density [B, 1, window, window] of patch states [B, n, C] and text [B, 1, features]."""
+        coarse, fine = self.interact(patches, text)
+        grid = self.settings.clip.grid
+        maps = (x.transpose(1, 2).unflatten(2, (side, side)) for x, side in ((coarse, grid), (fine, 2 * grid)))
+        return self.density_decoder(*maps)
+
+    def interact(self, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens [B, n, width] after the first block and [B, 4n, width] after the second."""
+        grid = self.settings.clip.grid
+        first: Any = self.fim_blocks[0]
+        second: Any = self.fim_blocks[1]
+        tokens = self.patch_feat_proj(patches) + self.patch_emb_pos_embed.to(patches.dtype)
+        coarse = first(tokens, text)
+        return coarse, second(second.doubled(coarse, (grid, grid)), text)
+
+    def example_maker(self) -> ExampleMaker:
+        """Return the maker of augmented crops."""
+        return Crops(CountrCrops(self.settings.window, self.settings.augmentation))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return "contrast" in the first epochs, "count" later."""
+        settings = self.settings
+        patches, text = self.patch_features(batch.images), self.text(batch.prompts)
+        target = batch.maps["density"]
+        if self.contrasting:
+            projected = self.patch_feat_proj_contrast(patches)
+            with without_autocast(target.device):
+                pair = full_precision(projected), full_precision(text)
+                return {"contrast": contrastive_losses(*pair, target, settings.clip, settings.temperature).mean()}
+        density = full_precision(self.decode(patches, text))
+        mask = (torch.rand(density.shape[-2:], device=density.device) < settings.mask_kept).to(density)
+        scaled = settings.density_scale * target
+        return {"count": count_loss(density, scaled, mask, spatial=settings.count_mask == "spatial")}
+
+    def prompt_of(self, sample: Sample) -> str:
+        """Return the class name; for CARPK's pictures the singular, as the released script has it."""
+        return self.settings.carpk_prompt if is_car_park(sample) else sample.prompt
+
+    def prepare_image(self, image: Tensor) -> Tensor:
+        """Return the picture at the window's height."""
+        height, width = image.shape[1:]
+        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
+        return resized_like_pillow(image, size)
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Return the density per pixel of windows."""
+        density = self.decode(self.patch_features(images), self.text(prompts))
+        return Prediction(density=density.float() / self.settings.density_scale)
+
+    @classmethod
+    def import_checkpoint(cls, path: Path, settings: ClipCountSettings) -> dict[str, Tensor]:
+        """Read a released Lightning checkpoint, which holds all but CLIP, and put the base weights beside it.
+
+        Raises:
+            CheckpointError: a file cannot be read, or keys are missing, unexpected or of the wrong shape.
+        """
+        if settings.weights == "random":
+            raise CheckpointError(
+                f'{path}: the released file holds no CLIP; set weights: openai, or the path of ViT-B/16, not "random"'
+            )
+        content = read_released(path)
+        network = cls(settings)
+        own = {key: value for key, value in network.state_dict().items() if not key.startswith(FROZEN)}
+        return network._base_state() | renamed(content.get("state_dict", content), our_name, own, source=path)
+
+
+def our_name(key: str) -> str | None:
+    """Return our name of a key of the released network; None for parts of CLIP, which are stripped on saving."""
+    name = key.removeprefix(LIGHTNING_PREFIX)
+    if name.startswith(("clip.", "img_encoder.vit.", "text_encoder.clip")):
+        return None
+    return name.replace("img_encoder.", "image.", 1).replace("text_encoder.", "text.", 1)
+
+
+SYSTEM = ClipCount
