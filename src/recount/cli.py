@@ -86,7 +86,9 @@ def fetch(dataset: str, config: Overrides = None) -> None:
         from recount.data.fetch import fetch as fetch_dataset
 
         project = _project(config)
-        typer.echo(fetch_dataset(datasets.load(dataset), project.root / project.raw))
+        manifest = fetch_dataset(datasets.load(dataset), project.root / project.raw)
+        size = sum(file["bytes"] for file in manifest["files"]) / 1e6
+        typer.echo(f"{project.root / project.raw / dataset}: {len(manifest['files'])} files, {size:.1f} MB, checked")
 
 
 @app.command()
@@ -127,12 +129,27 @@ def predict(run: RunId, benchmark: str, config: Overrides = None) -> None:
 
 
 @app.command()
-def score(config: Overrides = None) -> None:
-    """Score all predictions that exist; what is missing is listed with its reason."""
+def score(
+    predictions: Annotated[
+        list[Path] | None, typer.Option(help="anyone's predictions, CSV or JSON lines; one or two files")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="the true counts or points to hold them against")] = None,
+    only_predicted: Annotated[bool, typer.Option(help="leave out images without a prediction")] = False,
+    config: Overrides = None,
+) -> None:
+    """Score all predictions of the suite that exist; or, with --predictions and --truth, anyone's files."""
     with _plain_errors():
-        from recount.evaluation.score import score as score_suite
+        if predictions or truth:
+            from recount.errors import UserError
+            from recount.evaluation.user_predictions import score_files
 
-        typer.echo(score_suite(_project(config)))
+            if not predictions or not truth:
+                raise UserError("--predictions and --truth belong together: give both")
+            typer.echo(score_files(predictions, truth, only_predicted=only_predicted).text())
+        else:
+            from recount.evaluation.score import score as score_suite
+
+            typer.echo(score_suite(_project(config)))
 
 
 @app.command()

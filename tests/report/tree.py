@@ -325,7 +325,7 @@ def _write_maps(tree: Tree, key: str, seed: int, predicted: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     maps = {
-        name: _density(points, size, total, rng)
+        f"best_on_test/{name}": _density(points, size, total, rng)
         for (name, _, points, size), total in zip(tree.samples, predicted, strict=True)
     }
     np.savez_compressed(path, **maps)

@@ -7,6 +7,8 @@ rule predict:
         index=benchmark_index,
     output:
         PROJECT.results / "predictions" / "{dataset}" / "{split}" / f"{SEED}.csv",
+        times=PROJECT.results / "predictions" / "{dataset}" / "{split}" / f"{SEED}.timing.json",
+        maps=PROJECT.results / "maps" / "{dataset}" / "{split}" / f"{SEED}.npz",
     log:
         PROJECT.log("predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}"),
     benchmark:
@@ -31,6 +33,8 @@ rule score:
         papers=paper_files(),
     output:
         PROJECT.results / "scores.csv",
+        PROJECT.results / "strata.csv",
+        PROJECT.results / "influence.csv",
     log:
         PROJECT.log("score", "score"),
     benchmark:

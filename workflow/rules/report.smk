@@ -3,7 +3,7 @@
 
 rule report:
     input:
-        scores=rules.score.output,
+        scores=rules.score.output[0],
         runs=all_runs(),
         papers=paper_files(),
     output:

@@ -149,8 +149,9 @@ def shown_predictions(
         seed = int(mine["seed"].min())
         mine = mine[mine["seed"] == seed]
         there = mine["selection"].unique().tolist()
-        mine = mine[mine["selection"] == (selection if selection in there else there[0])]
-        maps = sources.maps(dataset, split, variant.system, variant.variant, seed)
+        chosen = selection if selection in there else there[0]
+        mine = mine[mine["selection"] == chosen]
+        maps = sources.maps(dataset, split, variant.system, variant.variant, seed, chosen)
         shown.append(Shown(variant.label, mine.reset_index(drop=True), maps, variant.first))
     return shown
 

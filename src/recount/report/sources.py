@@ -228,14 +228,20 @@ class Sources:
         inside = samples["split"].isin(wanted) | lists.map(lambda names: bool(names & wanted)).astype(bool)
         return pd.to_numeric(samples.loc[inside, "count"], errors="coerce").dropna()
 
-    def maps(self, dataset: str, split: str, system: str, variant: str, seed: int) -> dict[str, np.ndarray]:
-        """Return stored density maps by sample id: float32 [h, w], objects per cell; empty if none were stored."""
+    def maps(
+        self, dataset: str, split: str, system: str, variant: str, seed: int, selection: str
+    ) -> dict[str, np.ndarray]:
+        """Return the stored density maps of a selection by sample id: float32 [h, w], objects per cell."""
         path = self.results / "maps" / dataset / split / system / variant / f"seed{seed}.npz"
         if not path.is_file():
             return {}
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name].astype(np.float32) for name in stored.files}
+                return {
+                    name.removeprefix(f"{selection}/"): stored[name].astype(np.float32)
+                    for name in stored.files
+                    if name.startswith(f"{selection}/")
+                }
         except (OSError, ValueError, BadZipFile) as error:
             self.problem(path, f"not a readable file of density maps: {error}")
             return {}

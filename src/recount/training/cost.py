@@ -22,7 +22,7 @@ def parameters(network: nn.Module) -> dict[str, int]:
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int, list[int]]:
     """Count the floating-point operations (2 per multiply-add) of predicting one window, and its size.
 

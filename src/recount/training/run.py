@@ -65,8 +65,7 @@ def train(project: Project, run: Run) -> Path:
         "settings": system.settings.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "precision_used": usable_precision(recipe, device),
-        "provenance": provenance.collect("train", run.system, _indexes(project, run)),
-        "device": str(device),
+        "provenance": provenance.collect(project, run, device=str(device)),
         "cost": measured,
     }
     write_atomically(folder / RUN, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
@@ -107,11 +106,6 @@ def _train(
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     return {"selections": selections, "cost": steps, "training_samples": len(samples), "status": "trained"}
-
-
-def _indexes(project: Project, run: Run) -> set[Path]:
-    splits = (run.training, run.held_out, run.selected_on_test)
-    return {project.root / project.index(split) for split in splits if split is not None}
 
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
@@ -167,7 +161,7 @@ def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
         system.eval()
         device = next(system.parameters()).device
         image = ImagePool([sample], 0).image(0).to(device).float() / 255
-        flops, size = cost.flops_of_prediction(system, image, sample.prompt)
+        flops, size = cost.flops_of_prediction(system, image, system.prompt_of(sample))
         return counted | {"flops_per_window": flops, "window": size}
     return counted
 
@@ -176,7 +170,7 @@ def _digest(project: Project, run: Run, recipe: Recipe) -> str:
     described = {
         "run": run.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
-        "code": provenance.code_digest("train", run.system),
+        "code": provenance.step_digest("train", run.system),
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
