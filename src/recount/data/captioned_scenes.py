@@ -1,7 +1,8 @@
 """Captioned pictures of coloured shapes, two to ten of a kind: for the tiny CLIP's pretraining and for ``shapes_ten``.
 
-A scene shows some objects of a main class and, in some scenes, one to three of a second class. Captions name the
-classes; of quantities they say nothing, something vague ("a few"), or a number word.
+A scene shows some objects of a main class and, in some scenes, one to three of a second class, on plain ground, of
+about one size and without overlap: a million parameters that train for minutes shall see how many there are. Captions
+name the classes; of quantities they say nothing, something vague ("a few"), or a number word.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ CLASSES = tuple(f"{colour} {shape}" for colour in scenes.COLOURS for shape in sc
 
 EDGE = 60  # pixels of a scene's side
 MOST = 10
-_DIAMETERS = (8.0, 13.0)
+_CELLS = 4  # objects stand in different cells of a grid of so many rows and columns
+_JITTER = 2.0  # pixels from the middle of a cell
+_DIAMETERS = (11.0, 13.0)
+_PAINT_SPREAD = 11.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Shapes:
 
 
 def draw_shapes(
-    rng: np.random.Generator, main: str | None = None, number: int | None = None, second_class: float = 0.4
+    rng: np.random.Generator, main: str | None = None, number: int | None = None, second_class: float = 0.2
 ) -> Shapes:
     """Return a scene of one or two classes.
 
@@ -72,7 +76,21 @@ def draw_shapes(
     counts = {main: number or int(rng.integers(1, MOST + 1))}
     if rng.random() < second_class and chosen[1] != main:
         counts[chosen[1]] = int(rng.integers(1, 4))
-    return Shapes(scenes.shapes_scene(rng, counts, EDGE, EDGE, _DIAMETERS), counts)
+    labels = [label for label, times in counts.items() for _ in range(times)]
+    cells = rng.permutation(_CELLS**2)[: len(labels)]
+    things = tuple(_thing(rng, label, int(cell)) for label, cell in zip(labels, cells, strict=True))
+    ground = rng.uniform(90, 180) + rng.normal(0, 8, 3) + rng.normal(0, 3, (EDGE, EDGE, 1))
+    return Shapes(scenes.Scene(EDGE, EDGE, ground.astype(np.float32), things), counts)
+
+
+def _thing(rng: np.random.Generator, label: str, cell: int) -> scenes.Thing:
+    side = EDGE / _CELLS
+    x, y = (side * (place + 0.5) + rng.uniform(-_JITTER, _JITTER) for place in divmod(cell, _CELLS))
+    paint = np.clip(
+        np.array(scenes.COLOURS[label.split(maxsplit=1)[0]]) + rng.normal(0, _PAINT_SPREAD, 3), 0, 255
+    ).astype(int)
+    red, green, blue = (int(channel) for channel in paint)
+    return scenes.Thing(label, x, y, rng.uniform(*_DIAMETERS), rng.uniform(0, 2 * np.pi), (red, green, blue))
 
 
 def vague_quantity(number: int, rng: np.random.Generator) -> str:

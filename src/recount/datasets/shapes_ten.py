@@ -22,7 +22,6 @@ _SEED = 20_241
 _TRAINING = {2: 135, 3: 43, 4: 18, 5: 6, 6: 4, 7: 2, 8: 1, 9: 1, 10: 1}
 _PER_NUMBER = {"held_out": 10, "test": 30}
 _NOT_COUNTING_PER_COUNTING = 4
-_SECOND_CLASS = 0.2
 _VAGUE = 0.5  # of the captions without a number word
 
 
@@ -60,7 +59,7 @@ class ShapesTen(Dataset):
 
 def _not_counting(name: str, rng: np.random.Generator) -> RawSample:
     """Return a pair whose caption names no number, so that its true count is not asked for."""
-    shapes = draw_shapes(rng, second_class=_SECOND_CLASS)
+    shapes = draw_shapes(rng)
     quantity = vague_quantity(shapes.counts[shapes.main], rng) if rng.random() < _VAGUE else ""
     caption = sentence(shapes, quantity, rng)
     attributes = {HIDDEN: True, "counting": False}
@@ -68,7 +67,7 @@ def _not_counting(name: str, rng: np.random.Generator) -> RawSample:
 
 
 def _counting(name: str, split: str, number: int, rng: np.random.Generator) -> RawSample:
-    shapes: Shapes = draw_shapes(rng, number=number, second_class=_SECOND_CLASS)
+    shapes: Shapes = draw_shapes(rng, number=number)
     return RawSample(
         id=name,
         split=split,

@@ -211,7 +211,7 @@ class Headline:
         n, before, after: images, right answers before and after.
         standard_error, z: of the difference of two shares, unpaired.
         gained_at_least, lost_at_least: images that changed to right, to wrong, whatever the pairing: from the recalls.
-        smallest_p: McNemar's exact two-sided p-value if no further image changed; every other pairing gives a larger one.
+        smallest_p: McNemar's exact two-sided p-value if no other image changed; other pairings give larger ones.
         interval: 95 % interval of the gain in images in that most favourable pairing, exact in the changed images.
     """
 
@@ -285,8 +285,8 @@ def best_of_ten(runs: Iterable[RecoveredRun], claimed: float, *, configurations:
     """Simulate selection on the test set with the authors' own variation from epoch to epoch.
 
     A simulated run has ten accuracies: the baseline's level plus deviations drawn from the recovered runs' own
-    deviations from their means, scaled by sqrt(n / (n - 1)) for the mean taken out. The level is that of the baseline, so
-    that training is supposed to change nothing. The deviations include whatever trend a run has.
+    deviations from their means, scaled by sqrt(n / (n - 1)) for the mean taken out. The level is that of the baseline,
+    so that training is supposed to change nothing. The deviations include whatever trend a run has.
 
     Args:
         runs: those with accuracies are used.
@@ -410,9 +410,7 @@ def lost_words(captions: Sequence[tuple[str, int]], words: Mapping[int, str], cu
     """Return which (caption, number) items lose their number word by the cut; position counts characters from 0."""
     found = [(index, number, caption.lower().find(words[number])) for index, (caption, number) in enumerate(captions)]
     return [
-        LostWord(index, number, position)
-        for index, number, position in found
-        if position + len(words[number]) > cut
+        LostWord(index, number, position) for index, number, position in found if position + len(words[number]) > cut
     ]
 
 
@@ -450,7 +448,9 @@ class Evidence:
         return [
             Figure("table", "Printed accuracy minus baseline", ("variant", "last", "best_on_test"), tuple(differences)),
             Figure("lines", "Recovered epochs", ("variant", "epoch", "accuracy"), tuple(curves)),
-            Figure("matrices", "Printed matrices", ("panel", "variant", "state", "accuracy", "matrix"), tuple(matrices)),
+            Figure(
+                "matrices", "Printed matrices", ("panel", "variant", "state", "accuracy", "matrix"), tuple(matrices)
+            ),
             Figure(
                 "table",
                 "Recall by size of the number",

@@ -50,9 +50,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 SIZE = ClipSize(
     embed_dim=64,
     image_size=EDGE,
-    patch=12,
+    patch=15,
     vision_width=112,
-    vision_layers=3,
+    vision_layers=4,
     vision_head_width=28,
     text_width=96,
     text_heads=3,
@@ -65,10 +65,10 @@ SIZE = ClipSize(
 class Plan(Strict):
     """How much is trained, and what captions say."""
 
-    scenes: int = 5000
-    steps: int = 1200
+    scenes: int = 3000
+    steps: int = 450
     batch: int = 96
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     warmup: int = 60
     weight_decay: float = 0.05
     vague_words: float = 0.5
@@ -184,7 +184,7 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
         "licence": "MIT (made by recount)",
         "data": (
             f"{plan.scenes} procedural scenes of {EDGE} x {EDGE} pixels: one to ten coloured shapes of a main class, "
-            "evenly, and in two of five scenes one to three of a second class"
+            "evenly, and in one of five scenes one to three of a second class"
         ),
         "captions": (
             f"names of the classes; {plan.vague_words:.0%} with a vague quantity, {plan.number_words:.0%} with a word "
