@@ -14,10 +14,12 @@ from recount.data.crowd_files import image_info_points, mat_points, matched_pair
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.defects import Defects
 from recount.data.file_lists import read_file_list
+from recount.data.index import LISTS
 from recount.data.sample import RawSample
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc, longest_edge
 
 _FIRST_TEST = 51
+_FIRST_HELD_OUT = 41  # of the training photographs, for models that are selected on held-out ones
 
 
 class ShaTrain75(Dataset):
@@ -60,7 +62,11 @@ class ShaTrain75(Dataset):
             with defects.collected():
                 points = mat_points(annotation, image_info_points)
                 split = "train" if number < _FIRST_TEST else "test"
-                yield RawSample(picture.stem, split, picture, points, len(points), prompt="people")
+                member_of = [] if split == "test" else ["train_40" if number < _FIRST_HELD_OUT else "held_out_10"]
+                attributes = {LISTS: member_of} if member_of else {}
+                yield RawSample(
+                    picture.stem, split, picture, points, len(points), prompt="people", attributes=attributes
+                )
         defects.raise_if_any()
 
 

@@ -67,6 +67,7 @@ class GigaCountSettings(Strict):
     backbone_weights: str = Field("random", description="path of torchvision's ConvNeXt-Tiny state dict, or random")
     widths: tuple[int, int, int, int] = (96, 192, 384, 768)
     depths: tuple[int, int, int, int] = (3, 3, 9, 3)
+    layer_scale: float = Field(1e-6, gt=0, description="initial scale of a block's branch where the weights are random")
     stage4: bool = Field(False, description="keep the backbone's last stage and shift the taps (FFNet's layout)")
     neck_widths: tuple[int, int, int] = (16, 32, 64)
     decoder_width: int = Field(768, gt=0)
@@ -196,14 +197,14 @@ def _per_sample_convolution(x: Tensor, weight: Tensor) -> Tensor:
 class ConvNeXtEncoder(nn.Module):
     """ConvNeXt-Tiny (torchvision) without its last stage, or with it and the taps one stage deeper."""
 
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], stage4: bool) -> None:
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], stage4: bool, layer_scale: float) -> None:
         super().__init__()
         from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
         following: list[int | None] = [*widths[1:], None]
         stages = [CNBlockConfig(*stage) for stage in zip(widths, following, depths, strict=True)]
         # drop probabilities grow over the blocks of the whole network, so the last stage is built even where it is cut
-        features = ConvNeXt(stages, stochastic_depth_prob=STOCHASTIC_DEPTH).features
+        features = ConvNeXt(stages, stochastic_depth_prob=STOCHASTIC_DEPTH, layer_scale=layer_scale).features
         self.stem = nn.Sequential(features[0], features[1])
         self.stage1 = nn.Sequential(features[2], features[3])
         self.stage2 = nn.Sequential(features[4], features[5])
@@ -415,7 +416,7 @@ class GigaCount(System):
     def _encoder(settings: GigaCountSettings) -> ConvNeXtEncoder | ODConvEncoder:
         if settings.backbone == "odconv":
             return ODConvEncoder(settings.widths, settings.depths)
-        encoder = ConvNeXtEncoder(settings.widths, settings.depths, settings.stage4)
+        encoder = ConvNeXtEncoder(settings.widths, settings.depths, settings.stage4, settings.layer_scale)
         if settings.backbone_weights != "random":
             encoder.load_torchvision(Path(settings.backbone_weights))
         return encoder
@@ -426,11 +427,13 @@ class GigaCount(System):
 
         The untrained text tower puts the sentences close together (cosine 0.99 between no and one person), so
         the logits start at CLIP's own final scale of 100; at 1/0.07 an empty block could not get below 0.1 persons.
+        Untrained ConvNeXt blocks start at full scale: at 1e-6 they would pass the picture on unchanged for too long.
         """
         return {
             "input_size": 112,
             "widths": (16, 32, 64, 128),
             "depths": (1, 1, 2, 1),
+            "layer_scale": 1.0,
             "neck_widths": (8, 8, 16),
             "decoder_width": 64,
             "text_width": 64,
