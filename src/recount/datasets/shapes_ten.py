@@ -20,13 +20,13 @@ from recount.data.sample import RawSample
 
 _SEED = 20_241
 _TRAINING = {2: 135, 3: 43, 4: 18, 5: 6, 6: 4, 7: 2, 8: 1, 9: 1, 10: 1}
-_PER_NUMBER = {"held_out": 10, "test": 30}
+_PER_NUMBER = {"held_out": 10, "test": 20}
 _NOT_COUNTING_PER_COUNTING = 4
 _VAGUE = 0.5  # of the captions without a number word
 
 
 class ShapesTen(Dataset):
-    """1,055 training pairs, 211 of which count; 90 held-out and 270 test pairs, all of which count."""
+    """1,055 training pairs, 211 of which count; 90 held-out and 180 test pairs, all of which count."""
 
     name = "shapes_ten"
     title = "Captioned scenes of two to ten coloured shapes"
@@ -37,7 +37,7 @@ class ShapesTen(Dataset):
     totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
         "train": {"samples": 1055},
         "held_out": {"samples": 90, "count": 540},
-        "test": {"samples": 270, "count": 1620},
+        "test": {"samples": 180, "count": 1080},
     }
 
     def read(self, raw: Path) -> Iterator[RawSample]:
