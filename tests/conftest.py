@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,3 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 def one_thread() -> None:
     """Small tensors are faster on one thread, and sums are then the same on every machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that was computed before the tests may answer for the code under test."""
+    os.environ["RECOUNT_CACHE"] = str(tmp_path_factory.mktemp("cache"))

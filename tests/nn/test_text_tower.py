@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from golden_tools import assert_matches, golden, refilled
+from recount.nn import text_tower
 from recount.nn.text_tower import TextTower, build_tower, encode, tokenize, tower_state
 from recount.nn.weights import CheckpointError
 
@@ -79,3 +80,21 @@ def test_prefix_selects_the_tower_of_a_counting_checkpoint() -> None:
     state = {"text_encoder.ln_final.weight": torch.ones(2, dtype=torch.float16), "projection.weight": torch.ones(1)}
     assert list(tower_state(state, "text_encoder.")) == ["ln_final.weight"]
     assert tower_state(state, "text_encoder.")["ln_final.weight"].dtype == torch.float32
+
+
+def test_features_are_computed_once_and_again_when_anything_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECOUNT_CACHE", str(tmp_path))
+    small = TextTower(width=16, heads=2, layers=1, features=8)
+    first = encode(small, ["There is no person."])
+    monkeypatch.setattr(text_tower, "build_tower", lambda _: pytest.fail("the features are known already"))
+    again = encode(small, ["There is no person."])
+    assert torch.equal(first.values, again.values)
+    assert first.parameters == again.parameters
+    for tower, sentence in (
+        (small, "There is one person."),
+        (small.model_copy(update={"layers": 2}), "There is no person."),
+    ):
+        with pytest.raises(pytest.fail.Exception, match="known already"):
+            encode(tower, [sentence])

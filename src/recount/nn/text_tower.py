@@ -10,14 +10,20 @@ count; a released checkpoint's own tower is read when the checkpoint is imported
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from platformdirs import user_cache_path
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recount.config import Strict
@@ -97,6 +103,9 @@ def tower_state(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tens
 def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tensor] | None = None) -> TextFeatures:
     """Return the features of sentences.
 
+    Without ``state`` they are the same in every job of a system, so they are kept in the user's cache folder
+    (RECOUNT_CACHE, if set), by a digest of all that they depend on.
+
     Args:
         tower: size, activation and, where ``state`` is None, weights.
         sentences: K of them.
@@ -105,12 +114,27 @@ def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tenso
     Raises:
         CheckpointError: the weights file cannot be read, or does not fit.
     """
+    if state is not None:
+        return _encoded(tower, sentences, state, "the checkpoint")
+    path = _cache_folder() / f"{_digest(tower, sentences)}.safetensors"
+    if path.is_file():
+        stored = load_file(path)
+        return TextFeatures(stored["values"], int(stored["parameters"]))
+    weights = None if tower.weights == "random" else tower_state(read_tensors(Path(tower.weights)))
+    features = _encoded(tower, sentences, weights, tower.weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({"values": features.values, "parameters": torch.tensor(features.parameters)}, temporary)
+    temporary.replace(path)
+    return features
+
+
+def _encoded(
+    tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tensor] | None, source: str
+) -> TextFeatures:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         network = build_tower(tower).eval()
-    source = "the checkpoint" if state is not None else tower.weights
-    if state is None and tower.weights != "random":
-        state = tower_state(read_tensors(Path(tower.weights)))
     if state is not None:
         try:
             network.load_state_dict(dict(state))
@@ -120,3 +144,22 @@ def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tenso
     with torch.no_grad():
         values = network(tokenize(sentences))
     return TextFeatures(values, sum(parameter.numel() for parameter in network.parameters()))
+
+
+def _cache_folder() -> Path:
+    given = os.environ.get("RECOUNT_CACHE")
+    return (Path(given) if given else user_cache_path("recount")) / "text_features"
+
+
+def _digest(tower: TextTower, sentences: Sequence[str]) -> str:
+    """Return the digest of all that features depend on: tower, weights, sentences, and the versions that compute."""
+    if tower.weights != "random" and not Path(tower.weights).is_file():
+        raise CheckpointError(f"{tower.weights}: no such file")
+    weights = "random" if tower.weights == "random" else hashlib.sha256(Path(tower.weights).read_bytes()).hexdigest()
+    described = [
+        {**tower.model_dump(), "weights": weights},
+        list(sentences),
+        [CONTEXT, VOCABULARY, RANDOM_SEED],
+        [torch.__version__, version("open_clip_torch")],
+    ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import math
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -316,8 +316,15 @@ def usable_precision(recipe: Recipe, device: torch.device) -> Precision:
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write history.csv: a row per epoch."""
-    table = pd.DataFrame(list(history))
-    checkpoints.write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+    columns = list(dict.fromkeys(name for row in history for name in row))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
+
+    checkpoints.write_atomically(path, write)
 
 
 def samples_with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]:
