@@ -372,3 +372,9 @@ def test_training_lowers_the_loss_on_one_picture() -> None:
         sum(network.loss_weights.get(name, 1.0) * term for name, term in terms.items()).backward()
         optimiser.step()
     assert loss_of(network, batch) < 0.7 * first
+
+
+def test_stage_4_runs_at_the_mini_size() -> None:
+    system = GigaCount(GigaCountSettings(**GigaCount.mini_settings(), stage4=True)).eval()
+    size = system.settings.input_size
+    assert system.predict(torch.rand(1, 3, size, size), [""]).density.shape == (1, 1, size // 8, size // 8)

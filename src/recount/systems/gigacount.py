@@ -423,14 +423,14 @@ class GigaCount(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return a network of 0.2 million parameters for crops of 112 pixels.
+        """Return a network of 0.2 million parameters for crops of 96 pixels (a multiple of 32, for Stage 4).
 
         The untrained text tower puts the sentences close together (cosine 0.99 between no and one person), so
         the logits start at CLIP's own final scale of 100; at 1/0.07 an empty block could not get below 0.1 persons.
         Untrained ConvNeXt blocks start at full scale: at 1e-6 they would pass the picture on unchanged for too long.
         """
         return {
-            "input_size": 112,
+            "input_size": 96,
             "widths": (16, 32, 64, 128),
             "depths": (1, 1, 2, 1),
             "layer_scale": 1.0,
