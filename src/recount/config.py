@@ -216,7 +216,8 @@ class SuiteSystem(Strict):
     """
 
     size: Literal["paper", "mini"] = Field(
-        "paper", description="paper: the released code's settings are the defaults; mini: those of the system's mini size"
+        "paper",
+        description="paper: the defaults are the released code's settings; mini: those of the system's mini size",
     )
     settings: dict[str, Any] = {}
     recipe: dict[str, Any] = {}

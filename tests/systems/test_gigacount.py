@@ -155,7 +155,9 @@ def test_sizes_are_those_of_the_released_network() -> None:
 
 def test_image_encoder_gives_the_golden_maps() -> None:
     inputs, want = case_of("image_encoder_64x96")
-    encoder = load_filled(ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False, layer_scale=1e-6), inputs).eval()
+    encoder = load_filled(
+        ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False, layer_scale=1e-6), inputs
+    ).eval()
     for got, name in zip(encoder(torch.from_numpy(wave(inputs["image"]))), ("shallow", "mid", "deep"), strict=True):
         assert_matches(got, want[name])
 

@@ -166,9 +166,10 @@ def _jittered(picture: Dotted, augmentation: CountrAugmentation, rng: np.random.
     image = (picture.image + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
     image = _blurred(_coloured(image, augmentation))
     moved = transformed(Dotted(image, picture.dots), affine_matrix(picture.size, rng), _fill(augmentation, rng))
-    for axis, probability in ((1, augmentation.horizontal_flip), (0, augmentation.vertical_flip)):
-        if rng.random() < probability:
-            moved = _flipped(moved, axis)
+    if rng.random() < augmentation.horizontal_flip:
+        moved = _flipped(moved, 1)
+    if rng.random() < augmentation.vertical_flip:
+        moved = _flipped(moved, 0)
     return moved
 
 

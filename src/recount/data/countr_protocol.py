@@ -10,6 +10,7 @@ that, so for its pictures nothing else ever happens. Any other picture is brough
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,10 @@ from recount.data.sample import Sample
 
 DENSITY_SCALE = 60.0  # the networks are trained on 60 times the density
 CELL = 16  # widths are multiples of it
-CARPK_WIDTH = {682: int, 683: round}  # of CARPK's 1280 x 720 at height 384: cut off or rounded
+CARPK_WIDTH: dict[int, Callable[[float], int]] = {
+    682: int,
+    683: round,
+}  # of CARPK's 1280 x 720 at height 384: cut off or rounded
 
 CarpkWidth = Literal[682, 683]
 

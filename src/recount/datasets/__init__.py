@@ -1,4 +1,4 @@
-"""One module per data set, discovered by name; outside packages add theirs through the entry point ``recount.datasets``."""
+"""One module per data set, discovered by name; outside packages add theirs by the entry point ``recount.datasets``."""
 
 from __future__ import annotations
 

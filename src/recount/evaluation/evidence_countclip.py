@@ -123,7 +123,8 @@ def read_panels(path: Path) -> list[Panel]:
         if [int(line["true"]) for line in lines] != list(NUMBERS):
             raise EvidenceError(f"{path}: {' '.join(key[:2])}: the rows must be the true numbers 2 to 10, in order")
         matrix = np.array([[int(line[f"pred_{number}"]) for number in NUMBERS] for line in lines])
-        panels.append(Panel(*key, matrix=matrix))
+        figure, panel, state, config, variant = key
+        panels.append(Panel(figure, panel, state, config, variant, matrix))
     return panels
 
 
