@@ -66,7 +66,14 @@ def imported_by(step: provenance.Step) -> set[str]:
     code_base, roots = provenance.step_roots(step)
     modules = code_base.outside_imports([*roots, *fetcher, *plugins]) - set(sys.stdlib_module_names)
     owners = packages_distributions()
-    return {canonicalize_name(owners[module][0]) for module in modules} | COMMAND
+    found = {canonicalize_name(owners.get(module, [module])[0]) for module in modules}
+    return (found - optional()) | COMMAND
+
+
+def optional() -> set[str]:
+    """Return the packages of the extras; code that imports one says how to install it where it is missing."""
+    extras = PROJECT["optional-dependencies"]
+    return {name for extra, lines in extras.items() if extra != "dev" for name in requirements(lines)}
 
 
 def test_environment_yml_has_the_packages_and_bounds_of_pyproject() -> None:

@@ -36,9 +36,11 @@ elif step == "train":
 elif step == "predict":
     run, benchmark = arguments
     split = {"ucf_qnrf/test": "test", "sha_a/test": "val"}[benchmark]
-    write(results / "predictions" / "dots" / split / f"{run}.csv", "id\n")
+    for folder, ending in (("predictions", "csv"), ("predictions", "timing.json"), ("maps", "npz")):
+        write(results / folder / "dots" / split / f"{run}.{ending}", f"{ending} of {name}")
 elif step == "score":
     predictions = sorted(str(path) for path in results.glob("predictions/**/*.csv"))
-    write(results / "scores.csv", "\n".join(predictions))
+    for file in ("scores.csv", "strata.csv", "influence.csv"):
+        write(results / file, "\n".join(predictions))
 elif step == "report":
     write(Path("reports") / settings["suite"] / "index.html", (results / "scores.csv").read_text())
