@@ -174,14 +174,45 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
     """Train the tiny CLIP, write its weights (half precision) and its card into ``folder``; return the card."""
     plan = plan or Plan()
     started = time.process_time()
-    model = train(plan, seed).half().float()
-    seconds = time.process_time() - started
+    model = train(plan, seed)
+    return publish(model, folder, plan, seed, steps=plan.steps, seconds=time.process_time() - started)
+
+
+def publish(model: nn.Module, folder: Path, plan: Plan, seed: int, *, steps: int, seconds: float) -> dict[str, Any]:
+    """Write a trained tiny CLIP, in half precision, and its card; return the card.
+
+    Args:
+        model: the network; its weights are rounded to half precision, which the measured quality is of.
+        folder: gets ``mini_clip.safetensors`` and ``mini_clip.json``.
+        plan: how it was trained.
+        seed: of the training and of the scenes that quality is measured on.
+        steps: of training that were done.
+        seconds: of processor time that they took.
+    """
+    model = model.half().float().eval()
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.half() for key, value in model.state_dict().items()}, folder / "mini_clip.safetensors")
     card = {
         "name": "mini_clip",
-        "made_by": "recount pretrain mini_clip (recount.pretraining.mini_clip)",
+        "made_by": "recount.pretraining.mini_clip.pretrain",
         "licence": "MIT (made by recount)",
+        **described(plan),
+        "plan": plan.model_dump(),
+        "steps_done": steps,
+        "seed": seed,
+        "torch": torch.__version__,
+        "cpu_seconds": round(seconds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "quality": quality(model, seed),
+        "clip": SIZE.model_dump(mode="json"),
+    }
+    (folder / "mini_clip.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
+
+
+def described(plan: Plan) -> dict[str, str]:
+    """Return what the card says of pictures and captions."""
+    return {
         "data": (
             f"{plan.scenes} procedural scenes of {EDGE} x {EDGE} pixels: one to ten coloured shapes of a main class, "
             "evenly, and in one of five scenes one to three of a second class"
@@ -190,20 +221,16 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
             f"names of the classes; {plan.vague_words:.0%} with a vague quantity, {plan.number_words:.0%} with a word "
             f"for the number, right in {plan.right_words:.0%} of the cases and else any of one to ten"
         ),
-        "plan": plan.model_dump(),
-        "seed": seed,
-        "torch": torch.__version__,
-        "cpu_seconds": round(seconds),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "quality": {
-            "retrieval_accuracy_64_classes": retrieval_accuracy(model, seed),
-            "retrieval_chance": 1 / 64,
-            "retrieval_scenes": 256,
-            "counting_accuracy_before_fine_tuning": counting_accuracy(model, seed),
-            "counting_chance": 1 / 9,
-            "counting_scenes": 900,
-        },
-        "clip": SIZE.model_dump(mode="json"),
     }
-    (folder / "mini_clip.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return card
+
+
+def quality(model: nn.Module, seed: int) -> dict[str, float]:
+    """Return retrieval and counting accuracy on unseen scenes, each with its chance level and number of scenes."""
+    return {
+        "retrieval_accuracy_64_classes": retrieval_accuracy(model, seed),
+        "retrieval_chance": 1 / len(CLASSES),
+        "retrieval_scenes": 4 * len(CLASSES),
+        "counting_accuracy_before_fine_tuning": counting_accuracy(model, seed),
+        "counting_chance": 1 / len(NUMBERS),
+        "counting_scenes": 100 * len(NUMBERS),
+    }
