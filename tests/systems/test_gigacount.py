@@ -316,7 +316,7 @@ NETWORK_SWITCHES = {
     "dm_weight": {"dm_weight": 2.0},
     "text_activation": {"text_activation": "quickgelu"},
     "prompts": {"prompts": "number"},
-    "initial_scale": {"initial_scale": 1 / 0.07},
+    "initial_scale": {"initial_scale": 100.0},
     "last_anchor": {"last_anchor": 4.32696},
     "anchors": {"anchors": "middle"},
     "truncation": {"truncation": 2},

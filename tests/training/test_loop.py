@@ -73,6 +73,16 @@ def test_evaluating_during_training_changes_nothing_of_the_training(tmp_path: Pa
     assert same(with_evaluation, weights(train(tmp_path / "b")[1]))
 
 
+def test_a_system_may_change_its_weights_after_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounded(self: TinySystem) -> None:
+        for parameter in self.parameters():
+            parameter.data.copy_(parameter.half())
+
+    monkeypatch.setattr(TinySystem, "after_step", rounded)
+    _, system = train(tmp_path / "a")
+    assert all(torch.equal(parameter, parameter.half().float()) for parameter in system.parameters())
+
+
 def test_history_has_a_row_per_epoch_with_terms_rate_and_evaluations(tmp_path: Path) -> None:
     progress, _ = train(tmp_path, watched={"best_on_test": Watched(MemoryPool(6), "test")})
     assert [row["epoch"] for row in progress.history] == [1, 2, 3]
@@ -191,6 +201,7 @@ def test_the_schedule_sets_the_rate_of_each_epoch(tmp_path: Path) -> None:
 
 def test_bf16_trains_and_differs_from_fp32(tmp_path: Path) -> None:
     low = weights(train(tmp_path / "a", recipe={"precision": "bf16"})[1])
+    AcceleratorState._reset_state(reset_partial_state=True)
     assert not same(low, weights(train(tmp_path / "b")[1]))
 
 

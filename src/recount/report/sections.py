@@ -280,21 +280,18 @@ def findings(
 ) -> list[str]:
     """Return what a reader should know first, as sentences; each is computed."""
     sentences = []
-    nothing = list(
-        dict.fromkeys(
-            row.label for table in tables for row in table.rows if any(cell.learned_nothing for cell in row.cells)
-        )
-    )
+    # by each table's first metric; a row may stand in several tables
     trained = {
-        (row.system, row.variant)
+        (row.system, row.variant): row
         for table in tables
         for row in table.rows
-        if any(cell.status in ("trained", "checkpoint") and cell.constant for cell in row.cells)
+        if row.cells and row.cells[0].status in ("trained", "checkpoint") and row.cells[0].constant
     }
-    if trained and nothing:
+    nothing = [row.label for row in trained.values() if row.cells[0].learned_nothing]
+    if nothing:
         names = ", ".join(nothing)
         sentences.append(
-            f"{len(nothing)} of {len(trained)} systems and variants do no better than a constant: {names}."
+            f"{len(nothing)} of {len(trained)} systems and variants do no better than the best constant: {names}."
         )
     elif trained:
         sentences.append(f"All {len(trained)} systems and variants do better than the best constant predictor.")

@@ -425,8 +425,8 @@ class GigaCount(System):
     def mini_settings(cls) -> dict[str, Any]:
         """Return a network of 0.2 million parameters for crops of 96 pixels (a multiple of 32, for Stage 4).
 
-        The untrained text tower puts the sentences close together (cosine 0.99 between no and one person), so
-        the logits start at CLIP's own final scale of 100; at 1/0.07 an empty block could not get below 0.1 persons.
+        The untrained text tower has one layer and one head: the more layers without training, the more alike all
+        sentences (cosine of no and one person 0.99 with two layers, 0.04 with one).
         Untrained ConvNeXt blocks start at full scale: at 1e-6 they would pass the picture on unchanged for too long.
         """
         return {
@@ -437,10 +437,9 @@ class GigaCount(System):
             "neck_widths": (8, 8, 16),
             "decoder_width": 64,
             "text_width": 64,
-            "text_heads": 2,
-            "text_layers": 2,
+            "text_heads": 1,
+            "text_layers": 1,
             "text_features": 64,
-            "initial_scale": 100.0,
         }
 
     def neck(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:

@@ -708,8 +708,9 @@ class _ExampleMaker:
         return [Example(pool.samples[index].id, image, prompt, count=float(maps["density"].sum()), maps=maps)]
 
     def _mosaic(self, index: int, pool: Pool, rng: np.random.Generator) -> Canvas:
-        others = rng.choice(len(pool.samples) - 1, 3, replace=False)
-        rows = [index, *(int(other) + (other >= index) for other in others)]
+        """Return four crops: of this picture and of three others (with repetition where there are fewer)."""
+        others = [row for row in range(len(pool.samples)) if row != index] or [index]
+        rows = [index, *(int(row) for row in rng.choice(others, 3, replace=len(others) < 3))]
         prompt = pool.samples[index].prompt
         side = self.settings.mosaic_tile
         tiles = [self._random_cut(self._canvas(row, prompt, pool), side, rng) for row in rows]

@@ -38,8 +38,13 @@ def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int
             prepared, (0, max(0, width - prepared.shape[2]), 0, max(0, height - prepared.shape[1]))
         )
         prepared = prepared[:, :height, :width]
+    trained = [parameter for parameter in system.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)  # the counter hooks backward passes of parameters that stand alone (prompts)
     with FlopCounterMode(display=False) as counter:
         system.predict(prepared.unsqueeze(0), [prompt])
+    for parameter in trained:
+        parameter.requires_grad_(True)
     return int(counter.get_total_flops()), list(prepared.shape[1:])
 
 

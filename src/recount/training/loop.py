@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor
 
 from recount.config import Optimiser, Precision, Recipe
@@ -141,6 +142,8 @@ class Trainer:
         with Reporter() as self.reporter:
             while self.progress.stage < len(stages):
                 self._train_stage(stages[self.progress.stage])
+                if self.progress.stage + 1 < len(stages):
+                    self._keep_best_of_stage(stages[self.progress.stage])
                 self.progress.stage += 1
                 self.progress.epoch = 0
                 self.progress.evaluated = False
@@ -177,6 +180,13 @@ class Trainer:
         for epoch in range(self.progress.epoch, epochs):
             self._train_epoch(stage, epoch, batches, data)
             self._finish_epoch(stage, epoch)
+
+    def _keep_best_of_stage(self, stage: Stage) -> None:
+        """Go on from the stage's best model, where it was selected by the system's own value; forget its selections."""
+        if stage.recipe.select_by == "own" and self.progress.best:
+            name = next(iter(self.progress.best))
+            self.system.load_state_dict(load_file(self.folder / f"model.{name}.safetensors"))
+        self.progress.best = {}
 
     def _restore(self) -> None:
         """Put back what a killed run had saved, once, into the stage it was in."""
