@@ -189,3 +189,10 @@ def test_the_suites_of_the_repository_resolve(suite: str) -> None:
 def test_reading_the_configuration_imports_no_torch() -> None:
     code = f"import sys, recount.config as c; c.load({str(ROOT)!r}).runs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_system_whose_training_set_has_no_stand_in_is_not_run_and_says_why(tmp_path: Path) -> None:
+    project = load(write(tmp_path, paper=changed(PAPER, "systems.counter.trained_on", "other/train")))
+    assert project.runs == []
+    counter = project.papers["p"].systems["counter"]
+    assert project.not_run("counter", "full", counter) == "suite small has nothing that stands for other/train"

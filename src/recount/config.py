@@ -481,18 +481,20 @@ class Project:
             for name, system in paper.systems.items():
                 if (self.config.systems and name not in self.config.systems) or name not in self.suite.systems:
                     continue
-                for variant_name, variant in system.variants.items():
+                for variant_name in system.variants:
                     where = f"papers/{paper.name}/paper.yaml + suites/{self.suite.name}.yaml"
-                    if self.not_run(name, variant_name, variant):
+                    if self.not_run(name, variant_name, system):
                         continue
                     result.extend(self._run(name, system, variant_name, seed, where) for seed in self.config.seeds)
         return result
 
-    def not_run(self, system: str, variant_name: str, variant: Variant) -> str:
-        """Return why this suite does not run a variant ("" if it does)."""
-        entry = self.suite.systems.get(system)
+    def not_run(self, system: str, variant_name: str, described: PaperSystem) -> str:
+        """Return why this suite does not run a variant that its paper describes ("" if it does)."""
+        variant, entry = described.variants[variant_name], self.suite.systems.get(system)
         if entry is None:
             return f"suite {self.suite.name} does not run {system}"
+        if described.trained_on not in self.suite.benchmarks and not variant.checkpoint:
+            return f"suite {self.suite.name} has nothing that stands for {described.trained_on}"
         if variant_name in entry.variants and entry.variants[variant_name].skip:
             return entry.variants[variant_name].skip
         if variant.checkpoint and variant.checkpoint not in self.config.checkpoints:

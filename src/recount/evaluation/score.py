@@ -345,10 +345,10 @@ class Scorer:
         suite = self.project.suite.name
         if cell.benchmark not in self.project.suite.benchmarks:
             return f"suite {suite} has nothing that stands for {cell.benchmark}"
-        variant = paper.systems[row.system].variants.get(row.variant or "")
-        if variant is None:
+        described = paper.systems[row.system]
+        if row.variant not in described.variants:
             return "papers/" + f"{paper.name}/paper.yaml names no variant for this row"
-        why = self.project.not_run(row.system, row.variant or "", variant)
+        why = self.project.not_run(row.system, row.variant, described)
         if why:
             return why
         runs = self.runs.get((row.system, row.variant or ""))

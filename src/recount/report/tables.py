@@ -300,7 +300,7 @@ def _absent(sources: Sources, row: Row, paper: Paper) -> tuple[str, str]:
     if entry is not None and entry.quoted_because:
         return "quoted", entry.quoted_because
     if row.variant and entry is not None and row.variant in entry.variants:
-        why = sources.project.not_run(row.system, row.variant, entry.variants[row.variant])
+        why = sources.project.not_run(row.system, row.variant, entry)
         if why:
             return "missing", why
     return "missing", "not run yet: scores.csv has no such row"
