@@ -163,6 +163,28 @@ def test_class_scores_become_numbers() -> None:
     assert all(row.scores is not None and row.scores.shape == (3,) for row in rows)
 
 
+class Particular(ToyReader):
+    """Is told a sample's id, answers all numbers alike, and leaves the sample s1 out."""
+
+    def prompt_of(self, sample: Sample) -> str:
+        return sample.id
+
+    def predict(self, images: Tensor, prompts: list[str]) -> Prediction:
+        kept = torch.tensor([prompt != "s1" for prompt in prompts])
+        return Prediction(scores=torch.ones(len(images), 3), numbers=(2, 3, 4), kept=kept)
+
+
+def test_a_sample_that_the_protocol_leaves_out_is_not_in_the_file_but_named_beside_it(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recount.systems.load", {"toy": Particular}.__getitem__)
+    predict_run(run_folder, samples_of([(16, 16)] * 3), tmp_path / "p.csv", picture)
+    assert {row["id"] for row in rows_of(tmp_path / "p.csv")} == {"s0", "s2"}
+    timing = json.loads((tmp_path / "p.timing.json").read_text())["selections"]["last"]
+    assert timing["left_out"] == ["s1"]
+    assert timing["ties"] == ["s0", "s1", "s2"]
+
+
 def test_output_that_is_not_finite_is_recorded_as_nan_and_the_sample_named(caplog: pytest.LogCaptureFixture) -> None:
     system = toy()
     good = counts(system, samples_of([(32, 32)]))[0]
