@@ -33,7 +33,7 @@ class ShaTrain75(Dataset):
         "rights are not stated, and they show people: local research use only, do not publish them"
     )
     citation = "Zhang et al., Single-Image Crowd Counting via Multi-Column Convolutional Neural Network, CVPR 2016"
-    splits = ("train", "test")
+    splits = ("train", "test", "train_40", "held_out_10")
     preparations = by_name(
         clip_ebc(448, 4096),
         CSS_CCNN,
