@@ -60,6 +60,12 @@ def snakemake(*options: str, work: Path, source: Path = ROOT / "src", environmen
     return Answer(process.exitcode, output.read_text(encoding="utf-8"))
 
 
+def copy_config(folder: Path) -> None:
+    """Copy the repository's config.yaml for other papers than the repository's."""
+    text = (ROOT / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(re.sub(r"(?m)^papers: .*$", "papers: []", text), encoding="utf-8")
+
+
 class House:
     """A copy of the workflow and of the package, and a working folder with a small suite.
 
@@ -77,7 +83,7 @@ class House:
         shutil.copytree(ROOT / "src" / "recount", self.source, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "workflow", folder / "workflow")
         shutil.copytree(HERE / "tiny", self.work)
-        shutil.copy(ROOT / "config.yaml", self.work)
+        copy_config(self.work)
         shutil.copy(HERE / "stand_in_command.py", self.source / "__main__.py")
         for system in ("alpha", "beta"):
             (self.source / "systems" / f"{system}.py").write_text("from recount.nn import shared\nWIDTH = 1\n")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from pathlib import Path
 
 import pytest
-from house import ROOT, Answer, snakemake
+from house import Answer, copy_config, snakemake
 
 PAPER = """
 title: For the test from end to end
@@ -58,7 +57,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (work / "suites" / "mini.yaml").write_text(SUITE, encoding="utf-8")
     header = "table,row,system,variant,benchmark,metric,value,source,note\n"
     (work / "papers" / "demo" / "published.csv").write_text(header, encoding="utf-8")
-    shutil.copy(ROOT / "config.yaml", work)
+    copy_config(work)
     return work
 
 
