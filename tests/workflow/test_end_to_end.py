@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from house import Answer, copy_config, snakemake
+from house import ROOT, Answer, copy_config, snakemake
 
 PAPER = """
 title: For the test from end to end
