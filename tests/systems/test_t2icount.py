@@ -404,9 +404,11 @@ def test_forward_losses_and_gradients_end_to_end(checkpointing: bool) -> None:
     actual |= {"L_reg": terms["regression"], "L_RRC_S3": terms["rrc_s3"], "L_RRC_S2": terms["rrc_s2"], "L_total": total}
     assert_case(actual, expected)
     none = sorted(name for name, parameter in by_official_name(system).items() if parameter.grad is None)
-    zero = [n for n, p in by_official_name(system).items() if p.grad is not None and not p.grad.any()]
+    given = {name: p.grad.abs().max() for name, p in by_official_name(system).items() if p.grad is not None}
+    zero = expected["scalars"]["parameters_with_zero_gradient"]  # attention to a single key
     assert none == sorted(expected["scalars"]["parameters_without_gradient"])
-    assert sorted(zero) == sorted(expected["scalars"]["parameters_with_zero_gradient"])
+    assert all(given[name] < 1e-10 for name in zero), "zero but for rounding, which differs by machine"
+    assert {name for name, largest in given.items() if largest == 0} <= set(zero)
 
 
 def by_official_name(system: t2i.T2ICount) -> dict[str, nn.Parameter]:
