@@ -224,7 +224,8 @@ class Sources:
         """Return the true counts of a split, of a list of samples read like one, or of several joined by ``+``."""
         samples = self.samples(dataset, preparation)
         wanted = set(split.split("+"))
-        lists = samples["attributes"].map(lambda text: set(json.loads(text or "{}").get("lists", ())))
+        texts = samples["attributes"].fillna("{}").replace("", "{}")
+        lists = texts.map(lambda text: set(json.loads(text).get("lists", ())))
         inside = samples["split"].isin(wanted) | lists.map(lambda names: bool(names & wanted)).astype(bool)
         return pd.to_numeric(samples.loc[inside, "count"], errors="coerce").dropna()
 
