@@ -43,7 +43,7 @@ VOCABULARY = (
 
 BACKBONE = t2icount.Backbone(
     unet_channels=(16, 32, 64, 64),
-    unet_heads=(1, 1, 2, 2),
+    unet_heads=(1, 2, 4, 4),
     unet_groups=8,
     context=64,
     vae_channels=(8, 16, 32),
