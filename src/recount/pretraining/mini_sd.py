@@ -61,8 +61,10 @@ BACKBONE = t2icount.Backbone(
 class Plan(Strict):
     """How much is trained."""
 
+    vae_scenes: int = 4000
+    vae_side: int = Field(96, description="of the autoencoder's scenes, pixels")
     scenes: int = 6000
-    side: int = Field(64, description="of the pretraining scenes, pixels; the network is used on windows of 96")
+    side: int = Field(64, description="of the diffusion's scenes, pixels; the network is used on windows of 96")
     vae_steps: int = 400
     vae_batch: int = 8
     vae_crop: int = 48
@@ -88,21 +90,38 @@ class Captioned:
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many things fit: ranges of shapes (ends included), and of cells and dice (upper ends excluded)."""
+
+    majority: tuple[int, int]
+    minority: tuple[int, int]
+    red: tuple[int, int]
+    white: int
+    dice: int
+
+
+_ROOM = {64: Room((2, 8), (1, 3), (2, 9), 2, 3), 96: Room((3, 14), (1, 6), (4, 18), 3, 4)}
+
+
 def captioned_scene(index: int, seed: int, size: int) -> Captioned:
     """Return pretraining scene ``index``: 78 % shapes of the train classes, 8 % car parks, 8 % blood, 6 % dice."""
     rng = np.random.default_rng([seed, 71, index])
+    room = _ROOM[size]
     kind = rng.random()
     if kind < 0.78:
-        counts = scenes.majority_and_minorities(rng, scenes.shape_classes("train"), (2, 8), (1, 3))
+        counts = scenes.majority_and_minorities(rng, scenes.shape_classes("train"), room.majority, room.minority)
         scene = scenes.shapes_scene(rng, counts, size, size)
     elif kind < 0.86:
         scene = scenes.parking_scene(rng, size, size, rng.uniform(0.1, 0.9))
     elif kind < 0.94:
-        cells = {"red blood cells": int(rng.integers(2, 9)), "white blood cells": int(rng.integers(0, 2))}
-        scene = scenes.blood_scene(rng, size, size, cells | {"platelets": int(rng.integers(0, 3))})
+        cells = {"red blood cells": int(rng.integers(*room.red)), "white blood cells": int(rng.integers(0, room.white))}
+        scene = scenes.blood_scene(rng, size, size, cells | {"platelets": int(rng.integers(0, room.white + 1))})
     else:
         faces = rng.choice(len(scenes.DICE), int(rng.integers(1, 4)), replace=False)
-        scene = scenes.dice_scene(rng, size, size, {scenes.DICE[int(face)]: int(rng.integers(1, 3)) for face in faces})
+        scene = scenes.dice_scene(
+            rng, size, size, {scenes.DICE[int(face)]: int(rng.integers(1, room.dice)) for face in faces}
+        )
     picture = torch.from_numpy(np.asarray(scene.render()).copy()).permute(2, 0, 1)
     return Captioned(picture, tuple(scene.counts()))
 
@@ -385,9 +404,10 @@ def _latents(path: Path, plan: Plan, seed: int) -> tuple[Tensor, list[list[str]]
     """Return latents and classes of the scenes and the trained autoencoder, from ``path`` if it is there."""
     vae = t2icount.autoencoder(BACKBONE)
     if not path.is_file():
+        large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
+        trained = train_vae(torch.stack([scene.image for scene in large]), plan, seed)
         drawn = [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)]
         images = torch.stack([scene.image for scene in drawn])
-        trained = train_vae(images, plan, seed)
         classes = [list(scene.classes) for scene in drawn]
         torch.save({"vae": trained.state_dict(), "latents": encoded(trained, images), "classes": classes}, path)
     saved = torch.load(path, weights_only=True)
