@@ -1,6 +1,6 @@
 """A tiny Stable Diffusion, trained from nothing on captioned procedural scenes.
 
-Structure: that of Stable Diffusion v1 (Rombach et al., CVPR 2022) at 2 % of a per cent of its size: a VAE (stride 4), a
+Structure: that of Stable Diffusion v1 (Rombach et al., CVPR 2022) at a four-hundredth of its size: a VAE (stride 4), a
 CLIP-style causal text encoder (trained together with the UNet: there is no pretrained one), a cross-attention UNet with
 four levels, the v1 noise schedule, velocity prediction. Captions name classes of a scene ("red stars and blue rings"),
 never where they are: that the attention finds them is learnt from denoising alone.
@@ -43,7 +43,7 @@ VOCABULARY = (
 
 BACKBONE = t2icount.Backbone(
     unet_channels=(16, 32, 64, 64),
-    unet_heads=(1, 2, 4, 4),
+    unet_heads=(1, 1, 2, 2),
     unet_groups=8,
     context=64,
     vae_channels=(8, 16, 32),
@@ -115,7 +115,8 @@ def captioned_scene(index: int, seed: int, size: int) -> Captioned:
     elif kind < 0.86:
         scene = scenes.parking_scene(rng, size, size, rng.uniform(0.1, 0.9))
     elif kind < 0.94:
-        cells = {"red blood cells": int(rng.integers(*room.red)), "white blood cells": int(rng.integers(0, room.white))}
+        cells = {"red blood cells": int(rng.integers(*room.red))}
+        cells |= {"white blood cells": int(rng.integers(0, room.white))}
         scene = scenes.blood_scene(rng, size, size, cells | {"platelets": int(rng.integers(0, room.white + 1))})
     else:
         faces = rng.choice(len(scenes.DICE), int(rng.integers(1, 4)), replace=False)
