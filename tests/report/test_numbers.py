@@ -50,4 +50,4 @@ def test_a_share_that_rounds_to_nothing_has_no_sign() -> None:
 
 def test_an_unknown_metric_keeps_its_name_and_is_no_error() -> None:
     assert numbers.metric("odd_metric").label == "odd metric"
-    assert not numbers.metric("odd_metric").is_error
+    assert not numbers.metric("odd_metric").scored

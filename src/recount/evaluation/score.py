@@ -49,6 +49,7 @@ LOG_LINES = 5
 LINE_LENGTH = 300
 INFLUENTIAL_IMAGES = 10
 DOMINANT_SHARE = 0.5  # of the squared error, carried by one image: said beside the RMSE
+DOMINATED = "alone carries"  # how a cell's reason says so
 SHOWN_IDS = 5
 
 
@@ -553,7 +554,7 @@ def _measure(metric: Metric, predictions: Predictions) -> Measured:
     if metric is RMSE and n > 1:
         share = influence(predictions.true, predictions.predicted).share_of_squared_error
         if share.max() > DOMINANT_SHARE:
-            note = f"{predictions.ids[int(share.argmax())]} alone carries {share.max():.0%} of the squared error"
+            note = f"{predictions.ids[int(share.argmax())]} {DOMINATED} {share.max():.0%} of the squared error"
     return Measured(bootstrap(metric, predictions.true, predictions.predicted), n, note)
 
 

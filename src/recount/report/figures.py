@@ -22,10 +22,15 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from recount.evaluation.metrics import confusion
 from recount.evaluation.published_log import LoggedRun
-from recount.report.tables import SELECTIONS, TableView
+from recount.report.numbers import Metric
+from recount.report.numbers import metric as shown_metric
+from recount.report.sections import Curves
+from recount.report.tables import SELECTIONS, Cell, TableView
 
 INK, MUTED, GRID, BEHIND, ALARM, PAPER = "#1d2026", "#69707d", "#dedbd4", "#b4b0a8", "#b3261e", "#fcfbf8"
 SERIES = ("#0b6aa2", "#c8500a", "#0a8064", "#9a3f8f", "#8a6d00", "#4a5bc4", "#b0305c", "#3d7d1f")
@@ -134,48 +139,74 @@ def _shortened(text: str, length: int = 42) -> str:
 
 
 def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> Figure | None:
-    """Draw the measured values of a column with their intervals, the published values and the best constant."""
+    """Draw the measured values of a column with their intervals, the published values and the best constant.
+
+    Where the two are not comparable, the published values stand in a panel of their own, row by row beside the measured
+    ones, so that order and direction can be compared and nothing else.
+    """
     place = next(
         n for n, column in enumerate(table.columns) if (column.benchmark, column.metric) == (benchmark, metric)
     )
-    column = table.columns[place]
+    column, shown = table.columns[place], shown_metric(metric)
     rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status != "trivial"]
     if not rows:
         return None
-    figure, axes = _figure(0.9 + 0.3 * len(rows))
-    ax: Axes = axes[0, 0]
-    for y, row in enumerate(rows):
-        cell = row.cells[place]
-        assert cell.value is not None
-        colour = SERIES[2] if cell.status == "checkpoint" else SERIES[0]
-        if cell.low is not None and cell.high is not None:
-            ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="round")
-        ax.plot(cell.value, y, marker="o", markersize=6.5, color=ALARM if cell.learned_nothing else colour)
-        if comparable and cell.published is not None and cell.published.value is not None:
-            ax.plot(cell.published.value, y, marker="D", markersize=6, markerfacecolor="none", color=INK, linestyle="")
-    ax.set_yticks(range(len(rows)), [_shortened(row.label) for row in rows])
+    cells = [row.cells[place] for row in rows]
+    printed = [cell.published.value if cell.published else None for cell in cells]
+    beside = not comparable and any(value is not None for value in printed)
+    figure, axes = plt.subplots(
+        1, 2 if beside else 1, figsize=(WIDTH, 0.9 + 0.3 * len(rows)), squeeze=False, sharey=True,
+        width_ratios=(1, 2.2) if beside else None, layout="constrained",
+    )  # fmt: skip
+    ax: Axes = axes[0, -1]
+    for y, cell in enumerate(cells):
+        _measured_dot(ax, y, cell)
+    if comparable or beside:
+        _published_diamonds(axes[0, 0], printed)
+    axes[0, 0].set_yticks(range(len(rows)), [_shortened(row.label) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
+    for panel in axes[0]:
+        panel.set_xlim(left=0)
+        panel.grid(axis="x", linewidth=0.6)
+        sns.despine(ax=panel, left=True)
+        panel.tick_params(axis="y", length=0)
     if column.constant is not None:
-        ax.axvline(column.constant, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
-        right = ax.get_xlim()[1]
-        ax.axvspan(column.constant, max(right, column.constant * 1.02), color=ALARM, alpha=0.06, linewidth=0)
-        label = f" best constant ({column.constant_label}): beyond it nothing was learned"
-        ha = "left" if column.constant < 0.6 * right else "right"
-        ax.text(
-            column.constant,
-            -0.62,
-            label.strip() if ha == "right" else label,
-            color=ALARM,
-            fontsize=8,
-            ha=ha,
-            va="bottom",
-        )
-    ax.set_xlim(left=0)
-    ax.set_xlabel(f"{metric.upper()} on {column.stand_in or benchmark}, with 95 % interval")
-    ax.grid(axis="x", linewidth=0.6)
-    sns.despine(ax=ax, left=True)
-    ax.tick_params(axis="y", length=0)
+        _mark_constant(ax, column.constant, column.constant_label, shown)
+    if beside:
+        axes[0, 0].set_xlabel(f"{shown.label} as printed")
+    ax.set_xlabel(f"{shown.label} on {column.stand_in or benchmark}, with 95 % interval")
     return figure
+
+
+def _measured_dot(ax: Axes, y: float, cell: Cell) -> None:
+    assert cell.value is not None
+    colour = SERIES[2] if cell.status == "checkpoint" else SERIES[0]
+    if cell.low is not None and cell.high is not None:
+        ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="round")
+    ax.plot(cell.value, y, marker="o", markersize=6.5, color=ALARM if cell.learned_nothing else colour)
+
+
+def _published_diamonds(ax: Axes, printed: Sequence[float | None]) -> None:
+    values = [np.nan if value is None else value for value in printed]
+    ax.plot(
+        values, range(len(values)), marker="D", markersize=6, markerfacecolor="none", color=INK, linestyle="",
+    )  # fmt: skip
+
+
+def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None:
+    """Draw the best constant and shade the side of it on which nothing was learned."""
+    left, right = ax.get_xlim()
+    right = max(right, constant * 1.02)
+    ax.set_xlim(left, right)
+    ax.axvline(constant, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
+    side = (left, constant) if shown.best == "highest" else (constant, right)
+    ax.axvspan(*side, color=ALARM, alpha=0.06, linewidth=0)
+    words = f"best constant ({label}): {'below' if shown.best == 'highest' else 'beyond'} it nothing was learned"
+    at_left = constant < 0.6 * right
+    ax.text(
+        constant, -0.62, f" {words}" if at_left else f"{words} ", color=ALARM, fontsize=8,
+        ha="left" if at_left else "right", va="bottom",
+    )  # fmt: skip
 
 
 def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
@@ -203,7 +234,7 @@ def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [_shortened(label) for label in rows["label"]])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_xlabel(metric.upper())
+    ax.set_xlabel(shown_metric(metric).label)
     ax.grid(axis="x", linewidth=0.6)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     sns.despine(ax=ax, left=True)
@@ -247,60 +278,78 @@ def _around(figure: Figure, across: str, up: str, handles: Sequence[Line2D]) -> 
         figure.legend(handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.4 / WIDTH, 1 - 0.02 / tall))
 
 
-def curves_over_log(curves: pd.DataFrame, behind: Mapping[str, pd.DataFrame], comparable: bool) -> Figure:
+def curves_over_log(curves: Curves, behind: Mapping[str, pd.DataFrame], comparable: bool) -> Figure:
     """Draw our evaluations during training over the authors' own log, one panel per variant, one line per seed.
 
-    Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the MAE as a
-    multiple of the lowest MAE of the same run.
+    Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the metric as a
+    multiple of the best value of the same run.
 
     Args:
-        curves: columns label, seed, epoch, mae.
-        behind: name of a published run -> columns epoch, mae.
-        comparable: whether epochs and errors share axes with the published ones.
+        curves: what was evaluated.
+        behind: name of a published run -> columns epoch, value.
+        comparable: whether epochs and values share axes with the published ones.
     """
+    shown, runs = shown_metric(curves.metric), curves.runs
     if not comparable:
-        curves = pd.concat(_shape(run) for _, run in curves.groupby(["label", "seed"], sort=False))
-        behind = {name: _shape(run) for name, run in behind.items()}
-    labels = list(dict.fromkeys(curves["label"]))
+        runs = pd.concat(_shape(run, shown) for _, run in runs.groupby(["label", "seed"], sort=False))
+        behind = {name: _shape(run, shown) for name, run in behind.items()}
+    labels = list(dict.fromkeys(runs["label"]))
     figure, panels = _panels(len(labels), 4, 1.5, share=True)
-    lowest, highest = curves["mae"].min(), curves["mae"].max()
-    panels[0].set(yscale="log", ylim=(0.93 * lowest, max(1.15 * highest, 3 * lowest)))
-    _plain_log(panels[0].yaxis, (1, 2, 5))
+    _scale_of_curves(panels[0], runs["value"], shown)
     for ax, label in zip(panels, labels, strict=True):
         for run, dashes in zip(behind.values(), DASHES, strict=False):
-            ax.plot(run["epoch"], run["mae"], color=BEHIND, linewidth=1, linestyle=dashes)
-        for _, run in curves[curves["label"] == label].groupby("seed", sort=False):
-            ax.plot(run["epoch"], run["mae"], color=SERIES[0], linewidth=1.4)
+            ax.plot(run["epoch"], run["value"], color=BEHIND, linewidth=1, linestyle=dashes)
+        for _, run in runs[runs["label"] == label].groupby("seed", sort=False):
+            ax.plot(run["epoch"], run["value"], color=SERIES[0], linewidth=1.4)
         ax.set_title(_shortened(label, 30), fontsize=8)
         ax.grid(axis="y", linewidth=0.6)
     handles = [Line2D([], [], color=SERIES[0], label="here, a line per seed")]
     for name, dashes in zip(behind, DASHES, strict=False):
         handles.append(Line2D([], [], color=BEHIND, linestyle=dashes, label=name))
-    up = "MAE on test" if comparable else "MAE ÷ lowest MAE of the run"
+    up = f"{shown.label} on {curves.watched}" if comparable else f"{shown.label} ÷ {shown.best} of the run"
     _around(figure, "epoch" if comparable else "share of training", up, handles)
     return figure
 
 
-def _shape(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(epoch=run["epoch"] / run["epoch"].max(), mae=run["mae"] / run["mae"].min())
+def _scale_of_curves(ax: Axes, values: pd.Series, shown: Metric) -> None:
+    """Draw errors on a logarithmic axis, on which they fall by orders, and shares of right answers on a plain one."""
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.empty:
+        return
+    lowest, highest = values.min(), values.max()
+    if shown.best == "highest":
+        ax.set_ylim(0, 1.15 * highest)
+        return
+    ax.set(yscale="log", ylim=(0.93 * lowest, max(1.15 * highest, 3 * lowest)))
+    _plain_log(ax.yaxis, (1, 2, 5))
 
 
-def training_panels(runs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw loss (left axis) and errors (right axis) of each run against the epoch, one panel per run."""
+def _shape(run: pd.DataFrame, shown: Metric) -> pd.DataFrame:
+    best = run["value"].max() if shown.best == "highest" else run["value"].min()
+    return run.assign(epoch=run["epoch"] / run["epoch"].max(), value=run["value"] / best if best else np.nan)
+
+
+def training_panels(runs: Mapping[str, pd.DataFrame], metric: str) -> Figure:
+    """Draw loss (left axis) and a metric (right axis) of each run against the epoch, one panel per run."""
     figure, panels = _panels(len(runs), 4, 1.5, share=False)
+    label = shown_metric(metric).label
     for ax, (name, history) in zip(panels, runs.items(), strict=True):
         ax.set_title(_shortened(name, 30), fontsize=8)
         ax.plot(history["epoch"], history["loss"], color=BEHIND, linewidth=1.4)
         ax.tick_params(axis="y", labelcolor=MUTED)
         error = ax.twinx()
-        for column, colour in (("test_mae", SERIES[1]), ("held_out_mae", SERIES[2])):
+        for column, colour in ((f"test_{metric}", SERIES[1]), (f"held_out_{metric}", SERIES[2])):
             if column in history and history[column].notna().any():
                 seen = history.dropna(subset=column)
                 error.plot(seen["epoch"], seen[column], color=colour, linewidth=1.5, marker="o", markersize=2.2)
         error.set_ylim(bottom=0)
         error.spines["right"].set_visible(True)
-    names = {"training loss (left axis)": BEHIND, "MAE on test (right axis)": SERIES[1], "MAE on held-out": SERIES[2]}
-    handles = [Line2D([], [], color=colour, linewidth=1.6, label=label) for label, colour in names.items()]
+    names = {
+        "training loss (left axis)": BEHIND,
+        f"{label} on test (right axis)": SERIES[1],
+        f"{label} on held-out": SERIES[2],
+    }
+    handles = [Line2D([], [], color=colour, linewidth=1.6, label=name) for name, colour in names.items()]
     _around(figure, "epoch", "", handles)
     return figure
 
@@ -308,12 +357,11 @@ def training_panels(runs: Mapping[str, pd.DataFrame]) -> Figure:
 # --------------------------------------------------------------------------------------------------------- errors
 
 
-def predicted_against_true(predictions: Mapping[str, pd.DataFrame], constant: float | None) -> Figure:
+def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw predicted against true counts, one panel per variant, logarithmic above 1; the diagonal is exact.
 
     Args:
         predictions: label -> columns true_count, predicted_count.
-        constant: the best constant prediction, drawn as a line, or None.
     """
     figure, panels = _panels(len(predictions), 5, 1.95, share=True, above=0.25)
     every = pd.concat(predictions.values())
@@ -325,8 +373,6 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame], constant: fl
         _plain_log(axis, (1,) if top / low > 30 else (1, 2, 5))
     for ax, (name, table) in zip(panels, predictions.items(), strict=True):
         ax.plot([low, top], [low, top], color=MUTED, linewidth=1)
-        if constant is not None:
-            ax.axhline(constant, color=ALARM, linewidth=1, linestyle=(0, (5, 3)))
         shown = table["predicted_count"].clip(lower=low)
         ax.plot(
             table["true_count"], shown, marker="o", markersize=3.6, linestyle="", color=SERIES[0], alpha=0.65,
@@ -335,6 +381,36 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame], constant: fl
         ax.set_title(_shortened(name, 24), fontsize=8)
         ax.set_box_aspect(1)
     _around(figure, "true count", "predicted count", [])
+    return figure
+
+
+def confusions(predictions: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw a confusion matrix per variant: for each true number (row), the share of each answer (column).
+
+    Args:
+        predictions: label -> columns true_count, predicted_count, both from a short list of whole numbers.
+    """
+    every = pd.concat(predictions.values()).dropna(subset=["true_count", "predicted_count"])
+    numbers = sorted({int(value) for value in every[["true_count", "predicted_count"]].to_numpy().ravel()})
+    figure, panels = _panels(len(predictions), 6, 1.6, share=True, above=0.25)
+    for ax, (name, table) in zip(panels, predictions.items(), strict=True):
+        finite = table.dropna(subset=["true_count", "predicted_count"])
+        matrix = (
+            confusion(finite["true_count"], finite["predicted_count"], numbers) if len(finite) else np.zeros((0, 0))
+        )
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        for (row, column), share in np.ndenumerate(shares):
+            if share:
+                colour = SERIES[2] if row == column else SERIES[1]
+                ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=share, linewidth=0))
+        ax.set(xlim=(-0.5, len(numbers) - 0.5), ylim=(len(numbers) - 0.5, -0.5))
+        ax.set_xticks(range(len(numbers)), [str(number) for number in numbers], fontsize=6)
+        ax.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=6)
+        ax.tick_params(length=0)
+        right = f", {np.trace(matrix)} of {len(finite)}" if len(finite) else ""
+        ax.set_title(f"{_shortened(name, 18)}{right}", fontsize=7)
+        ax.set_box_aspect(1)
+    _around(figure, "answer", "true number", [])
     return figure
 
 
@@ -384,15 +460,15 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-def cost_against_error(costs: pd.DataFrame, metric: str) -> Figure:
-    """Draw the error against the cost of training; columns label, system, seconds, error."""
+def cost_against_value(costs: pd.DataFrame, metric: str) -> Figure:
+    """Draw a metric against the cost of training; columns system, seconds, value."""
     figure, axes = _figure(3.4)
     ax: Axes = axes[0, 0]
     systems = list(dict.fromkeys(costs["system"]))
     sns.scatterplot(
         costs,
         x="seconds",
-        y="error",
+        y="value",
         hue="system",
         hue_order=systems,
         palette=_colours(systems),
@@ -407,7 +483,7 @@ def cost_against_error(costs: pd.DataFrame, metric: str) -> Figure:
         ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("training time on this machine, seconds")
-    ax.set_ylabel(metric.upper())
+    ax.set_ylabel(shown_metric(metric).label)
     ax.grid(linewidth=0.6)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=None)
     return figure

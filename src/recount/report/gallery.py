@@ -37,7 +37,8 @@ class Photo:
         id: sample id; ``css``: the class that paints it.
         uri: JPEG as data URI ("" if the picture cannot be read).
         width, height: of the prepared picture, pixels.
-        points: SVG path that marks every point, in the picture's pixels.
+        points: SVG path that marks every point, in the picture's pixels; "" where none are annotated.
+        prompt: what is to be counted, or "".
     """
 
     id: str
@@ -47,6 +48,7 @@ class Photo:
     height: int
     points: str
     count: float
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,17 @@ class Gallery:
     extremes: tuple[tuple[str, tuple[Card, ...]], ...]
     selection: str
     notice: str
+
+    @property
+    def densities(self) -> bool:
+        """Whether any system has density maps here; count-by-caption systems have none."""
+        every = [card for comparison in self.comparisons for card in (*comparison.cards, *comparison.others)]
+        return any(card.overlay for card in every)
+
+    @property
+    def dots(self) -> bool:
+        """Whether any photograph has annotated points."""
+        return any(photo.points for photo in self.photos)
 
 
 def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
@@ -145,6 +158,7 @@ def _photo(sources: Sources, samples: pd.DataFrame, name: str, css: str, width: 
         height=int(row["height"]),
         points="".join(f"M{x:.0f} {y:.0f}h0" for x, y in points),
         count=float(row["count"]),
+        prompt=row["prompt"] if isinstance(row["prompt"], str) else "",
     )
 
 
@@ -201,7 +215,7 @@ def gallery(
         return None
     true = shown[0].predictions.drop_duplicates("id").set_index("id")["true_count"]
     compared = by_quantiles(true)
-    ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown}
+    ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown if entry.first}
     wanted = list(dict.fromkeys([*compared, *(name for ranks in ranked.values() for _, name in ranks)]))
     width = next((width for limit, width in PHOTO_WIDTHS if len(wanted) <= limit), SMALLEST_PHOTO)
     built = {name: _photo(sources, samples, name, f"photo-{number}-{n}", width) for n, name in enumerate(wanted)}
@@ -226,6 +240,7 @@ def gallery(
                 tuple(_card(entry, photos[n], rank, tops[n]) for rank, n in ranked[entry.label] if n in photos),
             )
             for entry in shown
+            if entry.first
         ),
         selection=selection,
         notice=notice,

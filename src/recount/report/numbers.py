@@ -16,21 +16,33 @@ class Metric:
         label: name in a column head.
         title: what it is, in one sentence.
         lower_is_better: None where neither direction is better.
-        is_error: whether it is an error in objects, so that a constant predictor says what it is worth.
+        scored: whether it is computed from predictions, so that a constant predictor says what it is worth.
     """
 
     label: str
     title: str
     lower_is_better: bool | None = True
-    is_error: bool = False
+    scored: bool = False
+
+    def wrong(self, value: float) -> float:
+        """Return what is wrong, lower always being better: an error itself, of a share of right answers the rest."""
+        return 1 - value if self.lower_is_better is False else value
+
+    @property
+    def best(self) -> str:
+        """Return what the best value is: the lowest or the highest."""
+        return "highest" if self.lower_is_better is False else "lowest"
 
 
 METRICS = {
-    "mae": Metric("MAE", "mean absolute error of the counts", is_error=True),
-    "rmse": Metric("RMSE", "root of the mean squared error of the counts", is_error=True),
-    "nae": Metric("NAE", "mean of the absolute error over the true count", is_error=True),
-    "sre": Metric("SRE", "root of the mean squared error over the true count", is_error=True),
-    "accuracy": Metric("Accuracy", "share of exactly right counts", lower_is_better=False),
+    "mae": Metric("MAE", "mean absolute error of the counts", scored=True),
+    "rmse": Metric("RMSE", "root of the mean squared error of the counts", scored=True),
+    "nae": Metric("NAE", "mean of the absolute error over the true count", scored=True),
+    "sre": Metric("SRE", "root of the mean squared error over the true count", scored=True),
+    "accuracy": Metric("Accuracy", "share of exactly right counts", lower_is_better=False, scored=True),
+    "mean_absolute_deviation": Metric(
+        "Mean deviation", "mean absolute deviation of the answered number from the true one", scored=True
+    ),
     "train_hours_100_epochs": Metric("Hours per 100 epochs", "training time of 100 epochs"),
     "train_hours_100_epochs_min": Metric("Hours per 100 epochs, from", "training time, lower end of the printed range"),
     "train_hours_100_epochs_max": Metric("Hours per 100 epochs, to", "training time, upper end of the printed range"),
@@ -44,6 +56,11 @@ METRICS = {
 def metric(name: str) -> Metric:
     """Return how a metric is shown; one that is not known keeps its own name."""
     return METRICS.get(name, Metric(name.replace("_", " "), name.replace("_", " "), lower_is_better=None))
+
+
+def in_a_sentence(label: str) -> str:
+    """Return a metric's label as it stands within a sentence: MAE, but accuracy."""
+    return label if label.isupper() else label[:1].lower() + label[1:]
 
 
 def present(value: float | None) -> bool:

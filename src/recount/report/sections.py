@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recount.report.gallery import Shown
-from recount.report.numbers import number, percent, present
+from recount.report.numbers import in_a_sentence, metric, number, percent, present
 from recount.report.sources import RunRecord, Sources
 from recount.report.tables import Cell, RowView, TableView
 
@@ -46,15 +46,18 @@ def _trivial(row: RowView) -> bool:
 
 @dataclass(frozen=True)
 class SelectionRow:
-    """One variant's error under the three protocols; NaN where a protocol was not run.
+    """One variant's metric under the three protocols; NaN where a protocol was not run.
 
     Attributes:
-        gain: last epoch minus best on test: what selection on the test images took off the number.
-        share: the gain as a share of all that the variant takes off the best constant's error.
+        metric: mae, accuracy, …
+        gain: how much better the best epoch on test looks than the last one: what selection on the test images gave.
+        relative: the gain as a share of the last epoch's value.
+        share: the gain as a share of all that the variant is better than the best constant.
     """
 
     label: str
     benchmark: str
+    metric: str
     last: float
     best_on_test: float
     best_on_held_out: float
@@ -63,12 +66,18 @@ class SelectionRow:
     share: float
 
 
-def selection_rows(sources: Sources, tables: Sequence[TableView], metric: str = "mae") -> list[SelectionRow]:
-    """Return the protocols side by side for each variant and benchmark for which at least two were scored."""
-    scores = sources.scores[sources.scores["metric"] == metric]
-    constants = {
-        (c.benchmark, c.metric): c.constant for table in tables for c in table.columns if c.constant is not None
-    }
+def paper_metric(tables: Sequence[TableView]) -> str:
+    """Return the metric that a paper is about: the first one in its tables that is computed from predictions."""
+    names = [column.metric for table in tables for column in table.columns]
+    return next((name for name in names if metric(name).scored), "mae")
+
+
+def selection_rows(sources: Sources, tables: Sequence[TableView]) -> list[SelectionRow]:
+    """Return the protocols side by side, on the first table's benchmarks, for variants scored with two at least."""
+    name = paper_metric(tables)
+    benchmarks = {column.benchmark for table in tables[:1] for column in table.columns}
+    scores = sources.scores[(sources.scores["metric"] == name) & sources.scores["benchmark"].isin(benchmarks)]
+    constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns}
     rows = []
     for variant in variants_of(tables):
         mine = scores[(scores["system"] == variant.system) & (scores["variant"] == variant.variant)]
@@ -76,22 +85,27 @@ def selection_rows(sources: Sources, tables: Sequence[TableView], metric: str = 
             values = {
                 name: _mean(part[part["selection"] == name]) for name in ("last", "best_on_test", "best_on_held_out")
             }
-            if sum(present(value) for value in values.values()) < 2:
-                continue
-            gain = values["last"] - values["best_on_test"]
-            constant = constants.get((str(benchmark), metric), float("nan"))
-            worth = (constant or float("nan")) - values["best_on_test"]
-            rows.append(
-                SelectionRow(
-                    label=variant.label,
-                    benchmark=str(benchmark),
-                    **values,
-                    gain=gain,
-                    relative=gain / values["last"] if values["last"] else float("nan"),
-                    share=gain / worth if worth > 0 else float("nan"),
-                )
-            )
+            if sum(present(value) for value in values.values()) >= 2:
+                constant = constants.get((str(benchmark), name))
+                rows.append(_selection_row(variant.label, str(benchmark), name, values, constant))
     return rows
+
+
+def _selection_row(
+    label: str, benchmark: str, name: str, values: dict[str, float], constant: float | None
+) -> SelectionRow:
+    wrong = metric(name).wrong
+    gain = wrong(values["last"]) - wrong(values["best_on_test"])
+    worth = float("nan") if constant is None else wrong(constant) - wrong(values["best_on_test"])
+    return SelectionRow(
+        label=label,
+        benchmark=benchmark,
+        metric=name,
+        **values,
+        gain=gain,
+        relative=gain / values["last"] if values["last"] else float("nan"),
+        share=gain / worth if worth > 0 else float("nan"),
+    )
 
 
 def _mean(rows: pd.DataFrame) -> float:
@@ -104,21 +118,35 @@ def _mean(rows: pd.DataFrame) -> float:
 # --------------------------------------------------------------------------------------------------------- curves
 
 
-def test_curves(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> pd.DataFrame:
-    """Return our evaluations on test during training: label, seed, epoch, mae."""
+@dataclass(frozen=True)
+class Curves:
+    """Evaluations during training: ``runs`` has columns label, seed, epoch, value; ``watched`` says on what."""
+
+    runs: pd.DataFrame
+    metric: str
+    watched: str
+
+
+def training_curves(runs: Sequence[RunRecord], variants: Sequence[Variant], name: str) -> Curves:
+    """Return our evaluations of a metric during training: on test where it was watched, else on held-out images."""
+    for watched, prefix in (("test", "test"), ("held-out", "held_out")):
+        found = _evaluations(runs, variants, f"{prefix}_{name}")
+        if len(found):
+            return Curves(found, name, watched)
+    return Curves(found, name, "test")
+
+
+def _evaluations(runs: Sequence[RunRecord], variants: Sequence[Variant], column: str) -> pd.DataFrame:
     parts = []
     for variant in variants:
         for run in runs:
-            if (run.system, run.variant) != (variant.system, variant.variant) or "test_mae" not in run.history:
+            if (run.system, run.variant) != (variant.system, variant.variant) or column not in run.history:
                 continue
-            seen = run.history.dropna(subset="test_mae")
+            seen = run.history.dropna(subset=column)
             if len(seen) > 1:
-                parts.append(
-                    pd.DataFrame(
-                        {"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "mae": seen["test_mae"]}
-                    )
-                )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["label", "seed", "epoch", "mae"])
+                values = {"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "value": seen[column]}
+                parts.append(pd.DataFrame(values))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["label", "seed", "epoch", "value"])
 
 
 def histories(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> dict[str, pd.DataFrame]:
@@ -296,17 +324,26 @@ def findings(
     elif trained:
         sentences.append(f"All {len(trained)} systems and variants do better than the best constant predictor.")
     sentences += _against_training_mean(tables)
-    gains = pd.Series([row.relative for row in selections], dtype=float).dropna()
-    if len(gains):
-        sentences.append(
-            f"Choosing the epoch on the test images lowers the MAE by {percent(gains.median(), 1)} in the median over "
-            f"{len(gains)} variants, by {percent(gains.max(), 1)} at most."
-        )
+    sentences += _gains(selections)
     alone = [entry for entry in heavy if entry.heavy]
     if alone:
         images = ", ".join(dict.fromkeys(f"{entry.image} ({entry.label}, {percent(entry.share)})" for entry in alone))
         sentences.append(f"A single image carries more than half of a squared error: {images}.")
     return sentences
+
+
+def _gains(selections: Sequence[SelectionRow]) -> Iterable[str]:
+    """Yield, for each metric, what choosing the epoch on the test images does to it."""
+    for name in dict.fromkeys(row.metric for row in selections):
+        gains = pd.Series([row.relative for row in selections if row.metric == name], dtype=float).dropna()
+        shown = metric(name)
+        does = "raises" if shown.best == "highest" else "lowers"
+        if len(gains):
+            yield (
+                f"Choosing the epoch on the test images {does} the {in_a_sentence(shown.label)} by "
+                f"{percent(gains.median(), 1)} in the median over {len(gains)} variants, by {percent(gains.max(), 1)} "
+                "at most."
+            )
 
 
 def _against_training_mean(tables: Sequence[TableView]) -> Iterable[str]:
@@ -322,7 +359,7 @@ def _against_training_mean(tables: Sequence[TableView]) -> Iterable[str]:
         which = f": not so {', '.join(behind)}" if behind else ""
         yield (
             f"{len(trained) - len(behind)} of the {len(trained)} systems run in {_short(table)} have a lower "
-            f"{column.metric.upper()} than the training mean ({number(mean)}){which}."
+            f"{in_a_sentence(metric(column.metric).label)} than the training mean ({number(mean)}){which}."
         )
 
 
@@ -331,24 +368,28 @@ def _short(table: TableView) -> str:
 
 
 def best_rows(tables: Sequence[TableView]) -> list[str]:
-    """Return, for each table with errors, which row has the lowest one, and by how much it beats the constant."""
+    """Return, for each table of scores, which row is best, and by how much it beats the best constant."""
     sentences = []
     for table in tables:
         ranked = [
-            (row.cells[0].value, row)
+            (row.cells[0].of_constant, row)
             for row in table.rows
             if row.cells and row.cells[0].status in ("trained", "checkpoint") and row.cells[0].of_constant is not None
         ]
         if not ranked:
             continue
-        value, row = min(ranked, key=lambda entry: entry[0] or 0.0)
-        below = row.cells[0].of_constant
-        assert below is not None
-        name = _short(table)
-        sentences.append(
-            f"{name}: lowest {table.columns[0].metric.upper()} measured is {number(value)}, {row.label}, "
-            f"{percent(1 - below)} below the best constant."
-            if below < 1
-            else f"{name}: no row is below the best constant."
+        share, row = min(ranked, key=lambda entry: entry[0] or 0.0)
+        column, cell = table.columns[0], row.cells[0]
+        shown, name = metric(column.metric), _short(table)
+        assert share is not None
+        if share >= 1:
+            sentences.append(f"{name}: no row is better than the best constant.")
+            continue
+        against = (
+            f"against {number(column.constant)} of the best constant"
+            if shown.best == "highest"
+            else f"{percent(1 - share)} below the best constant"
         )
+        label = in_a_sentence(shown.label)
+        sentences.append(f"{name}: {shown.best} {label} measured is {number(cell.value)}, {row.label}, {against}.")
     return sentences

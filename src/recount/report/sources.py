@@ -217,7 +217,9 @@ class Sources:
     def samples(self, dataset: str, preparation: str) -> pd.DataFrame:
         """Return the index of a prepared data set, by id, with ``folder``; empty if there is none."""
         path = self.project.root / self.project.data / dataset / preparation / "index.csv"
-        table = self._table(path, ("id", "split", "image", "count", "width", "height", "points", "attributes"))
+        table = self._table(
+            path, ("id", "split", "image", "prompt", "count", "width", "height", "points", "attributes")
+        )
         return table.assign(folder=str(path.parent)).drop_duplicates("id").set_index("id")
 
     def counts(self, dataset: str, preparation: str, split: str) -> pd.Series:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from recount.config import Paper, Row, Table
+from recount.evaluation.score import DOMINATED
 from recount.report.numbers import metric as shown_metric
 from recount.report.numbers import present
 from recount.report.sources import Sources, row_key
@@ -61,7 +63,7 @@ class Cell:
         n: number of images.
         selection: which weights ("" where there is nothing to select).
         status, reason: as in scores.csv.
-        constant: error of the best constant predictor in this column, or None.
+        constant: value of the best constant predictor in this column, or None.
         extra: whether the metric is recount's own addition to the paper's columns.
     """
 
@@ -101,15 +103,21 @@ class Cell:
 
     @property
     def of_constant(self) -> float | None:
-        """Return the error as a share of the best constant predictor's."""
-        if not self.constant or self.value is None or not present(self.value):
+        """Return the error as a share of the best constant predictor's; an accuracy's error is its wrong answers."""
+        if self.constant is None or self.value is None or not present(self.value):
             return None
-        return self.value / self.constant
+        wrong = shown_metric(self.metric).wrong
+        return wrong(self.value) / wrong(self.constant) if wrong(self.constant) else None
 
     @property
     def learned_nothing(self) -> bool:
         """Whether a trained system is no better than the best constant."""
         return self.status in ("trained", "checkpoint") and self.of_constant is not None and self.of_constant >= 1
+
+    @property
+    def dominated(self) -> bool:
+        """Whether one image carries more than half of the squared error behind the number, as score notes."""
+        return DOMINATED in self.reason
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,19 @@ class RowView:
     note: str
     protocol: str
     cells: tuple[Cell, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Return what a link to this row ends with, the same as long as the row shows the same variant."""
+        return re.sub(r"[^a-z0-9_.]+", "-", (f"{self.system}-{self.variant}" if self.variant else self.key).lower())
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Return what the page's filter finds the row by: its statuses, and what is marked in its cells."""
+        found = [cell.status for cell in self.cells if not cell.extra]
+        found += ["nothing" for cell in self.cells if cell.learned_nothing]
+        found += ["heavy" for cell in self.cells if cell.dominated]
+        return tuple(dict.fromkeys(found))
 
     @property
     def status(self) -> str:
@@ -223,8 +244,8 @@ def _trivial_last(row: RowView) -> tuple[int, float]:
     """Keep the paper's order, with the constants after it, the best of them first."""
     if row.status != "trivial":
         return 0, 0.0
-    value = row.cells[0].value if row.cells else None
-    return 1, float("inf") if value is None else value
+    cell = row.cells[0] if row.cells else None
+    return 1, float("inf") if cell is None or cell.value is None else shown_metric(cell.metric).wrong(cell.value)
 
 
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
@@ -251,15 +272,16 @@ def _columns(
 def _best_constant(
     scores: pd.DataFrame, benchmark: str, metric: str, labels: Mapping[tuple[str, str], str]
 ) -> tuple[str, float | None]:
-    """Return the label and the error of the best constant predictor of a column."""
-    if not shown_metric(metric).is_error:
+    """Return the label and the value of the best constant predictor of a column."""
+    shown = shown_metric(metric)
+    if not shown.scored:
         return "", None
     trivial = scores[
         (scores["status"] == "trivial") & (scores["benchmark"] == benchmark) & (scores["metric"] == metric)
     ].dropna(subset="value")
     if trivial.empty:
         return "", None
-    best = trivial.iloc[int(trivial["value"].astype(float).argmin())]
+    best = trivial.iloc[int(trivial["value"].astype(float).map(shown.wrong).argmin())]
     label = labels.get((best["system"], best["variant"])) or CONSTANTS.get(best["variant"], best["variant"])
     return str(label), float(best["value"])
 
@@ -323,7 +345,7 @@ def _published(published: pd.DataFrame, key: str, column: Column, selection: str
         value=float(value) if pd.notna(value) else None,
         source=hit["source"],
         note="; ".join(part for part in (hit["note"], note) if part),
-        chosen_on_test=selection == "best_on_test" and shown_metric(column.metric).is_error,
+        chosen_on_test=selection == "best_on_test" and shown_metric(column.metric).scored,
     )
 
 

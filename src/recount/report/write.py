@@ -21,11 +21,13 @@ from markupsafe import Markup
 
 from recount import datasets
 from recount.config import Project
-from recount.evaluation.published_log import LogError, logged_runs, read_log
+from recount.evaluation.published_log import LogError
 from recount.report import export, figures, numbers
 from recount.report.evidence_gigacount import LogEvidence, log_evidence
-from recount.report.gallery import Gallery, gallery
+from recount.report.gallery import Gallery, Shown, gallery
+from recount.report.protocol import READINGS, SystemRecipes, recipes
 from recount.report.provenance_view import shared_and_differing
+from recount.report.published_curves import published_curves
 from recount.report.sections import (
     CostRow,
     Influential,
@@ -37,10 +39,11 @@ from recount.report.sections import (
     findings,
     histories,
     influential,
+    paper_metric,
     selection_rows,
     shown_predictions,
-    test_curves,
     time_ratios,
+    training_curves,
     variants_of,
 )
 from recount.report.sources import Sources
@@ -79,7 +82,8 @@ class PaperView:
     cost_plot: Plot | None = None
     log: LogEvidence | None = None
     log_plot: Plot | None = None
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    recipes: list[SystemRecipes] = field(default_factory=list)
+    claims: list[Any] = field(default_factory=list)
 
 
 def write_report(project: Project) -> Path:
@@ -146,6 +150,8 @@ class Page:
                 counts=status_counts(tables),
                 statuses=STATUSES,
                 selections=SELECTIONS,
+                verdicts=(),
+                readings=READINGS,
                 findings=[*best_rows(tables), *findings(tables, selections, heavy)],
                 runs=self.sources.runs,
                 datasets=[self._dataset(place) for place in self.sources.benchmarks()],
@@ -171,16 +177,12 @@ class Page:
         view.selection = selection_rows(self.sources, tables)
         view.selection_plots = self._selection_plots(name, view.selection)
         self._add_log(view)
-        view.curves = self._curves(view, variants)
+        view.curves = self._curves(view, variants, paper_metric(tables))
         for place in self.sources.benchmarks():
             self._add_benchmark(view, place, variants, selection)
         view.costs = cost_rows(self.sources, variants)
         view.cost_plot = self._cost_plot(view)
-        verdicts = self.sources.verdicts
-        view.verdicts = [
-            {str(key): value for key, value in row.items()}
-            for row in verdicts[verdicts["paper"] == name].to_dict("records")
-        ]
+        view.recipes = recipes(self.project, name, tables)
         return view
 
     def _export(self, table: TableView) -> None:
@@ -196,15 +198,20 @@ class Page:
     def _forests(self, table: TableView) -> list[Plot]:
         plots = []
         for column in table.columns:
-            if not numbers.metric(column.metric).is_error or column.metric != table.columns[0].metric:
+            shown = numbers.metric(column.metric)
+            if not shown.scored or column.metric != table.columns[0].metric:
                 continue
             figure = figures.forest(table, column.benchmark, column.metric, self.comparable)
             if figure is not None:
                 name = f"{table.file}-{column.benchmark.replace('/', '-')}-{column.metric}"
-                published = "; diamonds: published" if self.comparable else ""
+                published = (
+                    "; diamonds: published"
+                    if self.comparable
+                    else "; diamonds: as printed, on an axis of their own, because only order and direction compare"
+                )
                 caption = (
-                    f"{table.title}: {column.metric.upper()} on {column.stand_in or column.benchmark} with 95 % "
-                    f"bootstrap interval over images{published}. Red: no better than the best constant."
+                    f"{table.title}: {shown.label} on {column.stand_in or column.benchmark} with 95 % bootstrap "
+                    f"interval over images{published}. Red: no better than the best constant."
                 )
                 plots.append(self._plot(figure, name, caption))
         return plots
@@ -213,9 +220,11 @@ class Page:
         plots = []
         for benchmark in dict.fromkeys(row.benchmark for row in rows):
             table = pd.DataFrame([vars(row) for row in rows if row.benchmark == benchmark])
-            caption = f"MAE on {benchmark} of the same runs under three ways to choose the weights."
+            metric = rows[0].metric
+            label = numbers.metric(metric).label
+            caption = f"{label} on {benchmark} of the same runs under the ways to choose the weights."
             name = f"{paper}-selection-{benchmark.replace('/', '-')}"
-            plots.append(self._plot(figures.selection_dumbbells(table, "mae"), name, caption))
+            plots.append(self._plot(figures.selection_dumbbells(table, metric), name, caption))
         return plots
 
     def _add_log(self, view: PaperView) -> None:
@@ -237,33 +246,27 @@ class Page:
         )
         view.log_plot = self._plot(figure, f"{view.name}-published-log", caption)
 
-    def _behind(self, view: PaperView) -> dict[str, pd.DataFrame]:
-        """Return the authors' own evaluations, to be drawn behind ours."""
-        path = self.sources.evidence(view.name).get("evallog")
-        if view.log is None or path is None:
-            return {}
-        names = {run.run.number: run.name for run in view.log.runs}
-        runs = [run for run in logged_runs(read_log(path)) if run.number in names]
-        longest = sorted(runs, key=lambda run: -run.epochs)[:2]
-        return {f"authors' run {names[run.number]}, {run.epochs} epochs": run.evaluations for run in longest}
-
-    def _curves(self, view: PaperView, variants: list[Variant]) -> list[Plot]:
+    def _curves(self, view: PaperView, variants: list[Variant], metric: str) -> list[Plot]:
         plots = []
-        curves = test_curves(self.sources.runs, variants)
-        if len(curves):
+        curves = training_curves(self.sources.runs, variants, metric)
+        if len(curves.runs):
+            behind = published_curves(self.sources, view.name, view.log, curves)
+            label, best = numbers.metric(metric).label, numbers.metric(metric).best
+            grey = ", the authors' own in grey" if behind else ""
             scale = (
-                "Error on the test images during training, ours in colour, the authors' log in grey."
+                f"{label} on {curves.watched} images during training, ours in colour{grey}."
                 if self.comparable
-                else "Shape of training, ours in colour, the authors' log in grey: error on the test images as a "
-                "multiple of the run's own lowest, against the share of training. Absolute values are not comparable "
-                "in this suite."
+                else f"Shape of training, ours in colour{grey}: {label} on {curves.watched} images as a multiple of "
+                f"the run's own {best}, against the share of training. Absolute values are not comparable in this "
+                "suite."
             )
-            figure = figures.curves_over_log(curves, self._behind(view), self.comparable)
-            plots.append(self._plot(figure, f"{view.name}-curves", scale, "Over the published log"))
+            figure = figures.curves_over_log(curves, behind, self.comparable)
+            heading = "Over the published log" if behind else "All runs"
+            plots.append(self._plot(figure, f"{view.name}-curves", scale, heading))
         runs = histories(self.sources.runs, variants)
         if runs:
-            caption = "Loss and errors of every run's first seed against the epoch."
-            plots.append(self._plot(figures.training_panels(runs), f"{view.name}-runs", caption, "Run by run"))
+            caption = f"Loss and {numbers.in_a_sentence(numbers.metric(metric).label)} of every run's first seed."
+            plots.append(self._plot(figures.training_panels(runs, metric), f"{view.name}-runs", caption, "Run by run"))
         return plots
 
     def _add_benchmark(
@@ -281,33 +284,43 @@ class Page:
         self._benchmark_number += 1
         if pictures is not None:
             view.galleries.append(pictures)
-        figure = figures.predicted_against_true({entry.label: entry.predictions for entry in shown}, None)
-        caption = f"Predicted against true count on {dataset}/{split}; the line is exact."
-        view.errors.append(self._plot(figure, f"{stem}-scatter", caption))
+        view.errors.append(self._answers(shown, f"{dataset}/{split}", stem, paper_metric(view.tables)))
         heavy = influential(self.sources, place, variants, selection)
-        if heavy:
+        if heavy and any(column.metric == "rmse" for table in view.tables for column in table.columns):
             shares = pd.DataFrame([{"label": e.label, "image": e.image, "share": e.share} for e in heavy])
             caption = f"The three images that carry most of each system's squared error on {dataset}/{split}."
             view.influence.append(
                 (f"{dataset}/{split}", heavy, self._plot(figures.influence_bars(shares), f"{stem}-influence", caption))
             )
 
+    def _answers(self, shown: list[Shown], place: str, stem: str, metric: str) -> Plot:
+        """Draw what was answered for what was there: counts as dots, answers by caption as confusion matrices."""
+        predictions = {entry.label: entry.predictions for entry in shown}
+        if metric == "accuracy":
+            caption = (
+                f"Confusion matrices on {place}: the share of pictures of each true number (row) by answer (column)."
+            )
+            return self._plot(figures.confusions(predictions), f"{stem}-confusions", caption)
+        caption = f"Predicted against true count on {place}; the line is exact."
+        return self._plot(figures.predicted_against_true(predictions), f"{stem}-scatter", caption)
+
     def _cost_plot(self, view: PaperView) -> Plot | None:
-        errors = {
+        metric = paper_metric(view.tables)
+        values = {
             (row.system, row.variant): row.cells[0].value
-            for table in view.tables
+            for table in reversed(view.tables)
             for row in table.rows
-            if row.cells and numbers.metric(row.cells[0].metric).is_error and row.cells[0].value is not None
+            if row.cells and row.cells[0].metric == metric and row.cells[0].value is not None
         }
         points = [
-            {"system": row.variant.system, "seconds": row.values["wall_seconds"], "error": errors.get(_key(row))}
+            {"system": row.variant.system, "seconds": row.values["wall_seconds"], "value": values.get(_key(row))}
             for row in view.costs
         ]
         table = pd.DataFrame(points).dropna() if points else pd.DataFrame()
         if table.empty:
             return None
-        caption = "Error against training time on this machine; one dot per variant."
-        return self._plot(figures.cost_against_error(table, "mae"), f"{view.name}-cost", caption)
+        caption = f"{numbers.metric(metric).label} against training time on this machine; one dot per variant."
+        return self._plot(figures.cost_against_value(table, metric), f"{view.name}-cost", caption)
 
     def _dataset(self, place: tuple[str, str, str, str]) -> dict[str, Any]:
         """Return what is known of the data set behind a benchmark."""
@@ -349,5 +362,10 @@ def _environment() -> Environment:
         "count": numbers.count,
         "megabytes": numbers.megabytes,
     }
-    environment.globals |= {"metric": numbers.metric, "interval": numbers.interval, "present": numbers.present}
+    environment.globals |= {
+        "metric": numbers.metric,
+        "interval": numbers.interval,
+        "present": numbers.present,
+        "in_a_sentence": numbers.in_a_sentence,
+    }
     return environment

@@ -60,21 +60,42 @@
     sorter.addEventListener("click", () => sortBy(table, sorter.closest("th")));
   }));
 
-  // Filter: rows of every table that do not contain the words are hidden.
-  document.getElementById("filter").addEventListener("input", (event) => {
-    const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-    all("table.numbers tbody tr").forEach((row) => {
-      const text = row.textContent.toLowerCase();
-      row.classList.toggle("hidden", !words.every((word) => text.includes(word)));
+  // Search and filter: rows without the words, or without the chosen status or verdict, are hidden, and with them the
+  // sections whose rows are all hidden.
+  const words = document.getElementById("filter");
+  const only = document.getElementById("only");
+  const rows = all("table.numbers tbody tr, .claim");
+  const texts = new Map();
+  const matches = (row, wanted, mark) => {
+    if (mark && !(row.dataset.marks ?? "").split(";").includes(mark)) return false;
+    if (!texts.has(row)) texts.set(row, row.textContent.toLowerCase());
+    return wanted.every((word) => texts.get(row).includes(word));
+  };
+  const filter = () => {
+    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const active = wanted.length > 0 || only.value !== "";
+    let left = 0;
+    for (const row of rows) {
+      const shown = !active || matches(row, wanted, only.value);
+      row.classList.toggle("hidden", !shown);
+      left += shown;
+    }
+    all("main section").forEach((section) => {
+      const inside = all("table.numbers tbody tr, .claim", section);
+      section.classList.toggle("hidden", active && inside.length > 0 && inside.every((row) => row.classList.contains("hidden")));
     });
-  });
+    document.getElementById("found").textContent = active ? `${left} of ${rows.length} rows and claims` : "";
+  };
+  words.addEventListener("input", filter);
+  only.addEventListener("change", filter);
+  words.form.addEventListener("submit", (event) => event.preventDefault());
 
   // Gallery: strength of the density, points on or off.
   all(".gallery").forEach((gallery) => {
-    gallery.querySelector(".opacity").addEventListener("input", (event) => {
+    gallery.querySelector(".opacity")?.addEventListener("input", (event) => {
       gallery.style.setProperty("--overlay", String(event.target.value / 100));
     });
-    gallery.querySelector(".dots").addEventListener("change", (event) => gallery.classList.toggle("dotted", event.target.checked));
+    gallery.querySelector(".dots")?.addEventListener("change", (event) => gallery.classList.toggle("dotted", event.target.checked));
   });
 
   // Lightbox: the card again, larger; arrows step through the same row of pictures.
@@ -115,15 +136,39 @@
     if (event.key === "ArrowRight") step(1);
   });
 
-  // Contents: mark the section that is being read.
-  const links = new Map(all(".toc a").map((link) => [link.hash.slice(1), link]));
+  // Contents: mark the section that is being read, and unfold its paper; the others fold.
+  const contents = document.getElementById("contents");
+  const links = new Map(all("a", contents).map((link) => [link.hash.slice(1), link]));
   const reading = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       links.forEach((link) => { link.classList.remove("here"); link.removeAttribute("aria-current"); });
-      links.get(entry.target.id).classList.add("here");
-      links.get(entry.target.id).setAttribute("aria-current", "true");
+      const link = links.get(entry.target.id);
+      link.classList.add("here");
+      link.setAttribute("aria-current", "true");
+      const paper = link.closest("details");
+      if (paper) all("details", contents).forEach((other) => { other.open = other === paper; });
     }
   }, { rootMargin: "-15% 0px -75% 0px" });
   links.forEach((_, id) => { const section = document.getElementById(id); if (section) reading.observe(section); });
+
+  // On narrow screens the contents lie over the page.
+  const menu = document.getElementById("menu");
+  const setMenu = (open) => { contents.classList.toggle("open", open); menu.setAttribute("aria-expanded", String(open)); };
+  menu.addEventListener("click", () => setMenu(!contents.classList.contains("open")));
+  contents.addEventListener("click", (event) => { if (event.target.closest("a")) setMenu(false); });
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && contents.classList.contains("open")) { setMenu(false); menu.focus(); }
+  });
+
+  // Deep links: whatever folds around the target unfolds; then the browser's own jump is repeated.
+  const unfold = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
+    if (target.classList.contains("hidden") || target.closest(".hidden")) { words.value = ""; only.value = ""; filter(); }
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
 })();
