@@ -57,7 +57,7 @@ lock: .bin/uv
 # The environment: exactly what requirements.lock says, and recount as it stands here.
 $(READY): requirements.lock pyproject.toml | .bin/uv
 	test -x $(BIN)/python || .bin/uv venv --quiet --python "$(PYTHON)" .venv
-	.bin/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	.bin/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	.bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 

@@ -180,9 +180,9 @@ def prompts(bins: Bins, style: PromptStyle = "word") -> list[str]:
 def _number(value: float, style: PromptStyle) -> str:
     if style == "number":
         return str(int(value))
-    import inflect
+    from num2words import num2words  # the released code's inflect says the same, and takes seconds to import
 
-    return str(inflect.engine().number_to_words(int(value)))  # type: ignore[arg-type]
+    return str(num2words(int(value)))
 
 
 # ------------------------------------------------------------------------------------------------------------- losses
