@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recount import config, datasets, provenance, systems
-from recount.config import Run
+from recount.config import Probe, Run
 from recount.provenance import CodeBase
 
 MODULES = {
@@ -136,7 +136,7 @@ def test_every_system_has_its_own_module_in_its_digest(name: str) -> None:
     assert not any(module.startswith("recount.report") for module in modules)
 
 
-@pytest.mark.parametrize("step", ["prepare", "train", "predict", "score", "report"])
+@pytest.mark.parametrize("step", ["prepare", "train", "predict", "probe", "score", "report"])
 def test_every_step_is_where_the_command_line_finds_it(step: provenance.Step) -> None:
     tree = (provenance.PACKAGE / "cli.py").read_text(encoding="utf-8")
     command = tree[tree.index(f"\ndef {step}(") :].split("@app.command")[0]
@@ -185,6 +185,12 @@ def test_benchmarks_of_a_run_are_not_in_its_settings(run: Run) -> None:
     assert provenance.run_settings(run.model_copy(update={"benchmarks": {}}), None) == provenance.run_settings(
         run, None
     )
+
+
+def test_what_a_run_is_probed_on_is_not_in_its_settings(run: Run) -> None:
+    split = next(iter(run.benchmarks.values()))
+    probed = run.model_copy(update={"probes": {"a/b": Probe(split=split, tests=("pairs",), pictures=None)}})
+    assert provenance.run_settings(probed, None) == provenance.run_settings(run, None)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,17 @@ def predict(run: RunId, benchmark: str, config: Overrides = None) -> None:
 
 
 @app.command()
+def probe(run: RunId, config: Overrides = None) -> None:
+    """Test whether a text-guided run reads its prompt: wrong prompts, mosaics, pairs of classes, where its maps lie."""
+    with _plain_errors():
+        project = _project(config)
+        chosen = _run(project, run)
+        from recount.evaluation.probe import probe_run
+
+        typer.echo(probe_run(project, chosen))
+
+
+@app.command()
 def score(
     predictions: Annotated[
         list[Path] | None, typer.Option(help="anyone's predictions, CSV or JSON lines; one or two files")

@@ -20,6 +20,7 @@ SYSTEM_SCHEMAS = Path(__file__).parent / "systems" / "schemas"
 
 Selection = Literal["last", "best_on_test", "best_on_held_out"]
 Precision = Literal["fp32", "bf16", "fp16"]
+ProbeTest = Literal["negative_prompts", "mosaics", "pairs", "maps"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 BenchmarkId = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
 
@@ -129,6 +130,11 @@ class PaperSystem(Strict):
     )
     clean_trained_on: BenchmarkId | None = Field(None, description="trained_on of variants with protocol clean")
     clean_held_out: BenchmarkId | None = Field(None, description="held_out of variants with protocol clean")
+    probed_on: dict[BenchmarkId, tuple[ProbeTest, ...]] = Field(
+        {},
+        description="what a text-guided system is tested for beyond its errors: negative_prompts and mosaics (PrACo), "
+        "pairs (majority, minority and absent class of a picture), maps (where attention and similarity lie)",
+    )
     variants: dict[Name, Variant] = {}
     quoted_because: str = Field("", description="why recount does not run it; set exactly for quoted systems")
 
@@ -237,6 +243,9 @@ class Suite(Strict):
     why_not_comparable: str = ""
     benchmarks: dict[BenchmarkId, Benchmark] = {}
     systems: dict[Name, SuiteSystem] = {}
+    probed_pictures: int | None = Field(
+        None, gt=0, description="pictures of each benchmark that text-guided systems are probed on; null: all"
+    )
     training_mem_mb: int = Field(4000, gt=0)
     training_minutes: int = Field(60, gt=0)
 
@@ -272,6 +281,14 @@ class Split(Strict):
     preparation: Name
 
 
+class Probe(Strict):
+    """What a text-guided run is tested for on one benchmark, beyond its errors."""
+
+    split: Split
+    tests: tuple[ProbeTest, ...]
+    pictures: int | None
+
+
 class Run(Strict):
     """One training run, resolved: everything its jobs need to know, and nothing else."""
 
@@ -290,6 +307,7 @@ class Run(Strict):
     held_out: Split | None
     selected_on_test: Split | None
     benchmarks: dict[BenchmarkId, Split]
+    probes: dict[BenchmarkId, Probe] = {}
 
     @property
     def id(self) -> str:
@@ -471,7 +489,16 @@ class Project:
             held_out=self._split((clean and paper_system.clean_held_out) or paper_system.held_out, system),
             selected_on_test=None if clean else self._split(paper_system.selected_on_test, system),
             benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
+            probes=self._probes(paper_system, system),
         )
+
+    def _probes(self, paper_system: PaperSystem, system: SuiteSystem) -> dict[str, Probe]:
+        splits = {benchmark: self._split(benchmark, system) for benchmark in paper_system.probed_on}
+        return {
+            benchmark: Probe(split=split, tests=paper_system.probed_on[benchmark], pictures=self.suite.probed_pictures)
+            for benchmark, split in splits.items()
+            if split is not None
+        }
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -567,6 +594,10 @@ class Project:
             / run.variant
             / f"seed{run.seed}.csv"
         )
+
+    def probe(self, run: Run) -> Path:
+        """Return the JSON file of a run's prompt tests; its maps are beside it in an .npz."""
+        return self.results / "prompt_tests" / run.system / run.variant / f"seed{run.seed}.json"
 
     def log(self, step: str, *parts: str) -> Path:
         """Return the log file of a job."""

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from recount.config import Project, Recipe, Run, resolve_recipe
 
-Step = Literal["fetch", "prepare", "train", "predict", "score", "report"]
+Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "report"]
 
 PACKAGE = Path(__file__).parent
 _LEFT_OUT = {"recount.config", "recount.provenance"}
@@ -40,10 +40,17 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "prepare": ("recount.data.prepare",),
     "train": ("recount.training.run",),
     "predict": ("recount.evaluation.predict",),
+    "probe": ("recount.evaluation.probe",),
     "score": ("recount.evaluation.*",),
     "report": ("recount.report.*",),
 }
-PLUGINS: dict[Step, str] = {"fetch": "datasets", "prepare": "datasets", "train": "systems", "predict": "systems"}
+PLUGINS: dict[Step, str] = {
+    "fetch": "datasets",
+    "prepare": "datasets",
+    "train": "systems",
+    "predict": "systems",
+    "probe": "systems",
+}
 
 
 # ------------------------------------------------------------------------------------------------------ code digests
@@ -275,7 +282,7 @@ def run_settings(run: Run, precision: str | None) -> str:
         run: the run.
         precision: config.yaml's precision, which goes over the recipe's.
     """
-    settings = run.model_dump(mode="json", exclude={"benchmarks", "suite", "checkpoint_path"})
+    settings = run.model_dump(mode="json", exclude={"benchmarks", "probes", "suite", "checkpoint_path"})
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)

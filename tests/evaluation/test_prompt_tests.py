@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ from recount.evaluation.prompt_tests import (
     localised_counts,
     majority_and_minority,
     mosaic_scores,
+    mosaics,
+    negative_prompts,
     negative_scores,
-    run_prompt_tests,
-    write_prompt_tests,
+    pairs,
+    spread,
+    usable,
+    write_json,
 )
 from recount.systems.base import Batch, Prediction, System
 
@@ -130,29 +135,41 @@ def golden_picture(size: list[int], number: int) -> Tensor:
 
 def test_a_system_that_reads_its_prompt_passes() -> None:
     samples, load = benchmark()
-    scores = run_prompt_tests(Colourful(blind=False), samples, load)
+    scores = negative_prompts(Colourful(blind=False), samples, load)
     assert scores["prompt_swap"] == 1.0
-    assert scores["negative"]["np"] == pytest.approx(1.0)
-    assert scores["negative"]["nmn"] == 0.0
-    assert scores["negative"]["pccn"] == 100.0
-    assert scores["mosaic"]["count"]["precision"] == pytest.approx(1.0)
+    assert scores["np"] == pytest.approx(1.0)
+    assert scores["nmn"] == 0.0
+    assert scores["pccn"] == 100.0
+    assert mosaics(Colourful(blind=False), samples, load)["count"]["precision"] == pytest.approx(1.0)
 
 
 def test_a_system_that_ignores_its_prompt_is_found_out() -> None:
     samples, load = benchmark()
-    scores = run_prompt_tests(Colourful(blind=True), samples, load)
+    scores = negative_prompts(Colourful(blind=True), samples, load)
     assert scores["prompt_swap"] == 0.0
-    assert scores["negative"]["nmn"] == pytest.approx(scores["negative"]["np"])
-    assert scores["negative"]["pccn"] == 0.0
-    assert scores["mosaic"]["count"]["precision"] < 0.8
+    assert scores["nmn"] == pytest.approx(scores["np"])
+    assert scores["pccn"] == 0.0
+    assert mosaics(Colourful(blind=True), samples, load)["count"]["precision"] < 0.8
 
 
-def test_classes_that_a_picture_also_shows_are_left_out() -> None:
+def test_each_picture_stands_beside_the_scores() -> None:
     samples, load = benchmark()
-    both = [
+    scores = negative_prompts(Colourful(blind=True), samples, load)
+    first = scores["pictures"][0]
+    assert first == {"id": "reds4", "prompt": "reds", "true": 24.0, "right": 24.0, "wrong": 24.0}
+    shares = [row["wrong"] / row["true"] for row in scores["pictures"]]
+    assert np.mean(shares) == pytest.approx(scores["nmn"])
+
+
+def also_blue() -> list[Sample]:
+    samples, _ = benchmark()
+    return [
         Sample(s.id, s.split, s.image, s.points, s.count, s.prompt, EDGE, EDGE, attributes={"counts": {"blues": 2}})
         for s in samples
     ]
+
+
+def test_classes_that_a_picture_also_shows_are_left_out() -> None:
     asked: list[str] = []
 
     class Recording(Colourful):
@@ -160,8 +177,23 @@ def test_classes_that_a_picture_also_shows_are_left_out() -> None:
             asked.extend(prompts)
             return super().predict(images, prompts)
 
-    run_prompt_tests(Recording(blind=False), both, load)
-    assert asked[: 3 + 2 * 3].count("blues") == 1  # only the picture of blues itself is asked for them
+    negative_prompts(Recording(blind=False), also_blue(), benchmark()[1])
+    assert asked.count("blues") == 1  # only the picture of blues itself is asked for them
+
+
+def test_pictures_that_show_every_class_or_nothing_are_not_used() -> None:
+    both = also_blue()
+    reds_and_blues = [sample for sample in both if sample.prompt in ("reds", "blues")]
+    assert [sample.prompt for sample in usable(reds_and_blues)] == ["blues"]
+    empty = Sample("empty", "test", None, np.zeros((0, 2), np.float32), 0.0, "greens", EDGE, EDGE)
+    samples, _ = benchmark()
+    assert [sample.id for sample in usable([*samples, empty])] == [sample.id for sample in samples]
+
+
+def test_pictures_are_spread_over_the_benchmark() -> None:
+    samples, _ = benchmark()
+    assert [sample.id for sample in spread(samples, 2)] == [samples[0].id, samples[-1].id]
+    assert len(spread(samples, None)) == len(spread(samples, 9)) == len(samples)
 
 
 def test_partners_are_of_the_class_and_the_same_each_time() -> None:
@@ -191,17 +223,43 @@ def test_where_nothing_is_counted_precision_is_left_out_and_f_is_zero() -> None:
     assert scores.f == pytest.approx((0 + 2 / 3) / 2)
 
 
-def test_majority_and_minority_are_asked_of_the_same_picture() -> None:
+def two_colours(prompt: str = "greens", majority: str = "reds") -> Sample:
+    sample = benchmark()[0][0]
+    attributes = {"majority_class": majority, "majority_count": 24, "counts": {"blues": 0}}
+    return Sample("a", "test", sample.image, sample.points, 0.0, prompt, EDGE, EDGE, attributes=attributes)
+
+
+def test_majority_minority_and_an_absent_class_are_asked_of_the_same_picture() -> None:
+    _, load = benchmark()
+    (pair,) = majority_and_minority(Colourful(blind=False), [two_colours()], load)
+    assert (pair.majority, pair.minority, pair.majority_true) == ("reds", "greens", 24.0)
+    assert pair.absent in ("greens", "blues")
+    assert (pair.majority_predicted, pair.minority_predicted, pair.absent_predicted) == (24.0, 0.0, 0.0)
+    (blind,) = majority_and_minority(Colourful(blind=True), [two_colours()], load)
+    assert blind.majority_predicted == blind.minority_predicted == blind.absent_predicted == 24.0
+
+
+def test_a_picture_of_every_class_has_no_absent_one() -> None:
+    _, load = benchmark()
+    full = replace(two_colours(), count=3.0, attributes={"counts": {"reds": 24}})
+    (pair,) = majority_and_minority(Colourful(blind=False), [full], load)
+    assert pair.absent == ""
+    assert np.isnan(pair.absent_predicted)
+
+
+def test_pairs_say_whether_the_majority_is_counted_instead() -> None:
+    _, load = benchmark()
+    blind, reading = (pairs(Colourful(blind=b), [two_colours()], load) for b in (True, False))
+    assert (blind["nearer_to_majority"], reading["nearer_to_majority"]) == (1.0, 0.0)
+    assert (blind["prompt_swap"], reading["prompt_swap"]) == (0.0, 1.0)
+    assert blind["means"]["absent_predicted"] == 24.0
+    assert reading["minority_mae"] == 0.0
+
+
+def test_a_picture_whose_prompt_is_the_majority_is_refused() -> None:
     samples, load = benchmark()
-    sample = samples[0]
-    minority = Sample(
-        *("a", "test", sample.image, sample.points, 0.0, "greens", EDGE, EDGE),
-        attributes={"majority_class": "reds", "majority_count": 24},
-    )
-    (pair,) = majority_and_minority(Colourful(blind=False), [minority], load)
-    assert (pair.majority_predicted, pair.minority_predicted) == (24.0, 0.0)
-    (blind,) = majority_and_minority(Colourful(blind=True), [minority], load)
-    assert blind.majority_predicted == blind.minority_predicted == 24.0
+    with pytest.raises(PromptTestError, match="more objects"):
+        majority_and_minority(Colourful(blind=False), samples[:1], load)
 
 
 def test_a_change_is_more_than_one_percent() -> None:
@@ -211,7 +269,7 @@ def test_a_change_is_more_than_one_percent() -> None:
 def test_a_benchmark_of_one_class_is_refused() -> None:
     samples, load = benchmark()
     with pytest.raises(PromptTestError, match="two classes"):
-        run_prompt_tests(Colourful(blind=False), samples[:1], load)
+        negative_prompts(Colourful(blind=False), samples[:1], load)
 
 
 def test_a_system_without_prompts_is_refused() -> None:
@@ -219,9 +277,10 @@ def test_a_system_without_prompts_is_refused() -> None:
         text_guided = False
 
     with pytest.raises(PromptTestError, match="told what to count"):
-        run_prompt_tests(Mute(blind=True), *benchmark())
+        negative_prompts(Mute(blind=True), *benchmark())
 
 
 def test_scores_are_written_without_nan(tmp_path: Path) -> None:
-    write_prompt_tests({"mosaic": {"f": float("nan")}, "np": 1.0}, tmp_path / "a.json")
-    assert json.loads((tmp_path / "a.json").read_text()) == {"mosaic": {"f": None}, "np": 1.0}
+    write_json({"mosaic": {"f": float("nan")}, "rows": [{"x": float("nan")}], "np": 1.0}, tmp_path / "a.json")
+    read = json.loads((tmp_path / "a.json").read_text())
+    assert read == {"mosaic": {"f": None}, "rows": [{"x": None}], "np": 1.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -633,6 +634,36 @@ def test_noise_of_the_papers_text_is_drawn_in_training_and_fixed_in_evaluation()
     image = torch.rand(2, 3, 96, 96)
     assert not torch.equal(noisy.train().latent(image), noisy.latent(image))
     assert torch.equal(noisy.eval().latent(image), noisy.latent(image))
+
+
+def test_foreground_is_where_the_coherence_loss_sees_the_objects() -> None:
+    points = np.array([[20.0, 12.0]], np.float32)
+    sample = Sample("a", "test", None, points, 1.0, "red stars", 100, 60)
+    cells, stride = mini().foreground(sample)
+    assert cells.shape == (-(-60 // stride), -(-100 // stride))  # the border's cells may be smaller
+    density = t2i.density_from_points(points, 100, 60, "adaptive")
+    assert cells[int(12 // stride), int(20 // stride)]
+    assert int(cells.sum()) <= int((density > 0).sum())
+    nothing, _ = mini().foreground(replace(sample, points=points[:0]))
+    assert not nothing.any()
+
+
+def test_base_weights_come_back_and_the_decoder_stays() -> None:
+    system = t2i.T2ICount(t2i.T2ICountSettings(**t2i.T2ICount.mini_settings()))
+    decoder = {name: value.clone() for name, value in system.decoder.state_dict().items()}
+    assert system.restore_base_weights()
+    base = {name: value.clone() for name, value in system.unet.state_dict().items()}
+    with torch.no_grad():
+        for parameter in system.unet.parameters():
+            parameter.add_(1.0)
+    assert system.restore_base_weights()
+    assert all(torch.equal(value, base[name]) for name, value in system.unet.state_dict().items())
+    assert all(torch.equal(value, decoder[name]) for name, value in system.decoder.state_dict().items())
+
+
+def test_random_weights_are_no_base() -> None:
+    settings = t2i.T2ICount.mini_settings() | {"weights": "random"}
+    assert not t2i.T2ICount(t2i.T2ICountSettings(**settings)).restore_base_weights()
 
 
 def test_unet_and_decoder_train_and_the_rest_is_frozen() -> None:

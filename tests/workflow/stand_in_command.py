@@ -38,6 +38,9 @@ elif step == "predict":
     split = {"ucf_qnrf/test": "test", "sha_a/test": "val"}[benchmark]
     for folder, ending in (("predictions", "csv"), ("predictions", "timing.json"), ("maps", "npz")):
         write(results / folder / "dots" / split / f"{run}.{ending}", f"{ending} of {name}")
+elif step == "probe":
+    for ending in ("json", "npz"):
+        write(results / "prompt_tests" / f"{name}.{ending}", f"{ending} of {name}")
 elif step == "score":
     predictions = sorted(str(path) for path in results.glob("predictions/**/*.csv"))
     for file in ("scores.csv", "strata.csv", "influence.csv"):

@@ -88,6 +88,16 @@ def benchmark_index(wildcards):
     return PROJECT.index(run_of(wildcards).benchmarks[benchmark_of(wildcards)])
 
 
+def probed_indexes(wildcards):
+    """Return the indexes of the prepared data that a run is probed on."""
+    return list(dict.fromkeys(PROJECT.index(entry.split) for entry in run_of(wildcards).probes.values()))
+
+
+def probe_settings(wildcards):
+    """Return what a run is probed for, and on how many pictures."""
+    return json.dumps({name: entry.model_dump(mode="json") for name, entry in run_of(wildcards).probes.items()})
+
+
 def training_inputs(wildcards):
     """Return what a run is trained from: prepared data and, where it evaluates one, the released checkpoint."""
     run = run_of(wildcards)
@@ -130,6 +140,11 @@ def all_predictions():
     """Return the predictions of every run on every benchmark of this suite."""
     found = [PROJECT.predictions(run, name) for run in PROJECT.runs for name in run.benchmarks]
     return list(dict.fromkeys(found))
+
+
+def all_probes():
+    """Return the prompt tests of every text-guided run of this suite."""
+    return [PROJECT.probe(run) for run in PROJECT.runs if run.probes]
 
 
 def paper_files():

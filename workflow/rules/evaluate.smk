@@ -27,6 +27,31 @@ rule predict:
         "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} {params.benchmark} > {log} 2>&1"
 
 
+rule probe:
+    input:
+        run=rules.train.output.run,
+        indexes=probed_indexes,
+    output:
+        PROJECT.results / "prompt_tests" / f"{SEED}.json",
+        maps=PROJECT.results / "prompt_tests" / f"{SEED}.npz",
+    log:
+        PROJECT.log("probe", "{system}", "{variant}", "seed{seed}"),
+    benchmark:
+        timing("probe", "{system}", "{variant}", "seed{seed}")
+    conda:
+        "../envs/train.yaml"
+    threads: PROJECT.config.training_threads
+    resources:
+        gpu=gpus,
+        mem_mb=more_memory(PROJECT.suite.training_mem_mb),
+        runtime=more_time(PROJECT.suite.training_minutes),
+    params:
+        probes=probe_settings,
+        code=code_of("probe", "system"),
+    shell:
+        "recount probe {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
+
+
 rule score:
     input:
         predictions=all_predictions(),

@@ -5,6 +5,7 @@ rule report:
     input:
         scores=rules.score.output[0],
         runs=all_runs(),
+        probes=all_probes(),
         papers=paper_files(),
     output:
         report(directory(PROJECT.report), htmlindex="index.html"),

@@ -326,7 +326,7 @@ def predict_run(
     if not samples:
         raise PredictError(f"{output}: the benchmark has no samples")
     record, system = load_run(folder)
-    precision = _usable(precision or record["recipe"]["precision"], torch.device(device))
+    precision = usable_precision(precision or record["recipe"]["precision"], torch.device(device))
     rows: list[tuple[str, ...]] = []
     times: dict[str, Any] = {}
     stored: dict[str, Any] = {}
@@ -373,7 +373,8 @@ def _timing(predictions: Sequence[Predicted]) -> dict[str, Any]:
     return timing
 
 
-def _usable(precision: Precision, device: torch.device) -> Precision:
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return the precision, or fp32 with a message where the device cannot do it."""
     if precision == "fp16" and device.type == "cpu":
         log.warning("fp16 needs a GPU; predicting in fp32 on the processor")
         return "fp32"
@@ -436,7 +437,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
             project.root / project.run_folder(run),
             samples,
             output,
-            _picture_of,
+            picture_of,
             maps=project.root / maps_path(project, run, benchmark),
             device=device,
             precision=project.config.precision,
@@ -450,7 +451,12 @@ def maps_path(project: Project, run: Run, benchmark: str) -> Path:
     return project.results / "maps" / parts.with_suffix(".npz")
 
 
-def _picture_of(sample: Sample) -> Tensor:
+def picture_of(sample: Sample) -> Tensor:
+    """Return the prepared picture of a sample, uint8 [3, H, W].
+
+    Raises:
+        PredictError: the data set has no picture here, only its annotation.
+    """
     if sample.image is None:
         raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture; it cannot be predicted")
     return load_picture(sample.image)

@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recount.config import Precision
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.evaluation.files import write_atomically
@@ -236,21 +237,27 @@ def shows(sample: Sample, name: str) -> bool:
     return name != sample.prompt and bool(sample.attributes.get("counts", {}).get(name, 0))
 
 
-class _LastPicture:
-    """Loads pictures, and remembers the last one: a picture's samples follow each other."""
+class LastPicture:
+    """Loads pictures, and remembers the last one: samples of one picture follow each other."""
 
     def __init__(self, load: LoadImage) -> None:
         self.load = load
         self.last: tuple[Path | None, Tensor] | None = None
 
     def __call__(self, sample: Sample) -> Tensor:
+        """Return the picture of a sample."""
         if self.last is None or self.last[0] != sample.image or sample.image is None:
             self.last = (sample.image, self.load(sample))
         return self.last[1]
 
 
 def negative_table(
-    system: System, samples: Sequence[Sample], load_image: LoadImage, *, device: torch.device | str = "cpu"
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> NegativeTable:
     """Predict every picture with every class of the benchmark."""
     classes = classes_of(samples)
@@ -261,7 +268,8 @@ def negative_table(
         if not shows(sample, name)
     ]
     predicted = np.full((len(samples), len(classes)), np.nan)
-    results = predict_samples(system, [sample for *_, sample in wanted], _LastPicture(load_image), device=device)
+    asked = [sample for *_, sample in wanted]
+    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
     own = np.array([classes.index(sample.prompt) for sample in samples])
@@ -295,14 +303,19 @@ class MosaicTable:
 
 
 def mosaic_table(
-    system: System, samples: Sequence[Sample], load_image: LoadImage, *, device: torch.device | str = "cpu"
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> MosaicTable:
     """Count on every picture's collages with a picture of each other class."""
     classes = classes_of(samples)
     jobs = list(_collages(samples, classes))
     below = {job.sample.id: samples[job.lower] for job in jobs}
     above = {job.sample.id: samples[job.row] for job in jobs}
-    last = _LastPicture(load_image)
+    last = LastPicture(load_image)
 
     def picture(sample: Sample) -> Tensor:
         return collage(last(above[sample.id]), load_image(below[sample.id]))
@@ -310,7 +323,8 @@ def mosaic_table(
     shape = (len(samples), len(classes))
     upper, lower = np.full(shape, np.nan), np.full(shape, np.nan)
     found, excess = ({depth: np.full(shape, np.nan) for depth in DEPTHS} for _ in range(2))
-    results = predict_samples(system, [job.sample for job in jobs], picture, device=device, keep_maps=True)
+    asked = [job.sample for job in jobs]
+    results = predict_samples(system, asked, picture, device=device, precision=precision, keep_maps=True)
     for job, result in zip(jobs, results, strict=True):
         density = _density_of(result)
         half, place = density.shape[1] // 2, (job.row, job.column)
@@ -357,7 +371,10 @@ def _density_of(result: Predicted) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Majority and minority of one picture: prompts, truths, and what a system counted."""
+    """Majority and minority of one picture and a class that it is not known to show: truths, and what was counted.
+
+    ``absent`` is "" where the picture shows every class that the benchmark knows.
+    """
 
     id: str
     majority: str
@@ -366,43 +383,74 @@ class Pair:
     minority: str
     minority_true: float
     minority_predicted: float
+    absent: str
+    absent_predicted: float
+
+
+def known_counts(sample: Sample) -> dict[str, float]:
+    """Return the classes of a sample's picture and their counts, as far as its data set says them."""
+    counts = {str(name): float(count) for name, count in sample.attributes.get("counts", {}).items()}
+    if "majority_class" in sample.attributes:
+        counts[str(sample.attributes["majority_class"])] = float(sample.attributes["majority_count"])
+    return counts | {sample.prompt: float(sample.count)}
 
 
 def majority_and_minority(
-    system: System, samples: Sequence[Sample], load_image: LoadImage, *, device: torch.device | str = "cpu"
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> list[Pair]:
-    """Predict each picture for its prompt and for its majority class.
+    """Predict each picture for its prompt, for its majority class and for a class that it does not show.
 
     Args:
         system: to be asked.
-        samples: with attributes ``majority_class`` and ``majority_count`` (FSC-147-S and its stand-in).
+        samples: whose attributes name a class with more objects than the prompt's (``majority_class`` and
+            ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
         load_image: as for ``predict_samples``.
         device: where the network runs.
+        precision: as for ``predict_samples``.
 
     Raises:
-        PromptTestError: a sample does not say what its majority is.
+        PromptTestError: a sample does not say what its majority is, or it is the prompt itself.
     """
-    bare = [sample.id for sample in samples if "majority_class" not in sample.attributes]
+    counts = [known_counts(sample) for sample in samples]
+    bare = [s.id for s, known in zip(samples, counts, strict=True) if max(known, key=known.__getitem__) == s.prompt]
     if bare:
-        raise PromptTestError(f"these samples do not say what the majority of their picture is: {bare[:5]}")
+        raise PromptTestError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
+    majorities = [max(known, key=known.__getitem__) for known in counts]
+    absents = _drawn_absents(counts)
     asked = [
         as_prompted(sample, prompt)
-        for sample in samples
-        for prompt in (str(sample.attributes["majority_class"]), sample.prompt)
+        for sample, majority, absent in zip(samples, majorities, absents, strict=True)
+        for prompt in (majority, sample.prompt, absent)
+        if prompt
     ]
-    counts = [result.count for result in predict_samples(system, asked, _LastPicture(load_image), device=device)]
+    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
     return [
         Pair(
             id=sample.id,
-            majority=str(sample.attributes["majority_class"]),
-            majority_true=float(sample.attributes["majority_count"]),
-            majority_predicted=majority,
+            majority=majority,
+            majority_true=known[majority],
+            majority_predicted=next(results).count,
             minority=sample.prompt,
             minority_true=float(sample.count),
-            minority_predicted=minority,
+            minority_predicted=next(results).count,
+            absent=absent,
+            absent_predicted=next(results).count if absent else math.nan,
         )
-        for sample, majority, minority in zip(samples, counts[::2], counts[1::2], strict=True)
+        for sample, known, majority, absent in zip(samples, counts, majorities, absents, strict=True)
     ]
+
+
+def _drawn_absents(counts: Sequence[dict[str, float]]) -> list[str]:
+    """Return for each picture a class of the others that it is not known to show; "" where there is none."""
+    generator = random.Random(DRAWING_SEED)
+    classes = sorted({name for known in counts for name in known})
+    choices = [[name for name in classes if not known.get(name)] for known in counts]
+    return [generator.choice(names) if names else "" for names in choices]
 
 
 def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
@@ -411,48 +459,111 @@ def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
     return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
 
 
-# ---------------------------------------------------------------------------------------------------------------- all
+# ------------------------------------------------------------------------------------------------------ as JSON has it
 
 
-def run_prompt_tests(
+def spread(samples: Sequence[Sample], pictures: int | None) -> list[Sample]:
+    """Return at most so many samples, evenly spread over all; None: all."""
+    if pictures is None or pictures >= len(samples):
+        return list(samples)
+    return [samples[int(place)] for place in np.linspace(0, len(samples) - 1, pictures)]
+
+
+def usable(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples that show their class and lack another one that is asked for: for these a prompt is wrong."""
+    showing = [sample for sample in samples if sample.count > 0]
+    classes = {sample.prompt for sample in showing}
+    return [s for s in showing if any(name != s.prompt and not shows(s, name) for name in classes)]
+
+
+def negative_prompts(
     system: System,
     samples: Sequence[Sample],
     load_image: LoadImage,
     *,
-    pictures: int | None = None,
     device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """Return the scores of all prompt tests of a text-guided system on a benchmark, as JSON has them.
+    """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
 
     Args:
         system: to be tested.
-        samples: of the benchmark; its classes are those of all of them.
+        samples: ``usable`` ones; the classes are those that they ask for.
         load_image: as for ``predict_samples``.
-        pictures: only so many pictures, evenly spread; None: all. The costs grow with pictures times classes.
         device: where the network runs.
-
-    Raises:
-        PromptTestError: the benchmark has one class only, a picture without its class, or the system no density.
+        precision: as for ``predict_samples``.
     """
+    _refuse_mute(system)
+    table = negative_table(system, samples, load_image, device=device, precision=precision)
+    rows = np.arange(len(samples))
+    right = table.predicted[rows, table.own]
+    other = [_another_class(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
+    wrong = table.predicted.copy()
+    wrong[rows, table.own] = np.nan
+    means = np.nanmean(wrong, axis=1)
+    return {
+        **asdict(negative_scores(table)),
+        "prompt_swap": changed_share(list(right), list(table.predicted[rows, other])),
+        "pictures": [
+            {"id": sample.id, "prompt": sample.prompt, "true": float(true), "right": float(one), "wrong": float(mean)}
+            for sample, true, one, mean in zip(samples, table.true, right, means, strict=True)
+        ],
+    }
+
+
+def mosaics(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Return the scores of the mosaic test: of counts, and localised at three depths. Args: as ``negative_prompts``."""
+    _refuse_mute(system)
+    scored = mosaic_table(system, samples, load_image, device=device, precision=precision).scores()
+    return {
+        name: {"recall": scores.recall, "precision": scores.precision, "f": scores.f} for name, scores in scored.items()
+    }
+
+
+def pairs(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Return mean counts for the majority, the minority and an absent class, and each picture's.
+
+    ``nearer_to_majority``: share of pictures whose count for the minority is nearer to the majority's true count.
+    """
+    _refuse_mute(system)
+    found = majority_and_minority(system, samples, load_image, device=device, precision=precision)
+    columns = {
+        name: np.array([getattr(pair, name) for pair in found])
+        for name in ("majority_true", "majority_predicted", "minority_true", "minority_predicted", "absent_predicted")
+    }
+    asked = columns["minority_predicted"]
+    to_majority = np.abs(asked - columns["majority_true"]) < np.abs(asked - columns["minority_true"])
+    means = {name: float(values[~np.isnan(values)].mean()) for name, values in columns.items() if not _unknown(values)}
+    return {
+        "means": means,
+        "minority_mae": MAE(columns["minority_true"], asked),
+        "nearer_to_majority": float(to_majority.mean()),
+        "prompt_swap": changed_share(list(columns["majority_predicted"]), list(asked)),
+        "pictures": [asdict(pair) for pair in found],
+    }
+
+
+def _unknown(values: Floats) -> bool:
+    return bool(np.isnan(values).all())
+
+
+def _refuse_mute(system: System) -> None:
     if not system.text_guided:
         raise PromptTestError("prompt tests are for systems that are told what to count")
-    if pictures is not None and pictures < len(samples):
-        samples = [samples[int(place)] for place in np.linspace(0, len(samples) - 1, pictures)]
-    negative = negative_table(system, samples, load_image, device=device)
-    rows = np.arange(len(samples))
-    other = np.array([_another_class(row, own) for row, own in zip(negative.predicted, negative.own, strict=True)])
-    swapped = changed_share(list(negative.predicted[rows, negative.own]), list(negative.predicted[rows, other]))
-    mosaics = mosaic_table(system, samples, load_image, device=device).scores()
-    return {
-        "pictures": len(samples),
-        "classes": len(classes_of(samples)),
-        "prompt_swap": swapped,
-        "negative": asdict(negative_scores(negative)),
-        "mosaic": {
-            name: {"recall": scores.recall, "precision": scores.precision, "f": scores.f}
-            for name, scores in mosaics.items()
-        },
-    }
 
 
 def _another_class(predicted: Floats, own: int) -> int:
@@ -464,12 +575,14 @@ def _another_class(predicted: Floats, own: int) -> int:
     raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
 
 
-def write_prompt_tests(scores: dict[str, Any], path: Path) -> None:
-    """Write the scores as JSON; NaN, which JSON does not have, becomes null."""
+def write_json(scores: dict[str, Any], path: Path) -> None:
+    """Write scores as JSON; NaN, which JSON does not have, becomes null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
         return None if isinstance(value, float) and math.isnan(value) else value
 
     text = json.dumps(plain(scores), indent=1) + "\n"

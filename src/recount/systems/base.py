@@ -244,6 +244,20 @@ class System(nn.Module, ABC):
         """Return ``{"own": value}``, smaller is better, for systems whose authors select by a value of their own."""
         return {}
 
+    def foreground(self, sample: Sample) -> tuple[Tensor, int] | None:
+        """Return where this system's training sees the prompted objects: bool [h, w], and a cell's side in pixels.
+
+        Default: None, because only a system that trains maps of where its prompt is needs it.
+        """
+        return None
+
+    def restore_base_weights(self) -> bool:
+        """Put the pretrained weights back where training started from; return whether there are any (default: not).
+
+        For asking what maps of the pretrained network show before any training.
+        """
+        return False
+
     def prompt_of(self, sample: Sample) -> str:
         """Return what ``predict`` is told about a sample (default: its prompt)."""
         return sample.prompt

@@ -882,8 +882,21 @@ class T2ICount(System):
         """Load the base weights of the diffusion model, and check that every prompt can be read."""
         for prompt in dict.fromkeys(sample.prompt for sample in samples):
             self.words.encode(prompt)
-        if self.settings.weights != "random":
-            self.load_state_dict(self._base_weights(self.settings.weights), strict=False)
+        self.restore_base_weights()
+
+    def restore_base_weights(self) -> bool:
+        """Load the base weights of the diffusion model; the decoder stays as it is. False for random weights."""
+        if self.settings.weights == "random":
+            return False
+        self.load_state_dict(self._base_weights(self.settings.weights), strict=False)
+        return True
+
+    def foreground(self, sample: Sample) -> tuple[Tensor, int]:
+        """Return the positive cells of the coherence loss, bool [h, w], and the latent's stride."""
+        density = _density(sample, sample.width, sample.height, self.settings.density_sigma)
+        stride = self.settings.backbone.stride
+        padded = F.pad(density[None, None], (0, -sample.width % stride, 0, -sample.height % stride))
+        return F.avg_pool2d(padded, stride)[0, 0] * stride**2 >= self.settings.foreground, stride
 
     def _base_weights(self, weights: str) -> dict[str, Tensor]:
         expected = {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
