@@ -173,6 +173,30 @@ def report(config: Overrides = None) -> None:
 
 
 @app.command()
+def count(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="pictures to count on")],
+    run: Annotated[str, typer.Option(metavar="SYSTEM/VARIANT/seedK", help="a trained run of the suite")],
+    prompt: Annotated[str, typer.Option(help='what to count, for text-guided systems: "red stars"')] = "",
+    output: Annotated[Path | None, typer.Option(help="folder of overlays and CSV")] = None,
+    selection: Annotated[str | None, typer.Option(help="last, best_on_held_out or best_on_test weights")] = None,
+    config: Overrides = None,
+) -> None:
+    """Count on your own pictures with a trained run: numbers, overlays, and a CSV of several pictures."""
+    with _plain_errors():
+        from recount.counting import CountError
+        from recount.counting import count as count_pictures
+
+        counts = count_pictures(_project(config), run, images, prompt=prompt, output=output, selection=selection)
+        for entry in counts.counted:
+            if entry.overlay is not None:
+                typer.echo(f"{entry.image}: {entry.count:.1f}  ({counts.selection} weights; {entry.overlay})")
+        if counts.csv is not None:
+            typer.echo(counts.csv)
+        if counts.problems:
+            raise CountError("\n".join(counts.problems))
+
+
+@app.command()
 def schemas() -> None:
     """Write the JSON schemas of the configuration and of each system's settings into the working copy."""
     with _plain_errors():

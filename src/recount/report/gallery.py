@@ -126,8 +126,8 @@ def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
     return [(rank, str(ordered["id"].iloc[place])) for rank, place in places.items()]
 
 
-def overlay_uri(density: np.ndarray, top: float) -> str:
-    """Return a density map as a PNG data URI: colour and opacity grow with the density up to ``top``.
+def overlay_png(density: np.ndarray, top: float) -> bytes:
+    """Return a density map as a PNG: colour and opacity grow with the density up to ``top``.
 
     Args:
         density: float [h, w], objects per cell.
@@ -141,7 +141,12 @@ def overlay_uri(density: np.ndarray, top: float) -> str:
     opacity = bytes(int(v) for v in (255 * np.minimum(1, 1.5 * np.linspace(0, 1, LEVELS))).round())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", transparency=opacity, optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def overlay_uri(density: np.ndarray, top: float) -> str:
+    """Return ``overlay_png`` as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(overlay_png(density, top)).decode()
 
 
 def _photo(sources: Sources, samples: pd.DataFrame, name: str, css: str, width: int) -> Photo | None:
@@ -249,11 +254,11 @@ def gallery(
 
 def _top(name: str, shown: Sequence[Shown]) -> float:
     """Return the density drawn at full strength on an image, the same for all systems so that they can be compared."""
-    peaks = [_crowded(smoothed(entry.maps[name])) for entry in shown if name in entry.maps]
+    peaks = [crowded(smoothed(entry.maps[name])) for entry in shown if name in entry.maps]
     return float(np.median(peaks)) if peaks else 0.0
 
 
-def _crowded(density: np.ndarray) -> float:
+def crowded(density: np.ndarray) -> float:
     """Return the density above which a fifth of a map's objects lie, a scale for sparse and crowded images alike."""
     values = np.sort(np.nan_to_num(density).clip(min=0), axis=None)[::-1]
     share = np.cumsum(values)

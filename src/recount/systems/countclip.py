@@ -531,7 +531,9 @@ class CountCLIP(System):
     # ----------------------------------------------------------------------------------------------------- evaluation
 
     def prompt_of(self, sample: Sample) -> str:
-        """Return the nine captions of a sample, one per line."""
+        """Return the nine captions of a sample, one per line; of one without a count, its own caption."""
+        if math.isnan(sample.count):
+            return sample.prompt
         captions = nine_captions(sample.prompt, number_of(sample), self.settings.cut_eval, self.settings.swap)
         return "\n".join(" ".join(caption.split("\n")) for caption in captions)
 
