@@ -164,6 +164,15 @@ def score(
 
 
 @app.command()
+def judge(config: Overrides = None) -> None:
+    """Judge every claim of the papers from the predictions and published numbers that exist."""
+    with _plain_errors():
+        from recount.evaluation.judge import judge as judge_suite
+
+        typer.echo(judge_suite(_project(config)))
+
+
+@app.command()
 def report(config: Overrides = None) -> None:
     """Write the report of the suite from what exists."""
     with _plain_errors():

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from recount.config import Project, Recipe, Run, resolve_recipe
 
-Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "report"]
+Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "judge", "report"]
 
 PACKAGE = Path(__file__).parent
 _LEFT_OUT = {"recount.config", "recount.provenance"}
@@ -41,7 +41,8 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "train": ("recount.training.run",),
     "predict": ("recount.evaluation.predict",),
     "probe": ("recount.evaluation.probe",),
-    "score": ("recount.evaluation.*",),
+    "score": ("recount.evaluation.score",),
+    "judge": ("recount.evaluation.judge",),
     "report": ("recount.report.*",),
 }
 PLUGINS: dict[Step, str] = {

@@ -45,5 +45,7 @@ elif step == "score":
     predictions = sorted(str(path) for path in results.glob("predictions/**/*.csv"))
     for file in ("scores.csv", "strata.csv", "influence.csv"):
         write(results / file, "\n".join(predictions))
+elif step == "judge":
+    write(results / "verdicts.csv", "")
 elif step == "report":
     write(Path("reports") / settings["suite"] / "index.html", (results / "scores.csv").read_text())

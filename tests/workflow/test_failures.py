@@ -43,6 +43,7 @@ def test_next_run_goes_on_and_renews_the_report(broken_house: House) -> None:
     answer = broken_house.run()
     assert answer.code == 0, answer.text
     assert broken_house.calls() == [
+        "judge",
         "predict alpha/small/seed0 sha_a/test",
         "predict alpha/small/seed0 ucf_qnrf/test",
         "report",
@@ -58,7 +59,7 @@ def test_report_is_renewed_when_the_failed_variant_is_given_up(house: House) -> 
     paper.write_text("\n".join(line for line in paper.read_text().splitlines() if "small:" not in line))
     house.calls()
     assert house.run().code == 0
-    assert house.calls() == ["report", "score"]
+    assert house.calls() == ["judge", "report", "score"]
 
 
 def test_report_that_fails_too_is_said_with_its_log(house: House) -> None:

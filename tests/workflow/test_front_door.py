@@ -57,6 +57,7 @@ def test_overrides_reach_the_jobs(house: House) -> None:
     assert house.run("--config", "seeds=[3]", "systems=[beta]").code == 0
     assert house.calls() == [
         "fetch dots",
+        "judge",
         "predict beta/full/seed3 ucf_qnrf/test",
         "prepare dots original",
         "report",

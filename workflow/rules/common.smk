@@ -160,20 +160,27 @@ def address_of_report():
 
 
 def report_what_exists(log_files):
-    """Score and report what there is after a failure; not after the user stopped the workflow.
+    """Score, judge and report what there is after a failure; not after the user stopped the workflow.
 
     Snakemake does not know of these files, so they are dated before everything they are made from: the next run makes
     them anew, whatever it is asked to do.
     """
     if any("Terminating processes on user request" in Path(name).read_text(encoding="utf-8") for name in log_files):
         return
-    for step, output in (("score", PROJECT.results / "scores.csv"), ("report", PROJECT.report)):
+    steps = {
+        "score": PROJECT.results / "scores.csv",
+        "judge": PROJECT.results / "verdicts.csv",
+        "report": PROJECT.report,
+    }
+    for step, output in steps.items():
         log_file = PROJECT.log(step, f"{step}_after_failure")
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("w", encoding="utf-8") as stream:
             done = subprocess.run([sys.executable, "-m", "recount", step], stdout=stream, stderr=stream)
         if done.returncode:
             print(f"After the failure above, recount {step} failed too: see {log_file}", file=sys.stderr)
-            return
-        os.utime(output, (1, 1))  # seconds since 1970; Snakemake takes 0 for "does not exist"
+            if step == "report":
+                return
+        else:
+            os.utime(output, (1, 1))  # seconds since 1970; Snakemake takes 0 for "does not exist"
     print(f"Some jobs failed. The report of what there is: {address_of_report()}", file=sys.stderr)

@@ -75,3 +75,28 @@ rule score:
         code=code_of("score"),
     shell:
         "recount score > {log} 2>&1"
+
+
+rule judge:
+    input:
+        predictions=all_predictions(),
+        runs=all_runs(),
+        probes=all_probes(),
+        papers=paper_files(),
+    output:
+        PROJECT.results / "verdicts.csv",
+    log:
+        PROJECT.log("judge", "judge"),
+    benchmark:
+        timing("judge", "judge")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(2000),
+        runtime=more_time(60),
+    params:
+        code=code_of("judge"),
+    shell:
+        "recount judge > {log} 2>&1"

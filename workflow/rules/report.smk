@@ -4,6 +4,7 @@
 rule report:
     input:
         scores=rules.score.output[0],
+        verdicts=rules.judge.output[0],
         runs=all_runs(),
         probes=all_probes(),
         papers=paper_files(),

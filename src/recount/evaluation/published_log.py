@@ -7,6 +7,7 @@ computed from it; nothing is typed in. Written for GigaCount's ``eval_log.txt`` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ COLUMNS = ("line", "segment", "kind", "epoch", "total_epochs", "loss", "lr_after
 RESUME_WITHIN_EPOCHS = 2
 PRINTED_RATE = 1e-6  # the log prints learning rates with six decimals
 PRINTED_SCORE = 0.005  # and errors with two
+LATE_SHARE = 5 / 6  # "late" is the last sixth of the longest run: epochs 500 to 600
 
 
 class LogError(ValueError):
@@ -166,6 +168,36 @@ def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int |
             at_horizon=None if end is None else (float(end["mae"]), float(end["rmse"])),
         )
     return None
+
+
+def stated_epochs(label: str) -> int | None:
+    """Return how many epochs the label of a table's row states ("(150 epochs)"), or None."""
+    stated = re.search(r"(\d+) epochs", label)
+    return int(stated.group(1)) if stated else None
+
+
+def nearest(runs: Sequence[LoggedRun], mae: float) -> float:
+    """Return the logged MAE that is nearest to a printed one."""
+    logged = np.concatenate([run.evaluations["mae"].to_numpy(dtype=float) for run in runs])
+    return float(logged[np.abs(logged - mae).argmin()])
+
+
+def different_rates(first: LoggedRun, second: LoggedRun, horizon: int | None = None) -> tuple[int, int]:
+    """Return after how many epochs up to a horizon two runs print different rates, and how many both print."""
+    both = first.rates.merge(second.rates, on="epoch", suffixes=("_first", "_second"))
+    both = both if horizon is None else both[both["epoch"] <= horizon]
+    return int(((both["rate_first"] - both["rate_second"]).abs() > PRINTED_RATE).sum()), len(both)
+
+
+def rate_changes(run: LoggedRun) -> int:
+    """Return after how many epochs the printed learning rate differs from the one before."""
+    return int((run.rates["rate"].diff().abs() > 0).sum())
+
+
+def slope_per_epoch(run: LoggedRun, first_epoch: int) -> float:
+    """Return the slope of the least-squares line of MAE over epochs from ``first_epoch`` on."""
+    late = run.evaluations[run.evaluations["epoch"] >= first_epoch]
+    return float(np.polyfit(late["epoch"].to_numpy(dtype=float), late["mae"].to_numpy(dtype=float), 1)[0])
 
 
 def occurs(runs: Sequence[LoggedRun], metric: str, value: float) -> bool:

@@ -118,17 +118,20 @@ def score(project: Project) -> Path:
     scores = [line for name, paper in project.papers.items() for line in scorer.paper(name, paper)]
     write_rows(results / "strata.csv", *_table(scorer.strata(), STRATA))
     write_rows(results / "influence.csv", *_table(scorer.influences(), INFLUENCES))
-    write_rows(results / "scores.csv", COLUMNS, [_texts([getattr(line, name) for name in COLUMNS]) for line in scores])
+    write_rows(
+        results / "scores.csv", COLUMNS, [as_texts([getattr(line, name) for name in COLUMNS]) for line in scores]
+    )
     counted = Counter(line.status for line in scores)
     log.info("scores: %s", ", ".join(f"{number} {status}" for status, number in sorted(counted.items())) or "none")
     return results / "scores.csv"
 
 
 def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> tuple[Sequence[str], list[list[str]]]:
-    return columns, [_texts([row[name] for name in columns]) for row in rows]
+    return columns, [as_texts([row[name] for name in columns]) for row in rows]
 
 
-def _texts(values: Iterable[Any]) -> list[str]:
+def as_texts(values: Iterable[Any]) -> list[str]:
+    """Return the cells of a CSV row: numbers that read back exactly, nothing for NaN and None."""
     return [_text(value) for value in values]
 
 
@@ -544,12 +547,17 @@ def _scored_metrics(table: Table) -> list[str]:
     return list(dict.fromkeys(metrics))
 
 
-def _measure(metric: Metric, predictions: Predictions) -> Measured:
+def not_finite_text(predictions: Predictions) -> str:
+    """Return which predictions are NaN or infinite, in words."""
     broken = predictions.not_finite
+    shown = ", ".join(broken[:SHOWN_IDS]) + (", …" if len(broken) > SHOWN_IDS else "")
+    return f"{len(broken)} of {len(predictions.ids)} predictions are not finite: {shown}"
+
+
+def _measure(metric: Metric, predictions: Predictions) -> Measured:
     n = len(predictions.ids)
-    if broken:
-        shown = ", ".join(broken[:SHOWN_IDS]) + (", …" if len(broken) > SHOWN_IDS else "")
-        return Measured(NOT_MEASURED, n, missing=f"{len(broken)} of {n} predictions are not finite: {shown}")
+    if predictions.not_finite:
+        return Measured(NOT_MEASURED, n, missing=not_finite_text(predictions))
     note = ""
     if metric is RMSE and n > 1:
         share = influence(predictions.true, predictions.predicted).share_of_squared_error

@@ -175,6 +175,47 @@ def paired_difference(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLik
     return Difference(value, *_percentiles(arms[0] - arms[1]), permutation_test(metric, first, second), *sizes)
 
 
+def resampled_ratios(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike, stream: int = 0) -> Floats:
+    """Return 10,000 resampled ratios of the metric of a to that of b, seeds and images as in ``paired_difference``.
+
+    Args:
+        metric: the metric.
+        true: [n].
+        a, b: predictions [n] or [seeds, n].
+        stream: another number gives independent draws, for another set of images.
+
+    Raises:
+        ValueError: a or b has not as many images as ``true``.
+    """
+    first, second = _seeds_by_images(metric, true, a), _seeds_by_images(metric, true, b)
+    rng = np.random.default_rng([RANDOM_SEED, stream])
+    paired = len(first) == len(second)
+    arms = np.concatenate(list(_resampled([metric, metric], [first, second], rng, paired)), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return arms[0] / arms[1]
+
+
+def interval_of(samples: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values; NaN where a value is not finite."""
+    return _percentiles(samples) if np.isfinite(samples).all() else (float("nan"), float("nan"))
+
+
+def image_error(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
+    """Return the standard error over images alone of the paired difference of a metric, linearised; NaN for one image.
+
+    Args: as in ``paired_difference``.
+    """
+    arms = []
+    for predicted in (a, b):
+        contributions = _seeds_by_images(metric, true, predicted)
+        if metric.root:
+            level = np.sqrt(contributions.mean(axis=1, keepdims=True))
+            contributions = np.divide(contributions, 2 * level, out=np.zeros_like(contributions), where=level > 0)
+        arms.append(contributions.mean(axis=0))
+    difference = arms[0] - arms[1]
+    return float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
+
+
 def permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
     """Return the two-sided p value of "a and b are exchangeable within images", by 10,000 random swaps.
 

@@ -6,7 +6,6 @@ in or computed from the two files; only the names of four runs are given here, s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 
 from recount.config import Paper, Table
 from recount.evaluation.published_log import (
+    LATE_SHARE,
     Found,
     Late,
     LoggedRun,
@@ -25,14 +25,15 @@ from recount.evaluation.published_log import (
     late_evaluations,
     logged_runs,
     occurs,
+    rate_changes,
     read_log,
     restarts,
     schedule_starts,
+    stated_epochs,
 )
 from recount.report.sources import row_key
 
 RUN_NAMES = {26: "N", 218: "A", 778: "S", 1141: "B"}  # first line in the log -> name in the notes of published.csv
-LATE_SHARE = 5 / 6  # "late" is the last sixth of the longest run: epochs 500 to 600
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class RunSummary:
     @property
     def rate_changes(self) -> int:
         """Return after how many epochs the printed learning rate differs from the one before."""
-        return int((self.run.rates["rate"].diff().abs() > 0).sum())
+        return rate_changes(self.run)
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,7 @@ def _logged_rows(key: str, table: Table, published: pd.DataFrame, runs: Sequence
         if not row.system.startswith("gigacount") or not {"mae", "rmse"} <= printed.keys():
             continue
         mae, rmse = float(printed["mae"]), float(printed["rmse"])
-        stated = re.search(r"(\d+) epochs", row.label)
-        found = find_pair(runs, mae, rmse, int(stated.group(1)) if stated else None)
+        found = find_pair(runs, mae, rmse, stated_epochs(row.label))
         result.append(LoggedRow(key, row.label, mae, rmse, found, run_name(found.run) if found else ""))
     return result
 

@@ -39,7 +39,16 @@ SCORES = (
 )
 PUBLISHED = ("table", "row", "system", "variant", "benchmark", "metric", "value", "source", "note")
 PREDICTIONS = ("id", "image", "prompt", "true_count", "predicted_count", "selection")
-VERDICTS = ("paper", "claim", "verdict", "effect", "ci_low", "ci_high", "p_value", "n", "reason")
+VERDICTS = (
+    "paper", "claim", "kind", "statement", "part", "evidence_status", "selection", "headline", "seeds", "better",
+    "worse", "benchmark", "dataset", "metric", "value_better", "value_worse", "published", "verdict", "direction",
+    "effect", "ci_low", "ci_high", "p_value", "p_holm", "n", "rule", "needed", "needed_images", "needed_seeds",
+    "reason", "source", "claim_rule",
+)  # fmt: skip
+VERDICT_NUMBERS = (
+    "value_better", "value_worse", "published", "effect", "ci_low", "ci_high", "p_value", "p_holm", "n",
+    "needed_images", "needed_seeds",
+)  # fmt: skip
 TEXT = {
     "seed": str,
     "row": str,
@@ -154,8 +163,11 @@ class Sources:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """Return verdicts.csv, or an empty table: it comes with the claims."""
-        return self._table(self.results / "verdicts.csv", VERDICTS, required=False)
+        """Return verdicts.csv (columns: ``evaluation.judge.Row``), or an empty table; text columns are never NaN."""
+        table = self._table(self.results / "verdicts.csv", VERDICTS, required=False, text=str)
+        numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in VERDICT_NUMBERS}
+        text = [name for name in VERDICTS if name not in VERDICT_NUMBERS]
+        return table.assign(**{name: table[name].fillna("").astype(str) for name in text}, **numbers)
 
     @cached_property
     def published(self) -> dict[str, pd.DataFrame]:
