@@ -205,6 +205,24 @@ def count(
             raise CountError("\n".join(counts.problems))
 
 
+@app.command("export")
+def export_results(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER|FILE.zip")],
+    licence: Annotated[
+        str | None, typer.Option(help="SPDX name of the licence you give the results, for instance CC-BY-4.0")
+    ] = None,
+    config: Overrides = None,
+) -> None:
+    """Write the suite's results as an RO-Crate, tables as CSV and Parquet, to be shared."""
+    with _plain_errors():
+        from recount.exchange.crate import export
+
+        exported = export(_project(config), target, licence=licence)
+        typer.echo(f"{exported.path}: {exported.files} files, {exported.bytes / 1e6:.1f} MB")
+        for note in exported.notes:
+            typer.echo(note)
+
+
 @app.command()
 def schemas() -> None:
     """Write the JSON schemas of the configuration and of each system's settings into the working copy."""

@@ -1,0 +1,1 @@
+"""Sharing results: exports as RO-Crates, and two reproductions side by side."""
