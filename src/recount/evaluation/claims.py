@@ -21,8 +21,9 @@ import numpy as np
 from scipy import stats
 
 from recount.config import Bound, Claim, CostMetric, Paper, Project, Run
-from recount.evaluation.arms import LAST, Arm, Arms, Evidence
+from recount.evaluation.arms import LAST, Arm, Arms, Evidence, is_fixed
 from recount.evaluation.metrics import ACCURACY, METRICS, Floats, Metric
+from recount.evaluation.probed import QUANTITIES, Record, aligned, picture_values, read_record
 from recount.evaluation.score import Missing, Scorer
 from recount.evaluation.statistics import (
     CONFIDENCE,
@@ -39,11 +40,12 @@ from recount.evaluation.verdicts import Finding
 LARGE_NUMBERS = (7, 10)
 RECALL = "recall_7_to_10"
 PAIRED = "the same images"
-SEEDS_RULE = "and at least 3 seeds that agree, the 95 % t interval of their mean on that side too"
+SEEDS_RULE = "at least 3 seeds that agree, with the 95 % t interval of their mean on that side too"
 DIFFERENCE_RULE = (
-    "95 % interval of 10,000 paired resamples of the images on one side; permutation p (10,000 swaps) at most 0.05 "
-    "after Holm's correction within the paper"
+    "95 % interval of 10,000 paired resamples of the images on one side; p of 10,000 swaps, or that of the "
+    "seeds' t test if larger, at most 0.05 after Holm's correction within the paper"
 )
+YES = {"nearer_to_majority": 1.0, "pccn": 100.0}  # what an image that says yes adds to a share
 MEAN = Metric("mean", "mean", lambda zero, value: value - zero)
 
 
@@ -99,11 +101,23 @@ class Claims:
         """Return the selections that any arm of a claim has predictions of, ``last`` first."""
         if claim.metric in get_args(CostMetric):
             return [LAST]
+        if any(bound.metric in QUANTITIES for bound in claim.bounds):
+            return self._probed_selections(claim, evidence)
         found: set[str] = set()
         for arm in (*claim.better, *claim.worse):
             for benchmark in claim.benchmarks:
                 found |= self.arms.selections(arm, benchmark, evidence)
         return sorted(found or {LAST}, key=lambda name: (name != LAST, name))
+
+    def _probed_selections(self, claim: Claim, evidence: Evidence) -> list[str]:
+        """Return the selections of the models that were probed."""
+        found: set[str] = set()
+        for arm in claim.better:
+            try:
+                found |= {str(record["selection"]) for record in self._records(arm, evidence).values()}
+            except Missing:
+                continue
+        return sorted(found or {LAST})
 
     def parts(self, claim: Claim, selection: str, evidence: Evidence) -> list[Part]:
         """Return the parts of a claim with one kind of evidence and one selection."""
@@ -309,35 +323,80 @@ class Claims:
         if asked.bound.metric == "nearer_to_majority":
             yield self._nearer_to_majority(asked, part)
             return
-        raise Missing(f"recount does not measure {asked.bound.metric} yet")
+        yield from self._probed(asked, asked.bound, part)
+
+    def _records(self, arm: str, evidence: Evidence) -> dict[int, Record]:
+        """Return what the probes of an arm found, by seed.
+
+        Raises:
+            Missing: no run of it was probed.
+        """
+        name = self.arms.of_evidence(arm, evidence)
+        records, reasons = {}, []
+        for run in self.arms.runs(name):
+            try:
+                records[run.seed] = read_record(self.project.root / self.project.probe(run))
+            except Missing as reason:
+                reasons.append(f"{name}: {reason}")
+        if not records:
+            raise Missing(reasons[0])
+        return records
+
+    def _probed(self, asked: Asked, bound: Bound, part: Part) -> Iterator[Part]:
+        records = {
+            seed: record
+            for seed, record in self._records(asked.better, asked.evidence).items()
+            if record["selection"] == asked.selection
+        }
+        if not records:
+            raise Missing(f"{asked.better}: no model chosen by {asked.selection} was probed")
+        name = self.arms.of_evidence(asked.better, asked.evidence)
+        fixed = is_fixed(self.arms.runs(name)[0])
+        each = [picture_values(record, asked.benchmarks[0], bound.metric) for record in records.values()]
+        for key in each[0]:
+            tops, bottoms = aligned([values[key] for values in each if key in values])
+            shown = replace(part, name=f"{part.name} ({key})" if key else part.name, better=name)
+            seeds = () if fixed else tuple(records)
+            yield _of_ratio(shown, bound, tops, bottoms, seeds)
 
     def _nearer_to_majority(self, asked: Asked, part: Part) -> Part:
         pair = self.arms.pair(asked.better, "prompt_blind", asked.benchmarks[0], asked.selection, asked.evidence)
         arm, majority = pair
         nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
-        return _of_values(part, asked, arm, nearer.astype(float))
+        part = replace(part, better=arm.name)
+        assert asked.bound is not None
+        part = _of_ratio(part, asked.bound, nearer.astype(float), np.ones(nearer.shape), arm.seeds)
+        assert part.finding is not None
+        return replace(part, finding=replace(part.finding, notes=arm.notes))
 
 
-def _of_values(part: Part, asked: Asked, arm: Arm, values: Floats) -> Part:
-    """Return a part about the mean of a quantity over images [seeds, n]; shares have Clopper-Pearson intervals."""
-    assert asked.bound is not None
-    interval = bootstrap_over_seeds(MEAN, np.zeros(values.shape[1]), values)
-    low, high, how = interval.low, interval.high, "10,000 resamples of the images"
-    if np.isin(values, (0.0, 1.0)).all():
-        low, high = clopper_pearson(interval.value, values.shape[1])
+def _of_ratio(part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tuple[int, ...]) -> Part:
+    """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds.
+
+    Where each image says yes or no, the interval is the exact binomial one.
+    """
+    n = tops.shape[1]
+    each = tops.sum(axis=1) / bottoms.sum(axis=1)
+    value, yes = float(each.mean()), YES.get(bound.metric)
+    how = "10,000 resamples of the images"
+    if yes is not None:
+        low, high = (yes * end for end in clopper_pearson(value / yes, n))
         how = "exact binomial"
-    region = _region(asked.bound.at_least, asked.bound.at_most)
+    elif n < 2:
+        low, high = math.nan, math.nan
+    else:
+        low, high = interval_of(resampled_ratios(MEAN, np.zeros(n), tops, bottoms))
+    region = _region(bound.at_least, bound.at_most)
     finding = Finding(
-        effect=interval.value,
+        effect=value,
         low=low,
         high=high,
         region=region,
-        n=values.shape[1],
-        seed_effects=tuple(values.mean(axis=1).tolist()) if arm.seeds else (),
-        rule=_rule(f"95 % interval ({how}) {_within(region)}", arm, arm),
-        notes=arm.notes,
+        n=n,
+        seed_effects=tuple(each.tolist()) if seeds else (),
+        rule=f"95 % interval ({how}) {_within(region)}" + (f"; {SEEDS_RULE}" if seeds else ""),
     )
-    return replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
+    return replace(part, value_better=value, seeds=seeds, finding=finding)
 
 
 def clopper_pearson(share: float, n: int) -> tuple[float, float]:

@@ -3,18 +3,20 @@
 A part of a claim is one comparison or one quantity on one benchmark. Its evidence is an effect, an interval and the
 region where the claim puts the effect (``Finding``). The five verdicts:
 
-* ``holds``: the interval lies inside the region; where there is a p value, it is at most 0.05 after Holm's correction
-  over all parts of the paper with the same evidence and selection; where training was random, there are at least three
-  seeds, each of them inside, and so is the 95 % t interval of their mean.
+* ``holds``: the interval lies inside the region; where training was random, there are at least three seeds, each of
+  them inside, and so is the 95 % t interval of their mean; where there is a paired test, the larger of its permutation
+  p value and the seeds' t test is at most 0.05 after Holm's correction over all parts of the paper with the same
+  evidence and selection.
 * ``contradicted``: the same on the other side. So chance contradicts a true claim as rarely as it confirms a false one.
-* ``holds in direction``: the images say ``holds``, but there are too few seeds, or the seeds scatter too much; or
-  printed numbers without the predictions behind them agree; or a part of the claim could not be tested.
+* ``holds in direction``: the images say ``holds``, interval and corrected permutation p value, and every seed agrees,
+  but there are fewer than three, or they scatter too much; or printed numbers without the predictions behind them
+  agree; or a part of the claim could not be tested.
 * ``inconclusive``: everything else that was measured. ``direction`` says which way it points.
 * ``not tested``: with the reason.
 
 Why seeds have a gate of their own: resampling images says nothing of another training run, and resampling three seeds
-excludes zero in a quarter of all cases without an effect. The published rules ask for two standard errors, which three
-seeds exceed by chance in 18 % of the cases; the t interval asks for 4.3.
+excludes zero in a quarter of all cases without an effect. The specifications ask for two standard errors, which three
+seeds exceed by chance in 18 % of the cases; the t interval asks for 4.3, and more where several claims are tested.
 
 Printed numbers (evidence ``published``) are single runs of the authors. They can contradict the paper's own claim, and
 support it in direction only.
@@ -94,17 +96,39 @@ def side(low: float, high: float, region: tuple[float, float]) -> Side:
 
 def decide_all(findings: Sequence[Finding]) -> list[Decision]:
     """Decide the parts of one paper that share evidence and selection: p values are corrected over them."""
-    adjusted = holm([finding.p_value for finding in findings])
+    over_images = holm([finding.p_value for finding in findings])
+    over_both = holm([larger_p(finding) for finding in findings])
     family = sum(not math.isnan(finding.p_value) for finding in findings)
-    return [decide(finding, float(p), family) for finding, p in zip(findings, adjusted, strict=True)]
+    return [
+        decide(finding, float(images), float(both), family)
+        for finding, images, both in zip(findings, over_images, over_both, strict=True)
+    ]
 
 
-def decide(finding: Finding, p_holm: float, family: int) -> Decision:
+def larger_p(finding: Finding) -> float:
+    """Return the p value that is corrected: of images or seeds, whichever is larger; NaN where there is no test."""
+    seeds = p_of_seeds(finding.seed_effects)
+    return finding.p_value if math.isnan(seeds) or math.isnan(finding.p_value) else max(finding.p_value, seeds)
+
+
+def p_of_seeds(effects: Sequence[float]) -> float:
+    """Return the two-sided p value of a t test that the mean over seeds is 0; NaN for fewer than three seeds."""
+    if len(effects) < MIN_SEEDS:
+        return math.nan
+    spread = float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
+    mean = abs(float(np.mean(effects)))
+    if not spread:
+        return 0.0 if mean else 1.0
+    return 2 * float(stats.t.sf(mean / spread, len(effects) - 1))
+
+
+def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Decision:
     """Decide one part.
 
     Args:
         finding: the evidence.
-        p_holm: its p value after correction, or NaN.
+        p_images: its permutation p value after correction, or NaN.
+        p_holm: the larger of that and the seeds' p value after correction, or NaN.
         family: how many p values were corrected together.
     """
     points = side(finding.effect, finding.effect, finding.region)
@@ -115,15 +139,15 @@ def decide(finding: Finding, p_holm: float, family: int) -> Decision:
     if math.isnan(finding.low):
         return _without_interval(finding, points)
     images = side(finding.low, finding.high, finding.region)
-    if images and p_holm > ALPHA:
-        reason = f"the interval decides, but not after correction for {family} tests (p {p_holm:.2g})"
+    if images and p_images > ALPHA:
+        reason = f"the interval decides, but not after correction for {family} tests (p {p_images:.2g})"
         return _undecided(finding, points, p_holm, family, reason)
     if not images:
         return _undecided(finding, points, p_holm, family, "the interval reaches both sides")
     if finding.grade == "printed":
         verdict: Verdict = "contradicted" if images == "against" else "holds in direction"
         return Decision(verdict, images, "single printed runs", p_holm)
-    return _over_seeds(finding, images, p_holm)
+    return _over_seeds(finding, images, p_holm, family)
 
 
 def _near(finding: Finding, points: Side) -> Decision:
@@ -145,14 +169,12 @@ def _without_interval(finding: Finding, points: Side) -> Decision:
         verdict: Verdict = "holds in direction" if points == "for" else "contradicted"
         return Decision(verdict, points, "as printed; no predictions are public, so there is no interval")
     if finding.seed_effects and finding.n is None:  # a cost: its only spread is over runs
-        return (
-            _over_seeds(finding, points, math.nan) if points else Decision("inconclusive", "", "exactly at the limit")
-        )
+        return _over_seeds(finding, points, math.nan, 1) if points else Decision("inconclusive", "", "at the limit")
     why = "one image has no interval" if finding.n == 1 else "no interval could be computed"
     return Decision("inconclusive", points, why, needed="more images")
 
 
-def _over_seeds(finding: Finding, images: Side, p_holm: float) -> Decision:
+def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> Decision:
     """Decide where the images have decided: do the seeds agree?"""
     final: Verdict = "holds" if images == "for" else "contradicted"
     effects = finding.seed_effects
@@ -160,16 +182,18 @@ def _over_seeds(finding: Finding, images: Side, p_holm: float) -> Decision:
         return Decision(final, images, "", p_holm)
     agree = all(side(effect, effect, finding.region) == images for effect in effects)
     weaker: Verdict = "holds in direction" if agree and images == "for" else "inconclusive"
-    seeds = seeds_needed(finding)
+    seeds = seeds_needed(finding, family)
     needed = f"{seeds} seeds" if seeds else "no number of seeds would: they do not agree"
     if len(effects) < MIN_SEEDS:
         few = f"{len(effects)} seed{'s' * (len(effects) > 1)}; the rule asks for {MIN_SEEDS}"
         where = "" if images == "for" else "it points against the claim, but with "
         return Decision(weaker, images, f"{where}{few}", p_holm, needed, None, seeds)
     low, high = seed_interval(effects)
-    if agree and side(low, high, finding.region) == images:
+    settled = agree and side(low, high, finding.region) == images
+    if settled and not p_holm > ALPHA:
         return Decision(final, images, "", p_holm)
-    why = "the seeds scatter too much" if agree else "the seeds do not agree"
+    why = f"the seeds decide, but not after correction for {family} tests" if settled else "the seeds scatter too much"
+    why = why if agree else "the seeds do not agree"
     why += f" ({min(effects):.3g} to {max(effects):.3g}; t interval of their mean {low:.3g} to {high:.3g})"
     return Decision(weaker, images, why, p_holm, needed, None, seeds)
 
@@ -188,7 +212,7 @@ def _undecided(finding: Finding, points: Side, p_holm: float, family: int, reaso
     if _distance(finding) == 0:
         return Decision("inconclusive", points, reason, p_holm, "no number would: the effect is exactly at the limit")
     images = images_needed(finding, family)
-    seeds = seeds_needed(finding)
+    seeds = seeds_needed(finding, family)
     parts = []
     if images is not None and (finding.n is None or images > finding.n):
         parts.append(f"{images:,} images")
@@ -215,16 +239,20 @@ def images_needed(finding: Finding, family: int) -> int | None:
         error = (finding.high - finding.low) / 2 / float(stats.norm.ppf(1 - ALPHA / 2))
     if not distance or not finding.n or math.isnan(error):
         return None
-    tests = family if not math.isnan(finding.p_value) else 1
-    z = float(stats.norm.ppf(1 - ALPHA / 2 / max(tests, 1)) + stats.norm.ppf(POWER))
+    z = float(stats.norm.ppf(1 - _level(finding, family) / 2) + stats.norm.ppf(POWER))
     return max(math.ceil(finding.n * (z * error / distance) ** 2), 2)
 
 
-def seeds_needed(finding: Finding) -> int | None:
+def _level(finding: Finding, family: int) -> float:
+    """Return the level of one part: that of Holm's first step where its p value is corrected."""
+    return ALPHA if math.isnan(finding.p_value) else ALPHA / max(family, 1)
+
+
+def seeds_needed(finding: Finding, family: int) -> int | None:
     """Return how many seeds bring the t interval of their mean to one side, if it and their spread are the observed.
 
-    Three where one seed alone was run, so that nothing is known of the spread. None where no training is involved, or
-    no number up to 1,000 does.
+    The level is that of Holm's first step. Three where one seed alone was run, so that nothing is known of the spread.
+    None where no training is involved, or no number up to 1,000 does.
     """
     effects = finding.seed_effects
     if not effects:
@@ -233,7 +261,8 @@ def seeds_needed(finding: Finding) -> int | None:
         return MIN_SEEDS
     distance, spread = _distance(finding), float(np.std(effects, ddof=1))
     numbers = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
-    decides = stats.t.ppf(1 - ALPHA / 2, numbers - 1) * spread / np.sqrt(numbers) < distance
+    factors = stats.t.ppf(1 - _level(finding, family) / 2, numbers - 1) / np.sqrt(numbers)
+    decides = factors * spread < distance
     return int(numbers[decides.argmax()]) if decides.any() else None
 
 
