@@ -224,6 +224,30 @@ def export_results(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="an export (folder or zip), or results/<suite>")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="another one")],
+    output: Annotated[Path | None, typer.Option(help="write it here: .csv (cells), .json, .md or .html")] = None,
+) -> None:
+    """Put two reproductions side by side: each cell's difference, and what differed in how they were made."""
+    with _plain_errors():
+        from rich.console import Console
+
+        from recount.exchange.compare import compare as compared
+        from recount.exchange.compare_view import check_suffix, print_comparison, write_comparison
+        from recount.exchange.reproduction import open_reproduction
+
+        if output is not None:
+            check_suffix(output)
+        comparison = compared(open_reproduction(a), open_reproduction(b))
+        if output is None:
+            print_comparison(comparison, Console())
+        else:
+            write_comparison(comparison, output)
+            typer.echo(output)
+
+
+@app.command()
 def schemas() -> None:
     """Write the JSON schemas of the configuration and of each system's settings into the working copy."""
     with _plain_errors():

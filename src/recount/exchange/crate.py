@@ -204,14 +204,20 @@ def _write_tables(sources: Sources, folder: Path) -> None:
         for table in paper_tables(sources, name):
             path = folder / f"{table.file}.csv"
             path.write_text(without_paths(as_csv(table), sources.project.root, everywhere=True), encoding="utf-8")
-            _parquet(pd.read_csv(path, dtype={"seeds": str}), path)
+            _parquet(_reread(path), path)
     frames = {"scores": sources.scores, "predictions": sources.predictions}
     for name, frame in frames.items():
         path = folder / f"{name}.csv"
         text = frame.to_csv(index=False, lineterminator="\n")
         path.write_text(without_paths(text, sources.project.root, everywhere=name == "scores"), encoding="utf-8")
-        _parquet(pd.read_csv(path, dtype={"seed": str, "id": str, "prompt": str}), path)
+        _parquet(_reread(path), path)
     (folder / "scores.csv").unlink()  # results/scores.csv is the same
+
+
+def _reread(path: Path) -> pd.DataFrame:
+    """Read a table with the types that Parquet is to have; only an empty field is a missing one ("NA" is a text)."""
+    text = dict.fromkeys(("seed", "seeds", "id", "image", "prompt"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 
 def _parquet(frame: pd.DataFrame, table: Path) -> None:

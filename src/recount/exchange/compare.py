@@ -1,0 +1,349 @@
+"""``recount compare``: two reproductions side by side, and what differed in how they were made.
+
+A cell is the mean over seeds that scores.csv has for a row, column and selection of a paper's table. Its difference is
+B minus A. Where both sides have predictions of the same images with the same true counts, it has an interval
+and a p value over images (and seeds), as two systems on one benchmark have (``evaluation.statistics``); p values are
+adjusted by Holm's rule for the number of comparisons, so that of many cells that agree none "differs" by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recount.evaluation.metrics import ACCURACY, MAE, MEAN_ABSOLUTE_DEVIATION, NAE, RMSE, SRE
+from recount.evaluation.statistics import Difference, holm, paired_difference
+from recount.exchange.reproduction import Reproduction, ReproductionError
+from recount.report.provenance_view import flat
+
+KEY = ["paper", "table", "row", "system", "variant", "benchmark", "selection", "metric"]
+METRICS = {metric.name: metric for metric in (MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)}
+SIGNIFICANT = 0.05  # of the adjusted p value
+# Parts of run.json -> what the comparison calls them. A command line says nothing that the settings do not.
+PARTS = {
+    "settings": ("settings",),
+    "recipe": ("recipe",),
+    "run": ("run",),
+    "precision": ("precision_used",),
+    "device": ("provenance", "device"),
+    "hardware": ("provenance", "hardware"),
+    "python": ("provenance", "python"),
+    "packages": ("provenance", "packages"),
+    "recount": ("provenance", "recount"),
+    "commit": ("provenance", "commit"),
+    "uncommitted changes": ("provenance", "dirty"),
+    "code of the step": ("provenance", "code"),
+    "data": ("provenance", "data"),
+    "checkpoint": ("checkpoint",),
+}
+OUTCOMES = {
+    "identical": "the same number, bit for bit",
+    "agree": "no difference beyond chance (adjusted p of 0.05 or more)",
+    "differ": "a difference beyond chance (adjusted p below 0.05)",
+    "no interval": "two numbers, but no predictions of the same images to say how sure their difference is",
+    "other data": "scored on other data, or against other true counts: not to be compared",
+    "only A": "B has no number",
+    "only B": "A has no number",
+    "neither": "no number on either side",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A cell of one reproduction; value NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+    sd: float
+    n: float
+    seeds: str
+    dataset: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedCell:
+    """A cell of a table in both reproductions.
+
+    Attributes:
+        difference, low, high: B minus A with its 95 % interval over images; NaN where there is none.
+        p_value: adjusted for the number of comparisons; NaN where there is none.
+        outcome: a key of ``OUTCOMES``; ``why``: what it rests on, where that is not plain.
+    """
+
+    paper: str
+    table: str
+    row: str
+    system: str
+    variant: str
+    benchmark: str
+    selection: str
+    metric: str
+    a: Side
+    b: Side
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    outcome: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something that differed in how runs were made: part and key, the two values, and which runs."""
+
+    part: str
+    key: str
+    a: str
+    b: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRun:
+    """A run that both have: its seconds, and whether the weights of every selection are the same bytes."""
+
+    run: str
+    seconds_a: float
+    seconds_b: float
+    same_weights: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two reproductions side by side.
+
+    Attributes:
+        a, b: what was compared.
+        cells: every cell that either has.
+        changed: what differed in runs that both have.
+        runs: the runs that both have; ``only_a``, ``only_b``: those that one has.
+    """
+
+    a: str
+    b: str
+    cells: tuple[ComparedCell, ...]
+    changed: tuple[Changed, ...]
+    runs: tuple[ComparedRun, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Return how many cells have each outcome, in the order of ``OUTCOMES``."""
+        found = [cell.outcome for cell in self.cells]
+        return {outcome: found.count(outcome) for outcome in OUTCOMES if outcome in found}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-serialisable values; NaN becomes None."""
+        return {**_without_nan(asdict(self)), "outcomes": self.outcomes}
+
+
+def compare(a: Reproduction, b: Reproduction) -> Comparison:
+    """Return two reproductions side by side.
+
+    Raises:
+        ReproductionError: a file of one cannot be read, or they have no cell in common.
+    """
+    cells = list(_adjusted([_compared(key, *sides, a, b) for key, sides in _sides(a, b)]))
+    if not cells or not any(cell.a.status and cell.b.status for cell in cells):
+        raise ReproductionError(f"{a.path} and {b.path} have no cell of any table in common")
+    common = [run for run in a.records if run in b.records]
+    return Comparison(
+        a=str(a.path),
+        b=str(b.path),
+        cells=tuple(cells),
+        changed=tuple(_changed({run: (a.records[run], b.records[run]) for run in common})),
+        runs=tuple(_compared_run(run, a.records[run], b.records[run]) for run in common),
+        only_a=tuple(run for run in a.records if run not in b.records),
+        only_b=tuple(run for run in b.records if run not in a.records),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+ABSENT = Side(math.nan, math.nan, math.nan, math.nan, math.nan, "", "", "", "")
+
+
+def _sides(a: Reproduction, b: Reproduction) -> Iterator[tuple[tuple[str, ...], tuple[Side, Side]]]:
+    """Yield the cells of both in the order of A, then those that only B has.
+
+    A missing cell has no selection: beside cells of the other side that have one, it stands for each of them.
+    """
+    ours, theirs = _cells(a), _cells(b)
+    keys = dict.fromkeys([*ours, *theirs])
+    place = KEY.index("selection")
+    selected = {_unselected(key) for key in keys if key[place]}
+    for key in keys:
+        if not key[place] and _unselected(key) in selected:
+            continue
+        without = (*key[:place], "", *key[place + 1 :])
+        yield key, (ours.get(key) or ours.get(without, ABSENT), theirs.get(key) or theirs.get(without, ABSENT))
+
+
+def _unselected(key: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for name, part in zip(KEY, key, strict=True) if name != "selection")
+
+
+def _cells(side: Reproduction) -> dict[tuple[str, ...], Side]:
+    scores = side.scores
+    seeds = scores[~scores["seed"].isin(["", "all"])].groupby(KEY, sort=False)["seed"].agg(" ".join).to_dict()
+    overall = scores[scores["seed"].isin(["", "all"])]
+    cells: dict[tuple[str, ...], Side] = {}
+    for row in overall.to_dict("records"):
+        key = tuple(str(row[name]) for name in KEY)
+        measured = row["status"] not in ("quoted", "missing")  # score repeats a quoted row's printed number
+        cells[key] = Side(
+            value=row["value"] if measured else math.nan,
+            low=row["ci_low"],
+            high=row["ci_high"],
+            sd=row["sd"],
+            n=row["n"],
+            seeds=seeds.get(key, ""),
+            dataset=row["dataset"],
+            status=row["status"],
+            reason=row["reason"],
+        )
+    return cells
+
+
+def _compared(key: tuple[str, ...], one: Side, other: Side, a: Reproduction, b: Reproduction) -> ComparedCell:
+    """Compare a cell; its p value is not adjusted yet, and a difference with one has no outcome yet."""
+    named = dict(zip(KEY, key, strict=True))
+    outcome, why = _plain_outcome(one, other)
+    found = Difference(other.value - one.value, math.nan, math.nan, math.nan, 0, 0, 0)
+    if outcome == "no interval":
+        paired = _paired(named, one, a, b)
+        if not isinstance(paired, Difference):
+            outcome, why = paired
+        elif not math.isclose(paired.value, found.value, rel_tol=1e-6, abs_tol=1e-6):
+            why = "the predictions do not give these scores: score again"
+        elif math.isfinite(paired.p_value):
+            found, outcome = paired, ""
+    difference = math.nan if outcome == "other data" else found.value
+    return ComparedCell(
+        **named, a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
+        outcome=outcome, why=why,
+    )  # fmt: skip
+
+
+def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:
+    """Return the outcome that follows without looking at predictions, and why."""
+    there = [not math.isnan(side.value) for side in (one, other)]
+    if not any(there):
+        return "neither", ""
+    if not all(there):
+        lacking = one if there[1] else other
+        return ("only B" if there[1] else "only A"), lacking.reason or "no such cell"
+    if one.dataset != other.dataset:
+        return "other data", f"{one.dataset or 'nothing'} and {other.dataset or 'nothing'}"
+    if one.value == other.value:
+        return "identical", ""
+    return "no interval", ""
+
+
+def _paired(named: Mapping[str, str], one: Side, a: Reproduction, b: Reproduction) -> Difference | tuple[str, str]:
+    """Return B minus A over the images, or an outcome and why there is no such difference."""
+    metric = METRICS.get(named["metric"])
+    if metric is None:
+        return "no interval", "not computed from the predictions of images"
+    place = (one.dataset, named["system"], named["variant"], named["selection"])
+    sides = (a.predictions(*place), b.predictions(*place))
+    if not all(sides):
+        lacking = " and ".join(name for name, side in zip("AB", sides, strict=True) if not side)
+        return "no interval", f"no predictions in {lacking}"
+    first = next(iter(sides[0].values()))
+    tables = [table for side in sides for table in side.values()]
+    if any(not table.index.is_unique or set(table.index) != set(first.index) for table in tables):
+        return "other data", "predictions of other images"
+    true = first["true_count"]
+    if any(not np.array_equal(table.loc[first.index, "true_count"], true) for table in tables):
+        return "other data", "other true counts of the same images"
+    counts = [np.stack([table.loc[first.index, "predicted_count"] for table in side.values()]) for side in sides]
+    return paired_difference(metric, true.to_numpy(), counts[1], counts[0])
+
+
+def _adjusted(cells: Sequence[ComparedCell]) -> Iterator[ComparedCell]:
+    """Yield cells with adjusted p values and the outcomes that follow from them.
+
+    A system's number may stand in several tables; it is one comparison.
+    """
+    waiting = {_comparison(cell): cell.p_value for cell in cells if not cell.outcome}
+    adjusted = dict(zip(waiting, holm(list(waiting.values())).tolist(), strict=True)) if waiting else {}
+    for cell in cells:
+        if cell.outcome:
+            yield cell
+            continue
+        p_value = adjusted[_comparison(cell)]
+        outcome = "differ" if p_value < SIGNIFICANT else "agree"
+        content = {name: getattr(cell, name) for name in ComparedCell.__dataclass_fields__}
+        yield ComparedCell(**{**content, "p_value": p_value, "outcome": outcome})
+
+
+def _comparison(cell: ComparedCell) -> tuple[str, ...]:
+    return cell.system, cell.variant, cell.benchmark, cell.selection, cell.metric
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+def _changed(records: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Iterator[Changed]:
+    """Yield what differs in the records of runs that both have, each once with the runs it concerns."""
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for run, (one, other) in records.items():
+        for part, path in PARTS.items():
+            first, second = (_flat_part(record, path) for record in (one, other))
+            for key in dict.fromkeys([*first, *second]):
+                values = first.get(key, "absent"), second.get(key, "absent")
+                if values[0] != values[1]:
+                    found.setdefault((part, key, *values), []).append(run)
+    order = list(PARTS)
+    for (part, key, first_value, other_value), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        yield Changed(part, key, first_value, other_value, tuple(runs))
+
+
+def _flat_part(record: Mapping[str, Any], path: Sequence[str]) -> dict[str, str]:
+    part: Any = record
+    for name in path:
+        part = part.get(name) if isinstance(part, Mapping) else None
+    if part is None:
+        return {}
+    return flat(part) if isinstance(part, Mapping) else {"": str(part)}
+
+
+def _compared_run(run: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> ComparedRun:
+    seconds = [record.get("cost", {}).get("wall_seconds") for record in (one, other)]
+    digests = [
+        {name: entry.get("sha256") for name, entry in record.get("selections", {}).items()} for record in (one, other)
+    ]
+    first, second = (math.nan if value is None else float(value) for value in seconds)
+    return ComparedRun(run, first, second, bool(digests[0]) and digests[0] == digests[1])
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cell_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the cells as a table, a row each, numbers in full precision."""
+    rows = []
+    for cell in comparison.cells:
+        row: dict[str, Any] = {name: getattr(cell, name) for name in KEY}
+        for letter, side in (("a", cell.a), ("b", cell.b)):
+            row |= {f"{name}_{letter}": value for name, value in asdict(side).items()}
+        for name in ("difference", "low", "high", "p_value", "outcome", "why"):
+            row[name] = getattr(cell, name)
+        rows.append(row)
+    return pd.DataFrame(rows)
