@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -212,3 +212,87 @@ def test_a_system_whose_training_set_has_no_stand_in_is_not_run_and_says_why(tmp
     assert project.runs == []
     counter = project.papers["p"].systems["counter"]
     assert project.not_run("counter", "full", counter) == "suite small has nothing that stands for other/train"
+
+
+# ------------------------------------------------------------------------------------------------------------- claims
+
+
+def with_claim(**claim: Any) -> dict[str, Any]:
+    complete = {
+        "id": "C1",
+        "statement": "s",
+        "better": ["counter/full"],
+        "worse": ["counter/no_flip"],
+        "benchmarks": ["set/test"],
+    }
+    return {**PAPER, "claims": [complete | claim]}
+
+
+def test_claim_with_known_arms_and_benchmarks_is_read(tmp_path: Path) -> None:
+    claim = (
+        load(write(tmp_path, paper=with_claim(worse=["counter/no_flip", "quoted", "best_constant"]))).papers["p"].claims
+    )
+    assert claim[0].pairs == (
+        ("counter/full", "counter/no_flip"),
+        ("counter/full", "quoted"),
+        ("counter/full", "best_constant"),
+    )
+
+
+def test_arms_of_equal_number_are_paired_in_order(tmp_path: Path) -> None:
+    paper = with_claim(better=["counter/full", "counter/clean"], worse=["counter/no_flip", "quoted"])
+    claim = load(write(tmp_path, paper=paper)).papers["p"].claims[0]
+    assert claim.pairs == (("counter/full", "counter/no_flip"), ("counter/clean", "quoted"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({"worse": ["nobody/full"]}, ["C1", "no system is called 'nobody'"]),
+        ({"worse": ["counter/nothing"]}, ["C1", "no variant 'nothing'", "no_flip"]),
+        ({"worse": ["counter"]}, ["C1", "say which variant"]),
+        ({"benchmarks": ["other/test"]}, ["C1", "other/test", "set/test"]),
+        ({"metric": "beauty"}, ["claims.0.metric", "beauty", "'mae'"]),
+        ({"test": "guess"}, ["claims.0.test", "guess", "'difference'"]),
+        ({"better": ["counter/full"] * 2, "worse": ["quoted"] * 3}, ["claims.0", "pairs better (2) and worse (3)"]),
+        ({"worse": []}, ["claims.0", "pairs better (1) and worse (0)"]),
+        ({"benchmarks": []}, ["claims.0", "needs benchmarks"]),
+        ({"test": "ratio"}, ["claims.0", "needs at_least or at_most"]),
+        ({"test": "value"}, ["claims.0", "needs published"]),
+        ({"test": "quantity"}, ["claims.0", "needs bounds"]),
+        ({"test": "relative_drop"}, ["claims.0", "needs two benchmarks"]),
+        ({"test": "quantity", "bounds": [{"metric": "pccn"}]}, ["claims.0.bounds.0", "at_least, at_most or both"]),
+        ({"colour": "red"}, ["claims.0.colour", "no such key"]),
+    ],
+)
+def test_wrong_claim_is_one_line_that_says_what_is_allowed(
+    tmp_path: Path, claim: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, paper=with_claim(**claim)))
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("papers/p/paper.yaml: ")
+    assert all(word in line for word in words), line
+
+
+def test_claims_have_names_of_their_own(tmp_path: Path) -> None:
+    paper = with_claim()
+    with pytest.raises(ConfigError, match="C1 is there twice"):
+        load(write(tmp_path, paper=paper | {"claims": paper["claims"] * 2}))
+
+
+def test_released_weights_stand_for_a_variant_that_exists(tmp_path: Path) -> None:
+    counter = PAPER["systems"]["counter"]
+    variants = counter["variants"] | {"released": {"label": "r", "checkpoint": "w", "stands_for": "nothing"}}
+    paper = {**PAPER, "systems": {**PAPER["systems"], "counter": {**counter, "variants": variants}}}
+    with pytest.raises(ConfigError, match="stands_for = 'nothing'"):
+        load(write(tmp_path, paper=paper))
+
+
+def test_metrics_of_claims_are_those_that_are_computed() -> None:
+    from recount.evaluation.claims import RECALL
+    from recount.evaluation.metrics import METRICS
+    from recount.evaluation.probed import QUANTITIES
+
+    assert set(get_args(config.PredictionMetric)) == {*METRICS, RECALL}
+    assert set(get_args(config.QuantityMetric)) == {*QUANTITIES, "nearer_to_majority"}
