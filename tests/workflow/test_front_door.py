@@ -60,6 +60,7 @@ def test_overrides_reach_the_jobs(house: House) -> None:
         "judge",
         "predict beta/full/seed3 ucf_qnrf/test",
         "prepare dots original",
+        "probe beta/full/seed3",
         "report",
         "score",
         "train beta/full/seed3",
