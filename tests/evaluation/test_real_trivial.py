@@ -42,6 +42,7 @@ PREDICTORS = {
     "majority count (what a prompt-blind perfect counter would say)": "prompt_blind",
 }
 METRICS = ("mae", "rmse", "nae", "sre")
+EVIDENCE = Path(__file__).parents[2] / "papers/t2icount/evidence/trivial_on_real_annotation.csv"
 
 
 @cache
@@ -102,3 +103,14 @@ def test_rows_are_written_as_a_table(tmp_path: Path) -> None:
 
 def test_without_annotation_files_there_are_no_rows(tmp_path: Path) -> None:
     assert trivial_rows(tmp_path) == []
+
+
+def test_committed_evidence_is_what_the_annotation_says() -> None:
+    with EVIDENCE.open(newline="") as file:
+        committed = list(csv.DictReader(file))
+    assert len(committed) == len(measured())
+    for found in committed:
+        row = measured()[(found["dataset"], found["split"], found["predictor"], found["metric"])]
+        numbers = [float(found[name]) for name in ("value", "ci_low", "ci_high", "n")]
+        assert numbers == pytest.approx([row.value, row.ci_low, row.ci_high, row.n], rel=1e-9)
+        assert (found["label"], found["oracle"]) == (row.label, str(row.oracle))

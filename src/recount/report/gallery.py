@@ -149,7 +149,8 @@ def overlay_uri(density: np.ndarray, top: float) -> str:
     return "data:image/png;base64," + base64.b64encode(overlay_png(density, top)).decode()
 
 
-def _photo(sources: Sources, samples: pd.DataFrame, name: str, css: str, width: int) -> Photo | None:
+def photo_of(sources: Sources, samples: pd.DataFrame, name: str, css: str, width: int) -> Photo | None:
+    """Return a sample's photograph, painted by the class ``css``, or None where the index does not have it."""
     if name not in samples.index:
         return None
     row: Any = samples.loc[name]
@@ -223,7 +224,7 @@ def gallery(
     ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown if entry.first}
     wanted = list(dict.fromkeys([*compared, *(name for ranks in ranked.values() for _, name in ranks)]))
     width = next((width for limit, width in PHOTO_WIDTHS if len(wanted) <= limit), SMALLEST_PHOTO)
-    built = {name: _photo(sources, samples, name, f"photo-{number}-{n}", width) for n, name in enumerate(wanted)}
+    built = {name: photo_of(sources, samples, name, f"photo-{number}-{n}", width) for n, name in enumerate(wanted)}
     photos = {name: photo for name, photo in built.items() if photo is not None}
     tops = {name: _top(name, shown) for name in photos}
     return Gallery(

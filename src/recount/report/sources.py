@@ -191,11 +191,14 @@ class Sources:
         for path in sorted(self.results.glob("runs/*/*/seed*/run.json")):
             system, variant, seed = path.parts[-4:-1]
             records.append(
-                RunRecord(system, variant, int(seed.removeprefix("seed")), self._json(path), self._history(path.parent))
+                RunRecord(
+                    system, variant, int(seed.removeprefix("seed")), self.read_json(path), self._history(path.parent)
+                )
             )
         return records
 
-    def _json(self, path: Path) -> dict[str, Any]:
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Return the object in a JSON file; {} and an entry in ``problems`` where there is none to be read."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -267,7 +270,7 @@ class Sources:
         sums: dict[tuple[str, str], tuple[float, int]] = {}
         for path in sorted(self.results.glob("predictions/*/*/*/*/seed*.timing.json")):
             key = (path.parts[-3], path.parts[-2])
-            for timing in self._json(path).get("selections", {}).values():
+            for timing in self.read_json(path).get("selections", {}).values():
                 seconds, images = sums.get(key, (0.0, 0))
                 sums[key] = (seconds + float(timing["seconds"]), images + int(timing["images"]))
         return {key: seconds / images for key, (seconds, images) in sums.items() if images}

@@ -16,6 +16,7 @@ from recount.report.sources import Sources, row_key
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
 EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored
+ANCHOR = "anchor"  # the group of rows that are quoted for orientation, under a line
 TIMES = ("train_hours_100_epochs", "inference_seconds_per_image")
 CONSTANTS = {
     "training_mean": "training mean",
@@ -224,7 +225,7 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
     rows = [_row(sources, paper, table, row, scores, published, columns) for row in table.rows]
     listed = {(row.system, row.variant) for row in rows}
     rows += _trivial_rows(scores, columns, table, listed)
-    rows.sort(key=_trivial_last)
+    rows.sort(key=_place)
     suite = sources.project.suite
     return TableView(
         id=f"{name}-{key}",
@@ -240,8 +241,10 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
     )
 
 
-def _trivial_last(row: RowView) -> tuple[int, float]:
-    """Keep the paper's order, with the constants after it, the best of them first."""
+def _place(row: RowView) -> tuple[int, float]:
+    """Keep the paper's order, with the constants after it, the best of them first; quoted anchors stand at the end."""
+    if row.group == ANCHOR:
+        return 2, 0.0
     if row.status != "trivial":
         return 0, 0.0
     cell = row.cells[0] if row.cells else None

@@ -48,6 +48,7 @@ from recount.report.sections import (
 )
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
+from recount.report.text_section import TextSection, text_section
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -84,6 +85,7 @@ class PaperView:
     log_plot: Plot | None = None
     recipes: list[SystemRecipes] = field(default_factory=list)
     claims: list[Any] = field(default_factory=list)
+    text: TextSection | None = None
 
 
 def write_report(project: Project) -> Path:
@@ -183,6 +185,7 @@ class Page:
         view.costs = cost_rows(self.sources, variants)
         view.cost_plot = self._cost_plot(view)
         view.recipes = recipes(self.project, name, tables)
+        view.text = text_section(self.sources, name, variants, self._plot)
         return view
 
     def _export(self, table: TableView) -> None:

@@ -1,0 +1,216 @@
+"""The sections on prompts, from invented answers of two systems: one that reads its prompt, one that does not."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from recount.config import Project, load
+from recount.report.sections import Variant
+from recount.report.sources import Sources
+from recount.report.text_guided import Probed, heat_uri, map_rows, not_probed, probed, prompt_gallery, prompt_rows
+from recount.report.text_section import text_section
+from recount.report.write import write_report
+
+ROOT = Path(__file__).parents[2]
+READER, BLIND = Variant("t2icount", "full", "T2ICount"), Variant("vlcounter", "as_released", "VLCounter")
+NAMES = ("a<b>", "b", "c")
+SUITE: dict[str, Any] = {
+    "title": "Drawn",
+    "comparable": False,
+    "why_not_comparable": "it is a test",
+    "benchmarks": {
+        "fsc147/train": {"dataset": "drawn", "split": "train"},
+        "fsc147/val": {"dataset": "drawn", "split": "val"},
+        "fsc147/test": {"dataset": "drawn", "split": "test"},
+        "fsc147s/v1": {"dataset": "drawn", "split": "minority"},
+    },
+    "systems": {"t2icount": {"size": "mini"}, "vlcounter": {"size": "mini"}},
+}
+
+
+def answers(reads: bool) -> dict[str, Any]:
+    """Return the file of a run that counts 10 of the majority, 2 of the minority and nothing else, or always 10."""
+    rows = [
+        {
+            **{"id": name, "majority": "reds", "majority_true": 10.0, "majority_predicted": 10.0, "minority": "blues"},
+            **{"minority_true": 2.0, "minority_predicted": 2.0 if reads else 10.0},
+            **{"absent": "greens", "absent_predicted": 0.0 if reads else 10.0},
+        }
+        for name in NAMES
+    ]
+    wrong = 0.0 if reads else 10.0
+    pictures = [{"id": name, "prompt": "reds", "true": 10.0, "right": 10.0, "wrong": wrong} for name in NAMES]
+    negative = {"np": 1.0, "nmn": wrong / 10, "pccn": 100.0 if reads else 0.0, "mae": 0.0, "rmse": 0.0}
+    means = {key: rows[0][key] for key in rows[0] if key.endswith(("true", "predicted"))}
+    pairs = {"means": means, "minority_mae": 0.0, "nearer_to_majority": 1.0 - reads, "prompt_swap": float(reads)}
+    count = {"recall": 1.0, "precision": 1.0 if reads else 0.5, "f": 1.0 if reads else None}
+    return {
+        "run": "x",
+        "selection": "best_on_held_out",
+        "benchmarks": {
+            "fsc147/test": {
+                **{"dataset": "drawn", "split": "test", "mosaics": {"count": count}},
+                "negative_prompts": {**negative, "prompt_swap": 1.0, "pictures": pictures},
+            },
+            "fsc147s/v1": {"dataset": "drawn", "split": "minority", "pairs": {**pairs, "pictures": rows}},
+        },
+    }
+
+
+def maps_of(reads: bool) -> dict[str, np.ndarray]:
+    kinds = ("density", "attention", "attention_fine", "S2") if reads else ("density",)
+    grid = np.linspace(0, 1, 8 * 12, dtype=np.float16).reshape(8, 12)
+    prompts = ("majority", "minority")
+    return {f"drawn/minority/{name}/{p}/{kind}": grid for name in NAMES for p in prompts for kind in kinds}
+
+
+def write_run(project: Project, variant: Variant, content: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
+    path = project.root / project.probe(project.run(variant.system, variant.variant, 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    np.savez(path.with_suffix(".npz"), **maps)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites/mini.yaml").write_text(yaml.safe_dump(SUITE))
+    (tmp_path / "config.yaml").write_text("suite: mini\npapers: [t2icount]\n")
+    shutil.copytree(ROOT / "papers/t2icount", tmp_path / "papers/t2icount")
+    folder = tmp_path / "resources/data/drawn/original"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (96, 64), (90, 120, 90)).save(folder / "p.png")
+    np.save(folder / "p.npy", np.array([[10.0, 10.0], [40.0, 30.0]], np.float32))
+    same = {"split": "minority", "image": "p.png", "prompt": "blues", "count": 2, "width": 96, "height": 64}
+    rows = [{"id": name, **same, "points": "p.npy", "boxes": "", "attributes": "{}"} for name in NAMES]
+    pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
+    project = load(tmp_path)
+    content = answers(reads=True)
+    row = {"id": "a", "points": 2, "reached": 2, "reached_elsewhere": 0.25, "auc": {"attention": 0.9, "S2": 0.6}}
+    maps = {"auc": row["auc"], "points_reached": 1.0, "reached_elsewhere": 0.25, "pictures": [row]}
+    before = {**maps, "auc": {"attention": 0.7}}
+    at = {"dataset": "drawn", "split": "val", "maps": maps, "maps_before_training": before}
+    content["benchmarks"]["fsc147/val"] = at
+    write_run(project, READER, content, maps_of(reads=True))
+    write_run(project, BLIND, answers(reads=False), maps_of(reads=False))
+    return project
+
+
+@pytest.fixture
+def entries(project: Project) -> list[Probed]:
+    return probed(Sources(project), [READER, BLIND])
+
+
+def test_the_table_tells_a_reader_from_a_blind_system(entries: list[Probed]) -> None:
+    reader, blind = prompt_rows(entries)
+    assert (reader.minority, reader.absent) == ((2.0, 2.0), 0.0)
+    assert (blind.minority, blind.absent) == ((2.0, 10.0), 10.0)
+    assert (reader.nearer, blind.nearer) == (0.0, 1.0)
+    assert (reader.nmn.value, blind.nmn.value) == (0.0, 1.0)
+    assert (reader.pccn.value, blind.pccn.value) == (1.0, 0.0)
+    assert (reader.f, reader.pictures, reader.pairs) == (1.0, 3, 3)
+    assert np.isnan(blind.f)  # null in the file
+
+
+def test_intervals_are_over_pictures(project: Project) -> None:
+    content = answers(reads=True)
+    tested = content["benchmarks"]["fsc147/test"]["negative_prompts"]
+    tested["pictures"][0]["wrong"] = 5.0
+    tested["nmn"] = 5 / 30
+    write_run(project, READER, content, maps_of(reads=True))
+    (row,) = prompt_rows(probed(Sources(project), [READER]))
+    assert row.nmn.low == 0.0 < row.nmn.value < row.nmn.high <= 0.5
+
+
+def test_seeds_are_averaged(entries: list[Probed]) -> None:
+    both = Probed(READER, (0, 1), (answers(reads=True), answers(reads=False)))
+    (row,) = prompt_rows([both])
+    assert (row.seeds, row.minority[1], row.nmn.value, row.pccn.value) == (2, 6.0, 0.5, 0.5)
+
+
+def test_attention_before_training_comes_first(entries: list[Probed]) -> None:
+    before, trained = map_rows(entries)
+    assert (before.label, before.auc) == ("before training", {"attention, fused": 0.7})
+    assert (trained.label, trained.auc["similarity S2"], trained.reached) == ("T2ICount", 0.6, 1.0)
+
+
+def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project, entries: list[Probed]) -> None:
+    shown = prompt_gallery(Sources(project), entries, "x")
+    assert shown is not None
+    assert len(shown.pictures) == len(NAMES)
+    majority, minority = shown.pictures[0]
+    assert (majority.prompt, majority.true, majority.photo.points) == ("reds", 10.0, "")  # its points are not known
+    assert (minority.prompt, minority.true) == ("blues", 2.0)
+    assert minority.photo.points
+    assert [(card.label, card.predicted) for card in minority.cards] == [("T2ICount", 2.0), ("VLCounter", 10.0)]
+    assert majority.photo.css != minority.photo.css
+
+
+def test_strips_show_the_maps_of_the_system_that_has_attention(project: Project, entries: list[Probed]) -> None:
+    shown = prompt_gallery(Sources(project), entries[::-1], "x")
+    assert shown is not None
+    assert shown.strip_label == "T2ICount"
+    assert len(shown.strips) == 2 * len(NAMES)
+    assert [heat.label for heat in shown.strips[0].heats] == ["attention, fine", "attention, fused", "similarity S2"]
+
+
+def test_a_damaged_file_of_maps_is_listed_and_nothing_else_is_lost(project: Project) -> None:
+    path = project.root / project.probe(project.run("vlcounter", "as_released", 0))
+    path.with_suffix(".npz").write_bytes(b"no zip")
+    sources = Sources(project)
+    entries = probed(sources, [READER, BLIND])
+    shown = prompt_gallery(sources, entries, "x")
+    assert shown is not None
+    assert [card.label for card in shown.pictures[0][0].cards] == ["T2ICount"]
+    assert any("not a readable file of maps" in what for _, what in sources.problems)
+    assert len(prompt_rows(entries)) == 2
+
+
+def test_a_test_that_was_not_made_is_said_with_its_reason(project: Project) -> None:
+    content = answers(reads=True)
+    content["benchmarks"]["fsc147/test"]["mosaics"] = {"not_tested": "one class only"}
+    write_run(project, READER, content, maps_of(reads=True))
+    (entry,) = probed(Sources(project), [READER])
+    assert entry.reasons() == ["fsc147/test, mosaics: one class only"]
+    assert np.isnan(prompt_rows([entry])[0].f)
+
+
+def test_a_run_without_its_file_is_named(project: Project) -> None:
+    (project.root / project.probe(project.run("vlcounter", "as_released", 0))).unlink()
+    assert not_probed(Sources(project), [READER, BLIND]) == ["VLCounter"]
+
+
+def test_a_paper_without_prompts_has_no_such_sections(project: Project) -> None:
+    shutil.rmtree(project.root / "papers/t2icount/evidence")
+    shutil.rmtree(project.root / project.results)
+    assert text_section(Sources(project), "t2icount", [READER], lambda *_: None) is None
+
+
+def test_heat_is_coloured_between_its_limits() -> None:
+    uri = heat_uri(np.array([[0.0, 0.5], [1.0, np.nan]]), 0.0, 1.0, "inferno")
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L")
+    dark, middle, bright, nothing = np.asarray(picture).ravel()
+    assert dark < middle < bright
+    assert nothing == dark
+
+
+def test_the_page_holds_every_section_with_text_escaped(project: Project) -> None:
+    page = write_report(project).read_text(encoding="utf-8")
+    for part in ("real", "prompts", "asked", "maps", "trainlog"):
+        assert f'<section id="t2icount-{part}"' in page
+        assert f'href="#t2icount-{part}"' in page
+    assert "a&lt;b&gt;" in page
+    assert "a<b>" not in page
+    assert "1.312" in page  # PrACo's published CLIP-Count, quoted beside ours
+    assert "CountSE" in page
