@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from recount.config import Project, load
+from recount.evaluation.score import COLUMNS, score
 
 TRUE = [3.0, 10.0, 40.0, 120.0, 500.0, 7.0]
 TRAINING = [10.0, 20.0, 60.0]
@@ -124,3 +125,11 @@ def predict(
     described = {"device": "cpu", "precision": "fp32", "selections": dict.fromkeys(errors, timing)}
     path.with_suffix(".timing.json").write_text(json.dumps(described))
     return path
+
+
+def cells_of(project: Project, **wanted: str) -> list[dict[str, str]]:
+    """Score the project, and return the rows of scores.csv with these values."""
+    with score(project).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert all(tuple(row) == COLUMNS for row in rows)
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]

@@ -9,23 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_project import PAPER, TRUE, make_project, predict, write_index
+from small_project import PAPER, TRUE, cells_of, make_project, predict, write_index
 
 from recount.config import Project
 from recount.evaluation.metrics import MAE, NAE, RMSE
-from recount.evaluation.score import COLUMNS, score
-
-
-def cells(project: Project, **wanted: str) -> list[dict[str, str]]:
-    path = score(project)
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert all(tuple(row) == COLUMNS for row in rows)
-    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+from recount.evaluation.score import score
 
 
 def cell(project: Project, **wanted: str) -> dict[str, str]:
-    found = cells(project, **{"table": "table1", "metric": "mae", **wanted})
+    found = cells_of(project, **{"table": "table1", "metric": "mae", **wanted})
     assert len(found) == 1, found
     return found[0]
 
@@ -49,7 +41,7 @@ def test_every_selection_is_scored(tmp_path: Path) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS, "best_on_test": [0.0] * 6})
     values = {
         row["selection"]: float(row["value"])
-        for row in cells(project, table="table1", row="good/full", seed="all", metric="mae")
+        for row in cells_of(project, table="table1", row="good/full", seed="all", metric="mae")
     }
     assert values == {"last": pytest.approx(58 / 6), "best_on_test": 0}
 
@@ -161,7 +153,7 @@ def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
 def test_a_constant_that_the_table_lists_is_not_repeated_and_is_marked_trivial(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     predict(project, "constant/nothing/seed0", {"last": [-count for count in TRUE]})
-    assert cells(project, row="constant/zero") == []
+    assert cells_of(project, row="constant/zero") == []
     assert cell(project, row="constant/nothing", seed="all")["status"] == "trivial"
 
 
@@ -253,7 +245,7 @@ def test_scoring_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_project_without_any_prediction_is_scored_all_the_same(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    statuses = {row["status"] for row in cells(project)}
+    statuses = {row["status"] for row in cells_of(project)}
     assert statuses == {"missing", "quoted", "trivial"}
 
 

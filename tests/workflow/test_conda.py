@@ -31,5 +31,5 @@ def test_every_job_runs_in_the_environment_of_its_rule(house: House, tmp_path: P
     assert {line: environments.count(line) for line in environments} == {
         "# recount fetch, recount prepare": 2,
         "# recount train, recount predict": 8,
-        "# recount score, recount report": 3,
+        "# recount score, recount judge, recount report": 3,
     }

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -27,8 +27,10 @@ import numpy as np
 from recount.config import Paper, Project, Row, Run, Split, Table
 from recount.data.dataset import DataError
 from recount.data.index import read_index
+from recount.data.sample import Sample
 from recount.evaluation.files import write_rows
 from recount.evaluation.metrics import MAE, METRICS, RMSE, Floats, Metric, count_bins, terciles
+from recount.evaluation.oracles import BIN_SETTINGS, block_bins_counts, dot_map_counts
 from recount.evaluation.statistics import (
     Interval,
     best_constant,
@@ -42,6 +44,7 @@ from recount.evaluation.statistics import (
 log = logging.getLogger(__name__)
 
 CONSTANT = "constant"  # the system of constant predictors; its cells are marked trivial
+ORACLE = "oracle"  # the "system" of what the annotation itself scores; its cells are marked oracle
 LISTED_STATISTICS = {"mean": "training_mean", "median": "training_median", "zero": "zero"}
 ERROR_METRICS = ("mae", "rmse", "nae", "sre")
 CAPTION_METRICS = ("accuracy", "mean_absolute_deviation")
@@ -221,6 +224,10 @@ class Scorer:
         self.predictions = cache(self._predictions)
         self.measured = cache(self._measured)
         self.counts = cache(self._counts)
+        self.dot_map_counts = cache(lambda *place: dot_map_counts(self._pointed(*place)))
+        self.block_bins_counts = cache(
+            lambda *place: block_bins_counts(self._pointed(*place[:3]), json.loads(place[3]))
+        )
 
     def _run(self, run_id: str) -> Run:
         system, variant, seed = run_id.split("/")
@@ -302,6 +309,7 @@ class Scorer:
                         else:
                             yield from self._cell(cell, paper, row)
                     yield from self._trivial(self._empty(name, key, None, benchmark, metric), paper, table)
+                    yield from self._oracles(self._empty(name, key, None, benchmark, metric), table)
 
     def _empty(self, paper: str, table: str, row: Row | None, benchmark: str, metric: str) -> Score:
         entry = self.project.suite.benchmarks.get(benchmark)
@@ -423,6 +431,54 @@ class Scorer:
             "best_constant": _best_constant,
         }
         return {name: predictor for name, predictor in every.items() if name not in listed}
+
+    def _oracles(self, cell: Score, table: Table) -> Iterator[Score]:
+        """Yield what the annotation itself scores in the forms in which the table's systems are taught it."""
+        entry = self.project.suite.benchmarks.get(cell.benchmark)
+        if cell.metric not in METRICS or "accuracy" in table.metrics or entry is None:
+            return
+        place = (entry.dataset, entry.split, entry.preparation)
+        forms: dict[str, Callable[[], Floats]] = {"dot_map": lambda: self.dot_map_counts(*place)}
+        for number, settings in enumerate(self._bins_of(table)):
+            name = "block_bins" if number == 0 else f"block_bins_{number + 1}"
+            forms[name] = lambda settings=settings: self.block_bins_counts(*place, settings)  # type: ignore[misc]
+        for variant, counts in forms.items():
+            line = replace(cell, row=f"{ORACLE}/{variant}", system=ORACLE, variant=variant)
+            try:
+                true, predicted = self.counts(*place), counts()
+                off = int((true != predicted).sum())
+                note = f"the annotation itself; {off} of {len(true)} pictures lose or gain something"
+                yield _filled(line, Measured(bootstrap(METRICS[cell.metric], true, predicted), len(true), note), ORACLE)
+            except (Missing, ValueError) as reason:
+                yield replace(line, reason=str(reason))
+
+    def _bins_of(self, table: Table) -> list[str]:
+        """Return the settings of the bins (as JSON) of the table's systems that classify blocks, each once."""
+        found: dict[str, None] = {}
+        for row in table.rows:
+            for run in self.runs.get((row.system, row.variant or ""), ())[:1]:
+                try:
+                    path = self.project.root / self.project.run_folder(run) / "run.json"
+                    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+                except (OSError, ValueError, KeyError):
+                    continue
+                if settings.get("bins_of"):
+                    found[json.dumps({name: settings.get(name) for name in BIN_SETTINGS}, sort_keys=True)] = None
+        return list(found)
+
+    def _pointed(self, dataset: str, split: str, preparation: str) -> list[Sample]:
+        """Return the samples of a split.
+
+        Raises:
+            Missing: they are not prepared, or only their counts are known.
+        """
+        place = Split(dataset=dataset, split=split, preparation=preparation)
+        self.counts(dataset, split, preparation)
+        samples = read_index(self.project.root / self.project.index(place), split)
+        bare = [sample.id for sample in samples if sample.count and not len(sample.points)]
+        if bare:
+            raise Missing(f"only counts are known, not points, for instance of {bare[0]}")
+        return samples
 
     def _training_of(self, benchmark: str, paper: Paper, table: Table) -> str | None:
         """Return the training split of most systems of the table that are evaluated on the benchmark."""

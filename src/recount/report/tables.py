@@ -24,12 +24,16 @@ CONSTANTS = {
     "best_constant": "median of the answers (an oracle)",
     "uniform_guess": "uniform guess",
     "most_frequent": "most frequent answer (an oracle)",
+    "dot_map": "the annotation as dots in pixels (an oracle)",
+    "block_bins": "the annotation through the bins of blocks (an oracle)",
+    "block_bins_2": "the same through the other variant's bins (an oracle)",
 }
 STATUSES = {
     "trained": ("●", "trained here"),
     "checkpoint": ("◆", "a released checkpoint, evaluated here"),
     "quoted": ("❞", "published only; not run here"),
     "trivial": ("▬", "a constant predictor"),
+    "oracle": ("◇", "the annotation itself, in the form in which systems are taught it"),
     "missing": ("○", "no number, and the reason is given"),
 }
 
@@ -245,7 +249,7 @@ def _place(row: RowView) -> tuple[int, float]:
     """Keep the paper's order, with the constants after it, the best of them first; quoted anchors stand at the end."""
     if row.group == ANCHOR:
         return 2, 0.0
-    if row.status != "trivial":
+    if row.status not in ("trivial", "oracle"):
         return 0, 0.0
     cell = row.cells[0] if row.cells else None
     return 1, float("inf") if cell is None or cell.value is None else shown_metric(cell.metric).wrong(cell.value)
@@ -381,7 +385,7 @@ def _cell(
         sd=sd,
         seeds=seeds,
         n=None if n is None else int(n),
-        selection="" if status in ("trivial", "quoted", "missing") else selection,
+        selection="" if status in ("trivial", "oracle", "quoted", "missing") else selection,
         status=status,
         reason=" · ".join(dict.fromkeys(reason for reason in mine["reason"] if reason)),
         constant=column.constant,
@@ -403,16 +407,16 @@ def _number(value: object) -> float | None:
 def _trivial_rows(
     scores: pd.DataFrame, columns: Sequence[Column], table: Table, listed: set[tuple[str, str]]
 ) -> list[RowView]:
-    """Return the constant predictors that scores.csv has for a table and the table itself does not list."""
-    trivial = scores[scores["status"] == "trivial"]
+    """Return the constant predictors and oracles that scores.csv has for a table and the table itself does not list."""
+    trivial = scores[scores["status"].isin(("trivial", "oracle"))]
     rows = []
-    for (system, variant), part in trivial.groupby(["system", "variant"], sort=False):
+    for (system, variant, status), part in trivial.groupby(["system", "variant", "status"], sort=False):
         if (system, variant) in listed:
             continue
         cells = tuple(_cell(part, column, table.selection, None, ("missing", "not scored")) for column in columns)
         label = CONSTANTS.get(str(variant), str(variant))
         note = next((cell.reason for cell in cells if cell.reason), "")
-        rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), "trivial", note, "", cells))
+        rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), str(status), note, "", cells))
     return rows
 
 
