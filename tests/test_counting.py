@@ -122,6 +122,25 @@ def test_a_picture_smaller_than_a_window_is_counted_as_it_is(project: Project, t
     assert math.isfinite(counted.count)
 
 
+def test_a_picture_too_small_for_the_network_has_a_problem(project: Project, tmp_path: Path) -> None:
+    save_run(project, "mcnn")
+    noise(1, 1).save(tmp_path / "dot.png")
+    counts = count(project, "mcnn/full/seed0", [tmp_path / "dot.png"])
+    assert counts.problems == [f"{tmp_path / 'dot.png'}: 1 x 1 pixels are too few for this system"]
+
+
+def test_a_picture_that_does_not_fit_into_memory_has_a_problem(
+    project: Project, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Iterator[None]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    save_run(project, "mcnn")
+    monkeypatch.setattr(counting, "predict_samples", full)
+    (problem,) = count(project, "mcnn/full/seed0", [photo]).problems
+    assert "192 x 96 pixels do not fit into the memory of cpu" in problem
+
+
 def test_an_exif_orientation_is_told_and_not_applied(
     project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -48,6 +48,7 @@ COUNTS = "recount_counts.csv"
 # A user's pictures are none that a selection was made on, so that the best one by any evaluation is the one to use.
 PREFERRED = ("best_on_held_out", "best_on_test", "last")
 OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
+SMALLEST = 32  # edge in pixels below which networks may run out of cells
 DIMMED = 0.55  # brightness of the photograph below the density
 OPACITY = 0.75  # of the density where it is highest
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
@@ -275,9 +276,13 @@ class _Counter:
                     keep_maps=True,
                 )
             )
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             size = f"{image.width} x {image.height} pixels"
-            return f"{size} do not fit into the GPU's memory; make the picture smaller, or give --config device=cpu"
+            if "memory" in str(error):  # torch's word on cards and processors alike
+                return f"{size} do not fit into the memory of {self.device}; make the picture smaller"
+            if min(image.size) < SMALLEST:
+                return f"{size} are too few for this system"
+            raise
 
     def _caption(self, number: float) -> str:
         shown = "no count" if math.isnan(number) else f"{number:.1f}".removesuffix(".0")
