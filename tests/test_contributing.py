@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from recount.config import Paper
+from recount.config import Claim, Paper
 from recount.data.defects import DataError
 from recount.data.sample import Sample
 from recount.systems.base import Batch
@@ -61,6 +61,11 @@ def test_paper_of_the_example_is_valid() -> None:
     content["tables"]["table1"]["title"] = "Table 1"
     described = {"title": "t", "short_title": "t", "authors": "a", "year": 2026, "venue": "v"}
     assert Paper.model_validate(described | content).systems["edges"].variants["coarse"].settings == {"cell": 64}
+
+
+def test_claim_of_the_example_is_valid() -> None:
+    (claim,) = (Claim.model_validate(entry) for entry in yaml.safe_load(example("yaml", 2))["claims"])
+    assert claim.pairs == (("edges/default", "edges/coarse"),)
 
 
 def put_beans(raw: Path) -> Path:

@@ -32,8 +32,10 @@ ClaimMetric = Literal[PredictionMetric, CostMetric]
 # nearer_to_majority: share of predictions nearer to the majority's count than to the prompted one. pccn, nmn: PrACo's
 # tests. attention_reached: share of points with an attention of at least 0.3. attention_auc: attention of
 # cells with against those without an object. similarity_gain: the similarity map's AUC minus that of an attention map.
+# base_*: of the pretrained network, before training.
 QuantityMetric = Literal[
-    "nearer_to_majority", "pccn", "nmn", "attention_reached", "attention_auc", "similarity_gain"
+    "nearer_to_majority", "pccn", "nmn", "similarity_gain",
+    "attention_reached", "attention_auc", "base_attention_reached", "base_attention_auc",
 ]  # fmt: skip
 Test = Literal[
     "difference", "ratio", "value", "relative_drop", "quantity",

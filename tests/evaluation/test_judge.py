@@ -387,3 +387,27 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path: Path) -> None:
     before = path.read_bytes()
     verdicts(project)
     assert path.read_bytes() == before
+
+
+def test_image_that_carries_the_squared_error_is_named(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than(metric="rmse")], seeds=[0])
+    predict(project, "new/full", np.where(np.arange(IMAGES) == 7, 500.0, 1.0))
+    predict(project, "old/full", noisy(2.0))
+    assert "new/full: s7 alone carries 100% of the squared error" in headline(project)["reason"]
+
+
+def test_models_chosen_on_the_test_images_are_flagged(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than()], seeds=[0])
+    for arm, factor in (("new/full", 1.0), ("old/full", 2.0)):
+        predict(project, arm, noisy(factor), selections=("last", "best_on_test"))
+    flagged = {row["selection"] for row in verdicts(project) if "chosen on the test images" in row["reason"]}
+    assert flagged == {"best_on_test"}
+
+
+def test_attention_before_training_depends_on_no_seed(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [quantity({"metric": "base_attention_reached", "at_least": 0.9})], seeds=[0])
+    pictures = [{"id": f"s{k}", "points": 10, "reached": 10 if k % 20 else 9} for k in range(IMAGES)]
+    probe(project, {"shown/test": {"maps_before_training": {"pictures": pictures}}})
+    row = headline(project)
+    assert (row["verdict"], row["seeds"]) == ("holds", "")
+    assert float(row["effect"]) == pytest.approx((40 * 10 - 2) / 400)

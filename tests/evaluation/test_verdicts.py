@@ -37,7 +37,7 @@ def test_p_value_after_correction_can_take_a_verdict_away() -> None:
     decision = decide(finding(1, 3, p=0.01), 0.2, 0.2, 20)
     assert decision.verdict == "inconclusive"
     assert decision.direction == "for"
-    assert "20 tests" in decision.reason
+    assert "after correction for 20 tests" in decision.reason
 
 
 def test_one_seed_holds_in_direction_only_and_says_so() -> None:

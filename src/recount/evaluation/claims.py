@@ -23,8 +23,8 @@ from scipy import stats
 from recount.config import Bound, Claim, CostMetric, Paper, Project, Run
 from recount.evaluation.arms import LAST, Arm, Arms, Evidence, is_fixed
 from recount.evaluation.metrics import ACCURACY, METRICS, Floats, Metric
-from recount.evaluation.probed import QUANTITIES, Record, aligned, picture_values, read_record
-from recount.evaluation.score import Missing, Scorer
+from recount.evaluation.probed import QUANTITIES, Record, aligned, is_trained, picture_values, read_record
+from recount.evaluation.score import DOMINANT_SHARE, Missing, Scorer
 from recount.evaluation.statistics import (
     CONFIDENCE,
     Interval,
@@ -254,7 +254,7 @@ class Claims:
         interval = bootstrap_over_seeds(metric, arm.true, arm.predicted)
         values = tuple(_level(metric, arm, row) for row in range(len(arm.predicted)))
         finding = _near(asked.claim, interval, values, fixed=not arm.seeds)
-        finding = replace(finding, n=len(arm.ids), notes=(*finding.notes, *arm.notes))
+        finding = replace(finding, n=len(arm.ids), notes=(*arm.notes, *_dominated(metric, arm)))
         yield replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
 
     # --------------------------------------------------------------------------------------------------------- costs
@@ -287,7 +287,9 @@ class Claims:
                 return float(json.loads(path.read_text(encoding="utf-8"))["cost"][metric]), ""
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise Missing(f"{path.name} does not say its {metric} ({error!r})") from None
-        measured = self.scorer.measured(run.id, benchmark, metric)[LAST]
+        measured = self.scorer.measured(run.id, benchmark, metric).get(LAST)
+        if measured is None:
+            raise Missing(f"its {metric} of the last epoch was not measured")
         return measured.interval.value, measured.note
 
     def _cost_ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
@@ -351,7 +353,8 @@ class Claims:
         if not records:
             raise Missing(f"{asked.better}: no model chosen by {asked.selection} was probed")
         name = self.arms.of_evidence(asked.better, asked.evidence)
-        fixed = is_fixed(self.arms.runs(name)[0])
+        fixed = is_fixed(self.arms.runs(name)[0]) or not is_trained(bound.metric)
+        records = dict(list(records.items())[:1]) if fixed else records
         each = [picture_values(record, asked.benchmarks[0], bound.metric) for record in records.values()]
         for key in each[0]:
             tops, bottoms = aligned([values[key] for values in each if key in values])
@@ -479,7 +482,18 @@ def _notes(metric: Metric, first: Arm, second: Arm) -> tuple[str, ...]:
         metric.contribution(second.true[None], second.predicted).mean(axis=0),
     )
     tied = (f"{first.name} and {second.name} differ on no image",) if alike else ()
-    return tuple(dict.fromkeys((*first.notes, *second.notes, *tied)))
+    heavy = [note for arm in (first, second) for note in _dominated(metric, arm)]
+    return tuple(dict.fromkeys((*first.notes, *second.notes, *tied, *heavy)))
+
+
+def _dominated(metric: Metric, arm: Arm) -> Iterator[str]:
+    """Say where one image carries more than half of the squared error that a root of a mean is made of."""
+    if not metric.root or len(arm.ids) < 2:
+        return
+    squared = metric.contribution(np.broadcast_to(arm.true, arm.predicted.shape), arm.predicted).mean(axis=0)
+    if squared.sum() and squared.max() > DOMINANT_SHARE * squared.sum():
+        share = squared.max() / squared.sum()
+        yield f"{arm.name}: {arm.ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"
 
 
 def _filled(part: Part, metric: Metric, finding: Finding, better: Arm, worse: Arm) -> Part:

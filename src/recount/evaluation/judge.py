@@ -28,6 +28,7 @@ from recount.evaluation.verdicts import Decision, Finding, combine, decide_all
 log = logging.getLogger(__name__)
 
 ALL = "all"
+CHOSEN_ON_TEST = "models chosen on the test images"
 HEADLINE_ORDER = ("best_on_held_out", "last", "best_on_test")
 
 
@@ -208,6 +209,8 @@ def _row(bare: Row, part: Part, decision: Decision) -> Row:
             rule=finding.rule,
             reason="; ".join(finding.notes),
         )
+    if row.selection == "best_on_test" and finding is not None:
+        row = replace(row, reason="; ".join(text for text in (row.reason, CHOSEN_ON_TEST) if text))
     return _decision(row, decision)
 
 

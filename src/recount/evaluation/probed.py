@@ -19,6 +19,7 @@ from recount.evaluation.score import Missing
 
 SIMILARITY = "S2"
 ATTENTION = "attention"
+BASE = "maps_before_training"  # the pretrained network's
 DECIMALS = 2  # PrACo rounds predictions
 
 Record = Mapping[str, Any]
@@ -65,6 +66,11 @@ def picture_values(record: Record, benchmark: str, metric: str) -> Values:
     if not known or not all(known.values()):
         raise Missing(f"no picture has a {metric}")
     return known
+
+
+def is_trained(metric: str) -> bool:
+    """Return whether a quantity depends on a run's training."""
+    return QUANTITIES[metric][0] != BASE
 
 
 def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats, Floats]:
@@ -118,5 +124,7 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[Sequence[Record]], Values]]] = {
     "nmn": ("negative_prompts", _nmn),
     "attention_reached": ("maps", _reached),
     "attention_auc": ("maps", _attention_auc),
+    "base_attention_reached": (BASE, _reached),
+    "base_attention_auc": (BASE, _attention_auc),
     "similarity_gain": ("maps", _similarity_gain),
 }

@@ -140,7 +140,8 @@ def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Dec
         return _without_interval(finding, points)
     images = side(finding.low, finding.high, finding.region)
     if images and p_images > ALPHA:
-        reason = f"the interval decides, but not after correction for {family} tests (p {p_images:.2g})"
+        corrected = f" after correction for {family} tests" if family > 1 else ""
+        reason = f"the interval decides, but p is {p_images:.2g}{corrected}"
         return _undecided(finding, points, p_holm, family, reason)
     if not images:
         return _undecided(finding, points, p_holm, family, "the interval reaches both sides")
