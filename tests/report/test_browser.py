@@ -138,11 +138,12 @@ def test_phone_width_scrolls_tables_not_the_page(browser: Browser, page: Path) -
     opened.page.close()
 
 
-def test_deep_link_shows_its_table(browser: Browser, page: Path) -> None:
+@pytest.mark.parametrize("section", ["gigacount-table3", "gigacount-cost"])
+def test_deep_link_shows_its_section_also_far_down_the_page(browser: Browser, page: Path, section: str) -> None:
     opened = browser.new_page(viewport={"width": 1440, "height": 900})
-    opened.goto(page.as_uri() + "#gigacount-table3")
+    opened.goto(f"{page.as_uri()}#{section}")
     playwright = pytest.importorskip("playwright.sync_api")
-    playwright.expect(opened.locator("#gigacount-table3 h3")).to_be_in_viewport()
+    playwright.expect(opened.locator(f"#{section} h3")).to_be_in_viewport()
     opened.close()
 
 

@@ -167,7 +167,7 @@
     if (!target) return;
     for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
     if (target.classList.contains("hidden") || target.closest(".hidden")) { words.value = ""; only.value = ""; filter(); }
-    target.scrollIntoView();
+    target.scrollIntoView({ behavior: "instant" }); // a smooth jump stops where figures on the way are drawn
   };
   addEventListener("hashchange", unfold);
   unfold();
