@@ -26,7 +26,7 @@ PYTHON_NAMES = {"matplotlib-base": "matplotlib", "pytorch": "torch"}
 COMMAND = {"jsonschema", "psutil", "pydantic", "pyyaml", "typer"}
 STEPS_OF: dict[str, tuple[provenance.Step, ...]] = {
     "data": ("fetch", "prepare"),
-    "train": ("train", "predict"),
+    "train": ("train", "predict", "probe"),
     "report": ("score", "report"),
 }
 
