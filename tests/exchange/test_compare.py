@@ -21,7 +21,7 @@ from recount.evaluation.statistics import paired_difference
 from recount.exchange.compare import ComparedCell, Comparison, compare
 from recount.exchange.compare_view import OutputError, write_comparison
 from recount.exchange.reproduction import ReproductionError, open_reproduction
-from recount.report.sources import SCORES
+from recount.report.sources import SCORES, VERDICTS
 
 TRUE = np.random.default_rng(1).integers(1, 300, 60).astype(float)
 NOISE = np.random.default_rng(2).normal(0, 12, 60)
@@ -208,6 +208,29 @@ def test_what_differed_in_the_making_is_said_once_with_its_runs(tmp_path: Path) 
     assert "a card" in found[("hardware", "gpus")][1]
     assert not any("command" in key for key in found)
     assert all(entry.runs == ("good/full/seed0", "good/full/seed1") for entry in changed)
+
+
+def test_verdicts_stand_side_by_side(tmp_path: Path) -> None:
+    def judged(folder: Path, **verdicts: str) -> Path:
+        results(folder)
+        rows = [
+            dict.fromkeys(VERDICTS, "")
+            | {"paper": "paper", "claim": claim, "evidence_status": "trained", "headline": headline, "verdict": verdict}
+            for claim, text in verdicts.items()
+            for headline, verdict in (("yes", text), ("", "not this row"))
+        ]
+        pd.DataFrame(rows).to_csv(folder / "verdicts.csv", index=False)
+        return folder
+
+    a = judged(tmp_path / "a", first="holds", second="inconclusive")
+    comparison = compared(a, judged(tmp_path / "b", first="holds", second="contradicted", third="holds"))
+    assert [(entry.claim, entry.a, entry.b) for entry in comparison.verdicts] == [
+        ("first", "holds", "holds"),
+        ("second", "inconclusive", "contradicted"),
+        ("third", "", "holds"),
+    ]
+    write_comparison(comparison, tmp_path / "out.md")
+    assert "3 verdicts on claims, 2 of them different" in (tmp_path / "out.md").read_text("utf-8")
 
 
 def test_runs_of_one_side_are_named(tmp_path: Path) -> None:

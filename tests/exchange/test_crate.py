@@ -211,6 +211,11 @@ def test_without_a_licence_the_crate_says_that_there_is_none(exported: tuple[Pro
     assert any("--licence" in note for note in answer.notes)
 
 
+def test_a_licence_is_given_by_its_name(exported: tuple[Project, Path], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="expected the SPDX name"):
+        export(exported[0], tmp_path / "export", licence="do what you like")
+
+
 def test_what_is_there_is_not_overwritten(exported: tuple[Project, Path]) -> None:
     project, folder = exported
     before = files_of(folder)

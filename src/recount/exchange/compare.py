@@ -108,6 +108,17 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparedVerdict:
+    """What both say of a paper's claim on one kind of evidence; "" where one has no verdict."""
+
+    paper: str
+    claim: str
+    evidence: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, slots=True)
 class ComparedRun:
     """A run that both have: its seconds, and whether the weights of every selection are the same bytes."""
 
@@ -124,6 +135,7 @@ class Comparison:
     Attributes:
         a, b: what was compared.
         cells: every cell that either has.
+        verdicts: every claim that either judged.
         changed: what differed in runs that both have.
         runs: the runs that both have; ``only_a``, ``only_b``: those that one has.
     """
@@ -131,6 +143,7 @@ class Comparison:
     a: str
     b: str
     cells: tuple[ComparedCell, ...]
+    verdicts: tuple[ComparedVerdict, ...]
     changed: tuple[Changed, ...]
     runs: tuple[ComparedRun, ...]
     only_a: tuple[str, ...]
@@ -161,6 +174,10 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
         a=str(a.path),
         b=str(b.path),
         cells=tuple(cells),
+        verdicts=tuple(
+            ComparedVerdict(*key, a.verdicts.get(key, ""), b.verdicts.get(key, ""))
+            for key in dict.fromkeys([*a.verdicts, *b.verdicts])
+        ),
         changed=tuple(_changed({run: (a.records[run], b.records[run]) for run in common})),
         runs=tuple(_compared_run(run, a.records[run], b.records[run]) for run in common),
         only_a=tuple(run for run in a.records if run not in b.records),

@@ -20,6 +20,7 @@ from recount.report.numbers import interval, metric, number, seconds, signed
 COLOURS = {"differ": "red", "other data": "yellow", "only A": "yellow", "only B": "yellow", "agree": "green"}
 CELL_HEADS = ("Table", "System", "Column", "Weights", "A", "B", "B − A", "p", "Outcome")
 CHANGE_HEADS = ("What", "A", "B", "Runs")
+VERDICT_HEADS = ("Claim", "Evidence", "A", "B")
 RUN_HEADS = ("Run", "A", "B", "Weights")
 RUNS_NAMED = 3  # of those that a difference concerns; more are counted
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1d2430}
@@ -79,6 +80,13 @@ def _changes(comparison: Comparison) -> list[tuple[str, ...]]:
     return [_change(changed, len(comparison.runs)) for changed in comparison.changed]
 
 
+def _verdicts(comparison: Comparison) -> list[tuple[str, ...]]:
+    return [
+        (f"{entry.paper} {entry.claim}", entry.evidence, entry.a or "–", entry.b or "–")
+        for entry in comparison.verdicts
+    ]
+
+
 def _runs(comparison: Comparison) -> list[tuple[str, ...]]:
     return [
         (run.run, seconds(run.seconds_a), seconds(run.seconds_b), "identical" if run.same_weights else "other")
@@ -92,6 +100,9 @@ def _told(comparison: Comparison) -> Iterator[str]:
     yield f"B: {comparison.b}"
     for outcome, cells in comparison.outcomes.items():
         yield f"{cells} {'cell' if cells == 1 else 'cells'}: {outcome} - {OUTCOMES[outcome]}"
+    if comparison.verdicts:
+        other = sum(entry.a != entry.b for entry in comparison.verdicts)
+        yield f"{len(comparison.verdicts)} verdicts on claims, {other} of them different"
     same = sum(run.same_weights for run in comparison.runs)
     yield f"{len(comparison.runs)} runs in both, {same} with identical weights"
     for letter, only in (("A", comparison.only_a), ("B", comparison.only_b)):
@@ -110,6 +121,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for cell in _shown_cells(comparison):
         table.add_row(*map(Text, _cell(cell)), style=COLOURS.get(cell.outcome))
     console.print(table)
+    if comparison.verdicts:
+        _print_rows(console, "Verdicts on the papers' claims", VERDICT_HEADS, _verdicts(comparison))
     if comparison.changed:
         _print_rows(console, "What differed in the making", CHANGE_HEADS, _changes(comparison))
     elif comparison.runs:
@@ -174,6 +187,7 @@ def as_markdown(comparison: Comparison) -> str:
     cells = [_cell(cell) for cell in _shown_cells(comparison)]
     lines = ["# Two reproductions side by side", "", *(f"* {escape_markdown(line)}" for line in _told(comparison))]
     lines += table("Cells", CELL_HEADS, cells)
+    lines += table("Verdicts on the papers' claims", VERDICT_HEADS, _verdicts(comparison))
     lines += table("What differed in the making", CHANGE_HEADS, _changes(comparison))
     lines += table("Runs", RUN_HEADS, _runs(comparison))
     return "\n".join(lines) + "\n"
@@ -194,6 +208,7 @@ def as_html(comparison: Comparison) -> str:
     cells = [(cell.outcome.replace(" ", "-"), _cell(cell)) for cell in _shown_cells(comparison)]
     parts = [
         table("Cells", CELL_HEADS, cells),
+        table("Verdicts on the papers' claims", VERDICT_HEADS, [("", row) for row in _verdicts(comparison)]),
         table("What differed in the making", CHANGE_HEADS, [("", row) for row in _changes(comparison)]),
         table("Runs", RUN_HEADS, [("", row) for row in _runs(comparison)]),
     ]

@@ -35,6 +35,7 @@ from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
 
+SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
 TEXT = {".csv", ".json", ".yaml", ".md", ".html", ".svg", ".tex"}
 # An absolute path in a line of text: no part of an address (https://a/b), of a relative path or of a benchmark's name.
@@ -64,8 +65,12 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
         licence: SPDX name of the licence that the results are given.
 
     Raises:
-        ExportError: nothing is scored yet, or the target exists.
+        ExportError: nothing is scored yet, the target exists, or the licence is no name of one.
     """
+    if licence is not None and not SPDX.fullmatch(licence):
+        raise ExportError(
+            f"--licence {licence}: expected the SPDX name of a licence, for instance CC-BY-4.0 or CC0-1.0"
+        )
     scores = project.root / project.results / "scores.csv"
     if not scores.is_file():
         raise ExportError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")

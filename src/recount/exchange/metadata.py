@@ -46,6 +46,7 @@ DESCRIPTIONS = {
     "README.md": "What is in this crate",
     "config.yaml": "The configuration that the suite was run with, overrides included",
     "results/scores.csv": "A row for each row, column, seed and selection of the papers' tables, with 95 % intervals",
+    "results/verdicts.csv": "What the evidence says of each of the papers' claims",
     "report/index.html": "The report: each measured number beside the published one",
     "tables/scores.parquet": "results/scores.csv as Parquet",
     "tables/predictions.parquet": "Every prediction of every run, as Parquet",

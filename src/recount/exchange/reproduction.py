@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from recount.errors import UserError
-from recount.report.sources import PREDICTIONS, SCORES
+from recount.report.sources import PREDICTIONS, SCORES, VERDICTS
 
 SCORE_FILE = "scores.csv"
+VERDICT_FILE = "verdicts.csv"
 LARGEST = 500_000_000  # bytes of one file of a zip file; predictions of a paper's suite take a few million
 NUMBERS = ("value", "ci_low", "ci_high", "sd", "n")
 
@@ -67,6 +68,19 @@ class Reproduction:
                 found["/".join(parts[1:4])] = self._json(name)
         return found
 
+    @cached_property
+    def verdicts(self) -> dict[tuple[str, str, str], str]:
+        """Return the verdict of each claim by paper, claim and kind of evidence; empty where nothing was judged.
+
+        Raises:
+            ReproductionError: verdicts.csv is not such a table.
+        """
+        if VERDICT_FILE not in self.names:
+            return {}
+        table = self._table(VERDICT_FILE, VERDICTS)
+        rows = table[table["headline"] == "yes"].to_dict("records")
+        return {(row["paper"], row["claim"], row["evidence_status"]): row["verdict"] for row in rows}
+
     def predictions(self, dataset: str, system: str, variant: str, selection: str) -> dict[str, pd.DataFrame]:
         """Return the predictions of a variant on ``<data set>/<split>`` by seed, indexed by id and prompt."""
         folder = f"predictions/{dataset}/{system}/{variant}/"
@@ -88,7 +102,9 @@ class Reproduction:
             raise ReproductionError(f"{self.path}: {name}: not a readable CSV: {error}") from None
         absent = [column for column in columns if column not in table.columns]
         if absent:
-            raise ReproductionError(f"{self.path}: {name}: no column {', '.join(absent)}; recount score writes it")
+            raise ReproductionError(
+                f"{self.path}: {name}: no column {', '.join(absent)}; `recount score` or `recount judge` writes it"
+            )
         return table
 
     def _numbers(self, column: pd.Series, name: str) -> pd.Series:
