@@ -23,6 +23,7 @@ from recount import datasets
 from recount.config import Project
 from recount.evaluation.published_log import LogError
 from recount.report import export, figures, numbers
+from recount.report.caption_section import CaptionSection, caption_section
 from recount.report.evidence_gigacount import LogEvidence, log_evidence
 from recount.report.gallery import Gallery, Shown, gallery
 from recount.report.protocol import READINGS, SystemRecipes, recipes
@@ -86,6 +87,7 @@ class PaperView:
     recipes: list[SystemRecipes] = field(default_factory=list)
     claims: list[Any] = field(default_factory=list)
     text: TextSection | None = None
+    captions: CaptionSection | None = None
 
 
 def write_report(project: Project) -> Path:
@@ -186,6 +188,7 @@ class Page:
         view.cost_plot = self._cost_plot(view)
         view.recipes = recipes(self.project, name, tables)
         view.text = text_section(self.sources, name, variants, self._plot)
+        view.captions = caption_section(self.sources, name, variants, self._plot)
         return view
 
     def _export(self, table: TableView) -> None:

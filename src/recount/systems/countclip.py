@@ -43,6 +43,7 @@ from recount.config import Optimiser, Recipe, Strict
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.nn.normalise import Normalise
+from recount.nn.number_weights import NUMBERS, WORD_OF, WORDS, Weighting, lambdas
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import read_tensors, renamed
 from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
@@ -50,9 +51,6 @@ from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
 if TYPE_CHECKING:
     from open_clip.model import CLIP
 
-NUMBERS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
-WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-WORD_OF = dict(zip(NUMBERS, WORDS, strict=True))
 NOT_COUNTING = -1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -61,7 +59,6 @@ BYTE_PAIRS = 49408  # size of CLIP's vocabulary
 ARCHIVE_KEYS = {"input_resolution", "context_length", "vocab_size"}  # numbers beside the weights in OpenAI's files
 
 Swap = Literal["substring", "whole_word"]
-Weighting = Literal["const", "norm", "modal", "log"]
 
 
 class CaptionError(UserError):
@@ -256,40 +253,6 @@ def count_loss(cosines: Tensor) -> Tensor:
         cosines: [N, 1 + K] of each picture with its own caption and with K counterfactual ones.
     """
     return -functional.log_softmax(cosines, dim=1)[:, 0]
-
-
-def lambdas(weighting: Weighting, counts: Mapping[int, int]) -> dict[int, float]:
-    """Return lambda of each number from how many counting pairs have it (equations 3 to 6, lambda 0 = 1).
-
-    ``modal`` divides the count of two, whichever number is the most frequent; ``log`` divides by the largest of the
-    double logarithms, not by their range: both as coded.
-
-    Raises:
-        UserError: ``log`` is not defined for these counts.
-    """
-    total = sum(counts.values())
-    there = [number for number in NUMBERS if counts.get(number, 0)]
-    match weighting:
-        case "const":
-            return dict.fromkeys(there, 1.0)
-        case "norm":
-            return {number: 1 - counts[number] / total for number in there}
-        case "modal":
-            return {number: counts.get(2, 0) / counts[number] for number in there}
-        case "log":
-            return _log_lambdas(counts, total)
-
-
-def _log_lambdas(counts: Mapping[int, int], total: int) -> dict[int, float]:
-    absent = [number for number in NUMBERS if not counts.get(number, 0)]
-    if absent:
-        raise UserError(
-            f"weighting log: the training set has no counting pair for {', '.join(WORD_OF[n] for n in absent)}; the "
-            "formula needs every number from two to ten. Choose another weighting or training set"
-        )
-    sigma = {number: math.log2(math.log2(total / counts[number])) for number in NUMBERS}
-    least, most = min(sigma.values()), max(sigma.values())
-    return {number: 1 + (value - least) / most for number, value in sigma.items()}
 
 
 # ----------------------------------------------------------------------------------------------------------- examples
