@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import yaml
 from PIL import Image
 
 from recount.config import Project, load
+from recount.evaluation.statistics import Interval
 from recount.report.sections import Variant
 from recount.report.sources import Sources
+from recount.report.text_export import write_sheets
 from recount.report.text_guided import Probed, heat_uri, map_rows, not_probed, probed, prompt_gallery, prompt_rows
 from recount.report.text_section import text_section
 from recount.report.write import write_report
@@ -195,6 +198,28 @@ def test_a_paper_without_prompts_has_no_such_sections(project: Project) -> None:
     shutil.rmtree(project.root / "papers/t2icount/evidence")
     shutil.rmtree(project.root / project.results)
     assert text_section(Sources(project), "t2icount", [READER], lambda *_: None) is None
+
+
+def test_a_system_reads_its_prompt_by_the_rule_of_the_claim(entries: list[Probed]) -> None:
+    reader, blind = prompt_rows(entries)
+    assert (reader.reads, blind.reads) == (True, False)
+    assert replace(reader, pccn=Interval(0.6, 0, 1)).reads is False
+    assert replace(reader, nmn=Interval(float("nan"), 0, 1)).reads is None
+
+
+def test_every_table_is_written_in_three_formats(project: Project, tmp_path: Path) -> None:
+    section = text_section(Sources(project), "t2icount", [READER, BLIND], lambda *_: None)
+    assert section is not None
+    write_sheets(section, "t2icount", tmp_path)
+    names = {f"t2icount-{name}" for name in ("prompts", "maps", "real-table1", "real-table2", "real-table3")}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file() and path.stem in names} == {
+        f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "md")
+    }
+    table = pd.read_csv(tmp_path / "t2icount-prompts.csv").set_index("system")
+    assert table.loc["VLCounter", "minority counted"] == 10
+    assert pd.isna(table.loc["VLCounter", "mosaic F"])
+    assert r"\begin{tabular}{lrlr" in (tmp_path / "t2icount-prompts.tex").read_text()
+    assert "| T2ICount | 1 |" in (tmp_path / "t2icount-prompts.md").read_text()
 
 
 def test_heat_is_coloured_between_its_limits() -> None:

@@ -128,12 +128,23 @@ def caption(table: TableView) -> str:
 def as_latex(table: TableView) -> str:
     """Return the table as LaTeX; needs the packages booktabs and textcomp."""
     heads, rows = table_rows(table)
+    return latex_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
+
+
+def latex_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+    """Return a table as LaTeX; needs the packages booktabs, textcomp and graphicx.
+
+    Args:
+        title: its caption.
+        heads, rows: what stands in it, not yet escaped.
+        columns: LaTeX's column types, for instance "lrr".
+    """
     lines = [
         r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp} \usepackage{graphicx}",
         r"\begin{table}",
-        r"  \caption{" + escape_latex(caption(table)) + "}",
+        r"  \caption{" + escape_latex(title) + "}",
         r"  \resizebox{\linewidth}{!}{%",
-        r"  \begin{tabular}{l" + "r" * (len(heads) - 3) + "ll}",
+        rf"  \begin{{tabular}}{{{columns}}}",
         r"    \toprule",
         "    " + _latex_row(heads),
         r"    \midrule",
@@ -152,8 +163,13 @@ def _latex_row(cells: Sequence[str]) -> str:
 def as_markdown(table: TableView) -> str:
     """Return the table as Markdown."""
     heads, rows = table_rows(table)
-    lines = [f"**{escape_markdown(caption(table))}**", ""]
+    return markdown_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
+
+
+def markdown_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+    """Return a table as Markdown. Args: as for ``latex_table``, of which only "l" and "r" columns are known."""
+    lines = [f"**{escape_markdown(title)}**", ""]
     lines.append("| " + " | ".join(escape_markdown(head) for head in heads) + " |")
-    lines.append("|:--|" + "--:|" * (len(heads) - 3) + ":--|:--|")
+    lines.append("|" + "".join(":--|" if column == "l" else "--:|" for column in columns))
     lines += ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

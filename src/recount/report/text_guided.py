@@ -27,6 +27,8 @@ from recount.report.sources import Sources
 _MEAN = Metric("mean", "mean", lambda _, values: values)
 NOTHING = float("nan")
 PROMPTS = ("majority", "minority")
+READS_ABOVE = 0.6  # PCCN as a share, and NMN: the rule of claim T2I-14, which is recount's
+IGNORES_FROM = 0.5
 PHOTO_WIDTH = 320  # pixels of a photograph in the comparison of prompts
 HEAT_LEVELS = 64
 #: maps of a strip: name -> (label, colours, lowest, highest value; None: of the map itself)
@@ -131,6 +133,13 @@ class PromptRow:
     recall: float
     precision: float
     f: float
+
+    @property
+    def reads(self) -> bool | None:
+        """Return whether wrong prompts are told from right ones by T2ICount's claim T2I-14; None: not tested."""
+        if np.isnan(self.pccn.value) or np.isnan(self.nmn.value):
+            return None
+        return self.pccn.value > READS_ABOVE and self.nmn.value < IGNORES_FROM
 
 
 def prompt_rows(entries: Sequence[Probed]) -> list[PromptRow]:

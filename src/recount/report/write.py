@@ -49,6 +49,7 @@ from recount.report.sections import (
 )
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
+from recount.report.text_export import write_sheets
 from recount.report.text_section import TextSection, text_section
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -188,6 +189,8 @@ class Page:
         view.cost_plot = self._cost_plot(view)
         view.recipes = recipes(self.project, name, tables)
         view.text = text_section(self.sources, name, variants, self._plot)
+        if view.text:
+            write_sheets(view.text, name, self.folder / "tables")
         view.captions = caption_section(self.sources, name, variants, self._plot)
         return view
 
