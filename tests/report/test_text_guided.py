@@ -217,7 +217,7 @@ def test_every_table_is_written_in_three_formats(project: Project, tmp_path: Pat
     }
     table = pd.read_csv(tmp_path / "t2icount-prompts.csv").set_index("system")
     assert table.loc["VLCounter", "minority counted"] == 10
-    assert pd.isna(table.loc["VLCounter", "mosaic F"])
+    assert table["mosaic F"].isna()["VLCounter"]
     assert r"\begin{tabular}{lrlr" in (tmp_path / "t2icount-prompts.tex").read_text()
     assert "| T2ICount | 1 |" in (tmp_path / "t2icount-prompts.md").read_text()
 
