@@ -207,6 +207,13 @@ def test_missing_seed_is_left_out_and_said(tmp_path: Path) -> None:
     assert "old/full: 2 of 3 seeds" in row["reason"]
 
 
+def test_selections_of_later_seeds_are_judged_where_the_first_is_missing(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than()])
+    predict(project, "new/full", noisy(1.0), seeds=(1, 2), selections=("last", "best_on_test"))
+    predict(project, "old/full", noisy(2.0), seeds=(1, 2), selections=("last", "best_on_test"))
+    assert {row["seeds"] for row in verdicts(project, selection="best_on_test")} == {"1 2"}
+
+
 def test_quoted_system_is_not_tested_but_its_printed_number_is(tmp_path: Path) -> None:
     printed = "t1,new/full,new,full,shown/test,mae,5,x,\nt1,quoted,quoted,,shown/test,mae,9,x,\n"
     project = make_project(tmp_path, [better_than(worse="quoted")], published=printed, seeds=[0])

@@ -8,6 +8,7 @@ they are compared over the seeds that both have.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -97,13 +98,14 @@ class Arms:
         """Return the selections that an arm has predictions of."""
         if arm in TRIVIAL_ARMS:
             return set()
-        found: set[str] = set()
         try:
-            for run in self.runs(self.of_evidence(arm, evidence)):
-                if benchmark in run.benchmarks:
-                    found |= set(self.scorer.predictions(run.id, benchmark))
+            runs = self.runs(self.of_evidence(arm, evidence))
         except Missing:
-            return found
+            return set()
+        found: set[str] = set()
+        for run in runs:
+            with suppress(Missing):
+                found |= set(self.scorer.predictions(run.id, benchmark)) if benchmark in run.benchmarks else set()
         return found
 
     def runs(self, arm: str) -> list[Run]:
