@@ -190,10 +190,10 @@ def test_the_overlay_is_the_picture_with_a_line_below_it(project: Project, photo
     assert counts.csv is None
     assert counts.counted[0].overlay == photo.with_name("photo.png.recount.png")
     drawn = np.array(Image.open(photo.with_name("photo.png.recount.png")))
-    assert drawn.shape[1] == 192
-    assert drawn.shape[0] > 96
-    assert (drawn[96:] > 200).any()
-    assert not np.array_equal(drawn[:96], np.array(Image.open(photo)))
+    assert drawn.shape[1] == 2 * 192  # small pictures are enlarged
+    assert drawn.shape[0] > 2 * 96
+    assert (drawn[2 * 96 :] > 200).any()
+    assert not np.array_equal(drawn[: 2 * 96 : 2, ::2], np.array(Image.open(photo)))
 
 
 def test_the_density_is_drawn_where_it_is(tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_the_density_is_drawn_where_it_is(tmp_path: Path) -> None:
     black = Image.new("RGB", (200, 100))
     sample = Sample("x", "", None, np.zeros((0, 2), np.float32), math.nan, "", 200, 100)
     drawn = np.array(counting._overlay(black, counting.Predicted(sample, 1.0, 0.0, density=density), "1")).sum(axis=2)
-    row, column = np.unravel_index(drawn[:100].argmax(), (100, 200))
-    assert abs(row - 25) <= 5
-    assert abs(column - 45) <= 5
+    row, column = np.unravel_index(drawn[:200].argmax(), (200, 400))
+    assert abs(row - 50) <= 10
+    assert abs(column - 90) <= 10
 
 
 def test_several_pictures_of_one_name_do_not_overwrite_each_other(

@@ -49,6 +49,7 @@ COUNTS = "recount_counts.csv"
 PREFERRED = ("best_on_held_out", "best_on_test", "last")
 OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
 SMALLEST = 32  # edge in pixels below which networks may run out of cells
+READABLE_EDGE = 480  # a smaller picture is enlarged towards this longest edge, by a whole factor
 DIMMED = 0.55  # brightness of the photograph below the density
 OPACITY = 0.75  # of the density where it is highest
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
@@ -308,7 +309,7 @@ def _cell(system: System, prompt: str, device: torch.device) -> tuple[int, int] 
 
 def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Image:
     """Return the picture, dimmed, with the density over it and the count below it."""
-    picture = image.copy()
+    picture = image.resize([edge * max(1, READABLE_EDGE // max(image.size)) for edge in image.size])
     picture.thumbnail((OVERLAY_EDGE, OVERLAY_EDGE), Image.Resampling.LANCZOS)
     if predicted.density is not None:
         picture = picture.point(lambda value: int(value * DIMMED))

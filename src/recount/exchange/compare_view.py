@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +24,7 @@ CHANGE_HEADS = ("What", "A", "B", "Runs")
 VERDICT_HEADS = ("Claim", "Evidence", "A", "B")
 RUN_HEADS = ("Run", "A", "B", "Weights")
 RUNS_NAMED = 3  # of those that a difference concerns; more are counted
+WIDEST = 70  # characters of an outcome with its reason in the terminal; files have all of it
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1d2430}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #d9dee6;vertical-align:top}
@@ -119,7 +121,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(line))
     table = _rich("Cells", CELL_HEADS)
     for cell in _shown_cells(comparison):
-        table.add_row(*map(Text, _cell(cell)), style=COLOURS.get(cell.outcome))
+        *texts, outcome = _cell(cell)
+        table.add_row(*map(Text, [*texts, shorten(outcome, WIDEST, placeholder=" …")]), style=COLOURS.get(cell.outcome))
     console.print(table)
     if comparison.verdicts:
         _print_rows(console, "Verdicts on the papers' claims", VERDICT_HEADS, _verdicts(comparison))
