@@ -168,6 +168,19 @@ def test_strips_show_the_maps_of_the_system_that_has_attention(project: Project,
     assert [heat.label for heat in shown.strips[0].heats] == ["attention, fine", "attention, fused", "similarity S2"]
 
 
+def test_a_picture_that_one_system_was_not_asked_about_is_shown_without_it(project: Project) -> None:
+    content = answers(reads=True)
+    tested = content["benchmarks"]["fsc147s/v1"]["pairs"]
+    tested["pictures"] = tested["pictures"][1:]
+    maps = {key: values for key, values in maps_of(reads=True).items() if NAMES[0] not in key}
+    write_run(project, READER, content, maps)
+    sources = Sources(project)
+    shown = prompt_gallery(sources, probed(sources, [BLIND, READER]), "x")
+    assert shown is not None
+    assert [card.label for card in shown.pictures[0][0].cards] == ["VLCounter"]
+    assert {strip.asked.photo.id for strip in shown.strips} == set(NAMES[1:])
+
+
 def test_a_damaged_file_of_maps_is_listed_and_nothing_else_is_lost(project: Project) -> None:
     path = project.root / project.probe(project.run("vlcounter", "as_released", 0))
     path.with_suffix(".npz").write_bytes(b"no zip")

@@ -342,7 +342,8 @@ def prompt_gallery(sources: Sources, entries: Sequence[Probed], stem: str) -> Pr
         if photo is not None:
             pictures.append(_asked(photo, f"{stem}-{number}-majority", answers))
     mapped = next((answer for answer in answers if any("/attention" in key for key in answer.maps)), None)
-    strips = () if mapped is None else tuple(_strip(asked, mapped) for picture in pictures for asked in picture)
+    both = [asked for picture in pictures for asked in picture if mapped is not None and asked.photo.id in mapped.pairs]
+    strips = tuple(_strip(asked, mapped) for asked in both if mapped is not None)
     label = "" if mapped is None else mapped.variant.label
     return PromptGallery(f"{first.dataset}/{first.split}", tuple(pictures), strips, label)
 
