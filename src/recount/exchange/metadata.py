@@ -2,7 +2,9 @@
 
 RO-Crate 1.1 with the profiles Workflow RO-Crate 1.0, Process Run Crate 0.5 and Workflow Run Crate 0.5. Written as plain
 JSON-LD: the package ``rocrate`` (0.16 was looked at) calls itself alpha and brings five dependencies for what is a list
-of dictionaries here. Exports were checked with ``roc-validator`` 0.13: nothing that is required is missing.
+of dictionaries here. An export of suite mini was checked with
+``roc-validator`` 0.13: nothing required is missing but the two JSON-LD contexts, which could not be fetched there (a
+stand-in with the terms used here was given in their place).
 
 One action describes the whole workflow run, and one each training run, with what it was made with and from. They have
 no times and no agent: run.json holds durations, not dates, the dates of files do not survive a copy, and who ran it is
