@@ -118,14 +118,17 @@ def train(run: RunId, config: Overrides = None) -> None:
 
 
 @app.command()
-def predict(run: RunId, benchmark: str, config: Overrides = None) -> None:
-    """Predict a benchmark, for instance ucf_qnrf/test, with every selected model of a trained run."""
+def predict(
+    run: RunId, benchmarks: Annotated[list[str] | None, typer.Argument()] = None, config: Overrides = None
+) -> None:
+    """Predict benchmarks, for instance ucf_qnrf/test (none given: all), with every selected model of a trained run."""
     with _plain_errors():
         project = _project(config)
         chosen = _run(project, run)
         from recount.evaluation.predict import predict_benchmark
 
-        typer.echo(predict_benchmark(project, chosen, benchmark))
+        for benchmark in benchmarks or chosen.benchmark_of_split.values():
+            typer.echo(predict_benchmark(project, chosen, benchmark))
 
 
 @app.command()

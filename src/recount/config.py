@@ -411,6 +411,14 @@ class Run(Strict):
         """Return ``<system>/<variant>/seed<k>``."""
         return f"{self.system}/{self.variant}/seed{self.seed}"
 
+    @property
+    def benchmark_of_split(self) -> dict[tuple[str, str], BenchmarkId]:
+        """Return the first benchmark that each split (data set, split) stands for: several may share one."""
+        found: dict[tuple[str, str], BenchmarkId] = {}
+        for benchmark, split in self.benchmarks.items():
+            found.setdefault((split.dataset, split.split), benchmark)
+        return found
+
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:

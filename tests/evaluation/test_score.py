@@ -97,7 +97,7 @@ def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
     folder = tmp_path / project.run_folder(project.run("good", "full", 0))
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
-    path = tmp_path / project.log("predict", "dots", "test", "good", "full", "seed0")
+    path = tmp_path / project.log("predict", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("no such picture\n")
     assert cell(project, row="good/full")["reason"].endswith("no such picture")

@@ -34,10 +34,9 @@ elif step == "train":
     for file in ("history.csv", "model.safetensors", "run.json"):
         write(results / "runs" / name / file, f"{file} of {name}")
 elif step == "predict":
-    run, benchmark = arguments
-    split = {"ucf_qnrf/test": "test", "sha_a/test": "val"}[benchmark]
-    for folder, ending in (("predictions", "csv"), ("predictions", "timing.json"), ("maps", "npz")):
-        write(results / folder / "dots" / split / f"{run}.{ending}", f"{ending} of {name}")
+    for split in ("test", "val") if name.startswith("alpha/") else ("test",):
+        for folder, ending in (("predictions", "csv"), ("predictions", "timing.json"), ("maps", "npz")):
+            write(results / folder / "dots" / split / f"{name}.{ending}", f"{ending} of {name} on {split}")
 elif step == "probe":
     for ending in ("json", "npz"):
         write(results / "prompt_tests" / f"{name}.{ending}", f"{ending} of {name}")

@@ -26,10 +26,10 @@ def path_with_conda(folder: Path) -> str:
 def test_every_job_runs_in_the_environment_of_its_rule(house: House, tmp_path: Path) -> None:
     answer = house.run("--use-conda", PATH=path_with_conda(tmp_path), STAND_IN_PYTHON=sys.executable)
     assert answer.code == 0, answer.text
-    assert len(house.calls()) == 14
+    assert len(house.calls()) == 12
     environments = (house.work / "environments.txt").read_text(encoding="utf-8").splitlines()
     assert {line: environments.count(line) for line in environments} == {
         "# recount fetch, recount prepare": 2,
-        "# recount train, recount predict, recount probe": 9,
+        "# recount train, recount predict, recount probe": 7,
         "# recount score, recount judge, recount report": 3,
     }

@@ -44,8 +44,7 @@ def test_next_run_goes_on_and_renews_the_report(broken_house: House) -> None:
     assert answer.code == 0, answer.text
     assert broken_house.calls() == [
         "judge",
-        "predict alpha/small/seed0 sha_a/test",
-        "predict alpha/small/seed0 ucf_qnrf/test",
+        "predict alpha/small/seed0",
         "report",
         "score",
         "train alpha/small/seed0",

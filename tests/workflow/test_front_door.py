@@ -58,7 +58,7 @@ def test_overrides_reach_the_jobs(house: House) -> None:
     assert house.calls() == [
         "fetch dots",
         "judge",
-        "predict beta/full/seed3 ucf_qnrf/test",
+        "predict beta/full/seed3",
         "prepare dots original",
         "probe beta/full/seed3",
         "report",

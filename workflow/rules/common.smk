@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,17 +76,19 @@ def run_of(wildcards):
     return run
 
 
-def benchmark_of(wildcards):
-    """Return the benchmark of a prediction job: the papers' name of the split that stands for it in this suite."""
-    for benchmark, split in run_of(wildcards).benchmarks.items():
-        if (split.dataset, split.split) == (wildcards.dataset, wildcards.split):
-            return benchmark
-    raise WorkflowError(f"{SEED.format(**wildcards)} is not evaluated on {wildcards.dataset}/{wildcards.split}")
+def predicted_splits():
+    """Return, for each set of splits that runs are evaluated on, the start of these runs' ids, as patterns."""
+    found = {}
+    for run in PROJECT.runs:
+        splits = tuple("/".join(split) for split in run.benchmark_of_split)
+        if splits:
+            found.setdefault(splits, {})[re.escape(f"{run.system}/{run.variant}/")] = None
+    return found
 
 
-def benchmark_index(wildcards):
-    """Return the index of the prepared data that a prediction job reads."""
-    return PROJECT.index(run_of(wildcards).benchmarks[benchmark_of(wildcards)])
+def benchmark_indexes(wildcards):
+    """Return the indexes of the prepared data that a prediction job reads."""
+    return list(dict.fromkeys(PROJECT.index(split) for split in run_of(wildcards).benchmarks.values()))
 
 
 def probed_indexes(wildcards):

@@ -1,30 +1,36 @@
 """What the trained models predict, and how far that is from the truth."""
 
+# One job predicts all benchmarks of a run, because starting costs a tiny network more than predicting. Runs that are
+# evaluated on the same splits share a rule.
+for number, (splits, runs) in enumerate(predicted_splits().items()):
 
-rule predict:
-    input:
-        run=rules.train.output.run,  # small; holds the checksums of the models that lie beside it
-        index=benchmark_index,
-    output:
-        PROJECT.results / "predictions" / "{dataset}" / "{split}" / f"{SEED}.csv",
-        times=PROJECT.results / "predictions" / "{dataset}" / "{split}" / f"{SEED}.timing.json",
-        maps=PROJECT.results / "maps" / "{dataset}" / "{split}" / f"{SEED}.npz",
-    log:
-        PROJECT.log("predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}"),
-    benchmark:
-        timing("predict", "{dataset}", "{split}", "{system}", "{variant}", "seed{seed}")
-    conda:
-        "../envs/train.yaml"
-    threads: PROJECT.config.training_threads
-    resources:
-        gpu=gpus,
-        mem_mb=more_memory(PROJECT.suite.training_mem_mb),
-        runtime=more_time(PROJECT.suite.training_minutes),
-    params:
-        benchmark=benchmark_of,
-        code=code_of("predict", "system"),
-    shell:
-        "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} {params.benchmark} > {log} 2>&1"
+    rule:
+        name:
+            f"predict_{number}"
+        input:
+            run=rules.train.output.run,  # small; holds the checksums of the models that lie beside it
+            indexes=benchmark_indexes,
+        output:
+            [PROJECT.results / "predictions" / split / f"{SEED}.csv" for split in splits],
+            times=[PROJECT.results / "predictions" / split / f"{SEED}.timing.json" for split in splits],
+            maps=[PROJECT.results / "maps" / split / f"{SEED}.npz" for split in splits],
+        log:
+            PROJECT.log("predict", "{system}", "{variant}", "seed{seed}"),
+        benchmark:
+            timing("predict", "{system}", "{variant}", "seed{seed}")
+        wildcard_constraints:
+            system=f"(?={'|'.join(runs)})[^/]+",
+        conda:
+            "../envs/train.yaml"
+        threads: PROJECT.config.training_threads
+        resources:
+            gpu=gpus,
+            mem_mb=more_memory(PROJECT.suite.training_mem_mb),
+            runtime=more_time(PROJECT.suite.training_minutes),
+        params:
+            code=code_of("predict", "system"),
+        shell:
+            "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
 
 
 rule probe:

@@ -191,9 +191,7 @@ def why_missing(project: Project, run: Run, benchmark: str) -> str:
             return _why_no_data(project, split)
     if not (project.root / project.run_folder(run) / "run.json").is_file():
         return _why_no_output(project, "training", project.log("train", run.system, run.variant, f"seed{run.seed}"))
-    split = run.benchmarks[benchmark]
-    place = (split.dataset, split.split, run.system, run.variant, f"seed{run.seed}")
-    return _why_no_output(project, "prediction", project.log("predict", *place))
+    return _why_no_output(project, "prediction", project.log("predict", run.system, run.variant, f"seed{run.seed}"))
 
 
 def _why_no_data(project: Project, split: Split) -> str:
