@@ -92,6 +92,22 @@ def fetch(dataset: str, config: Overrides = None) -> None:
 
 
 @app.command()
+def fetch_weights(name: str, config: Overrides = None) -> None:
+    """Fetch weights that systems start from, or a released checkpoint; check them, and write their manifest."""
+    with _plain_errors():
+        from recount.data.fetch import fetch as fetch_files
+        from recount.data.released_weights import WEIGHTS
+        from recount.errors import UserError
+
+        project = _project(config)
+        if name not in WEIGHTS:
+            raise UserError(f"{name}: no such weights; there are {', '.join(WEIGHTS)}")
+        manifest = fetch_files(WEIGHTS[name], project.root / project.weights)
+        size = sum(file["bytes"] for file in manifest["files"]) / 1e6
+        typer.echo(f"{project.root / project.weights / name}: {size:.1f} MB, checked")
+
+
+@app.command()
 def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "original", config: Overrides = None) -> None:
     """Check a data set's pictures and annotations and bring them to the size that systems need."""
     with _plain_errors():

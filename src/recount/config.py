@@ -49,6 +49,9 @@ TRIVIAL_ARMS = MappingProxyType(
 )
 
 
+WEIGHTS = "weights:"  # begins the name of a file that is fetched into resources/weights
+
+
 class ConfigError(UserError):
     """The configuration is wrong; the message has one line per error: file, key, value, what is allowed."""
 
@@ -325,7 +328,6 @@ class SuiteSystem(Strict):
     settings: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     preparation: Name | None = None
-    weights: tuple[Name, ...] = Field((), description="base weights that must be fetched first")
     variants: dict[Name, SuiteVariant] = {}
     gpu_hours: float | None = Field(None, ge=0, description="published or measured cost of one training run")
 
@@ -336,6 +338,9 @@ class Suite(Strict):
     name: Name = ""
     title: str
     summary: str = ""
+    checkpoints: dict[Name, str] = Field(
+        {}, description="released checkpoint -> weights:<name>/<file> that is fetched; config.yaml's go over it"
+    )
     comparable: bool = Field(description="whether its numbers may be compared with the published ones")
     why_not_comparable: str = ""
     benchmarks: dict[BenchmarkId, Benchmark] = {}
@@ -399,7 +404,7 @@ class Run(Strict):
     protocol: str
     checkpoint: str | None
     checkpoint_path: str | None
-    weights: tuple[Name, ...]
+    weights: tuple[Name, ...] = ()
     training: Split | None
     held_out: Split | None
     selected_on_test: Split | None
@@ -615,6 +620,9 @@ class Project:
             resolve_recipe(Recipe(), recipe)
         except ValidationError as error:
             raise ConfigError("\n".join(_lines(error, f"{where}: {name}/{variant_name}: recipe"))) from None
+        named: list[str] = []
+        settings = self._located(settings, named)
+        checkpoint = self._released(variant)
         clean = variant.protocol == "clean"
         benchmarks = {entry: self._split(entry, system) for entry in paper_system.evaluated_on}
         return Run(
@@ -627,14 +635,30 @@ class Project:
             recipe=recipe,
             protocol=variant.protocol,
             checkpoint=variant.checkpoint,
-            checkpoint_path=self.config.checkpoints.get(variant.checkpoint) if variant.checkpoint else None,
-            weights=system.weights,
+            checkpoint_path=self._located(checkpoint, named),
+            weights=tuple(dict.fromkeys(named)),
             training=self._split((clean and paper_system.clean_trained_on) or paper_system.trained_on, system),
             held_out=self._split((clean and paper_system.clean_held_out) or paper_system.held_out, system),
             selected_on_test=None if clean else self._split(paper_system.selected_on_test, system),
             benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
             probes=self._probes(paper_system, system),
         )
+
+    def _released(self, variant: Variant) -> str | None:
+        """Return the file of a variant's released checkpoint: config.yaml's, or else the one that the suite fetches."""
+        if variant.checkpoint is None:
+            return None
+        return {**self.suite.checkpoints, **self.config.checkpoints}.get(variant.checkpoint)
+
+    def _located(self, value: Any, named: list[str]) -> Any:
+        """Return settings with every ``weights:<name>/<file>`` as the file's path, and add the names to ``named``."""
+        if isinstance(value, Mapping):
+            return {key: self._located(item, named) for key, item in value.items()}
+        if not isinstance(value, str) or not value.startswith(WEIGHTS):
+            return value
+        place = value.removeprefix(WEIGHTS)
+        named.append(place.partition("/")[0])
+        return str(self.weights / place)
 
     def _probes(self, paper_system: PaperSystem, system: SuiteSystem) -> dict[str, Probe]:
         splits = {benchmark: self._split(benchmark, system) for benchmark in paper_system.probed_on}
@@ -668,7 +692,7 @@ class Project:
             return f"suite {self.suite.name} has nothing that stands for {described.trained_on}"
         if variant_name in entry.variants and entry.variants[variant_name].skip:
             return entry.variants[variant_name].skip
-        if variant.checkpoint and variant.checkpoint not in self.config.checkpoints:
+        if variant.checkpoint and self._released(variant) is None:
             return f"no file is given for the released checkpoint {variant.checkpoint} (config.yaml: checkpoints)"
         return ""
 

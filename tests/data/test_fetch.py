@@ -427,7 +427,7 @@ def test_one_message_names_every_file_reason_and_place(tmp_path: Path, server: S
     assert str(caught.value).splitlines() == [
         "toy (Toys): 2 of 3 files could not be had",
         "  no address is known, only by hand:",
-        "    deep/b.zip  (1,234,567 bytes, SHA-256 12ab)",
+        "    deep/b.zip  (1,234,567 bytes, SHA-256 12ab…)",
         f"  {server.address}/gone/<path>: HTTP 404 Not Found",
         f"  {server.address}/set/<path>: HTTP 403 Forbidden",
         "    c.bin",

@@ -102,11 +102,14 @@ def probe_settings(wildcards):
 
 
 def training_inputs(wildcards):
-    """Return what a run is trained from: prepared data and, where it evaluates one, the released checkpoint."""
+    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given."""
     run = run_of(wildcards)
     splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
     found = dict.fromkeys(PROJECT.index(split) for split in splits)
-    return [*found, *([run.checkpoint_path] if run.checkpoint_path else [])]
+    given = [run.checkpoint_path] if run.checkpoint_path else []
+    manifests = [PROJECT.weights / name / "manifest.json" for name in run.weights]
+    below = tuple(f"{manifest.parent}/" for manifest in manifests)
+    return [*found, *manifests, *(path for path in given if not path.startswith(below))]
 
 
 def training_settings(wildcards):

@@ -21,6 +21,24 @@ rule fetch:
         "recount fetch {wildcards.dataset} > {log} 2>&1"
 
 
+rule fetch_weights:
+    output:
+        PROJECT.weights / "{weights}" / "manifest.json",
+    log:
+        PROJECT.log("fetch_weights", "{weights}"),
+    benchmark:
+        timing("fetch_weights", "{weights}")
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(1000),
+        runtime=more_time(720),
+    shell:
+        "recount fetch-weights {wildcards.weights} > {log} 2>&1"
+
+
 rule prepare:
     input:
         rules.fetch.output,

@@ -21,7 +21,8 @@ class RemoteFile:
         path: where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``.
         urls: addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; empty if
             the file can only be had by hand.
-        sha256: of the bytes; None where it is not known (recorded at the first download and compared ever after).
+        sha256: of the bytes, or its first digits where only these are public; None where it is not known. What is not
+            known is recorded at the first download and compared ever after.
         bytes: size, or None.
         unpack: whether it is a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``.
         optional: whether the data set can be read without it.
@@ -35,13 +36,42 @@ class RemoteFile:
     optional: bool = False
 
 
-class Dataset(ABC):
-    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``.
+class Source(ABC):
+    """What is fetched as a whole: a data set, or weights.
 
     Attributes:
-        name: the module's name.
+        name: of its folder.
         title, homepage, licence, citation: for people; shown in the report and in by-hand instructions.
         by_hand: how to get what no address can deliver ("" if every file can be fetched).
+    """
+
+    name: str
+    title: str
+    homepage: str = ""
+    licence: str
+    citation: str = ""
+    by_hand: str = ""
+
+    @abstractmethod
+    def files(self) -> list[RemoteFile]:
+        """Return the files to fetch."""
+
+    def listed_files(self, raw: Path) -> list[RemoteFile]:
+        """Return further files, whose addresses stand in a file of ``files()`` (default: none); fetched after those.
+
+        Args:
+            raw: its folder, where ``files()`` are by now.
+
+        Raises:
+            DataError: the file that lists them is broken.
+        """
+        return []
+
+
+class Dataset(Source):
+    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``.
+
+    Attributes, beside those of a source:
         publishable: whether its licence lets its pictures stand in a published report.
         embedded: whether it is procedural (nothing to fetch).
         lenient: whether a JPEG whose end is missing is filled with grey instead of being a defect.
@@ -52,12 +82,6 @@ class Dataset(ABC):
             "points", "boxes", "count" (sum of counts).
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    homepage: ClassVar[str] = ""
-    licence: ClassVar[str]
-    citation: ClassVar[str] = ""
-    by_hand: ClassVar[str] = ""
     publishable: ClassVar[bool] = False
     embedded: ClassVar[bool] = False
     lenient: ClassVar[bool] = False
@@ -67,17 +91,6 @@ class Dataset(ABC):
 
     def files(self) -> list[RemoteFile]:
         """Return the files to fetch; empty for a procedural data set."""
-        return []
-
-    def listed_files(self, raw: Path) -> list[RemoteFile]:
-        """Return further files, whose addresses stand in a file of ``files()`` (default: none); fetched after those.
-
-        Args:
-            raw: ``resources/raw/<name>``, where ``files()`` are by now.
-
-        Raises:
-            DataError: the file that lists them is broken.
-        """
         return []
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""How much a counting pair weighs by the frequency of its number (CountCLIP's lambda); without torch, for the report."""
+"""How much a counting pair weighs by its number's frequency (CountCLIP's lambda); without torch, for the report."""
 
 from __future__ import annotations
 
