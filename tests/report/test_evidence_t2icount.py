@@ -115,3 +115,13 @@ def test_a_log_without_validation_is_an_error(tmp_path: Path) -> None:
     table[table["val_mae"].isna()].to_csv(tmp_path / "log.csv", index=False)
     with pytest.raises(EvidenceError, match="no epoch"):
         train_log(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize(
+    ("source", "system"), [("CLIP-Count", "clip_count"), ("models/CLIPCount", "clip_count"), ("CounTX", "countx")]
+)
+def test_numbers_of_others_are_not_booked_as_t2icounts(source: str, system: str) -> None:
+    published = pd.read_csv(ROOT / "papers/t2icount/published.csv", dtype=str).fillna("")
+    theirs = published[(published["table"] == "third_party") & published["source"].str.contains(source)]
+    assert len(theirs)
+    assert set(theirs["system"]) == {system}
