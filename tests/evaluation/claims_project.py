@@ -70,7 +70,13 @@ def better_than(better: str = "new/full", worse: str = "old/full", **more: Any) 
 
 
 def make_project(
-    root: Path, claims: list[dict[str, Any]], *, comparable: bool = True, published: str = "", **config: Any
+    root: Path,
+    claims: list[dict[str, Any]],
+    *,
+    comparable: bool = True,
+    published: str = "",
+    size: str = "paper",
+    **config: Any,
 ) -> Project:
     """Write a project with these claims; ``config`` goes over config.yaml."""
     for folder in ("suites", "papers/p"):
@@ -85,7 +91,7 @@ def make_project(
             "shown/test": {"dataset": "dots", "split": "test"},
             "other/test": {"dataset": "dots", "split": "test"},
         },
-        "systems": {"new": {}, "old": {}, "constant": {}},
+        "systems": {"new": {"size": size}, "old": {"size": size}, "constant": {}},
     }
     paper |= {"systems": SYSTEMS, "tables": TABLES, "claims": claims}
     (root / "config.yaml").write_text(yaml.safe_dump({"suite": "small", "seeds": [0, 1, 2], "training_threads": 1}))

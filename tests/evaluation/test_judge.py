@@ -21,6 +21,7 @@ from claims_project import (
     write_index,
 )
 
+from recount.config import Project
 from recount.evaluation.metrics import ACCURACY, MAE
 
 THREE = (0, 1, 2)
@@ -311,9 +312,10 @@ def test_gain_must_be_as_large_as_claimed(tmp_path: Path) -> None:
     assert headline(project)["verdict"] == "contradicted"
 
 
-def test_training_times_are_compared_by_their_ratio(tmp_path: Path) -> None:
+def timed(root: Path, size: str) -> Project:
+    """Return a project whose runs of "new" take half as long as those of "old"."""
     claim = better_than(metric="train_hours_100_epochs", test="ratio", at_most=0.67)
-    project = make_project(tmp_path, [claim])
+    project = make_project(root, [claim], size=size)
     for arm, seconds in (("new", 1.0), ("old", 2.0)):
         for seed in THREE:
             path = project.root / project.run_folder(project.run(arm, "full", seed)) / "run.json"
@@ -321,9 +323,19 @@ def test_training_times_are_compared_by_their_ratio(tmp_path: Path) -> None:
             cost = {"steps": 10, "seconds_per_step": seconds + 0.01 * seed}
             record = {"cost": cost, "selections": {"last": {"epoch": 2}}, "provenance": {"device": "cpu"}}
             path.write_text(json.dumps(record))
-    row = headline(project)
+    return project
+
+
+def test_training_times_are_compared_by_their_ratio(tmp_path: Path) -> None:
+    row = headline(timed(tmp_path, "paper"))
     assert row["verdict"] == "holds"
     assert float(row["effect"]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_times_of_small_networks_say_nothing_of_the_papers(tmp_path: Path) -> None:
+    row = headline(timed(tmp_path, "mini"))
+    assert row["verdict"] == "not tested"
+    assert "their ratio here is 0.5" in row["reason"]
 
 
 # --------------------------------------------------------------------------------------------------------- quantities
@@ -343,7 +355,7 @@ def test_counting_the_majority_is_a_share_with_a_binomial_interval(tmp_path: Pat
     assert row["verdict"] == "holds in direction"
 
 
-def probe(project: Any, benchmarks: dict[str, Any], selection: str = "last") -> None:
+def probe(project: Project, benchmarks: dict[str, Any], selection: str = "last") -> None:
     path = project.root / project.probe(project.run("new", "full", 0))
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"run": "new/full/seed0", "selection": selection, "benchmarks": benchmarks}))

@@ -276,8 +276,6 @@ class Claims:
                 reasons.append(str(reason))
         if not values:
             raise Missing(f"{name}: {reasons[0]}")
-        if self.arms.runs(name)[0].size != "paper":
-            notes.append("of this suite's small networks, not of the papers'")
         return name, values, "; ".join(dict.fromkeys(note for note in notes if note))
 
     def _cost_of(self, run: Run, metric: str, benchmark: str) -> tuple[float, str]:
@@ -298,6 +296,13 @@ class Claims:
         if not seeds:
             raise Missing(f"{first} and {second} have no seed in common")
         ratios = tuple(a[seed] / b[seed] for seed in seeds)
+        small = [name for name in (first, second) if self.arms.runs(name)[0].size != "paper"]
+        if small:
+            measured = "; ".join(dict.fromkeys(note for note in (how, other) if note))
+            raise Missing(
+                f"the cost of this suite's small networks says nothing of the papers' ({' and '.join(small)}); their "
+                f"ratio here is {np.mean(ratios):.3g}; {measured}"
+            )
         region = _region(asked.claim.at_least, asked.claim.at_most)
         means = [float(np.mean([cost[seed] for seed in seeds])) for cost in (a, b)]
         finding = Finding(
