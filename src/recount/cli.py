@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,13 @@ Overrides = Annotated[
     typer.Option("--config", metavar="KEY=VALUE", help="replace a key of config.yaml, for instance suite=open"),
 ]
 RunId = Annotated[str, typer.Argument(metavar="SYSTEM/VARIANT/seedK")]
+
+
+class TinyModel(StrEnum):
+    """The base models that recount trains itself."""
+
+    mini_clip = "mini_clip"
+    mini_sd = "mini_sd"
 
 
 @contextmanager
@@ -264,6 +272,27 @@ def compare(
         else:
             write_comparison(comparison, output)
             typer.echo(output)
+
+
+@app.command()
+def pretrain(model: TinyModel, config: Overrides = None) -> None:
+    """Make a tiny base model of recount anew, from its own drawings: weights, and a card of how good they are."""
+    with _plain_errors():
+        if model is TinyModel.mini_clip:
+            from recount.pretraining import mini_clip
+
+            mini_clip.pretrain()
+            typer.echo(mini_clip.WEIGHTS / "mini_clip.md")
+        else:
+            import shutil
+
+            from recount.pretraining import mini_sd
+
+            project = _project(config)
+            unfinished = project.root / project.config.resources / "pretraining" / model
+            mini_sd.pretrain(unfinished)
+            shutil.rmtree(unfinished)
+            typer.echo(mini_sd.WEIGHTS / "mini_sd.md")
 
 
 @app.command()

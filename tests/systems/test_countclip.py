@@ -479,6 +479,19 @@ def test_captions_of_a_batch_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -
     assert passes == [18]
 
 
+def test_pictures_of_a_benchmark_share_a_pass_and_each_is_encoded_once_for_nine_captions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = tiny()
+    passes: list[int] = []
+    encode = system.encode_images
+    monkeypatch.setattr(system, "encode_images", lambda images: (passes.append(len(images)), encode(images))[1])
+    samples = [sample(f"s{index}", f"two things of kind {index}", 2) for index in range(30)]
+    made = list(predict_samples(system, samples, lambda each: torch.zeros(3, 32, 32, dtype=torch.uint8)))
+    assert passes == [30]
+    assert all(each.scores is not None and len(each.scores) == len(NUMBERS) for each in made)
+
+
 def test_predictions_leave_out_dropped_samples_and_name_ties() -> None:
     samples = [sample("kept", "two cats", 2), sample("lost", "x" * 77 + " six gulls", 6)]
     system = tiny(lost_word="drop")

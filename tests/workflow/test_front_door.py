@@ -67,6 +67,12 @@ def test_overrides_reach_the_jobs(house: House) -> None:
     ]
 
 
+def test_pretrain_makes_both_tiny_models_each_time_it_is_asked_for(house: House) -> None:
+    for _ in range(2):
+        assert house.run("pretrain").code == 0
+        assert house.calls() == ["pretrain mini_clip", "pretrain mini_sd"]
+
+
 def test_job_asks_for_a_card_where_there_is_one(house: House, tmp_path: Path) -> None:
     answer = house.snakemake("--dry-run", PATH=path_with_cards(tmp_path), CUDA_VISIBLE_DEVICES="0,1")
     assert "gpu=1" in answer.text

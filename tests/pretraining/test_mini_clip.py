@@ -1,0 +1,100 @@
+"""The tiny CLIP: what it was shown, what its card says, and that the card says the truth."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from recount.cli import app
+from recount.data.captioned_scenes import CLASSES, VOCABULARY, draw_shapes
+from recount.pretraining import mini_clip, mini_sd
+from recount.systems.countclip import CaptionError, build_clip, token_ids
+
+PLAN = mini_clip.Plan(scenes=400, steps=4, batch=8, per_class=2, warmup=2)
+
+
+def card() -> dict[str, Any]:
+    return json.loads((mini_clip.WEIGHTS / "mini_clip.json").read_text("utf-8"))
+
+
+def shipped() -> torch.nn.Module:
+    model = build_clip(mini_clip.SIZE)
+    model.load_state_dict({k: v.float() for k, v in load_file(mini_clip.WEIGHTS / "mini_clip.safetensors").items()})
+    return model.eval()
+
+
+def test_weights_are_small_and_belong_to_the_card() -> None:
+    assert (mini_clip.WEIGHTS / "mini_clip.safetensors").stat().st_size < 4e6
+    assert card()["clip"] == mini_clip.SIZE.model_dump(mode="json")
+    assert card()["parameters"] == sum(parameter.numel() for parameter in shipped().parameters())
+
+
+def test_the_card_says_what_the_shipped_weights_do() -> None:
+    said = card()["quality"]
+    assert mini_clip.retrieval_accuracy(shipped(), card()["seed"]) == pytest.approx(
+        said["retrieval_accuracy_64_classes"], abs=0.02
+    )
+    assert mini_clip.counting_accuracy(shipped(), card()["seed"]) == pytest.approx(
+        said["counting_accuracy_before_fine_tuning"], abs=0.02
+    )
+    assert said["retrieval_accuracy_64_classes"] > 20 * said["retrieval_chance"]
+
+
+def test_every_caption_is_in_the_vocabulary_and_others_are_refused() -> None:
+    for index in range(200):
+        rng = np.random.default_rng(index)
+        token_ids([mini_clip.caption(draw_shapes(rng), rng, mini_clip.Plan())], mini_clip.SIZE)
+    with pytest.raises(CaptionError, match="does not know zebras"):
+        token_ids(["two zebras"], mini_clip.SIZE)
+
+
+def test_captions_have_quantities_as_often_as_planned_and_half_of_the_numbers_are_wrong() -> None:
+    plan = mini_clip.Plan(vague_words=0.0, number_words=1.0, right_words=0.5)
+    right = []
+    for index in range(600):
+        rng = np.random.default_rng(index)
+        shapes = draw_shapes(rng, second_class=0.0)
+        word = mini_clip.NUMBER_WORDS[shapes.counts[shapes.main] - 1]
+        right.append(word in mini_clip.caption(shapes, rng, plan).split())
+    assert np.mean(right) == pytest.approx(0.55, abs=0.06)  # and a tenth of the others by chance
+
+
+def test_a_batch_has_several_scenes_of_each_of_its_classes() -> None:
+    drawn = [draw_shapes(np.random.default_rng(index), CLASSES[index % 64]) for index in range(400)]
+    chosen = mini_clip._chosen(drawn, PLAN, np.random.default_rng(0))
+    assert len(set(chosen.tolist())) == PLAN.batch
+    assert set(Counter(drawn[index].main for index in chosen).values()) == {PLAN.per_class}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
+    made = [mini_clip.pretrain(tmp_path / name, PLAN, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    weights = [load_file(tmp_path / name / "mini_clip.safetensors")["visual.proj"] for name in "abc"]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert [card["steps_done"] for card in made] == [4, 4, 4]
+    assert set(VOCABULARY) == set(made[0]["clip"]["vocabulary"])
+
+
+def test_the_command_makes_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("suite: small\n")
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "small.yaml").write_text("title: small\ncomparable: false\n")
+    monkeypatch.chdir(tmp_path)
+    made: list[str] = []
+    monkeypatch.setattr(mini_clip, "pretrain", lambda: made.append("mini_clip"))
+    monkeypatch.setattr(mini_sd, "pretrain", lambda work: (work.mkdir(parents=True), made.append(work.name)))
+    for name in ("mini_clip", "mini_sd"):
+        answer = CliRunner().invoke(app, ["pretrain", name])
+        assert answer.exit_code == 0, answer.output
+        assert re.search(rf"weights/{name}\.md$", answer.output.strip())
+    assert made == ["mini_clip", "mini_sd"]
+    assert not (tmp_path / "resources" / "pretraining" / "mini_sd").exists()  # so that the next call begins anew
+    assert CliRunner().invoke(app, ["pretrain", "mini_gpt"]).exit_code == 2

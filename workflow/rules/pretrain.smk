@@ -1,0 +1,15 @@
+"""The tiny base models that recount comes with. Without a product (a benchmark is one) the rule runs whenever asked for."""
+
+
+rule pretrain:
+    log:
+        PROJECT.log("pretrain", "pretrain"),
+    conda:
+        "../envs/train.yaml"
+    threads: PROJECT.config.training_threads
+    resources:
+        gpu=0,
+        mem_mb=more_memory(4000),
+        runtime=more_time(120),
+    shell:
+        "(recount pretrain mini_clip && recount pretrain mini_sd) > {log} 2>&1"
