@@ -74,7 +74,6 @@ ERRORS = {
     "image,count\na.jpg,many\n": "line 2: a.jpg: 'many' is not a number",
     "image,count\na.jpg,nan\n": "line 2: a.jpg: the count is nan; it must be finite",
     "image,count\na.jpg,inf\n": "must be finite",
-    "image,count\na.jpg,-3\n": "line 2: a.jpg: the count is -3; it must not be negative",
     "image,count\na.jpg,3\na.jpg,4\n": "line 3: a.jpg: occurs twice",
     "image,count\na.jpg,3,4\n": "line 2: 3 columns, but line 1 has 2",
     '{"image": "a.jpg", "count": 3}\n{oops}\n': "line 2: not valid JSON",
@@ -95,9 +94,19 @@ def test_errors_name_the_line_and_what_is_wrong(text: str, tmp_path: Path) -> No
 
 
 def test_many_errors_are_counted(tmp_path: Path) -> None:
-    text = "image,count\n" + "".join(f"i{k},-1\n" for k in range(9))
+    text = "image,count\n" + "".join(f"i{k},x\n" for k in range(9))
     with pytest.raises(PredictionsError, match="and 4 more"):
         read_counts(write(tmp_path / "p.csv", text), PREDICTED)
+
+
+def test_true_counts_below_0_are_an_error_and_predictions_below_0_are_said(tmp_path: Path, truth: Path) -> None:
+    negative = write(tmp_path / "n.csv", "image,count\na.jpg,-3\n")
+    with pytest.raises(PredictionsError, match=r"line 2: a\.jpg: the count is -3; it must not be below 0"):
+        score_files([negative], negative)
+    name = next(iter(read_counts(truth, TRUE).counts))[0]
+    scores = score_files([write(tmp_path / "p.csv", f"image,count\n{name},-3\n")], truth, only_predicted=True)
+    assert scores.systems[0].negative == 1
+    assert "1 predictions are below 0; they count as they are" in scores.text()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

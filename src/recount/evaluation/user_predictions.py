@@ -8,7 +8,8 @@ names an image and gives a count, or the points that are counted (in CSV also on
 
 Without a header, the first two columns are image and count (the format of NWPU-Crowd's submissions). Where all files
 have a prompt, a line is about that prompt on that image. Nothing is guessed: images that do not match, images that
-occur twice, and counts that are negative or not finite stop with a list of them.
+occur twice, counts that are not finite and true counts below 0 stop with a list of them. Predictions below 0, as
+networks make them, count as they are, and that is said.
 """
 
 from __future__ import annotations
@@ -67,15 +68,16 @@ class Counts:
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
-def read_counts(path: Path, values: Sequence[str]) -> Counts:
+def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
     """Read a file of counts or points.
 
     Args:
         path: of the file.
         values: names that the column (or key) of the count or the points may have; the first that is there is taken.
+        lowest: the smallest count that can be.
 
     Raises:
-        PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is negative or
+        PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is too small or
             not a finite number; the message lists the first of each.
     """
     try:
@@ -92,6 +94,8 @@ def read_counts(path: Path, values: Sequence[str]) -> Counts:
     problems = []
     for where, key, value in lines:
         count, problem = _count(value)
+        if count < lowest:
+            problem = f"the count is {count:g}; it must not be below {lowest:g}"
         if key in counts:
             problem = "occurs twice"
         if problem:
@@ -127,8 +131,6 @@ def _count(value: Any) -> tuple[float, str]:
         return math.nan, f"{value!r} is neither a number nor a list of points"
     if not math.isfinite(value):
         return math.nan, f"the count is {value}; it must be finite"
-    if value < 0:
-        return float(value), f"the count is {value:g}; it must not be negative"
     return float(value), ""
 
 
@@ -261,6 +263,7 @@ class SystemScores:
     Attributes:
         metrics: by name, with intervals over images; accuracy only where all counts are whole numbers.
         rmse_without: RMSE without the one and the two images of largest error.
+        negative: how many predictions are below 0.
     """
 
     name: str
@@ -269,6 +272,7 @@ class SystemScores:
     strata: tuple[Stratum, ...]
     influential: tuple[Influential, ...]
     rmse_without: tuple[float, float]
+    negative: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +317,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
     """
     if len(predictions) not in {1, 2}:
         raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
-    truths = read_counts(truth, TRUE)
+    truths = read_counts(truth, TRUE, lowest=0)
     tables = [read_counts(path, PREDICTED) for path in predictions]
     if not all(table.has_prompts for table in (truths, *tables)):
         truths, *tables = (_without_prompts(table) for table in (truths, *tables))
@@ -394,6 +398,7 @@ def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> 
             if result.share_of_squared_error[k] > 0
         ),
         rmse_without=(rmse_without_largest(true, predicted, 1), rmse_without_largest(true, predicted, 2)),
+        negative=int((predicted < 0).sum()),
     )
 
 
@@ -444,6 +449,8 @@ def _text_lines(scores: UserScores) -> Iterator[str]:
 
 def _system_lines(system: SystemScores) -> Iterator[str]:
     yield system.name
+    if system.negative:
+        yield f"  {system.negative} predictions are below 0; they count as they are"
     for name, interval in system.metrics.items():
         yield f"  {name:<9} {_with_interval(interval)}"
     yield f"  {'bias':<9} {_with_interval(system.calibration.bias)}"
