@@ -296,3 +296,57 @@ def test_metrics_of_claims_are_those_that_are_computed() -> None:
 
     assert set(get_args(config.PredictionMetric)) == {*METRICS, RECALL}
     assert set(get_args(config.QuantityMetric)) == {*QUANTITIES, "nearer_to_majority"}
+
+
+def _runs(suite: str) -> dict[str, config.Run]:
+    """Return the runs of the repository's T2ICount paper in one of its suites."""
+    runs = load(ROOT, {"suite": suite, "papers": ["t2icount"]}).runs
+    return {f"{run.system}/{run.variant}": run for run in runs}
+
+
+def _switched(runs: dict[str, config.Run], name: str, base: str) -> dict[str, Any]:
+    """Return the settings and recipe keys in which a run differs from another."""
+    one, other = ({**run.settings, "recipe": run.recipe} for run in (runs[name], runs[base]))
+    return {key: value for key, value in one.items() if other.get(key) != value}
+
+
+@pytest.mark.parametrize("suite", ["mini", "open", "paper"])
+def test_switch_rows_of_text_guided_systems_switch_what_they_name_and_nothing_else(suite: str) -> None:
+    runs = _runs(suite)
+    toggles = {name: runs[f"t2icount/{name}"].settings for name in ("b", "b_rrc", "b_hscm")}
+    assert {name: (made["rrc"], made["hscm"]) for name, made in toggles.items()} == {
+        "b": (False, False),
+        "b_rrc": (True, False),
+        "b_hscm": (False, True),
+    }
+    assert _switched(runs, "clip_count/end_of_text", "clip_count/as_released") == {"eot_index": "fixed"}
+    assert _switched(runs, "clip_count/loss_mask", "clip_count/as_released") == {"count_mask": "spatial"}
+    assert _switched(runs, "vlcounter/no_cell_rule", "vlcounter/as_released") == {"carpk_cell_rule": False}
+    assert _switched(runs, "vlcounter/no_rank_loss", "vlcounter/as_released") == {"rank_weight": 0.0}
+    assert _switched(runs, "countx/class_names", "countx/descriptions") == {"text": "class_name"}
+
+
+@pytest.mark.parametrize("suite", ["mini", "open", "paper"])
+def test_every_benchmark_of_t2icount_has_a_stand_in(suite: str) -> None:
+    project = load(ROOT, {"suite": suite, "papers": ["t2icount"]})
+    wanted = {name for table in project.papers["t2icount"].tables.values() for name in table.benchmarks}
+    assert wanted <= set(project.suite.benchmarks)
+
+
+def test_mini_predicts_the_shared_stand_in_of_the_minority_benchmarks_once() -> None:
+    run = _runs("mini")["t2icount/full"]
+    assert len(run.benchmarks) == 7
+    assert run.benchmark_of_split == {
+        ("shapes", "val"): "fsc147/val",
+        ("shapes", "test"): "fsc147/test",
+        ("shapes_minority", "test"): "fsc147s/v1",
+        ("parking", "test"): "carpk/test",
+    }
+
+
+def test_mini_leaves_out_protocol_variants_of_t2icount_with_a_reason() -> None:
+    project = load(ROOT, {"suite": "mini", "papers": ["t2icount"]})
+    described = project.papers["t2icount"].systems["t2icount"]
+    for variant in ("as_paper", "noise", "latent_scale", "threshold_mean", "weight_decay"):
+        assert "suites open and paper run them" in project.not_run("t2icount", variant, described)
+        assert f"t2icount/{variant}" in _runs("open")

@@ -862,20 +862,27 @@ class T2ICount(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return the settings on the tiny Stable Diffusion.
+        """Return the settings on the tiny Stable Diffusion, for trainings of a few hundred steps.
 
         Its coarse cells are as large as an object and its coarse attention finds nothing (see its card), so the weights
-        of the resolutions run the other way than the paper's.
+        of the resolutions run the other way than the paper's. Windows have the size that it was pretrained on. The two
+        loss terms that tell the prompted class from others weigh ten times as much, and the UNet learns five times
+        faster, as chosen on the held-out scenes of ``shapes``: with the paper's weights so short a training counts
+        whatever it sees.
         """
         return {
             "attention_weights": (0.1, 0.3, 0.6),
             "backbone": "mini_sd",
             "weights": "mini_sd",
             "counter_width": 32,
-            "heads": 4,
+            "heads": 2,
             "gradient_checkpointing": False,
-            "crop": 96,
-            "mosaic_tile": 56,
+            "crop": 64,
+            "mosaic_tile": 40,
+            "largest_scale": 1.3,
+            "dist_weight": 1.0,
+            "rrc_weight": 0.1,
+            "unet_factor": 0.5,
         }
 
     def prepare_training(self, samples: Sequence[Sample]) -> None:
