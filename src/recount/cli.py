@@ -49,12 +49,13 @@ def _plain_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _project(overrides: list[str] | None) -> Project:
+def _given(overrides: list[str] | None) -> dict[str, Any]:
+    """Return what Snakemake and the command line change in config.yaml."""
     import json
 
     import yaml
 
-    from recount.config import ConfigError, load
+    from recount.config import ConfigError
 
     given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
     for item in overrides or []:
@@ -62,7 +63,13 @@ def _project(overrides: list[str] | None) -> Project:
         if not equals:
             raise ConfigError(f"--config {item}: expected KEY=VALUE")
         given[key] = yaml.safe_load(value)
-    return load(Path.cwd(), given)
+    return given
+
+
+def _project(overrides: list[str] | None) -> Project:
+    from recount.config import load
+
+    return load(Path.cwd(), _given(overrides))
 
 
 def _run(project: Project, run_id: str) -> Run:
@@ -84,6 +91,41 @@ def main(
     )
     for noisy in ("urllib3", "filelock", "matplotlib", "PIL", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.command()
+def plan(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
+    config: Overrides = None,
+) -> None:
+    """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
+    with _plain_errors():
+        from rich.console import Console
+
+        from recount import planning
+        from recount.config import load
+
+        given = _given(config) | ({} if budget is None else {"budget_gpu_hours": budget})
+        found = planning.plan(load(Path.cwd(), given), given)
+        if as_json:
+            typer.echo(found.as_json())
+        else:
+            planning.show(found, Console())
+
+
+@app.command()
+def doctor(config: Overrides = None) -> None:
+    """Look whether this machine has what the chosen suite needs; each line says what to do. 1 if something stops it."""
+    with _plain_errors():
+        from rich.console import Console
+
+        from recount import doctor as examination
+
+        findings = examination.examine(_project(config))
+        examination.show(findings, Console())
+    if any(finding.verdict == "problem" for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

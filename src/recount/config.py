@@ -306,11 +306,19 @@ class Benchmark(Strict):
     note: str = ""
 
 
+class Cost(Strict):
+    """What training costs, as somebody measured or published it."""
+
+    gpu_hours_per_100_epochs: float = Field(ge=0)
+    source: str = Field(min_length=1, description="who measured it, on which card")
+
+
 class SuiteVariant(Strict):
     """What this suite changes in one variant, over the paper's variant."""
 
     settings: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    cost: Cost | None = None
     skip: str = Field("", description="why this suite does not run the variant; empty: it does")
 
 
@@ -329,7 +337,7 @@ class SuiteSystem(Strict):
     recipe: dict[str, Any] = {}
     preparation: Name | None = None
     variants: dict[Name, SuiteVariant] = {}
-    gpu_hours: float | None = Field(None, ge=0, description="published or measured cost of one training run")
+    cost: Cost | None = Field(None, description="of training; null: not known before a run of it has ended")
 
 
 class Suite(Strict):
@@ -361,6 +369,9 @@ class Config(Strict):
     suite: Name = "mini"
     papers: tuple[Name, ...] = Field((), description="empty: all")
     systems: tuple[Name, ...] = Field((), description="empty: all of the papers")
+    tables: tuple[Name, ...] = Field((), description="only runs that a row of these tables shows; empty: all")
+    claims: tuple[Name, ...] = Field((), description="only runs that these claims compare; empty: all")
+    budget_gpu_hours: float | None = Field(None, ge=0, description="runs beyond it are left out; null: no limit")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision | None = Field(None, description="null: as each recipe says")
@@ -563,6 +574,15 @@ def _check_settings(system: str, settings: Mapping[str, Any], where: str) -> Non
         raise ConfigError("\n".join(problems))
 
 
+def default_recipe(system: str) -> dict[str, Any] | None:
+    """Return a system's recipe as it stands in its generated schema, without importing it; None: it does not train."""
+    path = SYSTEM_SCHEMAS / f"{system}.json"
+    if not path.is_file():  # an outside package's system
+        return Recipe().model_dump()
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content.get("recipe", Recipe().model_dump(mode="json"))
+
+
 class Project:
     """Everything that is configured: config.yaml, the chosen suite and papers, and the runs that follow from them.
 
@@ -585,8 +605,11 @@ class Project:
         every_paper = {folder.name: _read_paper(folder, root) for folder in folders}
         self.papers = {name: every_paper[name] for name in chosen}
         self._check_unique(every_paper)
+        every = self.papers.values()
         if self.config.systems:
-            _chosen("systems", self.config.systems, sorted({name for p in self.papers.values() for name in p.systems}))
+            _chosen("systems", self.config.systems, sorted({name for p in every for name in p.systems}))
+        _chosen("tables", self.config.tables, sorted({name for p in every for name in p.tables}))
+        _chosen("claims", self.config.claims, [claim.id for p in every for claim in p.claims])
 
     @staticmethod
     def _check_unique(papers: Mapping[str, Paper]) -> None:
@@ -670,21 +693,27 @@ class Project:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Return every run of the chosen papers, systems and seeds in this suite, in a fixed order."""
+        """Return every run of the chosen papers, systems, tables, claims and seeds in this suite, in a fixed order."""
         result: list[Run] = []
         for paper in self.papers.values():
-            for name, system in paper.systems.items():
-                if (self.config.systems and name not in self.config.systems) or name not in self.suite.systems:
-                    continue
-                for variant_name in system.variants:
-                    where = f"papers/{paper.name}/paper.yaml + suites/{self.suite.name}.yaml"
-                    if self.not_run(name, variant_name, system):
-                        continue
+            where = f"papers/{paper.name}/paper.yaml + suites/{self.suite.name}.yaml"
+            for name, variant_name in self._wanted(paper):
+                if not self.not_run(name, variant_name, paper.systems[name]):
+                    system = paper.systems[name]
                     result.extend(self._run(name, system, variant_name, seed, where) for seed in self.config.seeds)
         return result
 
+    def _wanted(self, paper: Paper) -> Iterator[tuple[str, str]]:
+        """Yield the systems and variants of a paper that config.yaml chooses and this suite knows."""
+        for name, system in paper.systems.items():
+            if (not self.config.systems or name in self.config.systems) and name in self.suite.systems:
+                yield from ((name, variant) for variant in system.variants)
+
     def not_run(self, system: str, variant_name: str, described: PaperSystem) -> str:
         """Return why this suite does not run a variant that its paper describes ("" if it does)."""
+        return self._not_in_suite(system, variant_name, described) or self._left_out.get((system, variant_name), "")
+
+    def _not_in_suite(self, system: str, variant_name: str, described: PaperSystem) -> str:
         variant, entry = described.variants[variant_name], self.suite.systems.get(system)
         if entry is None:
             return f"suite {self.suite.name} does not run {system}"
@@ -695,6 +724,52 @@ class Project:
         if variant.checkpoint and self._released(variant) is None:
             return f"no file is given for the released checkpoint {variant.checkpoint} (config.yaml: checkpoints)"
         return ""
+
+    @cached_property
+    def _left_out(self) -> dict[tuple[str, str], str]:
+        """Return the variants that config.yaml's tables, claims and budget leave out, with the reason."""
+        result: dict[tuple[str, str], str] = {}
+        budget, spent = self.config.budget_gpu_hours, 0.0
+        for paper in self.papers.values():
+            chosen = self._in_tables_and_claims(paper)
+            for key in self._wanted(paper):
+                if self._not_in_suite(*key, paper.systems[key[0]]):
+                    continue
+                hours, _ = self.gpu_hours(*key, paper.systems[key[0]])
+                cost = None if hours is None else hours * len(self.config.seeds)
+                if chosen is not None and key not in chosen:
+                    result[key] = "not in the tables or claims that config.yaml chooses"
+                elif budget is not None and cost is None:
+                    result[key] = f"left out by the budget of {budget:g} GPU hours: its cost is not known"
+                elif budget is not None and cost is not None and spent + cost > budget:
+                    result[key] = f"left out by the budget of {budget:g} GPU hours: it takes {cost:.3g}"
+                else:
+                    spent += cost or 0.0
+        return result
+
+    def _in_tables_and_claims(self, paper: Paper) -> set[tuple[str, str]] | None:
+        """Return what the chosen tables and claims of a paper need; None where all are chosen."""
+        if not self.config.tables and not self.config.claims:
+            return None
+        tables = [table for name, table in paper.tables.items() if name in self.config.tables]
+        rows = {(row.system, row.variant or "") for table in tables for row in table.rows}
+        claims = [claim for claim in paper.claims if claim.id in self.config.claims]
+        arms = {arm for claim in claims for arm in (*claim.better, *claim.worse)}
+        return rows | {(arm.partition("/")[0], arm.partition("/")[2]) for arm in arms}
+
+    def gpu_hours(self, system: str, variant_name: str, described: PaperSystem) -> tuple[float | None, str]:
+        """Return the GPU hours of training a variant once, and on what that is based; None: not known beforehand."""
+        entry, variant = self.suite.systems[system], described.variants[variant_name]
+        recipe = default_recipe(system)
+        if variant.checkpoint or recipe is None or variant.settings.get("train") is False:
+            return 0.0, "no training"
+        own = entry.variants.get(variant_name, SuiteVariant())
+        cost = own.cost or entry.cost
+        if cost is None:
+            return None, "not known before a run of it has ended"
+        for over in (entry.recipe, variant.recipe, own.recipe):
+            recipe = merged(recipe, over)
+        return cost.gpu_hours_per_100_epochs * recipe["epochs"] / 100, cost.source
 
     def run(self, system: str, variant: str, seed: int) -> Run:
         """Return one run.

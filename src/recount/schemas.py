@@ -22,8 +22,15 @@ def all_schemas(root: Path) -> dict[Path, dict[str, Any]]:
     folder = root / "workflow" / "schemas"
     found = {folder / f"{model.__name__.lower()}.schema.json": schema_of(model) for model in (Config, Paper, Suite)}
     for name in systems.own_names():
-        found[SYSTEM_SCHEMAS / f"{name}.json"] = systems.load(name).Settings.model_json_schema()
+        found[SYSTEM_SCHEMAS / f"{name}.json"] = schema_of_system(name)
     return found
+
+
+def schema_of_system(name: str) -> dict[str, Any]:
+    """Return the schema of a system's settings, with its recipe (null: it does not train)."""
+    system = systems.load(name)
+    recipe = system.recipe.model_dump(mode="json") if system.trains else None
+    return {**system.Settings.model_json_schema(), "recipe": recipe}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from house import ROOT, Answer, House, snakemake
 
+from recount.planning import job_counts
+
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
 TWO_CARDS = """#!/bin/sh
 echo "0, GPU-aa, NVIDIA H200, 570.1, 143771"
@@ -100,3 +102,11 @@ def provided(answer: Answer) -> str:
     """Return the limits that Snakemake says it has."""
     line = next(line for line in answer.text.splitlines() if line.startswith("Provided resources:"))
     return re.sub(r'Resource\("\w+", (\d+)\)', r"\1", line)
+
+
+def test_the_plan_counts_the_jobs_that_a_dry_run_has(house: House) -> None:
+    answer = house.snakemake("--dry-run")
+    assert job_counts(answer.text) == {
+        "fetch": 1, "prepare": 1, "train": 3, "predict_0": 2, "predict_1": 1, "probe": 1, "score": 1, "judge": 1,
+        "report": 1, "all": 1,
+    }  # fmt: skip

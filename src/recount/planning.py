@@ -1,0 +1,330 @@
+"""``recount plan``: what a suite would run, fetch and cost, before anything starts.
+
+Jobs are counted by Snakemake's own dry run, so that they agree with ``snakemake -n``. GPU hours are of training: what
+a run that has ended took, else what runs of the same system here took, scaled to the epochs, else what the suite quotes
+with its source. The rest is counted as not known, never as zero. Downloads are the declared sizes of what is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recount import datasets
+from recount.config import Project, Run, default_recipe, merged
+from recount.data.dataset import Source
+from recount.data.released_weights import WEIGHTS
+from recount.errors import UserError
+
+MANIFEST = "manifest.json"
+UNKNOWN = "not known before a run of it has ended"
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """A training run: its GPU hours (None: not known) and the basis; ``done`` if it has ended."""
+
+    paper: str
+    run: str
+    gpu_hours: float | None
+    basis: str
+    done: bool
+
+
+@dataclass(frozen=True)
+class Download:
+    """A data set or weights that are needed.
+
+    Attributes:
+        name, title, licence: what it is.
+        there: whether it was fetched.
+        bytes: declared size of what is to be fetched; ``unsized`` files have none.
+        by_hand: what to do, if an address is missing for a file that is needed; else "".
+    """
+
+    name: str
+    title: str
+    licence: str
+    there: bool
+    bytes: int
+    unsized: int
+    by_hand: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``recount plan`` shows."""
+
+    suite: str
+    papers: list[str]
+    budget_gpu_hours: float | None
+    jobs: dict[str, int]
+    runs: list[RunCost] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    downloads: list[Download] = field(default_factory=list)
+
+    def hours(self, paper: str) -> dict[str, Any]:
+        """Return a paper's GPU hours by basis, and how many runs are of unknown cost."""
+        mine = [run for run in self.runs if run.paper == paper]
+        by_basis: dict[str, float] = {}
+        for run in mine:
+            if run.gpu_hours is not None:
+                by_basis[run.basis] = by_basis.get(run.basis, 0.0) + run.gpu_hours
+        to_do = [run for run in mine if not run.done]
+        return {
+            "runs": len(mine),
+            "done": len(mine) - len(to_do),
+            "gpu_hours": sum(run.gpu_hours or 0.0 for run in to_do),
+            "unknown": sum(run.gpu_hours is None for run in to_do),
+            "by_basis": by_basis,
+        }
+
+    @property
+    def bytes(self) -> int:
+        """Return the declared size of all that is still to be fetched."""
+        return sum(entry.bytes for entry in self.downloads if not entry.there)
+
+    def as_json(self) -> str:
+        """Return the plan as JSON."""
+        content = asdict(self) | {"hours": {paper: self.hours(paper) for paper in self.papers}, "bytes": self.bytes}
+        return json.dumps(content, indent=1)
+
+
+def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
+    """Return what the project would do now.
+
+    Args:
+        project: the configuration.
+        overrides: what the command line changed in config.yaml; Snakemake is told the same.
+    """
+    return Plan(
+        suite=project.suite.name,
+        papers=list(project.papers),
+        budget_gpu_hours=project.config.budget_gpu_hours,
+        jobs=dry_run(project.root, overrides),
+        runs=list(_run_costs(project)),
+        left_out=_left_out(project),
+        downloads=list(_downloads(project)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- jobs
+
+
+def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of jobs of each rule, as ``snakemake -n`` counts them.
+
+    Raises:
+        UserError: Snakemake fails; with its message.
+    """
+    settings = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    snakefile = root / "workflow" / "Snakefile"
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(snakefile),
+        "--dry-run",
+        "--cores",
+        "1",
+        "--nocolor",
+    ]
+    done = subprocess.run(
+        [*command, *(["--config", *settings] if settings else [])],
+        check=False,
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+    return job_counts(done.stdout + done.stderr)
+
+
+def job_counts(text: str) -> dict[str, int]:
+    """Return the job statistics that Snakemake printed; empty if there is nothing to do."""
+    found: dict[str, int] = {}
+    for line in reversed(text.splitlines()):
+        match = re.fullmatch(r"(\w+)\s+(\d+)", line.strip())
+        if match and match[1] != "total":
+            found[match[1]] = int(match[2])
+        elif line.startswith("job ") and found:
+            break
+    return dict(reversed(found.items()))
+
+
+# --------------------------------------------------------------------------------------------------------------- hours
+
+
+def _run_costs(project: Project) -> Iterator[RunCost]:
+    measured = {run.id: _measured(project, run) for run in project.runs}
+    for run in project.runs:
+        paper = _paper_of(project, run)
+        own = measured[run.id]
+        if own is not None:
+            yield RunCost(paper, run.id, own[0], "measured here", done=True)
+            continue
+        hours, basis = _estimate(project, run, paper, measured)
+        yield RunCost(paper, run.id, hours, basis, done=False)
+
+
+def _paper_of(project: Project, run: Run) -> str:
+    return next(
+        name
+        for name, paper in project.papers.items()
+        if run.system in paper.systems and run.variant in paper.systems[run.system].variants
+    )
+
+
+def _measured(project: Project, run: Run) -> tuple[float, int] | None:
+    """Return hours of GPU (of the processor, where there was no GPU) and epochs of a run that has ended."""
+    path = project.root / project.run_folder(run) / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        cost = record["cost"]
+        return (cost["gpu_seconds"] or cost["wall_seconds"]) / 3600, max(int(record["recipe"]["epochs"]), 1)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _estimate(
+    project: Project, run: Run, paper: str, measured: Mapping[str, tuple[float, int] | None]
+) -> tuple[float | None, str]:
+    """Return the hours of a run that has not ended: from runs of its system here, or as the suite quotes."""
+    quoted, source = project.gpu_hours(run.system, run.variant, project.papers[paper].systems[run.system])
+    if quoted == 0:
+        return quoted, source
+    ended = [value for name, value in measured.items() if value is not None and name.startswith(f"{run.system}/")]
+    recipe = default_recipe(run.system)
+    if ended and recipe is not None:
+        epochs = merged(recipe, run.recipe)["epochs"]
+        return sum(hours / done for hours, done in ended) / len(ended) * epochs, f"scaled from {len(ended)} runs here"
+    return quoted, source
+
+
+def _left_out(project: Project) -> dict[str, str]:
+    return {
+        f"{name}/{variant}": reason
+        for paper in project.papers.values()
+        for name, system in paper.systems.items()
+        for variant in system.variants
+        if (reason := project.not_run(name, variant, system))
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- downloads
+
+
+def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:
+    """Yield the data sets and weights that the project's runs need, each with its folder."""
+    splits = [
+        split
+        for run in project.runs
+        for split in (run.training, run.held_out, run.selected_on_test, *run.benchmarks.values())
+        if split is not None
+    ]
+    for name in dict.fromkeys(split.dataset for split in splits):
+        source = datasets.load(name)
+        if not source.embedded:
+            yield source, project.root / project.raw / name
+    for name in dict.fromkeys(name for run in project.runs for name in run.weights):
+        yield WEIGHTS[name], project.root / project.weights / name
+
+
+def _downloads(project: Project) -> Iterator[Download]:
+    for source, folder in needed_sources(project):
+        files = [file for file in source.files() if not file.optional]
+        there = (folder / MANIFEST).is_file()
+        absent = [file for file in files if not (folder / file.path).is_file()]
+        unknown = [file for file in absent if not file.urls]
+        by_hand = source.by_hand or "see its homepage"
+        yield Download(
+            name=source.name,
+            title=source.title,
+            licence=source.licence,
+            there=there,
+            bytes=0 if there else sum(file.bytes or 0 for file in absent),
+            unsized=0 if there else sum(file.bytes is None for file in absent),
+            by_hand=by_hand if unknown and not there else "",
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def show(found: Plan, console: Console) -> None:
+    """Print the plan for people."""
+    console.print(f"[bold]Suite {found.suite}[/]: {', '.join(found.papers)}")
+    console.print(_jobs_line(found.jobs))
+    console.print(_hours_table(found))
+    if found.left_out:
+        reasons: dict[str, list[str]] = {}
+        for name, reason in found.left_out.items():
+            reasons.setdefault(reason, []).append(name)
+        console.print("[bold]Not run[/]")
+        for reason, names in reasons.items():
+            console.print(f"  {reason}: {', '.join(names)}", highlight=False, soft_wrap=True)
+    if found.downloads:
+        console.print(_downloads_table(found.downloads))
+        console.print(_disk_line(found), highlight=False, soft_wrap=True)
+    for entry in found.downloads:
+        if entry.by_hand:
+            console.print(
+                f"[bold]By hand: {entry.name}[/] ({entry.licence}): {entry.by_hand}", highlight=False, soft_wrap=True
+            )
+
+
+def _jobs_line(jobs: Mapping[str, int]) -> str:
+    if not jobs:
+        return "Jobs: nothing to be done"
+    return f"Jobs: {sum(jobs.values())} ({', '.join(f'{number} {rule}' for rule, number in jobs.items())})"
+
+
+def _hours_table(found: Plan) -> Table:
+    table = Table("Paper", "Runs", "Done", "GPU hours to do", "Of unknown cost", "Basis", title="Training")
+    for paper in found.papers:
+        hours = found.hours(paper)
+        basis = "; ".join(f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value)
+        table.add_row(
+            paper,
+            str(hours["runs"]),
+            str(hours["done"]),
+            _hours(hours["gpu_hours"]),
+            str(hours["unknown"]),
+            basis or "–",
+        )
+    return table
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _downloads_table(downloads: Iterable[Download]) -> Table:
+    table = Table("What", "Size", "There", "Licence", title="Downloads")
+    for entry in downloads:
+        size = f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else ""
+        more = f"{entry.unsized} files of unknown size" if entry.unsized else ""
+        table.add_row(
+            entry.name, " + ".join(filter(None, (size, more))) or "–", "yes" if entry.there else "no", entry.licence
+        )
+    return table
+
+
+def _disk_line(found: Plan) -> str:
+    unsized = sum(entry.unsized for entry in found.downloads if not entry.there)
+    more = f", and {unsized} files whose size is not declared" if unsized else ""
+    return (
+        f"Disk: {found.bytes / 1e9:.1f} GB to fetch{more}; archives are unpacked beside themselves, and pictures are "
+        "stored once more as prepared: keep three times that free, and the models' space for each run"
+    )

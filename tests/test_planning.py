@@ -1,0 +1,154 @@
+"""recount plan and recount doctor: what would run and cost, and whether this machine is ready."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from recount import config, doctor, planning
+from recount.config import ConfigError, Project
+from recount.doctor import Finding
+
+ROOT = Path(__file__).resolve().parents[1]
+STATISTICS = """Job stats:
+job        count
+-------  -------
+all            1
+fetch          2
+predict_0     12
+total         15
+
+Reasons:
+    (check individual jobs above for details)
+"""
+
+
+def project(**over: Any) -> Project:
+    return config.load(ROOT, {"suite": "paper", "papers": ["gigacount"], **over})
+
+
+def ended(folder: Path, run: str, seconds: float, epochs: int) -> None:
+    path = folder / "paper" / "runs" / run / "run.json"
+    path.parent.mkdir(parents=True)
+    record = {"cost": {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}, "recipe": {"epochs": epochs}}
+    path.write_text(json.dumps(record))
+
+
+def costs(found: Project) -> dict[str, planning.RunCost]:
+    return {entry.run: entry for entry in planning._run_costs(found)}
+
+
+def test_the_table_of_jobs_is_read_as_snakemake_prints_it() -> None:
+    assert planning.job_counts(STATISTICS) == {"all": 1, "fetch": 2, "predict_0": 12}
+    assert planning.job_counts("Nothing to be done (all requested files are present and up to date).") == {}
+
+
+def test_hours_are_the_suites_quoted_ones_times_epochs_until_something_ended_here(tmp_path: Path) -> None:
+    found = costs(project(results=str(tmp_path)))
+    assert found["gigacount/full/seed0"].gpu_hours == pytest.approx(7.5 * 6)  # 600 epochs
+    assert found["gigacount/stage4/seed0"].gpu_hours == pytest.approx(7.5 * 1.5)
+    assert "Table 2" in found["gigacount/full/seed0"].basis
+    assert found["mcnn/rgb/seed0"].gpu_hours is None
+    assert found["constant/qnrf_mean/seed0"].gpu_hours == 0
+
+
+def test_hours_of_ended_runs_are_measured_and_scaled_to_the_epochs_of_others(tmp_path: Path) -> None:
+    ended(tmp_path, "gigacount/stage4/seed0", 3600, 150)
+    found = costs(project(results=str(tmp_path)))
+    assert (found["gigacount/stage4/seed0"].gpu_hours, found["gigacount/stage4/seed0"].done) == (1.0, True)
+    assert found["gigacount/full/seed0"].gpu_hours == pytest.approx(4.0)
+    assert found["gigacount/full/seed0"].basis == "scaled from 1 runs here"
+
+
+def test_a_damaged_record_is_a_run_that_has_not_ended(tmp_path: Path) -> None:
+    ended(tmp_path, "gigacount/stage4/seed0", 3600, 150)
+    (tmp_path / "paper/runs/gigacount/stage4/seed0/run.json").write_text('{"cost": ')
+    assert not costs(project(results=str(tmp_path)))["gigacount/stage4/seed0"].done
+
+
+def test_a_budget_schedules_no_more_than_fits_and_says_why_the_rest_is_left_out() -> None:
+    small = project(budget_gpu_hours=30)
+    hours = [
+        small.gpu_hours(run.system, run.variant, small.papers["gigacount"].systems[run.system])[0] for run in small.runs
+    ]
+    assert 0 < sum(hour or 0 for hour in hours) <= 30
+    described = small.papers["gigacount"].systems
+    assert "budget of 30 GPU hours: it takes 45" in small.not_run("gigacount", "full", described["gigacount"])
+    assert "its cost is not known" in small.not_run("mcnn", "rgb", described["mcnn"])
+
+
+def test_tables_and_claims_choose_runs() -> None:
+    of_table = {run.variant for run in project(tables=["table3"]).runs}
+    assert {"stage4", "no_stage4", "qnrf_mean"} <= of_table
+    assert "full" not in of_table
+    claim = next(
+        claim for claim in project().papers["gigacount"].claims if "gigacount/stage4" in (*claim.better, *claim.worse)
+    )
+    assert {run.variant for run in project(claims=[claim.id]).runs} == {"stage4", "no_stage4"}
+    with pytest.raises(ConfigError, match="claims = .*'G99'.*: allowed are"):
+        project(claims=["G99"])
+
+
+def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None:
+    found = {entry.name: entry for entry in planning._downloads(project(resources=str(tmp_path)))}
+    assert found["clip_ebc_resnet50_qnrf"].bytes == 542_307_202
+    assert "drive.google.com" in found["clip_ebc_resnet50_qnrf"].by_hand
+    assert (found["vgg19"].unsized, found["vgg19"].by_hand) == (1, "")
+    (tmp_path / "weights" / "vgg19").mkdir(parents=True)
+    (tmp_path / "weights" / "vgg19" / "manifest.json").write_text("{}")
+    there = {entry.name: entry.there for entry in planning._downloads(project(resources=str(tmp_path)))}
+    assert there["vgg19"] and not there["convnext_tiny"]
+
+
+def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
+    small = project(resources=str(tmp_path), results=str(tmp_path), budget_gpu_hours=30)
+    found = planning.Plan(
+        "paper", ["gigacount"], 30, {"train": 3}, list(planning._run_costs(small)), {"mcnn/rgb": "too dear"},
+        list(planning._downloads(small)),
+    )  # fmt: skip
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    planning.show(found, console)
+    text = console.export_text()
+    for part in ("3 train", "too dear: mcnn/rgb", "By hand: ucf_qnrf", "MB"):
+        assert part in text
+    assert json.loads(found.as_json())["hours"]["gigacount"]["gpu_hours"] <= 30
+
+
+# -------------------------------------------------------------------------------------------------------------- doctor
+
+
+def by_subject(found: Project) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in doctor.examine(found)}
+
+
+def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECOUNT_MIRROR", str(tmp_path / "gone"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = by_subject(project(resources=str(tmp_path), device="cuda"))
+    assert found["GPU"].verdict == "problem" and "device: auto" in found["GPU"].advice
+    assert found["mirror"].verdict == "problem"
+    assert found["ucf_qnrf"].verdict == "problem" and str(tmp_path / "raw" / "ucf_qnrf") in found["ucf_qnrf"].advice
+    assert found["dm_count_qnrf"].verdict == "missing"  # only its own rows of the tables
+    assert found["conda"].verdict == found["SLURM"].verdict == "missing"
+    assert all(finding.advice for finding in found.values() if finding.verdict != "ok")
+
+
+def test_suite_mini_needs_nothing_that_a_plain_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECOUNT_MIRROR", raising=False)
+    found = by_subject(project(suite="mini", resources=str(tmp_path)))
+    assert [finding for finding in found.values() if finding.verdict == "problem"] == []
+
+
+def test_an_old_conda_and_partitions_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, answer in (("conda", '{"conda_version": "23.1.0"}'), ("sinfo", "gpu* 2 idle")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = by_subject(project(suite="mini"))
+    assert "24.7.1" in found["conda"].advice
+    assert found["SLURM"].found == "gpu* 2 idle"
