@@ -89,7 +89,7 @@ def test_tables_and_claims_choose_runs() -> None:
         claim for claim in project().papers["gigacount"].claims if "gigacount/stage4" in (*claim.better, *claim.worse)
     )
     assert {run.variant for run in project(claims=[claim.id]).runs} == {"stage4", "no_stage4"}
-    with pytest.raises(ConfigError, match="claims = .*'G99'.*: allowed are"):
+    with pytest.raises(ConfigError, match=r"claims = .*'G99'.*: allowed are"):
         project(claims=["G99"])
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
@@ -279,9 +280,8 @@ def show(found: Plan, console: Console) -> None:
         console.print(_disk_line(found), highlight=False, soft_wrap=True)
     for entry in found.downloads:
         if entry.by_hand:
-            console.print(
-                f"[bold]By hand: {entry.name}[/] ({entry.licence}): {entry.by_hand}", highlight=False, soft_wrap=True
-            )
+            line = f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}"
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _jobs_line(jobs: Mapping[str, int]) -> str:
