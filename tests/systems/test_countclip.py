@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
-from recount.config import Recipe, Schedule
+from recount.config import Recipe, Schedule, load
 from recount.data.sample import Sample
 from recount.datasets.countbench import read_items
 from recount.errors import UserError
@@ -51,6 +51,7 @@ SIZE = {
     "text_heads": 1,
     "text_layers": 3,
 }
+ROOT = Path(__file__).parents[2]
 UNIT = torch.nn.functional.normalize
 
 
@@ -498,3 +499,25 @@ def test_predictions_leave_out_dropped_samples_and_name_ties() -> None:
     made = list(predict_samples(system, samples, lambda each: torch.zeros(3, 32, 32, dtype=torch.uint8)))
     assert [each.kept for each in made] == [True, False]
     assert made[1].tied
+
+
+# -------------------------------------------------------------------------------------------------------------- suites
+
+
+@pytest.mark.parametrize("suite", ["mini", "open", "paper"])
+def test_every_suite_runs_each_row_of_the_papers_table_and_says_why_it_leaves_others_out(suite: str) -> None:
+    project = load(ROOT, {"suite": suite, "papers": ["countclip"]})
+    paper = project.papers["countclip"]
+    rows = {str(row.variant) for name in ("table1_last", "table1_best") for row in paper.tables[name].rows}
+    ran = {run.variant for run in project.runs}
+    described = paper.systems["countclip"]
+    assert len(rows) == 12
+    assert rows <= ran
+    assert all(project.not_run("countclip", variant, described) for variant in described.variants if variant not in ran)
+
+
+def test_editions_of_countbench_never_stand_for_each_other() -> None:
+    for suite, editions in (("mini", 1), ("open", 1), ("paper", 3)):
+        for run in load(ROOT, {"suite": suite, "papers": ["countclip"]}).runs:
+            assert len(run.benchmarks) == editions
+            assert len({split.dataset for split in run.benchmarks.values()}) == editions
