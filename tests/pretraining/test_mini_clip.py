@@ -35,6 +35,8 @@ def shipped() -> torch.nn.Module:
 def test_weights_are_small_and_belong_to_the_card() -> None:
     assert (mini_clip.WEIGHTS / "mini_clip.safetensors").stat().st_size < 4e6
     assert card()["clip"] == mini_clip.SIZE.model_dump(mode="json")
+    assert card()["plan"] == mini_clip.Plan().model_dump()
+    assert card()["steps_done"] == card()["plan"]["steps"]
     assert card()["parameters"] == sum(parameter.numel() for parameter in shipped().parameters())
 
 
@@ -47,6 +49,13 @@ def test_the_card_says_what_the_shipped_weights_do() -> None:
         said["counting_accuracy_before_fine_tuning"], abs=0.02
     )
     assert said["retrieval_accuracy_64_classes"] > 20 * said["retrieval_chance"]
+
+
+def test_the_card_as_text_has_its_numbers() -> None:
+    text = (mini_clip.WEIGHTS / "mini_clip.md").read_text("utf-8")
+    for name in ("retrieval_accuracy_64_classes", "counting_accuracy_before_fine_tuning", "counting_chance"):
+        assert f"{card()['quality'][name]:.1%}" in text
+    assert card()["command"] in text
 
 
 def test_every_caption_is_in_the_vocabulary_and_others_are_refused() -> None:
