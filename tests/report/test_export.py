@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recount.report.export import LATEX_SPECIAL, escape_latex, escape_markdown
+from recount.report.export import LATEX_PREAMBLE, LATEX_SPECIAL, escape_latex, escape_markdown
 
 
 def test_latex_specials_are_printed_as_they_are() -> None:
@@ -21,6 +24,44 @@ def test_no_bare_latex_special_is_left(text: str) -> None:
     for known in sorted(set(LATEX_SPECIAL.values()), key=len, reverse=True):
         escaped = escaped.replace(known, "")
     assert not set(escaped) & set("\\&%$#_{}~^")
+
+
+def test_character_that_latex_does_not_know_is_named_by_its_number() -> None:
+    assert escape_latex("計 ⚑ é") == "[U+8A08] [U+2691] é"
+
+
+def compiles(files: list[Path], folder: Path) -> bool:
+    """Return whether pdfLaTeX sets the tables, with the packages that each names in its first line."""
+    preamble = files[0].read_text(encoding="utf-8").splitlines()[0].removeprefix("% ")
+    inputs = "".join(rf"\input{{{path.as_posix()}}}\clearpage" for path in files)
+    source = folder / "tables.tex"
+    source.write_text(
+        rf"\documentclass{{article}}{preamble}\begin{{document}}{inputs}\end{{document}}", encoding="utf-8"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", source.name]
+    return subprocess.run(command, check=False, cwd=folder, capture_output=True, timeout=120).returncode == 0
+
+
+needs_latex = pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="pdflatex is not installed (apt-get install texlive-latex-base texlive-latex-recommended)",
+)
+
+
+@needs_latex
+@pytest.mark.parametrize("which", ["page", "hostile_page"])
+def test_latex_tables_compile(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    tables = sorted((request.getfixturevalue(which).parent / "tables").glob("*.tex"))
+    assert tables
+    assert compiles(tables, tmp_path)
+
+
+@needs_latex
+def test_every_latin_letter_and_every_escape_compiles(tmp_path: Path) -> None:
+    text = "".join(map(chr, range(0x20, 0x100))) + "".join(LATEX_SPECIAL) + "計"
+    table = tmp_path / "table.tex"
+    table.write_text(LATEX_PREAMBLE + "\n" + escape_latex(text) + "\n", encoding="utf-8")
+    assert compiles([table], tmp_path)
 
 
 @given(st.text())

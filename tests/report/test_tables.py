@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from recount.config import load
-from recount.report.sections import selection_rows
+from recount.report.sections import best_rows, findings, selection_rows
 from recount.report.sources import Sources
 from recount.report.tables import RowView, TableView, paper_tables, status_counts
 from report.tree import BENCHMARK, Tree
@@ -101,3 +103,66 @@ def test_gain_by_selection_is_last_minus_best_on_test(built: Tree, tables: dict[
     for entry in rows:
         assert entry.gain == pytest.approx(entry.last - entry.best_on_test)
     assert {entry.label for entry in rows} >= {"GigaCount", "MCNN"}
+
+
+@pytest.fixture(scope="module")
+def captions(built: Tree) -> TableView:
+    return paper_tables(Sources(load(built.root)), "captioner")[0]
+
+
+def test_best_constant_of_an_accuracy_is_the_highest_one(captions: TableView) -> None:
+    trivial = [row.cells[0].value for row in captions.rows if row.status == "trivial"]
+    assert captions.columns[0].constant == max(value for value in trivial if value is not None)
+    assert trivial[0] == captions.columns[0].constant
+
+
+def test_accuracy_above_the_best_constant_was_learned_and_below_it_nothing(captions: TableView) -> None:
+    assert not row(captions, "C3 modal").cells[0].learned_nothing
+    worse = row(captions, "worse than one answer for all").cells[0]
+    assert worse.value is not None
+    assert worse.learned_nothing
+
+
+def test_share_of_the_constants_error_is_of_wrong_answers(captions: TableView) -> None:
+    cell = row(captions, "C3 modal").cells[0]
+    assert cell.value is not None
+    assert cell.constant is not None
+    assert cell.of_constant == pytest.approx((1 - cell.value) / (1 - cell.constant))
+
+
+def test_accuracy_chosen_on_test_is_flagged_printed_and_measured(captions: TableView) -> None:
+    cell = row(captions, "C3 modal").cells[0]
+    assert cell.chosen_on_test
+    assert cell.published is not None
+    assert cell.published.chosen_on_test
+
+
+def test_gain_by_selection_of_an_accuracy_is_what_it_rises_by(built: Tree, captions: TableView) -> None:
+    rows = {entry.label: entry for entry in selection_rows(Sources(load(built.root)), [captions])}
+    assert rows["C3 modal"].gain == pytest.approx(0.2)
+    assert rows["C3 modal"].metric == "accuracy"
+
+
+def test_best_row_of_an_accuracy_is_the_highest(captions: TableView) -> None:
+    (sentence,) = best_rows([captions])
+    assert "highest accuracy measured is 0.800, C3 modal" in sentence
+
+
+def test_findings_say_which_way_choosing_on_test_moves_each_metric(
+    built: Tree, tables: dict[str, TableView], captions: TableView
+) -> None:
+    sources = Sources(load(built.root))
+    errors, answers = list(tables.values()), [captions]
+    said = " ".join(
+        findings([*errors, captions], selection_rows(sources, errors) + selection_rows(sources, answers), [])
+    )
+    assert "lowers the MAE" in said
+    assert "raises the accuracy" in said
+
+
+def test_rows_of_a_table_have_links_of_their_own() -> None:
+    project = load(Path(__file__).parents[2], {"papers": []})
+    for name in project.papers:
+        for table in paper_tables(Sources(project), name):
+            anchors = [row.anchor for row in table.rows]
+            assert len(set(anchors)) == len(anchors), (name, table.name)

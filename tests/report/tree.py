@@ -54,6 +54,43 @@ leaderboard,mcnn,mcnn,default,ucf_qnrf/test,mae,277,gjy3035/Awesome-Crowd-Counti
 leaderboard,mcnn,mcnn,default,ucf_qnrf/test,rmse,426,gjy3035/Awesome-Crowd-Counting@95c1a14 README:741,
 """
 
+CAPTIONS = "captions/test"
+CAPTIONS_PUBLISHED = """table,row,system,variant,benchmark,metric,value,source,note
+table1,captioner/untrained,captioner,untrained,captions/test,accuracy,0.275,paper text Table 1,
+table1,captioner/balanced,captioner,balanced,captions/test,accuracy,0.2888,paper text Table 1,
+"""
+
+
+def _captions_paper() -> dict[str, Any]:
+    """Return a paper that counts by caption: its metric is a share of right answers, and higher is better."""
+    rows = [("untrained", "untrained CLIP"), ("balanced", "C3 modal"), ("guessing", "worse than one answer for all")]
+    return {
+        "title": "Counting by caption",
+        "short_title": "Captioner",
+        "authors": "C. Author",
+        "year": 2024,
+        "venue": "a venue",
+        "systems": {
+            "captioner": {
+                "label": "Captioner",
+                "trained_on": "captions/train",
+                "evaluated_on": [CAPTIONS],
+                "selected_on_test": CAPTIONS,
+                "variants": {name: {"label": label} for name, label in rows}
+                | {"by_text": {"label": "the paper's schedule", "protocol": "as_paper", "recipe": {"epochs": 4}}},
+            },
+        },
+        "tables": {
+            "table1": {
+                "title": "Table 1. CountBench",
+                "benchmarks": [CAPTIONS],
+                "metrics": ["accuracy", "mean_absolute_deviation"],
+                "selection": "best_on_test",
+                "rows": [{"label": label, "system": "captioner", "variant": name} for name, label in rows],
+            },
+        },
+    }
+
 
 def _paper() -> dict[str, Any]:
     def runnable(label: str, **variants: str) -> dict[str, Any]:
@@ -172,6 +209,7 @@ def build(
     _write_configuration(root, content, hostile, comparable, paper is None)
     _write_evidence(root, log)
     _write_data(tree, photographs, hostile)
+    _write_captions(root)
     keys = [f"{name}/{variant}" for name, entry in content["systems"].items() for variant in entry.get("variants", ())]
     failed = ("dm_count/default", "crowdclip/ranking")
     for key in keys:
@@ -201,11 +239,15 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
         "benchmarks": {
             BENCHMARK: {"dataset": "crowd", "split": "test"},
             "ucf_qnrf/train": {"dataset": "crowd", "split": "train"},
+            CAPTIONS: {"dataset": "captions", "split": "test"},
+            "captions/train": {"dataset": "captions", "split": "train"},
         },
-        "systems": {name: {} for name, entry in paper["systems"].items() if "variants" in entry},
+        "systems": {name: {} for name, entry in paper["systems"].items() if "variants" in entry} | {"captioner": {}},
     }
     _dump(root / "config.yaml", {"suite": "mini", "seeds": [0, 1]})
     _dump(root / "suites/mini.yaml", suite)
+    _dump(root / "papers/captioner/paper.yaml", _captions_paper())
+    (root / "papers/captioner/published.csv").write_text(CAPTIONS_PUBLISHED, encoding="utf-8")
     if write_paper:
         _dump(root / "papers/gigacount/paper.yaml", paper)
         (root / "papers/gigacount/published.csv").write_text(PUBLISHED, encoding="utf-8")
@@ -267,6 +309,42 @@ def _write_data(tree: Tree, photographs: list[tuple[Path, np.ndarray]] | None, h
             }
         )
     pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
+
+
+#: how many of ten answers of each variant are right, by the way its epoch was chosen
+RIGHT = {"untrained": (3, 3), "balanced": (6, 8), "guessing": (0, 1)}
+
+
+def _write_captions(root: Path) -> None:
+    """Write pictures of two to ten discs and what each variant answers: right for the first pictures of each number."""
+    folder = root / "resources/data/captions/original"
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    rows = []
+    for n in range(90):
+        count, name = n % 9 + 2, f"caption_{n:02}"
+        _draw(folder / "images" / f"{name}.png", rng, count)
+        rows.append([name, "test", f"images/{name}.png", f"a photo of {count} discs", count, 320, 224, "", "", "{}"])
+    columns = ["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"]
+    samples = pd.DataFrame(rows, columns=columns)
+    samples.to_csv(folder / "index.csv", index=False)
+    for variant, right in RIGHT.items():
+        tables = []
+        for selection, hits in zip(("last", "best_on_test"), right, strict=True):
+            wrong = np.where(samples["count"] == 10, 2, samples["count"] + 1)
+            answers = np.where(np.arange(90) // 9 < hits, samples["count"], wrong)
+            table = samples[["id", "image", "prompt"]].assign(true_count=samples["count"], predicted_count=answers)
+            tables.append(table.assign(selection=selection))
+        path = root / f"results/mini/predictions/captions/test/captioner/{variant}/seed0.csv"
+        path.parent.mkdir(parents=True)
+        pd.concat(tables).to_csv(path, index=False)
+        run = root / f"results/mini/runs/captioner/{variant}/seed0"
+        run.mkdir(parents=True)
+        epochs = np.arange(1, 4)
+        history = pd.DataFrame({"epoch": epochs, "seconds": 1.0, "loss": 2.0 / epochs, "test_accuracy": 0.1 * epochs})
+        history.to_csv(run / "history.csv", index=False)
+        record = {"cost": {"wall_seconds": 3.0 + right[0], "peak_memory_mb": 100.0}, "provenance": {}}
+        (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def _density(points: np.ndarray, size: tuple[int, int], total: float, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ CELL_COLUMNS = (
     "published_chosen_on_test", "value", "ci_low", "ci_high", "sd", "seeds", "n", "difference", "best_constant",
     "selection", "status", "reason",
 )  # fmt: skip
+LATEX_PREAMBLE = r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp} \usepackage{graphicx}"
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -33,14 +34,35 @@ LATEX_SPECIAL = {
     "±": r"\ensuremath{\pm}",
     "×": r"\ensuremath{\times}",
     "–": "--",
+    "—": "---",
     "…": r"\ldots{}",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "≤": r"\ensuremath{\leq}",
+    "≥": r"\ensuremath{\geq}",
+    "÷": r"\ensuremath{\div}",
+    "→": r"\ensuremath{\rightarrow}",
+    "λ": r"\ensuremath{\lambda}",
+    "σ": r"\ensuremath{\sigma}",
+    "\u00a0": "~",
+    "\u00ad": r"\-",
+    "\u202f": r"\,",
     "\n": " ",
 }
 
 
 def escape_latex(text: str) -> str:
-    """Return ``text`` so that LaTeX prints it as it is."""
-    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+    """Return ``text`` so that LaTeX prints it as it is; a character that pdfLaTeX does not know, by its number."""
+    return "".join(_latex_character(character) for character in text)
+
+
+def _latex_character(character: str) -> str:
+    if character in LATEX_SPECIAL:
+        return LATEX_SPECIAL[character]
+    known = " " <= character <= "~" or "\u00a1" <= character <= "\u00ff"  # ASCII and what T1 and textcomp have
+    return character if known else f"[U+{ord(character):04X}]"
 
 
 def escape_markdown(text: str) -> str:
@@ -140,7 +162,7 @@ def latex_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]],
         columns: LaTeX's column types, for instance "lrr".
     """
     lines = [
-        r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp} \usepackage{graphicx}",
+        LATEX_PREAMBLE,
         r"\begin{table}",
         r"  \caption{" + escape_latex(title) + "}",
         r"  \resizebox{\linewidth}{!}{%",
