@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -28,6 +29,13 @@ def browser() -> Iterator[Browser]:
         launched = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield launched
         launched.close()
+
+
+#: Unfolds what is folded and draws every figure.
+UNFOLDED = """() => {
+  document.querySelectorAll('.canvas template').forEach((t) => t.replaceWith(t.content));
+  document.querySelectorAll('details').forEach((d) => { d.open = true; });
+}"""
 
 
 class Watched:
@@ -121,6 +129,70 @@ def test_filter_hides_rows_that_do_not_match(watched: Watched) -> None:
     assert "GigaCount" in shown[0]
 
 
+def test_filter_hides_sections_without_a_row_left_and_says_how_many_are(watched: Watched) -> None:
+    watched.page.fill("#filter", "captioner")
+    assert not watched.page.locator("#gigacount-table3").is_visible()
+    assert re.match(r"\d+ of \d+ rows", watched.page.locator("#found").inner_text())
+    watched.page.fill("#filter", "")
+    assert watched.page.locator("#gigacount-table3").is_visible()
+    assert watched.page.locator("#found").inner_text() == ""
+
+
+def test_rows_can_be_chosen_by_status_verdict_and_mark(watched: Watched) -> None:
+    def shown(selector: str) -> int:
+        return watched.page.locator(f"{selector}:not(.hidden)").count()
+
+    watched.page.select_option("#only", "quoted")
+    assert shown("#gigacount-table1 tbody tr") == 1
+    watched.page.select_option("#only", "not tested")
+    assert shown(".claim") == 1
+    watched.page.select_option("#only", "nothing")
+    assert watched.page.locator("#captioner-table1 tbody tr:not(.hidden) th").inner_text().startswith("worse than one")
+
+
+def test_enter_in_the_search_keeps_the_page(watched: Watched) -> None:
+    watched.page.fill("#filter", "gigacount")
+    watched.page.keyboard.press("Enter")
+    assert watched.page.input_value("#filter") == "gigacount"
+
+
+def test_verdict_on_the_board_leads_to_its_claim(watched: Watched) -> None:
+    watched.page.locator("#board a[href='#gigacount-claim-G2']").first.click()
+    expect_near_top(watched.page, "gigacount-claim-G2")
+
+
+def test_contents_unfold_the_paper_that_is_read(watched: Watched) -> None:
+    watched.page.evaluate("document.getElementById('gigacount-table1').scrollIntoView()")
+    watched.page.wait_for_selector("#contents details:nth-of-type(2)[open]")
+    assert watched.page.locator("#contents details[open]").count() == 1
+
+
+def test_contents_open_over_a_narrow_page_and_close_with_escape(browser: Browser, page: Path) -> None:
+    opened = Watched(browser, page, width=390)
+    contents = opened.page.locator("#contents")
+    assert not contents.is_visible()
+    opened.page.click("#menu")
+    assert contents.is_visible()
+    assert opened.page.get_attribute("#menu", "aria-expanded") == "true"
+    opened.page.keyboard.press("Escape")
+    assert not contents.is_visible()
+    opened.page.close()
+
+
+def test_lightbox_keeps_the_focus_and_gives_it_back(watched: Watched) -> None:
+    frame = watched.page.locator(".comparison .frame").first
+    frame.focus()
+    watched.page.keyboard.press("Enter")
+    for _ in range(6):
+        watched.page.keyboard.press("Tab")
+        inside = (
+            "['BODY', 'HTML'].includes(document.activeElement.tagName) || !!document.activeElement.closest('dialog')"
+        )
+        assert watched.page.evaluate(inside)
+    watched.page.keyboard.press("Escape")
+    assert watched.page.evaluate("document.activeElement.className").startswith("frame")
+
+
 def test_lightbox_opens_steps_and_closes(watched: Watched) -> None:
     watched.page.locator(".comparison .frame").first.click()
     box = watched.page.locator("#lightbox")
@@ -138,13 +210,65 @@ def test_phone_width_scrolls_tables_not_the_page(browser: Browser, page: Path) -
     opened.page.close()
 
 
-@pytest.mark.parametrize("section", ["gigacount-table3", "gigacount-cost"])
-def test_deep_link_shows_its_section_also_far_down_the_page(browser: Browser, page: Path, section: str) -> None:
+def expect_near_top(page: Page, name: str) -> None:
+    top = "document.getElementById(name).getBoundingClientRect().top"
+    page.wait_for_function(f"name => {top} > 0 && {top} < 300", arg=name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gigacount-table3",  # a table
+        "gigacount-cost",  # far down the page
+        "gigacount-table3-gigacount-stage4",  # a row
+        "gigacount-claim-G6",
+        "captioner-recipe-captioner-by_text",
+        "gigacount-recipe-mcnn-default",  # in a fold that is closed
+    ],
+)
+def test_deep_link_shows_its_target(browser: Browser, page: Path, name: str) -> None:
     opened = browser.new_page(viewport={"width": 1440, "height": 900})
-    opened.goto(f"{page.as_uri()}#{section}")
-    playwright = pytest.importorskip("playwright.sync_api")
-    playwright.expect(opened.locator(f"#{section} h3")).to_be_in_viewport()
+    opened.goto(f"{page.as_uri()}#{name}")
+    expect_near_top(opened, name)
     opened.close()
+
+
+def test_link_to_a_filtered_row_clears_the_filter(watched: Watched) -> None:
+    watched.page.fill("#filter", "captioner")
+    watched.page.evaluate("location.hash = 'gigacount-table3-gigacount-stage4'")
+    expect_near_top(watched.page, "gigacount-table3-gigacount-stage4")
+    assert watched.page.input_value("#filter") == ""
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, page: Path, width: int, scheme: Literal["light", "dark"]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened.goto(page.as_uri())
+    opened.evaluate(UNFOLDED)
+    found = axe.Axe().run(opened).response
+    serious = [(v["id"], v["nodes"][0]["html"]) for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == []
+    assert len(found["passes"]) > 30
+    opened.close()
+
+
+def test_axe_finds_nothing_serious_in_the_open_lightbox(watched: Watched) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    watched.page.locator(".comparison .frame").first.click()
+    violations = axe.Axe().run(watched.page).response["violations"]
+    assert [v["id"] for v in violations if v["impact"] in ("serious", "critical")] == []
+
+
+def test_first_paint_is_within_a_second(browser: Browser, page: Path) -> None:
+    paints = []
+    for _ in range(3):
+        opened = browser.new_page(viewport={"width": 1440, "height": 900})
+        opened.goto(page.as_uri())
+        paints.append(opened.evaluate("performance.getEntriesByType('paint')[0].startTime"))
+        opened.close()
+    assert min(paints) < 1000
 
 
 def test_hostile_text_does_nothing(browser: Browser, hostile_page: Path) -> None:

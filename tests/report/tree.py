@@ -18,6 +18,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from recount.config import load
+from recount.evaluation.judge import judge
 from recount.evaluation.score import score
 
 HOSTILE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>\"'&"
@@ -89,7 +90,16 @@ def _captions_paper() -> dict[str, Any]:
                 "rows": [{"label": label, "system": "captioner", "variant": name} for name, label in rows],
             },
         },
+        "claims": [
+            _claim("K1", "Tuning beats the untrained model.", "captioner/balanced", "captioner/untrained", CAPTIONS)
+            | {"metric": "accuracy"}
+        ],
     }
+
+
+def _claim(name: str, statement: str, better: str, worse: str, benchmark: str) -> dict[str, Any]:
+    arms = {"better": [better], "worse": [worse]}
+    return {"id": name, "statement": statement, "benchmarks": [benchmark], "rule": "paired difference above 0"} | arms
 
 
 def _paper() -> dict[str, Any]:
@@ -164,6 +174,12 @@ def _paper() -> dict[str, Any]:
                 "rows": [row(label, "gigacount", variant, key, group) for label, variant, key, group in pairs],
             },
         },
+        "claims": [
+            _claim("G2", "Removing Stage 4 lowers the MAE.", "gigacount/no_stage4", "gigacount/stage4", BENCHMARK),
+            _claim("G12", "It beats a constant.", "gigacount/default", "best_constant", BENCHMARK),
+            _claim("G5", "DM-Count is better.", "dm_count/default", "gigacount/default", BENCHMARK),
+            _claim("G6", "The scheduler hurts.", "gigacount/no_scheduler", "gigacount/default", BENCHMARK),
+        ],
     }
 
 
@@ -221,7 +237,9 @@ def build(
         lines = [f"epoch {n}: loss {100 / n:.3f}" for n in range(1, 40)]
         lines.append("FloatingPointError: loss is NaN at step 312, samples img_3, img_7")
         path.write_text("\n".join([*lines, HOSTILE if hostile else ""]), encoding="utf-8")
-    score(load(root))
+    project = load(root)
+    score(project)
+    judge(project)
     return tree
 
 
@@ -230,6 +248,7 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
         paper["tables"]["table1"]["caption"] = HOSTILE
         paper["tables"]["table1"]["rows"][0]["label"] = HOSTILE
         paper["summary"] = HOSTILE
+        paper["claims"][0]["statement"] = HOSTILE
     suite = {
         "title": "Drawn scenes",
         "comparable": comparable,

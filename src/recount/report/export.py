@@ -148,25 +148,36 @@ def caption(table: TableView) -> str:
 
 
 def as_latex(table: TableView) -> str:
-    """Return the table as LaTeX; needs the packages booktabs and textcomp."""
+    """Return the table as LaTeX."""
     heads, rows = table_rows(table)
     return latex_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
 
 
-def latex_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
-    """Return a table as LaTeX; needs the packages booktabs, textcomp and graphicx.
+def as_markdown(table: TableView) -> str:
+    """Return the table as Markdown."""
+    heads, rows = table_rows(table)
+    return markdown_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
+
+
+def csv_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of texts as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([heads, *rows])
+    return buffer.getvalue()
+
+
+def latex_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> str:
+    """Return a table of texts as LaTeX; needs the packages of ``LATEX_PREAMBLE``.
 
     Args:
-        title: its caption.
-        heads, rows: what stands in it, not yet escaped.
-        columns: LaTeX's column types, for instance "lrr".
+        alignment: l, r or w (a wide column whose text wraps) for each column.
     """
     lines = [
         LATEX_PREAMBLE,
         r"\begin{table}",
-        r"  \caption{" + escape_latex(title) + "}",
+        r"  \caption{" + escape_latex(caption) + "}",
         r"  \resizebox{\linewidth}{!}{%",
-        rf"  \begin{{tabular}}{{{columns}}}",
+        r"  \begin{tabular}{" + alignment.replace("w", "p{6cm}") + "}",
         r"    \toprule",
         "    " + _latex_row(heads),
         r"    \midrule",
@@ -182,16 +193,10 @@ def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(escape_latex(cell) for cell in cells) + r" \\"
 
 
-def as_markdown(table: TableView) -> str:
-    """Return the table as Markdown."""
-    heads, rows = table_rows(table)
-    return markdown_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
-
-
-def markdown_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
-    """Return a table as Markdown. Args: as for ``latex_table``, of which only "l" and "r" columns are known."""
-    lines = [f"**{escape_markdown(title)}**", ""]
+def markdown_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> str:
+    """Return a table of texts as Markdown; ``alignment`` as for ``latex_table``."""
+    lines = [f"**{escape_markdown(caption)}**", ""]
     lines.append("| " + " | ".join(escape_markdown(head) for head in heads) + " |")
-    lines.append("|" + "".join(":--|" if column == "l" else "--:|" for column in columns))
+    lines.append("|" + "".join("--:|" if kind == "r" else ":--|" for kind in alignment))
     lines += ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ stays text. The bytes are the same for the same data: no dates, and ids hashed w
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,20 @@ STYLE: dict[str, Any] = {
     "path.simplify": True,
 }
 DASHES: tuple[tuple[float, Sequence[float]], ...] = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))  # of published runs
+#: How a kind of evidence and a verdict look in a forest of claims.
+EVIDENCE_LOOKS: dict[str, dict[str, Any]] = {
+    "trained": {"marker": "o", "markersize": 6.5},
+    "checkpoint": {"marker": "s", "markersize": 6},
+    "published": {"marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 1.5},
+}
+EVIDENCE_NAMES = {"trained": "retrained here", "checkpoint": "released weights", "published": "as published"}
+VERDICT_COLOURS = {
+    "holds": SERIES[2],
+    "holds in direction": SERIES[7],
+    "inconclusive": SERIES[4],
+    "contradicted": ALARM,
+}
+LEAST_EFFECT = -1.5  # a share; what is worse still is drawn at the edge
 WIDTH = 9.6  # inches; the page's text column
 SCATTER_AS_VECTORS = 4000  # points; beyond, the dots become a picture inside the SVG
 
@@ -207,6 +222,62 @@ def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None
         constant, -0.62, f" {words}" if at_left else f"{words} ", color=ALARM, fontsize=8,
         ha="left" if at_left else "right", va="bottom",
     )  # fmt: skip
+
+
+def claims_forest(effects: pd.DataFrame) -> Figure:
+    """Draw by how much the arm that a claim puts first is better, retrained here and as published, against the claim.
+
+    Args:
+        effects: columns claim, label, verdict, evidence, effect, low, high, claimed, all as shares of the worse arm.
+    """
+    labels = list(dict.fromkeys(effects["label"]))
+    figure, axes = _figure(1.1 + 0.27 * len(labels))
+    ax: Axes = axes[0, 0]
+    finite = effects[["effect", "low", "high"]].to_numpy(dtype=float)
+    left = max(float(np.nanmin(np.append(finite, 0))), LEAST_EFFECT)
+    right = max(float(np.nanmax(np.append(finite, 0))), 0.05)
+    for row in effects.itertuples(index=False):
+        _effect(ax, labels.index(str(row.label)), row, left)
+    claims = [effects.loc[effects["label"] == label, "claim"].iloc[0] for label in labels]
+    for place, (above, below) in enumerate(itertools.pairwise(claims)):
+        if above != below:
+            ax.axhline(place + 0.5, color=GRID, linewidth=0.6)
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set_xlim(left - 0.04 * (right - left), right + 0.04 * (right - left))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_yticks(range(len(labels)), [_shortened(label, 68) for label in labels], fontsize=7.5)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlabel("better by, as a share of what it is compared with")
+    figure.legend(handles=_legend_of_claims(effects), loc="outside upper left", ncols=7, fontsize=7.5)
+    sns.despine(ax=ax, left=True)
+    ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def _effect(ax: Axes, y: float, row: Any, left: float) -> None:
+    """Draw one effect with its interval and the claimed amount; what lies left of the axis stands at its edge."""
+    colour = VERDICT_COLOURS[row.verdict]
+    if np.isfinite(row.claimed) and row.claimed:
+        ax.plot([row.claimed] * 2, [y - 0.4, y + 0.4], color=MUTED, linewidth=1.2, linestyle=(0, (2, 1.5)))
+    if np.isfinite(row.low) and np.isfinite(row.high):
+        ends = [max(row.low, left), max(row.high, left)]
+        ax.plot(ends, [y, y], color=colour, linewidth=2.2, alpha=0.5, solid_capstyle="round")
+    ax.plot(max(row.effect, left), y, color=colour, linestyle="", **EVIDENCE_LOOKS[row.evidence])
+
+
+def _legend_of_claims(effects: pd.DataFrame) -> list[Line2D]:
+    there = set(effects["evidence"]) | set(effects["verdict"])
+    kinds = [
+        Line2D([], [], color=MUTED, linestyle="", label=EVIDENCE_NAMES[kind], **look)
+        for kind, look in EVIDENCE_LOOKS.items()
+        if kind in there
+    ]
+    verdicts = [
+        Line2D([], [], color=colour, linewidth=4, label=verdict)
+        for verdict, colour in VERDICT_COLOURS.items()
+        if verdict in there
+    ]
+    return kinds + verdicts
 
 
 def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:

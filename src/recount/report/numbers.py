@@ -43,6 +43,9 @@ METRICS = {
     "mean_absolute_deviation": Metric(
         "Mean deviation", "mean absolute deviation of the answered number from the true one", scored=True
     ),
+    "recall_7_to_10": Metric(
+        "Recall, 7 to 10", "share of right answers where seven to ten are shown", lower_is_better=False, scored=True
+    ),
     "train_hours_100_epochs": Metric("Hours per 100 epochs", "training time of 100 epochs"),
     "train_hours_100_epochs_min": Metric("Hours per 100 epochs, from", "training time, lower end of the printed range"),
     "train_hours_100_epochs_max": Metric("Hours per 100 epochs, to", "training time, upper end of the printed range"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from recount.config import PaperSystem, Project, SuiteSystem, SuiteVariant, Variant
 from recount.report.provenance_view import flat
+from recount.report.sections import PlainTable
 from recount.report.tables import TableView
 
 READINGS = {
@@ -117,3 +118,18 @@ def _recipe(project: Project, system: str, entry: PaperSystem, name: str, tables
         ),
         not_run=project.not_run(system, name, entry),
     )
+
+
+def recipe_table(systems: Sequence[SystemRecipes]) -> PlainTable:
+    """Return the recipes as a table of texts, for export."""
+    heads = ["System", "Variant", "Recipe", "Switches", "Trained on", "Epoch chosen on", "Note"]
+    cells = [
+        [
+            entry.label, recipe.label, READINGS[recipe.reading][0],
+            ", ".join(f"{key}: {value}" for key, value in recipe.switches), recipe.trained_on,
+            recipe.chosen_on + (" (test images)" if recipe.on_test else ""), recipe.note,
+        ]
+        for entry in systems
+        for recipe in entry.recipes
+    ]  # fmt: skip
+    return PlainTable("Which recipe each variant uses", heads, cells, "lllwllw")

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recount.report.gallery import Shown
-from recount.report.numbers import in_a_sentence, metric, number, percent, present
+from recount.report.numbers import in_a_sentence, metric, number, percent, present, signed
 from recount.report.sources import RunRecord, Sources
 from recount.report.tables import Cell, RowView, TableView
 
 INFLUENCE = ("system", "variant", "seed", "selection", "id", "share_of_squared_error", "mae_effect", "rmse_effect")
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table of texts, for export; ``alignment`` has l, r or w (wide) for each column."""
+
+    caption: str
+    heads: list[str]
+    rows: list[list[str]]
+    alignment: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,19 @@ def _selection_row(
         relative=gain / values["last"] if values["last"] else float("nan"),
         share=gain / worth if worth > 0 else float("nan"),
     )
+
+
+def selection_table(rows: Sequence[SelectionRow]) -> PlainTable:
+    """Return the protocols as a table of texts, for export."""
+    heads = ["System", "Benchmark", "Metric", "Best on test", "Last epoch", "Best on held-out", "Gain", "Share"]
+    cells = [
+        [
+            row.label, row.benchmark, metric(row.metric).label, number(row.best_on_test), number(row.last),
+            number(row.best_on_held_out), number(row.gain), percent(row.share, 1),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return PlainTable("Weights chosen on test, on held-out images and not at all", heads, cells, "lllrrrrr")
 
 
 def _mean(rows: pd.DataFrame) -> float:
@@ -264,6 +287,29 @@ def cost_rows(sources: Sources, variants: Iterable[Variant]) -> list[CostRow]:
         per_epoch = sum(epochs) / len(epochs) if epochs else float("nan")
         rows.append(CostRow(variant, len(runs), values, per_epoch, seconds))
     return rows
+
+
+def cost_table(rows: Sequence[CostRow]) -> PlainTable:
+    """Return the costs as a table of texts, for export."""
+    heads = ["System", "Seeds", *(name.replace("_", " ") for name in COSTS), "seconds per epoch", "seconds per image"]
+    cells = [
+        [
+            row.variant.label, str(row.seeds), *(number(row.values[name]) for name in COSTS),
+            number(row.seconds_per_epoch), number(row.seconds_per_image),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return PlainTable("What training and prediction cost", heads, cells, "l" + "r" * (len(heads) - 1))
+
+
+def influence_table(place: str, entries: Sequence[Influential]) -> PlainTable:
+    """Return the influential images of a benchmark as a table of texts, for export."""
+    heads = ["System", "Image", "Share of squared error", "MAE with it - without", "RMSE with it - without"]
+    cells = [
+        [entry.label, entry.image, percent(entry.share), signed(entry.mae_effect), signed(entry.rmse_effect)]
+        for entry in entries
+    ]
+    return PlainTable(f"Images that carry most of the squared error on {place}", heads, cells, "llrrr")
 
 
 @dataclass(frozen=True)

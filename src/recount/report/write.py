@@ -24,24 +24,38 @@ from recount.config import Project
 from recount.evaluation.published_log import LogError
 from recount.report import export, figures, numbers
 from recount.report.caption_section import CaptionSection, caption_section
+from recount.report.claims import (
+    EVIDENCE,
+    VERDICTS,
+    ClaimView,
+    claim_table,
+    claim_views,
+    relative_effects,
+    tally,
+    values_text,
+)
 from recount.report.evidence_gigacount import LogEvidence, log_evidence
 from recount.report.gallery import Gallery, Shown, gallery
-from recount.report.protocol import READINGS, SystemRecipes, recipes
+from recount.report.protocol import READINGS, SystemRecipes, recipe_table, recipes
 from recount.report.provenance_view import shared_and_differing
 from recount.report.published_curves import published_curves
 from recount.report.sections import (
     CostRow,
     Influential,
+    PlainTable,
     Ratio,
     SelectionRow,
     Variant,
     best_rows,
     cost_rows,
+    cost_table,
     findings,
     histories,
+    influence_table,
     influential,
     paper_metric,
     selection_rows,
+    selection_table,
     shown_predictions,
     time_ratios,
     training_curves,
@@ -86,7 +100,8 @@ class PaperView:
     log: LogEvidence | None = None
     log_plot: Plot | None = None
     recipes: list[SystemRecipes] = field(default_factory=list)
-    claims: list[Any] = field(default_factory=list)
+    claims: list[ClaimView] = field(default_factory=list)
+    claims_plot: Plot | None = None
     text: TextSection | None = None
     captions: CaptionSection | None = None
 
@@ -155,7 +170,9 @@ class Page:
                 counts=status_counts(tables),
                 statuses=STATUSES,
                 selections=SELECTIONS,
-                verdicts=(),
+                verdicts=VERDICTS,
+                evidence=EVIDENCE,
+                tally=tally(view for paper in papers for view in paper.claims),
                 readings=READINGS,
                 findings=[*best_rows(tables), *findings(tables, selections, heavy)],
                 runs=self.sources.runs,
@@ -192,11 +209,34 @@ class Page:
         if view.text:
             write_sheets(view.text, name, self.folder / "tables")
         view.captions = caption_section(self.sources, name, variants, self._plot)
+        self._add_claims(view)
+        self._export_all(view)
         return view
 
     def _export(self, table: TableView) -> None:
         for suffix, write in (("csv", export.as_csv), ("tex", export.as_latex), ("md", export.as_markdown)):
             (self.folder / "tables" / f"{table.file}.{suffix}").write_text(write(table), encoding="utf-8")
+
+    def _export_plain(self, name: str, table: PlainTable) -> None:
+        """Write a table that is not one of a paper's own."""
+        texts = {
+            "csv": export.csv_table(table.heads, table.rows),
+            "tex": export.latex_table(table.caption, table.heads, table.rows, table.alignment),
+            "md": export.markdown_table(table.caption, table.heads, table.rows, table.alignment),
+        }
+        for suffix, text in texts.items():
+            (self.folder / "tables" / f"{name}.{suffix}").write_text(text, encoding="utf-8")
+
+    def _export_all(self, view: PaperView) -> None:
+        self._export_plain(f"{view.name}-recipes", recipe_table(view.recipes))
+        if view.claims:
+            self._export_plain(f"{view.name}-claims", claim_table(view.claims))
+        if view.selection:
+            self._export_plain(f"{view.name}-selection", selection_table(view.selection))
+        if view.costs:
+            self._export_plain(f"{view.name}-cost", cost_table(view.costs))
+        for place, entries, _ in view.influence:
+            self._export_plain(f"{view.name}-influence-{place.replace('/', '-')}", influence_table(place, entries))
 
     def _plot(self, figure: Any, name: str, caption: str, heading: str = "") -> Plot:
         svg = figures.save(figure, self.folder / "figures", name, caption)
@@ -235,6 +275,18 @@ class Page:
             name = f"{paper}-selection-{benchmark.replace('/', '-')}"
             plots.append(self._plot(figures.selection_dumbbells(table, metric), name, caption))
         return plots
+
+    def _add_claims(self, view: PaperView) -> None:
+        view.claims = claim_views(self.sources, view.name, view.tables)
+        effects = relative_effects(view.claims)
+        if effects.empty:
+            return
+        caption = (
+            "Every comparison that a claim makes: by how much the arm that should be better is better, as a share of "
+            "the other's value, with 95 % intervals where predictions are there. Right of the line the claim is right; "
+            "a dashed mark is a claimed amount."
+        )
+        view.claims_plot = self._plot(figures.claims_forest(effects), f"{view.name}-claims", caption)
 
     def _add_log(self, view: PaperView) -> None:
         path = self.sources.evidence(view.name).get("evallog")
@@ -376,5 +428,6 @@ def _environment() -> Environment:
         "interval": numbers.interval,
         "present": numbers.present,
         "in_a_sentence": numbers.in_a_sentence,
+        "values_text": values_text,
     }
     return environment
