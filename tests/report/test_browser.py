@@ -38,6 +38,11 @@ UNFOLDED = """() => {
 }"""
 
 
+FIRST_PAINT = """() => new Promise((resolve) => {
+  new PerformanceObserver((list) => resolve(list.getEntries()[0].startTime)).observe({ type: "paint", buffered: true });
+})"""
+
+
 class Watched:
     """A page with everything that it wrote to the console and asked for."""
 
@@ -266,7 +271,7 @@ def test_first_paint_is_within_a_second(browser: Browser, page: Path) -> None:
     for _ in range(3):
         opened = browser.new_page(viewport={"width": 1440, "height": 900})
         opened.goto(page.as_uri())
-        paints.append(opened.evaluate("performance.getEntriesByType('paint')[0].startTime"))
+        paints.append(opened.evaluate(FIRST_PAINT))
         opened.close()
     assert min(paints) < 1000
 

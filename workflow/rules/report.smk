@@ -9,7 +9,13 @@ rule report:
         probes=all_probes(),
         papers=paper_files(),
     output:
-        report(directory(PROJECT.report), htmlindex="index.html"),
+        # snakemake --report report.zip wraps the page, its tables and figures with Snakemake's own provenance.
+        report(
+            directory(PROJECT.report),
+            htmlindex="index.html",
+            category="recount",
+            labels={"suite": PROJECT.suite.name},
+        ),
     log:
         PROJECT.log("report", "report"),
     benchmark:

@@ -22,6 +22,7 @@ from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
@@ -31,7 +32,7 @@ from recount.evaluation.published_log import LoggedRun
 from recount.report.numbers import Metric
 from recount.report.numbers import metric as shown_metric
 from recount.report.sections import Curves
-from recount.report.tables import SELECTIONS, Cell, TableView
+from recount.report.tables import MARKS, SELECTIONS, Cell, TableView
 
 INK, MUTED, GRID, BEHIND, ALARM, PAPER = "#1d2026", "#69707d", "#dedbd4", "#b4b0a8", "#b3261e", "#fcfbf8"
 SERIES = ("#0b6aa2", "#c8500a", "#0a8064", "#9a3f8f", "#8a6d00", "#4a5bc4", "#b0305c", "#3d7d1f")
@@ -86,6 +87,7 @@ VERDICT_COLOURS = {
     "inconclusive": SERIES[4],
     "contradicted": ALARM,
 }
+ROOM_AT_LEFT = (0.03, 0, 0.97, 1)
 LEAST_EFFECT = -1.5  # a share; what is worse still is drawn at the edge
 WIDTH = 9.6  # inches; the page's text column
 SCATTER_AS_VECTORS = 4000  # points; beyond, the dots become a picture inside the SVG
@@ -130,8 +132,9 @@ def inlined(svg: str, description: str) -> str:
     return f'{head} role="img" aria-label="{escape(description)}">{rest}'
 
 
-def _figure(rows: float, columns: int = 1, panels: int = 1, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(panels, columns, figsize=(width, rows), squeeze=False, layout="constrained")
+def _figure(rows: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure of one panel, with room at the left: a browser's letters may be wider than matplotlib's."""
+    figure, axes = plt.subplots(figsize=(WIDTH, rows), squeeze=False, layout=ConstrainedLayoutEngine(rect=ROOM_AT_LEFT))
     return figure, axes
 
 
@@ -163,7 +166,7 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
         n for n, column in enumerate(table.columns) if (column.benchmark, column.metric) == (benchmark, metric)
     )
     column, shown = table.columns[place], shown_metric(metric)
-    rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status != "trivial"]
+    rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status not in MARKS]
     if not rows:
         return None
     cells = [row.cells[place] for row in rows]
@@ -171,7 +174,7 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
     beside = not comparable and any(value is not None for value in printed)
     figure, axes = plt.subplots(
         1, 2 if beside else 1, figsize=(WIDTH, 0.9 + 0.3 * len(rows)), squeeze=False, sharey=True,
-        width_ratios=(1, 2.2) if beside else None, layout="constrained",
+        width_ratios=(1, 2.2) if beside else None, layout=ConstrainedLayoutEngine(rect=ROOM_AT_LEFT),
     )  # fmt: skip
     ax: Axes = axes[0, -1]
     for y, cell in enumerate(cells):

@@ -11,7 +11,7 @@ import pandas as pd
 from recount.report.gallery import Shown
 from recount.report.numbers import in_a_sentence, metric, number, percent, present, signed
 from recount.report.sources import RunRecord, Sources
-from recount.report.tables import Cell, RowView, TableView
+from recount.report.tables import MARKS, Cell, RowView, TableView
 
 INFLUENCE = ("system", "variant", "seed", "selection", "id", "share_of_squared_error", "mae_effect", "rmse_effect")
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
@@ -42,13 +42,13 @@ def variants_of(tables: Sequence[TableView]) -> list[Variant]:
     found: dict[tuple[str, str], Variant] = {}
     for place, table in enumerate(tables):
         for row in table.rows:
-            if row.variant and row.system and not _trivial(row):
+            if row.variant and row.system and not _marks_the_scale(row):
                 found.setdefault((row.system, row.variant), Variant(row.system, row.variant, row.label, place == 0))
     return list(found.values())
 
 
-def _trivial(row: RowView) -> bool:
-    return any(cell.status == "trivial" for cell in row.cells)
+def _marks_the_scale(row: RowView) -> bool:
+    return any(cell.status in MARKS for cell in row.cells)
 
 
 # ------------------------------------------------------------------------------------------------------- selection

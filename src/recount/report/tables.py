@@ -28,6 +28,7 @@ CONSTANTS = {
     "block_bins": "the annotation through the bins of blocks (an oracle)",
     "block_bins_2": "the same through the other variant's bins (an oracle)",
 }
+MARKS = ("trivial", "oracle")  # statuses of rows that mark the scale; no system stands behind them
 STATUSES = {
     "trained": ("●", "trained here"),
     "checkpoint": ("◆", "a released checkpoint, evaluated here"),
@@ -246,13 +247,14 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
 
 
 def _place(row: RowView) -> tuple[int, float]:
-    """Keep the paper's order, with the constants after it, the best of them first; quoted anchors stand at the end."""
+    """Keep the paper's order; after it the oracles, the constants, the best of each first, and quoted anchors."""
     if row.group == ANCHOR:
-        return 2, 0.0
-    if row.status not in ("trivial", "oracle"):
+        return 3, 0.0
+    if row.status not in MARKS:
         return 0, 0.0
     cell = row.cells[0] if row.cells else None
-    return 1, float("inf") if cell is None or cell.value is None else shown_metric(cell.metric).wrong(cell.value)
+    wrong = float("inf") if cell is None or cell.value is None else shown_metric(cell.metric).wrong(cell.value)
+    return (1 if row.status == "oracle" else 2), wrong
 
 
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
@@ -408,7 +410,7 @@ def _trivial_rows(
     scores: pd.DataFrame, columns: Sequence[Column], table: Table, listed: set[tuple[str, str]]
 ) -> list[RowView]:
     """Return the constant predictors and oracles that scores.csv has for a table and the table itself does not list."""
-    trivial = scores[scores["status"].isin(("trivial", "oracle"))]
+    trivial = scores[scores["status"].isin(MARKS)]
     rows = []
     for (system, variant, status), part in trivial.groupby(["system", "variant", "status"], sort=False):
         if (system, variant) in listed:

@@ -62,7 +62,7 @@ from recount.report.sections import (
     variants_of,
 )
 from recount.report.sources import Sources
-from recount.report.tables import SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
+from recount.report.tables import MARKS, SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
 from recount.report.text_export import write_sheets
 from recount.report.text_section import TextSection, text_section
 
@@ -429,5 +429,6 @@ def _environment() -> Environment:
         "present": numbers.present,
         "in_a_sentence": numbers.in_a_sentence,
         "values_text": values_text,
+        "scale_marks": MARKS,
     }
     return environment
