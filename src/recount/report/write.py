@@ -200,6 +200,7 @@ class Page:
         view.selection_plots = self._selection_plots(name, view.selection)
         self._add_log(view)
         view.curves = self._curves(view, variants, paper_metric(tables))
+        view.captions = caption_section(self.sources, name, variants, self._plot)
         for place in self.sources.benchmarks():
             self._add_benchmark(view, place, variants, selection)
         view.costs = cost_rows(self.sources, variants)
@@ -208,7 +209,6 @@ class Page:
         view.text = text_section(self.sources, name, variants, self._plot)
         if view.text:
             write_sheets(view.text, name, self.folder / "tables")
-        view.captions = caption_section(self.sources, name, variants, self._plot)
         self._add_claims(view)
         self._export_all(view)
         return view
@@ -345,7 +345,8 @@ class Page:
         self._benchmark_number += 1
         if pictures is not None:
             view.galleries.append(pictures)
-        view.errors.append(self._answers(shown, f"{dataset}/{split}", stem, paper_metric(view.tables)))
+        if view.captions is None:  # which has the matrices of every way to choose the epoch
+            view.errors.append(self._answers(shown, f"{dataset}/{split}", stem, paper_metric(view.tables)))
         heavy = influential(self.sources, place, variants, selection)
         if heavy and any(column.metric == "rmse" for table in view.tables for column in table.columns):
             shares = pd.DataFrame([{"label": e.label, "image": e.image, "share": e.share} for e in heavy])
