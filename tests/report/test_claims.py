@@ -111,7 +111,7 @@ def test_tally_counts_each_claim_once_for_each_kind_of_evidence(views: dict[str,
 def test_exported_verdicts_carry_rule_and_reason(views: dict[str, ClaimView]) -> None:
     table = claim_table(list(views.values()))
     rows = {(row[0], row[2]): dict(zip(table.heads, row, strict=True)) for row in table.rows}
-    assert "permutation" in rows["G2", "Retrained here"]["Rule"]
+    assert "10,000" in rows["G2", "Retrained here"]["Rule"]
     assert rows["G5", "Retrained here"]["Why"]
 
 

@@ -362,7 +362,10 @@ def _write_captions(root: Path) -> None:
         epochs = np.arange(1, 4)
         history = pd.DataFrame({"epoch": epochs, "seconds": 1.0, "loss": 2.0 / epochs, "test_accuracy": 0.1 * epochs})
         history.to_csv(run / "history.csv", index=False)
-        record = {"cost": {"wall_seconds": 3.0 + right[0], "peak_memory_mb": 100.0}, "provenance": {}}
+        record = {
+            "cost": {"wall_seconds": 3.0 + right[0], "peak_memory_mb": 100.0},
+            "provenance": _provenance("captioner", variant),
+        }
         (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -428,6 +431,18 @@ def _write_maps(tree: Tree, key: str, seed: int, predicted: np.ndarray) -> None:
     np.savez_compressed(path, **maps)
 
 
+def _provenance(system: str, run: str) -> dict[str, Any]:
+    return {
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "code": hashlib.sha256(system.encode()).hexdigest(),
+        "command": f"recount train {run}",
+        "python": "3.11.2",
+        "packages": {"torch": "2.9.0", "numpy": "2.4.6"},
+        "hardware": {"cpu": "an x86 processor", "threads": 1, "gpu": None},
+        "data": {"crowd/original": "9f" * 32},
+    }
+
+
 def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
     folder = tree.root / f"results/mini/runs/{key}/seed{seed}"
     folder.mkdir(parents=True)
@@ -457,15 +472,7 @@ def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
         "run": {"suite": "mini", "system": system, "variant": variant, "seed": seed, "protocol": "as_code"},
         "settings": {"width": 16, "loss": "hybrid"},
         "recipe": {"epochs": 12, "batch_size": 4},
-        "provenance": {
-            "commit": "0123456789abcdef0123456789abcdef01234567",
-            "code": hashlib.sha256(system.encode()).hexdigest(),
-            "command": f"recount train {key}/seed{seed}",
-            "python": "3.11.2",
-            "packages": {"torch": "2.9.0", "numpy": "2.4.6"},
-            "hardware": {"cpu": "an x86 processor", "threads": 1, "gpu": None},
-            "data": {"crowd/original": "9f" * 32},
-        },
+        "provenance": _provenance(system, f"{key}/seed{seed}"),
         "cost": {
             "wall_seconds": 14.2 if system == "gigacount" else 29.9,
             "gpu_seconds": 0.0,
