@@ -118,7 +118,12 @@ def score(project: Project) -> Path:
     """Score all predictions that exist; return the path of scores.csv. What cannot be scored is a missing cell."""
     scorer = Scorer(project)
     results = project.root / project.results
-    scores = [line for name, paper in project.papers.items() for line in scorer.paper(name, paper)]
+    here = f"{project.root}/"  # a folder that is moved or shared names no place of the machine it comes from
+    scores = [
+        replace(line, reason=line.reason.replace(here, ""))
+        for name, paper in project.papers.items()
+        for line in scorer.paper(name, paper)
+    ]
     write_rows(results / "strata.csv", *_table(scorer.strata(), STRATA))
     write_rows(results / "influence.csv", *_table(scorer.influences(), INFLUENCES))
     write_rows(

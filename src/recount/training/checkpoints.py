@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,6 +24,31 @@ STATE = "state.pt"
 
 class SaveError(UserError):
     """A file could not be written; what was there before is intact."""
+
+
+class RunInUse(UserError):
+    """Another process is training the same run."""
+
+
+@contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Hold the run whose checkpoint folder is ``folder``, so that no two processes write its files.
+
+    The lock lies beside the folder, which is deleted at success; the system releases it when a process is killed.
+
+    Raises:
+        RunInUse: another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunInUse(f"{folder}: another process is training this run; wait until it is done, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -20,7 +20,7 @@ from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
-from recount.training.checkpoints import save_model, write_atomically
+from recount.training.checkpoints import only_training, save_model, write_atomically
 from recount.training.loop import (
     HISTORY,
     MODEL,
@@ -41,7 +41,7 @@ def train(project: Project, run: Run) -> Path:
     """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json.
 
     Raises:
-        NonFiniteLoss, SaveError, DataError, CheckpointError, NoDevice: the message says what to do.
+        NonFiniteLoss, SaveError, RunInUse, DataError, CheckpointError, NoDevice: the message says what to do.
     """
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
@@ -53,7 +53,10 @@ def train(project: Project, run: Run) -> Path:
     recipe = resolve_recipe(system_class.recipe, run.recipe)
     if project.config.precision is not None:
         recipe = recipe.model_copy(update={"precision": project.config.precision})
-    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+    with (
+        only_training(project.root / project.checkpoint_folder(run)),
+        device_for(project.config.device, project.config.jobs_per_gpu) as device,
+    ):
         meter = cost.Meter(device)
         if run.checkpoint is not None:
             record = _import_checkpoint(project, run, system, folder)

@@ -1,0 +1,29 @@
+"""A project's folder, copied to another place: nothing in its results points to the old one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from recount.config import load
+from recount.report.write import write_report
+from report import tree
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_moved_results_give_the_same_report(tmp_path: Path) -> None:
+    built = tree.build(tmp_path / "here")
+    write_report(load(built.root))
+    before = _contents(built.root / "reports")
+    moved = tmp_path / "there" / "moved"
+    moved.parent.mkdir()
+    shutil.move(built.root, moved)
+    shutil.rmtree(moved / "reports")
+    write_report(load(moved))
+    assert before
+    assert _contents(moved / "reports") == before
+    named = str(built.root).encode()
+    assert [path for path, content in _contents(moved).items() if named in content] == []
