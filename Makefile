@@ -3,6 +3,7 @@
 #   make report              fetch, train, evaluate and report what config.yaml says
 #   make report SUITE=open   the same for another suite
 #   make test                the tests (make test-full: at paper size too)
+#   make test-cluster       the workflow on a real SLURM, started for it (root; Debian: apt install slurm-wlm munge)
 #   make lint                style, types, layers, workflow
 #   make bench               how fast the costly parts are
 #
@@ -15,17 +16,25 @@ ARGS =
 BIN = .venv/bin
 READY = .venv/.recount-is-installed
 
-.PHONY: report test test-full lint format bench schemas lock clean-environment
+.PHONY: report test test-full test-cluster lint format bench schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
 	@echo "The report: file://$$PWD/reports/$(SUITE)/index.html"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not full_size" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not full_size and not cluster" $(ARGS)
 
 test-full: $(READY)
 	$(BIN)/pytest -s -m full_size $(ARGS)
+
+# Snakemake's plugins for clusters lie beside the environment: installed in it, they slow each start.
+test-cluster: $(READY) | .bin/cluster
+	PYTHONPATH=$$PWD/.bin/cluster $(BIN)/pytest -rs -m cluster -n 0 tests/cluster $(ARGS)
+
+.bin/cluster: | .bin/uv
+	.bin/uv pip install --quiet --no-deps --python $(BIN)/python --target .bin/cluster \
+		"snakemake-executor-plugin-slurm>=2.0" "snakemake-executor-plugin-slurm-jobstep>=0.6"
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -1,0 +1,136 @@
+"""The workflow on a real SLURM with two nodes: a tiny suite comes to its report through all that goes wrong on the way.
+
+At the first attempt one training job is killed with scancel, one uses more memory than it asked for; a third drains the
+node it runs on. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import slurm
+from house import House
+
+HERE = Path(__file__).parent
+
+PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "slurm_jobstep")]
+ABSENT = slurm.missing() or (
+    "the cluster plugins are not installed (make test-cluster does it)"
+    if any(importlib.util.find_spec(name) is None for name in PLUGINS)
+    else None
+)
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))]
+
+EVERY_JOB = [
+    "fetch dots",
+    "judge",
+    "predict alpha/full/seed0",
+    "predict alpha/small/seed0",
+    "predict beta/full/seed0",
+    "prepare dots original",
+    "probe beta/full/seed0",
+    "report",
+    "score",
+    "train alpha/full/seed0",
+    "train alpha/small/seed0",
+    "train beta/full/seed0",
+]
+KILLED, HUNGRY, DRAINING = "train alpha/full/seed0", "train alpha/small/seed0", "train beta/full/seed0"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A line of jobs.txt."""
+
+    command: str
+    attempt: int
+    node: str
+    card: str
+    memory: str
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    with slurm.running_cluster() as variables:
+        yield variables
+
+
+def new_house(folder: Path) -> House:
+    """Return a house whose jobs meet troubles on their way."""
+    house = House(folder)
+    shutil.copy(house.source / "__main__.py", house.source / "stand_in_command.py")
+    shutil.copy(HERE / "cluster_command.py", house.source / "__main__.py")
+    suite = house.work / "suites" / "mini.yaml"
+    suite.write_text(suite.read_text() + "training_mem_mb: 700\ntraining_minutes: 5\n")
+    return house
+
+
+def snakemake(house: House, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a process of its own, with the plugins of this process's path."""
+    path = os.pathsep.join([str(house.folder / "src"), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    snakefile = str(house.folder / "workflow" / "Snakefile")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, *options]
+    return subprocess.run(command, cwd=house.work, env=environment, capture_output=True, text=True, check=False)
+
+
+def starts(house: House) -> list[Start]:
+    """Return all starts of recount on the cluster, in order."""
+    lines = (house.work / "jobs.txt").read_text(encoding="utf-8").splitlines()
+    fields = [line.split(";") for line in lines]
+    return [Start(command, int(attempt), *rest) for command, attempt, *rest in fields]
+
+
+@pytest.fixture(scope="module")
+def troubled(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Return a house that has been run through all the troubles, with the profile as it is."""
+    house = new_house(tmp_path_factory.mktemp("slurm"))
+    profile = str(house.folder / "workflow" / "profiles" / "slurm")
+    house.options = ["--profile", profile, "--default-resources", "slurm_partition=gpu", "--slurm-no-account"]
+    house.options += ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
+    house.answer = snakemake(house, cluster, *house.options)
+    assert house.answer.returncode == 0, house.answer.stdout + house.answer.stderr
+    return house
+
+
+def test_every_job_is_done_exactly_once(troubled: House) -> None:
+    notes = (troubled.work / "calls.txt").read_text(encoding="utf-8").splitlines()
+    assert sorted(notes) == EVERY_JOB
+
+
+def test_only_the_killed_and_the_hungry_job_were_started_again(troubled: House) -> None:
+    counts = Counter(start.command for start in starts(troubled))
+    assert {command: count for command, count in counts.items() if count > 1} == {KILLED: 2, HUNGRY: 2}
+
+
+def test_hungry_job_gets_more_memory(troubled: House) -> None:
+    assert [start.memory for start in starts(troubled) if start.command == HUNGRY] == ["700M", "1400M"]
+
+
+def test_nothing_starts_on_the_drained_node(troubled: House) -> None:
+    found = starts(troubled)
+    drained = next(index for index, start in enumerate(found) if start.command == DRAINING)
+    later = [start.node for start in found[drained + 1 :]]
+    assert later
+    assert found[drained].node not in later
+
+
+def test_training_gets_a_card(troubled: House) -> None:
+    cards = {start.card for start in starts(troubled) if start.command.startswith(("train", "predict", "probe"))}
+    assert cards == {"0"}
+
+
+def test_report_is_there_and_nothing_is_left_to_do(troubled: House, cluster: dict[str, str]) -> None:
+    page = (troubled.work / "reports/mini/index.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ("alpha/full", "alpha/small", "beta/full"))
+    again = snakemake(troubled, cluster, *troubled.options, "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
