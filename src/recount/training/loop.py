@@ -72,9 +72,9 @@ def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.
         case "sgd":
             return torch.optim.SGD(groups, momentum=settings.momentum, **common)
         case "adam":
-            return torch.optim.Adam(groups, betas=settings.betas, eps=settings.eps, **common)
+            return torch.optim.Adam(groups, betas=settings.betas, eps=settings.eps, fused=True, **common)
         case "adamw":
-            return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, **common)
+            return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True, **common)
         case "radam":
             return torch.optim.RAdam(groups, betas=settings.betas, eps=settings.eps, **common)
 
