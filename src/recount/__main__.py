@@ -2,4 +2,5 @@
 
 from recount.cli import app
 
-app(prog_name="recount")
+if __name__ == "__main__":  # not in the processes that training on several GPUs starts
+    app(prog_name="recount")

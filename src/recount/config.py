@@ -380,6 +380,7 @@ class Config(Strict):
     loader_processes: int = Field(0, ge=0)
     image_cache_mb: int = Field(2000, ge=0)
     jobs_per_gpu: int = Field(1, gt=0)
+    gpus_per_job: int = Field(1, gt=0, description="that train one run; on processors, as many processes")
     training_threads: int = Field(1, gt=0)
     resources: str = "resources"
     results: str = "results"

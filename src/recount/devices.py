@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -26,40 +26,73 @@ class NoDevice(UserError):
 
 @contextmanager
 def device_for(wanted: Literal["auto", "cpu", "cuda"], jobs_per_gpu: int = 1) -> Iterator[torch.device]:
-    """Yield the device of this job, holding a lock on a place on its card for as long as it is used.
-
-    Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. If all places are taken, waits for one.
+    """Yield the device of this job, holding a lock on a place on its card while it is used: see ``devices_for``.
 
     Raises:
         NoDevice: ``cuda`` is wanted and PyTorch sees no card.
     """
+    with devices_for(wanted, 1, jobs_per_gpu) as (device,):
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        yield device
+
+
+@contextmanager
+def devices_for(
+    wanted: Literal["auto", "cpu", "cuda"], number: int, jobs_per_gpu: int = 1
+) -> Iterator[list[torch.device]]:
+    """Yield the devices of a job of ``number`` processes: different cards, or so many times the processor.
+
+    Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. If too few places are free, waits for them
+    without holding any, so that two jobs cannot wait for each other.
+
+    Raises:
+        NoDevice: ``cuda`` is wanted and PyTorch sees no card, or there are fewer cards than wanted.
+    """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        yield torch.device("cpu")
+        yield [torch.device("cpu")] * number
         return
     if not torch.cuda.is_available():
         raise NoDevice("device = cuda, but PyTorch sees no GPU: check the driver (nvidia-smi), or set device: auto")
-    lock, card = _free_place(torch.cuda.device_count(), jobs_per_gpu)
+    if torch.cuda.device_count() < number:
+        raise NoDevice(f"gpus_per_job = {number}, but PyTorch sees {torch.cuda.device_count()} GPUs; set it to fewer")
+    names = [str(torch.cuda.get_device_properties(card).uuid) for card in range(torch.cuda.device_count())]
+    locks = _wait_for_places(names, number, jobs_per_gpu)
     try:
-        torch.cuda.set_device(card)
-        yield torch.device("cuda", card)
+        yield [torch.device("cuda", card) for card in locks]
     finally:
-        lock.release()
+        for lock in locks.values():
+            lock.release()
 
 
-def _free_place(cards: int, places: int) -> tuple[FileLock, int]:
-    folder = Path(tempfile.gettempdir()) / "recount-gpu-locks"
-    folder.mkdir(exist_ok=True)
+def _wait_for_places(names: Sequence[str], number: int, places: int) -> dict[int, FileLock]:
+    """Return locks on places on ``number`` different cards, by the place of their name in ``names``."""
     waited = False
     while True:
-        for place in range(places):
-            for card in range(cards):
-                lock = FileLock(folder / f"{torch.cuda.get_device_properties(card).uuid}.{place}.lock")
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                return lock, card
+        locks = _free_places(names, number, places)
+        if len(locks) == number:
+            return locks
+        for lock in locks.values():
+            lock.release()
         if not waited:
-            log.info("all %d places on %d GPUs are taken; waiting for one", places * cards, cards)
+            log.info("of %d places on %d GPUs, too few are free; waiting", places * len(names), len(names))
             waited = True
         time.sleep(POLL_SECONDS)
+
+
+def _free_places(names: Sequence[str], number: int, places: int) -> dict[int, FileLock]:
+    """Lock free places on at most ``number`` cards, on empty cards first."""
+    folder = Path(tempfile.gettempdir()) / "recount-gpu-locks"
+    folder.mkdir(exist_ok=True)
+    locks: dict[int, FileLock] = {}
+    for place in range(places):
+        for card, name in enumerate(names):
+            if len(locks) == number or card in locks:
+                continue
+            lock = FileLock(folder / f"{name}.{place}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            locks[card] = lock
+    return locks

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recount import systems
 from recount.config import Strict
 from recount.data.sample import Sample
-from recount.systems.base import Batch, System
+from recount.systems.base import Batch, Stage, System
+from recount.training.parts import batch_norms, weight_of_part
 
 WIDTH, HEIGHT = 160, 128
 PROMPTS = ["three red circles", "six blue stars"]  # words that every tiny text tower knows
@@ -83,6 +84,70 @@ def test_every_stage_has_a_finite_loss_with_gradients(name: str) -> None:
         assert present, f"{stage.name}: no parameter gets a gradient"
         assert all(torch.isfinite(gradient).all() for gradient in present)
         assert any(gradient.abs().sum() > 0 for gradient in present)
+
+
+def without_chance(system: System) -> System:
+    """Switch off what draws random numbers for each example, and what normalises by the batch."""
+    for layer in system.train().modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+        if hasattr(layer, "drop_prob"):
+            layer.drop_prob = 0.0
+    for layer in batch_norms(system):
+        layer.eval()
+    return system
+
+
+def batch_of_three(system: System, stage: Stage, epoch: int) -> Batch:
+    pool: Any = MadeUpPool()
+    system.begin_stage(stage)
+    system.begin_epoch(epoch, pool.samples)
+    torch.manual_seed(0)
+    maker = system.example_maker()
+    examples = [example for place in (0, 1, 0) for example in maker(place, pool, np.random.default_rng(place))]
+    return Batch.of(examples)
+
+
+def terms_of(system: System, parts: list[Batch]) -> dict[str, Tensor]:
+    """Return the loss terms of a batch from those of its parts, as the training loop adds them up."""
+    total, whole = sum(map(len, parts)), {}
+    for part in parts:
+        for name, term in system.losses(part).items():
+            whole[name] = whole.get(name, 0.0) + weight_of_part(system, name, len(part), total) * term
+    return whole
+
+
+def gradients(system: System, stage: Stage, parts: list[Batch]) -> Tensor:
+    system.zero_grad(set_to_none=True)
+    weights = system.loss_weights
+    sum(weights.get(name, 1.0) * term for name, term in terms_of(system, parts).items()).backward()
+    trained = [parameter for group in system.parameter_groups(stage.recipe) for parameter in group["params"]]
+    return torch.cat([parameter.grad.flatten() for parameter in trained if parameter.grad is not None])
+
+
+TRAINED = [name for name in systems.names() if systems.load(name).trains]
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if not systems.load(name).batch_coupled_by])
+@pytest.mark.parametrize("epoch", [0, 100])
+def test_parts_of_a_batch_have_the_gradients_of_the_whole(name: str, epoch: int) -> None:
+    system = build(name)
+    for stage in system.stages(system.recipe):
+        batch = batch_of_three(system, stage, epoch)
+        without_chance(system)
+        whole, parts = gradients(system, stage, [batch]), gradients(system, stage, batch.split(2))
+        assert (whole - parts).abs().max() <= 1e-4 * whole.abs().max()
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if systems.load(name).batch_coupled_by])
+def test_a_batch_that_is_said_to_be_coupled_has_another_loss_in_parts(name: str) -> None:
+    system = build(name)
+    batch = batch_of_three(system, system.stages(system.recipe)[-1], 0)
+    without_chance(system)
+    for parameter in system.parameters():  # an untrained network says nearly the same of every cell
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    whole, parts = terms_of(system, [batch]), terms_of(system, batch.split(2))
+    assert any((whole[term] - parts[term]).abs() > 1e-4 * whole[term].abs() for term in whole)
 
 
 @pytest.mark.parametrize("name", systems.names())

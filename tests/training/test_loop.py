@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
 
 
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:
-    assert same(weights(train(tmp_path / "a")[1]), weights(train(tmp_path / "b", processes=2)[1]))
+    assert same(weights(train(tmp_path / "a")[1]), weights(train(tmp_path / "b", loader_processes=2)[1]))
 
 
 def test_evaluating_during_training_changes_nothing_of_the_training(tmp_path: Path) -> None:

@@ -127,6 +127,26 @@ def gpus(wildcards):
     return 0 if PROJECT.config.device == "cpu" else 1
 
 
+def training_processes(wildcards):
+    """Return how many processes train a run together, each on a card of its own."""
+    return PROJECT.config.gpus_per_job if run_of(wildcards).checkpoint is None else 1
+
+
+def training_gpus(wildcards):
+    """Return how many cards a training run asks for."""
+    return gpus(wildcards) * training_processes(wildcards)
+
+
+def training_memory(wildcards, attempt):
+    """Return the memory of all processes of a training run, more with each attempt."""
+    return PROJECT.suite.training_mem_mb * training_processes(wildcards) * attempt
+
+
+def training_threads(wildcards):
+    """Return the threads of all processes of a training run."""
+    return PROJECT.config.training_threads * training_processes(wildcards)
+
+
 def more_memory(megabytes):
     """Return a resource function: more memory with each attempt."""
     return lambda wildcards, attempt: megabytes * attempt

@@ -14,10 +14,10 @@ rule train:
         timing("train", "{system}", "{variant}", "seed{seed}")
     conda:
         "../envs/train.yaml"
-    threads: PROJECT.config.training_threads
+    threads: training_threads
     resources:
-        gpu=gpus,
-        mem_mb=more_memory(PROJECT.suite.training_mem_mb),
+        gpu=training_gpus,
+        mem_mb=training_memory,
         runtime=more_time(PROJECT.suite.training_minutes),
     params:
         run=training_settings,

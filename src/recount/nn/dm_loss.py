@@ -34,6 +34,7 @@ EBC_EPS = 1e-8  # in the normalisation of predicted and true map: CLIP-EBC, Giga
 DM_COUNT_EPS = 1e-6  # the same in DM-Count's own code
 
 DM_WEIGHTS = {"count": 1.0, "transport": 0.1, "variation": 0.01, "transport_cost": 0.0}
+DM_SUMS = frozenset({"transport", "transport_cost"})  # the terms that are sums over images, not means
 
 Domain = Literal["scaling", "log"]
 

@@ -57,7 +57,10 @@ class Example:
 
 @dataclass(slots=True)
 class Batch:
-    """A batch of examples: ``images`` [B, 3, H, W], ``counts`` [B], ``points`` a list of [N_b, 2], ``maps`` stacked."""
+    """A batch of examples: ``images`` [B, 3, H, W], ``counts`` [B], ``points`` a list of [N_b, 2], ``maps`` stacked.
+
+    ``seed`` is for random numbers that all examples of a training batch share: its parts have the same.
+    """
 
     ids: list[str]
     images: Tensor
@@ -66,6 +69,7 @@ class Batch:
     counts: Tensor
     maps: dict[str, Tensor]
     attributes: dict[str, list[Any]]
+    seed: int = 0
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Batch:
@@ -100,12 +104,12 @@ class Batch:
         return [self._rows(int(start), int(end)) for start, end in pairwise(edges)]
 
     def _rows(self, start: int, end: int) -> Batch:
-        cut: dict[str, Any] = {}
+        cut: dict[str, Any] = {"seed": self.seed}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, dict):
                 cut[item.name] = {name: rows[start:end] for name, rows in value.items()}
-            else:
+            elif item.name not in cut:
                 cut[item.name] = value[start:end]
         return Batch(**cut)
 
@@ -173,12 +177,18 @@ class System(nn.Module, ABC):
         recipe: how the released code trains it.
         trains: False for predictors without training steps (constants, released checkpoints only).
         text_guided: whether the prompt names what is counted.
+        batch_sums: names of the loss terms that are sums over the examples of a batch; all others are means over them.
+        batch_coupled_by: what in the loss ties the examples of a batch together, so that a batch computed in parts (out
+            of memory, several GPUs) would train something else; "" where its terms are such sums and means. BatchNorm
+            in training mode is found by itself.
     """
 
     Settings: ClassVar[type[Strict]]
     recipe: ClassVar[Recipe]
     trains: bool = True  # of the class, or of an instance whose settings say that it does not train
     text_guided: ClassVar[bool] = False
+    batch_sums: ClassVar[frozenset[str]] = frozenset()
+    batch_coupled_by: str = ""  # of the class, or of an instance whose settings couple
 
     settings: Any
     windows: Windows | None = None

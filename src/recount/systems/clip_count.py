@@ -51,6 +51,7 @@ from recount.nn.clip_towers import (
 )
 from recount.nn.interaction import InteractionBlock
 from recount.nn.normalise import Normalise
+from recount.nn.pixel_mask import kept_pixels
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, renamed
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
@@ -365,7 +366,7 @@ class ClipCount(System):
                 pair = full_precision(projected), full_precision(text)
                 return {"contrast": contrastive_losses(*pair, target, settings.clip, settings.temperature).mean()}
         density = full_precision(self.decode(patches, text))
-        mask = (torch.rand(density.shape[-2:], device=density.device) < settings.mask_kept).to(density)
+        mask = kept_pixels(density, settings.mask_kept, batch.seed)
         scaled = settings.density_scale * target
         return {"count": count_loss(density, scaled, mask, spatial=settings.count_mask == "spatial")}
 

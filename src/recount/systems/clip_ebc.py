@@ -46,7 +46,7 @@ from recount.nn.bins import (
     prompts,
     published_bins,
 )
-from recount.nn.dm_loss import DM_WEIGHTS, dm_terms
+from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision
 from recount.nn.text_tower import TextFeatures, TextTower, encode, tower_state
@@ -343,6 +343,7 @@ class ClipEbc(System):
         evaluate_every=1,
         evaluate_from=50,
     )
+    batch_sums = DM_SUMS
 
     def __init__(self, settings: ClipEbcSettings, *, text: TextFeatures | None = None) -> None:
         """Build the network.

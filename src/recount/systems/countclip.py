@@ -383,6 +383,7 @@ class CountCLIP(System):
         select_by="accuracy",
     )
     text_guided = True
+    batch_coupled_by = "CLIP's loss contrasts each picture with all captions of the batch"
     settings: CountClipSettings
 
     def __init__(self, settings: CountClipSettings) -> None:

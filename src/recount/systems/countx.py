@@ -45,6 +45,7 @@ from recount.nn.clip_towers import (
 )
 from recount.nn.interaction import InteractionBlock
 from recount.nn.normalise import Normalise
+from recount.nn.pixel_mask import kept_pixels
 from recount.nn.precision import full_precision
 from recount.nn.weights import renamed
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
@@ -223,7 +224,7 @@ class CounTX(System):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "density", the masked squared error."""
         density = full_precision(self.count(batch.images, batch.prompts))
-        mask = (torch.rand(density.shape[-2:], device=density.device) < self.settings.mask_kept).to(density)
+        mask = kept_pixels(density, self.settings.mask_kept, batch.seed)
         return {"density": train_loss(density, self.settings.density_scale * batch.maps["density"], mask)}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:

@@ -413,6 +413,7 @@ class CssCcnn(System):
         select_by="own",
         held_out=240 / 1201,
     )
+    batch_coupled_by = "the transport cost matches the blocks of the whole batch with the prior"
 
     def __init__(self, settings: CssCcnnSettings) -> None:
         super().__init__(settings)

@@ -24,7 +24,7 @@ from torch.nn import functional
 from recount.config import Optimiser, Recipe, Strict
 from recount.data.crowd_augmentation import as_floats, enlarge_to
 from recount.nn.bins import block_counts
-from recount.nn.dm_loss import DM_COUNT_EPS, Domain, dm_terms
+from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, Domain, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.weights import read_tensors, renamed
 from recount.systems.base import Batch, Example, Pool, Prediction, System
@@ -90,6 +90,7 @@ class DmCount(System):
         evaluate_from=50,
         select_by="2rmse+mae",
     )
+    batch_sums = DM_SUMS
 
     def __init__(self, settings: DmCountSettings) -> None:
         super().__init__(settings)

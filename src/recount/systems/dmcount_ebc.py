@@ -104,6 +104,7 @@ class DmCountEbc(System):
 
     Settings = DmCountEbcSettings
     recipe = ClipEbc.recipe
+    batch_sums = ClipEbc.batch_sums
 
     def __init__(self, settings: DmCountEbcSettings) -> None:
         super().__init__(settings)

@@ -43,7 +43,7 @@ from recount.nn.bins import (
     prompts,
     published_bins,
 )
-from recount.nn.dm_loss import DM_WEIGHTS, Domain, dm_terms
+from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, Domain, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.text_tower import Activation, TextFeatures, TextTower, encode, tower_state
@@ -381,6 +381,7 @@ class GigaCount(System):
         evaluate_every=5,
         eval_mode_after_first_evaluation=True,
     )
+    batch_sums = DM_SUMS
 
     text_features: Tensor
     anchors: Tensor

@@ -839,6 +839,8 @@ class T2ICount(System):
 
     def __init__(self, settings: T2ICountSettings) -> None:
         super().__init__(settings)
+        if settings.wrong_prompt_weight:
+            self.batch_coupled_by = "the count under wrong prompts is a mean over those of the batch that have one"
         backbone = settings.backbone
         self.windows = Windows(settings.crop, settings.crop, settings.crop, stitch="average_pixels")
         self.words = tokenizer(backbone)

@@ -147,6 +147,7 @@ class TransCrowd(System):
         evaluate_from=10,
         select_by="mae",
     )
+    batch_sums = frozenset({"count"})
 
     def __init__(self, settings: TransCrowdSettings) -> None:
         super().__init__(settings)

@@ -339,6 +339,7 @@ class VLCounter(System):
         select_by="mae",
     )
     text_guided = True
+    batch_coupled_by = "the rank loss grades density by the extremes of the whole batch"
     settings: VLCounterSettings
 
     def __init__(self, settings: VLCounterSettings) -> None:

@@ -10,12 +10,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recount.systems.base import Batch, Example, ExampleMaker, Pool
+from recount.training.processes import Processes
 
 Position = tuple[int, int]  # epoch, index of the sample
 
 
-def _seed_of(seed: int, epoch: int, index: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def seed_of(*numbers: int) -> int:
+    """Return a seed that follows from numbers (the run's seed, an epoch, ...), for torch and numpy."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class Examples(Dataset[list[Example]]):
@@ -29,34 +31,44 @@ class Examples(Dataset[list[Example]]):
     def __getitem__(self, position: Position) -> list[Example]:
         """Return the examples that one sample yields in one epoch."""
         epoch, index = position
-        seed = _seed_of(self.seed, epoch, index)
+        seed = seed_of(self.seed, epoch, index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.maker(index, self.pool, np.random.default_rng(seed))
 
 
 class EpochBatches(Sampler[list[Position]]):
-    """The sample indices of one epoch's batches. Set ``epoch`` and ``first`` before each pass."""
+    """The sample indices of one epoch's batches, or of this process's share of each.
 
-    def __init__(self, count: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int) -> None:
+    Set ``epoch`` and ``first`` before each pass.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int, processes: Processes
+    ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last and count >= batch_size
         self.seed = seed
+        self.processes = processes
         self.epoch = 0
         self.first = 0
 
     def __len__(self) -> int:
         return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
 
+    def size_of(self, batch: int) -> int:
+        """Return how many samples a batch has, over all processes."""
+        return min(self.batch_size, self.count - batch * self.batch_size)
+
     def __iter__(self) -> Iterator[list[Position]]:
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         for batch in range(self.first, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in chosen]
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            yield [(self.epoch, index) for index in self.processes.share(chosen)]
 
 
 def _collate(made: list[list[Example]]) -> Batch:

@@ -49,22 +49,26 @@ def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int
 
 
 class Meter:
-    """Measures wall seconds, GPU seconds and peak memory from its making on."""
+    """Measures wall seconds, GPU seconds and peak memory from its making on, of a run on so many equal devices."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, devices: int = 1) -> None:
         self.device = device
+        self.devices = devices
         self.started = time.monotonic()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def read(self) -> dict[str, Any]:
-        """Return wall_seconds, gpu_seconds (with a card held), peak_memory_mb and, on a GPU, peak_gpu_memory_mb."""
+        """Return wall_seconds, gpu_seconds (of all cards held), peak_memory_mb and, on a GPU, peak_gpu_memory_mb.
+
+        The peaks are those of this process.
+        """
         seconds = time.monotonic() - self.started
         on_gpu = self.device.type == "cuda"
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
         return {
             "wall_seconds": round(seconds, 2),
-            "gpu_seconds": round(seconds, 2) if on_gpu else 0.0,
+            "gpu_seconds": round(seconds * self.devices, 2) if on_gpu else 0.0,
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1),
             "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1) if on_gpu else None,
         }

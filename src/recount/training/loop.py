@@ -24,7 +24,9 @@ from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
-from recount.training.batches import EpochBatches, Examples, loader
+from recount.training.batches import EpochBatches, Examples, loader, seed_of
+from recount.training.parts import OutOfMemory, shared_by, weight_of_part, why_whole
+from recount.training.processes import Processes
 from recount.training.progress import Reporter
 from recount.training.schedules import learning_rate, position_of, steps_of
 from recount.training.selection import Watched, evaluate, is_better
@@ -42,7 +44,10 @@ class NonFiniteLoss(UserError):
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training run has come. Everything in it is JSON."""
+    """How far a training run has come. Everything in it is JSON.
+
+    ``parts`` is how many parts each process computes its batch in: more than one after it was out of memory.
+    """
 
     stage: int = 0
     epoch: int = 0
@@ -52,6 +57,7 @@ class Progress:
     evaluated: bool = False
     sums: dict[str, float] = field(default_factory=dict)
     epochs_done: int = 0
+    parts: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -92,7 +98,8 @@ class Trainer:
         digest: of settings and code; a state with another digest is not taken up.
         device: where to compute.
         checkpoint_minutes: between saved states; 0 saves after each step.
-        processes: of the data loader.
+        loader_processes: that read and augment samples.
+        processes: that train this run together; each has a Trainer.
     """
 
     def __init__(
@@ -107,7 +114,8 @@ class Trainer:
         digest: str,
         device: torch.device,
         checkpoint_minutes: float = 10.0,
-        processes: int = 0,
+        loader_processes: int = 0,
+        processes: Processes | None = None,
     ) -> None:
         self.system = system
         self.recipe = recipe
@@ -117,7 +125,8 @@ class Trainer:
         self.folder = folder
         self.digest = digest
         self.checkpoint_seconds = 60 * checkpoint_minutes
-        self.processes = processes
+        self.loader_processes = loader_processes
+        self.processes = processes or Processes()
         self.precision = usable_precision(recipe, device)
         self.accelerator = Accelerator(
             mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=device.type == "cpu"
@@ -133,13 +142,17 @@ class Trainer:
         Raises:
             NonFiniteLoss: a loss is NaN or infinite.
             SaveError: the state cannot be saved.
+            OutOfMemory: a step does not fit into the GPU's memory, and its batch cannot be cut without another result.
+            CannotShare: the run cannot be shared by several processes.
         """
         seed_everything(self.seed)
         self.system.prepare_training(self.pool.samples)
         self.system.to(self.accelerator.device)
+        if not self.processes.first:  # the first draws what a single process would
+            torch.manual_seed(seed_of(self.seed, self.processes.rank))
         self._resume()
         stages = self.system.stages(self.recipe)
-        with Reporter() as self.reporter:
+        with Reporter(shown=self.processes.first) as self.reporter:
             while self.progress.stage < len(stages):
                 self._train_stage(stages[self.progress.stage])
                 if self.progress.stage + 1 < len(stages):
@@ -168,13 +181,19 @@ class Trainer:
             shuffle=recipe.shuffle,
             drop_last=recipe.drop_last,
             seed=self.seed,
+            processes=self.processes,
         )
-        data = loader(
-            Examples(self.pool, maker, self.seed), batches, self.processes, pin=self.accelerator.device.type == "cuda"
+        on_gpu = self.accelerator.device.type == "cuda"
+        data = loader(Examples(self.pool, maker, self.seed), batches, self.loader_processes, pin=on_gpu)
+        self.system = shared_by(
+            self.system, self.processes.size, len(self.pool.samples), recipe.batch_size, on_gpu=on_gpu
         )
         optimiser = build_optimiser(self.system.parameter_groups(recipe), recipe.optimiser)
-        self.network, self.optimiser = self.accelerator.prepare(self.system, optimiser)
+        # Not wrapped for several processes: this loop adds the gradients up itself, after all parts of a batch.
+        self.network = self.accelerator.prepare_model(self.system, evaluation_mode=True)
+        self.optimiser = self.accelerator.prepare(optimiser)
         self._restore()
+        self.processes.same_weights(self.system)
         epochs = epochs_of(recipe, len(batches))
         self.reporter.begin_stage(stage.name, epochs * len(batches), self.progress.epoch * len(batches))
         for epoch in range(self.progress.epoch, epochs):
@@ -185,6 +204,7 @@ class Trainer:
         """Go on from the stage's best model, where it was selected by the system's own value; forget its selections."""
         if stage.recipe.select_by == "own" and self.progress.best:
             name = next(iter(self.progress.best))
+            self.processes.gathered(None)  # until the first has written it
             self.system.load_state_dict(load_file(self.folder / f"model.{name}.safetensors"))
         self.progress.best = {}
 
@@ -197,9 +217,19 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda_rng"][0], self.accelerator.device)
+        if len(state["random"]) == self.processes.size:
+            self._set_random_state(state["random"][self.processes.rank])
+        else:
+            log.warning("resumed with another number of processes: dropout draws other numbers than without a break")
+
+    def _random_state(self) -> list[Tensor]:
+        device = self.accelerator.device
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+    def _set_random_state(self, state: list[Tensor]) -> None:
+        torch.set_rng_state(state[0])
+        if len(state) > 1 and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(state[1], self.accelerator.device)
 
     def _train_epoch(self, stage: Stage, epoch: int, batches: EpochBatches, data: Any) -> None:
         self.system.begin_epoch(epoch, self.pool.samples)
@@ -211,26 +241,25 @@ class Trainer:
         for batch in data:
             if epoch * steps + self.progress.step >= limit:
                 break
-            self._train_step(stage, epoch, batch.to(self.accelerator.device), steps)
+            batch.seed = seed_of(self.seed, epoch, self.progress.step)
+            copies = self.processes.copies(batches.size_of(self.progress.step))
+            self._train_step(stage, epoch, batch.to(self.accelerator.device), steps, copies)
             now = time.monotonic()
             self.progress.seconds += now - started
             started = now
-            if now - self._saved_at >= self.checkpoint_seconds:
+            if self.processes.first_says(now - self._saved_at >= self.checkpoint_seconds):
                 self._read_losses(stage, epoch)
                 self._save_state()
         self._read_losses(stage, epoch)
 
-    def _train_step(self, stage: Stage, epoch: int, batch: Batch, steps: int) -> None:
+    def _train_step(self, stage: Stage, epoch: int, batch: Batch, steps: int, copies: int) -> None:
         recipe = stage.recipe
         position = position_of(recipe.schedule, epoch, self.progress.step, steps)
         total = steps_of(recipe.schedule, epochs_of(recipe, steps), steps)
         rate = learning_rate(recipe.schedule, recipe.optimiser.lr, position, total)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        terms = self.network(batch)
-        weights = self.system.loss_weights
-        loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
-        self.accelerator.backward(loss)
+        terms = self._compute_gradients(batch, copies)
         if recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         self.optimiser.step()
@@ -239,14 +268,71 @@ class Trainer:
         self.progress.sums["lr"] = rate
         self.progress.step += 1
         self.progress.steps_done += 1
-        self._pending.append((self.progress.step, batch.ids, {"loss": loss.detach(), **terms}))
+        self._pending.append((self.progress.step, batch.ids, terms))
         if len(self._pending) >= (GPU_STEPS_BETWEEN_READINGS if self.accelerator.device.type == "cuda" else 1):
             self._read_losses(stage, epoch)
+
+    def _compute_gradients(self, batch: Batch, copies: int) -> dict[str, Tensor]:
+        """Leave the gradients of the whole batch in the parameters; return its loss and terms (this process's share).
+
+        A batch that does not fit into memory is computed in twice as many parts from then on.
+        """
+        total, longest = self.processes.total(len(batch)), self.processes.largest(len(batch))
+        while True:
+            drawn, terms = self._random_state(), {}
+            try:
+                terms = self._backward(batch, total, copies)
+            except torch.OutOfMemoryError:
+                reason = why_whole(self.system)
+                if reason:  # the other processes may be waiting within the forward pass: this one ends them
+                    raise OutOfMemory(self._too_large(batch, f"it cannot be computed in parts: {reason}")) from None
+            # in no handler, which would keep the memory of the failed pass
+            if not self.processes.largest(int(not terms)):
+                break
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            self._set_random_state(drawn)
+            self._cut_further(batch, longest)
+        self.processes.add_gradients(p for group in self.optimiser.param_groups for p in group["params"])
+        return terms
+
+    def _backward(self, batch: Batch, total: int, copies: int) -> dict[str, Tensor]:
+        whole: dict[str, Tensor] = {}
+        weights = self.system.loss_weights
+        for part in batch.split(self.progress.parts):
+            terms = {
+                name: weight_of_part(self.system, name, len(part), total, copies) * term.float()
+                for name, term in self.network(part).items()
+            }
+            loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+            self.accelerator.backward(loss)
+            for name, term in {"loss": loss, **terms}.items():
+                whole[name] = whole[name] + term.detach() if name in whole else term.detach()
+        return whole
+
+    def _cut_further(self, batch: Batch, longest: int) -> None:
+        if self.progress.parts >= longest:
+            raise OutOfMemory(self._too_large(batch, "it was computed one sample at a time"))
+        self.progress.parts = min(2 * self.progress.parts, longest)
+        log.warning(
+            "out of memory: from step %d on, a batch of %d is computed in %d parts, whose gradients are added up",
+            self.progress.steps_done + 1,
+            longest,
+            self.progress.parts,
+        )
+
+    def _too_large(self, batch: Batch, reason: str) -> str:
+        return (
+            f"step {self.progress.steps_done + 1}: the batch of {len(batch)} does not fit into the GPU's memory, and "
+            f"{reason}. Use a GPU with more memory, gpus_per_job (if the system allows it), precision: bf16, "
+            "gradient_checkpointing where the system has that setting, or a smaller batch_size in the suite's recipe "
+            "(which trains something else than the paper)"
+        )
 
     def _read_losses(self, stage: Stage, epoch: int) -> None:
         """Bring the losses of the last steps to the processor, in one go: each reading waits for the GPU."""
         for step, ids, terms in self._pending:
-            values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+            values = self.processes.add_up(torch.stack(list(terms.values()))).tolist()
             if not all(map(math.isfinite, values)):
                 self._refuse(stage, epoch, step, ids, dict(zip(terms, values, strict=True)))
             for name, value in zip(terms, values, strict=True):
@@ -256,6 +342,7 @@ class Trainer:
 
     def _refuse(self, stage: Stage, epoch: int, step: int, ids: list[str], terms: Mapping[str, float]) -> None:
         values = ", ".join(f"{name} = {value:g}" for name, value in terms.items())
+        ids = [name for part in self.processes.gathered(ids) for name in part]
         raise NonFiniteLoss(
             f"stage {stage.name}, epoch {epoch + 1}, step {step}: the loss is not finite ({values}); samples: "
             f"{', '.join(dict.fromkeys(ids))}; precision {self.precision}. Lower the learning rate, or train in fp32"
@@ -288,22 +375,25 @@ class Trainer:
         row: dict[str, float] = {}
         for name, watched in self.watched.items():
             self.system.eval()
-            values = evaluate(self.system, watched, self.accelerator.device, self.precision)
+            values = evaluate(self.system, watched, self.accelerator.device, self.precision, self.processes)
             row |= {f"{watched.column}_{metric}": value for metric, value in values.items()}
             if is_better(values, self.progress.best.get(name), recipe.select_by):
                 self.progress.best[name] = {"epoch": epoch, "on": values}
-                checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
+                if self.processes.first:
+                    checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
         return row
 
     def _save_state(self) -> None:
+        random_states = self.processes.gathered(self._random_state())
+        if not self.processes.first:
+            return
         scaler = self.accelerator.scaler
         state = {
             "progress": json.dumps(asdict(self.progress)),
             "system": self.system.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
-            "rng": torch.get_rng_state(),
-            "cuda_rng": [torch.cuda.get_rng_state(self.accelerator.device)] if torch.cuda.is_available() else [],
+            "random": random_states,
         }
         checkpoints.save_state(self.folder, self.digest, state)
         self._saved_at = time.monotonic()

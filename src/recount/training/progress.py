@@ -15,9 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Shows progress; use it as a context manager."""
+    """Shows progress; use it as a context manager. Of several processes, the first one's is ``shown``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -25,7 +26,7 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]:.4g}"),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not shown or not sys.stderr.isatty(),
         )
         self._task: TaskID | None = None
 
@@ -49,5 +50,7 @@ class Reporter:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done."""
+        if not self._shown:
+            return
         shown = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float))
         log.info("%s epoch %s: %s", row["stage"], row["epoch"], shown)

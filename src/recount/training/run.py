@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import shutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ import numpy as np
 import torch
 
 from recount import provenance, systems
-from recount.config import Project, Recipe, Run, merged, resolve_recipe
+from recount.config import Project, Recipe, Run, load, merged, resolve_recipe
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import device_for
+from recount.devices import devices_for
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model, write_atomically
@@ -30,6 +32,7 @@ from recount.training.loop import (
     usable_precision,
     write_history,
 )
+from recount.training.processes import Processes, together
 from recount.training.selection import Watched
 
 log = logging.getLogger(__name__)
@@ -41,8 +44,37 @@ def train(project: Project, run: Run) -> Path:
     """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json.
 
     Raises:
-        NonFiniteLoss, SaveError, RunInUse, DataError, CheckpointError, NoDevice: the message says what to do.
+        NonFiniteLoss, OutOfMemory, CannotShare, SaveError, RunInUse, DataError, CheckpointError, NoDevice,
+            ProcessFailed: the message says what to do.
     """
+    config = project.config
+    number = config.gpus_per_job if run.checkpoint is None else 1
+    with (
+        only_training(project.root / project.checkpoint_folder(run)),
+        devices_for(config.device, number, config.jobs_per_gpu) as devices,
+    ):
+        if number == 1:
+            if devices[0].type == "cuda":
+                torch.cuda.set_device(devices[0])
+            _write(Processes(), devices[0], project, run)
+        else:
+            together(_write_together, (project.root, config.model_dump(mode="json"), run.id), devices)
+    return project.root / project.run_folder(run) / RUN
+
+
+def _write_together(
+    processes: Processes, device: torch.device, root: Path, config: Mapping[str, Any], run_id: str
+) -> None:
+    """Do what ``_write`` does in one of several processes. Only the first one says what it does."""
+    logging.basicConfig(
+        level=logging.INFO if processes.first else logging.ERROR, format="%(levelname)s %(message)s", stream=sys.stderr
+    )
+    project = load(root, config)
+    _write(processes, device, project, next(run for run in project.runs if run.id == run_id))
+
+
+def _write(processes: Processes, device: torch.device, project: Project, run: Run) -> None:
+    """Train, or import a checkpoint, and write the run's folder."""
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,16 +85,14 @@ def train(project: Project, run: Run) -> Path:
     recipe = resolve_recipe(system_class.recipe, run.recipe)
     if project.config.precision is not None:
         recipe = recipe.model_copy(update={"precision": project.config.precision})
-    with (
-        only_training(project.root / project.checkpoint_folder(run)),
-        device_for(project.config.device, project.config.jobs_per_gpu) as device,
-    ):
-        meter = cost.Meter(device)
-        if run.checkpoint is not None:
-            record = _import_checkpoint(project, run, system, folder)
-        else:
-            record = _train(project, run, system, recipe, device, folder)
-        measured = meter.read() | _counted(project, run, system) | record.pop("cost")
+    meter = cost.Meter(device, processes.size)
+    if run.checkpoint is not None:
+        record = _import_checkpoint(project, run, system, folder)
+    else:
+        record = _train(project, run, system, recipe, device, processes)
+    if not processes.first:
+        return
+    measured = meter.read() | _counted(project, run, system) | record.pop("cost")
     record |= {
         "run": run.model_dump(mode="json"),
         "settings": system.settings.model_dump(mode="json"),
@@ -72,13 +102,16 @@ def train(project: Project, run: Run) -> Path:
         "cost": measured,
     }
     write_atomically(folder / RUN, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
-    return folder / RUN
 
 
 def _train(
-    project: Project, run: Run, system: System, recipe: Recipe, device: torch.device, folder: Path
+    project: Project, run: Run, system: System, recipe: Recipe, device: torch.device, processes: Processes
 ) -> dict[str, Any]:
+    """Train, and write all but the record, which is returned; empty of all processes but the first."""
+    if not system.trains and not processes.first:
+        return {}
     samples, watched = _samples(project, run, recipe)
+    folder = project.root / project.run_folder(run)
     checkpoints = project.root / project.checkpoint_folder(run)
     if not system.trains:
         system.prepare_training(samples)
@@ -95,9 +128,12 @@ def _train(
             digest=_digest(project, run, recipe),
             device=device,
             checkpoint_minutes=project.config.checkpoint_minutes,
-            processes=project.config.loader_processes,
+            loader_processes=project.config.loader_processes,
+            processes=processes,
         )
         progress = trainer.train()
+        if not processes.first:
+            return {}
         write_history(folder / HISTORY, progress.history)
     save_model(folder / MODEL, system.state_dict())
     selections = {"last": {"epoch": progress.epochs_done, "model": MODEL, "on": {}}}
@@ -108,7 +144,14 @@ def _train(
         selection["sha256"] = _sha256(folder / str(selection["model"]))
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
-    return {"selections": selections, "cost": steps, "training_samples": len(samples), "status": "trained"}
+    return {
+        "selections": selections,
+        "cost": steps,
+        "training_samples": len(samples),
+        "processes": processes.size,
+        "parts": progress.parts,
+        "status": "trained",
+    }
 
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:

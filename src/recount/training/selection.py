@@ -16,6 +16,7 @@ from recount.data.sample import Sample
 from recount.evaluation.metrics import ACCURACY, MAE, RMSE
 from recount.evaluation.predict import predict_samples
 from recount.systems.base import Pool, System
+from recount.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,23 @@ class Watched:
         return {sample.id: index for index, sample in enumerate(self.pool.samples)}
 
 
-def evaluate(system: System, watched: Watched, device: torch.device, precision: Precision) -> dict[str, float]:
+def evaluate(
+    system: System, watched: Watched, device: torch.device, precision: Precision, processes: Processes
+) -> dict[str, float]:
     """Return mae and rmse (for count-by-caption systems accuracy too) of ``system`` on a watched benchmark.
+
+    Each process predicts its share of the samples.
 
     Random draws inside are undone, so that evaluating changes nothing of the training that follows.
     """
     cards = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cards):
-        predicted = list(
-            predict_samples(system, watched.pool.samples, watched.load_image, device=device, precision=precision)
-        )
-        predicted = [p for p in predicted if p.kept]
-        true, counts = [p.sample.count for p in predicted], [p.count for p in predicted]
+        samples = processes.share(watched.pool.samples)
+        predicted = list(predict_samples(system, samples, watched.load_image, device=device, precision=precision))
+        own = [(p.sample.count, p.count) for p in predicted if p.kept]
+        shares = processes.gathered(own)
+        pairs = own if processes.copies(len(watched.pool.samples)) > 1 else [pair for share in shares for pair in share]
+        true, counts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         metrics = [MAE, RMSE] + ([ACCURACY] if predicted[0].scores is not None else [])
         return {metric.name: metric(true, counts) for metric in metrics} | system.own_selection(watched.pool)
 

@@ -1,0 +1,194 @@
+"""One training run in several processes, one for each of its GPUs: what each takes, and what they do together.
+
+Every process computes the gradients of its own part of the global batch; they are added up before the optimiser's
+step, so that all processes keep the same weights. Nothing is exchanged within the forward and backward pass (but the
+statistics of synchronised BatchNorm): a process that is out of memory can say so, and all cut the batch further.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recount.errors import UserError
+
+T = TypeVar("T")
+
+BUCKET = 2**24  # numbers that are added up at once: 64 MB
+PATIENCE = datetime.timedelta(hours=2)  # longest time that a process may be behind the others
+
+
+class ProcessFailed(UserError):
+    """One of a run's processes has failed; the message is its own."""
+
+
+class Processes:
+    """The processes of one run, seen from one of them. A single process (the default) exchanges nothing.
+
+    Attributes:
+        rank: of this process; the first, 0, is the only one that writes.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+        # small messages go between processors, so that no GPU is waited for
+        self._messages: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+
+    @property
+    def first(self) -> bool:
+        """Return whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this process's part of a batch; where there are fewer items than processes, all of it."""
+        if len(items) < self.size:
+            return items
+        edges = [place * len(items) // self.size for place in range(self.size + 1)]
+        return items[edges[self.rank] : edges[self.rank + 1]]
+
+    def copies(self, items: int) -> int:
+        """Return how many processes compute each item of a batch of so many items: see ``share``."""
+        return self.size if items < self.size else 1
+
+    def total(self, number: int) -> int:
+        """Return the sum of all processes' numbers."""
+        return self._agreed(number, dist.ReduceOp.SUM)
+
+    def largest(self, number: int) -> int:
+        """Return the largest of all processes' numbers."""
+        return self._agreed(number, dist.ReduceOp.MAX)
+
+    def first_says(self, answer: bool) -> bool:
+        """Return the first process's answer."""
+        return bool(self.largest(int(answer and self.first)))
+
+    def _agreed(self, number: int, how: Any) -> int:
+        if self.size == 1:
+            return number
+        agreed = torch.tensor(number)
+        dist.all_reduce(agreed, how, group=self._messages)
+        return int(agreed)
+
+    def gathered(self, item: T) -> list[T]:
+        """Return what each process gives, in their order."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        dist.all_gather_object(items, item, group=self._messages)
+        return items
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Return the sum of all processes' tensors, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by the sum over all processes; parameters that have one nowhere keep none."""
+        if self.size == 1:
+            return
+        trained = list(parameters)
+        present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
+        dist.all_reduce(present, group=self._messages)
+        gradients = []
+        for parameter, processes in zip(trained, present.tolist(), strict=True):
+            if processes and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = self.add_up(torch.cat([gradient.flatten() for gradient in bucket]))
+            for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def same_weights(self, network: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers."""
+        if self.size > 1:
+            for tensor in (*network.parameters(), *network.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Group tensors of one type into buckets of at most ``BUCKET`` numbers (a larger tensor is alone)."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        full = bucket and sum(each.numel() for each in bucket) + tensor.numel() > BUCKET
+        if full or (bucket and bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+# ------------------------------------------------------------------------------------------------------------ starting
+
+
+def together(work: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
+    """Call ``work(processes, device, *arguments)`` in a process of its own for each device; return when all are done.
+
+    If this process is killed, they end with it. If one fails, the others are ended.
+
+    Args:
+        work: a function that a new Python can import.
+        arguments: what can be pickled.
+        devices: all cards, or all processors.
+
+    Raises:
+        ProcessFailed: one of them has raised a ``UserError``.
+    """
+    from torch.multiprocessing import start_processes
+    from torch.multiprocessing.spawn import ProcessException
+
+    with tempfile.TemporaryDirectory(prefix="recount-processes-") as folder:
+        given = (folder, [str(device) for device in devices], work, tuple(arguments))
+        started: Any = start_processes(_begin, given, len(devices), join=False, start_method="spawn")
+        try:
+            while not started.join():
+                pass
+        except ProcessException:
+            messages = [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("*.error"))]
+            if not messages:
+                raise
+            raise ProcessFailed(messages[0]) from None
+
+
+def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    size = len(devices)
+    device = torch.device(devices[rank])
+    if device.type == "cuda":
+        _show_only([torch.device(each).index for each in devices])
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    # accelerate asks the environment who it is
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"{Path(folder, 'rendezvous').as_uri()}",
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
+    try:
+        work(Processes(rank, size), device, *arguments)
+    except UserError as error:
+        Path(folder, f"{rank}.error").write_text(str(error), encoding="utf-8")
+        raise SystemExit(1) from None
+    dist.destroy_process_group()
+
+
+def _show_only(cards: Sequence[int]) -> None:
+    """Hide all cards but these from this process: accelerate counts them from 0."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(card) for card in range(max(cards) + 1)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[card] for card in cards)

@@ -1,0 +1,152 @@
+"""Out of memory: the batch is computed in parts with the same result, or training stops and says what to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from tiny_system import MemoryPool, TinySettings, TinySystem
+from torch import Tensor, nn
+
+from recount.systems.base import Batch
+from recount.training.loop import Progress, Trainer
+from recount.training.parts import OutOfMemory
+
+FULL = 4  # the recipe's batch; the ten samples of the pool make batches of 4, 4 and 2
+
+
+class Card(TinySystem):
+    """The tiny network, without what ties a batch together, on a card that holds so many examples at once."""
+
+    holds = FULL
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__(settings)
+        self.body[1] = nn.Identity()  # instead of BatchNorm
+        self.sizes: list[int] = []
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        terms = super().losses(batch)  # the dropout has drawn its numbers before memory runs out
+        if len(batch) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        self.sizes.append(len(batch))
+        return terms
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(folder: Path, system: TinySystem, **options: float) -> Progress:
+    trainer = Trainer(
+        system,
+        TinySystem.recipe,
+        MemoryPool(),
+        watched={},
+        seed=0,
+        folder=folder,
+        digest="d",
+        device=torch.device("cpu"),
+        **options,
+    )
+    return trainer.train()
+
+
+def card(holds: int, *, dropout: float = 0.0) -> Card:
+    torch.manual_seed(0)
+    system = Card(TinySettings())
+    system.body[3] = nn.Dropout(dropout)
+    system.holds = holds
+    return system
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_trains_the_same(tmp_path: Path) -> None:
+    whole, halved = card(FULL), card(1)
+    unbroken, cut = train(tmp_path / "a", whole), train(tmp_path / "b", halved)
+    assert set(halved.sizes) == {1}
+    assert (unbroken.parts, cut.parts) == (1, 4)
+    for row, other in zip(unbroken.history, cut.history, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(halved.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_log_says_from_which_step_on_a_batch_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path, card(2))
+    assert "out of memory: from step 1 on, a batch of 4 is computed in 2 parts" in caplog.text
+
+
+def test_the_failed_attempt_draws_no_random_numbers(tmp_path: Path) -> None:
+    """A run that knows from the start that it must cut draws the same dropout as one that finds out."""
+    found_out, knew = card(2, dropout=0.5), card(2, dropout=0.5)
+    train(tmp_path / "a", found_out)
+    trainer = Trainer(
+        knew,
+        TinySystem.recipe,
+        MemoryPool(),
+        watched={},
+        seed=0,
+        folder=tmp_path / "b",
+        digest="d",
+        device=torch.device("cpu"),
+    )
+    trainer.progress.parts = 2
+    trainer.train()
+    for name, value in found_out.state_dict().items():
+        assert torch.equal(knew.state_dict()[name], value)
+
+
+def test_a_resumed_run_goes_on_in_as_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recount.training.loop import checkpoints
+
+    save, saved = checkpoints.save_state, []
+
+    def interrupted(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, card(2), checkpoint_minutes=0)
+    resumed = card(FULL)
+    assert train(tmp_path, resumed).parts == 2
+    assert set(resumed.sizes) <= {1, 2}
+
+
+def test_one_sample_that_does_not_fit_ends_training_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory, match=r"step 1: .*one sample at a time.*precision: bf16.*gradient_checkpointing"):
+        train(tmp_path, card(0))
+
+
+def test_a_loss_over_the_whole_batch_is_never_cut(tmp_path: Path) -> None:
+    system = card(2)
+    system.batch_coupled_by = "the loss compares all pairs"
+    with pytest.raises(OutOfMemory, match="cannot be computed in parts: the loss compares all pairs"):
+        train(tmp_path, system)
+
+
+def test_batch_norm_in_training_mode_is_never_cut(tmp_path: Path) -> None:
+    system = card(2)
+    system.body[1] = nn.BatchNorm2d(4)
+    with pytest.raises(OutOfMemory, match="BatchNorm normalises by the whole batch"):
+        train(tmp_path, system)
+
+
+def test_memory_that_runs_out_in_the_optimiser_is_not_taken_for_a_large_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(tmp_path, card(FULL))

@@ -1,0 +1,226 @@
+"""Several processes train one run with the losses and weights of a single one, or say why they cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tiny_system import MemoryPool, TinySettings, TinySystem
+from torch import Tensor, nn
+
+from recount import systems
+from recount.config import resolve_recipe
+from recount.data.sample import Sample
+from recount.systems.base import Batch, System
+from recount.training.checkpoints import save_model
+from recount.training.loop import Trainer
+from recount.training.parts import CannotShare, shared_by
+from recount.training.processes import Processes, ProcessFailed, together
+from recount.training.selection import Watched
+
+CPU = torch.device("cpu")
+WORDS = ["three red circles", "six blue stars"]  # that every tiny text tower knows
+
+
+class Plain(TinySystem):
+    """The tiny network without BatchNorm and dropout, and a pair of loss terms: a mean and a sum over the batch."""
+
+    batch_sums = frozenset({"sum"})
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__(settings)
+        self.body[1], self.body[3] = nn.Identity(), nn.Identity()
+        self.unused = nn.Parameter(torch.ones(3))  # that weight decay must leave alone, as in a single process
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        density = self.head(self.body(batch.images))
+        return super().losses(batch) | {"sum": 1e-4 * density.square().mean(dim=(1, 2, 3)).sum()}
+
+
+class ShortOfMemory(Plain):
+    """Out of memory in one of two processes, with more than one example."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if os.environ["RANK"] == "1" and len(batch) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().losses(batch)
+
+
+class Scenes:
+    """Nine noisy pictures with bright dots, in which systems of the repository find something to learn."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.samples, self.pictures = [], []
+        for number in range(1, 10):
+            points = (rng.random((number, 2)) * [160, 128]).astype(np.float32)
+            picture = rng.integers(0, 80, (3, 128, 160), dtype=np.uint8)
+            for x, y in points.astype(int):
+                picture[:, y, x] = 255
+            self.pictures.append(torch.from_numpy(picture))
+            self.samples.append(Sample(f"s{number}", "train", None, points, number, WORDS[number % 2], 160, 128))
+
+    def image(self, index: int) -> Tensor:
+        return self.pictures[index]
+
+
+def of_repository(name: str) -> System:
+    system_class = systems.load(name)
+    return system_class(system_class.Settings.model_validate(system_class.mini_settings()))
+
+
+MADE = {
+    "plain": lambda: Plain(TinySettings()),
+    "poisoned": lambda: Plain(TinySettings(poison="s7")),
+    "batch_norm": lambda: TinySystem(TinySettings()),
+    "short_of_memory": lambda: ShortOfMemory(TinySettings()),
+}
+
+
+def train(processes: Processes, device: torch.device, name: str, out: str, recipe: Mapping[str, Any]) -> None:
+    """Train a system; the first process writes its history, best epochs and weights."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    system = MADE[name]() if name in MADE else of_repository(name)
+    pool = MemoryPool() if name in MADE else Scenes()
+    watched = {"best_on_test": Watched(pool, "test")}
+    trainer = Trainer(
+        system,
+        resolve_recipe(type(system).recipe, recipe),
+        pool,
+        watched=watched,
+        seed=0,
+        folder=Path(out),
+        digest="d",
+        device=device,
+        processes=processes,
+        checkpoint_minutes=float(os.environ.get("TEST_CHECKPOINT_MINUTES", "10")),
+    )
+    progress = trainer.train()
+    if processes.first:
+        save_model(Path(out, "weights.safetensors"), system.state_dict())
+        written = {"history": progress.history, "best": progress.best, "parts": progress.parts}
+        Path(out, "progress.json").write_text(json.dumps(written))
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return json.loads((folder / "progress.json").read_text()), load_file(folder / "weights.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def here_for_the_processes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+SHORT = {"epochs": 2, "batch_size": 4, "evaluate_every": 1, "evaluate_from": 0, "precision": "fp32"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "batches of 4, 4 and 2": ("plain", {"epochs": 3}),
+    "of 3 and, at last, of 1 for two processes": ("plain", {"epochs": 2, "batch_size": 3, "clip_norm": 0.5}),
+    "mcnn": ("mcnn", SHORT),
+    "dm_count, with a sum over the batch": ("dm_count", SHORT),
+    "countx, with a mask for the whole batch": ("countx", SHORT),
+}
+
+
+def train_all(processes: Processes, device: torch.device, folder: str, more: list[str]) -> None:
+    """Train one case after the other: a process takes longer to start than to train them."""
+    for name, (system, recipe) in {**CASES, **{each: (each, {}) for each in more}}.items():
+        train(processes, device, system, str(Path(folder, name)), recipe)
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of what one process (one) and two (two) made of all cases."""
+    folder = tmp_path_factory.mktemp("processes")
+    train_all(Processes(), CPU, str(folder / "one"), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        together(train_all, (str(folder / "two"), ["short_of_memory"]), [CPU, CPU])
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_losses_and_weights_of_one(trained: Path, case: str) -> None:
+    (one, weights), (two, shared) = read(trained / "one" / case), read(trained / "two" / case)
+    for row, other in zip(one["history"], two["history"], strict=True):
+        for key in row.keys() - {"seconds", "stage"}:
+            assert other[key] == pytest.approx(row[key], rel=1e-4, abs=1e-4), key
+    assert one["best"]["best_on_test"]["epoch"] == two["best"]["best_on_test"]["epoch"]
+    for key, value in weights.items():
+        torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_one_process_out_of_memory_makes_both_cut_the_batch(trained: Path) -> None:
+    (one, _), (two, _) = read(trained / "one/batches of 4, 4 and 2"), read(trained / "two/short_of_memory")
+    assert (one["parts"], two["parts"]) == (1, 2)
+    assert [row["loss"] for row in two["history"]] == pytest.approx([row["loss"] for row in one["history"]], rel=1e-4)
+
+
+def test_the_message_of_a_process_that_fails_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(ProcessFailed, match=r"the loss is not finite.*s7"):
+        together(train, ("poisoned", str(tmp_path), {}), [CPU, CPU])
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "reason"),
+    [
+        ("batch_norm", 4, "synchronises BatchNorm between GPUs only"),
+        ("plain", 1, "its batch of 1 is too small for 2 processes"),
+        ("vlcounter", 4, "the rank loss grades density by the extremes of the whole batch"),
+    ],
+)
+def test_what_cannot_be_shared_says_why(name: str, batch_size: int, reason: str) -> None:
+    system = MADE[name]() if name in MADE else of_repository(name)
+    with pytest.raises(CannotShare, match=f"gpus_per_job = 2: .*{reason}"):
+        shared_by(system, 2, 10, batch_size, on_gpu=False)
+
+
+def test_on_gpus_batch_norm_is_synchronised_under_the_same_names() -> None:
+    system = TinySystem(TinySettings())
+    names = list(system.state_dict())
+    shared = shared_by(system, 2, 10, 4, on_gpu=True)
+    assert isinstance(shared.body[1], nn.SyncBatchNorm)
+    assert shared is system
+    assert list(shared.state_dict()) == names
+
+
+def test_a_killed_run_of_two_processes_resumes_and_ends_with_the_same_weights(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_CHECKPOINT_MINUTES", "0")
+    case = CASES["batches of 4, 4 and 2"]
+    with pytest.raises(Exception, match="SIGKILL"):
+        together(train_until_killed, (case[0], str(tmp_path), case[1]), [CPU, CPU])
+    together(train, (case[0], str(tmp_path), case[1]), [CPU, CPU])
+    (whole, weights), (resumed, other) = read(trained / "two/batches of 4, 4 and 2"), read(tmp_path)
+    assert all(torch.equal(other[key], value) for key, value in weights.items())
+    assert [row["loss"] for row in whole["history"]] == [row["loss"] for row in resumed["history"]]
+
+
+def train_until_killed(processes: Processes, *arguments: Any) -> None:
+    """Train, and kill the first process when it has saved its state for the fourth time."""
+    from recount.training.loop import checkpoints
+
+    save, saved = checkpoints.save_state, []
+
+    def dying(*what: Any) -> None:
+        save(*what)
+        saved.append(1)
+        if len(saved) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.save_state = dying
+    train(processes, *arguments)
