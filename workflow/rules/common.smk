@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import recount.config
@@ -28,6 +29,7 @@ def checked_project():
     return checked
 
 
+STARTED = time.time()
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 validate(config, "../schemas/config.schema.json", set_default=False)
@@ -185,14 +187,42 @@ def address_of_report():
     return (Path.cwd() / PROJECT.report / "index.html").as_uri()
 
 
-def report_what_exists(log_files):
-    """Score, judge and report what there is after a failure; not after the user stopped the workflow.
+def not_fetched():
+    """Return what each job says that could not fetch its data set or weights in this workflow."""
+    messages = []
+    for step, folder in (("fetch", PROJECT.raw), ("fetch_weights", PROJECT.weights)):
+        for log_file in sorted(PROJECT.log(step, "any").parent.glob("*.log")):
+            fetched = (folder / log_file.stem / "manifest.json").exists()
+            if not fetched and log_file.stat().st_mtime >= STARTED:
+                said = re.split(r"(?m)^recount: ", log_file.read_text(encoding="utf-8"))[-1].strip()
+                messages.append(said or f"{log_file.stem}: its job was ended before it could say why")
+    return messages
+
+
+def list_what_is_missing():
+    """Print one list of all that could not be fetched, with the reasons and what to do by hand, if there is any."""
+    messages = not_fetched()
+    if messages:
+        print(f"\nCould not be fetched ({len(messages)} data sets and weights):\n", file=sys.stderr)
+        print("\n\n".join(messages), file=sys.stderr)
+        print("\nThen run the same command again: it goes on from what is there.", file=sys.stderr)
+
+
+def report_after_failure(log_files):
+    """Report what there is and list what could not be fetched; not after the user stopped the workflow."""
+    if any("Terminating processes on user request" in Path(name).read_text(encoding="utf-8") for name in log_files):
+        return
+    if any((PROJECT.results / "runs").rglob("run.json")):
+        report_what_exists()
+    list_what_is_missing()
+
+
+def report_what_exists():
+    """Score, judge and report what there is.
 
     Snakemake does not know of these files, so they are dated before everything they are made from: the next run makes
     them anew, whatever it is asked to do.
     """
-    if any("Terminating processes on user request" in Path(name).read_text(encoding="utf-8") for name in log_files):
-        return
     steps = {
         "score": PROJECT.results / "scores.csv",
         "judge": PROJECT.results / "verdicts.csv",

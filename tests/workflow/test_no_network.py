@@ -1,0 +1,97 @@
+"""Suite paper where no address can be reached: one list of what could not be fetched, and what was there stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from house import ROOT
+
+from recount.config import load
+
+CLOSED = "http://127.0.0.1:9"  # a port on which nobody listens
+PROXIES = {f"{name}_proxy": CLOSED for name in ("http", "https", "all")}
+BY_HAND = "clip_vit_b32"  # files whose digest nobody has published, so that any bytes will do
+MIRRORED = "clip_vit_b16"
+FILE = "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Offline:
+    """What a run left: its folder, what it printed, and the processor time of all its processes."""
+
+    folder: Path
+    text: str
+    code: int
+    seconds: float
+
+    @property
+    def listed(self) -> str:
+        """Return the list."""
+        return self.text.partition("\nCould not be fetched (")[2]
+
+
+def _spent() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
+    folder, mirror = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("mirror")
+    for name in ("config.yaml", "papers", "suites"):
+        (folder / name).symlink_to(ROOT / name)
+    for place in (folder / "resources/weights" / BY_HAND, mirror / MIRRORED):
+        place.mkdir(parents=True)
+        (place / FILE).write_bytes(b"stands for weights")
+    capitals = {name.upper(): address for name, address in PROXIES.items()}
+    environment = {**os.environ, **PROXIES, **capitals, "no_proxy": "", "NO_PROXY": "", "RECOUNT_MIRROR": str(mirror)}
+    command = ["--snakefile", ROOT / "workflow/Snakefile", "--cores", "all", "--config", "suite=paper", "papers=[]"]
+    before = _spent()
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *command],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Offline(folder, done.stdout, done.returncode, _spent() - before)
+
+
+def test_it_fails_within_a_minute(offline: Offline) -> None:
+    assert offline.code != 0
+    assert offline.seconds < 2 * 60  # of two processors, so that a busy machine does not count
+
+
+def test_one_list_at_the_end_has_everything_that_is_missing_with_reasons_and_what_to_do_by_hand(
+    offline: Offline,
+) -> None:
+    project = load(ROOT, {"suite": "paper", "papers": []})
+    splits = [
+        split for run in project.runs for split in (run.training, run.held_out, *run.benchmarks.values()) if split
+    ]
+    names = {split.dataset for split in splits} | {name for run in project.runs for name in run.weights}
+    missing = names - {BY_HAND, MIRRORED}
+    assert offline.text.count("\nCould not be fetched (") == 1
+    assert offline.listed.startswith(f"{len(missing)} data sets and weights)")
+    for name in missing:
+        assert f"\n{name} (" in offline.listed
+    assert offline.listed.count("\nBy hand: ") == len(missing)
+    assert "cannot be reached (Connection refused)" in offline.listed
+    assert "reports/" not in offline.listed, "nothing comes after it"
+
+
+@pytest.mark.parametrize(("name", "address"), [(BY_HAND, "by hand"), (MIRRORED, f"mirror:{MIRRORED}/{FILE}")])
+def test_what_could_be_had_stays_and_is_not_listed(offline: Offline, name: str, address: str) -> None:
+    place = offline.folder / "resources/weights" / name
+    assert (place / FILE).read_bytes() == b"stands for weights"
+    assert json.loads((place / "manifest.json").read_text())["files"][0]["address"] == address
+    assert f"\n{name} (" not in offline.listed
