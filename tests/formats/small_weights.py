@@ -1,0 +1,141 @@
+"""Small files of exactly the formats of suite paper's weights: names, nesting and container; the sizes are a test's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from recount import systems
+
+FEATURES, TEXT_WIDTH, IMAGE, PATCH, WIDTH, LAYERS, HEADS = 64, 64, 96, 16, 48, 4, 3
+"""Of the small CLIP with a ViT, which all systems share."""
+
+
+def clip_vit(path: Path) -> None:
+    """Write a CLIP as open_clip's hub has it: one safetensors file under OpenAI's names."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=WIDTH // HEADS, patch_size=PATCH, image_size=IMAGE)
+    _save_clip(CLIP(FEATURES, vision, CLIPTextCfg(width=TEXT_WIDTH, heads=1, layers=1), quick_gelu=True), path)
+
+
+def clip_resnet(path: Path) -> None:
+    """Write the same of a CLIP with a ResNet, whose attention pooling stays in the file."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, head_width=64, image_size=112)
+    _save_clip(CLIP(FEATURES, vision, CLIPTextCfg(width=TEXT_WIDTH, heads=1, layers=1), quick_gelu=True), path)
+
+
+def _save_clip(clip: Any, path: Path) -> None:
+    save_file({name: value.contiguous().clone() for name, value in clip.state_dict().items()}, path)
+
+
+def vgg19(path: Path) -> None:
+    """Write torchvision's VGG-19: a bare state dict with its classifier."""
+    from torchvision.models.vgg import make_layers
+
+    widths = [8, 8, "M", 16, 16, "M", *[32] * 4, "M", *[64] * 4, "M", *[64] * 4, "M"]
+    state = {f"features.{name}": value for name, value in make_layers(widths).state_dict().items()}  # type: ignore[arg-type]
+    torch.save(state | {"classifier.0.weight": torch.zeros(4, 4), "classifier.0.bias": torch.zeros(4)}, path)
+
+
+def convnext(path: Path) -> None:
+    """Write torchvision's ConvNeXt: a bare state dict with its classifier."""
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    plan = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, 64, 1), CNBlockConfig(64, 128, 2), CNBlockConfig(128, None, 1)]
+    torch.save(ConvNeXt(plan, num_classes=10).state_dict(), path)
+
+
+def deit(path: Path) -> None:
+    """Write DeiT's file: timm's names below "model"."""
+    from recount.systems.transcrowd import SYSTEM, build_transformer
+
+    settings = SYSTEM.Settings.model_validate(SYSTEM.mini_settings())
+    torch.save({"model": build_transformer(settings).state_dict()}, path)
+
+
+def stable_diffusion(path: Path) -> None:
+    """Write a Stable Diffusion v1 file: LDM's names, VAE attention as 1x1 convolutions, and what counting drops."""
+    system = systems.load("t2icount")
+    network = system(system.Settings.model_validate({**system.mini_settings(), "weights": "random"}))
+    state = {ldm_name(name): value for name, value in network.state_dict().items() if not name.startswith("decoder.")}
+    attention = re.compile(r"mid\.attn_1\.(q|k|v|proj_out)\.weight$")
+    state = {name: value[..., None, None] if attention.search(name) else value for name, value in state.items()}
+    state["first_stage_model.decoder.conv_in.weight"] = torch.zeros(4, 4, 3, 3)
+    state["model_ema.decay"] = torch.tensor(0.9999)
+    state["alphas_cumprod"] = torch.linspace(1, 0, 1000)
+    save_file({name: value.contiguous().clone() for name, value in state.items()}, path)
+
+
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def ldm_name(name: str) -> str:
+    """Return LDM's name of a tensor that diffusers and transformers name as T2ICount does."""
+    part, _, rest = name.partition(".")
+    if part == "unet":
+        return f"model.diffusion_model.{_unet(rest)}"
+    if part == "vae":
+        return f"first_stage_model.{_vae(rest)}"
+    return f"cond_stage_model.transformer.text_model.{rest.removeprefix('text_model.')}"
+
+
+def _unet(name: str) -> str:
+    simple = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
+    simple |= {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+    simple |= {"mid_block.resnets.0": "middle_block.0", "mid_block.resnets.1": "middle_block.2"}
+    simple |= {"mid_block.attentions.0": "middle_block.1"}
+    for ours, theirs in simple.items():
+        if name.startswith(f"{ours}."):
+            return theirs + _resnet(name.removeprefix(ours), "resnets" in ours)
+    found = re.fullmatch(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.*)", name)
+    assert found, name
+    way, level, kind, layer, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
+    if kind == "downsamplers":
+        return f"input_blocks.{3 * level + 3}.0.op.{rest.removeprefix('conv.')}"
+    if kind == "upsamplers":
+        return f"output_blocks.{3 * level + 2}.{1 if level == 0 else 2}.{rest}"
+    block = f"input_blocks.{3 * level + layer + 1}" if way == "down" else f"output_blocks.{3 * level + layer}"
+    return f"{block}.{0 if kind == 'resnets' else 1}.{_resnet(rest, kind == 'resnets')}"
+
+
+def _resnet(name: str, is_one: bool) -> str:
+    for ours, theirs in RESNET.items() if is_one else ():
+        name = re.sub(rf"(^|\.){ours}\.", rf"\g<1>{theirs}.", name)
+    return name
+
+
+def _vae(name: str) -> str:
+    name = re.sub(r"down_blocks\.(\d)\.resnets\.", r"down.\1.block.", name)
+    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0\.", r"down.\1.downsample.", name)
+    name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+    name = name.replace("mid_block.attentions.0.group_norm", "mid.attn_1.norm")
+    name = name.replace("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out")
+    name = re.sub(r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1", name)
+    return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+
+
+WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "sd15": ("v1-5-pruned-emaonly.safetensors", stable_diffusion),
+    "clip_vit_b32": ("open_clip_model.safetensors", clip_vit),
+    "clip_vit_b16": ("open_clip_model.safetensors", clip_vit),
+    "clip_vit_b16_laion2b": ("open_clip_model.safetensors", clip_vit),
+    "clip_rn50": ("open_clip_model.safetensors", clip_resnet),
+    "vgg19": ("vgg19-dcbb9e9d.pth", vgg19),
+    "convnext_tiny": ("convnext_tiny-983f1562.pth", convnext),
+    "deit_b16_384": ("deit_base_patch16_384-8de9b5d1.pth", deit),
+}
