@@ -3,7 +3,8 @@
 #   make report              fetch, train, evaluate and report what config.yaml says
 #   make report SUITE=open   the same for another suite
 #   make test                the tests (make test-full: at paper size too)
-#   make test-cluster       the workflow on a real SLURM, started for it (root; Debian: apt install slurm-wlm munge)
+#   make test-cluster        the workflow on a real SLURM, started for it (root; Debian: apt install slurm-wlm munge)
+#   make test-environments   each kind of job in an environment of what its conda file declares, built by uv
 #   make lint                style, types, layers, workflow
 #   make bench               how fast the costly parts are
 #
@@ -16,14 +17,14 @@ ARGS =
 BIN = .venv/bin
 READY = .venv/.recount-is-installed
 
-.PHONY: report test test-full test-cluster lint format bench schemas lock clean-environment
+.PHONY: report test test-full test-cluster test-environments lint format bench schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
 	@echo "The report: file://$$PWD/reports/$(SUITE)/index.html"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not full_size and not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not full_size and not cluster and not environments" $(ARGS)
 
 test-full: $(READY)
 	$(BIN)/pytest -s -m full_size $(ARGS)
@@ -35,6 +36,9 @@ test-cluster: $(READY) | .bin/cluster
 .bin/cluster: | .bin/uv
 	.bin/uv pip install --quiet --no-deps --python $(BIN)/python --target .bin/cluster \
 		"snakemake-executor-plugin-slurm>=2.0" "snakemake-executor-plugin-slurm-jobstep>=0.6"
+
+test-environments: $(READY) | .bin/uv
+	OMP_NUM_THREADS=1 $(BIN)/pytest -rs -m environments -n 0 tests/workflow/test_conda.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

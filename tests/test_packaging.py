@@ -7,7 +7,6 @@ import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,13 +14,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from conda_files import conda_requirements
 from recount import datasets, provenance, systems
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENVIRONMENTS = {path.stem: path for path in sorted((ROOT / "workflow" / "envs").glob("*.yaml"))}
-# Where conda's name of a package is not the one of pyproject.toml.
-PYTHON_NAMES = {"matplotlib-base": "matplotlib", "pytorch": "torch"}
 # What the command line, the configuration and the provenance need; every job imports them.
 COMMAND = {"jsonschema", "psutil", "pydantic", "pyyaml", "typer"}
 STEPS_OF: dict[str, tuple[provenance.Step, ...]] = {
@@ -42,11 +40,9 @@ def declared() -> dict[str, str]:
 
 
 def conda_packages(path: Path) -> dict[str, str]:
-    """Return the packages of a conda file by the names of pyproject.toml, without Python and pip themselves."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    named = requirements([entry for entry in content["dependencies"] if isinstance(entry, str)])
-    bounds = {PYTHON_NAMES.get(name, name): bound for name, bound in named.items()}
-    return {name: bound for name, bound in bounds.items() if name not in ("python", "pip")}
+    """Return the packages of a conda file with their bounds, without Python and pip themselves."""
+    found = conda_requirements(path)
+    return {name: str(found[name].specifier) for name in found if name not in ("python", "pip")}
 
 
 def locked() -> dict[str, list[Version]]:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import distributions, entry_points, version
+from importlib.metadata import distributions, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,9 @@ from typing import Any, Literal
 from recount.config import Project, Recipe, Run, resolve_recipe
 
 Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "judge", "report"]
+
+# Here and not among the installed packages: in a conda environment recount runs without being installed.
+VERSION = "0.1.0"
 
 PACKAGE = Path(__file__).parent
 _LEFT_OUT = {"recount.config", "recount.provenance"}
@@ -355,7 +358,7 @@ def hardware() -> dict[str, Any]:
 def surroundings() -> dict[str, Any]:
     """Return what surrounds a result: recount and its commit, command, Python, packages, hardware."""
     return {
-        "recount": version("recount"),
+        "recount": VERSION,
         **commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),

@@ -1,35 +1,163 @@
-"""``--use-conda``, with a stand-in for conda: every job runs in the environment of its rule, with this copy's recount.
+"""``--use-conda``: the real commands, each in an environment of nothing but what the conda file of its rule declares.
 
-What real conda makes of the environment files is not tried here.
+Real conda is not run: a stand-in for it builds the environments with uv. ``make test-environments``; it needs a package
+registry.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import sys
+import subprocess
 from pathlib import Path
 
-from house import HERE, House
+import pytest
+import stand_in_conda
+from house import ROOT, Answer, copy_config, snakemake
+
+from conda_files import conda_requirements
+
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
+
+PAPER = """
+title: For the test of the environments
+short_title: Demo
+authors: nobody
+year: 2026
+venue: nowhere
+systems:
+  constant:
+    label: Constant
+    trained_on: ucf_qnrf/train
+    evaluated_on: [ucf_qnrf/test]
+    variants:
+      mean: {label: training mean}
+  mcnn:
+    label: MCNN
+    trained_on: ucf_qnrf/train
+    evaluated_on: [ucf_qnrf/test]
+    variants:
+      rgb: {label: MCNN}
+  t2icount:
+    label: T2ICount
+    trained_on: fsc147s/v1
+    evaluated_on: [fsc147s/v1]
+    probed_on: {fsc147s/v1: [pairs, maps]}
+    variants:
+      full: {label: T2ICount}
+tables:
+  table1:
+    title: Table 1
+    benchmarks: [ucf_qnrf/test]
+    rows:
+      - {label: training mean, system: constant, variant: mean, group: trivial}
+      - {label: MCNN, system: mcnn, variant: rgb}
+  table2:
+    title: Table 2
+    benchmarks: [fsc147s/v1]
+    rows:
+      - {label: T2ICount, system: t2icount, variant: full}
+"""
+SUITE = """
+title: For the test of the environments
+comparable: false
+why_not_comparable: it is a test
+probed_pictures: 2
+benchmarks:
+  ucf_qnrf/train: {dataset: crowd, split: train}
+  ucf_qnrf/test: {dataset: crowd, split: test}
+  fsc147s/v1: {dataset: shapes_minority, split: test}
+systems:
+  constant: {size: mini}
+  mcnn: {size: mini, recipe: {epochs: 1}}
+  t2icount: {size: mini, recipe: {epochs: 1}}
+"""
 
 
-def path_with_conda(folder: Path) -> str:
-    """Return a PATH with the stand-in conda, laid out as conda's base environment is."""
-    programs = folder / "conda" / "bin"
-    programs.mkdir(parents=True)
-    shutil.copy(HERE / "stand_in_conda.sh", programs / "conda")
-    (programs / "conda").chmod(0o755)
-    (programs / "activate").write_text('export PATH="$1/bin:$PATH"\n', encoding="utf-8")
-    return os.pathsep.join([str(programs), os.environ["PATH"]])
+@pytest.fixture(scope="module")
+def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the stand-in; its environments lie beside."""
+    uv = stand_in_conda.uv()
+    if uv is None:
+        pytest.skip("uv is not installed (make test-environments does it)")
+    asked = [uv, "pip", "compile", "--quiet", "--no-deps", "--refresh", "-"]
+    answer = subprocess.run(asked, input="typer", capture_output=True, text=True, check=False)
+    if answer.returncode:
+        pytest.skip(f"no package registry answers: {answer.stderr.strip()}")
+    folder = tmp_path_factory.mktemp("conda")
+    stand_in_conda.install(folder)
+    return folder
 
 
-def test_every_job_runs_in_the_environment_of_its_rule(house: House, tmp_path: Path) -> None:
-    answer = house.run("--use-conda", PATH=path_with_conda(tmp_path), STAND_IN_PYTHON=sys.executable)
+def run(conda: Path, workflow: Path, work: Path, *options: str) -> Answer:
+    """Run the workflow with environments, which stay for the next run."""
+    everywhere = ["--snakefile", str(workflow / "Snakefile"), "--cores", "all"]
+    environments = ["--use-conda", "--conda-prefix", str(conda / "envs")]
+    variables = {
+        "PATH": os.pathsep.join([str(conda / "bin"), *os.get_exec_path()]),
+        "PYTHONDONTWRITEBYTECODE": "",  # the environments come without bytecode: only the first job is to compile them
+    }
+    return snakemake(*everywhere, *environments, *options, work=work, source=ROOT / "src", environment=variables)
+
+
+@pytest.fixture(scope="module")
+def work(conda: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a tiny suite has been run to its report."""
+    work = tmp_path_factory.mktemp("environments") / "work"
+    (work / "papers" / "demo").mkdir(parents=True)
+    (work / "suites").mkdir()
+    (work / "papers" / "demo" / "paper.yaml").write_text(PAPER, encoding="utf-8")
+    (work / "suites" / "mini.yaml").write_text(SUITE, encoding="utf-8")
+    header = "table,row,system,variant,benchmark,metric,value,source,note\n"
+    (work / "papers" / "demo" / "published.csv").write_text(header, encoding="utf-8")
+    copy_config(work)
+    answer = run(conda, ROOT / "workflow", work)
     assert answer.code == 0, answer.text
-    assert len(house.calls()) == 12
-    environments = (house.work / "environments.txt").read_text(encoding="utf-8").splitlines()
+    return work
+
+
+def test_the_suite_comes_to_its_report(work: Path) -> None:
+    page = (work / "reports" / "mini" / "index.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ("training mean", "MCNN", "T2ICount"))
+
+
+def test_every_job_runs_in_the_environment_of_its_rule(work: Path) -> None:
+    environments = (work / "environments.txt").read_text(encoding="utf-8").splitlines()
     assert {line: environments.count(line) for line in environments} == {
-        "# recount fetch, recount prepare": 2,
+        "# recount fetch, recount prepare": 4,
         "# recount train, recount predict, recount probe": 7,
         "# recount score, recount judge, recount report": 3,
     }
+
+
+def test_a_job_sees_the_packages_of_its_environment_and_not_those_of_the_tests(work: Path) -> None:
+    record = json.loads((work / "results/mini/runs/mcnn/rgb/seed0/run.json").read_text(encoding="utf-8"))
+    packages = set(record["provenance"]["packages"])
+    declared = set(conda_requirements(ROOT / "workflow" / "envs" / "train.yaml")) - {"python"}
+    assert declared - packages == set()
+    assert packages & {"pytest", "snakemake", "seaborn"} == set()
+
+
+@pytest.mark.parametrize(
+    ("environment", "package", "module", "product"),
+    [
+        ("data", "pillow", "PIL", "resources/data/crowd/original/index.csv"),
+        ("train", "accelerate", "accelerate", "results/mini/runs/mcnn/rgb/seed0/run.json"),
+        ("report", "seaborn", "seaborn", "reports/mini"),
+    ],
+)
+def test_a_package_that_one_file_forgets_fails_the_job(
+    environment: str, package: str, module: str, product: str, conda: Path, work: Path, tmp_path: Path
+) -> None:
+    workflow, copy = tmp_path / "workflow", tmp_path / "work"
+    shutil.copytree(ROOT / "workflow", workflow)
+    shutil.copytree(work, copy)
+    file = workflow / "envs" / f"{environment}.yaml"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(f"  - {package}>=")]
+    assert len(kept) == len(lines) - 1
+    file.write_text("".join(kept), encoding="utf-8")
+    answer = run(conda, workflow, copy, "--no-hooks", "--rerun-triggers", "mtime", "--force", product)
+    assert answer.code != 0, answer.text
+    assert f"No module named '{module}'" in answer.text

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
 from typing import Any
 
 import requests
@@ -14,6 +13,7 @@ from pooch import HTTPDownloader
 
 from recount.data.dataset import RemoteFile
 from recount.data.transfers import Part, Patience, RefusedError, Session, TransientError, Writer, WrongBytesError
+from recount.provenance import VERSION
 
 CHUNK_BYTES = 2**16
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 530}
@@ -25,7 +25,7 @@ def fetch_http(
     """One attempt over HTTP."""
     start, validator = _resume_from(url, file, part)
     asked: dict[str, str | None] = {
-        "User-Agent": f"recount/{version('recount')}",
+        "User-Agent": f"recount/{VERSION}",
         **(headers or {}),
         # Offsets count the bytes on the disk, so the server must not compress on the way.
         "Accept-Encoding": "identity",
