@@ -110,7 +110,7 @@ def test_without_photometric_keeps_crop_and_flip() -> None:
 
 
 @given(seed=st.integers(0, 10_000), zoom=st.sampled_from([(0.8, 1.0), (1.0, 2.0)]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_points_stay_inside_the_crop_and_on_their_pixel_values(seed: int, zoom: tuple[float, float]) -> None:
     piece, points = crop_of(seed, crop_scale=zoom, flip=0.5)
     assert piece.shape == (3, 64, 64)

@@ -87,7 +87,7 @@ def test_sixteen_bits_per_channel_are_refused(tmp_path: Path) -> None:
         read_picture(tmp_path / "a.png")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]))
 def test_any_bytes_give_a_picture_or_one_error_that_names_the_file(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, start: bytes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from golden_tools import assert_matches, fill, golden, wave
@@ -157,7 +157,6 @@ def tilings(draw: st.DrawFn, rules: tuple[str, ...] = STITCHES) -> tuple[Windows
 
 
 @given(tilings())
-@settings(deadline=None)
 def test_a_constant_density_stays_constant(tiling: tuple[Windows, int, int, int]) -> None:
     windows, height, width, cell = tiling
     count = len(layout(height, width, windows).corners)
@@ -168,7 +167,6 @@ def test_a_constant_density_stays_constant(tiling: tuple[Windows, int, int, int]
 
 
 @given(tilings())
-@settings(deadline=None)
 def test_a_map_that_is_cut_like_the_image_is_restored(tiling: tuple[Windows, int, int, int]) -> None:
     windows, height, width, _ = tiling
     image = torch.rand(1, height, width)
@@ -176,7 +174,6 @@ def test_a_map_that_is_cut_like_the_image_is_restored(tiling: tuple[Windows, int
 
 
 @given(tilings(TWO_WAY), st.integers(0, 10**6))
-@settings(deadline=None)
 def test_overlaps_are_never_counted_twice(tiling: tuple[Windows, int, int, int], seed: int) -> None:
     windows, height, width, cell = tiling
     count = len(layout(height, width, windows).corners)

@@ -55,7 +55,7 @@ def test_no_two_pictures_are_the_same(samples: list[RawSample]) -> None:
     assert len({sample.points.tobytes() for sample in samples}) == len(samples)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["street", "stadium"]),
     st.integers(5, 800),

@@ -209,7 +209,7 @@ def test_a_constant_learnt_on_training_lots_is_poor_on_other_lots() -> None:
     assert np.abs(test - train.mean()).mean() > 1.1 * np.abs(test - np.median(test)).mean()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), label=st.sampled_from([*scenes.shape_classes("test"), scenes.CARS]))
 def test_every_thing_lies_in_its_mask_and_box(seed: int, label: str) -> None:
     scene = scenes.shapes_scene(np.random.default_rng(seed), {label: 1}, 96, 96)

@@ -104,7 +104,7 @@ sizes = st.lists(st.tuples(st.sampled_from([16, 32, 56, 80]), st.sampled_from([3
 
 
 @given(sizes, st.integers(1, 9))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_batching_windows_changes_no_count(sizes: list[tuple[int, int]], batch: int) -> None:
     samples = samples_of(sizes)
     assert counts(toy(batch=batch), samples) == pytest.approx(counts(toy(batch=1), samples), rel=1e-6)
@@ -322,7 +322,7 @@ def test_a_benchmark_without_samples_is_refused(run_folder: Path, tmp_path: Path
 
 
 @given(st.integers(1, 700), st.integers(1, 700))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_shrunk_map_keeps_the_count_and_has_at_most_256_cells_a_side(height: int, width: int) -> None:
     density = torch.rand(1, height, width, generator=torch.Generator().manual_seed(height))
     small = shrunk(density)

@@ -101,7 +101,7 @@ def test_coincident_points_are_set_once_or_added() -> None:
 
 
 @given(xy=st.lists(st.tuples(st.floats(-50, 300), st.floats(-50, 300)), max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_added_blocks_hold_every_point(xy: list[tuple[float, float]]) -> None:
     points = torch.tensor(xy, dtype=torch.float32).reshape(-1, 2)
     assert block_counts(points, 224, 160, 16, coincident="add").sum() == len(xy)

@@ -93,7 +93,7 @@ def random_case(seed: int, images: int = 5, grid: int = 8) -> tuple[Tensor, list
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_batch_gives_what_its_images_give_one_by_one(seed: int) -> None:
     density, points, target = random_case(seed)
     density.requires_grad_()

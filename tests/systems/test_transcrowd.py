@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from golden_tools import assert_matches, golden, refilled, wave
@@ -68,7 +68,6 @@ def test_merged_dots_lose_coincident_and_outside_heads():
     assert tile_counts(points, 48, 1, 2, "all").tolist() == [[3, 2]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 300), st.floats(-5, 200)), max_size=30))
 def test_no_head_is_lost_when_all_dots_count(points):
     counts = tile_counts(torch.tensor(points).view(-1, 2), 48, 4, 6, "all")
