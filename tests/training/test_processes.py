@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_system import MemoryPool, TinySettings, TinySystem
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from recount import systems
 from recount.config import resolve_recipe
@@ -24,7 +25,7 @@ from recount.data.sample import Sample
 from recount.systems.base import Batch, System
 from recount.training.checkpoints import save_model
 from recount.training.loop import Trainer
-from recount.training.parts import CannotShare, shared_by
+from recount.training.parts import CannotShare, check_shareable
 from recount.training.processes import Processes, ProcessFailed, together
 from recount.training.selection import Watched
 
@@ -74,15 +75,27 @@ class Scenes:
         return self.pictures[index]
 
 
+class BatchNorm(TinySystem):
+    """The tiny network with BatchNorm, without dropout and the bias before BatchNorm, whose gradient is only noise."""
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__(settings)
+        self.body[0].bias, self.body[3] = None, nn.Identity()
+
+
 def of_repository(name: str) -> System:
     system_class = systems.load(name)
-    return system_class(system_class.Settings.model_validate(system_class.mini_settings()))
+    system = system_class(system_class.Settings.model_validate(system_class.mini_settings()))
+    for layer in system.modules():  # each process draws its own numbers for these
+        if isinstance(layer, nn.Dropout | StochasticDepth):
+            layer.p = 0.0
+    return system
 
 
 MADE = {
     "plain": lambda: Plain(TinySettings()),
     "poisoned": lambda: Plain(TinySettings(poison="s7")),
-    "batch_norm": lambda: TinySystem(TinySettings()),
+    "batch_norm": lambda: BatchNorm(TinySettings()),
     "short_of_memory": lambda: ShortOfMemory(TinySettings()),
 }
 
@@ -128,7 +141,10 @@ SHORT = {"epochs": 2, "batch_size": 4, "evaluate_every": 1, "evaluate_from": 0, 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "batches of 4, 4 and 2": ("plain", {"epochs": 3}),
     "of 3 and, at last, of 1 for two processes": ("plain", {"epochs": 2, "batch_size": 3, "clip_norm": 0.5}),
+    "BatchNorm, with a last batch of 2": ("batch_norm", {"epochs": 3}),
+    "BatchNorm, of 3 and, at last, of 1 for two processes": ("batch_norm", {"epochs": 2, "batch_size": 3}),
     "mcnn": ("mcnn", SHORT),
+    "gigacount, with BatchNorm": ("gigacount", SHORT),
     "dm_count, with a sum over the batch": ("dm_count", SHORT),
     "countx, with a mask for the whole batch": ("countx", SHORT),
 }
@@ -177,7 +193,6 @@ def test_the_message_of_a_process_that_fails_is_passed_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "batch_size", "reason"),
     [
-        ("batch_norm", 4, "synchronises BatchNorm between GPUs only"),
         ("plain", 1, "its batch of 1 is too small for 2 processes"),
         ("vlcounter", 4, "the rank loss grades density by the extremes of the whole batch"),
     ],
@@ -185,16 +200,7 @@ def test_the_message_of_a_process_that_fails_is_passed_on(tmp_path: Path) -> Non
 def test_what_cannot_be_shared_says_why(name: str, batch_size: int, reason: str) -> None:
     system = MADE[name]() if name in MADE else of_repository(name)
     with pytest.raises(CannotShare, match=f"gpus_per_job = 2: .*{reason}"):
-        shared_by(system, 2, 10, batch_size, on_gpu=False)
-
-
-def test_on_gpus_batch_norm_is_synchronised_under_the_same_names() -> None:
-    system = TinySystem(TinySettings())
-    names = list(system.state_dict())
-    shared = shared_by(system, 2, 10, 4, on_gpu=True)
-    assert isinstance(shared.body[1], nn.SyncBatchNorm)
-    assert shared is system
-    assert list(shared.state_dict()) == names
+        check_shareable(system, 2, 10, batch_size)
 
 
 def test_a_killed_run_of_two_processes_resumes_and_ends_with_the_same_weights(

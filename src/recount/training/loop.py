@@ -24,8 +24,9 @@ from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
+from recount.training.batch_norm import SharedBatchNorm, share_statistics
 from recount.training.batches import EpochBatches, Examples, loader, seed_of
-from recount.training.parts import OutOfMemory, shared_by, weight_of_part, why_whole
+from recount.training.parts import OutOfMemory, check_shareable, weight_of_part, why_whole
 from recount.training.processes import Processes
 from recount.training.progress import Reporter
 from recount.training.schedules import learning_rate, position_of, steps_of
@@ -133,6 +134,7 @@ class Trainer:
         )
         self.progress = Progress()
         self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
+        self._shared_norms: list[SharedBatchNorm] = []
         self._resumed: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
 
@@ -185,9 +187,10 @@ class Trainer:
         )
         on_gpu = self.accelerator.device.type == "cuda"
         data = loader(Examples(self.pool, maker, self.seed), batches, self.loader_processes, pin=on_gpu)
-        self.system = shared_by(
-            self.system, self.processes.size, len(self.pool.samples), recipe.batch_size, on_gpu=on_gpu
-        )
+        if self.processes.size > 1:
+            check_shareable(self.system, self.processes.size, len(self.pool.samples), recipe.batch_size)
+            share_statistics(self.system)
+        self._shared_norms = [layer for layer in self.system.modules() if isinstance(layer, SharedBatchNorm)]
         optimiser = build_optimiser(self.system.parameter_groups(recipe), recipe.optimiser)
         # Not wrapped for several processes: this loop adds the gradients up itself, after all parts of a batch.
         self.network = self.accelerator.prepare_model(self.system, evaluation_mode=True)
@@ -259,6 +262,8 @@ class Trainer:
         rate = learning_rate(recipe.schedule, recipe.optimiser.lr, position, total)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
+        for layer in self._shared_norms:
+            layer.shared = copies == 1
         terms = self._compute_gradients(batch, copies)
         if recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
