@@ -98,10 +98,28 @@ def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None
     assert found["clip_ebc_resnet50_qnrf"].bytes == 542_307_202
     assert "drive.google.com" in found["clip_ebc_resnet50_qnrf"].by_hand
     assert (found["vgg19"].unsized, found["vgg19"].by_hand) == (1, "")
+    assert found["ucf_qnrf"].by_hand
     (tmp_path / "weights" / "vgg19").mkdir(parents=True)
     (tmp_path / "weights" / "vgg19" / "manifest.json").write_text("{}")
     there = {entry.name: entry.there for entry in planning._downloads(project(resources=str(tmp_path)))}
     assert there["vgg19"] and not there["convnext_tiny"]
+
+
+def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_is_fetched(tmp_path: Path) -> None:
+    small = project(papers=["t2icount"], resources=str(tmp_path))
+    for name in ("carpk", "fsc147"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    assert (by_subject(small)["carpk"].verdict, by_subject(small)["fsc147"].verdict) == ("problem", "missing")
+    for name in ("carpk", "fsc147"):
+        (tmp_path / "raw" / name / "manifest.json").write_text("{}")
+    advice = by_subject(small)["fsc147"].advice
+    assert by_subject(small)["fsc147"].verdict == "problem"
+    assert "FSC147_384_V2.zip" in advice and advice.endswith("recount fetch fsc147 and recount prepare fsc147")
+    assert all(entry.by_hand for entry in planning._downloads(small) if entry.name in ("carpk", "fsc147"))
+    (tmp_path / "raw/carpk/CARPK_devkit/data/Images").mkdir(parents=True)
+    (tmp_path / "raw/fsc147/images_384_VarV2").mkdir()
+    assert (by_subject(small)["carpk"].verdict, by_subject(small)["fsc147"].verdict) == ("ok", "ok")
+    assert not any(entry.by_hand for entry in planning._downloads(small) if entry.name in ("carpk", "fsc147"))
 
 
 def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:

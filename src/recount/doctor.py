@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from recount import provenance
 from recount.config import Project
+from recount.data.dataset import Dataset
 from recount.data.fetch import MIRROR_VARIABLE
 from recount.planning import MANIFEST, needed_sources
 
@@ -182,7 +183,9 @@ def _sources(project: Project) -> Iterator[Finding]:
     for source, folder in needed_sources(project):
         absent = [file for file in source.files() if not file.optional and not (folder / file.path).is_file()]
         by_hand = [file.path for file in absent if not file.urls]
-        if (folder / MANIFEST).is_file():
+        if isinstance(source, Dataset) and source.lacks_pictures(folder):
+            yield _pictures(source, folder)
+        elif (folder / MANIFEST).is_file():
             yield Finding(source.name, "ok", "fetched and checked")
         elif by_hand:
             advice = f"{source.by_hand or source.homepage} ({source.licence}); put {', '.join(by_hand)} below {folder}"
@@ -192,3 +195,14 @@ def _sources(project: Project) -> Iterator[Finding]:
             yield Finding(source.name, "ok", f"not there; recount fetches it ({len(absent)} files, {source.licence})")
         else:
             yield Finding(source.name, "ok", "there, not checked yet")
+
+
+def _pictures(source: Dataset, folder: Path) -> Finding:
+    """Tell how to get the pictures of a data set, of which an address may deliver only the annotation."""
+    advice = f"{source.by_hand} ({source.licence}); here is {folder}; "
+    advice += f"then run recount fetch {source.name} and recount prepare {source.name}"
+    tried = any(file.unpack and file.urls for file in source.files())
+    if tried and not (folder / MANIFEST).is_file():
+        found = "not there; recount fetches it, its pictures only if their server allows it"
+        return Finding(source.name, "missing", found, advice)
+    return Finding(source.name, "problem", "its pictures must be had by hand", advice)

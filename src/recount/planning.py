@@ -22,7 +22,7 @@ from rich.table import Table
 
 from recount import datasets
 from recount.config import Project, Run, default_recipe, merged
-from recount.data.dataset import Source
+from recount.data.dataset import Dataset, Source
 from recount.data.released_weights import WEIGHTS
 from recount.errors import UserError
 
@@ -49,7 +49,8 @@ class Download:
         name, title, licence: what it is.
         there: whether it was fetched.
         bytes: declared size of what is to be fetched; ``unsized`` files have none.
-        by_hand: what to do, if an address is missing for a file that is needed; else "".
+        by_hand: what to do, if an address is missing for a file that is needed, or pictures are not there (some servers
+            refuse them); else "".
     """
 
     name: str
@@ -247,7 +248,8 @@ def _downloads(project: Project) -> Iterator[Download]:
         files = [file for file in source.files() if not file.optional]
         there = (folder / MANIFEST).is_file()
         absent = [file for file in files if not (folder / file.path).is_file()]
-        unknown = [file for file in absent if not file.urls]
+        unknown = not there and any(not file.urls for file in absent)
+        pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
         by_hand = source.by_hand or "see its homepage"
         yield Download(
             name=source.name,
@@ -256,7 +258,7 @@ def _downloads(project: Project) -> Iterator[Download]:
             there=there,
             bytes=0 if there else sum(file.bytes or 0 for file in absent),
             unsized=0 if there else sum(file.bytes is None for file in absent),
-            by_hand=by_hand if unknown and not there else "",
+            by_hand=by_hand if unknown or pictures else "",
         )
 
 

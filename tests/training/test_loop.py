@@ -17,9 +17,10 @@ from accelerate.state import AcceleratorState
 from tiny_system import MemoryPool, TinySettings, TinySystem
 
 from recount.config import Recipe, Schedule, resolve_recipe
+from recount.data.dataset import DataError
 from recount.training import checkpoints
 from recount.training.checkpoints import SaveError, load_state, save_model, save_state
-from recount.training.loop import NonFiniteLoss, Progress, Trainer
+from recount.training.loop import NonFiniteLoss, Progress, Trainer, samples_with_pictures
 from recount.training.selection import Watched, is_better
 
 CPU = torch.device("cpu")
@@ -221,6 +222,12 @@ def test_progress_is_json() -> None:
     from dataclasses import asdict
 
     assert Progress(**json.loads(json.dumps(asdict(Progress())))) == Progress()
+
+
+def test_annotation_without_pictures_is_refused_with_what_to_do() -> None:
+    samples = MemoryPool(2).samples  # which have none
+    with pytest.raises(DataError, match=r"countx/vitb16/seed0: 2 of 2 samples .* recount doctor says how to get"):
+        samples_with_pictures(samples, "countx/vitb16/seed0")
 
 
 def test_recipes_of_systems_are_recipes() -> None:

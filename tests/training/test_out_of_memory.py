@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
+from PIL import Image
 from tiny_system import MemoryPool, TinySettings, TinySystem
 from torch import Tensor, nn
 
+from recount.config import load
+from recount.data.index import COLUMNS
 from recount.systems.base import Batch
+from recount.systems.mcnn import Mcnn
 from recount.training.loop import Progress, Trainer
 from recount.training.parts import OutOfMemory
+from recount.training.run import train as train_run
 
 FULL = 4  # the recipe's batch; the ten samples of the pool make batches of 4, 4 and 2
 
@@ -150,3 +159,41 @@ def test_memory_that_runs_out_in_the_optimiser_is_not_taken_for_a_large_batch(
     monkeypatch.setattr(torch.optim.AdamW, "step", full)
     with pytest.raises(torch.OutOfMemoryError):
         train(tmp_path, card(FULL))
+
+
+PAPER = {
+    **{"title": "A paper", "short_title": "Paper", "authors": "none", "year": 2026, "venue": "none", "tables": {}},
+    "systems": {"mcnn": {"label": "MCNN", "trained_on": "dots/train", "variants": {"rgb": {"label": "in colour"}}}},
+}
+SUITE = {
+    **{"title": "small", "comparable": False, "benchmarks": {"dots/train": {"dataset": "dots", "split": "train"}}},
+    "systems": {"mcnn": {"size": "mini", "recipe": {"epochs": 1, "batch_size": 4, "evaluate_every": None}}},
+}
+
+
+def test_the_record_of_the_run_says_in_how_many_parts_a_batch_was_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"config.yaml": {"suite": "small", "device": "cpu"}, "suites/small.yaml": SUITE}
+    for name, content in {**files, "papers/demo/paper.yaml": PAPER}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    data = tmp_path / "resources/data/dots/original"
+    data.mkdir(parents=True)
+    with (data / "index.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for number in range(4):
+            Image.new("RGB", (160, 128), (60 * number, 0, 0)).save(data / f"{number}.png")
+            writer.writerow([number, "train", f"{number}.png", "", 0, 160, 128, "", "", "{}"])
+    compute = Mcnn.losses
+
+    def on_a_small_card(system: Mcnn, batch: Batch) -> dict[str, Any]:
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(system, batch)
+
+    monkeypatch.setattr(Mcnn, "losses", on_a_small_card)
+    project = load(tmp_path, {})
+    record = json.loads(train_run(project, project.run("mcnn", "rgb", 0)).read_text())
+    assert (record["status"], record["parts"], record["processes"]) == ("trained", 4, 1)

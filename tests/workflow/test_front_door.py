@@ -38,6 +38,16 @@ def test_dry_run_of_every_suite(suite: str, tmp_path: Path) -> None:
     assert f"reports/{suite}" in answer.text
 
 
+def test_a_data_set_that_uses_pictures_of_another_waits_for_them(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    for name in ("config.yaml", "papers", "suites"):
+        (tmp_path / "work" / name).symlink_to(ROOT / name)
+    options = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--dry-run", "--config", "suite=paper"]
+    options += ["--", "resources/data/fsc147s/original/index.csv"]
+    answer = snakemake(*options, work=tmp_path / "work", source=ROOT / "src", environment={})
+    assert job_counts(answer.text) == {"fetch": 2, "prepare": 1}
+
+
 def test_lint_finds_nothing(house: House) -> None:
     answer = house.snakemake("--lint")
     assert answer.code == 0, answer.text

@@ -19,6 +19,7 @@ CLOSED = "http://127.0.0.1:9"  # a port on which nobody listens
 PROXIES = {f"{name}_proxy": CLOSED for name in ("http", "https", "all")}
 BY_HAND = "clip_vit_b32"  # files whose digest nobody has published, so that any bytes will do
 MIRRORED = "clip_vit_b16"
+ANNOTATED = "carpk"  # as if fetched before, without the pictures, which have no address
 FILE = "open_clip_model.safetensors"
 
 
@@ -50,6 +51,8 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     for place in (folder / "resources/weights" / BY_HAND, mirror / MIRRORED):
         place.mkdir(parents=True)
         (place / FILE).write_bytes(b"stands for weights")
+    (folder / "resources/raw" / ANNOTATED).mkdir(parents=True)
+    (folder / "resources/raw" / ANNOTATED / "manifest.json").write_text("{}")
     capitals = {name.upper(): address for name, address in PROXIES.items()}
     environment = {**os.environ, **PROXIES, **capitals, "no_proxy": "", "NO_PROXY": "", "RECOUNT_MIRROR": str(mirror)}
     command = ["--snakefile", ROOT / "workflow/Snakefile", "--cores", "all", "--config", "suite=paper", "papers=[]"]
@@ -85,6 +88,7 @@ def test_one_list_at_the_end_has_everything_that_is_missing_with_reasons_and_wha
     for name in missing:
         assert f"\n{name} (" in offline.listed
     assert offline.listed.count("\nBy hand: ") == len(missing)
+    assert f"\n{ANNOTATED} (CARPK: cars in car parks, seen from a drone): its pictures were not" in offline.listed
     assert "cannot be reached (Connection refused)" in offline.listed
     assert "reports/" not in offline.listed, "nothing comes after it"
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import recount.config
-from recount import provenance
+from recount import datasets, provenance
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -86,6 +86,12 @@ def predicted_splits():
         if splits:
             found.setdefault(splits, {})[re.escape(f"{run.system}/{run.variant}/")] = None
     return found
+
+
+def fetched(wildcards):
+    """Return the manifests of a data set and of the one whose pictures it uses."""
+    names = (wildcards.dataset, datasets.load(wildcards.dataset).pictures_of)
+    return [PROJECT.raw / name / "manifest.json" for name in names if name]
 
 
 def benchmark_indexes(wildcards):
@@ -196,6 +202,14 @@ def not_fetched():
             if not fetched and log_file.stat().st_mtime >= STARTED:
                 said = re.split(r"(?m)^recount: ", log_file.read_text(encoding="utf-8"))[-1].strip()
                 messages.append(said or f"{log_file.stem}: its job was ended before it could say why")
+    from recount.data.dataset import Dataset
+    from recount.planning import needed_sources
+
+    messages += [
+        f"{source.name} ({source.title}): its pictures were not fetched, only its annotation\nBy hand: {source.by_hand}"
+        for source, folder in needed_sources(PROJECT)
+        if isinstance(source, Dataset) and (folder / "manifest.json").exists() and source.lacks_pictures(folder)
+    ]
     return messages
 
 

@@ -41,7 +41,7 @@ rule fetch_weights:
 
 rule prepare:
     input:
-        rules.fetch.output,
+        fetched,
     output:
         PROJECT.data / "{dataset}" / "{preparation}" / "index.csv",
     log:

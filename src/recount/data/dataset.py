@@ -12,6 +12,10 @@ from recount.data.sample import RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
 
+HOW_TO_GET_PICTURES = (
+    "recount doctor says how to get the data set's pictures; then recount fetch it and recount prepare it again"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
@@ -75,6 +79,9 @@ class Dataset(Source):
         publishable: whether its licence lets its pictures stand in a published report.
         embedded: whether it is procedural (nothing to fetch).
         lenient: whether a JPEG whose end is missing is filled with grey instead of being a defect.
+        picture_folders: folders below its own, one of which holds the pictures, if the annotation can be had without
+            them; empty if what must be fetched holds them.
+        pictures_of: the data set whose pictures it uses, if not its own: that one is fetched first.
         splits: the names of its splits.
         preparations: the size rules it can be prepared with, by name; always has "original".
         totals: integrity totals checked after reading, for instance ``{"train": {"images": 300, "points": 162413}}``.
@@ -85,6 +92,8 @@ class Dataset(Source):
     publishable: ClassVar[bool] = False
     embedded: ClassVar[bool] = False
     lenient: ClassVar[bool] = False
+    picture_folders: ClassVar[tuple[str, ...]] = ()
+    pictures_of: ClassVar[str] = ""
     splits: ClassVar[tuple[str, ...]]
     preparations: ClassVar[Mapping[str, SizeRule]] = {"original": ORIGINAL_SIZE}
     totals: ClassVar[Mapping[str, Mapping[str, float]]] = {}
@@ -92,6 +101,10 @@ class Dataset(Source):
     def files(self) -> list[RemoteFile]:
         """Return the files to fetch; empty for a procedural data set."""
         return []
+
+    def lacks_pictures(self, raw: Path) -> bool:
+        """Return whether its pictures are not below ``raw``, so that nothing can be trained or predicted on them."""
+        return bool(self.picture_folders) and not any((raw / folder).is_dir() for folder in self.picture_folders)
 
     @abstractmethod
     def read(self, raw: Path) -> Iterable[RawSample]:

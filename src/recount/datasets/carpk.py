@@ -33,6 +33,7 @@ class Carpk(Dataset):
         "For the pictures request the archive at https://lafi.github.io/LPN/ and unpack it here, so that "
         "CARPK_devkit/data/{Images,Annotations,ImageSets} exist; the boxes alone are fetched without it"
     )
+    picture_folders = ("CARPK_devkit/data/Images",)
     splits = ("train", "test")
     totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
         "train": {"images": 989, "boxes": 42_274, "points": 42_274},

@@ -30,6 +30,7 @@ from recount.data.index import LISTS
 from recount.data.sample import RawSample
 
 _PICTURES = "FSC147_384_V2.zip"
+_PICTURE_FOLDERS = ("FSC147_384_V2/images_384_VarV2", "images_384_VarV2")
 _POINTS = "annotation_FSC147_384.json"
 _COUNTS = "fsc147_counts.csv"
 _ALL_COUNTS = "dataset.csv"  # what the former is made from: columns file_name, prompt, truth, label
@@ -54,10 +55,12 @@ class Fsc147(Dataset):
     licence += "the photographs are not stated: do not publish them"
     citation = "Ranjan et al., Learning To Count Everything, CVPR 2021"
     by_hand = (
-        f"Pictures: download {_PICTURES} from https://drive.google.com/file/d/1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S and "
+        f"Pictures, if they were not fetched: download {_PICTURES} from "
+        f"https://drive.google.com/file/d/1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S and "
         f"put it here. Points: {_POINTS} from data/ of the homepage, if it was not fetched. Density maps, if wanted: "
         f"https://archive.org/details/FSC147-GT, unpacked to {_DENSITY_MAPS}/"
     )
+    picture_folders = _PICTURE_FOLDERS
     splits = ("train", "val", "test", "val_coco", "test_coco")
     totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
         "train": {"images": 3_659, "count": 182_815},
@@ -112,7 +115,7 @@ def picture_of(raw: Path, file: str) -> Path | None:
     Raises:
         DataError: the folder of pictures is there, this one is not.
     """
-    for folder in (raw / "FSC147_384_V2" / "images_384_VarV2", raw / "images_384_VarV2"):
+    for folder in (raw / place for place in _PICTURE_FOLDERS):
         if folder.is_dir():
             if not (folder / file).is_file():
                 raise DataError(f"{folder / file}: no such picture; unpack {_PICTURES} again")

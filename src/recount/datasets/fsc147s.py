@@ -37,6 +37,7 @@ class Fsc147S(Dataset):
     licence = "None stated (annotation lists of the T2ICount repository); the rights of the photographs are not stated"
     citation = "Qian et al., T2ICount: Enhancing Cross-modal Understanding for Zero-Shot Counting, CVPR 2025"
     by_hand = "The pictures are those of fsc147: fetch that data set (its pictures by hand) to have them here too"
+    pictures_of = "fsc147"
     splits = ("v1", "v2", "v1_test", "v2_test")
     totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
         "v1": {"samples": 196, "count": 903},
@@ -49,7 +50,7 @@ class Fsc147S(Dataset):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield v1, then v2."""
-        pictures = raw.parent / "fsc147"
+        pictures = raw.parent / self.pictures_of
         splits, classes, counts = ({}, {}, {}) if not pictures.is_dir() else _of_fsc147(pictures)
         for version, file in _FILES.items():
             for name, entry in _entries(raw / file):

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from recount import systems
 from recount.config import Precision, Project, Run
+from recount.data.dataset import HOW_TO_GET_PICTURES
 from recount.data.images import load_image as load_picture
 from recount.data.index import read_index
 from recount.data.sample import Sample
@@ -458,5 +459,5 @@ def picture_of(sample: Sample) -> Tensor:
         PredictError: the data set has no picture here, only its annotation.
     """
     if sample.image is None:
-        raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture; it cannot be predicted")
+        raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture: {HOW_TO_GET_PICTURES}")
     return load_picture(sample.image)

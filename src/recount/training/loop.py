@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recount.config import Optimiser, Precision, Recipe
+from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.systems.base import Batch, Pool, Stage, System
@@ -436,10 +437,10 @@ def samples_with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]
     """Return the samples, all of which must have pictures.
 
     Raises:
-        ValueError: there are none, or some are annotation only.
+        DataError: there are none, or some are annotation only.
     """
     bare = [sample.id for sample in samples if sample.image is None]
     if bare or not samples:
-        what = f"{len(bare)} samples have no picture (first: {bare[0]})" if bare else "there are no samples"
-        raise ValueError(f"{where}: {what}; only the annotation is here, so nothing can be trained on it")
+        what = f"{len(bare)} of {len(samples)} samples have only their annotation here, not their picture"
+        raise DataError(f"{where}: {what}: {HOW_TO_GET_PICTURES}" if bare else f"{where}: there are no samples")
     return list(samples)
