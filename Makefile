@@ -35,7 +35,8 @@ test-cluster: $(READY) | .bin/cluster
 
 .bin/cluster: | .bin/uv
 	.bin/uv pip install --quiet --no-deps --python $(BIN)/python --target .bin/cluster \
-		"snakemake-executor-plugin-slurm>=2.0" "snakemake-executor-plugin-slurm-jobstep>=0.6"
+		"snakemake-executor-plugin-slurm>=2.0" "snakemake-executor-plugin-slurm-jobstep>=0.6" \
+		"snakemake-executor-plugin-cluster-generic>=1.0.9"
 
 test-environments: $(READY) | .bin/uv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -rs -m environments -n 0 tests/workflow/test_conda.py $(ARGS)

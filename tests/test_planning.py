@@ -105,6 +105,11 @@ def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None
     assert there["vgg19"] and not there["convnext_tiny"]
 
 
+def test_pictures_that_may_or_may_not_be_fetched_are_of_unknown_size_not_of_none(tmp_path: Path) -> None:
+    found = {entry.name: entry for entry in planning._downloads(project(papers=["t2icount"], resources=str(tmp_path)))}
+    assert found["fsc147"].unsized == 2  # pictures and points
+
+
 def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_is_fetched(tmp_path: Path) -> None:
     small = project(papers=["t2icount"], resources=str(tmp_path))
     for name in ("carpk", "fsc147"):

@@ -245,10 +245,10 @@ def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:
 
 def _downloads(project: Project) -> Iterator[Download]:
     for source, folder in needed_sources(project):
-        files = [file for file in source.files() if not file.optional]
+        files = [file for file in source.files() if file.urls or not file.optional]
         there = (folder / MANIFEST).is_file()
         absent = [file for file in files if not (folder / file.path).is_file()]
-        unknown = not there and any(not file.urls for file in absent)
+        unknown = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
         pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
         by_hand = source.by_hand or "see its homepage"
         yield Download(
@@ -316,7 +316,7 @@ def _downloads_table(downloads: Iterable[Download]) -> Table:
     table = Table("What", "Size", "There", "Licence", title="Downloads")
     for entry in downloads:
         size = f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else ""
-        more = f"{entry.unsized} files of unknown size" if entry.unsized else ""
+        more = f"{entry.unsized} file{'s' if entry.unsized > 1 else ''} of unknown size" if entry.unsized else ""
         table.add_row(
             entry.name, " + ".join(filter(None, (size, more))) or "–", "yes" if entry.there else "no", entry.licence
         )

@@ -98,6 +98,16 @@ def running_cluster() -> Iterator[dict[str, str]]:
         yield variables
 
 
+def resume_nodes(variables: dict[str, str]) -> None:
+    """Let all nodes take jobs again, also the drained ones."""
+    environment = {**os.environ, **variables}
+    states = ["sinfo", "--noheader", "--Node", "--format=%N %T"]
+    for line in subprocess.run(states, env=environment, check=True, capture_output=True, text=True).stdout.splitlines():
+        node, state = line.split()
+        if state.startswith("drain"):
+            subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], env=environment, check=True)
+
+
 def _write_configuration(folder: Path) -> dict[str, str]:
     for name in ("state", *(f"spool.{node}" for node in NODES)):
         (folder / name).mkdir()

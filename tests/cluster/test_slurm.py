@@ -1,7 +1,8 @@
 """The workflow on a real SLURM with two nodes: a tiny suite comes to its report through all that goes wrong on the way.
 
 At the first attempt one training job is killed with scancel, one uses more memory than it asked for; a third drains the
-node it runs on. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
+node it runs on. So with the profile of Snakemake's own plugin for SLURM, and with that for any scheduler, told to use
+sbatch. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from house import House
 
 HERE = Path(__file__).parent
 
-PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "slurm_jobstep")]
+PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "slurm_jobstep", "cluster_generic")]
 ABSENT = slurm.missing() or (
     "the cluster plugins are not installed (make test-cluster does it)"
     if any(importlib.util.find_spec(name) is None for name in PLUGINS)
@@ -45,6 +46,15 @@ EVERY_JOB = [
     "train beta/full/seed0",
 ]
 KILLED, HUNGRY, DRAINING = "train alpha/full/seed0", "train alpha/small/seed0", "train beta/full/seed0"
+
+
+PROFILES = {  # with what makes the test quick
+    "slurm": [
+        *("--default-resources", "slurm_partition=gpu", "--slurm-no-account"),
+        *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
+    ],
+    "cluster-generic": ["--max-status-checks-per-second", "5"],
+}
 
 
 @dataclass(frozen=True)
@@ -90,13 +100,16 @@ def starts(house: House) -> list[Start]:
     return [Start(command, int(attempt), *rest) for command, attempt, *rest in fields]
 
 
-@pytest.fixture(scope="module")
-def troubled(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> House:
+@pytest.fixture(scope="module", params=PROFILES)
+def troubled(
+    request: pytest.FixtureRequest, cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> House:
     """Return a house that has been run through all the troubles, with the profile as it is."""
-    house = new_house(tmp_path_factory.mktemp("slurm"))
-    profile = str(house.folder / "workflow" / "profiles" / "slurm")
-    house.options = ["--profile", profile, "--default-resources", "slurm_partition=gpu", "--slurm-no-account"]
-    house.options += ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
+    house = new_house(tmp_path_factory.mktemp("cluster"))
+    (house.work / "workflow").symlink_to(house.folder / "workflow")  # as where the two are one folder
+    profile = str(house.folder / "workflow" / "profiles" / request.param)
+    house.options = ["--profile", profile, *PROFILES[request.param]]
+    slurm.resume_nodes(cluster)
     house.answer = snakemake(house, cluster, *house.options)
     assert house.answer.returncode == 0, house.answer.stdout + house.answer.stderr
     return house
