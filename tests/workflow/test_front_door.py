@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from house import ROOT, Answer, House, snakemake
 
-from recount.planning import job_counts
+from recount.planning import dry_run, job_counts
 
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
 TWO_CARDS = """#!/bin/sh
@@ -27,24 +28,38 @@ def path_with_cards(folder: Path) -> str:
     return os.pathsep.join([str(folder), os.environ["PATH"]])
 
 
-@pytest.mark.parametrize("suite", SUITES)
-def test_dry_run_of_every_suite(suite: str, tmp_path: Path) -> None:
-    options = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--dry-run", "--config", f"suite={suite}"]
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """Return a folder with this repository's workflow and nothing made yet."""
     (tmp_path / "work").mkdir()
-    for name in ("config.yaml", "papers", "suites"):
+    for name in ("config.yaml", "papers", "suites", "workflow"):
         (tmp_path / "work" / name).symlink_to(ROOT / name)
-    answer = snakemake(*options, work=tmp_path / "work", source=ROOT / "src", environment={})
+    return tmp_path / "work"
+
+
+def dry(fresh: Path, *options: str) -> Answer:
+    """Return what a dry run says."""
+    answer = snakemake("--dry-run", *options, work=fresh, source=ROOT / "src", environment={})
     assert answer.code == 0, answer.text
+    return answer
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_dry_run_of_every_suite(suite: str, fresh: Path) -> None:
+    answer = dry(fresh, "--config", f"suite={suite}")
     assert f"reports/{suite}" in answer.text
+    rules = re.findall(r"(?m)^(?:local)?rule (\w+):$", answer.text)
+    assert job_counts(answer.text) == Counter(rules)
 
 
-def test_a_data_set_that_uses_pictures_of_another_waits_for_them(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    for name in ("config.yaml", "papers", "suites"):
-        (tmp_path / "work" / name).symlink_to(ROOT / name)
-    options = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--dry-run", "--config", "suite=paper"]
-    options += ["--", "resources/data/fsc147s/original/index.csv"]
-    answer = snakemake(*options, work=tmp_path / "work", source=ROOT / "src", environment={})
+def test_the_plan_has_the_jobs_of_the_dry_run_with_the_same_choices(fresh: Path) -> None:
+    answer = dry(fresh, "--config", "suite=paper", "claims=[G2]", "seeds=[0,1]")
+    assert dry_run(fresh, {"suite": "paper", "claims": ["G2"], "seeds": [0, 1]}) == job_counts(answer.text)
+    assert job_counts(answer.text)["train"] == 4
+
+
+def test_a_data_set_that_uses_pictures_of_another_waits_for_them(fresh: Path) -> None:
+    answer = dry(fresh, "--config", "suite=paper", "--", "resources/data/fsc147s/original/index.csv")
     assert job_counts(answer.text) == {"fetch": 2, "prepare": 1}
 
 
@@ -88,6 +103,22 @@ def test_pretrain_makes_both_tiny_models_each_time_it_is_asked_for(house: House)
 def test_job_asks_for_a_card_where_there_is_one(house: House, tmp_path: Path) -> None:
     answer = house.snakemake("--dry-run", PATH=path_with_cards(tmp_path), CUDA_VISIBLE_DEVICES="0,1")
     assert "gpu=1" in answer.text
+
+
+def test_training_by_several_cards_asks_for_them_with_their_memory_and_threads(house: House, tmp_path: Path) -> None:
+    environment = {"PATH": path_with_cards(tmp_path), "CUDA_VISIBLE_DEVICES": "0,1"}
+    answer = house.snakemake("--dry-run", "--cores", "4", "--config", "gpus_per_job=2", **environment)
+    two = described(answer)
+    assert "gpu=2" in two["train"] and "threads: 2" in two["train"]
+    assert "gpu=1" in two["predict_0"]
+    one = described(house.snakemake("--dry-run", "--cores", "4", **environment))
+    memory = [int(re.findall(r"mem_mb=(\d+)", jobs["train"])[0]) for jobs in (one, two)]
+    assert memory[1] == 2 * memory[0]
+
+
+def described(answer: Answer) -> dict[str, str]:
+    """Return what a dry run says of the last job of each rule."""
+    return dict(re.findall(r"(?m)^rule (\w+):\n((?:    .*\n)+)", answer.text))
 
 
 def test_job_asks_for_no_card_where_there_is_none(house: House, tmp_path: Path) -> None:
