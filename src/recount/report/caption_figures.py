@@ -13,7 +13,9 @@ from matplotlib.ticker import PercentFormatter
 from recount.datasets.countclip_zenodo import CLASS_COUNTS
 from recount.evaluation.evidence_countclip import AgainstBaseline, RecoveredRun
 from recount.nn.number_weights import lambdas
-from recount.report.figures import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH, confusions
+from recount.report.figures import confusions
+from recount.report.panels import row_axes
+from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
 
 __all__ = ["against_baseline", "confusions", "recovered_epochs", "weights_by_number"]
 
@@ -21,22 +23,20 @@ __all__ = ["against_baseline", "confusions", "recovered_epochs", "weights_by_num
 def against_baseline(baseline: AgainstBaseline, labels: Mapping[str, str]) -> Figure:
     """Draw each configuration's printed accuracy minus the baseline's: hollow at the end, filled at the best epoch."""
     names = list(baseline.at_end)
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.27 * len(names)), layout="constrained")
-    for y, name in enumerate(names):
-        end, best = 100 * baseline.at_end[name], 100 * baseline.at_best[name]
-        ax.plot([end, best], [y, y], color=BEHIND, linewidth=2, zorder=1)
-        ax.plot(end, y, "o", color=SERIES[0], markersize=6, zorder=2)
-        ax.plot(best, y, "o", color=SERIES[1], markerfacecolor="none", markeredgewidth=1.6, markersize=6, zorder=2)
+    figure, (ax,) = row_axes([labels.get(name, name) for name in names], 0.27, above=0.35, grid=False)
+    end, best = ([100 * values[name] for name in names] for values in (baseline.at_end, baseline.at_best))
+    ax.hlines(range(len(names)), end, best, color=BEHIND, linewidth=2, zorder=1)
+    ax.plot(end, range(len(names)), "o", color=SERIES[0], markersize=6)
+    ax.plot(best, range(len(names)), "o", color=SERIES[1], markerfacecolor="none", markeredgewidth=1.6, markersize=6)
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set_yticks(range(len(names)), [labels.get(name, name) for name in names])
-    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="points of accuracy above the untrained baseline, as printed")
+    ax.set_xlabel("percentage points of accuracy above the untrained baseline, as printed")
     handles = [
         Line2D([], [], marker="o", linestyle="", color=SERIES[0], label="after ten epochs"),
         Line2D(
             [], [], marker="o", linestyle="", color=SERIES[1], markerfacecolor="none", label="best on the test images"
         ),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    figure.legend(handles=handles, loc="upper left", ncols=2)
     return figure
 
 

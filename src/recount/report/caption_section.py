@@ -25,8 +25,7 @@ from recount.evaluation.evidence_countclip import (
     evidence,
 )
 from recount.report import caption_figures
-from recount.report.gallery import Shown
-from recount.report.sections import Variant, shown_predictions
+from recount.report.sections import Variant, predictions_of
 from recount.report.sources import Sources
 
 STATES = {END: "last", BEST: "best_on_test"}
@@ -151,7 +150,7 @@ def _add_measured(
     system = {run.system for run in sources.project.runs if run.system == paper}
     for place in sources.benchmarks():
         for selection in STATES.values():
-            shown = [entry for entry in _shown(sources, place, variants, selection) if len(entry.predictions)]
+            shown = _shown(sources, place, variants, selection)
             if not shown or not system:
                 continue
             where = f"{place[1]}/{place[2]}"
@@ -179,18 +178,14 @@ def _shown(
 ) -> list[_Entry]:
     entries = []
     for variant in variants:
-        shown: list[Shown] = shown_predictions(sources, place, [variant], selection)
-        if shown:
-            entries.append(_Entry(variant.variant, variant.label, _of_selection(shown[0].predictions, selection)))
+        found = predictions_of(sources, place[1], place[2], variant, selection)
+        if found is not None:
+            _, chosen, predictions = found
+            there = set(sources.predictions_by_variant[(*place[1:3], variant.system, variant.variant)]["selection"])
+            # An untrained baseline has one kind of weights only, which stands for both.
+            if chosen == selection or there == {"last"}:
+                entries.append(_Entry(variant.variant, variant.label, predictions))
     return entries
-
-
-def _of_selection(predictions: pd.DataFrame, selection: str) -> pd.DataFrame:
-    """Return the rows of a selection; an untrained baseline has one kind of weights only, which stands for both."""
-    there = predictions["selection"].unique().tolist()
-    if selection in there:
-        return predictions[predictions["selection"] == selection]
-    return predictions if there == ["last"] else predictions.iloc[:0]
 
 
 def as_predictions(panel: Panel) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -21,59 +21,24 @@ import seaborn as sns
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from recount.evaluation.metrics import confusion
 from recount.evaluation.published_log import LoggedRun
 from recount.report.numbers import Metric
 from recount.report.numbers import metric as shown_metric
+from recount.report.panels import Panels, Scale, row_axes
 from recount.report.sections import Curves
+from recount.report.style import ALARM, BEHIND, GRID, INK, MUTED, PAPER, SERIES, STYLE, VARIABLES, WIDTH
 from recount.report.tables import MARKS, SELECTIONS, Cell, TableView
 
-INK, MUTED, GRID, BEHIND, ALARM, PAPER = "#1d2026", "#69707d", "#dedbd4", "#b4b0a8", "#b3261e", "#fcfbf8"
-SERIES = ("#0b6aa2", "#c8500a", "#0a8064", "#9a3f8f", "#8a6d00", "#4a5bc4", "#b0305c", "#3d7d1f")
-#: Marks in the drawing -> CSS variables of the page.
-VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    BEHIND: "var(--behind)",
-    ALARM: "var(--alarm)",
-    PAPER: "var(--paper)",
-    **{colour: f"var(--series-{n})" for n, colour in enumerate(SERIES)},
-}
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "recount",
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": GRID,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "path.simplify": True,
-}
-DASHES: tuple[tuple[float, Sequence[float]], ...] = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))  # of published runs
+#: How published runs are dashed.
+DASHES: tuple[Literal["solid"] | tuple[float, tuple[float, ...]], ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)))
 #: How a kind of evidence and a verdict look in a forest of claims.
 EVIDENCE_LOOKS: dict[str, dict[str, Any]] = {
     "trained": {"marker": "o", "markersize": 6.5},
@@ -87,9 +52,8 @@ VERDICT_COLOURS = {
     "inconclusive": SERIES[4],
     "contradicted": ALARM,
 }
-ROOM_AT_LEFT = (0.03, 0, 0.97, 1)
-LEAST_EFFECT = -1.5  # a share; what is worse still is drawn at the edge
-WIDTH = 9.6  # inches; the page's text column
+PNG_DPI = 130
+EFFECTS = (-1.5, 2.0)  # shares; what is beyond is drawn at the edge
 SCATTER_AS_VECTORS = 4000  # points; beyond, the dots become a picture inside the SVG
 
 
@@ -111,11 +75,13 @@ def save(figure: Figure, folder: Path, name: str, description: str) -> str:
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()  # lays the figure out, once for both files
         figure.set_layout_engine("none")
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "recount"})
+    buffer = io.StringIO()  # the canvases write what is laid out; savefig would lay it out again for each file
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": "recount"})
     svg = buffer.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white", metadata={"Software": "recount"})
+    figure.set_dpi(PNG_DPI)
+    figure.set_facecolor("white")
+    FigureCanvasAgg(figure).print_png(folder / f"{name}.png", metadata={"Software": "recount"})
     plt.close(figure)
     return inlined(svg, description)
 
@@ -132,12 +98,6 @@ def inlined(svg: str, description: str) -> str:
     return f'{head} role="img" aria-label="{escape(description)}">{rest}'
 
 
-def _figure(rows: float) -> tuple[Figure, np.ndarray]:
-    """Return a figure of one panel, with room at the left: a browser's letters may be wider than matplotlib's."""
-    figure, axes = plt.subplots(figsize=(WIDTH, rows), squeeze=False, layout=ConstrainedLayoutEngine(rect=ROOM_AT_LEFT))
-    return figure, axes
-
-
 def _plain(value: float, _: object = None) -> str:
     return f"{value:g}"
 
@@ -146,7 +106,7 @@ def _plain_log(axis: Axis, subs: Sequence[float] = (1,)) -> None:
     """Write the ticks of a logarithmic axis as plain numbers; matplotlib's own would need its mathematical markup."""
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(_plain))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def _shortened(text: str, length: int = 42) -> str:
@@ -172,36 +132,37 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
     cells = [row.cells[place] for row in rows]
     printed = [cell.published.value if cell.published else None for cell in cells]
     beside = not comparable and any(value is not None for value in printed)
-    figure, axes = plt.subplots(
-        1, 2 if beside else 1, figsize=(WIDTH, 0.9 + 0.3 * len(rows)), squeeze=False, sharey=True,
-        width_ratios=(1, 2.2) if beside else None, layout=ConstrainedLayoutEngine(rect=ROOM_AT_LEFT),
-    )  # fmt: skip
-    ax: Axes = axes[0, -1]
-    for y, cell in enumerate(cells):
-        _measured_dot(ax, y, cell)
+    labels = [_shortened(row.label) for row in rows]
+    figure, axes = row_axes(labels, 0.3, above=0.25, ratios=(1, 2.2) if beside else (1,))
+    ax = axes[-1]
+    _measured_dots(ax, cells)
     if comparable or beside:
-        _published_diamonds(axes[0, 0], printed)
-    axes[0, 0].set_yticks(range(len(rows)), [_shortened(row.label) for row in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    for panel in axes[0]:
+        _published_diamonds(axes[0], printed)
+    for panel in axes:
         panel.set_xlim(left=0)
-        panel.grid(axis="x", linewidth=0.6)
-        sns.despine(ax=panel, left=True)
-        panel.tick_params(axis="y", length=0)
     if column.constant is not None:
         _mark_constant(ax, column.constant, column.constant_label, shown)
     if beside:
-        axes[0, 0].set_xlabel(f"{shown.label} as printed")
+        axes[0].set_xlabel(f"{shown.label} as printed")
     ax.set_xlabel(f"{shown.label} on {column.stand_in or benchmark}, with 95 % interval")
     return figure
 
 
-def _measured_dot(ax: Axes, y: float, cell: Cell) -> None:
-    assert cell.value is not None
-    colour = SERIES[2] if cell.status == "checkpoint" else SERIES[0]
-    if cell.low is not None and cell.high is not None:
-        ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="round")
-    ax.plot(cell.value, y, marker="o", markersize=6.5, color=ALARM if cell.learned_nothing else colour)
+def _measured_dots(ax: Axes, cells: Sequence[Cell]) -> None:
+    """Draw the values of cells, one below the other, over their intervals."""
+    colours = [SERIES[2] if cell.status == "checkpoint" else SERIES[0] for cell in cells]
+    known = [(y, cell.low, cell.high) for y, cell in enumerate(cells) if cell.low is not None and cell.high is not None]
+    _intervals(ax, known, [colours[y] for y, _, _ in known], alpha=0.55)
+    marks = [ALARM if cell.learned_nothing else colour for cell, colour in zip(cells, colours, strict=True)]
+    for colour in dict.fromkeys(marks):
+        places = [(cell.value, y) for y, cell in enumerate(cells) if marks[y] == colour]
+        ax.plot(*zip(*places, strict=True), marker="o", markersize=6.5, color=colour, linestyle="")
+
+
+def _intervals(ax: Axes, ends: Sequence[tuple[float, float, float]], colours: Sequence[str], alpha: float) -> None:
+    """Draw intervals (height, low, high), each in its colour."""
+    segments = [[(low, y), (high, y)] for y, low, high in ends]
+    ax.add_collection(LineCollection(segments, colors=colours, linewidths=2.2, alpha=alpha, capstyle="round"))
 
 
 def _published_diamonds(ax: Axes, printed: Sequence[float | None]) -> None:
@@ -234,38 +195,34 @@ def claims_forest(effects: pd.DataFrame) -> Figure:
         effects: columns claim, label, verdict, evidence, effect, low, high, claimed, all as shares of the worse arm.
     """
     labels = list(dict.fromkeys(effects["label"]))
-    figure, axes = _figure(1.1 + 0.27 * len(labels))
-    ax: Axes = axes[0, 0]
+    figure, (ax,) = row_axes([_shortened(label, 68) for label in labels], 0.27, above=0.4, size=7.5, grid=False)
     finite = effects[["effect", "low", "high"]].to_numpy(dtype=float)
-    left = max(float(np.nanmin(np.append(finite, 0))), LEAST_EFFECT)
-    right = max(float(np.nanmax(np.append(finite, 0))), 0.05)
-    for row in effects.itertuples(index=False):
-        _effect(ax, labels.index(str(row.label)), row, left)
+    left = max(float(np.nanmin(np.append(finite, 0))), EFFECTS[0])
+    right = min(max(float(np.nanmax(np.append(finite, 0))), 0.05), EFFECTS[1])
+    inside = effects[["effect", "low", "high", "claimed"]].clip(left, right)
+    _effects(ax, inside.assign(**effects[["verdict", "evidence"]], y=effects["label"].map(labels.index)))
     claims = [effects.loc[effects["label"] == label, "claim"].iloc[0] for label in labels]
-    for place, (above, below) in enumerate(itertools.pairwise(claims)):
-        if above != below:
-            ax.axhline(place + 0.5, color=GRID, linewidth=0.6)
+    between = [place + 0.5 for place, (above, below) in enumerate(itertools.pairwise(claims)) if above != below]
+    ax.hlines(between, 0, 1, transform=ax.get_yaxis_transform(), color=GRID, linewidth=0.6)
     ax.axvline(0, color=INK, linewidth=1)
     ax.set_xlim(left - 0.04 * (right - left), right + 0.04 * (right - left))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_yticks(range(len(labels)), [_shortened(label, 68) for label in labels], fontsize=7.5)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_xlabel("better by, as a share of what it is compared with")
-    figure.legend(handles=_legend_of_claims(effects), loc="outside upper left", ncols=7, fontsize=7.5)
-    sns.despine(ax=ax, left=True)
-    ax.tick_params(axis="y", length=0)
+    figure.legend(handles=_legend_of_claims(effects), loc="upper left", ncols=7, fontsize=7.5)
     return figure
 
 
-def _effect(ax: Axes, y: float, row: Any, left: float) -> None:
-    """Draw one effect with its interval and the claimed amount; what lies left of the axis stands at its edge."""
-    colour = VERDICT_COLOURS[row.verdict]
-    if np.isfinite(row.claimed) and row.claimed:
-        ax.plot([row.claimed] * 2, [y - 0.4, y + 0.4], color=MUTED, linewidth=1.2, linestyle=(0, (2, 1.5)))
-    if np.isfinite(row.low) and np.isfinite(row.high):
-        ends = [max(row.low, left), max(row.high, left)]
-        ax.plot(ends, [y, y], color=colour, linewidth=2.2, alpha=0.5, solid_capstyle="round")
-    ax.plot(max(row.effect, left), y, color=colour, linestyle="", **EVIDENCE_LOOKS[row.evidence])
+def _effects(ax: Axes, effects: pd.DataFrame) -> None:
+    """Draw effects with their intervals and the claimed amounts; column y is the height of each."""
+    claimed = effects[np.isfinite(effects["claimed"]) & (effects["claimed"] != 0)]
+    ticks = [[(row.claimed, row.y - 0.4), (row.claimed, row.y + 0.4)] for row in claimed.itertuples(index=False)]
+    ax.add_collection(LineCollection(ticks, colors=MUTED, linewidths=1.2, linestyles=(0, (2, 1.5))))
+    known = effects.dropna(subset=["low", "high"])
+    colours = [VERDICT_COLOURS[verdict] for verdict in known["verdict"]]
+    _intervals(ax, list(zip(known["y"], known["low"], known["high"], strict=True)), colours, alpha=0.5)
+    for (kind, verdict), part in effects.groupby(["evidence", "verdict"], sort=False):
+        look = EVIDENCE_LOOKS[str(kind)]
+        ax.plot(part["effect"], part["y"], color=VERDICT_COLOURS[str(verdict)], linestyle="", **look)
 
 
 def _legend_of_claims(effects: pd.DataFrame) -> list[Line2D]:
@@ -290,29 +247,21 @@ def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
         rows: columns label, last, best_on_test, best_on_held_out.
         metric: for the axis.
     """
-    figure, axes = _figure(1.0 + 0.28 * len(rows))
-    ax: Axes = axes[0, 0]
+    figure, (ax,) = row_axes([_shortened(label) for label in rows["label"]], 0.28, above=0.35)
     looks = {
         "best_on_test": ("o", SERIES[1], "none"),
         "best_on_held_out": ("s", SERIES[2], SERIES[2]),
         "last": ("o", SERIES[0], SERIES[0]),
     }
-    for y, row in enumerate(rows.itertuples(index=False)):
-        values = [getattr(row, name) for name in looks if np.isfinite(getattr(row, name))]
-        if values:
-            ax.plot([min(values), max(values)], [y, y], color=BEHIND, linewidth=2, zorder=1)
+    values = rows[list(looks)]
+    ax.hlines(range(len(rows)), values.min(axis=1), values.max(axis=1), color=BEHIND, linewidth=2, zorder=1)
     for name, (marker, edge, face) in looks.items():
         ax.plot(
             rows[name], range(len(rows)), marker=marker, linestyle="", color=edge, markerfacecolor=face,
             markersize=6.5, markeredgewidth=1.6, label=SELECTIONS[name],
         )  # fmt: skip
-    ax.set_yticks(range(len(rows)), [_shortened(label) for label in rows["label"]])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlabel(shown_metric(metric).label)
-    ax.grid(axis="x", linewidth=0.6)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    sns.despine(ax=ax, left=True)
-    ax.tick_params(axis="y", length=0)
     return figure
 
 
@@ -321,35 +270,6 @@ def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
 
 def _colours(labels: Sequence[str]) -> dict[str, str]:
     return {label: SERIES[n % len(SERIES)] for n, label in enumerate(labels)}
-
-
-def _panels(count: int, columns: int, height: float, share: bool, above: float = 0.6) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels and the panels, row by row; places left over stay empty.
-
-    Margins are given in inches: laying out dozens of panels by trial takes longer than drawing them.
-    """
-    rows = -(-count // columns)
-    tall = 0.3 + above + height * rows
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, tall), squeeze=False, sharex=share, sharey=share)
-    figure.subplots_adjust(
-        left=0.62 / WIDTH, right=1 - 0.4 / WIDTH, top=1 - above / tall, bottom=0.5 / tall, hspace=0.42,
-        wspace=0.16 if share else 0.42,
-    )  # fmt: skip
-    for place, ax in enumerate(axes.flat):
-        if place >= count:
-            ax.set_axis_off()
-        elif share and place + columns >= count:
-            ax.xaxis.set_tick_params(labelbottom=True)
-    return figure, list(axes.flat)[:count]
-
-
-def _around(figure: Figure, across: str, up: str, handles: Sequence[Line2D]) -> None:
-    """Label the common axes of a figure of panels, with a legend above."""
-    tall = figure.get_figheight()
-    figure.text(0.5, 0.08 / tall, across, ha="center", va="bottom", fontsize=9)
-    figure.text(0.06 / WIDTH, 0.5, up, ha="left", va="center", rotation=90, fontsize=9)
-    if handles:
-        figure.legend(handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.4 / WIDTH, 1 - 0.02 / tall))
 
 
 def curves_over_log(curves: Curves, behind: Mapping[str, pd.DataFrame], comparable: bool) -> Figure:
@@ -368,34 +288,32 @@ def curves_over_log(curves: Curves, behind: Mapping[str, pd.DataFrame], comparab
         runs = pd.concat(_shape(run, shown) for _, run in runs.groupby(["label", "seed"], sort=False))
         behind = {name: _shape(run, shown) for name, run in behind.items()}
     labels = list(dict.fromkeys(runs["label"]))
-    figure, panels = _panels(len(labels), 4, 1.5, share=True)
-    _scale_of_curves(panels[0], runs["value"], shown)
-    for ax, label in zip(panels, labels, strict=True):
+    across = Scale(0, max(float(run["epoch"].max()) for run in (runs, *behind.values())))
+    up = _scale_of_curves(runs["value"], shown)
+    panels = Panels([_shortened(label, 30) for label in labels], 4, 1.5, above=0.4)
+    panels.shared(across.ticks(), up.ticks())
+    for panel, label in enumerate(labels):
+        panels.grid(panel, up.ticks())
         for run, dashes in zip(behind.values(), DASHES, strict=False):
-            ax.plot(run["epoch"], run["value"], color=BEHIND, linewidth=1, linestyle=dashes)
+            panels.line(panel, across.at(run["epoch"]), up.at(run["value"]), BEHIND, 1, linestyles=dashes)
         for _, run in runs[runs["label"] == label].groupby("seed", sort=False):
-            ax.plot(run["epoch"], run["value"], color=SERIES[0], linewidth=1.4)
-        ax.set_title(_shortened(label, 30), fontsize=8)
-        ax.grid(axis="y", linewidth=0.6)
+            panels.line(panel, across.at(run["epoch"]), up.at(run["value"]), SERIES[0], zorder=2.5)
     handles = [Line2D([], [], color=SERIES[0], label="here, a line per seed")]
     for name, dashes in zip(behind, DASHES, strict=False):
         handles.append(Line2D([], [], color=BEHIND, linestyle=dashes, label=name))
-    up = f"{shown.label} on {curves.watched}" if comparable else f"{shown.label} ÷ {shown.best} of the run"
-    _around(figure, "epoch" if comparable else "share of training", up, handles)
-    return figure
+    title = f"{shown.label} on {curves.watched}" if comparable else f"{shown.label} ÷ {shown.best} of the run"
+    return panels.finish("epoch" if comparable else "share of training", title, handles)
 
 
-def _scale_of_curves(ax: Axes, values: pd.Series, shown: Metric) -> None:
-    """Draw errors on a logarithmic axis, on which they fall by orders, and shares of right answers on a plain one."""
+def _scale_of_curves(values: pd.Series, shown: Metric) -> Scale:
+    """Return a logarithmic scale for errors, which fall by orders, and a plain one for shares of right answers."""
     values = values[np.isfinite(values) & (values > 0)]
     if values.empty:
-        return
-    lowest, highest = values.min(), values.max()
+        return Scale(0, 1)
+    lowest, highest = float(values.min()), float(values.max())
     if shown.best == "highest":
-        ax.set_ylim(0, 1.15 * highest)
-        return
-    ax.set(yscale="log", ylim=(0.93 * lowest, max(1.15 * highest, 3 * lowest)))
-    _plain_log(ax.yaxis, (1, 2, 5))
+        return Scale(0, 1.15 * highest)
+    return Scale(0.93 * lowest, max(1.15 * highest, 3 * lowest), log=True)
 
 
 def _shape(run: pd.DataFrame, shown: Metric) -> pd.DataFrame:
@@ -405,27 +323,40 @@ def _shape(run: pd.DataFrame, shown: Metric) -> pd.DataFrame:
 
 def training_panels(runs: Mapping[str, pd.DataFrame], metric: str) -> Figure:
     """Draw loss (left axis) and a metric (right axis) of each run against the epoch, one panel per run."""
-    figure, panels = _panels(len(runs), 4, 1.5, share=False)
+    panels = Panels([_shortened(name, 30) for name in runs], 4, 1.5, above=0.4, between=0.66)
     label = shown_metric(metric).label
-    for ax, (name, history) in zip(panels, runs.items(), strict=True):
-        ax.set_title(_shortened(name, 30), fontsize=8)
-        ax.plot(history["epoch"], history["loss"], color=BEHIND, linewidth=1.4)
-        ax.tick_params(axis="y", labelcolor=MUTED)
-        error = ax.twinx()
-        for column, colour in ((f"test_{metric}", SERIES[1]), (f"held_out_{metric}", SERIES[2])):
-            if column in history and history[column].notna().any():
-                seen = history.dropna(subset=column)
-                error.plot(seen["epoch"], seen[column], color=colour, linewidth=1.5, marker="o", markersize=2.2)
-        error.set_ylim(bottom=0)
-        error.spines["right"].set_visible(True)
-    names = {
-        "training loss (left axis)": BEHIND,
-        f"{label} on test (right axis)": SERIES[1],
-        f"{label} on held-out": SERIES[2],
+    columns = {f"test_{metric}": SERIES[1], f"held_out_{metric}": SERIES[2]}
+    for panel, history in enumerate(runs.values()):
+        across = Scale(0, float(history["epoch"].max()))
+        loss = Scale(*_ends(history["loss"]))
+        panels.labels(panel, across.ticks(), "bottom")
+        panels.labels(panel, loss.ticks(), "left", colour=MUTED)
+        panels.line(panel, across.at(history["epoch"]), loss.at(history["loss"]), BEHIND)
+        there = [column for column in columns if column in history and history[column].notna().any()]
+        if there:
+            panels.line(panel, [1, 1], [0, 1], MUTED, 0.8)
+            error = Scale(0, 1.05 * float(np.nanmax(history[there].to_numpy(float))) or 1)
+            panels.labels(panel, error.ticks(), "right")
+        for column in there:
+            seen = history.dropna(subset=column)
+            places = across.at(seen["epoch"]), error.at(seen[column])
+            panels.line(panel, *places, columns[column], 1.5)
+            panels.dots(panel, *places, columns[column], 2.2)
+    names = {"training loss (left axis)": BEHIND} | {
+        f"{label} on {'test' if column.startswith('test') else 'held-out'} (right axis)": colour
+        for column, colour in columns.items()
+        if any(column in history and history[column].notna().any() for history in runs.values())
     }
     handles = [Line2D([], [], color=colour, linewidth=1.6, label=name) for name, colour in names.items()]
-    _around(figure, "epoch", "", handles)
-    return figure
+    return panels.finish("epoch", "training loss", handles)
+
+
+def _ends(values: pd.Series) -> tuple[float, float]:
+    """Return the ends of a scale on which all values lie, with a little room."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    room = 0.05 * (high - low or abs(high) or 1.0)
+    return low - room, high + room
 
 
 # --------------------------------------------------------------------------------------------------------- errors
@@ -437,25 +368,17 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         predictions: label -> columns true_count, predicted_count.
     """
-    figure, panels = _panels(len(predictions), 5, 1.95, share=True, above=0.25)
     every = pd.concat(predictions.values())
     top = 1.3 * float(np.nanmax(every[["true_count", "predicted_count"]].to_numpy()))
     low = 0.8 * max(1.0, float(every["true_count"].min()))
-    as_picture = len(every) > SCATTER_AS_VECTORS
-    panels[0].set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top))
-    for axis in (panels[0].xaxis, panels[0].yaxis):
-        _plain_log(axis, (1,) if top / low > 30 else (1, 2, 5))
-    for ax, (name, table) in zip(panels, predictions.items(), strict=True):
-        ax.plot([low, top], [low, top], color=MUTED, linewidth=1)
-        shown = table["predicted_count"].clip(lower=low)
-        ax.plot(
-            table["true_count"], shown, marker="o", markersize=3.6, linestyle="", color=SERIES[0], alpha=0.65,
-            markeredgewidth=0, rasterized=as_picture,
-        )  # fmt: skip
-        ax.set_title(_shortened(name, 24), fontsize=8)
-        ax.set_box_aspect(1)
-    _around(figure, "true count", "predicted count", [])
-    return figure
+    scale = Scale(low, top, log=True, subs=(1,) if top / low > 30 else (1, 2, 5))
+    panels = Panels([_shortened(name, 24) for name in predictions], 5, 1.95, above=0.1, square=True)
+    panels.shared(scale.ticks(), scale.ticks())
+    for panel, table in enumerate(predictions.values()):
+        panels.line(panel, [0, 1], [0, 1], MUTED, 1)
+        shown = table["predicted_count"].clip(lower=low), table["true_count"].clip(lower=low)
+        panels.dots(panel, scale.at(shown[1]), scale.at(shown[0]), SERIES[0], 3.6, alpha=0.65)
+    return panels.finish("true count", "predicted count", dots_as_picture=len(every) > SCATTER_AS_VECTORS)
 
 
 def confusions(predictions: Mapping[str, pd.DataFrame]) -> Figure:
@@ -466,26 +389,30 @@ def confusions(predictions: Mapping[str, pd.DataFrame]) -> Figure:
     """
     every = pd.concat(predictions.values()).dropna(subset=["true_count", "predicted_count"])
     numbers = sorted({int(value) for value in every[["true_count", "predicted_count"]].to_numpy().ravel()})
-    figure, panels = _panels(len(predictions), 6, 1.6, share=True, above=0.25)
-    for ax, (name, table) in zip(panels, predictions.items(), strict=True):
-        finite = table.dropna(subset=["true_count", "predicted_count"])
-        matrix = (
-            confusion(finite["true_count"], finite["predicted_count"], numbers) if len(finite) else np.zeros((0, 0))
-        )
-        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        for (row, column), share in np.ndenumerate(shares):
-            if share:
-                colour = SERIES[2] if row == column else SERIES[1]
-                ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=share, linewidth=0))
-        ax.set(xlim=(-0.5, len(numbers) - 0.5), ylim=(len(numbers) - 0.5, -0.5))
-        ax.set_xticks(range(len(numbers)), [str(number) for number in numbers], fontsize=6)
-        ax.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=6)
-        ax.tick_params(length=0)
-        right = f", {np.trace(matrix)} of {len(finite)}" if len(finite) else ""
-        ax.set_title(f"{_shortened(name, 18)}{right}", fontsize=7)
-        ax.set_box_aspect(1)
-    _around(figure, "answer", "true number", [])
-    return figure
+    places = {number: place for place, number in enumerate(numbers)}
+    matrices = {name: _matrix(table, numbers) for name, table in predictions.items()}
+    titles = [(_shortened(name, 20), _right(matrix)) for name, matrix in matrices.items()]
+    panels = Panels(
+        [title for title, _ in titles], 6, 1.75, above=0.1, between=0.12, square=True, title_size=7.5,
+        subtitles=[subtitle for _, subtitle in titles],
+    )  # fmt: skip
+    middles = [((place + 0.5) / len(numbers), str(number)) for number, place in places.items()]
+    panels.shared(middles, [(1 - middle, text) for middle, text in middles], size=6)
+    colours = np.where(np.eye(len(numbers), dtype=bool), SERIES[2], SERIES[1])
+    for panel, matrix in enumerate(matrices.values()):
+        panels.squares(panel, matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), colours)
+    return panels.finish("answer", "true number")
+
+
+def _matrix(predictions: pd.DataFrame, numbers: Sequence[int]) -> np.ndarray:
+    finite = predictions.dropna(subset=["true_count", "predicted_count"])
+    if finite.empty:
+        return np.zeros((len(numbers), len(numbers)))
+    return confusion(finite["true_count"], finite["predicted_count"], numbers)
+
+
+def _right(matrix: np.ndarray) -> str:
+    return f"{np.trace(matrix):.0f} of {matrix.sum():.0f} right" if matrix.any() else "no answers"
 
 
 def influence_bars(shares: pd.DataFrame) -> Figure:
@@ -495,61 +422,35 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
         shares: columns label (system), image, share (of the squared error); largest first for each system.
     """
     labels = list(dict.fromkeys(shares["label"]))
-    figure, axes = _figure(0.9 + 0.3 * len(labels))
-    ax: Axes = axes[0, 0]
+    figure, (ax,) = row_axes([_shortened(label) for label in labels], 0.3, grid=False)
     for y, label in enumerate(labels):
-        left = 0.0
-        for n, row in enumerate(shares[shares["label"] == label].itertuples(index=False)):
-            heavy = row.share > 0.5
-            ax.barh(
-                y,
-                row.share,
-                left=left,
-                height=0.72,
-                color=ALARM if heavy else SERIES[0],
-                alpha=max(0.25, 0.95 - 0.22 * n),
-                linewidth=0,
-            )
-            if row.share > 0.12:
-                text = _shortened(str(row.image), 16)
+        mine = shares[shares["label"] == label]
+        ends = np.append(0.0, np.cumsum(mine["share"]))
+        bars = [*zip(ends[:-1], mine["share"], strict=True), (ends[-1], max(0.0, 1 - ends[-1]))]
+        alphas = [max(0.25, 0.95 - 0.22 * n) for n in range(len(mine))]
+        colours = [
+            (ALARM if share > 0.5 else SERIES[0], alpha) for share, alpha in zip(mine["share"], alphas, strict=True)
+        ]
+        ax.broken_barh(bars, (y - 0.36, 0.72), facecolors=[*colours, (GRID, 1.0)], linewidth=0)
+        for n, (image, share) in enumerate(zip(mine["image"], mine["share"], strict=True)):
+            if share > 0.12:
                 ax.text(
-                    left + row.share / 2,
-                    y,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
+                    ends[n] + share / 2, y, _shortened(str(image), 16), ha="center", va="center", fontsize=7.5,
                     color="white" if n < 2 else INK,
-                )
-            left += row.share
-        ax.barh(y, max(0.0, 1 - left), left=left, height=0.72, color=GRID, linewidth=0)
+                )  # fmt: skip
     ax.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-    ax.set_yticks(range(len(labels)), [_shortened(label) for label in labels])
-    ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel("share of the squared error; the rest of the images in grey")
-    sns.despine(ax=ax, left=True)
-    ax.tick_params(axis="y", length=0)
     return figure
 
 
 def cost_against_value(costs: pd.DataFrame, metric: str) -> Figure:
     """Draw a metric against the cost of training; columns system, seconds, value."""
-    figure, axes = _figure(3.4)
-    ax: Axes = axes[0, 0]
-    systems = list(dict.fromkeys(costs["system"]))
-    sns.scatterplot(
-        costs,
-        x="seconds",
-        y="value",
-        hue="system",
-        hue_order=systems,
-        palette=_colours(systems),
-        s=55,
-        linewidth=0,
-        ax=ax,
-    )
+    figure = plt.figure(figsize=(WIDTH, 3.4))
+    ax: Axes = figure.add_axes((0.62 / WIDTH, 0.5 / 3.4, 0.68, 2.8 / 3.4))
+    for colour, (system, mine) in zip(itertools.cycle(SERIES), costs.groupby("system", sort=False)):
+        ax.plot(mine["seconds"], mine["value"], "o", color=colour, markersize=7, markeredgewidth=0, label=str(system))
     if costs["seconds"].max() > 10 * costs["seconds"].min():
         ax.set_xscale("log")
         _plain_log(ax.xaxis, (1, 2, 5))

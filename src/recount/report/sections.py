@@ -185,25 +185,36 @@ def histories(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> dict[st
 # --------------------------------------------------------------------------------------------------------- errors
 
 
+def predictions_of(
+    sources: Sources, dataset: str, split: str, variant: Variant, selection: str
+) -> tuple[int, str, pd.DataFrame] | None:
+    """Return a variant's predictions on a split: its lowest seed, the wanted selection or else its first.
+
+    Returns:
+        the seed, the selection and the predictions; None where there are none.
+    """
+    mine = sources.predictions_by_variant.get((dataset, split, variant.system, variant.variant))
+    if mine is None:
+        return None
+    seed = int(mine["seed"].min())
+    mine = mine[mine["seed"] == seed]
+    there = mine["selection"].unique().tolist()
+    chosen = selection if selection in there else there[0]
+    return seed, chosen, mine[mine["selection"] == chosen].reset_index(drop=True)
+
+
 def shown_predictions(
     sources: Sources, place: tuple[str, str, str, str], variants: Sequence[Variant], selection: str
 ) -> list[Shown]:
-    """Return each variant's predictions on a benchmark: its lowest seed, the wanted selection or else its first."""
+    """Return each variant's predictions on a benchmark with its density maps; ``predictions_of`` says which."""
     _, dataset, split, _ = place
-    everything = sources.predictions
-    everything = everything[(everything["dataset"] == dataset) & (everything["split"] == split)]
     shown = []
     for variant in variants:
-        mine = everything[(everything["system"] == variant.system) & (everything["variant"] == variant.variant)]
-        if mine.empty:
-            continue
-        seed = int(mine["seed"].min())
-        mine = mine[mine["seed"] == seed]
-        there = mine["selection"].unique().tolist()
-        chosen = selection if selection in there else there[0]
-        mine = mine[mine["selection"] == chosen]
-        maps = sources.maps(dataset, split, variant.system, variant.variant, seed, chosen)
-        shown.append(Shown(variant.label, mine.reset_index(drop=True), maps, variant.first))
+        found = predictions_of(sources, dataset, split, variant, selection)
+        if found is not None:
+            seed, chosen, predictions = found
+            maps = sources.maps(dataset, split, variant.system, variant.variant, seed, chosen)
+            shown.append(Shown(variant.label, predictions, maps, variant.first))
     return shown
 
 

@@ -107,6 +107,7 @@ class Sources:
 
     project: Project
     problems: list[tuple[str, str]] = field(default_factory=list)
+    _samples: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -229,8 +230,20 @@ class Sources:
         columns = [*PREDICTIONS, "dataset", "split", "system", "variant", "seed"]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
+    @cached_property
+    def predictions_by_variant(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
+        """Return the predictions of each (dataset, split, system, variant)."""
+        keys = ["dataset", "split", "system", "variant"]
+        return dict(iter(self.predictions.groupby(keys, sort=False)))  # type: ignore[arg-type]
+
     def samples(self, dataset: str, preparation: str) -> pd.DataFrame:
         """Return the index of a prepared data set, by id, with ``folder``; empty if there is none."""
+        key = (dataset, preparation)
+        if key not in self._samples:
+            self._samples[key] = self._index(dataset, preparation)
+        return self._samples[key]
+
+    def _index(self, dataset: str, preparation: str) -> pd.DataFrame:
         path = self.project.root / self.project.data / dataset / preparation / "index.csv"
         table = self._table(
             path, ("id", "split", "image", "prompt", "count", "width", "height", "points", "attributes")
@@ -242,7 +255,7 @@ class Sources:
         samples = self.samples(dataset, preparation)
         wanted = set(split.split("+"))
         texts = samples["attributes"].fillna("{}").replace("", "{}")
-        lists = texts.map(lambda text: set(json.loads(text).get("lists", ())))
+        lists = texts.map(lambda text: set(json.loads(text).get("lists", ()) if '"lists"' in text else ()))
         inside = samples["split"].isin(wanted) | lists.map(lambda names: bool(names & wanted)).astype(bool)
         return pd.to_numeric(samples.loc[inside, "count"], errors="coerce").dropna()
 
@@ -277,7 +290,7 @@ class Sources:
 
     def benchmarks(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield (benchmark, dataset, split, preparation) of what the suite scores and has predictions for."""
-        present = set(zip(self.predictions["dataset"], self.predictions["split"], strict=True))
+        present = {(dataset, split) for dataset, split, _, _ in self.predictions_by_variant}
         seen = set()
         for name, entry in self.project.suite.benchmarks.items():
             place = (entry.dataset, entry.split)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -28,6 +31,8 @@ CONSTANTS = {
     "block_bins": "the annotation through the bins of blocks (an oracle)",
     "block_bins_2": "the same through the other variant's bins (an oracle)",
 }
+Record = Mapping[str, Any]  # a row of a CSV, by column
+Records = Mapping[tuple[str, ...], Sequence[Record]]
 MARKS = ("trivial", "oracle")  # statuses of rows that mark the scale; no system stands behind them
 STATUSES = {
     "trained": ("●", "trained here"),
@@ -227,7 +232,9 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
     published = published[published["table"] == key]
     labels = {(row.system, row.variant or ""): row.label for row in table.rows}
     columns = tuple(_columns(sources, table, scores, labels))
-    rows = [_row(sources, paper, table, row, scores, published, columns) for row in table.rows]
+    measured = _by(scores, "system", "variant", "benchmark", "metric")
+    printed = _by(published, "row", "benchmark", "metric")
+    rows = [_row(sources, paper, table, row, measured, printed, columns) for row in table.rows]
     listed = {(row.system, row.variant) for row in rows}
     rows += _trivial_rows(scores, columns, table, listed)
     rows.sort(key=_place)
@@ -244,6 +251,14 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
         why_not_comparable="" if suite.comparable else suite.why_not_comparable,
         notes=tuple(_stand_in_notes(sources, table)),
     )
+
+
+def _by(table: pd.DataFrame, *columns: str) -> Records:
+    """Return the rows of a table by their values in some columns, in their order."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for record in table.to_dict("records"):
+        found[tuple(record[column] for column in columns)].append({str(name): value for name, value in record.items()})
+    return dict(found)
 
 
 def _place(row: RowView) -> tuple[int, float]:
@@ -300,17 +315,22 @@ def _row(
     paper: Paper,
     table: Table,
     row: Row,
-    scores: pd.DataFrame,
-    published: pd.DataFrame,
+    scores: Records,
+    published: Records,
     columns: Sequence[Column],
 ) -> RowView:
     key = row_key(row)
     entry = paper.systems.get(row.system)
     variant = entry.variants.get(row.variant) if entry and row.variant else None
-    mine = scores[(scores["system"] == row.system) & (scores["variant"] == (row.variant or ""))]
     absent = _absent(sources, row, paper)
     cells = tuple(
-        _cell(mine, column, table.selection, _published(published, key, column, table.selection), absent)
+        _cell(
+            scores.get((row.system, row.variant or "", column.benchmark, column.metric), ()),
+            column,
+            table.selection,
+            _published(published, key, column, table.selection),
+            absent,
+        )
         for column in columns
     )
     return RowView(
@@ -337,21 +357,21 @@ def _absent(sources: Sources, row: Row, paper: Paper) -> tuple[str, str]:
     return "missing", "not run yet: scores.csv has no such row"
 
 
-def _published(published: pd.DataFrame, key: str, column: Column, selection: str) -> Published | None:
+def _published(published: Records, key: str, column: Column, selection: str) -> Published | None:
     """Return the printed number of a row in a column; a printed range is shown as one."""
-    here = published[(published["row"] == key) & (published["benchmark"] == column.benchmark)]
-    printed = here[here["metric"] == column.metric]
-    low, high = (here[here["metric"] == f"{column.metric}_{end}"] for end in ("min", "max"))
-    span = f"{low.iloc[0]['value']} to {high.iloc[0]['value']}" if len(low) and len(high) else ""
-    if printed.empty and not span:
+    printed, low, high = (
+        next(iter(published.get((key, column.benchmark, f"{column.metric}{end}"), ())), None)
+        for end in ("", "_min", "_max")
+    )
+    span = f"{low['value']} to {high['value']}" if low and high else ""
+    hit = printed or (low if span else None)
+    if hit is None:
         return None
-    hit = (low if printed.empty else printed).iloc[0]
-    note = f"also printed: {span} ({low.iloc[0]['note']})" if span and len(printed) else ""
-    text = span if printed.empty else str(hit["value"])
-    value = pd.to_numeric(text, errors="coerce")
+    note = f"also printed: {span} ({low['note']})" if span and low and printed else ""
+    text = str(printed["value"]) if printed else span
     return Published(
         text=text,
-        value=float(value) if pd.notna(value) else None,
+        value=_number(text),
         source=hit["source"],
         note="; ".join(part for part in (hit["note"], note) if part),
         chosen_on_test=selection == "best_on_test" and shown_metric(column.metric).scored,
@@ -359,20 +379,19 @@ def _published(published: pd.DataFrame, key: str, column: Column, selection: str
 
 
 def _cell(
-    scores: pd.DataFrame, column: Column, wanted: str, published: Published | None, absent: tuple[str, str]
+    scores: Sequence[Record], column: Column, wanted: str, published: Published | None, absent: tuple[str, str]
 ) -> Cell:
-    mine = scores[(scores["benchmark"] == column.benchmark) & (scores["metric"] == column.metric)]
-    if mine.empty:
+    """Return the cell that the scores of one system in one column fill."""
+    if not scores:
         status, reason = absent
         return Cell(
             column.benchmark, column.metric, published, None, None, None, None, (), None, "", status, reason,
             column.constant, column.extra,
         )  # fmt: skip
-    selection = _selection(mine, wanted)
-    mine = mine[mine["selection"] == selection]
-    seeds = tuple(sorted(seed for seed in mine["seed"] if seed not in ("all", "")))
-    overall = mine[mine["seed"] == "all"]
-    chosen = (overall if not overall.empty else mine).iloc[0]
+    selection = _selection(scores, wanted)
+    mine = [score for score in scores if score["selection"] == selection]
+    seeds = tuple(sorted(score["seed"] for score in mine if score["seed"] not in ("all", "")))
+    chosen = next((score for score in mine if score["seed"] == "all"), mine[0])
     value, low, high, sd, n = (_number(chosen[name]) for name in ("value", "ci_low", "ci_high", "sd", "n"))
     status = str(chosen["status"])
     if status == "quoted":  # score repeats the printed number; it was not measured
@@ -389,21 +408,26 @@ def _cell(
         n=None if n is None else int(n),
         selection="" if status in ("trivial", "oracle", "quoted", "missing") else selection,
         status=status,
-        reason=" · ".join(dict.fromkeys(reason for reason in mine["reason"] if reason)),
+        reason=" · ".join(dict.fromkeys(score["reason"] for score in mine if score["reason"])),
         constant=column.constant,
         extra=column.extra,
     )
 
 
-def _selection(mine: pd.DataFrame, wanted: str) -> str:
+def _selection(scores: Sequence[Record], wanted: str) -> str:
     """Return the table's own selection where it was measured, else the first that was; the cell says which it is."""
-    there = mine.loc[mine["value"].notna(), "selection"].tolist() or mine["selection"].tolist()
+    there = [score["selection"] for score in scores if _number(score["value"]) is not None]
+    there = there or [score["selection"] for score in scores]
     return wanted if wanted in there else str(there[0])
 
 
-def _number(value: object) -> float | None:
-    converted = pd.to_numeric(value, errors="coerce")  # type: ignore[call-overload]
-    return float(converted) if pd.notna(converted) else None
+def _number(value: Any) -> float | None:
+    """Return a number, or None where there is none."""
+    try:
+        converted = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(converted) else converted
 
 
 def _trivial_rows(
@@ -415,7 +439,11 @@ def _trivial_rows(
     for (system, variant, status), part in trivial.groupby(["system", "variant", "status"], sort=False):
         if (system, variant) in listed:
             continue
-        cells = tuple(_cell(part, column, table.selection, None, ("missing", "not scored")) for column in columns)
+        mine = _by(part, "benchmark", "metric")
+        cells = tuple(
+            _cell(mine.get((c.benchmark, c.metric), ()), c, table.selection, None, ("missing", "not scored"))
+            for c in columns
+        )
         label = CONSTANTS.get(str(variant), str(variant))
         note = next((cell.reason for cell in cells if cell.reason), "")
         rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), str(status), note, "", cells))

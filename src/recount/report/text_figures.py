@@ -7,24 +7,15 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recount.report.evidence_t2icount import TrainLog
-from recount.report.figures import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
+from recount.report.panels import row_axes
+from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
 from recount.report.text_guided import PromptRow
 
 LABEL = 34  # characters of a row's label
-
-
-def _clean(ax: Axes, rows: Sequence[PromptRow], *, labels: bool) -> None:
-    names = [row.label if len(row.label) <= LABEL else f"{row.label[: LABEL - 1]}…" for row in rows]
-    ax.set_yticks(range(len(rows)), names if labels else [""] * len(rows))
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.grid(axis="x", linewidth=0.6)
-    ax.tick_params(axis="y", length=0)
-    sns.despine(ax=ax, left=True)
 
 
 def prompt_answers(rows: Sequence[PromptRow]) -> Figure:
@@ -32,9 +23,8 @@ def prompt_answers(rows: Sequence[PromptRow]) -> Figure:
 
     A system that ignores its prompt has its marks on top of each other in both panels.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 1.35 + 0.3 * len(rows)), layout="constrained", width_ratios=(3, 2)
-    )
+    names = [row.label if len(row.label) <= LABEL else f"{row.label[: LABEL - 1]}…" for row in rows]
+    figure, (left, right) = row_axes(names, 0.3, above=0.35, ratios=(3, 2))
     asked = {
         "majority": ("o", SERIES[1], [row.majority[1] for row in rows]),
         "minority": ("s", SERIES[0], [row.minority[1] for row in rows]),
@@ -71,17 +61,14 @@ def prompt_answers(rows: Sequence[PromptRow]) -> Figure:
     for ideal, colour in ((1, MUTED), (0, SERIES[3])):
         right.axvline(ideal, color=colour, linewidth=1.1, linestyle=(0, (4, 3)), zorder=0)
     right.set_xlabel("count ÷ true count; ideal: 1 and 0")
-    for ax, first in ((left, True), (right, False)):
-        _clean(ax, rows, labels=first)
+    for ax in (left, right):
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1, handletextpad=0.2)
     return figure
 
 
 def _lines(ax: Axes, columns: Sequence[Sequence[float]]) -> None:
-    for y, values in enumerate(zip(*columns, strict=True)):
-        known = [value for value in values if np.isfinite(value)]
-        if known:
-            ax.plot([min(known), max(known)], [y, y], color=BEHIND, linewidth=2, zorder=1)
+    values = pd.DataFrame(columns)
+    ax.hlines(values.columns, values.min(), values.max(), color=BEHIND, linewidth=2, zorder=1)
 
 
 def validation_noise(log: TrainLog) -> Figure:

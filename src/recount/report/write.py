@@ -284,7 +284,8 @@ class Page:
         caption = (
             "Every comparison that a claim makes: by how much the arm that should be better is better, as a share of "
             "the other's value, with 95 % intervals where predictions are there. Right of the line the claim is right; "
-            "a dashed mark is a claimed amount."
+            f"a dashed mark is a claimed amount. What is beyond {numbers.percent(figures.EFFECTS[0])} or "
+            f"{numbers.percent(figures.EFFECTS[1])} stands at the edge; the numbers are with each claim."
         )
         view.claims_plot = self._plot(figures.claims_forest(effects), f"{view.name}-claims", caption)
 
@@ -374,8 +375,15 @@ class Page:
             for row in table.rows
             if row.cells and row.cells[0].metric == metric and row.cells[0].value is not None
         }
+        labels = {
+            name: system.label for paper in self.project.papers.values() for name, system in paper.systems.items()
+        }
         points = [
-            {"system": row.variant.system, "seconds": row.values["wall_seconds"], "value": values.get(_key(row))}
+            {
+                "system": labels[row.variant.system],
+                "seconds": row.values["wall_seconds"],
+                "value": values.get(_key(row)),
+            }
             for row in view.costs
         ]
         table = pd.DataFrame(points).dropna() if points else pd.DataFrame()

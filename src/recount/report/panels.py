@@ -1,0 +1,237 @@
+"""Small multiples: many panels with frames, lines, dots and a few words, drawn as a handful of artists.
+
+A panel of matplotlib's own costs more than a tenth of a second, most of it for ticks and labels that nobody sees, and a
+paper has hundreds. Here all panels lie in one plane whose unit is an inch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import ArrayLike
+
+from recount.report.style import GRID, INK, MUTED, WIDTH
+
+WIDER = 1.08  # a browser's letters may be wider than matplotlib's
+LEFT, RIGHT, BOTTOM = 0.62, 0.4, 0.5  # inches around the panels
+HEAD, SECOND_LINE = 0.22, 0.13  # inches above a panel for its title, and for a subtitle
+TICK = 0.04  # inches between a frame and its labels
+SLACK = 1e-9  # a share this far outside is on the edge
+Ticks = Sequence[tuple[float, str]]  # (place in the panel as a share, label)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A scale from ``low`` to ``high``; ``subs`` are the digits at which a logarithmic one has ticks."""
+
+    low: float
+    high: float
+    log: bool = False
+    subs: tuple[float, ...] = (1, 2, 5)
+
+    def at(self, values: ArrayLike) -> np.ndarray:
+        """Return where values lie, 0 to 1; NaN where a logarithm has no value."""
+        found, ends = np.asarray(values, float), np.array([self.low, self.high])
+        if self.log:
+            found, ends = np.log10(np.where(found > 0, found, np.nan)), np.log10(ends)
+        return (found - ends[0]) / ((ends[1] - ends[0]) or 1.0)
+
+    def ticks(self) -> Ticks:
+        """Return a few round numbers within the scale."""
+        locator = LogLocator(subs=self.subs) if self.log else MaxNLocator(3, steps=[1, 2, 5, 10])
+        values = np.asarray(locator.tick_values(self.low, self.high))
+        places = self.at(values)
+        inside = (places >= -SLACK) & (places <= 1 + SLACK)
+        return [(float(p), f"{v:g}") for p, v in zip(places[inside], values[inside], strict=True)]
+
+
+class Panels:
+    """A figure of panels, row by row.
+
+    Args:
+        titles: of the panels, one each.
+        columns: panels in a row.
+        height: of a row with its title and labels, inches.
+        above: room above the first row's titles, for a legend, inches.
+        between: room between panels of a row, inches.
+        square: whether the panels are square.
+        title_size: of the titles' letters, points.
+        subtitles: a second line for each panel.
+    """
+
+    def __init__(
+        self, titles: Sequence[str], columns: int, height: float, *, above: float, between: float = 0.16,
+        square: bool = False, title_size: float = 8, subtitles: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.titles, self.columns, self.height, self.above = titles, columns, height, above
+        self.subtitles = subtitles
+        self.title_size = title_size
+        rows = -(-len(titles) // columns)
+        self.tall = 0.3 + above + height * rows
+        self.wide = (WIDTH - LEFT - RIGHT + between) / columns
+        self.head = HEAD + (SECOND_LINE if subtitles else 0)
+        self.size = (self.wide - between, height - 0.2 - self.head)
+        if square:
+            self.size = (min(self.size), min(self.size))
+        self._lines: dict[tuple[tuple[str, Any], ...], list[np.ndarray]] = defaultdict(list)
+        self._dots: dict[tuple[tuple[str, Any], ...], list[np.ndarray]] = defaultdict(list)
+        self._squares: list[tuple[np.ndarray, str, float]] = []
+        self.figure: Figure = plt.figure(figsize=(WIDTH, self.tall))
+        self._plane = self.figure.add_axes((0, 0, 1, 1))
+        self._plane.set(xlim=(0, WIDTH), ylim=(0, self.tall))
+        self._plane.set_axis_off()
+
+    def _corner(self, panel: int) -> tuple[float, float]:
+        """Return the lower left corner of a panel, inches."""
+        row, column = divmod(panel, self.columns)
+        return LEFT + column * self.wide, self.tall - self.above - self.head - row * self.height - self.size[1]
+
+    def _placed(self, panel: int, x: ArrayLike, y: ArrayLike) -> np.ndarray:
+        """Return shares of a panel as inches [n, 2]."""
+        return self._corner(panel) + np.column_stack([x, y]).astype(float) * self.size
+
+    def line(self, panel: int, x: ArrayLike, y: ArrayLike, colour: str, width: float = 1.4, **look: Any) -> None:
+        """Draw a line through shares of a panel; it has a gap where a value is NaN or outside the panel."""
+        key = (("colors", colour), ("linewidths", width), *sorted(look.items()))
+        shares = np.column_stack([x, y]).astype(float)
+        inside = np.all((shares >= -SLACK) & (shares <= 1 + SLACK), axis=1)
+        for part in np.split(np.where(inside[:, None], shares, np.nan), np.flatnonzero(np.diff(inside)) + 1):
+            if len(part) and not np.isnan(part[0, 0]):
+                self._lines[key].append(self._placed(panel, *part.T))
+
+    def dots(self, panel: int, x: ArrayLike, y: ArrayLike, colour: str, size: float, **look: Any) -> None:
+        """Draw dots of ``size`` points at shares of a panel."""
+        key = (("color", colour), ("markersize", size), *sorted(look.items()))
+        self._dots[key].append(self._placed(panel, x, y))
+
+    def squares(self, panel: int, shares: np.ndarray, colours: np.ndarray) -> None:
+        """Draw a matrix [rows, columns], the first row above; what is above 0 is filled with so much of its colour.
+
+        Args:
+            shares: strength of the colours, 0 to 1.
+            colours: of the cells, as an array of texts of the same shape.
+        """
+        rows, columns = shares.shape
+        for row, column in zip(*np.nonzero(shares), strict=True):
+            x = np.array([column, column + 1, column + 1, column]) / columns
+            y = 1 - np.array([row, row, row + 1, row + 1]) / rows
+            self._squares.append((self._placed(panel, x, y), str(colours[row, column]), float(shares[row, column])))
+
+    def labels(self, panel: int, ticks: Ticks, side: str, size: float = 8, colour: str = INK) -> None:
+        """Write the labels of an axis at the ``left``, ``right`` or ``bottom`` of a panel."""
+        x, y = self._corner(panel)
+        for place, text in ticks:
+            if side == "bottom":
+                at, ha, va = (x + place * self.size[0], y - TICK), "center", "top"
+            else:
+                right = side == "right"
+                at = (x + self.size[0] + TICK if right else x - TICK, y + place * self.size[1])
+                ha, va = ("left" if right else "right"), "center"
+            self._plane.text(*at, text, fontsize=size, color=colour, ha=ha, va=va)
+
+    def shared(self, across: Ticks, up: Ticks, size: float = 8) -> None:
+        """Label scales that all panels share: at the left of each row and below each column."""
+        for panel in range(len(self.titles)):
+            if panel % self.columns == 0:
+                self.labels(panel, up, "left", size)
+            if panel + self.columns >= len(self.titles):
+                self.labels(panel, across, "bottom", size)
+
+    def grid(self, panel: int, up: Ticks) -> None:
+        """Draw thin lines across a panel at the places of its ticks."""
+        for place, _ in up:
+            self.line(panel, [0, 1], [place, place], GRID, 0.6, zorder=0.5)
+
+    def finish(
+        self, across: str, up: str, handles: Sequence[Line2D] = (), *, frame: bool = True, dots_as_picture: bool = False
+    ) -> Figure:
+        """Draw everything and return the figure.
+
+        Args:
+            across, up: what the axes of all panels show.
+            handles: of the legend above.
+            frame: whether the panels have their axes drawn.
+            dots_as_picture: whether the dots become pixels, which are smaller where they are very many.
+        """
+        for panel, title in enumerate(self.titles):
+            x, y = self._corner(panel)
+            top = y + self.size[1] + 0.06
+            if self.subtitles:
+                self._plane.text(x, top, self.subtitles[panel], fontsize=self.title_size - 0.5, va="bottom")
+                top += SECOND_LINE
+            self._plane.text(x, top, title, fontsize=self.title_size, weight="bold", va="bottom")
+            if frame:
+                self.line(panel, [0, 0, 1], [1, 0, 0], MUTED, 0.8)
+        if self._squares:
+            boxes, colours, shares = zip(*self._squares, strict=True)
+            self._plane.add_collection(
+                PolyCollection(boxes, facecolors=list(zip(colours, shares, strict=True)), linewidths=0),
+                autolim=False,
+            )
+        for look, parts in self._lines.items():
+            self._plane.add_collection(LineCollection(parts, capstyle="round", **dict(look)), autolim=False)
+        for look, groups in self._dots.items():
+            places = np.concatenate(groups)
+            self._plane.plot(
+                places[:, 0], places[:, 1], marker="o", linestyle="", markeredgewidth=0, rasterized=dots_as_picture,
+                scalex=False, scaley=False, **dict(look),
+            )  # fmt: skip
+        self._plane.text(WIDTH / 2, 0.08, across, ha="center", va="bottom", fontsize=9)
+        self._plane.text(0.06, self.tall / 2, up, ha="left", va="center", rotation=90, fontsize=9)
+        if handles:
+            self.figure.legend(
+                handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.4 / WIDTH, 1 - 0.02 / self.tall)
+            )
+        return self.figure
+
+
+def row_axes(
+    labels: Sequence[str], height: float, *, above: float = 0.1, ratios: Sequence[float] = (1,), size: float = 8.5,
+    grid: bool = True,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """Return a figure with a row for each label, the first above at y = 0, and its panels side by side.
+
+    Args:
+        labels: of the rows, at the left.
+        height: of a row, inches.
+        above: room above the first row, inches.
+        ratios: widths of the panels.
+        size: of the labels' letters, points.
+        grid: whether there are lines at the ticks of x.
+    """
+    tall = above + BOTTOM + height * len(labels)
+    left = 0.2 + WIDER * max((_width(label, size) for label in labels), default=0.0)
+    room = WIDTH - left - 0.3 - 0.25 * (len(ratios) - 1)
+    figure = plt.figure(figsize=(WIDTH, tall))
+    panels = []
+    for ratio in ratios:
+        wide = room * ratio / sum(ratios)
+        ax = figure.add_axes((left / WIDTH, BOTTOM / tall, wide / WIDTH, height * len(labels) / tall))
+        ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=[])
+        ax.spines[["left", "top", "right"]].set_visible(False)
+        if grid:
+            ax.grid(axis="x", linewidth=0.6)
+        panels.append(ax)
+        left += wide + 0.25
+    for y, label in enumerate(labels):
+        panels[0].text(
+            -0.01, y, label, fontsize=size, ha="right", va="center", transform=panels[0].get_yaxis_transform()
+        )
+    return figure, panels
+
+
+def _width(text: str, size: float) -> float:
+    """Return how wide a text is, inches."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0] / 72
