@@ -30,13 +30,14 @@ test-full: $(READY)
 	$(BIN)/pytest -s -m full_size $(ARGS)
 
 # Snakemake's plugins for clusters lie beside the environment: installed in it, they slow each start.
-test-cluster: $(READY) | .bin/cluster
+test-cluster: $(READY) .bin/cluster
 	PYTHONPATH=$$PWD/.bin/cluster $(BIN)/pytest -rs -m cluster -n 0 tests/cluster $(ARGS)
 
-.bin/cluster: | .bin/uv
+.bin/cluster: Makefile | .bin/uv
 	.bin/uv pip install --quiet --no-deps --python $(BIN)/python --target .bin/cluster \
 		"snakemake-executor-plugin-slurm>=2.0" "snakemake-executor-plugin-slurm-jobstep>=0.6" \
 		"snakemake-executor-plugin-cluster-generic>=1.0.9"
+	touch .bin/cluster
 
 test-environments: $(READY) | .bin/uv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -rs -m environments -n 0 tests/workflow/test_conda.py $(ARGS)

@@ -129,6 +129,16 @@ def _vae(name: str) -> str:
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
 
 
+def _released(system: str) -> Callable[[Path], None]:
+    """Return the writer of a released checkpoint whose names are ours: a bare state dict."""
+
+    def write(path: Path) -> None:
+        module = systems.load(system)
+        torch.save(module(module.Settings.model_validate(module.mini_settings())).state_dict(), path)
+
+    return write
+
+
 WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "sd15": ("v1-5-pruned-emaonly.safetensors", stable_diffusion),
     "clip_vit_b32": ("open_clip_model.safetensors", clip_vit),
@@ -137,5 +147,7 @@ WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "clip_rn50": ("open_clip_model.safetensors", clip_resnet),
     "vgg19": ("vgg19-dcbb9e9d.pth", vgg19),
     "convnext_tiny": ("convnext_tiny-983f1562.pth", convnext),
+    "dm_count_qnrf": ("model_qnrf.pth", _released("dm_count")),
+    "dmcount_ebc_qnrf": ("best_mae.pth", _released("dmcount_ebc")),
     "deit_b16_384": ("deit_base_patch16_384-8de9b5d1.pth", deit),
 }

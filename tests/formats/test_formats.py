@@ -6,6 +6,7 @@ Digests and totals are those of the whole sets and files, so they are left out; 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -92,6 +93,7 @@ SYSTEMS: dict[str, tuple[tuple[str, list[str]], dict[str, Any], str | None]] = {
         None,
     ),
 }
+RELEASED = {"dm_count": "dm_count_qnrf", "dmcount_ebc": "dmcount_ebc_qnrf"}  # the others' layouts: tests/systems
 FROZEN = {  # tensor of the model that a step leaves alone: where it comes from
     "t2icount": ("vae.quant_conv.weight", "sd15", "first_stage_model.quant_conv.weight"),
     "clip_count": ("image.tower.conv1.weight", "clip_vit_b16", "visual.conv1.weight"),
@@ -100,18 +102,22 @@ FROZEN = {  # tensor of the model that a step leaves alone: where it comes from
 }
 
 
+def _released(system: str) -> dict[str, Any]:
+    return {"released": {"label": "released", "checkpoint": RELEASED[system]}} if system in RELEASED else {}
+
+
 def _paper() -> dict[str, Any]:
     described = {
         name: {
             **{"label": name, "trained_on": training, "evaluated_on": benchmarks},
-            "variants": {"full": {"label": "full"}},
+            "variants": {"full": {"label": "full"}, **_released(name)},
         }
         for name, ((training, benchmarks), _, _) in SYSTEMS.items()
     }
     tables = {
         name: {
             **{"title": name, "benchmarks": benchmarks, "metrics": ["mae"]},
-            "rows": [{"label": name, "system": name, "variant": "full"}],
+            "rows": [{"label": name, "system": name, "variant": variant} for variant in ("full", *_released(name))],
         }
         for name, ((_, benchmarks), _, _) in SYSTEMS.items()
     }
@@ -124,6 +130,7 @@ def _suite() -> dict[str, Any]:
     return {
         "title": "formats",
         "comparable": False,
+        "checkpoints": {name: f"weights:{name}/{WEIGHTS[name][0]}" for name in RELEASED.values()},
         "benchmarks": {name: dict(zip(("dataset", "split"), name.split("/"), strict=True)) for name in benchmarks},
         "systems": {
             name: {
@@ -221,3 +228,19 @@ def test_a_run_trains_a_step_and_its_predictions_become_cells(project: Project, 
         model = load_file(project.root / project.run_folder(run) / "model.safetensors")
         source = load_file(project.root / project.weights / weights / WEIGHTS[weights][0])
         assert torch.equal(model[ours], source[theirs])
+
+
+@pytest.mark.parametrize("system", RELEASED)
+def test_a_released_checkpoint_is_fetched_imported_and_scored(project: Project, system: str) -> None:
+    run = project.run(system, "released", 0)
+    for split in run.benchmarks.values():
+        prepare(
+            datasets.load(split.dataset), split.preparation, project.root / project.raw, project.root / project.data
+        )
+    record = json.loads(train(project, run).read_text())
+    assert record["checkpoint"]["file"] == f"resources/weights/{RELEASED[system]}/{WEIGHTS[RELEASED[system]][0]}"
+    for split in run.benchmark_of_split.values():
+        assert predict_benchmark(project, run, split).is_file()
+    with score(project).open(newline="") as file:
+        cells = [row for row in csv.DictReader(file) if row["system"] == system and row["status"] == "checkpoint"]
+    assert {row["benchmark"] for row in cells} == set(SYSTEMS[system][0][1])
