@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,11 @@ def test_settings_are_checked_against_the_systems_own_schema(tmp_path: Path, mon
     monkeypatch.setattr(config, "SYSTEM_SCHEMAS", tmp_path)
     with pytest.raises(ConfigError, match=r"systems\.counter\.variants\.full: settings: .*'flip' was unexpected"):
         _ = load(write(tmp_path)).runs
+
+
+def test_a_folder_that_is_no_clone_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"no config.yaml in {re.escape(str(tmp_path))}: run recount in the folder"):
+        load(tmp_path)
 
 
 def test_yaml_tags_are_refused_and_not_executed(tmp_path: Path) -> None:

@@ -141,6 +141,15 @@ def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
     assert json.loads(found.as_json())["hours"]["gigacount"]["gpu_hours"] <= 30
 
 
+def test_several_papers_have_a_sum(tmp_path: Path) -> None:
+    runs = [planning.RunCost("a", "x/y/seed0", 20.0, "a log", False), planning.RunCost("b", "x/z/seed0", 3, "", False)]
+    runs += [planning.RunCost("b", "x/w/seed0", None, "", False), planning.RunCost("b", "x/v/seed0", 7, "here", True)]
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    planning.show(planning.Plan("paper", ["a", "b"], None, {}, runs), console)
+    (line,) = [line for line in console.export_text().splitlines() if line.split()[1:2] == ["all"]]
+    assert [word for word in line.split() if word != "│"] == ["all", "4", "1", "23", "1"]
+
+
 # -------------------------------------------------------------------------------------------------------------- doctor
 
 

@@ -490,7 +490,12 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     Raises:
         ConfigError: one line per error.
     """
-    return _checked(Config, merged(_read_yaml(root / "config.yaml"), overrides or {}), "config.yaml")
+    path = root / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, its clone"
+        )
+    return _checked(Config, merged(_read_yaml(path), overrides or {}), "config.yaml")
 
 
 def _read_paper(folder: Path, root: Path) -> Paper:

@@ -305,6 +305,11 @@ def _hours_table(found: Plan) -> Table:
             str(hours["unknown"]),
             basis or "–",
         )
+    if len(found.papers) > 1:
+        every = [found.hours(paper) for paper in found.papers]
+        sums = {key: sum(hours[key] for hours in every) for key in ("runs", "done", "gpu_hours", "unknown")}
+        table.add_section()
+        table.add_row("all", str(sums["runs"]), str(sums["done"]), _hours(sums["gpu_hours"]), str(sums["unknown"]), "")
     return table
 
 
