@@ -51,12 +51,12 @@ def shapes() -> list[RawSample]:
 
 def test_shapes_come_four_without_a_number_then_one_that_counts(shapes: list[RawSample]) -> None:
     training = [sample for sample in shapes if sample.split == "train"]
-    assert counting(training) == [False, False, False, False, True] * 211
+    assert counting(training) == [False, False, False, False, True] * 701
 
 
 def test_shapes_are_unbalanced_in_training_and_balanced_in_test(shapes: list[RawSample]) -> None:
     numbers = Counter(sample.count for sample in shapes if sample.split == "train" and sample.attributes["counting"])
-    assert numbers == {2: 135, 3: 43, 4: 18, 5: 6, 6: 4, 7: 2, 8: 1, 9: 1, 10: 1}
+    assert numbers == {2: 451, 3: 142, 4: 61, 5: 21, 6: 12, 7: 5, 8: 4, 9: 2, 10: 3}
     assert Counter(s.count for s in shapes if s.split == "test") == dict.fromkeys(range(2, 11), 20)
 
 

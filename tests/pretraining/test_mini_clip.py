@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,11 +16,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from recount.cli import app
-from recount.data.captioned_scenes import CLASSES, VOCABULARY, draw_shapes
+from recount.data.captioned_scenes import CLASSES, NUMBER_WORDS, VAGUE, VOCABULARY, draw_shapes
 from recount.pretraining import mini_clip, mini_sd
 from recount.systems.countclip import CaptionError, build_clip, token_ids
 
-PLAN = mini_clip.Plan(scenes=400, steps=4, batch=8, per_class=2, warmup=2)
+PLAN = mini_clip.Plan(scenes=400, steps=4, batch=8, per_class=(2, 1), warmup=2)
 
 
 def card() -> dict[str, Any]:
@@ -35,7 +36,7 @@ def shipped() -> torch.nn.Module:
 def test_weights_are_small_and_belong_to_the_card() -> None:
     assert (mini_clip.WEIGHTS / "mini_clip.safetensors").stat().st_size < 4e6
     assert card()["clip"] == mini_clip.SIZE.model_dump(mode="json")
-    assert card()["plan"] == mini_clip.Plan().model_dump()
+    assert card()["plan"] == mini_clip.Plan().model_dump(mode="json")
     assert card()["steps_done"] == card()["plan"]["steps"]
     assert card()["parameters"] == sum(parameter.numel() for parameter in shipped().parameters())
 
@@ -48,12 +49,23 @@ def test_the_card_says_what_the_shipped_weights_do() -> None:
     assert mini_clip.counting_accuracy(shipped(), card()["seed"]) == pytest.approx(
         said["counting_accuracy_before_fine_tuning"], abs=0.02
     )
+    assert mini_clip.regression_accuracy(shipped(), card()["seed"]) == pytest.approx(
+        said["regression_accuracy"], abs=0.02
+    )
     assert said["retrieval_accuracy_64_classes"] > 20 * said["retrieval_chance"]
+    assert (
+        said["regression_accuracy"] > 5 * said["regression_chance"]
+    )  # else fine-tuning has nothing to teach words for
 
 
 def test_the_card_as_text_has_its_numbers() -> None:
     text = (mini_clip.WEIGHTS / "mini_clip.md").read_text("utf-8")
-    for name in ("retrieval_accuracy_64_classes", "counting_accuracy_before_fine_tuning", "counting_chance"):
+    for name in (
+        "retrieval_accuracy_64_classes",
+        "regression_accuracy",
+        "counting_accuracy_before_fine_tuning",
+        "counting_chance",
+    ):
         assert f"{card()['quality'][name]:.1%}" in text
     assert card()["command"] in text
 
@@ -66,22 +78,46 @@ def test_every_caption_is_in_the_vocabulary_and_others_are_refused() -> None:
         token_ids(["two zebras"], mini_clip.SIZE)
 
 
-def test_captions_have_quantities_as_often_as_planned_and_half_of_the_numbers_are_wrong() -> None:
-    plan = mini_clip.Plan(vague_words=0.0, number_words=1.0, right_words=0.5)
-    right = []
+def test_captions_have_vague_quantities_as_often_as_planned_and_never_a_number_word() -> None:
+    plan = mini_clip.Plan(vague_words=0.3)
+    vague = []
     for index in range(600):
         rng = np.random.default_rng(index)
-        shapes = draw_shapes(rng, second_class=0.0)
-        word = mini_clip.NUMBER_WORDS[shapes.counts[shapes.main] - 1]
-        right.append(word in mini_clip.caption(shapes, rng, plan).split())
-    assert np.mean(right) == pytest.approx(0.55, abs=0.06)  # and a tenth of the others by chance
+        text = mini_clip.caption(draw_shapes(rng), rng, plan)
+        assert not set(NUMBER_WORDS) & set(text.split())
+        vague.append(any(f"{quantity} " in text for quantity in VAGUE))
+    assert np.mean(vague) == pytest.approx(0.3, abs=0.06)
 
 
 def test_a_batch_has_several_scenes_of_each_of_its_classes() -> None:
     drawn = [draw_shapes(np.random.default_rng(index), CLASSES[index % 64]) for index in range(400)]
-    chosen = mini_clip._chosen(drawn, PLAN, np.random.default_rng(0))
-    assert len(set(chosen.tolist())) == PLAN.batch
-    assert set(Counter(drawn[index].main for index in chosen).values()) == {PLAN.per_class}
+    for step in range(4):
+        chosen = mini_clip._chosen(drawn, PLAN, step, np.random.default_rng(0))
+        assert len(set(chosen.tolist())) == PLAN.batch
+        assert set(Counter(drawn[index].main for index in chosen).values()) == {PLAN.per_class[step % 2]}
+
+
+def test_captions_that_mean_the_same_share_the_target() -> None:
+    texts = ["a photo of some red circles", "some red circles", "many red circles and blue stars",
+             "a drawing of blue stars and many red circles"]  # fmt: skip
+    meanings = [mini_clip.meaning(text) for text in texts]
+    assert meanings[0] == meanings[1] != meanings[2] == meanings[3]
+    right = 20 * torch.tensor([[float(one == other) for other in meanings] for one in meanings])
+    assert mini_clip.shared_caption_loss(right, meanings).item() == pytest.approx(math.log(2), abs=1e-6)
+    own = 20 * torch.eye(4)
+    assert mini_clip.shared_caption_loss(own, meanings) > 5  # to tell twins apart is an error
+
+
+def test_where_all_captions_differ_the_loss_is_clips() -> None:
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    meanings = [mini_clip.meaning(text) for text in ("red circles", "blue circles", "a few red circles", "red stars")]
+    assert mini_clip.shared_caption_loss(logits, meanings).item() == pytest.approx(clip_logits_loss(logits), abs=1e-6)
+
+
+def clip_logits_loss(logits: torch.Tensor) -> float:
+    """Return CLIP's loss by its definition: minus the mean logarithm of the diagonal's share, both ways."""
+    rows, columns = logits.exp() / logits.exp().sum(1, keepdim=True), logits.exp() / logits.exp().sum(0, keepdim=True)
+    return -(rows.diagonal().log().mean() + columns.diagonal().log().mean()).item() / 2
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:

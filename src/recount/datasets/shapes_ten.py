@@ -2,7 +2,7 @@
 
 Training pairs come in the fixed order of CountCLIP's merged set, four captions without a number and then one that
 counts, and the counting ones are as unbalanced as there (1353, 427, 182, 64, 35, 15, 11, 6, 8 for two to ten, at a
-tenth, at least one of each). The test pairs are balanced. Nothing is downloaded. Its numbers say nothing about
+third). The test pairs are balanced. Nothing is downloaded. Its numbers say nothing about
 CountBench.
 """
 
@@ -19,14 +19,14 @@ from recount.data.index import HIDDEN
 from recount.data.sample import RawSample
 
 _SEED = 20_241
-_TRAINING = {2: 135, 3: 43, 4: 18, 5: 6, 6: 4, 7: 2, 8: 1, 9: 1, 10: 1}
+_TRAINING = {2: 451, 3: 142, 4: 61, 5: 21, 6: 12, 7: 5, 8: 4, 9: 2, 10: 3}
 _PER_NUMBER = {"held_out": 10, "test": 20}
 _NOT_COUNTING_PER_COUNTING = 4
 _VAGUE = 0.5  # of the captions without a number word
 
 
 class ShapesTen(Dataset):
-    """1,055 training pairs, 211 of which count; 90 held-out and 180 test pairs, all of which count."""
+    """3,505 training pairs, 701 of which count; 90 held-out and 180 test pairs, all of which count."""
 
     name = "shapes_ten"
     title = "Captioned scenes of two to ten coloured shapes"
@@ -35,7 +35,7 @@ class ShapesTen(Dataset):
     embedded = True
     splits = ("train", *_PER_NUMBER)
     totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"samples": 1055},
+        "train": {"samples": 3505},
         "held_out": {"samples": 90, "count": 540},
         "test": {"samples": 180, "count": 1080},
     }
