@@ -16,7 +16,8 @@ from recount import systems
 from recount.config import Strict
 from recount.data.sample import Sample
 from recount.systems.base import Batch, Stage, System
-from recount.training.parts import batch_norms, weight_of_part
+from recount.training.batch_norm import batch_norms
+from recount.training.parts import weight_of_part
 
 WIDTH, HEIGHT = 160, 128
 PROMPTS = ["three red circles", "six blue stars"]  # words that every tiny text tower knows
