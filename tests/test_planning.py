@@ -184,3 +184,15 @@ def test_an_old_conda_and_partitions_are_read(tmp_path: Path, monkeypatch: pytes
     found = by_subject(project(suite="mini"))
     assert "24.7.1" in found["conda"].advice
     assert found["SLURM"].found == "gpu* 2 idle"
+
+
+def test_more_cards_for_a_run_than_there_are_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\necho "0, GPU-aa, NVIDIA H200, 570.1, 143771"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert by_subject(project(suite="mini"))["GPU"].verdict == "ok"
+    found = by_subject(project(suite="mini", gpus_per_job=2))["GPU"]
+    assert (found.verdict, found.advice) == ("problem", "gpus_per_job is 2: set it to 1 or fewer")
+    assert "NVIDIA H200 (143771 MB, driver 570.1)" in found.found

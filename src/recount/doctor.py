@@ -77,7 +77,11 @@ def _gpu(project: Project) -> Iterator[Finding]:
     cards = provenance.visible_gpus()
     if cards:
         names = ", ".join(f"{card['name']} ({card['memory_mb']} MB, driver {card['driver']})" for card in cards)
-        yield Finding("GPU", "ok", names)
+        wanted = project.config.gpus_per_job
+        if wanted > len(cards) and project.config.device != "cpu":
+            yield Finding("GPU", "problem", names, f"gpus_per_job is {wanted}: set it to {len(cards)} or fewer")
+        else:
+            yield Finding("GPU", "ok", names)
         return
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     why = f"none: CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else "none: nvidia-smi names no card"
@@ -148,7 +152,9 @@ def _slurm(project: Project) -> Iterator[Finding]:
     if plugin:
         yield Finding("SLURM", "ok", partitions or "no partition")
     else:
-        yield Finding("SLURM", "missing", partitions, "install the plugins: pip install 'recount[cluster]'")
+        yield Finding(
+            "SLURM", "missing", partitions, "Snakemake's plugin for it is not installed: docs/slurm.md has the command"
+        )
 
 
 def _mirror(project: Project) -> Iterator[Finding]:
