@@ -129,3 +129,8 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     claim = claim[: claim.index("</article>")]
     assert "Rule: 95 % interval of" in claim
     assert "paired difference above 0" in claim
+
+
+def test_effects_have_their_unit(views: dict[str, ClaimView]) -> None:
+    assert re.match(r"better by [+−][\d.]+ MAE \(", trained(views["G2"]).words)
+    assert re.match(r"better by [+−][\d.]+ percentage points \(", trained(views["K1"]).words)

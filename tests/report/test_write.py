@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recount.config import load
-from recount.report.write import write_report
+from recount.report.write import TEMPLATES, write_report
 from report.tree import HOSTILE, Tree
 
 
@@ -117,3 +118,50 @@ def test_provenance_that_all_runs_share_is_said_once(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count(">0123456789abcdef0123456789abcdef01234567<") == 1
     assert json.dumps("9f" * 32)[1:-1] in text
+
+
+def test_no_two_places_of_the_page_have_the_same_link(page: Path) -> None:
+    ids = re.findall(
+        r'\sid="([^"]+)"', re.sub(r"<template>.*?</template>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+    assert sorted(name for name, times in Counter(ids).items() if times > 1) == []
+
+
+def test_no_table_of_a_paper_is_called_like_a_section_of_the_page() -> None:
+    sections = {
+        name
+        for template in TEMPLATES.glob("*.j2")
+        for name in re.findall(r'<section id="{{ view.name }}-(\w+)"', template.read_text(encoding="utf-8"))
+    }
+    assert {"claims", "recipes", "cost"} <= sections
+    project = load(Path(__file__).parents[2])
+    taken = {
+        f"{paper}-{table}" for paper in project.papers for table in project.papers[paper].tables if table in sections
+    }
+    assert taken == set()
+
+
+def test_printed_parameters_stand_beside_the_counted_ones(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    cost = text[text.index('id="gigacount-cost"') :]
+    row = re.search(r"<h4>Parameters, printed and counted</h4>.*?<tbody>(.*?)</tbody>", cost, flags=re.DOTALL)
+    assert row is not None
+    cells = [
+        re.sub("<.*?>", "", cell).strip() for cell in re.findall(r"<t[hd].*?</t[hd]>", row.group(1), flags=re.DOTALL)
+    ]
+    assert cells == ["GigaCount", "29 M", "20.7 M", "41.4 M", "paper text section 1", "the whole backbone"]
+    assert "GigaCount,29,20.7 M,41.4 M," in (page.parent / "tables/gigacount-parameters.csv").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_every_density_has_the_plain_picture_beside_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    groups = re.findall(r'<div class="comparison">(.*?)</div>', text, flags=re.DOTALL)
+    with_maps = [group for group in groups if 'class="density"' in group and "more variants" not in group]
+    assert with_maps
+    shown = [group for group in with_maps if 'class="card truth"' in group or 'class="rank' in group]
+    assert shown
+    assert all('class="card plain"' in group for group in shown)
+    plain = re.findall(r'<figure class="card plain">.*?</figure>', text, flags=re.DOTALL)
+    assert not any("density" in card or "points" in card for card in plain)

@@ -51,6 +51,7 @@ table3,no_augmentation,gigacount,no_augmentation,ucf_qnrf/test,mae,121.76,paper 
 table3,no_augmentation,gigacount,no_augmentation,ucf_qnrf/test,rmse,227.49,paper text Table 3,
 table3,augmentation,gigacount,augmentation,ucf_qnrf/test,mae,113.74,paper text Table 3,
 table3,augmentation,gigacount,augmentation,ucf_qnrf/test,rmse,214.18,paper text Table 3,
+text,,gigacount,default,,parameters_million,29,paper text section 1,the whole backbone
 leaderboard,mcnn,mcnn,default,ucf_qnrf/test,mae,277,gjy3035/Awesome-Crowd-Counting@95c1a14 README:741,
 leaderboard,mcnn,mcnn,default,ucf_qnrf/test,rmse,426,gjy3035/Awesome-Crowd-Counting@95c1a14 README:741,
 """
@@ -479,7 +480,6 @@ def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
             "peak_memory_mb": 412.0,
             "parameters_total": parameters * 2,
             "parameters_trained": parameters,
-            "parameters_image_path": parameters,
             "flops_per_window": 18.06e9 if system == "gigacount" else 58.3e9,
             "steps": 240,
             "seconds_per_step": 0.055 if system == "gigacount" else 0.12,

@@ -184,18 +184,26 @@ def _judgement(claim: Claim, row: Mapping[Any, Any], labels: Mapping[str, str]) 
         rule=str(row["rule"]),
         needed=str(row["needed"]),
         reason=str(row["reason"]),
-        words=_effect_in_words(claim, float(row["effect"]), float(row["ci_low"]), float(row["ci_high"])),
+        words=_effect_in_words(
+            claim, str(row["metric"]), float(row["effect"]), float(row["ci_low"]), float(row["ci_high"])
+        ),
     )
 
 
-def _effect_in_words(claim: Claim, effect: float, low: float, high: float) -> str:
-    """Say what an effect is: a difference with its sign, a ratio or a share as it is."""
+def _effect_in_words(claim: Claim, name: str, effect: float, low: float, high: float) -> str:
+    """Say what an effect is: a difference with sign and unit, a ratio or a quantity as it is."""
     if claim.test.startswith("log_") or not is_present(effect):
         return ""
     names = {"ratio": "ratio", "quantity": "value", "value": "off the published number by"}
+    unit = ""
+    if claim.test == "relative_drop" or (claim.test == "difference" and metric(name).lower_is_better is False):
+        effect, low, high = 100 * effect, 100 * low, 100 * high
+        unit = " %" if claim.test == "relative_drop" else " percentage points"
+    elif claim.test == "difference":
+        unit = f" {metric(name).label}"
     shown = number(effect) if claim.test in ("ratio", "quantity") else signed(effect)
     ends = f" ({interval(low, high, effect)})" if interval(low, high) else ""
-    return f"{names.get(claim.test, 'better by')} {shown}{ends}"
+    return f"{names.get(claim.test, 'better by')} {shown}{unit}{ends}"
 
 
 # ---------------------------------------------------------------------------------------------------------- drawings

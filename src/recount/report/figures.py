@@ -32,7 +32,7 @@ from recount.evaluation.metrics import confusion
 from recount.evaluation.published_log import LoggedRun
 from recount.report.numbers import Metric
 from recount.report.numbers import metric as shown_metric
-from recount.report.panels import Panels, Scale, row_axes
+from recount.report.panels import Panels, Scale, row_axes, width
 from recount.report.sections import Curves
 from recount.report.style import ALARM, BEHIND, GRID, INK, MUTED, PAPER, SERIES, STYLE, VARIABLES, WIDTH
 from recount.report.tables import MARKS, SELECTIONS, Cell, TableView
@@ -181,11 +181,10 @@ def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None
     side = (left, constant) if shown.best == "highest" else (constant, right)
     ax.axvspan(*side, color=ALARM, alpha=0.06, linewidth=0)
     words = f"best constant ({label}): {'below' if shown.best == 'highest' else 'beyond'} it nothing was learned"
-    at_left = constant < 0.6 * right
-    ax.text(
-        constant, -0.62, f" {words}" if at_left else f"{words} ", color=ALARM, fontsize=8,
-        ha="left" if at_left else "right", va="bottom",
-    )  # fmt: skip
+    panel = ax.get_position().width * WIDTH
+    room = panel * (right - constant) / (right - left)
+    place, side_of_text = (constant, "left") if width(words, 8) < room else (right, "right")
+    ax.text(place, -0.62, words, color=ALARM, fontsize=8, ha=side_of_text, va="bottom")
 
 
 def claims_forest(effects: pd.DataFrame) -> Figure:

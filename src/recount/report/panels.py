@@ -212,7 +212,7 @@ def row_axes(
         grid: whether there are lines at the ticks of x.
     """
     tall = above + BOTTOM + height * len(labels)
-    left = 0.2 + WIDER * max((_width(label, size) for label in labels), default=0.0)
+    left = 0.2 + max((width(label, size) for label in labels), default=0.0)
     room = WIDTH - left - 0.3 - 0.25 * (len(ratios) - 1)
     figure = plt.figure(figsize=(WIDTH, tall))
     panels = []
@@ -232,6 +232,6 @@ def row_axes(
     return figure, panels
 
 
-def _width(text: str, size: float) -> float:
-    """Return how wide a text is, inches."""
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0] / 72
+def width(text: str, size: float) -> float:
+    """Return how wide a text may be in a browser, inches."""
+    return WIDER * text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0] / 72

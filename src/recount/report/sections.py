@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recount.report.gallery import Shown
-from recount.report.numbers import in_a_sentence, metric, number, percent, present, signed
+from recount.report.numbers import big, in_a_sentence, metric, number, percent, present, signed
 from recount.report.sources import RunRecord, Sources
 from recount.report.tables import MARKS, Cell, RowView, TableView
 
@@ -265,8 +265,8 @@ def influential(
 
 
 COSTS = (
-    "wall_seconds", "gpu_seconds", "peak_memory_mb", "parameters_total", "parameters_trained", "parameters_image_path",
-    "flops_per_window", "seconds_per_step",
+    "wall_seconds", "gpu_seconds", "peak_memory_mb", "parameters_total", "parameters_trained", "flops_per_window",
+    "seconds_per_step",
 )  # fmt: skip
 
 
@@ -311,6 +311,45 @@ def cost_table(rows: Sequence[CostRow]) -> PlainTable:
         for row in rows
     ]  # fmt: skip
     return PlainTable("What training and prediction cost", heads, cells, "l" + "r" * (len(heads) - 1))
+
+
+@dataclass(frozen=True)
+class PrintedSize:
+    """How many parameters a paper says that a variant has, beside what was counted here; NaN where it was not run.
+
+    Attributes:
+        printed: millions, as printed; ``source``, ``note``: where, and what is odd about it.
+        trained, total: parameters counted in the run: with a gradient, and all.
+    """
+
+    variant: Variant
+    printed: str
+    source: str
+    note: str
+    trained: float
+    total: float
+
+
+def printed_sizes(published: pd.DataFrame, variants: Iterable[Variant], costs: Sequence[CostRow]) -> list[PrintedSize]:
+    """Return the printed numbers of parameters of a paper's variants, from its published.csv."""
+    counted = {(row.variant.system, row.variant.variant): row.values for row in costs}
+    printed = published[published["metric"] == "parameters_million"].drop_duplicates(["system", "variant"])
+    rows = {(row["system"], row["variant"]): row for row in printed.to_dict("records")}
+    sizes = []
+    for variant in variants:
+        key = (variant.system, variant.variant)
+        if key in rows:
+            values, row = counted.get(key, {}), rows[key]
+            trained, total = (values.get(f"parameters_{which}", float("nan")) for which in ("trained", "total"))
+            sizes.append(PrintedSize(variant, row["value"], row["source"], row["note"], trained, total))
+    return sizes
+
+
+def size_table(sizes: Sequence[PrintedSize]) -> PlainTable:
+    """Return printed and counted parameters as a table of texts, for export."""
+    heads = ["System", "Printed, millions", "Trained here", "All here", "Printed where", "Note"]
+    cells = [[s.variant.label, s.printed, big(s.trained), big(s.total), s.source, s.note] for s in sizes]
+    return PlainTable("Parameters, printed and counted", heads, cells, "lrrrww")
 
 
 def influence_table(place: str, entries: Sequence[Influential]) -> PlainTable:

@@ -39,17 +39,17 @@ def prompt_answers(rows: Sequence[PromptRow]) -> Figure:
             color=colour,
             linestyle="",
             markersize=6.5,
-            label=f"asked for {name}",
+            label=name,
         )
     for name, colour in (("majority", SERIES[1]), ("minority", SERIES[0])):
         true = [getattr(row, name)[0] for row in rows if np.isfinite(getattr(row, name)[0])]
         if true:
             left.axvline(true[0], color=colour, linewidth=1.1, linestyle=(0, (4, 3)), zorder=0)
     left.set_xlim(left=0)
-    left.set_xlabel("objects counted, mean over pictures; dashed: true")
+    left.set_xlabel("counted when asked for it, mean over pictures; dashed: true")
     ratios = {
         "right prompt (NP)": ("o", "none", [row.np for row in rows]),
-        "wrong prompts (NMN)": ("X", SERIES[3], [row.nmn.value for row in rows]),
+        "wrong ones (NMN)": ("X", SERIES[3], [row.nmn.value for row in rows]),
     }
     _lines(right, [values for _, _, values in ratios.values()])
     for name, (marker, face, values) in ratios.items():

@@ -43,6 +43,7 @@ from recount.report.sections import (
     CostRow,
     Influential,
     PlainTable,
+    PrintedSize,
     Ratio,
     SelectionRow,
     Variant,
@@ -54,9 +55,11 @@ from recount.report.sections import (
     influence_table,
     influential,
     paper_metric,
+    printed_sizes,
     selection_rows,
     selection_table,
     shown_predictions,
+    size_table,
     time_ratios,
     training_curves,
     variants_of,
@@ -97,6 +100,7 @@ class PaperView:
     influence: list[tuple[str, list[Influential], Plot]] = field(default_factory=list)
     costs: list[CostRow] = field(default_factory=list)
     cost_plot: Plot | None = None
+    sizes: list[PrintedSize] = field(default_factory=list)
     log: LogEvidence | None = None
     log_plot: Plot | None = None
     recipes: list[SystemRecipes] = field(default_factory=list)
@@ -174,7 +178,10 @@ class Page:
                 evidence=EVIDENCE,
                 tally=tally(view for paper in papers for view in paper.claims),
                 readings=READINGS,
-                findings=[*best_rows(tables), *findings(tables, selections, heavy)],
+                findings=[
+                    *(f"{view.paper.short_title}, {said}" for view in papers for said in best_rows(view.tables)),
+                    *findings(tables, selections, heavy),
+                ],
                 runs=self.sources.runs,
                 datasets=[self._dataset(place) for place in self.sources.benchmarks()],
                 shared=shared,
@@ -205,6 +212,7 @@ class Page:
             self._add_benchmark(view, place, variants, selection)
         view.costs = cost_rows(self.sources, variants)
         view.cost_plot = self._cost_plot(view)
+        view.sizes = printed_sizes(self.sources.published[name], variants, view.costs)
         view.recipes = recipes(self.project, name, tables)
         view.text = text_section(self.sources, name, variants, self._plot)
         if view.text:
@@ -235,6 +243,8 @@ class Page:
             self._export_plain(f"{view.name}-selection", selection_table(view.selection))
         if view.costs:
             self._export_plain(f"{view.name}-cost", cost_table(view.costs))
+        if view.sizes:
+            self._export_plain(f"{view.name}-parameters", size_table(view.sizes))
         for place, entries, _ in view.influence:
             self._export_plain(f"{view.name}-influence-{place.replace('/', '-')}", influence_table(place, entries))
 
