@@ -31,8 +31,9 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-#: Unfolds what is folded and draws every figure.
+#: Unfolds what is folded, and lays out and draws what is far away, too.
 UNFOLDED = """() => {
+  document.documentElement.classList.add('whole');
   document.querySelectorAll('.canvas template').forEach((t) => t.replaceWith(t.content));
   document.querySelectorAll('details').forEach((d) => { d.open = true; });
 }"""
@@ -66,7 +67,7 @@ def watched(browser: Browser, page: Path) -> Iterator[Watched]:
 def column(page: Page, head: int) -> list[str]:
     return page.eval_on_selector_all(
         "#gigacount-table1 tbody tr",
-        f"rows => rows.map(row => row.cells[{head}].dataset.value ?? row.cells[{head}].innerText)",
+        f"rows => rows.map(row => row.cells[{head}].dataset.value ?? row.cells[{head}].textContent)",
     )
 
 
@@ -129,7 +130,7 @@ def test_figures_are_drawn_when_they_come_near(watched: Watched) -> None:
 
 def test_filter_hides_rows_that_do_not_match(watched: Watched) -> None:
     watched.page.fill("#filter", "gigacount")
-    shown = watched.page.locator("#gigacount-table1 tbody tr:not(.hidden) th").all_inner_texts()
+    shown = watched.page.locator("#gigacount-table1 tbody tr:not(.hidden) th").all_text_contents()
     assert len(shown) == 1
     assert "GigaCount" in shown[0]
 
@@ -152,7 +153,9 @@ def test_rows_can_be_chosen_by_status_verdict_and_mark(watched: Watched) -> None
     watched.page.select_option("#only", "not tested")
     assert shown(".claim") == 1
     watched.page.select_option("#only", "nothing")
-    assert watched.page.locator("#captioner-table1 tbody tr:not(.hidden) th").inner_text().startswith("worse than one")
+    left = watched.page.locator("#captioner-table1 tbody tr:not(.hidden) th").text_content()
+    assert left is not None
+    assert left.startswith("worse than one")
 
 
 def test_enter_in_the_search_keeps_the_page(watched: Watched) -> None:
@@ -274,6 +277,11 @@ def test_first_paint_is_within_a_second(browser: Browser, page: Path) -> None:
         paints.append(opened.evaluate(FIRST_PAINT))
         opened.close()
     assert min(paints) < 1000
+
+
+def test_what_is_far_away_is_laid_out_when_there_is_time(watched: Watched) -> None:
+    watched.page.wait_for_selector("html.whole")
+    assert watched.page.locator("#gigacount-cost").evaluate("e => getComputedStyle(e).contentVisibility") == "visible"
 
 
 def test_hostile_text_does_nothing(browser: Browser, hostile_page: Path) -> None:

@@ -166,6 +166,10 @@ def test_strips_show_the_maps_of_the_system_that_has_attention(project: Project,
     assert shown.strip_label == "T2ICount"
     assert len(shown.strips) == 2 * len(NAMES)
     assert [heat.label for heat in shown.strips[0].heats] == ["attention, fine", "attention, fused", "similarity S2"]
+    fused, similarity = shown.strips[0].heats[1:]
+    assert fused.ends == "0 to 1"
+    assert -1 <= similarity.low < similarity.high <= 1
+    assert similarity.high - similarity.low < 2  # its own range, not all that a cosine can be
 
 
 def test_a_picture_that_one_system_was_not_asked_about_is_shown_without_it(project: Project) -> None:

@@ -16,7 +16,7 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             result |= flat(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            result[name] = " ".join(str(entry) for entry in value)
+            result[name] = " ".join(str(entry) for entry in value) or "none"
         else:
             result[name] = "none" if value is None else str(value)
     return result

@@ -37,8 +37,8 @@ MAPS: Mapping[str, tuple[str, str, tuple[float, float] | None]] = {
     "attention_middle": ("attention, middle", "inferno", None),
     "attention_fine": ("attention, fine", "inferno", None),
     "attention": ("attention, fused", "inferno", (0.0, 1.0)),
-    "S3": ("similarity S3", "coolwarm", (-1.0, 1.0)),
-    "S2": ("similarity S2", "coolwarm", (-1.0, 1.0)),
+    "S3": ("similarity S3", "coolwarm", None),
+    "S2": ("similarity S2", "coolwarm", None),
 }
 
 
@@ -276,10 +276,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Heat:
-    """A map as a picture of its own: its label and PNG data URI."""
+    """A map as a picture of its own: its label, PNG data URI and the values of its first and last colour."""
 
     label: str
     uri: str
+    low: float
+    high: float
+
+    @property
+    def ends(self) -> str:
+        """Return the range in words; four digits, since similarities may all be near 1."""
+        return f"{self.low:.4g} to {self.high:.4g}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -408,10 +415,15 @@ def _strip(asked: Asked, answer: _Answers) -> Strip:
     for kind, (label, colours, limits) in MAPS.items():
         values = answer.map(asked.photo.id, asked.which, kind)
         if values is not None:
-            low, high = limits or (float(values.min()), float(values.max()))
-            heats.append(Heat(label, heat_uri(values, low, high, colours)))
+            low, high = limits or _range(values)
+            heats.append(Heat(label, heat_uri(values, low, high, colours), low, high))
     card = next(card for card in (*asked.cards, *asked.others) if card.label == answer.variant.label)
     return Strip(asked, card, tuple(heats))
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def heat_uri(values: np.ndarray, low: float, high: float, colours: str) -> str:

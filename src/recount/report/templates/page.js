@@ -161,10 +161,15 @@
     if (event.key === "Escape" && contents.classList.contains("open")) { setMenu(false); menu.focus(); }
   });
 
+  // The first paint lays out what is near; the rest follows when there is time, or before a jump, which needs true heights.
+  const layOut = () => root.classList.add("whole");
+  (window.requestIdleCallback ?? setTimeout)(layOut);
+
   // Deep links: whatever folds around the target unfolds; then the browser's own jump is repeated.
   const unfold = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
+    layOut();
     for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
     if (target.classList.contains("hidden") || target.closest(".hidden")) { words.value = ""; only.value = ""; filter(); }
     target.scrollIntoView({ behavior: "instant" }); // a smooth jump stops where figures on the way are drawn
