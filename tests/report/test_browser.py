@@ -255,10 +255,11 @@ def test_axe_finds_nothing_serious(browser: Browser, page: Path, width: int, sch
     opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     opened.goto(page.as_uri())
     opened.evaluate(UNFOLDED)
-    found = axe.Axe().run(opened).response
+    contrast = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}  # all that another scheme changes
+    found = axe.Axe().run(opened, options=contrast if scheme == "dark" else None).response
     serious = [(v["id"], v["nodes"][0]["html"]) for v in found["violations"] if v["impact"] in ("serious", "critical")]
     assert serious == []
-    assert len(found["passes"]) > 30
+    assert len(found["passes"]) > (30 if scheme == "light" else 0)
     opened.close()
 
 
