@@ -627,6 +627,11 @@ def test_windows_of_a_batch_are_predicted_as_alone() -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
+def test_windows_of_prediction_have_the_backbones_size_whatever_the_training_crop() -> None:
+    assert (mini().settings.crop, mini().windows.height, mini().windows.width, mini().windows.stride) == (64, 96, 96, 96)
+    assert t2i.T2ICountSettings().crop == t2i.Backbone().image_size == 384  # one size in the released code
+
+
 def test_noise_of_the_papers_text_is_drawn_in_training_and_fixed_in_evaluation() -> None:
     noisy = t2i.T2ICount(
         t2i.T2ICountSettings(**t2i.T2ICount.mini_settings() | {"noise": "first_step", "weights": "random"})

@@ -67,7 +67,7 @@ class Backbone(Strict):
     text_feedforward: int = 3072
     text_length: int = Field(77, description="positions, start and end included")
     vocabulary: tuple[str, ...] | None = Field(None, description="words of a word tokenizer; null: CLIP's byte pairs")
-    image_size: int = Field(384, description="side of the windows the diffusion model sees, pixels")
+    image_size: int = Field(384, description="side of the windows of prediction, pixels")
 
     @property
     def stride(self) -> int:
@@ -798,7 +798,7 @@ class T2ICountSettings(Strict):
     )
     unet_factor: float = Field(0.1, gt=0, description="of learning rate and weight decay of the UNet")
     gradient_checkpointing: bool = True
-    crop: int = Field(384, gt=0)
+    crop: int = Field(384, gt=0, description="side of the training crops, pixels")
     mosaic_tile: int = Field(224, gt=0)
     enlarge_probability: float = Field(0.5, ge=0, le=1)
     largest_scale: float = Field(2.0, ge=1)
@@ -842,7 +842,8 @@ class T2ICount(System):
         if settings.wrong_prompt_weight:
             self.batch_coupled_by = "the count under wrong prompts is a mean over those of the batch that have one"
         backbone = settings.backbone
-        self.windows = Windows(settings.crop, settings.crop, settings.crop, stitch="average_pixels")
+        side = backbone.image_size
+        self.windows = Windows(side, side, side, stitch="average_pixels")
         self.words = tokenizer(backbone)
         self.unet = unet(backbone)
         self.vae = autoencoder(backbone)
@@ -867,12 +868,14 @@ class T2ICount(System):
         """Return the settings on the tiny Stable Diffusion, for trainings of a few hundred steps.
 
         Its coarse cells are as large as an object and its coarse attention finds nothing (see its card), so the weights
-        of the resolutions run the other way than the paper's. Windows have the size that it was pretrained on. The
-        rest was chosen on the held-out scenes of ``shapes``, because 250 steps have to do: targets near one, which a
-        network reaches soon from its start; blobs of one size, because those of rare things, which have no near
-        neighbour, would be as wide as the scene; a UNet that learns as fast as the decoder; and more weight on the two
-        terms that tell the prompted class from others, the distribution loss and RRC. In RRC, the positive cells count
-        half: with the paper's double weight all similarities go to 1, where a cosine has no gradient any more.
+        of the resolutions run the other way than the paper's. Training crops have the size of its pretraining scenes;
+        windows of prediction are larger, because in one without the class, of which L_reg teaches nothing, things of
+        other classes are counted. The rest was chosen on the held-out scenes of ``shapes``, because 290 steps have to
+        do: targets near one, which a network reaches soon from its start; blobs of one size, because those of rare
+        things, which have no near neighbour, would be as wide as the scene; a UNet that learns as fast as the decoder;
+        and more weight on the two terms that tell the prompted class from others, the distribution loss and RRC. In
+        RRC the positive cells count half: with the paper's double weight all similarities go to 1, where a cosine has
+        no gradient any more.
         """
         return {
             "attention_weights": (0.1, 0.3, 0.6),
