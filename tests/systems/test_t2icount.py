@@ -628,7 +628,8 @@ def test_windows_of_a_batch_are_predicted_as_alone() -> None:
 
 
 def test_windows_of_prediction_have_the_backbones_size_whatever_the_training_crop() -> None:
-    assert (mini().settings.crop, mini().windows.height, mini().windows.width, mini().windows.stride) == (64, 96, 96, 96)
+    windows = mini().windows
+    assert (mini().settings.crop, windows.height, windows.width, windows.stride) == (64, 96, 96, 96)
     assert t2i.T2ICountSettings().crop == t2i.Backbone().image_size == 384  # one size in the released code
 
 
