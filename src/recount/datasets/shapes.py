@@ -7,9 +7,9 @@ shape that training never showed. Also as there, "cars" is a training class: eve
 
 Unlike FSC-147, which has one annotated class per picture, the split `train` has a row for each class of a picture, with
 its own prompt and points, so that in minutes a tiny network sees small counts and prompts that are not for the most
-numerous class. The rows as FSC-147 would have them, which name the majority only, are the list `train_majority`. Trained
-on these, T2ICount (290 steps of suite mini, seed 0) has MAE 1.15 over the majority prompts of `val` and 1.17 over prompts
-for its other classes; trained on all rows (280 steps), 1.63 and 0.62.
+numerous class. The rows as FSC-147 would have them, which name the majority only, are the list `train_majority`.
+Trained on these, T2ICount (290 steps of suite mini, seed 0) has MAE 1.15 over the majority prompts of `val` and 1.17
+over prompts for its other classes; trained on all rows (280 steps), 1.63 and 0.62.
 """
 
 from __future__ import annotations
