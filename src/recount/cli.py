@@ -34,6 +34,7 @@ class TinyModel(StrEnum):
     """The base models that recount trains itself."""
 
     mini_clip = "mini_clip"
+    mini_towers = "mini_towers"
     mini_sd = "mini_sd"
 
 
@@ -325,6 +326,11 @@ def pretrain(model: TinyModel, config: Overrides = None) -> None:
 
             mini_clip.pretrain()
             typer.echo(mini_clip.WEIGHTS / "mini_clip.md")
+        elif model is TinyModel.mini_towers:
+            from recount.pretraining import mini_towers
+
+            mini_towers.pretrain()
+            typer.echo(mini_towers.WEIGHTS / "mini_towers.md")
         else:
             import shutil
 

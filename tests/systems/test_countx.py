@@ -160,9 +160,9 @@ def test_prompts_of_different_classes_give_different_counts() -> None:
 
 def test_the_image_side_is_trained_and_the_text_side_is_not() -> None:
     network = tiny().train()
-    target = torch.zeros(1, 96, 96)
+    target = torch.zeros(1, 144, 144)
     target[0, 10, 10] = 1
-    network.losses(Batch.of([Example("x", torch.rand(3, 96, 96), "red stars", maps={"density": target})]))[
+    network.losses(Batch.of([Example("x", torch.rand(3, 144, 144), "red stars", maps={"density": target})]))[
         "density"
     ].backward()
     moved = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}

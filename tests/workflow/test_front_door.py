@@ -94,10 +94,10 @@ def test_overrides_reach_the_jobs(house: House) -> None:
     ]
 
 
-def test_pretrain_makes_both_tiny_models_each_time_it_is_asked_for(house: House) -> None:
+def test_pretrain_makes_all_tiny_models_each_time_it_is_asked_for(house: House) -> None:
     for _ in range(2):
         assert house.run("pretrain").code == 0
-        assert house.calls() == ["pretrain mini_clip", "pretrain mini_sd"]
+        assert house.calls() == ["pretrain mini_clip", "pretrain mini_sd", "pretrain mini_towers"]
 
 
 def test_job_asks_for_a_card_where_there_is_one(house: House, tmp_path: Path) -> None:

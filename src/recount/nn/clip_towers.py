@@ -10,6 +10,7 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BYTE_PAIRS = 49408
-# what open_clip calls the model whose weights have that name; other values of ``weights`` are paths
+# what open_clip calls the model whose weights have that name
 DOWNLOADS = {"openai": "ViT-B-16-quickgelu", "laion2b_s34b_b88k": "ViT-B-16"}
+MINI_WEIGHTS = "mini_towers"  # come with recount and fit MINI_TOWERS; other values of ``weights`` are paths
 NOT_A_TOWER = ("logit_scale", "input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
@@ -65,10 +67,10 @@ WORDS = (
 """The words of recount's procedural and open data sets, and of the systems' templates."""
 
 MINI_TOWERS: Mapping[str, Any] = {
-    **{"features": 64, "image_size": 60, "patch": 10, "vision_width": 64, "vision_layers": 3, "vision_heads": 4},
+    **{"features": 64, "image_size": 72, "patch": 8, "vision_width": 64, "vision_layers": 3, "vision_heads": 4},
     **{"text_width": 64, "text_heads": 4, "text_layers": 2, "context": 16, "vocabulary": WORDS},
 }
-"""Settings of towers that a processor trains in a minute; without weights they are random projections."""
+"""Sizes of the tiny towers that come with recount (``recount pretrain mini_towers``)."""
 
 
 class PromptError(UserError):
@@ -197,7 +199,8 @@ def base_weights(weights: str) -> tuple[dict[str, Tensor], str]:
     """Return a CLIP state dict in float32 and where it is from.
 
     Args:
-        weights: a name of ``DOWNLOADS``, which open_clip fetches, or the path of a state dict.
+        weights: a name of ``DOWNLOADS``, which open_clip fetches, "mini_towers", which come with recount, or the path
+            of a state dict.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -207,6 +210,8 @@ def base_weights(weights: str) -> tuple[dict[str, Tensor], str]:
         from open_clip import download_pretrained, get_pretrained_cfg
 
         path = Path(download_pretrained(get_pretrained_cfg(DOWNLOADS[weights], weights)))
+    elif weights == MINI_WEIGHTS:
+        path = Path(str(resources.files("recount") / f"pretraining/weights/{MINI_WEIGHTS}.safetensors"))
     content = read_tensors(path)
     state = content.get("state_dict", content)
     return {key: value.float() for key, value in state.items() if key not in NOT_A_TOWER}, str(path)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -28,9 +27,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
-from recount.config import Strict
 from recount.data.captioned_scenes import (
     CLASSES,
     EDGE,
@@ -42,9 +39,8 @@ from recount.data.captioned_scenes import (
     sentence,
     vague_quantity,
 )
+from recount.pretraining.contrastive import Budget, normalised, optimise, shared_loss
 from recount.systems.countclip import (
-    CLIP_MEAN,
-    CLIP_STD,
     NUMBERS,
     WORD_OF,
     ClipSize,
@@ -72,7 +68,7 @@ SIZE = ClipSize(
 )
 
 
-class Plan(Strict):
+class Plan(Budget):
     """How much is trained, and what captions say."""
 
     scenes: int = 3000
@@ -100,37 +96,17 @@ def pictures_of(shown: Sequence[Shapes]) -> Tensor:
     return torch.stack([torch.from_numpy(np.asarray(each.picture()).copy()).permute(2, 0, 1) for each in shown])
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Return uint8 images as CLIP's towers see them, float32."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    return (images.float() / 255 - mean) / std
-
-
 def train(plan: Plan, seed: int) -> nn.Module:
     """Train the tiny CLIP contrastively; the same seed gives the same weights on one machine."""
     torch.manual_seed(seed)
     drawn = [draw_shapes(np.random.default_rng([seed, 81, index])) for index in range(plan.scenes)]
     images = pictures_of(drawn)
     model = build_clip(SIZE)
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, plan.lr, total_steps=plan.steps, pct_start=plan.warmup / plan.steps
-    )
-    for step in range(plan.steps):
-        rng = np.random.default_rng([seed, 82, step])
-        loss = _batch_loss(model, drawn, images, plan, step, rng)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(100))
-        if step % 50 == 0:
-            log.info("mini_clip step %d: loss %.4f", step, loss.item())
+
+    def loss_of(step: int) -> Tensor:
+        return _batch_loss(model, drawn, images, plan, step, np.random.default_rng([seed, 82, step]))
+
+    optimise(model, plan, loss_of, log)
     return model.eval()
 
 
@@ -154,9 +130,8 @@ def shared_caption_loss(logits: Tensor, meanings: Sequence[frozenset[str]]) -> T
         logits: [B, B] scaled cosines, pictures x captions.
         meanings: of each caption; where all differ, this is CLIP's loss.
     """
-    same = torch.tensor([[float(one == other) for other in meanings] for one in meanings], device=logits.device)
-    target = same / same.sum(dim=1, keepdim=True)
-    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+    same = torch.tensor([[one == other for other in meanings] for one in meanings], device=logits.device)
+    return shared_loss(logits, same)
 
 
 def meaning(text: str) -> frozenset[str]:

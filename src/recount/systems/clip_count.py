@@ -66,7 +66,7 @@ class ClipCountSettings(Strict):
     """CLIP-Count's settings; the defaults are the released code's."""
 
     clip: ClipTowers = ClipTowers()
-    weights: str = Field("openai", description='"openai" (open_clip fetches them), a path, or "random"')
+    weights: str = Field("openai", description='"openai" (open_clip fetches them), "mini_towers", a path, or "random"')
     window: int = Field(384, gt=0, multiple_of=48, description="edge of training crops and windows; stride: a third")
     resize_antialias: bool = Field(False, description="of the resize to CLIP's size; off in the authors' torchvision")
     visual_prompts: int = Field(20, gt=0, description="tokens")
@@ -296,16 +296,22 @@ class ClipCount(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return towers of a few layers for windows of 96 pixels, without CLIP's weights."""
+        """Return the tiny towers that come with recount, on windows of 144 pixels.
+
+        Targets are blobs of an object's size just below one, the most that the sigmoid gives: it starts at one half,
+        and with narrow peaks what is left of that outweighs all objects after so short a training.
+        """
         return {
             "clip": MINI_TOWERS,
-            "weights": "random",
-            "window": 96,
+            "weights": "mini_towers",
+            "window": 144,
             "visual_prompts": 4,
             "prompted_blocks": 2,
             "width": 64,
             "heads": 4,
-            "decoder_widths": (48, 32, 24, 16),
+            "decoder_widths": (32, 24, 16, 8),
+            "density_scale": 200.0,
+            "augmentation": {**CLIP_COUNT.model_dump(), "sigma": 6.0},
             "contrast_epochs": 1,
         }
 

@@ -61,7 +61,9 @@ class CounTXSettings(Strict):
     """CounTX's settings; the defaults are the released code's."""
 
     clip: ClipTowers = ClipTowers(activation="gelu")
-    weights: str = Field("laion2b_s34b_b88k", description='a name that open_clip fetches, a path, or "random"')
+    weights: str = Field(
+        "laion2b_s34b_b88k", description='a name that open_clip fetches, "mini_towers", a path, or "random"'
+    )
     window: int = Field(384, gt=0, multiple_of=48, description="edge of training crops and windows; stride: a third")
     resize_antialias: bool = Field(True, description="of the bicubic resize to CLIP's size")
     vision_norm: Literal["none", "ln_post"] = Field(
@@ -170,13 +172,18 @@ class CounTX(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return towers of a few layers for windows of 96 pixels, without CLIP's weights."""
+        """Return the tiny towers that come with recount, on windows of 144 pixels.
+
+        Targets are wide and well above one: of the released ones, too little is learnt in a few hundred steps.
+        """
         return {
-            "clip": {**MINI_TOWERS, "activation": "gelu"},
-            "weights": "random",
-            "window": 96,
+            "clip": MINI_TOWERS,
+            "weights": "mini_towers",
+            "window": 144,
             "heads": 4,
             "decoder_width": 32,
+            "density_scale": 600.0,
+            "augmentation": {**COUNTX.model_dump(), "sigma": 4.0},
         }
 
     def prepare_training(self, samples: Sequence[Sample]) -> None:
