@@ -78,7 +78,7 @@ SYSTEMS: dict[str, tuple[tuple[str, list[str]], dict[str, Any], str | None]] = {
     ),
     "t2icount": (FSC147, {"weights": "weights:sd15/v1-5-pruned-emaonly.safetensors"}, None),
     "clip_count": (FSC147, {"clip": TOWERS, "weights": VIT_B16}, None),
-    "vlcounter": (FSC147, {"clip": TOWERS, "weights": VIT_B16}, None),
+    "vlcounter": (FSC147, {"clip": TOWERS, "weights": VIT_B16, "window": 16 * (IMAGE // PATCH)}, None),
     "countx": (
         FSC147,
         {
