@@ -259,8 +259,8 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
         "benchmarks": {
             BENCHMARK: {"dataset": "crowd", "split": "test"},
             "ucf_qnrf/train": {"dataset": "crowd", "split": "train"},
-            CAPTIONS: {"dataset": "captions", "split": "test"},
-            "captions/train": {"dataset": "captions", "split": "train"},
+            CAPTIONS: {"dataset": "shapes_ten", "split": "test"},
+            "captions/train": {"dataset": "shapes_ten", "split": "train"},
         },
         "systems": {name: {} for name, entry in paper["systems"].items() if "variants" in entry} | {"captioner": {}},
     }
@@ -337,7 +337,7 @@ RIGHT = {"untrained": (3, 3), "balanced": (6, 8), "guessing": (0, 1)}
 
 def _write_captions(root: Path) -> None:
     """Write pictures of two to ten discs and what each variant answers: right for the first pictures of each number."""
-    folder = root / "resources/data/captions/original"
+    folder = root / "resources/data/shapes_ten/original"
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(3)
     rows = []
@@ -355,7 +355,7 @@ def _write_captions(root: Path) -> None:
             answers = np.where(np.arange(90) // 9 < hits, samples["count"], wrong)
             table = samples[["id", "image", "prompt"]].assign(true_count=samples["count"], predicted_count=answers)
             tables.append(table.assign(selection=selection))
-        path = root / f"results/mini/predictions/captions/test/captioner/{variant}/seed0.csv"
+        path = root / f"results/mini/predictions/shapes_ten/test/captioner/{variant}/seed0.csv"
         path.parent.mkdir(parents=True)
         pd.concat(tables).to_csv(path, index=False)
         run = root / f"results/mini/runs/captioner/{variant}/seed0"
