@@ -23,7 +23,10 @@ from recount.report.tables import SELECTIONS, TableView
 
 VERDICTS = {
     "holds": ("✔", "the evidence is inside the region that the claim names, images and seeds agreeing"),
-    "holds in direction": ("↗", "it points the claimed way, from too few seeds, or from printed numbers alone"),
+    "holds in direction": (
+        "↗",
+        "it points the claimed way, from too few seeds, from printed numbers alone, or only close to the number",
+    ),
     "contradicted": ("✘", "the evidence is outside that region"),
     "inconclusive": ("≈", "the evidence reaches both sides"),
     "not tested": ("–", "and the reason is given"),
@@ -198,7 +201,7 @@ def _effect_in_words(claim: Claim, name: str, effect: float, low: float, high: f
     unit = ""
     if claim.test == "relative_drop" or (claim.test == "difference" and metric(name).lower_is_better is False):
         effect, low, high = 100 * effect, 100 * low, 100 * high
-        unit = " %" if claim.test == "relative_drop" else " percentage points"
+        unit = " percentage points"
     elif claim.test == "difference":
         unit = f" {metric(name).label}"
     shown = number(effect) if claim.test in ("ratio", "quantity") else signed(effect)
