@@ -231,7 +231,7 @@ class Claim(Strict):
     benchmarks: tuple[BenchmarkId, ...] = ()
     metric: ClaimMetric = "mae"
     published: float | None = None
-    tolerance: float | None = Field(None, gt=0, description="of test value: closer to the published number is the same")
+    tolerance: float | None = Field(None, gt=0, description="spread of published replications: closer is the same")
     close: float | None = Field(
         None, gt=0, description="share of the published value: within it, it holds in direction"
     )
@@ -267,12 +267,12 @@ class Claim(Strict):
             raise ValueError(f"test {self.test} needs benchmarks")
         needed = {
             "ratio": self.at_least is not None or self.at_most is not None,
-            "value": self.published is not None and self.tolerance is not None,
+            "value": self.published is not None,
             "quantity": bool(self.bounds),
             "relative_drop": len(self.benchmarks) == 2,
         }
         if not needed.get(self.test, True):
-            missing = {"ratio": "at_least or at_most", "value": "published and tolerance", "quantity": "bounds"}
+            missing = {"ratio": "at_least or at_most", "value": "published", "quantity": "bounds"}
             raise ValueError(f"test {self.test} needs {missing.get(self.test, 'two benchmarks')}")
         return self
 

@@ -80,7 +80,7 @@ def test_region_of_each_kind_of_claim_is_read_from_its_yaml() -> None:
     ratio = Claim.model_validate({"id": "r", "test": "ratio", "at_most": 0.15, **arms})
     bound = {"metric": "pccn", "at_least": 60}
     quantity = Claim.model_validate({"id": "q", "test": "quantity", "bounds": [bound], **arms})
-    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, "tolerance": 0.1, **arms})
+    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, **arms})
     assert region(Claim.model_validate({"id": "d", **arms}), "mae") == (0.0, math.inf)
     assert region(ratio, "mae") == (-math.inf, 0.15)
     assert region(quantity, "pccn") == (60, math.inf)

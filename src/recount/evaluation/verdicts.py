@@ -18,9 +18,6 @@ Why seeds have a gate of their own: resampling images says nothing of another tr
 excludes zero in a quarter of all cases without an effect. The specifications ask for two standard errors, which three
 seeds exceed by chance in 18 % of the cases; the t interval asks for 4.3, and more where several claims are tested.
 
-A number against a published one (grade ``value``) has its tolerance from the claim: ``holds`` if the mean over at least
-three seeds is within it and none is beyond the wider limit, ``contradicted`` if the t interval of the mean is beyond.
-
 Ratios, shares and quantities have no paired test, so no p value to correct: their 95 % interval decides, and the seeds'
 gate.
 
@@ -55,8 +52,8 @@ class Finding:
     Attributes:
         effect, low, high: an estimate and its 95 % interval; the interval is NaN where there is none.
         region: where the claim puts the effect, ends excluded.
-        grade: ``sampled`` (from images), ``value`` (a number within a tolerance, which is the region), ``printed``
-            (single numbers of the authors), ``exact`` (a fact of a file).
+        grade: ``sampled`` (from images), ``value`` (a number within a tolerance, the region, that contains its own
+            uncertainty), ``printed`` (single numbers of the authors), ``exact`` (a fact of a file).
         nearly: for ``value``: a wider region in which it holds in direction.
         p_value: of a paired test, or NaN.
         n: images, or None.
@@ -158,30 +155,15 @@ def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Dec
 
 
 def _near(finding: Finding, points: Side) -> Decision:
-    """Decide whether a number was reached: by its mean over seeds, if there are enough and they do not scatter beyond.
-
-    Images decide nothing here, because both numbers are of the same ones.
-    """
-    effects = finding.seed_effects
-    few = 0 < len(effects) < MIN_SEEDS
+    """Decide whether a number was reached; the tolerance holds its uncertainty, so only the number of seeds counts."""
+    few = 0 < len(finding.seed_effects) < MIN_SEEDS
+    reason = f"{len(finding.seed_effects)} seed(s); the rule asks for {MIN_SEEDS}" if few else ""
     needed, seeds = (f"{MIN_SEEDS} seeds", MIN_SEEDS) if few else ("", None)
-    widest = finding.nearly or finding.region
-    reasons = [f"{len(effects)} seed(s); the rule asks for {MIN_SEEDS}"] if few else []
-    verdict: Verdict = "holds in direction" if few else "holds"
     if points == "for":
-        if any(side(effect, effect, widest) != "for" for effect in effects):
-            verdict = "holds in direction"
-            reasons.append(f"the seeds scatter beyond the tolerance ({min(effects):.3g} to {max(effects):.3g})")
-        return Decision(verdict, "for", "; ".join(reasons), math.nan, needed, None, seeds)
-    if side(finding.effect, finding.effect, widest) == "for":
-        reasons.insert(0, "outside the tolerance, but close")
-        return Decision("holds in direction", "for", "; ".join(reasons), math.nan, needed, None, seeds)
-    low, high = seed_interval(effects) if len(effects) >= MIN_SEEDS else (finding.effect, finding.effect)
-    settled = side(low, high, widest) == "against"
-    if not settled:
-        reasons.append(f"the 95 % t interval of the seeds' mean, {low:.3g} to {high:.3g}, reaches the tolerance")
-    verdict = "contradicted" if settled and not few else "inconclusive"
-    return Decision(verdict, "against", "; ".join(reasons), math.nan, needed, None, seeds)
+        return Decision("holds in direction" if few else "holds", "for", reason, math.nan, needed, None, seeds)
+    if finding.nearly and side(finding.effect, finding.effect, finding.nearly) == "for":
+        return Decision("holds in direction", "for", "outside the tolerance, but close", math.nan, needed, None, seeds)
+    return Decision("inconclusive" if few else "contradicted", "against", reason, math.nan, needed, None, seeds)
 
 
 def _without_interval(finding: Finding, points: Side) -> Decision:
