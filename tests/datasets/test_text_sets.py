@@ -199,16 +199,6 @@ def test_shapes_prompts_name_the_majority_and_are_unseen_in_training() -> None:
         assert all(2 * count < row.count for count in others)
 
 
-def test_shapes_trains_on_every_class_of_a_picture_and_evaluates_on_the_majority() -> None:
-    majority = of("shapes", "train_majority")
-    assert [len(of("shapes", split)) for split in ("val", "test")] == [40, 80]
-    assert len(majority) == len({row.image for row in of("shapes", "train")}) == 240
-    for first in majority:
-        same_picture = {row.prompt: row.count for row in of("shapes", "train") if row.image == first.image}
-        assert same_picture == first.attributes["counts"]
-        assert first.count == max(same_picture.values())
-
-
 def test_shapes_minority_prompts_name_a_minority_of_test_classes() -> None:
     assert {row.prompt for row in rows("shapes_minority")} <= set(scenes.shape_classes("test"))
     assert all(2 * row.count < row.attributes["majority_count"] for row in rows("shapes_minority"))
