@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from recount import config
 from recount.config import ConfigError, Recipe, load, resolve_recipe
+from recount.schemas import all_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -161,6 +163,11 @@ def test_an_error_is_one_line_with_file_key_value_and_what_is_allowed(
         _ = load(tmp_path).runs
     assert line in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_the_schemas_in_the_repository_are_those_of_the_code() -> None:
+    for path, schema in all_schemas(ROOT).items():
+        assert json.loads(path.read_text("utf-8")) == schema, f"{path.name}: `make schemas` writes it anew"
 
 
 def test_settings_are_checked_against_the_systems_own_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,13 @@ def test_package_on_the_way_counts(package: Package) -> None:
     assert package.changed_by("systems/__init__.py", "ORDER = 1\n") == {"alpha", "beta"}
 
 
+def test_shipped_weights_count_for_the_modules_that_name_them(package: Package) -> None:
+    package.write("pretraining/weights/mini_clip.safetensors", "old")
+    assert package.changed_by("pretraining/weights/mini_clip.safetensors", "new") == set()
+    package.write("systems/beta.py", MODULES["systems/beta"] + 'WEIGHTS = "mini_clip"\n')
+    assert package.changed_by("pretraining/weights/mini_clip.safetensors", "newer") == {"beta"}
+
+
 def test_data_file_counts_for_the_module_whose_name_it_starts_with(package: Package) -> None:
     assert package.changed_by("systems/sizes/alpha.json", "[]") == {"alpha"}
     assert package.changed_by("systems/sizes/beta_large.tsv", "2\n") == {"beta"}

@@ -2,7 +2,8 @@
 
 The code digest of a step is a SHA-256 over the syntax trees of every recount module that the step imports, directly or
 not, lazily or not. Comments, docstrings, formatting and ``if TYPE_CHECKING:`` imports are left out, so that only a
-change that can change a result makes Snakemake run the step again. Left out on purpose:
+change that can change a result makes Snakemake run the step again. Data files that belong to a module, and weights that
+come with recount and that a module names, count too. Left out on purpose:
 
 * ``recount.config``: what it decides reaches a job resolved, as Snakemake params (``run_settings``);
 * ``recount.provenance``: it describes results and changes none;
@@ -158,9 +159,15 @@ class CodeBase:
             lines = [
                 " ".join(tokens),
                 *(f"{file.name} {file_digest(file)}" for file in data_files(self._existing(module))),
+                *(f"{file.name} {file_digest(file)}" for file in self._weights() if repr(file.stem) in tokens),
             ]
             self._digests[module] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         return self._digests[module]
+
+    def _weights(self) -> list[Path]:
+        """Return the weights that come with the packages; they count for each module that names them ("mini_clip")."""
+        folders = (folder / "pretraining" / "weights" for folder in self.packages.values())
+        return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
 
 
 def data_files(module: Path) -> list[Path]:

@@ -162,7 +162,8 @@ def _near(finding: Finding, points: Side) -> Decision:
     if points == "for":
         return Decision("holds in direction" if few else "holds", "for", reason, math.nan, needed, None, seeds)
     if finding.nearly and side(finding.effect, finding.effect, finding.nearly) == "for":
-        return Decision("holds in direction", "for", "outside the tolerance, but close", math.nan, needed, None, seeds)
+        reason = "; ".join(["outside the tolerance, but close", *([reason] if few else [])])
+        return Decision("holds in direction", "for", reason, math.nan, needed, None, seeds)
     return Decision("inconclusive" if few else "contradicted", "against", reason, math.nan, needed, None, seeds)
 
 
