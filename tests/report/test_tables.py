@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from recount.config import load
 from recount.report.sections import best_rows, findings, selection_rows
 from recount.report.sources import Sources
-from recount.report.tables import RowView, TableView, paper_tables, status_counts
+from recount.report.tables import RowView, TableView, _stand_in_notes, paper_tables, status_counts
 from report.tree import BENCHMARK, Tree
 
 
@@ -103,6 +105,22 @@ def test_gain_by_selection_is_last_minus_best_on_test(built: Tree, tables: dict[
     for entry in rows:
         assert entry.gain == pytest.approx(entry.last - entry.best_on_test)
     assert {entry.label for entry in rows} >= {"GigaCount", "MCNN"}
+
+
+def test_what_stands_for_several_benchmarks_is_said_once() -> None:
+    entries = {
+        "small/v1": SimpleNamespace(dataset="drawn", split="test", note="the same pictures"),
+        "small/v2": SimpleNamespace(dataset="drawn", split="test", note="the same pictures"),
+        "real/test": SimpleNamespace(dataset="real", split="test", note="196 entries"),
+        "plain/test": SimpleNamespace(dataset="plain", split="test", note=""),
+    }
+    sources = SimpleNamespace(project=SimpleNamespace(suite=SimpleNamespace(benchmarks=entries)))
+    table = SimpleNamespace(benchmarks=[*entries, "absent/test"])
+    assert list(_stand_in_notes(cast(Any, sources), cast(Any, table))) == [
+        "small/v1, small/v2: drawn/test stands for it here. the same pictures",
+        "real/test: 196 entries",
+        "absent/test: this suite has nothing that stands for it.",
+    ]
 
 
 @pytest.fixture(scope="module")

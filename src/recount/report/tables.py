@@ -273,12 +273,18 @@ def _place(row: RowView) -> tuple[int, float]:
 
 
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
+    """Yield what stands for the table's benchmarks in this suite, and what is noted of them; the same things once."""
+    said: dict[str, list[str]] = defaultdict(list)
     for benchmark in table.benchmarks:
         entry = sources.project.suite.benchmarks.get(benchmark)
         if entry is None:
-            yield f"{benchmark}: this suite has nothing that stands for it."
-        elif f"{entry.dataset}/{entry.split}" != benchmark or entry.note:
-            yield f"{benchmark}: {entry.dataset}/{entry.split} stands for it here. {entry.note}".strip()
+            said["this suite has nothing that stands for it."].append(benchmark)
+            continue
+        itself = f"{entry.dataset}/{entry.split}" == benchmark
+        words = f"{'' if itself else f'{entry.dataset}/{entry.split} stands for it here. '}{entry.note}".strip()
+        if words:
+            said[words].append(benchmark)
+    yield from (f"{', '.join(benchmarks)}: {words}" for words, benchmarks in said.items())
 
 
 def _columns(
