@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -70,3 +70,22 @@ def optimise(model: Any, plan: Budget, loss_of_step: Callable[[int], Tensor], lo
             model.logit_scale.clamp_(max=LARGEST_SCALE)
         if step % 50 == 0:
             log.info("step %d: loss %.4f", step, loss.item())
+
+
+def card_opening(card: Mapping[str, Any], title: str, steps: int) -> list[str]:
+    """Return the first lines of a card as text: what it is, how it was made, how large it is.
+
+    Args:
+        card: with name, command, seed, cpu_seconds and parameters.
+        title: what the model is.
+        steps: of training.
+    """
+    return [
+        f"# {card['name']}: {title}",
+        "",
+        "Made by recount from its own drawings: no outside picture, text or weight went into it (MIT).",
+        f"Command: `{card['command']}`, seed {card['seed']}, {steps} steps, {card['cpu_seconds']} CPU seconds on one "
+        "core.",
+        f"Parameters: {card['parameters']}; stored in half precision.",
+        "",
+    ]

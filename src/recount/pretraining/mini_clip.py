@@ -39,7 +39,7 @@ from recount.data.captioned_scenes import (
     sentence,
     vague_quantity,
 )
-from recount.pretraining.contrastive import Budget, normalised, optimise, shared_loss
+from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
 from recount.systems.countclip import (
     NUMBERS,
     WORD_OF,
@@ -274,13 +274,7 @@ def _as_text(card: Mapping[str, Any]) -> str:
     found, counted = quality["retrieval_accuracy_64_classes"], quality["counting_accuracy_before_fine_tuning"]
     return "\n".join(
         [
-            "# mini_clip: a tiny CLIP",
-            "",
-            "Made by recount from its own drawings: no outside picture, text or weight went into it (MIT).",
-            f"Command: `{card['command']}`, seed {card['seed']}, {card['steps_done']} steps, {card['cpu_seconds']} CPU "
-            "seconds on one core.",
-            f"Parameters: {card['parameters']}; stored in half precision.",
-            "",
+            *card_opening(card, "a tiny CLIP", card["steps_done"]),
             f"Pictures: {card['data']}.",
             f"Captions: {card['captions']}.",
             "",

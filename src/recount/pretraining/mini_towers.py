@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from recount.data import scenes
 from recount.nn.clip_towers import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, tower_keys
-from recount.pretraining.contrastive import Budget, normalised, optimise, shared_loss
+from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
 from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, unseen_scene
 from recount.systems.vlcounter import TEMPLATES
 
@@ -241,13 +241,7 @@ def _as_text(card: Mapping[str, Any]) -> str:
     trained, random = card["quality"], card["quality_random"]
     return "\n".join(
         [
-            "# mini_towers: tiny CLIP towers",
-            "",
-            "Made by recount from its own drawings: no outside picture, text or weight went into it (MIT).",
-            f"Command: `{card['command']}`, seed {card['seed']}, {card['plan']['steps']} steps, "
-            f"{card['cpu_seconds']} CPU seconds on one core.",
-            f"Parameters: {card['parameters']}; stored in half precision.",
-            "",
+            *card_opening(card, "tiny CLIP towers", card["plan"]["steps"]),
             f"On {trained['scenes']} scenes of colour-shape pairs that pretraining never showed:",
             "",
             "| | trained | random towers | chance |",
