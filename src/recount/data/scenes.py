@@ -135,6 +135,7 @@ def shapes_scene(
     width: int,
     height: int,
     sizes: tuple[float, float] = (13.0, 23.0),
+    paints: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Scene:
     """Return coloured shapes (or cars) on clutter.
 
@@ -144,6 +145,7 @@ def shapes_scene(
         width: pixels.
         height: pixels.
         sizes: smallest and largest diameter in pixels; each class has its own mean, each thing varies about it.
+        paints: of each class, whose name is then a shape alone ("stars"); None: as its name says.
     """
     wanted = [label for label, count in counts.items() for _ in range(count)]
     rng.shuffle(wanted)
@@ -152,7 +154,9 @@ def shapes_scene(
     for label in wanted:
         size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *sizes))
         x, y = _free_place(rng, things, size, width, height)
-        things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), _paint_of(rng, label)))
+        angle = rng.uniform(0, 2 * pi)
+        paint = _jittered(rng, paints[label], 11) if paints else _paint_of(rng, label)
+        things.append(Thing(label, x, y, size, angle, paint))
     return Scene(width, height, _clutter(rng, width, height), tuple(things))
 
 
