@@ -7,9 +7,10 @@ it tells words apart, and colours as well as shapes (trained along, it came to i
 
 Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are: that
 the attention finds them is learnt from denoising alone. That teaches colours; shapes, which change a few cells of a
-noisy latent, would take Stable Diffusion's billion pictures. So a second stage goes on denoising and also says, for
-each word of the caption, which cells show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR
-2024), where a segmentation network says it; here the drawing does. The card tells both stages apart.
+noisy latent, no trial taught so (up to 1,500 steps; swapping the shape words of a caption left the loss as it was). So
+a second stage goes on denoising and also says, for each word of the caption, which cells show what it names: the
+token-level supervision of TokenCompose (Wang et al., CVPR 2024), where a segmentation network says it; here the drawing
+does. The card tells both stages apart.
 
 The colour-shape pairs of the `val` and `test` classes of the data set `shapes` never occur in pretraining; the quality
 measure uses scenes of exactly these. In some scenes of the second stage the shapes have paints far from all named
@@ -384,33 +385,33 @@ def _resumed(path: Path, parts: Mapping[str, Any]) -> int:
     return int(state["step"])
 
 
-def train_denoising(text: Any, scenes_: Latents, plan: Plan, seed: int, work: Path) -> Any:
+def train_denoising(text: Any, shown: Latents, plan: Plan, seed: int, work: Path) -> Any:
     """First stage: denoising alone. Return the UNet."""
     unet = new_unet(seed)
 
     def loss(step: int) -> Tensor:
-        return _denoising_loss(unet, text, scenes_, plan, np.random.default_rng([seed, 72, step]))
+        return _denoising_loss(unet, text, shown, plan, np.random.default_rng([seed, 72, step]))
 
     return optimise(unet, loss, plan.steps, plan.lr, plan, work / "denoising.pt")
 
 
-def train_grounding(unet: Any, text: Any, scenes_: Latents, plan: Plan, seed: int, work: Path) -> Any:
+def train_grounding(unet: Any, text: Any, shown: Latents, plan: Plan, seed: int, work: Path) -> Any:
     """Second stage: denoising, and the attention to each class's words where the class is. Return the UNet."""
     run = t2icount.UNetPass(unet, differentiable=True)
 
     def loss(step: int) -> Tensor:
-        return _grounding_loss(run, text, scenes_, plan, np.random.default_rng([seed, 76, step]))
+        return _grounding_loss(run, text, shown, plan, np.random.default_rng([seed, 76, step]))
 
     return optimise(unet, loss, plan.grounded_steps, plan.grounded_lr, plan, work / "grounding.pt")
 
 
-def _denoising_loss(unet: Any, text: Any, scenes_: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
+def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
     """Return the mean squared error of the predicted velocity on one random batch (see ``_drowned``)."""
-    chosen = rng.integers(0, len(scenes_.latents), plan.batch)
-    clean = scenes_.latents[torch.from_numpy(chosen)]
+    chosen = rng.integers(0, len(shown.latents), plan.batch)
+    clean = shown.latents[torch.from_numpy(chosen)]
     if rng.random() < 0.5:
         clean = clean.flip(-1)
-    classes = [scenes_.classes[int(row)] for row in chosen]
+    classes = [shown.classes[int(row)] for row in chosen]
     captions = [caption([names[place] for place in named(names, rng, plan)]) for names in classes]
     noisy = rng.random(plan.batch) < plan.noisy_share
     timestep = np.where(noisy, rng.integers(*plan.noisy_steps, plan.batch), rng.integers(0, 1000, plan.batch))
@@ -435,27 +436,25 @@ def _states(text: Any, captions: Sequence[str]) -> Tensor:
     return text(context_ids(captions)).last_hidden_state
 
 
-def _grounding_loss(
-    run: t2icount.UNetPass, text: Any, scenes_: Latents, plan: Plan, rng: np.random.Generator
-) -> Tensor:
+def _grounding_loss(run: t2icount.UNetPass, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
     """Return the denoising loss plus ``plan.grounding`` times the token loss on one random batch."""
-    chosen = rng.integers(0, len(scenes_.latents), plan.batch)
-    clean = scenes_.latents[torch.from_numpy(chosen)]
-    classes = [scenes_.classes[int(row)] for row in chosen]
+    chosen = rng.integers(0, len(shown.latents), plan.batch)
+    clean = shown.latents[torch.from_numpy(chosen)]
+    classes = [shown.classes[int(row)] for row in chosen]
     places = [named(names, rng, plan) for names in classes]
-    names = [[names[place] for place in chosen_] for names, chosen_ in zip(classes, places, strict=True)]
+    spoken = [[names[place] for place in some] for names, some in zip(classes, places, strict=True)]
     target = torch.stack(
-        [target_shares(scenes_.shares[int(row)], some) for row, some in zip(chosen, places, strict=True)]
+        [target_shares(shown.shares[int(row)], some) for row, some in zip(chosen, places, strict=True)]
     )
     if rng.random() < 0.5:
         clean, target = clean.flip(-1), target.flip(-1)
     clear = rng.random(plan.batch) < plan.clear_share
     timestep = np.where(clear, rng.integers(*plan.clear_steps, plan.batch), rng.integers(300, 1000, plan.batch))
     drowned, velocity = _drowned(clean, timestep, rng)
-    context = _states(text, [caption(some) for some in names])
-    groups = torch.stack([token_groups(some) for some in names])
+    context = _states(text, [caption(names) for names in spoken])
+    groups = torch.stack([token_groups(names) for names in spoken])
     predicted, attention = run.denoise(drowned, torch.from_numpy(timestep), context, groups)
-    captioned = torch.tensor([float(bool(some)) for some in names])
+    captioned = torch.tensor([float(bool(names)) for names in spoken])
     return F.mse_loss(predicted, velocity) + plan.grounding * token_loss(attention, target, captioned)
 
 
@@ -720,7 +719,7 @@ def _as_text(card: Mapping[str, Any]) -> str:
             "",
             f"Trained by {plan['steps']} steps of denoising alone, then {plan['grounded_steps']} in which the drawing",
             "also said which cells show what each word of the caption names (token-level supervision, as in",
-            "TokenCompose, CVPR 2024). Stable Diffusion had no such help and a few hundred thousand times as many",
+            "TokenCompose, CVPR 2024). Stable Diffusion had no such help, and over a hundred thousand times as many",
             "pictures: so what is found with this model says nothing about how well denoising alone grounds words.",
             "",
             "How well the attention to a prompt finds the pixels of its class, on scenes of colour-shape pairs that "
