@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from golden_tools import fill, golden, wave
@@ -746,3 +747,20 @@ def test_names_and_sizes_at_paper_size_are_those_of_the_released_file() -> None:
     assert sum(p.numel() for p in system.text.parameters()) == 123_060_480
     assert sum(p.numel() for p in system.vae.parameters()) == 34_163_592 + 92
     assert sum(p.numel() for p in system.state_dict().values()) == 1_065_648_553
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_counter_that_starts_dead_is_turned_and_no_other(tmp_path: Path, dead: bool) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    sample = Sample("a", "train", path, np.zeros((1, 2), np.float32), 1, "red stars", 64, 64)
+    torch.manual_seed(0)
+    settings = t2i.T2ICountSettings(**(t2i.T2ICount.mini_settings() | {"weights": "random"}))
+    system = t2i.T2ICount(settings)
+    last = system.decoder.counter.head[-2]
+    with torch.no_grad():
+        last.bias.fill_(-100.0 if dead else 100.0)
+    system.prepare_training([sample])
+    assert last.bias.item() == 100.0
+    assert system.training
+    assert bool((system.eval().predict(torch.rand(1, 3, 64, 64), ["red stars"]).density > 0).all())
