@@ -940,10 +940,11 @@ class T2ICount(System):
         fitting = [(picture, sample.prompt) for picture, sample in pictures if picture.shape[-2:] == (side, side)]
         training = self.training
         self.eval()
-        counted = [self.predict(picture.float() / 255, [prompt]).density > 0 for picture, prompt in fitting]
+        densities = [self.predict(picture.float() / 255, [prompt]).density for picture, prompt in fitting]
         self.train(training)
+        counted = [density > 0 for density in densities if density is not None]
         if counted and float(torch.cat(counted).float().mean()) < _DEAD:
-            last = self.decoder.counter.head[-2]
+            last: Any = self.decoder.counter.head[-2]
             last.weight.neg_()
             last.bias.neg_()
             log.warning("the counter starts with zero everywhere and would stay so: its last layer is negated")
