@@ -111,11 +111,9 @@ class Captioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounded:
+class Grounded(Captioned):
     """A captioned picture and which share of each latent cell shows each of its classes, float16 [classes, h, w]."""
 
-    image: Tensor
-    classes: tuple[str, ...]
     shares: Tensor
 
 
@@ -648,9 +646,7 @@ def mini_system(weights: Path | None = WEIGHTS) -> t2icount.T2ICount:
     settings = t2icount.T2ICount.mini_settings() | {"backbone": BACKBONE, "weights": "random"}
     system = t2icount.T2ICount(t2icount.T2ICountSettings(**settings))
     if weights is not None:
-        stored = load_file(weights / "mini_sd.safetensors")
-        kept = {name: value.float() for name, value in stored.items() if not name.startswith("vae.decoder.")}
-        system.load_state_dict(kept, strict=False)
+        system.load_state_dict(system.mini_weights(weights / "mini_sd.safetensors"), strict=False)
     return system.eval()
 
 
@@ -660,8 +656,7 @@ def reconstruction_error(weights: Path = WEIGHTS, count: int = 32) -> float:
     vae = t2icount.autoencoder(BACKBONE)
     stored = load_file(weights / "mini_sd.safetensors")
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in stored.items() if name.startswith("vae.")})
-    pictures = [np.asarray(unseen_scene(index, 1).render()).copy() for index in range(count)]
-    images = scaled(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+    images = scaled(torch.stack([_picture(unseen_scene(index, 1)) for index in range(count)]))
     return float(F.mse_loss(vae.eval()(images).sample, images))
 
 

@@ -298,7 +298,7 @@ class UNetPass:
 
         Returns:
             F1..F4 ([B, C, h, w], at strides 1, 2, 4 and 8 of the latent), and per resolution (1, 2, 4: the divisor of
-            the latent's size) the attention [B, T, h, w], the mean over the layers of that resolution, detached.
+            the latent's size) the attention [B, T, h, w], the mean over the layers of that resolution.
         """
         first = torch.zeros(len(latent), dtype=torch.long, device=latent.device)
         _, attention = self.denoise(latent, first, context, token_weights)
@@ -925,7 +925,7 @@ class T2ICount(System):
         for prompt in dict.fromkeys(sample.prompt for sample in samples):
             self.words.encode(prompt)
         self.restore_base_weights()
-        self._turn_dead_counter([sample for sample in samples if sample.image is not None][:_TRIED])
+        self._turn_dead_counter(samples[:_TRIED])
 
     @torch.no_grad()
     def _turn_dead_counter(self, samples: Sequence[Sample]) -> None:
@@ -963,12 +963,18 @@ class T2ICount(System):
         padded = F.pad(density[None, None], (0, -sample.width % stride, 0, -sample.height % stride))
         return F.avg_pool2d(padded, stride)[0, 0] * stride**2 >= self.settings.foreground, stride
 
+    def mini_weights(self, path: Path) -> dict[str, Tensor]:
+        """Return what ``recount pretrain mini_sd`` wrote to ``path``, under our names; all of it must be there."""
+        return renamed(read_tensors(path), _mini_key, self._base_state(), source=path)
+
+    def _base_state(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
+
     def _base_weights(self, weights: str) -> dict[str, Tensor]:
-        expected = {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
         if weights == "mini_sd":
             with resources.as_file(resources.files("recount") / "pretraining/weights/mini_sd.safetensors") as path:
-                return renamed(read_tensors(path), _mini_key, expected, source=path)
-        path = Path(weights)
+                return self.mini_weights(path)
+        path, expected = Path(weights), self._base_state()
         state = read_tensors(path)
         return renamed(_linear_attention(state.get("state_dict", state)), _base_key(expected), expected, source=path)
 
