@@ -6,11 +6,12 @@ in Stable Diffusion the text encoder is frozen; there is no pretrained one of th
 it tells words apart, and colours as well as shapes (trained along, it came to ignore the shapes).
 
 Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are: that
-the attention finds them is learnt from denoising alone. That teaches colours; shapes, which change a few cells of a
-noisy latent, no trial taught so (up to 1,500 steps; swapping the shape words of a caption left the loss as it was). So
-a second stage goes on denoising and also says, for each word of the caption, which cells show what it names: the
-token-level supervision of TokenCompose (Wang et al., CVPR 2024), where a segmentation network says it; here the drawing
-does. The card tells both stages apart.
+the attention finds them is to be learnt from denoising alone. How soon that happens is chancy: 1,000 steps on the
+latents of an earlier, blurrier autoencoder taught colours (AUC 0.935), on today's they have hardly begun to (see the
+card); shapes, which change a few cells of a noisy latent, no trial taught so (swapping the shape words of a caption
+left the loss as it was). So a second stage goes on denoising and also says, for each word of the caption, which cells
+show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR 2024), where a segmentation network
+says it; here the drawing does. The card tells both stages apart.
 
 The colour-shape pairs of the `val` and `test` classes of the data set `shapes` never occur in pretraining; the quality
 measure uses scenes of exactly these. In some scenes of the second stage the shapes have paints far from all named
@@ -19,6 +20,7 @@ colours, and captions name the shapes only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -77,7 +79,7 @@ class Plan(Strict):
     vae_side: int = Field(96, description="of the autoencoder's scenes, pixels")
     scenes: int = 6000
     side: int = Field(64, description="of the diffusion's scenes, pixels; the network is used on windows of 96")
-    vae_steps: int = 1600
+    vae_steps: int = 4000
     vae_batch: int = 8
     vae_crop: int = 48
     vae_lr: float = 2e-3
@@ -91,12 +93,13 @@ class Plan(Strict):
     noisy_share: float = Field(0.7, description="of the samples with such a timestep; the others: any of the 1000")
     average: float = 0.99
     drop_caption: float = 0.05
-    one_class_caption: float = 0.4
-    grounded_scenes: int = 8000
-    grounded_steps: int = Field(4500, description="of the second stage")
+    one_class_caption: float = Field(0.4, description="share of the first stage's captions that name a single class")
+    grounded_scenes: int = 12000
+    grounded_steps: int = Field(6500, description="of the second stage")
+    grounded_one_class: float = Field(0.55, description="share of the second stage's captions that name a single class")
     grounded_lr: float = 2e-3
     grounding: float = Field(2.0, description="weight of the token loss beside the denoising loss")
-    clear_steps: tuple[int, int] = Field((0, 150), description="timesteps in which the picture is clear")
+    clear_steps: tuple[int, int] = Field((0, 50), description="timesteps in which the picture is clear")
     clear_share: float = Field(0.8, description="of the second stage's samples with such a timestep; others: from 300")
     any_paint: float = Field(0.5, description="share of the second stage's scenes with shapes in paints without name")
     one_colour: float = Field(0.2, description="share of the second stage's scenes with shapes of one named colour")
@@ -198,11 +201,18 @@ def unnamed_paint(rng: np.random.Generator) -> tuple[int, int, int]:
             return red, green, blue
 
 
-def named(classes: Sequence[str], rng: np.random.Generator, plan: Plan) -> list[int]:
-    """Return which classes a caption names: one or up to three, in random order; none drops it (for guidance)."""
-    if not classes or rng.random() < plan.drop_caption:
+def named(classes: Sequence[str], rng: np.random.Generator, one_class: float, dropped: float) -> list[int]:
+    """Return which classes a caption names, in random order.
+
+    Args:
+        classes: of the scene.
+        rng: draws.
+        one_class: share of the captions that name one class; others name up to three.
+        dropped: share of the captions that are left out (for guidance): these name none.
+    """
+    if not classes or rng.random() < dropped:
         return []
-    few = 1 if rng.random() < plan.one_class_caption else min(len(classes), MOST_NAMED)
+    few = 1 if rng.random() < one_class else min(len(classes), MOST_NAMED)
     return [int(index) for index in rng.choice(len(classes), few, replace=False)]
 
 
@@ -222,6 +232,31 @@ def context_ids(captions: Sequence[str]) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------- training
+
+
+class Work:
+    """A folder that holds what an interrupted pretraining has reached, and the CPU seconds that this has taken."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._spent = folder / "cpu_seconds.txt"
+        self._before = float(self._spent.read_text()) if self._spent.is_file() else 0.0
+        self._began = time.process_time()
+
+    def seconds(self) -> float:
+        """Return the CPU seconds until now, those of earlier calls included."""
+        return self._before + time.process_time() - self._began
+
+    def keep(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a state, and the seconds until now."""
+        torch.save(state, self.folder / name)
+        self._spent.write_text(f"{self.seconds():.1f}\n")
+
+    def kept(self, name: str) -> Any:
+        """Return the state that was kept under a name, or None."""
+        path = self.folder / name
+        return torch.load(path, weights_only=True) if path.is_file() else None
 
 
 def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
@@ -344,11 +379,13 @@ def new_unet(seed: int) -> Any:
         elif kind == "Transformer2DModel":
             nn.init.zeros_(module.proj_out.weight)
     nn.init.zeros_(unet.conv_out.weight)
-    return unet
+    return unet.to(memory_format=torch.channels_last)
 
 
-def optimise(unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: float, plan: Plan, state: Path) -> Any:
-    """Train the UNet with AdamW over one cycle of the learning rate; resumes from the file ``state`` if it is there.
+def optimise(
+    unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: float, plan: Plan, work: Work, stage: str
+) -> Any:
+    """Train the UNet with AdamW over one cycle of the learning rate; resumes from what ``work`` kept of the stage.
 
     Returns:
         a UNet with the averaged weights.
@@ -359,7 +396,10 @@ def optimise(unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: f
     optimiser = torch.optim.AdamW(unet.parameters(), lr=lr, weight_decay=plan.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=plan.warmup / steps)
     parts: dict[str, Any] = {"unet": unet, "average": average, "optimiser": optimiser, "schedule": schedule}
-    for step in range(_resumed(state, parts), steps):
+    state = work.kept(f"{stage}.pt") or {"step": 0}
+    for name in parts.keys() & state.keys():
+        parts[name].load_state_dict(state[name])
+    for step in range(state["step"], steps):
         loss = loss_of_step(step)
         optimiser.zero_grad()
         loss.backward()
@@ -368,39 +408,30 @@ def optimise(unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: f
         schedule.step()
         average.update_parameters(unet)
         if step % 50 == 0:
-            log.info("%s step %d: loss %.4f", state.stem, step, loss.item())
-        if step % 200 == 199:
-            torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, state)
+            log.info("%s step %d: loss %.4f", stage, step, loss.item())
+        if (step + 1) % 200 == 0 or step + 1 == steps:
+            work.keep(f"{stage}.pt", {name: part.state_dict() for name, part in parts.items()} | {"step": step + 1})
     return average.module
 
 
-def _resumed(path: Path, parts: Mapping[str, Any]) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"])
-
-
-def train_denoising(text: Any, shown: Latents, plan: Plan, seed: int, work: Path) -> Any:
+def train_denoising(text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
     """First stage: denoising alone. Return the UNet."""
     unet = new_unet(seed)
 
     def loss(step: int) -> Tensor:
         return _denoising_loss(unet, text, shown, plan, np.random.default_rng([seed, 72, step]))
 
-    return optimise(unet, loss, plan.steps, plan.lr, plan, work / "denoising.pt")
+    return optimise(unet, loss, plan.steps, plan.lr, plan, work, "denoising")
 
 
-def train_grounding(unet: Any, text: Any, shown: Latents, plan: Plan, seed: int, work: Path) -> Any:
+def train_grounding(unet: Any, text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
     """Second stage: denoising, and the attention to each class's words where the class is. Return the UNet."""
     run = t2icount.UNetPass(unet, differentiable=True)
 
     def loss(step: int) -> Tensor:
         return _grounding_loss(run, text, shown, plan, np.random.default_rng([seed, 76, step]))
 
-    return optimise(unet, loss, plan.grounded_steps, plan.grounded_lr, plan, work / "grounding.pt")
+    return optimise(unet, loss, plan.grounded_steps, plan.grounded_lr, plan, work, "grounding")
 
 
 def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
@@ -410,7 +441,8 @@ def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.ra
     if rng.random() < 0.5:
         clean = clean.flip(-1)
     classes = [shown.classes[int(row)] for row in chosen]
-    captions = [caption([names[place] for place in named(names, rng, plan)]) for names in classes]
+    places = [named(names, rng, plan.one_class_caption, plan.drop_caption) for names in classes]
+    captions = [caption([names[place] for place in some]) for names, some in zip(classes, places, strict=True)]
     noisy = rng.random(plan.batch) < plan.noisy_share
     timestep = np.where(noisy, rng.integers(*plan.noisy_steps, plan.batch), rng.integers(0, 1000, plan.batch))
     drowned, velocity = _drowned(clean, timestep, rng)
@@ -439,7 +471,7 @@ def _grounding_loss(run: t2icount.UNetPass, text: Any, shown: Latents, plan: Pla
     chosen = rng.integers(0, len(shown.latents), plan.batch)
     clean = shown.latents[torch.from_numpy(chosen)]
     classes = [shown.classes[int(row)] for row in chosen]
-    places = [named(names, rng, plan) for names in classes]
+    places = [named(names, rng, plan.grounded_one_class, plan.drop_caption) for names in classes]
     spoken = [[names[place] for place in some] for names, some in zip(classes, places, strict=True)]
     target = torch.stack(
         [target_shares(shown.shares[int(row)], some) for row, some in zip(chosen, places, strict=True)]
@@ -596,7 +628,7 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
     """Train the tiny Stable Diffusion and write ``mini_sd.safetensors``, ``mini_sd.json`` and ``mini_sd.md``.
 
     Args:
-        work: holds what an interrupted run has reached; a second call goes on from there.
+        work: holds what an interrupted run has reached; a second call with the same plan and seed goes on from there.
         weights: gets the three files.
         plan: how much is trained; None: as the packaged weights were.
         seed: of scenes, captions, starts and noise.
@@ -605,22 +637,22 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
         the card.
     """
     plan = plan or Plan()
-    began = time.process_time()
-    work.mkdir(parents=True, exist_ok=True)
+    made_from = f"{plan.model_dump_json()} {BACKBONE.model_dump_json()} {seed}"
+    kept = Work(work / hashlib.sha256(made_from.encode()).hexdigest()[:12])
     weights.mkdir(parents=True, exist_ok=True)
-    vae = _autoencoder(work / "vae.pt", plan, seed)
+    vae = _autoencoder(plan, seed, kept)
     text = frozen_text_encoder(seed)
     shown = [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)]
     latents = encoded(vae, torch.stack([scene.image for scene in shown]))
-    unet = train_denoising(text, Latents(latents, [scene.classes for scene in shown]), plan, seed, work)
+    unet = train_denoising(text, Latents(latents, [scene.classes for scene in shown]), plan, seed, kept)
     _save(weights, vae, unet, text)
     alone = quality(mini_system(weights))
     drawn = [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)]
     latents = encoded(vae, torch.stack([scene.image for scene in drawn]))
     second = Latents(latents, [scene.classes for scene in drawn], [scene.shares.float() for scene in drawn])
-    unet = train_grounding(unet, text, second, plan, seed, work)
+    unet = train_grounding(unet, text, second, plan, seed, kept)
     _save(weights, vae, unet, text)
-    return write_card(weights, plan, seed, time.process_time() - began, alone)
+    return write_card(weights, plan, seed, kept.seconds(), alone)
 
 
 def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
@@ -629,14 +661,15 @@ def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
     save_file({name: value.half().contiguous() for name, value in state.items()}, weights / "mini_sd.safetensors")
 
 
-def _autoencoder(path: Path, plan: Plan, seed: int) -> Any:
-    """Return the trained autoencoder, from ``path`` if it is there."""
-    vae = t2icount.autoencoder(BACKBONE)
-    if not path.is_file():
+def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
+    """Return the trained autoencoder, from what was kept of an earlier call if there is."""
+    state = work.kept("vae.pt")
+    if state is None:
         large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
-        trained = train_vae(torch.stack([scene.image for scene in large]), plan, seed)
-        torch.save(trained.state_dict(), path)
-    vae.load_state_dict(torch.load(path, weights_only=True))
+        state = train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()
+        work.keep("vae.pt", state)
+    vae = t2icount.autoencoder(BACKBONE)
+    vae.load_state_dict(state)
     return vae.eval().requires_grad_(False)
 
 
