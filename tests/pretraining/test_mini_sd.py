@@ -132,14 +132,20 @@ def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(
                 raise KeyboardInterrupt
             return layer(torch.full((2, 3), float(step % 7))).square().mean()
 
-        made = mini_sd.optimise(layer, loss, 450, 1e-2, mini_sd.Plan(), mini_sd.Work(tmp_path / folder), "stage")
+        made = mini_sd.optimise(
+            layer, loss, 450, 1e-2, mini_sd.Plan(), mini_sd.Work(tmp_path / folder, "plan"), "stage"
+        )
         return made.weight.detach().clone()
 
     with pytest.raises(KeyboardInterrupt):
         train("stopped", 430)
     went_on, whole = train("stopped", None), train("whole", None)
     assert torch.equal(went_on, whole)
-    assert mini_sd.Work(tmp_path / "stopped").seconds() >= float((tmp_path / "stopped/cpu_seconds.txt").read_text())
+    later = mini_sd.Work(tmp_path / "stopped", "plan")
+    state = later.kept("stage")
+    assert state is not None
+    assert later.seconds() >= state["seconds"] > 0
+    assert mini_sd.Work(tmp_path / "stopped", "another plan").kept("stage") is None
 
 
 def test_a_standardised_latent_decodes_to_the_same_picture() -> None:

@@ -20,7 +20,6 @@ colours, and captions name the shapes only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -39,6 +38,7 @@ from torch import Tensor, nn
 from recount.config import Strict
 from recount.data import scenes
 from recount.systems import t2icount
+from recount.training.checkpoints import load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -235,28 +235,33 @@ def context_ids(captions: Sequence[str]) -> Tensor:
 
 
 class Work:
-    """A folder that holds what an interrupted pretraining has reached, and the CPU seconds that this has taken."""
+    """What an interrupted pretraining has reached, and the CPU seconds that this has taken.
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    Args:
+        folder: gets a folder for each stage.
+        made_from: all that the weights depend on; what was kept with another one is not taken up.
+    """
+
+    def __init__(self, folder: Path, made_from: str) -> None:
         self.folder = folder
-        self._spent = folder / "cpu_seconds.txt"
-        self._before = float(self._spent.read_text()) if self._spent.is_file() else 0.0
+        self.made_from = made_from
+        self._before = 0.0
         self._began = time.process_time()
 
     def seconds(self) -> float:
-        """Return the CPU seconds until now, those of earlier calls included."""
+        """Return the CPU seconds until now, with those of earlier calls whose work was taken up."""
         return self._before + time.process_time() - self._began
 
-    def keep(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a state, and the seconds until now."""
-        torch.save(state, self.folder / name)
-        self._spent.write_text(f"{self.seconds():.1f}\n")
+    def keep(self, stage: str, state: Mapping[str, Any]) -> None:
+        """Write the state of a stage, and the seconds until now."""
+        save_state(self.folder / stage, self.made_from, {**state, "seconds": self.seconds()})
 
-    def kept(self, name: str) -> Any:
-        """Return the state that was kept under a name, or None."""
-        path = self.folder / name
-        return torch.load(path, weights_only=True) if path.is_file() else None
+    def kept(self, stage: str) -> dict[str, Any] | None:
+        """Return the state of a stage that an earlier call kept, or None."""
+        state = load_state(self.folder / stage, self.made_from)
+        if state is not None:
+            self._before = max(self._before, state["seconds"])
+        return state
 
 
 def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
@@ -340,12 +345,6 @@ def _standardise(vae: Any, images: Tensor) -> None:
     vae.post_quant_conv.weight *= spread.view(1, -1, 1, 1)
 
 
-@torch.no_grad()
-def encoded(vae: Any, images: Tensor) -> Tensor:
-    """Return the latents [N, 4, h, w] of uint8 images, as the posterior's mode."""
-    return torch.cat([vae.encode(scaled(part)).latent_dist.mode() for part in images.split(64)])
-
-
 @dataclass(frozen=True, slots=True)
 class Latents:
     """Scenes as the UNet sees them: latents [N, 4, h, w], classes, and in the second stage the classes' shares."""
@@ -353,6 +352,15 @@ class Latents:
     latents: Tensor
     classes: Sequence[Sequence[str]]
     shares: Sequence[Tensor] = ()
+
+
+@torch.no_grad()
+def as_latents(vae: Any, pictures: Sequence[Captioned]) -> Latents:
+    """Return scenes as the UNet sees them; the latent is the posterior's mode."""
+    images = torch.stack([picture.image for picture in pictures])
+    latents = torch.cat([vae.encode(scaled(part)).latent_dist.mode() for part in images.split(64)])
+    shares = [picture.shares.float() for picture in pictures if isinstance(picture, Grounded)]
+    return Latents(latents, [picture.classes for picture in pictures], shares)
 
 
 def alpha_bar() -> Tensor:
@@ -396,7 +404,7 @@ def optimise(
     optimiser = torch.optim.AdamW(unet.parameters(), lr=lr, weight_decay=plan.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=plan.warmup / steps)
     parts: dict[str, Any] = {"unet": unet, "average": average, "optimiser": optimiser, "schedule": schedule}
-    state = work.kept(f"{stage}.pt") or {"step": 0}
+    state = work.kept(stage) or {"step": 0}
     for name in parts.keys() & state.keys():
         parts[name].load_state_dict(state[name])
     for step in range(state["step"], steps):
@@ -410,7 +418,7 @@ def optimise(
         if step % 50 == 0:
             log.info("%s step %d: loss %.4f", stage, step, loss.item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            work.keep(f"{stage}.pt", {name: part.state_dict() for name, part in parts.items()} | {"step": step + 1})
+            work.keep(stage, {name: part.state_dict() for name, part in parts.items()} | {"step": step + 1})
     return average.module
 
 
@@ -638,19 +646,16 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
     """
     plan = plan or Plan()
     made_from = f"{plan.model_dump_json()} {BACKBONE.model_dump_json()} {seed}"
-    kept = Work(work / hashlib.sha256(made_from.encode()).hexdigest()[:12])
+    kept = Work(work, made_from)
     weights.mkdir(parents=True, exist_ok=True)
     vae = _autoencoder(plan, seed, kept)
     text = frozen_text_encoder(seed)
     shown = [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)]
-    latents = encoded(vae, torch.stack([scene.image for scene in shown]))
-    unet = train_denoising(text, Latents(latents, [scene.classes for scene in shown]), plan, seed, kept)
+    unet = train_denoising(text, as_latents(vae, shown), plan, seed, kept)
     _save(weights, vae, unet, text)
     alone = quality(mini_system(weights))
     drawn = [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)]
-    latents = encoded(vae, torch.stack([scene.image for scene in drawn]))
-    second = Latents(latents, [scene.classes for scene in drawn], [scene.shares.float() for scene in drawn])
-    unet = train_grounding(unet, text, second, plan, seed, kept)
+    unet = train_grounding(unet, text, as_latents(vae, drawn), plan, seed, kept)
     _save(weights, vae, unet, text)
     return write_card(weights, plan, seed, kept.seconds(), alone)
 
@@ -663,13 +668,13 @@ def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
 
 def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
     """Return the trained autoencoder, from what was kept of an earlier call if there is."""
-    state = work.kept("vae.pt")
+    state = work.kept("vae")
     if state is None:
         large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
-        state = train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()
-        work.keep("vae.pt", state)
+        state = {"vae": train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()}
+        work.keep("vae", state)
     vae = t2icount.autoencoder(BACKBONE)
-    vae.load_state_dict(state)
+    vae.load_state_dict(state["vae"])
     return vae.eval().requires_grad_(False)
 
 
