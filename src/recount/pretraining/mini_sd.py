@@ -137,7 +137,7 @@ _ROOM = {64: Room((2, 8), (1, 3), (2, 9), 2, 3), 96: Room((3, 14), (1, 6), (4, 1
 def captioned_scene(index: int, seed: int, size: int) -> Captioned:
     """Return pretraining scene ``index``: 78 % shapes of the train classes, 8 % car parks, 8 % blood, 6 % dice."""
     scene = _any_scene(np.random.default_rng([seed, 71, index]), size)
-    return Captioned(_picture(scene), tuple(scene.counts()))
+    return Captioned(picture_of_scene(scene), tuple(scene.counts()))
 
 
 def _any_scene(rng: np.random.Generator, size: int) -> scenes.Scene:
@@ -158,7 +158,8 @@ def _any_scene(rng: np.random.Generator, size: int) -> scenes.Scene:
     )
 
 
-def _picture(scene: scenes.Scene) -> Tensor:
+def picture_of_scene(scene: scenes.Scene) -> Tensor:
+    """Return a scene as it is seen, uint8 [3, H, W]."""
     return torch.from_numpy(np.asarray(scene.render()).copy()).permute(2, 0, 1)
 
 
@@ -188,7 +189,7 @@ def grounded_scene(index: int, seed: int, size: int, plan: Plan) -> Grounded:
     cells, stride = size // BACKBONE.stride, BACKBONE.stride
     shares = [scene.mask(name).reshape(cells, stride, cells, stride).mean(axis=(1, 3)) for name in classes]
     stacked = torch.from_numpy(np.array(shares, np.float16).reshape(-1, cells, cells))
-    return Grounded(_picture(scene), classes, stacked)
+    return Grounded(picture_of_scene(scene), classes, stacked)
 
 
 def unnamed_paint(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -609,7 +610,7 @@ def _prompted(
     system: t2icount.T2ICount, scene: scenes.Scene
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield, for each visible class and map: the map's name, the map, and where the class and any things are."""
-    image = _picture(scene)[None].float() / 255
+    image = picture_of_scene(scene)[None].float() / 255
     masks = {label: scene.mask(label) for label in scene.counts()}
     things = np.any(list(masks.values()), axis=0)
     for label, mask in masks.items():
@@ -694,7 +695,7 @@ def reconstruction_error(weights: Path = WEIGHTS, count: int = 32) -> float:
     vae = t2icount.autoencoder(BACKBONE)
     stored = load_file(weights / "mini_sd.safetensors")
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in stored.items() if name.startswith("vae.")})
-    images = scaled(torch.stack([_picture(unseen_scene(index, 1)) for index in range(count)]))
+    images = scaled(torch.stack([picture_of_scene(unseen_scene(index, 1)) for index in range(count)]))
     return float(F.mse_loss(vae.eval()(images).sample, images))
 
 

@@ -34,7 +34,7 @@ from torch.nn import functional
 from recount.data import scenes
 from recount.nn.clip_towers import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, tower_keys
 from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
-from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, unseen_scene
+from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
 from recount.systems.vlcounter import TEMPLATES
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
     table, recognised, chance, areas = torch.stack(list(text.values())), [], [], []
     for index in range(count):
         scene = unseen_scene(index, seed)
-        image = torch.from_numpy(np.asarray(scene.render()).copy()).permute(2, 0, 1)[None]
+        image = picture_of_scene(scene)[None]
         found = CLASSES[int((model.encode_image(image) @ table.T).argmax())]
         recognised.append(found in scene.counts())
         chance.append(len(scene.counts()) / len(CLASSES))
