@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import tempfile
@@ -121,6 +122,27 @@ def test_the_processor_is_for_everybody(cards: Callable[[int], None]) -> None:
     cards(1)
     with devices_for("cpu", 1) as found:
         assert [device.type for device in found] == ["cpu"]
+
+
+HELD = """
+import sys, torch
+from contextlib import nullcontext
+from pathlib import Path
+from recount.devices import devices_for
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+with devices_for("cpu", 1) if sys.argv[1] == "kept" else nullcontext():
+    before = resident()
+    activation = torch.ones(2**22)  # 16 MiB
+    del activation
+    print((resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep what is freed")
+def test_on_the_processor_what_a_step_freed_is_kept_for_the_next_one() -> None:
+    held = {mode: int(subprocess.check_output([sys.executable, "-c", HELD, mode])) for mode in ("kept", "default")}
+    assert held["default"] < 4 < 12 < held["kept"], held
 
 
 def test_what_is_not_there_is_said_with_what_to_do(cards: Callable[[int], None]) -> None:

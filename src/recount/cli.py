@@ -321,6 +321,9 @@ def compare(
 def pretrain(model: TinyModel, config: Overrides = None) -> None:
     """Make a tiny base model of recount anew, from its own drawings: weights, and a card of how good they are."""
     with _plain_errors():
+        from recount.devices import keep_freed_memory
+
+        keep_freed_memory()
         if model is TinyModel.mini_clip:
             from recount.pretraining import mini_clip
 

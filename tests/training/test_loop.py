@@ -68,6 +68,15 @@ def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     assert same(weights(train(tmp_path / "a")[1]), weights(train(tmp_path / "b", loader_processes=2)[1]))
 
 
+def test_making_examples_leaves_the_gpu_s_generator_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or dropout would draw the same after each batch, and something else with loader processes."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    progress, _ = train(tmp_path)
+    assert progress.steps_done > 1
+    assert seeded == [0, 0]  # the weights of the test, and the run
+
+
 def test_evaluating_during_training_changes_nothing_of_the_training(tmp_path: Path) -> None:
     watched = {"best_on_test": Watched(MemoryPool(6), "test")}
     with_evaluation = weights(train(tmp_path / "a", watched=watched)[1])

@@ -33,7 +33,7 @@ class Examples(Dataset[list[Example]]):
         epoch, index = position
         seed = seed_of(self.seed, epoch, index)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not the GPU's, from which dropout draws in this process
             return self.maker(index, self.pool, np.random.default_rng(seed))
 
 

@@ -65,12 +65,16 @@ class Progress:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator, and ask for deterministic algorithms."""
+    """Seed every generator, and ask for deterministic algorithms.
+
+    PyTorch would then also fill whatever it allocates with NaN, for programs that read what they never wrote.
+    """
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ from recount.config import Project, Recipe, Run, load, merged, resolve_recipe
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import devices_for
+from recount.devices import devices_for, keep_freed_memory
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model, write_atomically
@@ -69,6 +69,8 @@ def _write_together(
     logging.basicConfig(
         level=logging.INFO if processes.first else logging.ERROR, format="%(levelname)s %(message)s", stream=sys.stderr
     )
+    if device.type == "cpu":
+        keep_freed_memory()
     project = load(root, config)
     _write(processes, device, project, next(run for run in project.runs if run.id == run_id))
 
