@@ -6,12 +6,12 @@ in Stable Diffusion the text encoder is frozen; there is no pretrained one of th
 it tells words apart, and colours as well as shapes (trained along, it came to ignore the shapes).
 
 Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are: that
-the attention finds them is to be learnt from denoising alone. How soon that happens is chancy: 1,000 steps on the
-latents of an earlier, blurrier autoencoder taught colours (AUC 0.935), on today's they have hardly begun to (see the
-card); shapes, which change a few cells of a noisy latent, no trial taught so (swapping the shape words of a caption
-left the loss as it was). So a second stage goes on denoising and also says, for each word of the caption, which cells
-show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR 2024), where a segmentation network
-says it; here the drawing does. The card tells both stages apart.
+the attention finds them is to be learnt from denoising alone. So it learns colours (see the card; 1,000 steps had
+hardly begun to teach them on the latents of today's autoencoder). Shapes, which change a few cells of a noisy latent,
+no trial taught so (swapping the shape words of a caption left the loss as it was). So a second stage goes on denoising
+and also says, for each word of the caption, which cells show what it names: the token-level supervision of
+TokenCompose (Wang et al., CVPR 2024), where a segmentation network says it; here the drawing does. The card tells both
+stages apart.
 
 The colour-shape pairs of the `val` and `test` classes of the data set `shapes` never occur in pretraining; the quality
 measure uses scenes of exactly these. In some scenes of the second stage the shapes have paints far from all named
@@ -84,7 +84,7 @@ class Plan(Strict):
     vae_crop: int = 48
     vae_lr: float = 2e-3
     kl_weight: float = 1e-7
-    steps: int = Field(1000, description="of denoising alone")
+    steps: int = Field(2500, description="of denoising alone")
     batch: int = 16
     lr: float = 1.5e-3
     warmup: int = 50
@@ -95,7 +95,7 @@ class Plan(Strict):
     drop_caption: float = 0.05
     one_class_caption: float = Field(0.4, description="share of the first stage's captions that name a single class")
     grounded_scenes: int = 12000
-    grounded_steps: int = Field(6500, description="of the second stage")
+    grounded_steps: int = Field(8500, description="of the second stage")
     grounded_one_class: float = Field(0.55, description="share of the second stage's captions that name a single class")
     grounded_lr: float = 2e-3
     grounding: float = Field(2.0, description="weight of the token loss beside the denoising loss")
