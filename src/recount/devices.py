@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import platform
 import tempfile
 import time
@@ -20,7 +21,7 @@ from recount.errors import UserError
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
-KEPT_BYTES = 512 * 2**20  # of freed memory, ready for the next step; a full-size step allocates larger blocks by itself
+KEPT_BYTES = 512 * 2**20  # at the free end of the heap; blocks above the next number go back to the kernel anyway
 _LARGEST_KEPT_BLOCK = 32 * 2**20  # the most that glibc takes from its heap
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 
@@ -48,6 +49,8 @@ def devices_for(
 ) -> Iterator[list[torch.device]]:
     """Yield the devices of a job of ``number`` processes: different cards, or so many times the processor.
 
+    On the processor this process keeps memory that it frees from then on: see ``keep_freed_memory``.
+
     Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. If too few places are free, waits for them
     without holding any, so that two jobs cannot wait for each other.
 
@@ -72,12 +75,14 @@ def devices_for(
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to ``KEPT_BYTES`` of memory it frees, instead of asking the kernel again at each step.
+    """Let this process keep up to ``KEPT_BYTES`` at the free end of its heap, instead of asking for them at each step.
 
     On the processor each activation is freed and allocated anew in every step, and glibc by default hands most of it
-    back: thousands of page faults per step. With another C library than glibc nothing is done.
+    back: thousands of page faults per step. It stays so for the rest of the process. Nothing is done with another C
+    library than glibc, or where MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ say what to do.
     """
-    if platform.libc_ver()[0] == "glibc":
+    chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
+    if platform.libc_ver()[0] == "glibc" and not chosen:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BLOCK)
         library.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

@@ -31,10 +31,10 @@ def test_card_holds_the_quality_of_trained_and_random_weights() -> None:
     assert trained["pairs"] == random["pairs"] > 200
     assert abs(random["fused"] - 0.5) < 0.1
     alone = card()["attention_auc_denoising_alone"]
-    assert random["fused"] < alone["fused"] < trained["fused"]
+    assert random["fused"] < 0.8 < alone["fused"] < trained["fused"]
     assert trained["fused"] > 0.95
     assert trained["things"] > 0.9
-    assert trained["shapes"] > 0.8
+    assert trained["shapes"] > 0.85
 
 
 def test_the_shipped_measure_gives_what_the_card_says() -> None:

@@ -68,6 +68,14 @@ def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     assert same(weights(train(tmp_path / "a")[1]), weights(train(tmp_path / "b", loader_processes=2)[1]))
 
 
+def test_training_is_deterministic_and_fills_no_memory_for_it(tmp_path: Path) -> None:
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    train(tmp_path)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
 def test_making_examples_leaves_the_gpu_s_generator_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or dropout would draw the same after each batch, and something else with loader processes."""
     seeded: list[int] = []

@@ -893,14 +893,14 @@ class T2ICount(System):
 
         Training crops have the size of its pretraining scenes; windows of prediction are larger, because in one without
         the class, of which L_reg teaches nothing, things of other classes are counted. The rest was chosen on held-out
-        scenes of the training and validation classes of ``shapes``, because 288 steps have to do: targets near one,
-        which a network reaches soon from its start; blobs of one size, because those of rare things, which have no near
-        neighbour, would be as wide as the scene; a UNet that learns 0.3 times as fast as the decoder and not 0.1 times
-        (as fast as the decoder, it forgets in them to tell shapes apart); more mosaics, in which the things of other
-        pictures are to be left alone; and more weight on the two terms that tell the prompted class from others,
+        scenes of the training and validation classes of ``shapes``, because a few hundred steps have to do: targets
+        near one, which a network reaches soon from its start; blobs of one size, because those of rare things, which
+        have no near neighbour, would be as wide as the scene; a UNet that learns 0.3 times as fast as the decoder and
+        not 0.1 times (as fast as the decoder, it forgets to tell shapes apart); more mosaics, in which the things of
+        other pictures are to be left alone; and more weight on the two terms that tell the prompted class from others,
         the distribution loss and RRC. In RRC the positive cells count half: with the paper's double weight all
-        similarities go to 1, where a cosine has no gradient any more. The finest attention, which is the sharpest on
-        a grid this small (see the model's card), has the most weight, and in the paper the coarsest.
+        similarities go to 1, where a cosine has no gradient any more. The finest attention, which is the sharpest on a
+        grid this small (see the model's card), has the most weight, and in the paper the coarsest.
         """
         return {
             "attention_weights": (0.1, 0.3, 0.6),
