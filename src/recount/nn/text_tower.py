@@ -133,7 +133,7 @@ def _encoded(
     tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tensor] | None, source: str
 ) -> TextFeatures:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.default_generator.manual_seed(RANDOM_SEED)  # fork_rng puts back no GPU's
         network = build_tower(tower).eval()
     if state is not None:
         try:
