@@ -12,9 +12,12 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from recount import config
-from recount.config import ConfigError, Recipe, load, resolve_recipe
 from recount.schemas import all_schemas
+from recount.settings import paper
+from recount.settings import project as config
+from recount.settings.base import ConfigError
+from recount.settings.project import load
+from recount.settings.recipe import Recipe, resolve_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -216,7 +219,7 @@ def test_the_suites_of_the_repository_resolve(suite: str) -> None:
 
 
 def test_reading_the_configuration_imports_no_torch() -> None:
-    code = f"import sys, recount.config as c; c.load({str(ROOT)!r}).runs; sys.exit('torch' in sys.modules)"
+    code = f"import sys, recount.settings.project as c; c.load({str(ROOT)!r}).runs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -303,12 +306,12 @@ def test_released_weights_stand_for_a_variant_that_exists(tmp_path: Path) -> Non
 
 
 def test_metrics_of_claims_are_those_that_are_computed() -> None:
-    from recount.evaluation.claims import RECALL
-    from recount.evaluation.metrics import METRICS
-    from recount.evaluation.probed import QUANTITIES
+    from recount.judging.claims import RECALL
+    from recount.judging.prompt_evidence import QUANTITIES
+    from recount.metrics import METRICS
 
-    assert set(get_args(config.PredictionMetric)) == {*METRICS, RECALL}
-    assert set(get_args(config.QuantityMetric)) == {*QUANTITIES, "nearer_to_majority"}
+    assert set(get_args(paper.PredictionMetric)) == {*METRICS, RECALL}
+    assert set(get_args(paper.QuantityMetric)) == {*QUANTITIES, "nearer_to_majority"}
 
 
 def _runs(suite: str) -> dict[str, config.Run]:

@@ -13,9 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
-from recount.config import Claim, Paper
 from recount.data.defects import DataError
 from recount.data.sample import Sample
+from recount.settings.paper import Claim, Paper
 from recount.systems.base import Batch
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")

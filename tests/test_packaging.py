@@ -57,7 +57,7 @@ def imported_by(step: provenance.Step) -> set[str]:
     """Return the packages, by their names of pyproject.toml, that any job of ``step`` may import."""
     names = {"datasets": datasets.names(), "systems": systems.names()}
     kind = provenance.PLUGINS.get(step)
-    fetcher = ("recount.data.fetch",) if step == "fetch" else ()
+    fetcher = ("recount.fetching.fetch",) if step == "fetch" else ()
     plugins = [f"recount.{kind}.{name}" for name in names[kind]] if kind else []
     code_base, roots = provenance.step_roots(step)
     modules = code_base.outside_imports([*roots, *fetcher, *plugins]) - set(sys.stdlib_module_names)

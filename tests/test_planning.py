@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from recount import config, doctor, planning
-from recount.config import ConfigError, Project
+from recount import doctor, planning
 from recount.doctor import Finding
+from recount.settings import project as config
+from recount.settings.base import ConfigError
+from recount.settings.project import Project
 
 ROOT = Path(__file__).resolve().parents[1]
 STATISTICS = """Job stats:

@@ -14,18 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recount import config, datasets, provenance, systems
-from recount.config import Probe, Run
+from recount import datasets, provenance, systems
 from recount.provenance import CodeBase
+from recount.settings import project as config
+from recount.settings.project import Probe, Run
 
 MODULES = {
     "__init__": "",
-    "config": "LIMIT = 1\n",
+    "settings/__init__": "",
+    "settings/project": "LIMIT = 1\n",
     "nn/__init__": "",
     "nn/layers": '"""Layers."""\n\nDEPTH = 3\n',
     "systems/__init__": "",
     "systems/base": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from recount.report import page\n",
-    "systems/alpha": "from . import base\nfrom recount import config\nWIDTH = 1\n",
+    "systems/alpha": "from . import base\nfrom recount.settings import project\nWIDTH = 1\n",
     "systems/beta": "def build():\n    from ..nn.layers import DEPTH\n    return DEPTH\n",
     "report/__init__": "",
     "report/page": "import recount.nn.layers\n",
@@ -86,7 +88,7 @@ def test_imports_for_type_checking_are_not_followed(package: Package) -> None:
 
 
 def test_configuration_is_left_out(package: Package) -> None:
-    assert package.changed_by("config.py", "LIMIT = 2\n") == set()
+    assert package.changed_by("settings/project.py", "LIMIT = 2\n") == set()
 
 
 def test_package_on_the_way_counts(package: Package) -> None:

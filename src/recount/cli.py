@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from recount.config import Project, Run
+    from recount.settings.project import Project, Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,7 +56,7 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
 
     import yaml
 
-    from recount.config import ConfigError
+    from recount.settings.base import ConfigError
 
     given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
     for item in overrides or []:
@@ -68,13 +68,13 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
 
 
 def _project(overrides: list[str] | None) -> Project:
-    from recount.config import load
+    from recount.settings.project import load
 
     return load(Path.cwd(), _given(overrides))
 
 
 def _run(project: Project, run_id: str) -> Run:
-    from recount.config import ConfigError
+    from recount.settings.base import ConfigError
 
     parts = run_id.split("/")
     if len(parts) != 3 or not parts[2].removeprefix("seed").isdigit():
@@ -105,7 +105,7 @@ def plan(
         from rich.console import Console
 
         from recount import planning
-        from recount.config import load
+        from recount.settings.project import load
 
         given = _given(config) | ({} if budget is None else {"budget_gpu_hours": budget})
         found = planning.plan(load(Path.cwd(), given), given)
@@ -134,7 +134,7 @@ def fetch(dataset: str, config: Overrides = None) -> None:
     """Fetch a data set's files, check them, and write its manifest."""
     with _plain_errors():
         from recount import datasets
-        from recount.data.fetch import fetch as fetch_dataset
+        from recount.fetching.fetch import fetch as fetch_dataset
 
         project = _project(config)
         manifest = fetch_dataset(datasets.load(dataset), project.root / project.raw)
@@ -146,9 +146,9 @@ def fetch(dataset: str, config: Overrides = None) -> None:
 def fetch_weights(name: str, config: Overrides = None) -> None:
     """Fetch weights that systems start from, or a released checkpoint; check them, and write their manifest."""
     with _plain_errors():
-        from recount.data.fetch import fetch as fetch_files
-        from recount.data.released_weights import WEIGHTS
         from recount.errors import UserError
+        from recount.fetching.fetch import fetch as fetch_files
+        from recount.fetching.weights import WEIGHTS
 
         project = _project(config)
         if name not in WEIGHTS:
@@ -192,7 +192,7 @@ def predict(
     with _plain_errors():
         project = _project(config)
         chosen = _run(project, run)
-        from recount.evaluation.predict import predict_benchmark
+        from recount.prediction.predict import predict_benchmark
 
         for benchmark in benchmarks or chosen.benchmark_of_split.values():
             typer.echo(predict_benchmark(project, chosen, benchmark))
@@ -204,7 +204,7 @@ def probe(run: RunId, config: Overrides = None) -> None:
     with _plain_errors():
         project = _project(config)
         chosen = _run(project, run)
-        from recount.evaluation.probe import probe_run
+        from recount.prediction.run_prompt_tests import probe_run
 
         typer.echo(probe_run(project, chosen))
 
@@ -222,13 +222,13 @@ def score(
     with _plain_errors():
         if predictions or truth:
             from recount.errors import UserError
-            from recount.evaluation.user_predictions import score_files
+            from recount.exchange.user_predictions import score_files
 
             if not predictions or not truth:
                 raise UserError("--predictions and --truth belong together: give both")
             typer.echo(score_files(predictions, truth, only_predicted=only_predicted).text())
         else:
-            from recount.evaluation.score import score as score_suite
+            from recount.scoring.score import score as score_suite
 
             typer.echo(score_suite(_project(config)))
 
@@ -237,7 +237,7 @@ def score(
 def judge(config: Overrides = None) -> None:
     """Judge every claim of the papers from the predictions and published numbers that exist."""
     with _plain_errors():
-        from recount.evaluation.judge import judge as judge_suite
+        from recount.judging.judge import judge as judge_suite
 
         typer.echo(judge_suite(_project(config)))
 
@@ -262,8 +262,8 @@ def count(
 ) -> None:
     """Count on your own pictures with a trained run: numbers, overlays, and a CSV of several pictures."""
     with _plain_errors():
-        from recount.counting import CountError
-        from recount.counting import count as count_pictures
+        from recount.exchange.counting import CountError
+        from recount.exchange.counting import count as count_pictures
 
         counts = count_pictures(_project(config), run, images, prompt=prompt, output=output, selection=selection)
         for entry in counts.counted:

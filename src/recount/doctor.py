@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from recount import provenance
-from recount.config import Project
 from recount.data.dataset import Dataset
-from recount.data.fetch import MIRROR_VARIABLE
+from recount.fetching.fetch import MIRROR_VARIABLE
 from recount.planning import MANIFEST, needed_sources
+from recount.settings.project import Project
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
 MODEL_GB = 5.0  # of free disk below which runs at paper size fail: a network with its optimiser's state
@@ -145,7 +145,7 @@ def _conda(project: Project) -> Iterator[Finding]:
 def _slurm(project: Project) -> Iterator[Finding]:
     text = _output("sinfo", "--noheader", "--format=%P %D %t")
     if text is None:
-        yield Finding("SLURM", "missing", "no sinfo that answers", "only --profile workflow/profiles/slurm needs it")
+        yield Finding("SLURM", "missing", "no sinfo that answers", "only --profile profiles/slurm needs it")
         return
     partitions = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     plugin = _output(sys.executable, "-c", "import snakemake_executor_plugin_slurm") is not None

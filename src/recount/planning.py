@@ -21,10 +21,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
-from recount.config import Project, Run, default_recipe, merged
 from recount.data.dataset import Dataset, Source
-from recount.data.released_weights import WEIGHTS
 from recount.errors import UserError
+from recount.fetching.weights import WEIGHTS
+from recount.settings.base import merged
+from recount.settings.project import Project, Run, default_recipe
 
 MANIFEST = "manifest.json"
 UNKNOWN = "not known before a run of it has ended"
@@ -129,7 +130,7 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
         UserError: Snakemake fails; with its message.
     """
     settings = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    snakefile = root / "workflow" / "Snakefile"
+    snakefile = root / "Snakefile"
     command = [
         sys.executable,
         "-m",

@@ -5,7 +5,7 @@ not, lazily or not. Comments, docstrings, formatting and ``if TYPE_CHECKING:`` i
 change that can change a result makes Snakemake run the step again. Data files that belong to a module, and weights that
 come with recount and that a module names, count too. Left out on purpose:
 
-* ``recount.config``: what it decides reaches a job resolved, as Snakemake params (``run_settings``);
+* ``recount.settings``: what they decide reaches a job resolved, as Snakemake params (``run_settings``);
 * ``recount.provenance``: it describes results and changes none;
 * the fetcher, for ``fetch``: a file's checksum already says that its bytes are right.
 """
@@ -26,7 +26,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from recount.config import Project, Recipe, Run, resolve_recipe
+from recount.settings.project import Project, Run
+from recount.settings.recipe import Recipe, resolve_recipe
 
 Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "judge", "report"]
 
@@ -34,7 +35,7 @@ Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "judge"
 VERSION = "0.1.0"
 
 PACKAGE = Path(__file__).parent
-_LEFT_OUT = {"recount.config", "recount.provenance"}
+_LEFT_OUT = ("recount.settings", "recount.provenance")
 _NO_MEANING = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that follow from the others, or mean nothing
 
 # Where a step's imports begin: a module, or a package with everything in it (``.*``). The step's system or data set is
@@ -43,10 +44,10 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "fetch": (),
     "prepare": ("recount.data.prepare",),
     "train": ("recount.training.run",),
-    "predict": ("recount.evaluation.predict",),
-    "probe": ("recount.evaluation.probe",),
-    "score": ("recount.evaluation.score",),
-    "judge": ("recount.evaluation.judge",),
+    "predict": ("recount.prediction.predict",),
+    "probe": ("recount.prediction.run_prompt_tests",),
+    "score": ("recount.scoring.score",),
+    "judge": ("recount.judging.judge",),
     "report": ("recount.report.*",),
 }
 PLUGINS: dict[Step, str] = {
@@ -87,7 +88,7 @@ class CodeBase:
         """Return the modules that importing ``roots`` can bring in, sorted, without those that change no result.
 
         Args:
-            roots: modules (``recount.evaluation.predict``), or packages with all in them (``recount.report.*``).
+            roots: modules (``recount.prediction.predict``), or packages with all in them (``recount.report.*``).
 
         Raises:
             ModuleNotFoundError: there is no such module.
@@ -96,7 +97,7 @@ class CodeBase:
         seen: set[str] = set()
         while waiting:
             module = waiting.pop()
-            if module not in seen and module not in _LEFT_OUT:
+            if module not in seen and not module.startswith(_LEFT_OUT):
                 seen.add(module)
                 waiting.extend(self._imports_of(module))
         return sorted(seen)

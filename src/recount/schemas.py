@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from recount import systems
-from recount.config import SYSTEM_SCHEMAS, Config, Paper, Suite
+from recount.settings.paper import Paper
+from recount.settings.project import SYSTEM_SCHEMAS, Config
+from recount.settings.suite import Suite
 
 
 def all_schemas(root: Path) -> dict[Path, dict[str, Any]]:

@@ -88,7 +88,7 @@ def snakemake(house: House, variables: dict[str, str], *options: str) -> subproc
     """Run Snakemake in a process of its own, with the plugins of this process's path."""
     path = os.pathsep.join([str(house.folder / "src"), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": path, **variables}
-    snakefile = str(house.folder / "workflow" / "Snakefile")
+    snakefile = str(house.folder / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, *options]
     return subprocess.run(command, cwd=house.work, env=environment, capture_output=True, text=True, check=False)
 
@@ -106,8 +106,8 @@ def troubled(
 ) -> House:
     """Return a house that has been run through all the troubles, with the profile as it is."""
     house = new_house(tmp_path_factory.mktemp("cluster"))
-    (house.work / "workflow").symlink_to(house.folder / "workflow")  # as where the two are one folder
-    profile = str(house.folder / "workflow" / "profiles" / request.param)
+    (house.work / "profiles").symlink_to(house.folder / "profiles")  # as where the two are one folder
+    profile = str(house.folder / "profiles" / request.param)
     house.options = ["--profile", profile, *PROFILES[request.param]]
     slurm.resume_nodes(cluster)
     house.answer = snakemake(house, cluster, *house.options)

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from recount.data import pool as pool_module
 from recount.data.dataset import DataError
-from recount.data.images import load_image
 from recount.data.index import read_index
+from recount.data.pictures import load_image
 from recount.data.pool import ImagePool
 from recount.data.prepare import prepare
 from recount.data.sample import Sample

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recount.data import images
+from recount.data import pictures as images
 from recount.data.dataset import DataError
-from recount.data.images import load_image, read_picture, resize
 from recount.data.index import read_index
+from recount.data.pictures import load_image, read_picture, resize
 from recount.data.prepare import prepare
 
 

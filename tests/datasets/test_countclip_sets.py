@@ -17,11 +17,8 @@ from PIL import Image
 
 from golden_tools import golden, shared
 from recount import datasets
-from recount.data.countbench import item
 from recount.data.dataset import DataError
-from recount.data.fetch import fetch
 from recount.data.sample import RawSample
-from recount.data.transfers import Patience
 from recount.datasets import countclip_zenodo
 from recount.datasets.coco_ten import CocoTen, plural
 from recount.datasets.countbench import CountBench, read_items
@@ -34,6 +31,9 @@ from recount.datasets.countclip_zenodo import (
     shared_urls,
     with_replacements,
 )
+from recount.datasets.formats.countbench_items import item
+from recount.fetching.fetch import fetch
+from recount.fetching.transfers import Patience
 from recount.systems.countclip import has_number_word, nine_captions
 
 

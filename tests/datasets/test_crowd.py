@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recount import datasets
-from recount.data import crowds
-from recount.data.crowds import draw, plan
 from recount.data.sample import RawSample
+from recount.scenes import crowds
+from recount.scenes.crowds import draw, plan
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from golden_tools import golden, shared
 from recount import datasets
-from recount.data import scenes
 from recount.data.dataset import DataError
 from recount.data.sample import RawSample
-from recount.data.tfrecord import crc32c, masked_crc32c, records
+from recount.datasets.formats.tfrecord import crc32c, masked_crc32c, records
+from recount.scenes import shapes as scenes
 
 
 @cache

@@ -16,12 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from recount.cli import app
-from recount.evaluation.metrics import MAE
-from recount.evaluation.statistics import paired_difference
 from recount.exchange.compare import ComparedCell, Comparison, compare
 from recount.exchange.compare_view import OutputError, write_comparison
 from recount.exchange.reproduction import ReproductionError, open_reproduction
+from recount.metrics import MAE
 from recount.report.sources import SCORES, VERDICTS
+from recount.scoring.statistics import paired_difference
 
 TRUE = np.random.default_rng(1).integers(1, 300, 60).astype(float)
 NOISE = np.random.default_rng(2).normal(0, 12, 60)

@@ -16,9 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from recount.cli import app
-from recount.config import Project, load
 from recount.exchange import crate
 from recount.exchange.crate import ExportError, export, without_paths
+from recount.settings.project import Project, load
 from report import tree
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path]:
     root = tmp_path_factory.mktemp("project")
     tree.build(root)
     shutil.copytree(ROOT / "workflow", root / "workflow")
+    shutil.copy(ROOT / "Snakefile", root)
     project = load(root, {"seeds": [0, 1]})
     _hide_paths_in(project)
     page = project.root / project.report / "index.html"

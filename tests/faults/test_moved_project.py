@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from recount.config import load
 from recount.report.write import write_report
+from recount.settings.project import load
 from report import tree
 
 

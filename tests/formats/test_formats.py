@@ -22,14 +22,14 @@ from small_weights import FEATURES, HEADS, IMAGE, LAYERS, PATCH, TEXT_WIDTH, WEI
 import recount.datasets.countbench
 import recount.datasets.countclip_zenodo
 from recount import datasets
-from recount.config import Project, load
-from recount.data.fetch import fetch
 from recount.data.index import read_index
 from recount.data.prepare import prepare
-from recount.data.released_weights import WEIGHTS as DECLARED
-from recount.data.transfers import Patience
-from recount.evaluation.predict import predict_benchmark
-from recount.evaluation.score import score
+from recount.fetching.fetch import fetch
+from recount.fetching.transfers import Patience
+from recount.fetching.weights import WEIGHTS as DECLARED
+from recount.prediction.predict import predict_benchmark
+from recount.scoring.score import score
+from recount.settings.project import Project, load
 from recount.training.run import train
 
 IMPATIENT = Patience(connect_seconds=0.2, read_seconds=0.2, attempts=1, backoff_seconds=0)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from recount.cli import app
-from recount.data.captioned_scenes import CLASSES, NUMBER_WORDS, VAGUE, VOCABULARY, draw_shapes
 from recount.pretraining import mini_clip, mini_sd
+from recount.scenes.captions import CLASSES, NUMBER_WORDS, VAGUE, VOCABULARY, draw_shapes
 from recount.systems.countclip import CaptionError, build_clip, token_ids
 
 PLAN = mini_clip.Plan(scenes=400, steps=4, batch=8, per_class=(2, 1), warmup=2)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recount.data import scenes
 from recount.pretraining import mini_sd
+from recount.scenes import shapes as scenes
 from recount.systems import t2icount
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from recount import systems
-from recount.data import scenes
 from recount.nn.clip_towers import MINI_TOWERS, ClipTowers, token_ids
 from recount.pretraining import mini_towers
+from recount.scenes import shapes as scenes
 
 PLAN = mini_towers.Plan(scenes=24, steps=4, batch=8, warmup=2)
 TEXT_GUIDED = ("clip_count", "vlcounter", "countx")

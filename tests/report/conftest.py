@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recount.config import load
 from recount.report.write import write_report
+from recount.settings.project import load
 from report import tree
 
 LOG = Path(__file__).parents[2] / "papers/gigacount/evidence/evallog.csv"

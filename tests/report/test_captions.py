@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recount.evaluation.evidence_countclip import BEST, read_panels
+from recount.judging.countclip_evidence import BEST, read_panels
 from recount.report.caption_section import answers, as_predictions
 
 PANELS = Path(__file__).parents[2] / "papers" / "countclip" / "evidence" / "confusions.csv"

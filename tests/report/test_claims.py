@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from recount.config import Claim, load
 from recount.report.claims import (
     MARGIN,
     VERDICTS,
@@ -24,6 +23,8 @@ from recount.report.claims import (
 )
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.settings.paper import Claim
+from recount.settings.project import load
 from report.tree import Tree
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from recount.config import Project, load
 from recount.report.protocol import Recipe, recipes
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.settings.project import Project, load
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recount.config import load
 from recount.report.published_curves import published_curves
 from recount.report.sections import Curves
 from recount.report.sources import Sources
+from recount.settings.project import load
 
 NONE = pd.DataFrame(columns=["label", "seed", "epoch", "value"])
 

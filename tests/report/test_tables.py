@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from recount.config import load
 from recount.report.sections import best_rows, findings, selection_rows
 from recount.report.sources import Sources
 from recount.report.tables import RowView, TableView, _stand_in_notes, paper_tables, status_counts
+from recount.settings.project import load
 from report.tree import BENCHMARK, Tree
 
 

@@ -16,14 +16,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from recount.config import Project, load
-from recount.evaluation.statistics import Interval
 from recount.report.sections import Variant
 from recount.report.sources import Sources
 from recount.report.text_export import write_sheets
 from recount.report.text_guided import Probed, heat_uri, map_rows, not_probed, probed, prompt_gallery, prompt_rows
 from recount.report.text_section import text_section
 from recount.report.write import write_report
+from recount.scoring.statistics import Interval
+from recount.settings.project import Project, load
 
 ROOT = Path(__file__).parents[2]
 READER, BLIND = Variant("t2icount", "full", "T2ICount"), Variant("vlcounter", "as_released", "VLCounter")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recount.config import load
 from recount.report.write import TEMPLATES, write_report
+from recount.settings.project import load
 from report.tree import HOSTILE, Tree
 
 

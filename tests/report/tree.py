@@ -17,9 +17,9 @@ import pandas as pd
 import yaml
 from PIL import Image, ImageDraw
 
-from recount.config import load
-from recount.evaluation.judge import judge
-from recount.evaluation.score import score
+from recount.judging.judge import judge
+from recount.scoring.score import score
+from recount.settings.project import load
 
 HOSTILE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>\"'&"
 BENCHMARK = "ucf_qnrf/test"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
-from recount.data.countr_protocol import density, impulses
+from recount.augmentation.countr_protocol import density, impulses
 from recount.data.sample import Sample
 from recount.nn.clip_towers import ClipTowers, PromptError, token_ids
 from recount.nn.interaction import InteractionBlock

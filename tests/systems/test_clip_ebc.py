@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, wave
-from recount.config import resolve_recipe
 from recount.nn.bins import stacked_block_counts
 from recount.nn.dm_loss import dm_loss
 from recount.nn.text_tower import TextFeatures, TextTower, build_tower, encode
 from recount.nn.weights import CheckpointError
+from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch
 from recount.systems.clip_ebc import SYSTEM, ClipEbcSettings, our_name, resized_positions
 from recount.training.schedules import learning_rate

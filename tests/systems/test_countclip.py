@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
-from recount.config import Recipe, Schedule, load
 from recount.data.sample import Sample
 from recount.datasets.countbench import read_items
 from recount.errors import UserError
-from recount.evaluation.metrics import ACCURACY, MEAN_ABSOLUTE_DEVIATION
-from recount.evaluation.predict import predict_samples
+from recount.metrics import ACCURACY, MEAN_ABSOLUTE_DEVIATION
 from recount.nn.weights import CheckpointError
+from recount.prediction.predict import predict_samples
+from recount.settings.project import load
+from recount.settings.recipe import Recipe, Schedule
 from recount.systems.base import Batch, Stage
 from recount.systems.countclip import (
     NOT_COUNTING,

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recount import systems
-from recount.config import Strict
 from recount.data.sample import Sample
+from recount.settings.base import Strict
 from recount.systems.base import Batch, Stage, System
 from recount.training.batch_norm import batch_norms
 from recount.training.parts import weight_of_part

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
-from recount.data.countr_protocol import density, impulses
+from recount.augmentation.countr_protocol import density, impulses
 from recount.data.sample import Sample
 from recount.nn.clip_towers import ClipTowers
 from recount.nn.weights import CheckpointError

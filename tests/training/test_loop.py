@@ -16,8 +16,8 @@ import torch
 from accelerate.state import AcceleratorState
 from tiny_system import MemoryPool, TinySettings, TinySystem
 
-from recount.config import Recipe, Schedule, resolve_recipe
 from recount.data.dataset import DataError
+from recount.settings.recipe import Recipe, Schedule, resolve_recipe
 from recount.training import checkpoints
 from recount.training.checkpoints import SaveError, load_state, save_model, save_state
 from recount.training.loop import NonFiniteLoss, Progress, Trainer, samples_with_pictures

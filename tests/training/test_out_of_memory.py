@@ -17,8 +17,8 @@ from PIL import Image
 from tiny_system import MemoryPool, TinySettings, TinySystem
 from torch import Tensor, nn
 
-from recount.config import load
 from recount.data.index import COLUMNS
+from recount.settings.project import load
 from recount.systems.base import Batch
 from recount.systems.mcnn import Mcnn
 from recount.training.loop import Progress, Trainer

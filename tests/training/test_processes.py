@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from recount import systems
-from recount.config import resolve_recipe
 from recount.data.sample import Sample
+from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch, System
 from recount.training.checkpoints import save_model
 from recount.training.loop import Trainer

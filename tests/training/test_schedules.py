@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golden_tools import golden
-from recount.config import Schedule
+from recount.settings.recipe import Schedule
 from recount.training.schedules import learning_rate, position_of, steps_of
 
 RESTARTS = [

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recount.config import Optimiser, Recipe, Strict
 from recount.data.sample import Sample
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 

@@ -93,6 +93,8 @@ class House:
         self.work = folder / "work"
         shutil.copytree(ROOT / "src" / "recount", self.source, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "workflow", folder / "workflow")
+        shutil.copytree(ROOT / "profiles", folder / "profiles")
+        shutil.copy(ROOT / "Snakefile", folder)
         shutil.copytree(HERE / "tiny", self.work)
         copy_config(self.work)
         shutil.copy(HERE / "stand_in_command.py", self.source / "__main__.py")
@@ -103,7 +105,7 @@ class House:
 
     def snakemake(self, *options: str, **environment: str) -> Answer:
         """Run Snakemake in the working folder."""
-        snakefile = str(self.folder / "workflow" / "Snakefile")
+        snakefile = str(self.folder / "Snakefile")
         source = self.folder / "src"
         return snakemake("--snakefile", snakefile, *options, work=self.work, source=source, environment=environment)
 

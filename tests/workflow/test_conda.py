@@ -90,9 +90,9 @@ def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(conda: Path, workflow: Path, work: Path, *options: str) -> Answer:
+def run(conda: Path, house: Path, work: Path, *options: str) -> Answer:
     """Run the workflow with environments, which stay for the next run."""
-    everywhere = ["--snakefile", str(workflow / "Snakefile"), "--cores", "all"]
+    everywhere = ["--snakefile", str(house / "Snakefile"), "--cores", "all"]
     environments = ["--use-conda", "--conda-prefix", str(conda / "envs")]
     variables = {
         "PATH": os.pathsep.join([str(conda / "bin"), *os.get_exec_path()]),
@@ -112,7 +112,7 @@ def work(conda: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = "table,row,system,variant,benchmark,metric,value,source,note\n"
     (work / "papers" / "demo" / "published.csv").write_text(header, encoding="utf-8")
     copy_config(work)
-    answer = run(conda, ROOT / "workflow", work)
+    answer = run(conda, ROOT, work)
     assert answer.code == 0, answer.text
     return work
 
@@ -152,12 +152,14 @@ def test_a_package_that_one_file_forgets_fails_the_job(
 ) -> None:
     workflow, copy = tmp_path / "workflow", tmp_path / "work"
     shutil.copytree(ROOT / "workflow", workflow)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copy(ROOT / "Snakefile", tmp_path)
     shutil.copytree(work, copy)
     file = workflow / "envs" / f"{environment}.yaml"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith(f"  - {package}>=")]
     assert len(kept) == len(lines) - 1
     file.write_text("".join(kept), encoding="utf-8")
-    answer = run(conda, workflow, copy, "--no-hooks", "--rerun-triggers", "mtime", "--force", product)
+    answer = run(conda, tmp_path, copy, "--no-hooks", "--rerun-triggers", "mtime", "--force", product)
     assert answer.code != 0, answer.text
     assert f"No module named '{module}'" in answer.text

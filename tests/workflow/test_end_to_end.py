@@ -63,7 +63,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answer(work: Path) -> Answer:
-    snakefile = str(ROOT / "workflow" / "Snakefile")
+    snakefile = str(ROOT / "Snakefile")
     return snakemake("--snakefile", snakefile, "--cores", "2", work=work, source=ROOT / "src", environment={})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from house import ROOT
 
-from recount.config import load
+from recount.settings.project import load
 
 CLOSED = "http://127.0.0.1:9"  # a port on which nobody listens
 PROXIES = {f"{name}_proxy": CLOSED for name in ("http", "https", "all")}
@@ -55,7 +55,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     (folder / "resources/raw" / ANNOTATED / "manifest.json").write_text("{}")
     capitals = {name.upper(): address for name, address in PROXIES.items()}
     environment = {**os.environ, **PROXIES, **capitals, "no_proxy": "", "NO_PROXY": "", "RECOUNT_MIRROR": str(mirror)}
-    command = ["--snakefile", ROOT / "workflow/Snakefile", "--cores", "all", "--config", "suite=paper", "papers=[]"]
+    command = ["--snakefile", ROOT / "Snakefile", "--cores", "all", "--config", "suite=paper", "papers=[]"]
     before = _spent()
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *command],

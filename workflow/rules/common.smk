@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import recount.config
+from recount.settings import project as settings
+from recount.settings.base import ConfigError
 from recount import datasets, provenance
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
@@ -17,14 +18,12 @@ from snakemake.utils import validate
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
-        checked = recount.config.load(Path.cwd(), config)
+        checked = settings.load(Path.cwd(), config)
         if not checked.runs:
-            raise recount.config.ConfigError(
-                "config.yaml: no run is left: papers, systems and suite exclude each other"
-            )
+            raise ConfigError("config.yaml: no run is left: papers, systems and suite exclude each other")
         for system in {run.system for run in checked.runs}:
             provenance.step_digest("train", system)
-    except (recount.config.ConfigError, ModuleNotFoundError) as error:
+    except (ConfigError, ModuleNotFoundError) as error:
         raise WorkflowError(str(error)) from None
     return checked
 
@@ -40,7 +39,7 @@ RUN_FOLDER = PROJECT.results / "runs" / SEED
 # Jobs read config.yaml themselves; RECOUNT_CONFIG tells them what --config and --configfile have changed. A job runs the
 # recount that this workflow was read with, under the Python of its own environment: without conda that is Snakemake's,
 # activated or not; with conda Snakemake clears PYTHONPATH, so that the command has to set it itself.
-SOURCE = Path(recount.config.__file__).parents[1]
+SOURCE = Path(provenance.__file__).parents[1]
 PYTHON_FIRST = [str(Path(sys.executable).parent), *os.get_exec_path()]
 os.environ.update(RECOUNT_CONFIG=json.dumps(config), PATH=os.pathsep.join(PYTHON_FIRST))
 shell.prefix(f'recount() {{{{ PYTHONPATH="{SOURCE}" python -m recount "$@"; }}}}; ')

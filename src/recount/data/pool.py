@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recount.data.dataset import DataError
-from recount.data.images import load_image
+from recount.data.pictures import load_image
 from recount.data.sample import Sample
 
 _CHANNELS = 3

@@ -37,8 +37,8 @@ from rich.progress import track
 
 from recount.data.dataset import DataError, Dataset
 from recount.data.defects import Defects
-from recount.data.images import Picture, read_picture, resize, save
 from recount.data.index import COLUMNS, HIDDEN, LISTS
+from recount.data.pictures import Picture, read_picture, resize, save
 from recount.data.sample import RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
 

@@ -9,10 +9,13 @@ from pkgutil import iter_modules
 from recount.data.dataset import Dataset
 
 
+def _own() -> set[str]:
+    return {module.name for module in iter_modules(__path__) if not module.ispkg}
+
+
 def names() -> list[str]:
     """Return the names of all known data sets, sorted."""
-    own = {module.name for module in iter_modules(__path__)}
-    return sorted(own | {point.name for point in entry_points(group="recount.datasets")})
+    return sorted(_own() | {point.name for point in entry_points(group="recount.datasets")})
 
 
 def load(name: str) -> Dataset:
@@ -21,7 +24,7 @@ def load(name: str) -> Dataset:
     Raises:
         KeyError: there is none of that name; the message lists those there are.
     """
-    if name in {module.name for module in iter_modules(__path__)}:
+    if name in _own():
         return import_module(f"{__name__}.{name}").DATASET
     for point in entry_points(group="recount.datasets", name=name):
         return point.load()

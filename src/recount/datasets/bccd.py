@@ -16,10 +16,10 @@ from defusedxml import ElementTree
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.defects import Defects
-from recount.data.file_lists import read_file_list
 from recount.data.index import LISTS
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, longest_edge
+from recount.fetching.file_lists import read_file_list
 
 _PROMPTS = {"RBC": "red blood cells", "WBC": "white blood cells", "Platelets": "platelets"}
 _LISTS = {

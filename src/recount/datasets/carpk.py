@@ -17,8 +17,8 @@ import numpy as np
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.defects import Defects
-from recount.data.file_lists import read_file_list
 from recount.data.sample import RawSample
+from recount.fetching.file_lists import read_file_list
 
 
 class Carpk(Dataset):

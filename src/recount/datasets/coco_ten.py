@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.file_lists import read_file_list
 from recount.data.index import HIDDEN
-from recount.data.laion_filter import NUMBERS, number_in_caption
 from recount.data.sample import RawSample
+from recount.datasets.formats.captions import NUMBERS, number_in_caption
+from recount.fetching.file_lists import read_file_list
 
 _ANNOTATIONS = "instances_coco_ten.json"
 _NOT_COUNTING_PER_COUNTING = 4

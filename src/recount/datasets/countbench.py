@@ -15,10 +15,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from recount.data.countbench import CITATION, ITEMS, LICENCE, MISSING, NUMBERS, PER_NUMBER, TEST, item, usable
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.file_lists import read_file_list
 from recount.data.sample import RawSample
+from recount.datasets.formats.countbench_items import (
+    CITATION,
+    ITEMS,
+    LICENCE,
+    MISSING,
+    NUMBERS,
+    PER_NUMBER,
+    TEST,
+    item,
+    usable,
+)
+from recount.fetching.file_lists import read_file_list
 
 _LIST = "CountBench.json"
 _KEYS = {"image_url", "text", "number"}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from recount.data.countbench import CITATION, ITEMS, LICENCE, MISSING, TEST, item
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.sample import RawSample
+from recount.datasets.formats.countbench_items import CITATION, ITEMS, LICENCE, MISSING, TEST, item
 
 _FILE = "data/train-00000-of-00001-cf54c241ba947306.parquet"
 _COLUMNS = ["text", "number", "image"]

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from recount.data.countbench import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
-from recount.data.crowd_files import find_folder
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.index import HIDDEN, LISTS
 from recount.data.sample import RawSample
+from recount.datasets.formats.countbench_items import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
+from recount.datasets.formats.mat import find_folder
 
 TRAIN, TRAIN_MOST, HELD_OUT = "train", "train_most", "held_out"
 GROUP = 5

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from recount.data.crowds import draw, plan
 from recount.data.dataset import Dataset
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, forced
+from recount.scenes.crowds import draw, plan
 
 _SEED = 20_240
 _PICTURES = {"train": 48, "held_out": 12, "test": 36}

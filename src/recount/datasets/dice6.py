@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recount.data import scenes
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.file_lists import read_file_list
 from recount.data.index import LISTS
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, longest_edge
-from recount.data.tfrecord import Values, example, records
+from recount.datasets.formats.tfrecord import Values, example, records
+from recount.fetching.file_lists import read_file_list
+from recount.scenes import shapes as scenes
 
 
 class Dice6(Dataset):

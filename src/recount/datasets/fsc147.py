@@ -25,9 +25,9 @@ import numpy as np
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.defects import Defects
-from recount.data.file_lists import read_file_list
 from recount.data.index import LISTS
 from recount.data.sample import RawSample
+from recount.fetching.file_lists import read_file_list
 
 _PICTURES = "FSC147_384_V2.zip"
 _PICTURE_FOLDERS = ("FSC147_384_V2/images_384_VarV2", "images_384_VarV2")

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.file_lists import read_file_list
 from recount.data.index import LISTS
 from recount.data.sample import RawSample
 from recount.datasets import fsc147
+from recount.fetching.file_lists import read_file_list
 
 _FILES = {"v1": "asset/FSC-147-S-v1.json", "v2": "FSC-147-S.json"}
 

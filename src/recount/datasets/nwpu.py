@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recount.data.crowd_files import ann_points, find_folder, mat_points
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.defects import Defects
 from recount.data.index import HIDDEN
 from recount.data.sample import RawSample
 from recount.data.size_rules import CSS_CCNN, DM_COUNT_NWPU, TRANSCROWD, by_name, clip_ebc
+from recount.datasets.formats.mat import ann_points, find_folder, mat_points
 
 _PARTS = 5
 _IDS_PER_PART = 1000

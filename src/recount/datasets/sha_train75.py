@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recount.data.crowd_files import image_info_points, mat_points, matched_pairs
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.defects import Defects
-from recount.data.file_lists import read_file_list
 from recount.data.index import LISTS
 from recount.data.sample import RawSample
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc, longest_edge
+from recount.datasets.formats.mat import image_info_points, mat_points, matched_pairs
+from recount.fetching.file_lists import read_file_list
 
 _FIRST_TEST = 51
 _FIRST_HELD_OUT = 41  # of the training photographs, for models that are selected on held-out ones

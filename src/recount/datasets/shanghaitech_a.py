@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recount.data.crowd_files import find_folder, image_info_points, mat_points, matched_pairs
 from recount.data.dataset import Dataset, RemoteFile
 from recount.data.defects import Defects
 from recount.data.sample import RawSample
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc
+from recount.datasets.formats.mat import find_folder, image_info_points, mat_points, matched_pairs
 
 
 class ShanghaiTech(Dataset):

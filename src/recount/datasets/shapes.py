@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from recount.data import scenes
 from recount.data.dataset import Dataset
 from recount.data.sample import RawSample
+from recount.scenes import shapes as scenes
 
 HEIGHT = 96
 WIDTHS = (96, 144)

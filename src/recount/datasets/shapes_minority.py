@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recount.data import scenes
 from recount.data.dataset import Dataset
 from recount.data.sample import RawSample
 from recount.datasets import shapes
+from recount.scenes import shapes as scenes
 
 _SEED = 20_148
 _PICTURES = 80

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recount.data.captioned_scenes import NUMBER_WORDS, Shapes, draw_shapes, sentence, vague_quantity
 from recount.data.dataset import Dataset
 from recount.data.index import HIDDEN
 from recount.data.sample import RawSample
+from recount.scenes.captions import NUMBER_WORDS, Shapes, draw_shapes, sentence, vague_quantity
 
 _SEED = 20_241
 _TRAINING = {2: 451, 3: 142, 4: 61, 5: 21, 6: 12, 7: 5, 8: 4, 9: 2, 10: 3}

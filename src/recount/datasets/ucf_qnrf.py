@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recount.data.crowd_files import ann_points, find_folder, mat_points, matched_pairs
 from recount.data.dataset import Dataset, RemoteFile
 from recount.data.defects import Defects
 from recount.data.index import LISTS
@@ -25,6 +24,7 @@ from recount.data.size_rules import (
     by_name,
     clip_ebc,
 )
+from recount.datasets.formats.mat import ann_points, find_folder, mat_points, matched_pairs
 
 _DM_COUNT = (
     "https://raw.githubusercontent.com/cvlab-stonybrook/DM-Count/cc5f2132e0d1328909f31b6d665b8e0b15c30467/preprocess"

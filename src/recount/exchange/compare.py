@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recount.evaluation.metrics import ACCURACY, MAE, MEAN_ABSOLUTE_DEVIATION, NAE, RMSE, SRE
-from recount.evaluation.statistics import Difference, holm, paired_difference
 from recount.exchange.reproduction import Reproduction, ReproductionError
+from recount.metrics import ACCURACY, MAE, MEAN_ABSOLUTE_DEVIATION, NAE, RMSE, SRE
 from recount.report.provenance_view import flat
+from recount.scoring.statistics import Difference, holm, paired_difference
 
 KEY = ["paper", "table", "row", "system", "variant", "benchmark", "selection", "metric"]
 METRICS = {metric.name: metric for metric in (MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)}

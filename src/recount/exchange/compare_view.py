@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from recount.errors import UserError
-from recount.evaluation.files import write_atomically
 from recount.exchange.compare import OUTCOMES, Changed, ComparedCell, Comparison, Side, cell_table
 from recount.report.export import escape_markdown
 from recount.report.numbers import interval, metric, number, seconds, signed
+from recount.results.files import write_atomically
 
 COLOURS = {"differ": "red", "other data": "yellow", "only A": "yellow", "only B": "yellow", "agree": "green"}
 CELL_HEADS = ("Table", "System", "Column", "Weights", "A", "B", "B − A", "p", "Outcome")

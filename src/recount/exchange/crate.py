@@ -28,12 +28,12 @@ import pandas as pd
 import yaml
 
 from recount import datasets
-from recount.config import Project
 from recount.errors import UserError
 from recount.exchange.metadata import write_metadata
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.settings.project import Project
 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
@@ -76,8 +76,8 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
         raise ExportError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")
     if target.exists():
         raise ExportError(f"{target}: exists already; name another place, or delete it")
-    if not (project.root / "workflow" / "Snakefile").is_file():
-        raise ExportError(f"{project.root / 'workflow' / 'Snakefile'}: no such file: an export holds its workflow")
+    if not (project.root / "Snakefile").is_file():
+        raise ExportError(f"{project.root / 'Snakefile'}: no such file: an export holds its workflow")
     target.parent.mkdir(parents=True, exist_ok=True)
     building = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
@@ -129,7 +129,7 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
 def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
     """Yield (file, its place in the export) of everything that is copied."""
     root = project.root
-    for path in _below(root / "workflow"):
+    for path in (root / "Snakefile", *_below(root / "workflow"), *_below(root / "profiles")):
         yield path, path.relative_to(root).as_posix()
     yield root / "suites" / f"{project.suite.name}.yaml", f"suites/{project.suite.name}.yaml"
     for name in project.papers:
@@ -271,7 +271,7 @@ def _readme(project: Project, runs: int, notes: list[str]) -> str:
 |---|---|
 | `ro-crate-metadata.json` | everything here, described as a Workflow Run RO-Crate |
 | `config.yaml`, `suites/`, `papers/` | the settings, and what the papers claim and print |
-| `workflow/` | the Snakemake workflow |
+| `Snakefile`, `workflow/`, `profiles/` | the Snakemake workflow |
 | `results/scores.csv` | a row for each cell of the papers' tables, with intervals |
 | `results/runs/*/*/*/run.json` | settings, packages, hardware, data digests, cost, checksums of weights |
 | `results/predictions/` | a row for each image |

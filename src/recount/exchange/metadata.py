@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from recount.config import Project
 from recount.provenance import commit, file_digest
+from recount.settings.project import Project
 
 METADATA = "ro-crate-metadata.json"
-WORKFLOW = "workflow/Snakefile"
+WORKFLOW = "Snakefile"
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),

@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Strict
 from recount.errors import UserError
 from recount.nn.weights import CheckpointError, read_tensors
+from recount.settings.base import Strict
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer, VisionTransformer

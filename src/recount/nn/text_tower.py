@@ -26,8 +26,8 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recount.config import Strict
 from recount.nn.weights import CheckpointError, read_tensors
+from recount.settings.base import Strict
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Strict
 from recount.nn.clip_towers import CLIP_MEAN, CLIP_STD
+from recount.settings.base import Strict
 
 LARGEST_SCALE = math.log(100)
 

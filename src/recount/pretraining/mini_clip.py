@@ -28,7 +28,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recount.data.captioned_scenes import (
+from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
+from recount.scenes.captions import (
     CLASSES,
     EDGE,
     MOST,
@@ -39,7 +40,6 @@ from recount.data.captioned_scenes import (
     sentence,
     vague_quantity,
 )
-from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
 from recount.systems.countclip import (
     NUMBERS,
     WORD_OF,

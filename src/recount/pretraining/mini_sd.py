@@ -35,8 +35,8 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recount.config import Strict
-from recount.data import scenes
+from recount.scenes import shapes as scenes
+from recount.settings.base import Strict
 from recount.systems import t2icount
 from recount.training.checkpoints import load_state, save_state
 

@@ -31,10 +31,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.data import scenes
 from recount.nn.clip_towers import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, tower_keys
 from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
 from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
+from recount.scenes import shapes as scenes
 from recount.systems.vlcounter import TEMPLATES
 
 log = logging.getLogger(__name__)

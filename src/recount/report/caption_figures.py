@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from recount.datasets.countclip_zenodo import CLASS_COUNTS
-from recount.evaluation.evidence_countclip import AgainstBaseline, RecoveredRun
+from recount.judging.countclip_evidence import AgainstBaseline, RecoveredRun
 from recount.nn.number_weights import lambdas
 from recount.report.figures import confusions
 from recount.report.panels import row_axes

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from recount.evaluation.evidence_countclip import (
+from recount.judging.countclip_evidence import (
     BASELINE,
     BEST,
     END,

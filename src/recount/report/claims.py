@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from recount.config import TRIVIAL_ARMS, Claim, Paper
 from recount.report.numbers import interval, metric, number, percent, signed
 from recount.report.numbers import present as is_present
 from recount.report.sections import PlainTable
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, TableView
+from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper
 
 VERDICTS = {
     "holds": ("✔", "the evidence is inside the region that the claim names, images and seeds agreeing"),

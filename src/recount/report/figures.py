@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from recount.evaluation.metrics import confusion
-from recount.evaluation.published_log import LoggedRun
+from recount.judging.published_log import LoggedRun
+from recount.metrics import confusion
 from recount.report.numbers import Metric
 from recount.report.numbers import metric as shown_metric
 from recount.report.panels import Panels, Scale, row_axes, width

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from recount.config import PaperSystem, Project, SuiteSystem, SuiteVariant, Variant
 from recount.report.provenance_view import flat
 from recount.report.sections import PlainTable
 from recount.report.tables import TableView
+from recount.settings.experiment import PaperSystem, Variant
+from recount.settings.project import Project
+from recount.settings.suite import SuiteSystem, SuiteVariant
 
 READINGS = {
     "as_code": ("as the code", "what the released code does"),

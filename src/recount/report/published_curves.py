@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from recount.evaluation.evidence_countclip import read_epochs
-from recount.evaluation.published_log import logged_runs, read_log
-from recount.report.evidence_gigacount import LogEvidence
+from recount.judging.countclip_evidence import read_epochs
+from recount.judging.published_log import logged_runs, read_log
+from recount.papers.gigacount import LogEvidence
 from recount.report.sections import Curves
 from recount.report.sources import Sources
 

@@ -16,7 +16,8 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from recount.config import Project, Row
+from recount.settings.paper import Row
+from recount.settings.project import Project
 
 SCORES = (
     "paper",

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from recount.config import Paper, Row, Table
-from recount.evaluation.score import DOMINATED
 from recount.report.numbers import metric as shown_metric
 from recount.report.numbers import present
 from recount.report.sources import Sources, row_key
+from recount.scoring.score import DOMINATED
+from recount.settings.paper import Paper, Row, Table
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
 EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recount.report.evidence_t2icount import RealTable
+from recount.papers.t2icount import RealTable
 from recount.report.export import latex_table, markdown_table
 from recount.report.numbers import number
 from recount.report.text_guided import MapRow, PromptRow

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recount.report.evidence_t2icount import TrainLog
+from recount.papers.t2icount import TrainLog
 from recount.report.panels import row_axes
 from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
 from recount.report.text_guided import PromptRow

@@ -17,12 +17,12 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from recount.config import Run
-from recount.evaluation.metrics import Metric
-from recount.evaluation.statistics import Interval, bootstrap
+from recount.metrics import Metric
 from recount.report.gallery import Card, Photo, crowded, overlay_uri, photo_of, smoothed
 from recount.report.sections import Variant
 from recount.report.sources import Sources
+from recount.scoring.statistics import Interval, bootstrap
+from recount.settings.project import Run
 
 _MEAN = Metric("mean", "mean", lambda _, values: values)
 NOTHING = float("nan")

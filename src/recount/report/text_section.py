@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from recount.report import text_figures
-from recount.report.evidence_t2icount import (
+from recount.papers.t2icount import (
     LOG,
     TRIVIAL,
     UNREAD,
@@ -23,6 +22,7 @@ from recount.report.evidence_t2icount import (
     train_log,
     unread_prompts,
 )
+from recount.report import text_figures
 from recount.report.sections import Variant
 from recount.report.sources import Sources
 from recount.report.text_guided import (

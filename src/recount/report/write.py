@@ -20,8 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from recount import datasets
-from recount.config import Project
-from recount.evaluation.published_log import LogError
+from recount.judging.published_log import LogError
+from recount.papers.gigacount import LogEvidence, log_evidence
 from recount.report import export, figures, numbers
 from recount.report.caption_section import CaptionSection, caption_section
 from recount.report.claims import (
@@ -34,7 +34,6 @@ from recount.report.claims import (
     tally,
     values_text,
 )
-from recount.report.evidence_gigacount import LogEvidence, log_evidence
 from recount.report.gallery import Gallery, Shown, gallery
 from recount.report.protocol import READINGS, SystemRecipes, recipe_table, recipes
 from recount.report.provenance_view import shared_and_differing
@@ -68,6 +67,7 @@ from recount.report.sources import Sources
 from recount.report.tables import MARKS, SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
 from recount.report.text_export import write_sheets
 from recount.report.text_section import TextSection, text_section
+from recount.settings.project import Project
 
 TEMPLATES = Path(__file__).parent / "templates"
 

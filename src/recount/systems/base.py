@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recount.config import Recipe, Strict
 from recount.data.sample import Sample
-from recount.data.tiles import Windows
+from recount.data.windows import Windows
 from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Recipe
 
 __all__ = [
     "Batch",

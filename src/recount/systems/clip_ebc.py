@@ -31,9 +31,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Schedule, Strict
-from recount.data.crowd_augmentation import CrowdAugmentation
-from recount.data.tiles import Fit, Windows
+from recount.augmentation.crowd import CrowdAugmentation
+from recount.data.windows import Fit, Windows
 from recount.nn.bins import (
     AnchorKind,
     Bins,
@@ -51,6 +50,8 @@ from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision
 from recount.nn.text_tower import TextFeatures, TextTower, encode, tower_state
 from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch, Prediction, System
 from recount.systems.gigacount import Crops
 

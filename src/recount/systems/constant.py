@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recount.config import Recipe, Strict
 from recount.data.sample import Sample
 from recount.errors import UserError
+from recount.settings.base import Strict
+from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 

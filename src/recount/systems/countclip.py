@@ -39,13 +39,14 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Strict
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.nn.normalise import Normalise
 from recount.nn.number_weights import NUMBERS, WORD_OF, WORDS, Weighting, lambdas
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
 
 if TYPE_CHECKING:

@@ -25,11 +25,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Schedule, Strict
-from recount.data.countr_augmentation import COUNTX, CountrAugmentation, CountrCrops
-from recount.data.countr_protocol import DENSITY_SCALE, CarpkWidth, evaluation_size, resized_like_pillow
+from recount.augmentation.countr_protocol import DENSITY_SCALE, CarpkWidth, evaluation_size, resized_like_pillow
+from recount.augmentation.text_guided import COUNTX, CountrAugmentation, CountrCrops
 from recount.data.sample import Sample
-from recount.data.tiles import Windows
+from recount.data.windows import Windows
 from recount.nn.clip_towers import (
     CLIP_MEAN,
     CLIP_STD,
@@ -48,6 +47,8 @@ from recount.nn.normalise import Normalise
 from recount.nn.pixel_mask import kept_pixels
 from recount.nn.precision import full_precision
 from recount.nn.weights import renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
 
 PATCH = 16  # pixels of the window per cell of the decoder's first map: four doublings

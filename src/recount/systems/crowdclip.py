@@ -31,11 +31,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Schedule, Strict
 from recount.data.resize import resize_like_opencv
 from recount.nn.normalise import Normalise
 from recount.nn.text_tower import TextTower, encode, tower_state
 from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
 
 if TYPE_CHECKING:

@@ -36,10 +36,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recount.config import Optimiser, Recipe, Strict
 from recount.data.resize import resize_like_opencv
 from recount.data.size_rules import SizeRule, css_ccnn
 from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, Stage, System
 
 ROTATIONS = 4

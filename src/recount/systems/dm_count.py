@@ -21,12 +21,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Strict
-from recount.data.crowd_augmentation import as_floats, enlarge_to
+from recount.augmentation.crowd import as_floats, enlarge_to
 from recount.nn.bins import block_counts
 from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, Domain, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.weights import read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 BLOCK = 8  # edge of a cell of the density map: four poolings, then one doubling

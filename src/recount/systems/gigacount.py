@@ -27,9 +27,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Schedule, Strict
-from recount.data.crowd_augmentation import CrowdAugmentation, augmented_crop
-from recount.data.tiles import Windows
+from recount.augmentation.crowd import CrowdAugmentation, augmented_crop
+from recount.data.windows import Windows
 from recount.nn.bins import (
     AnchorKind,
     Bins,
@@ -48,6 +47,8 @@ from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.text_tower import Activation, TextFeatures, TextTower, encode, tower_state
 from recount.nn.weights import read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 KERNELS = 4  # of an ODConv layer

@@ -23,12 +23,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Strict
-from recount.data.crowd_augmentation import as_floats
+from recount.augmentation.crowd import as_floats
 from recount.nn.bins import dot_map
 from recount.nn.gaussian import blurred
 from recount.nn.normalise import Normalise
 from recount.nn.weights import read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 QNRF_MEAN = (0.413525998592, 0.378520160913, 0.371616870165)

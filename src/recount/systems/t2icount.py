@@ -33,12 +33,13 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from recount.config import Optimiser, Recipe, Strict
 from recount.data.arrays import load_npy
-from recount.data.images import load_image
+from recount.data.pictures import load_image
 from recount.data.sample import Sample
-from recount.data.tiles import Windows
+from recount.data.windows import Windows
 from recount.errors import UserError
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import (
     Batch,
     CheckpointError,

@@ -30,11 +30,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recount.config import Optimiser, Recipe, Schedule, Strict
 from recount.data.resize import resize_like_opencv
 from recount.data.size_rules import forced
 from recount.nn.normalise import Normalise
 from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
 
 if TYPE_CHECKING:

@@ -33,9 +33,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.config import Optimiser, Recipe, Strict
-from recount.data.countr_augmentation import VLCOUNTER, CountrAugmentation, CountrCrops
-from recount.data.countr_protocol import (
+from recount.augmentation.countr_protocol import (
     CELL,
     DENSITY_SCALE,
     CarpkWidth,
@@ -43,8 +41,9 @@ from recount.data.countr_protocol import (
     is_car_park,
     resized_like_pillow,
 )
+from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation, CountrCrops
 from recount.data.sample import Sample
-from recount.data.tiles import Windows
+from recount.data.windows import Windows
 from recount.nn.clip_towers import (
     CLIP_MEAN,
     CLIP_STD,
@@ -62,6 +61,8 @@ from recount.nn.clip_towers import (
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, renamed
+from recount.settings.base import Strict
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
 
 TEMPLATES = (

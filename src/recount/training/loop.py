@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from recount.config import Optimiser, Precision, Recipe
 from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
 from recount.data.sample import Sample
 from recount.errors import UserError
+from recount.settings.recipe import Optimiser, Precision, Recipe
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics

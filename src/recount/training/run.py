@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from recount import provenance, systems
-from recount.config import Project, Recipe, Run, load, merged, resolve_recipe
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
 from recount.devices import devices_for, keep_freed_memory
+from recount.settings.base import merged
+from recount.settings.project import Project, Run, load
+from recount.settings.recipe import Recipe, resolve_recipe
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model, write_atomically

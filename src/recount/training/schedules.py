@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from recount.config import Schedule
+from recount.settings.recipe import Schedule
 
 
 def learning_rate(schedule: Schedule, base: float, position: float, total: float) -> float:

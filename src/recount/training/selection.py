@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recount.config import Precision
 from recount.data.sample import Sample
-from recount.evaluation.metrics import ACCURACY, MAE, RMSE
-from recount.evaluation.predict import predict_samples
+from recount.metrics import ACCURACY, MAE, RMSE
+from recount.prediction.predict import predict_samples
+from recount.settings.recipe import Precision
 from recount.systems.base import Pool, System
 from recount.training.processes import Processes
 

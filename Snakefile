@@ -1,0 +1,48 @@
+"""recount: count again, and put every measured number beside the published one.
+
+    snakemake --cores all                               what config.yaml says
+    snakemake --cores all --config suite=open           another suite
+    snakemake --cores all --use-conda                   each job in its own conda environment
+    snakemake --cores all pretrain                      the tiny base models anew, into recount's own folder
+
+What is to be done follows from config.yaml, suites/ and papers/ (workflow/rules/common.smk reads them).
+Each rule calls the recount command of its name.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    fetch,
+    fetch_weights,
+
+
+rule all:
+    default_target: True
+    input:
+        # Snakemake makes a missing file anew only if it is asked for: so all results are, not the report alone.
+        all_runs(),
+        all_predictions(),
+        all_probes(),
+        PROJECT.results / "scores.csv",
+        PROJECT.results / "verdicts.csv",
+        PROJECT.report,
+
+
+# One failed job must not take the report along: score, judge and report what there is; the rest is marked as missing.
+onerror:
+    report_after_failure(log)

@@ -1,0 +1,326 @@
+"""Training crops as CounTR makes them: mosaics of four crops, or noise, colour, blur and affine, or a plain crop.
+
+CLIP-Count, VLCounter and CounTX took the chain over with numbers of their own. Checked against
+niki-amini-naieni/CounTX@6e2af64 and songrise/CLIP-Count@ba57fd0 (util/FSC147.py), Seunggu0305/VLCounter@6321e06
+(tools/dataset/datasets.py); golden cases ``mosaic_self``, ``mosaic_cross``, ``plain_crop`` of ``countx.json``.
+
+Lengths in pixels are those of a window of 384; for another window they are scaled with it.
+
+Deviations: the affine transform is scipy's, with picture and dots in the same coordinates (imgaug's differ by half a
+pixel); mosaic crops are resized with antialiasing, which the authors' torchvision 0.11 did not have for tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import cos, radians, sin, tan
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.ndimage import affine_transform
+from torch import Tensor
+from torch.nn import functional
+
+from recount.augmentation.countr_protocol import density, dot_pixels, impulses, resized_like_pillow, training_size
+from recount.data.sample import Sample
+from recount.settings.base import Strict
+
+FULL_WINDOW = 384  # the window that lengths below are given for
+BLEND = (10, 20)  # half width of a seam
+SELF_SIDES = (150, 384)  # of the crops of one picture
+CROSS_SIDES = (250, 384)  # of the crops of several pictures
+OWN_PLACE_SURE = 0.75  # probability that the picture itself is certainly among the four
+ROTATION = 15.0  # degrees
+SHEAR = 10.0  # degrees
+SCALE = (0.8, 1.2)
+TRANSLATION = 0.2  # of each edge
+NOISE = 0.1  # standard deviation
+BLUR_KERNEL = (7, 9)
+FILLS = ("constant", "nearest", "mirror", "reflect", "grid-wrap")  # scipy's names of what imgaug's "ALL" draws from
+
+
+class CountrAugmentation(Strict):
+    """How training crops are made. The defaults are CounTX's, which are CounTR's."""
+
+    mosaic: float = Field(0.25, ge=0, le=1, description="probability of a mosaic")
+    jitter: float = Field(0.15, ge=0, le=1, description="probability of noise, colour, blur, affine and flips")
+    mosaic_kind: Literal["by_count", "self"] = Field(
+        "by_count", description="by_count: of the picture itself from self_from dots on, else of several pictures"
+    )
+    self_from: int = Field(70, ge=0)
+    mosaic_jitter: bool = Field(
+        False, description="colour jitter in mosaics: none as released (CLIP-Count computes it and drops it)"
+    )
+    colour: tuple[float, float, float, float] = Field(
+        (0.25, 0.15, 0.15, 0.15), description="brightness, contrast, saturation, hue"
+    )
+    affine_fill: Literal["black", "drawn"] = Field("black", description="drawn: one of imgaug's five modes each time")
+    horizontal_flip: float = Field(0.5, ge=0, le=1, description="only together with the jitter")
+    vertical_flip: float = Field(0.0, ge=0, le=1, description="only together with the jitter")
+    sigma: float = Field(1.0, gt=0, description="of the density, pixels; applied after the crop")
+
+
+COUNTX = CountrAugmentation()
+CLIP_COUNT = CountrAugmentation(
+    mosaic=0.3,
+    jitter=0.2,
+    mosaic_kind="self",
+    colour=(0.3, 0.15, 0.2, 0.2),
+    affine_fill="drawn",
+    vertical_flip=0.5,
+)
+VLCOUNTER = CountrAugmentation(mosaic=0.0, jitter=0.4, sigma=3.0)
+
+
+class Pictures(Protocol):
+    """The training samples and their pictures."""
+
+    samples: Sequence[Sample]
+
+    def image(self, index: int) -> Tensor:
+        """Return the picture of sample ``index``, uint8 [3, H, W]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dotted:
+    """A picture, float32 [3, H, W] in [0, 1], and the pixels (x, y) of its dots, int64 [N, 2]."""
+
+    image: Tensor
+    dots: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width)."""
+        return int(self.image.shape[1]), int(self.image.shape[2])
+
+    def cut(self, top: int, left: int, side: int) -> Dotted:
+        """Return a square of the picture, with the dots in it."""
+        moved = self.dots - (left, top)
+        inside = ((moved >= 0) & (moved < side)).all(axis=1)
+        return Dotted(self.image[:, top : top + side, left : left + side], moved[inside])
+
+    def without_dots(self) -> Dotted:
+        """Return the picture as one of another class."""
+        return Dotted(self.image, self.dots[:0])
+
+
+def dotted(image: Tensor, points: np.ndarray, window: int) -> Dotted:
+    """Return a picture uint8 [3, H, W] with points [N, 2] at the size it is trained at."""
+    old = (int(image.shape[1]), int(image.shape[2]))
+    new = training_size(*old, window)
+    return Dotted(resized_like_pillow(image.float() / 255, new), dot_pixels(points, old, new))
+
+
+def training_crop(
+    index: int, pool: Pictures, window: int, augmentation: CountrAugmentation, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return one training crop of sample ``index``: picture [3, window, window] in [0, 1], density [1, window, window].
+
+    Args:
+        index: of the sample.
+        pool: of all training samples.
+        window: edge of the crop, pixels.
+        augmentation: probabilities and strengths.
+        rng: of all draws but those of torch (colour, blur, noise), which use torch's generator.
+    """
+    own = _of_pool(index, pool, window)
+    branch = rng.random()
+    if branch < augmentation.mosaic:
+        crop = _mosaic(index, own, pool, window, augmentation, rng)
+    else:
+        if branch < augmentation.mosaic + augmentation.jitter:
+            own = _jittered(own, augmentation, rng)
+        crop = _random_cut(own, window, rng)
+    dots = impulses(crop.dots, window, window)
+    return crop.image, torch.from_numpy(density(dots, augmentation.sigma))[None]
+
+
+def _of_pool(index: int, pool: Pictures, window: int) -> Dotted:
+    return dotted(pool.image(index), pool.samples[index].points, window)
+
+
+def _random_cut(picture: Dotted, side: int, rng: np.random.Generator) -> Dotted:
+    height, width = picture.size
+    return picture.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
+
+
+# ------------------------------------------------------------------------------------------------------------- jitter
+
+
+def _coloured(image: Tensor, augmentation: CountrAugmentation) -> Tensor:
+    from torchvision.transforms.v2 import ColorJitter
+
+    return ColorJitter(*augmentation.colour)(image)
+
+
+def _blurred(image: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import GaussianBlur
+
+    return GaussianBlur(BLUR_KERNEL)(image)
+
+
+def _jittered(picture: Dotted, augmentation: CountrAugmentation, rng: np.random.Generator) -> Dotted:
+    image = (picture.image + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
+    image = _blurred(_coloured(image, augmentation))
+    moved = transformed(Dotted(image, picture.dots), affine_matrix(picture.size, rng), _fill(augmentation, rng))
+    if rng.random() < augmentation.horizontal_flip:
+        moved = _flipped(moved, 1)
+    if rng.random() < augmentation.vertical_flip:
+        moved = _flipped(moved, 0)
+    return moved
+
+
+def _fill(augmentation: CountrAugmentation, rng: np.random.Generator) -> str:
+    return "constant" if augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]
+
+
+def _flipped(picture: Dotted, axis: Literal[0, 1]) -> Dotted:
+    """Mirror a picture left-right (axis 1) or top-bottom (axis 0)."""
+    dots = picture.dots.copy()
+    column = 1 - axis
+    dots[:, column] = picture.size[axis] - 1 - dots[:, column]
+    return Dotted(picture.image.flip(axis + 1), dots)
+
+
+def affine_matrix(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return a random affine matrix [3, 3] of pixel coordinates (x, y, 1) about the centre of a picture of ``size``."""
+    height, width = size
+    angle = radians(rng.uniform(-ROTATION, ROTATION))
+    shear = radians(rng.uniform(-SHEAR, SHEAR))
+    scale = rng.uniform(*SCALE)
+    move = rng.uniform(-TRANSLATION, TRANSLATION, 2) * (width, height)
+    turn = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
+    linear = scale * turn @ np.array([[1.0, tan(shear)], [0.0, 1.0]])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    matrix[:2, 2] = centre + move - linear @ centre
+    return matrix
+
+
+def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
+    """Return picture and dots under ``matrix``; what leaves the picture is lost.
+
+    Args:
+        picture: to transform.
+        matrix: [3, 3], of coordinates (x, y, 1).
+        fill: scipy's mode for what comes in from outside.
+    """
+    back = np.linalg.inv(matrix)[[1, 0, 2]][:, [1, 0, 2]]  # rows before columns, as arrays are indexed
+    channels = [
+        affine_transform(channel, back[:2, :2], offset=back[:2, 2], order=1, mode=fill)
+        for channel in picture.image.numpy()
+    ]
+    moved = np.rint(picture.dots @ matrix[:2, :2].T + matrix[:2, 2]).astype(np.int64)
+    height, width = picture.size
+    inside = ((moved >= 0) & (moved < (width, height))).all(axis=1)
+    return Dotted(torch.from_numpy(np.stack(channels)), moved[inside])
+
+
+# ------------------------------------------------------------------------------------------------------------- mosaic
+
+
+def scaled(pixels: int, window: int) -> int:
+    """Return a length that is given for a window of 384 pixels."""
+    return round(pixels * window / FULL_WINDOW)
+
+
+def _mosaic(
+    index: int,
+    own: Dotted,
+    pool: Pictures,
+    window: int,
+    augmentation: CountrAugmentation,
+    rng: np.random.Generator,
+) -> Dotted:
+    blend = int(rng.integers(scaled(BLEND[0], window), scaled(BLEND[1], window) + 1))
+    alone = augmentation.mosaic_kind == "self" or len(own.dots) >= augmentation.self_from
+    pictures = [own] * 4 if alone else _neighbours(index, own, pool, window, rng)
+    low, high = (scaled(side, window) for side in (SELF_SIDES if alone else CROSS_SIDES))
+    tiles = []
+    for picture in pictures:
+        side = int(rng.integers(low, high + 1))
+        tile = tile_of(_random_cut(picture, side, rng), window // 2 + 2 * blend)
+        tiles.append(Dotted(_coloured(tile.image, augmentation), tile.dots) if augmentation.mosaic_jitter else tile)
+    return stitched(tiles, blend)
+
+
+def _neighbours(index: int, own: Dotted, pool: Pictures, window: int, rng: np.random.Generator) -> list[Dotted]:
+    """Return the picture and three others; dots count only in pictures of the same class."""
+    place = int(rng.integers(4 if rng.random() < OWN_PLACE_SURE else 5))  # 4: not placed
+    pictures = []
+    for tile in range(4):
+        other = int(rng.integers(len(pool.samples)))
+        if tile == place:
+            pictures.append(own)
+            continue
+        picture = _of_pool(other, pool, window)
+        same = pool.samples[other].prompt == pool.samples[index].prompt
+        pictures.append(picture if same else picture.without_dots())
+    return pictures
+
+
+def tile_of(crop: Dotted, side: int) -> Dotted:
+    """Return a square crop at another size; coordinates of dots are truncated."""
+    old = crop.size[0]
+    if old == side:
+        return crop
+    image = functional.interpolate(
+        crop.image[None], (side, side), mode="bilinear", align_corners=False, antialias=True
+    )[0]
+    return Dotted(image, np.minimum(np.trunc(crop.dots * (side / old)).astype(np.int64), side - 1))
+
+
+def stitched(tiles: Sequence[Dotted], blend: int) -> Dotted:
+    """Return four tiles on one canvas, blended over ``blend`` pixels on both sides of the seams.
+
+    Args:
+        tiles: top left, bottom left, top right, bottom right; each of half the canvas plus twice ``blend`` pixels.
+        blend: half width of a seam.
+    """
+    half = tiles[0].size[0] - 2 * blend
+    strips = [_joined(tiles[first].image, tiles[first + 1].image, blend, axis=1) for first in (0, 2)]
+    image = _joined(strips[0], strips[1], blend, axis=2)
+    dots = []
+    for tile, (left, top) in zip(tiles, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
+        inner = tile.dots - blend
+        kept = ((inner >= 0) & (inner < half)).all(axis=1)
+        dots.append(inner[kept] + (left, top))
+    return Dotted(image, np.concatenate(dots))
+
+
+def _joined(first: Tensor, second: Tensor, blend: int, axis: Literal[1, 2]) -> Tensor:
+    """Return the inner parts of two pictures side by side along ``axis``, with a soft seam."""
+    length = first.shape[axis]
+    half = length - 2 * blend
+    joined = torch.cat([first.narrow(axis, blend, half), second.narrow(axis, blend, half)], dim=axis)
+    for step in range(blend):
+        foreign, own = (blend - step) / (2 * blend), (blend + step) / (2 * blend)
+        seams = (
+            (half + step, first, length - 1 - blend + step),
+            (half - 1 - step, second, blend - step),
+        )
+        for place, other, line in seams:
+            joined.narrow(axis, place, 1).mul_(own).add_(foreign * other.narrow(axis, line, 1))
+    return joined.clamp(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CountrCrops:
+    """Makes one training crop per sample: what the three systems' example makers call.
+
+    Attributes:
+        window: edge of the crop, pixels.
+        augmentation: probabilities and strengths.
+    """
+
+    window: int
+    augmentation: CountrAugmentation
+
+    def __call__(self, index: int, pool: Any, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor], float]:
+        """Return picture, maps ("density" [1, window, window], objects per pixel) and count of a crop."""
+        image, target = training_crop(index, pool, self.window, self.augmentation, rng)
+        return image, {"density": target}, float(target.sum())

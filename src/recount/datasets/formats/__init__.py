@@ -1,0 +1,1 @@
+"""Readers of strangers' file formats that several data sets share."""

@@ -1,1 +1,0 @@
-"""Predictions, metrics, statistics, verdicts."""

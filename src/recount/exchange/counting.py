@@ -1,0 +1,350 @@
+"""``recount count``: a trained run on a user's own pictures: counts, overlays, a CSV.
+
+A picture goes the way of the run's training pictures: read as ``recount prepare`` reads them (stored pixels, an EXIF
+orientation is not applied; damaged ones are refused), brought to size by the size rule of the preparation that run.json
+names, saved and read again where that preparation saves JPEG, then cut into the system's own windows.
+
+One step is added. Prepared training pictures fit the cells of their system's density map, a user's may not: such a
+picture's edges are rounded to whole cells by resizing, as the size rules of the crowd systems do, and the log says so.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from recount import datasets
+from recount.data.dataset import DataError
+from recount.data.pictures import Picture, read_picture, resize, save
+from recount.data.sample import Sample
+from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
+from recount.devices import device_for
+from recount.errors import UserError
+from recount.prediction.predict import Predicted, load_run, load_selection, predict_samples, shrunk
+from recount.report.gallery import crowded, overlay_png, smoothed
+from recount.results.files import write_atomically, write_rows
+from recount.settings.project import Project
+from recount.settings.recipe import Precision
+from recount.systems.base import System
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem",
+)  # fmt: skip
+COUNTS = "recount_counts.csv"
+# A user's pictures are none that a selection was made on, so that the best one by any evaluation is the one to use.
+PREFERRED = ("best_on_held_out", "best_on_test", "last")
+OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
+SMALLEST = 32  # edge in pixels below which networks may run out of cells
+READABLE_EDGE = 480  # a smaller picture is enlarged towards this longest edge, by a whole factor
+DIMMED = 0.55  # brightness of the photograph below the density
+OPACITY = 0.75  # of the density where it is highest
+RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
+
+
+class CountError(UserError):
+    """Pictures cannot be counted; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What became of one picture.
+
+    Attributes:
+        image: its path as given.
+        count: NaN where there is none; ``problem`` says why.
+        width, height: as the system saw it, pixels.
+        overlay: the PNG that was written, or None.
+    """
+
+    image: Path
+    count: float
+    width: int = 0
+    height: int = 0
+    seconds: float = math.nan
+    overlay: Path | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The counts of a call, the CSV they are in (None for a single picture without ``output``), and the weights."""
+
+    counted: tuple[Counted, ...]
+    csv: Path | None
+    selection: str
+
+    @property
+    def problems(self) -> list[str]:
+        """Return why pictures have no count, a line each."""
+        return [entry.problem for entry in self.counted if entry.problem]
+
+
+def count(
+    project: Project,
+    run: str,
+    images: Sequence[Path],
+    *,
+    prompt: str = "",
+    output: Path | None = None,
+    selection: str | None = None,
+) -> Counts:
+    """Count on pictures with a trained run of the project's suite.
+
+    Args:
+        project: says where results are, which device and which precision.
+        run: ``<system>/<variant>/seed<k>``.
+        images: paths of the pictures. One that cannot be read has a problem instead of a count; the others are counted.
+        prompt: what is counted; for text-guided systems, and only for them.
+        output: folder of the overlays and of the CSV. None: each overlay is written beside its picture, the CSV, of
+            several pictures, into the current folder.
+        selection: whose weights of the run's; None: the first of ``PREFERRED`` that the run has.
+
+    Raises:
+        CountError, PredictError, NoDevice: the message says what to do.
+    """
+    folder = _run_folder(project, run)
+    record, system = load_run(folder)
+    _check_prompt(run, system, prompt)
+    targets = _overlays(images, output)
+    chosen = _selection(record, run, selection)
+    load_selection(system, folder, chosen, record["selections"][chosen])
+    precision: Precision = project.config.precision or record["recipe"]["precision"]
+    torch.manual_seed(record["run"]["seed"])
+    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+        counter = _Counter(system, _size_rule(record), prompt, precision, device, f"{run}, {chosen}")
+        counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))
+    table = None
+    if output is not None or len(images) > 1:
+        table = (output or Path()) / COUNTS
+        write_rows(table, COLUMNS, [_row(entry, prompt, run, chosen) for entry in counted])
+    return Counts(counted, table, chosen)
+
+
+def _run_folder(project: Project, run: str) -> Path:
+    if not RUN_ID.fullmatch(run):
+        raise CountError(f"--run {run}: expected SYSTEM/VARIANT/seedK, for instance gigacount/full/seed0")
+    runs = project.root / project.results / "runs"
+    if not (runs / run / "run.json").is_file():
+        found = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/seed*/run.json"))
+        trained = f"trained are: {', '.join(found)}" if found else "nothing is trained there yet"
+        raise CountError(
+            f"--run {run}: there is no such run in {runs}; {trained}. `recount train {run}` trains it; "
+            "--config suite=NAME looks in another suite"
+        )
+    return runs / run
+
+
+def _check_prompt(run: str, system: System, prompt: str) -> None:
+    if system.text_guided and not prompt.strip():
+        raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
+    if not system.text_guided and prompt:
+        raise CountError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
+
+
+def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
+    """Return where the overlay of each picture is written."""
+    targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
+    twice = sorted({target.name for target in targets if targets.count(target) > 1})
+    if twice:
+        raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
+    return targets
+
+
+def _selection(record: dict[str, Any], run: str, wanted: str | None) -> str:
+    there = record["selections"]
+    if wanted is not None and wanted not in there:
+        raise CountError(f"--selection {wanted}: {run} has no such weights; it has: {', '.join(there)}")
+    return wanted or next((name for name in PREFERRED if name in there), next(iter(there)))
+
+
+def _size_rule(record: dict[str, Any]) -> SizeRule:
+    """Return the size rule that the run's training pictures were prepared with."""
+    training = record["run"]["training"]
+    if training is None:  # a released checkpoint without a training set in its suite
+        return ORIGINAL_SIZE
+    name, preparation = training["dataset"], training["preparation"]
+    if name not in datasets.names() or preparation not in datasets.load(name).preparations:
+        raise CountError(f"run.json: this recount has no preparation {preparation!r} of a data set {name!r}")
+    return datasets.load(name).preparations[preparation]
+
+
+def _row(entry: Counted, prompt: str, run: str, selection: str) -> tuple[str, ...]:
+    return (
+        str(entry.image),
+        prompt,
+        "" if math.isnan(entry.count) else repr(entry.count),
+        run,
+        selection,
+        str(entry.width or ""),
+        str(entry.height or ""),
+        "" if math.isnan(entry.seconds) else f"{entry.seconds:.4f}",
+        str(entry.overlay or ""),
+        entry.problem,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- one picture
+
+
+class _Counter:
+    """A loaded system and how pictures reach it."""
+
+    def __init__(
+        self, system: System, rule: SizeRule, prompt: str, precision: Precision, device: torch.device, title: str
+    ) -> None:
+        self.system = system.to(device).eval()
+        self.rule = rule
+        self.prompt = prompt
+        # As in predictions: fp16 needs a GPU.
+        self.precision: Precision = "fp32" if precision == "fp16" and device.type == "cpu" else precision
+        self.device = device
+        self.title = title
+        self.cell = _cell(system, prompt, device)
+
+    def count(self, path: Path, target: Path) -> Counted:
+        """Count one picture and write its overlay; a picture that cannot be used has a problem instead."""
+        try:
+            image = self._prepared(read_picture(path), path)
+        except DataError as error:
+            return Counted(path, math.nan, problem=str(error))
+        predicted = self._predicted(image, path)
+        if isinstance(predicted, str):
+            return Counted(path, math.nan, image.width, image.height, problem=f"{path}: {predicted}")
+        problem = ""
+        if not predicted.kept:
+            problem = f"{path}: the system's protocol leaves this picture out"
+        elif math.isnan(predicted.count):
+            problem = f"{path}: the system's output is not a finite number"
+        number = math.nan if problem else predicted.count
+        drawn = _overlay(image, predicted, self._caption(number))
+        write_atomically(target, lambda temporary: drawn.save(temporary, format="PNG"))
+        return Counted(path, number, image.width, image.height, predicted.seconds, target, problem)
+
+    def _prepared(self, picture: Picture, path: Path) -> Image.Image:
+        if picture.turned:
+            log.warning(
+                "%s: its EXIF orientation is not applied, as in data preparation; turn the pixels if need be", path
+            )
+        image = picture.image
+        image = resize(image, self.rule.new_size(*image.size), self.rule.resample, antialias=self.rule.antialias)
+        if self.rule.encoding in ("jpeg75", "jpeg95"):  # the training pictures went through JPEG
+            with tempfile.TemporaryDirectory() as folder:
+                save(image, Path(folder) / "prepared.jpg", self.rule.encoding)
+                image = read_picture(Path(folder) / "prepared.jpg").image
+        fitted = self._whole_cells(image.size)
+        if fitted != image.size:
+            log.info("%s: resized from %d x %d to %d x %d, whole cells of the density map", path, *image.size, *fitted)
+            image = resize(image, fitted, "bicubic", antialias=True)
+        return image
+
+    def _whole_cells(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (width, height) with edges longer than the window rounded to whole cells."""
+        if self.system.windows is None or self.cell is None:
+            return size
+        windows = (self.system.windows.width, self.system.windows.height)
+        width, height = (
+            edge if edge <= window else max(round(edge / cell) * cell, window)
+            for edge, window, cell in zip(size, windows, self.cell, strict=True)
+        )
+        return width, height
+
+    def _predicted(self, image: Image.Image, path: Path) -> Predicted | str:
+        """Return the prediction, or what prevented it."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, H, W)
+        sample = Sample(path.name, "", path, np.zeros((0, 2), np.float32), math.nan, self.prompt, *image.size)
+        try:
+            return next(
+                predict_samples(
+                    self.system,
+                    [sample],
+                    lambda _: pixels,
+                    device=self.device,
+                    precision=self.precision,
+                    keep_maps=True,
+                )
+            )
+        except RuntimeError as error:
+            size = f"{image.width} x {image.height} pixels"
+            if "memory" in str(error):  # torch's word on cards and processors alike
+                return f"{size} do not fit into the memory of {self.device}; make the picture smaller"
+            if min(image.size) < SMALLEST:
+                return f"{size} are too few for this system"
+            raise
+
+    def _caption(self, number: float) -> str:
+        shown = "no count" if math.isnan(number) else f"{number:.1f}".removesuffix(".0")
+        return " · ".join(part for part in (f"{shown} {self.prompt}".strip(), self.title) if part)
+
+
+def _cell(system: System, prompt: str, device: torch.device) -> tuple[int, int] | None:
+    """Return width and height in pixels of a cell of a windowed system's density map, from a black window."""
+    windows = system.windows
+    # The other ways to fit and to stitch bring pictures to size themselves, or work on pixels.
+    if windows is None or windows.fit != "shift" or windows.stitch != "average":
+        return None
+    black = torch.zeros(1, 3, windows.height, windows.width, device=device)
+    with torch.inference_mode():
+        density = system.predict(black, [prompt]).density
+    if density is None:
+        return None
+    return windows.width // density.shape[-1], windows.height // density.shape[-2]
+
+
+# ------------------------------------------------------------------------------------------------------------- overlay
+
+
+def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Image:
+    """Return the picture, dimmed, with the density over it and the count below it."""
+    picture = image.resize([edge * max(1, READABLE_EDGE // max(image.size)) for edge in image.size])
+    picture.thumbnail((OVERLAY_EDGE, OVERLAY_EDGE), Image.Resampling.LANCZOS)
+    if predicted.density is not None:
+        picture = picture.point(lambda value: int(value * DIMMED))
+        density = smoothed(_drawable(predicted.density))
+        layer = Image.open(io.BytesIO(overlay_png(density, crowded(density)))).convert("RGBA")
+        layer.putalpha(layer.getchannel("A").point(lambda value: int(value * OPACITY)))
+        layer = layer.resize(picture.size, Image.Resampling.BILINEAR)
+        picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+    return _captioned(picture, caption)
+
+
+def _drawable(density: Tensor) -> np.ndarray:
+    return np.nan_to_num(shrunk(density)[0].numpy()).clip(min=0)
+
+
+def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+    """Return the picture with a line of text below it, in as many lines as its width needs."""
+    size = max(12, picture.width // 45)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    lines = list(_wrapped(caption, font, picture.width - size))
+    whole = Image.new("RGB", (picture.width, picture.height + int(1.5 * size * len(lines)) + size // 2))
+    whole.paste(picture)
+    draw = ImageDraw.Draw(whole)
+    for number, line in enumerate(lines):
+        draw.text((size // 2, picture.height + size // 3 + int(1.5 * size * number)), line, fill="white", font=font)
+    return whole
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > width:
+            yield line
+            longer = word
+        line = longer
+    yield line

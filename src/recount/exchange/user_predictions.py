@@ -1,0 +1,466 @@
+"""Anyone's predictions against a truth file: errors with intervals, strata, calibration, comparison of two systems.
+
+Files are CSV (or text with tabs, semicolons or blanks between columns), JSON lines, or one JSON list or object. A line
+names an image and gives a count, or the points that are counted (in CSV also one point per line, columns x and y):
+
+    image,count              {"image": "1.jpg", "count": 12}             {"1.jpg": 12, "2.jpg": [[3, 4], [8, 1]]}
+    1.jpg,12                 {"image": "2.jpg", "points": [[3, 4]]}      {"1.jpg": {"points": [[3, 4]]}}
+
+Without a header, the first two columns are image and count (the format of NWPU-Crowd's submissions). Where all files
+have a prompt, a line is about that prompt on that image. Nothing is guessed: images that do not match, images that
+occur twice, counts that are not finite and true counts below 0 stop with a list of them. Predictions below 0, as
+networks make them, count as they are, and that is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from recount.errors import UserError
+from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric, count_bins, terciles
+from recount.scoring.statistics import (
+    Calibration,
+    Difference,
+    Interval,
+    best_constant,
+    bootstrap,
+    calibration,
+    influence,
+    paired_difference,
+    rmse_without_largest,
+)
+
+IMAGE_COLUMNS = ("image", "file", "filename", "image_id", "id", "name")
+PREDICTED = ("predicted_count", "prediction", "predicted", "pred", "count", "points")
+TRUE = ("true_count", "truth", "gt", "count", "points")
+SHOWN = 5
+INFLUENTIAL_IMAGES = 5
+
+Key = tuple[str, str]  # image, prompt
+
+
+class PredictionsError(UserError):
+    """A file of counts cannot be used; the message names the file, the line and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts read from a file, by image and prompt (prompts are "" where the file has none)."""
+
+    path: Path
+    counts: dict[Key, float]
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether any line has a prompt."""
+        return any(prompt for _, prompt in self.counts)
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
+    """Read a file of counts or points.
+
+    Args:
+        path: of the file.
+        values: names that the column (or key) of the count or the points may have; the first that is there is taken.
+        lowest: the smallest count that can be.
+
+    Raises:
+        PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is too small or
+            not a finite number; the message lists the first of each.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise PredictionsError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise PredictionsError(f"{path}: not a text file in UTF-8") from None
+    if not text.strip():
+        raise PredictionsError(f"{path}: the file is empty")
+    reader = _json_lines if text.lstrip()[0] in "{[" else _columns
+    lines = reader(text, path, values)
+    counts: dict[Key, float] = {}
+    problems = []
+    for where, key, value in lines:
+        count, problem = _count(value)
+        if count < lowest:
+            problem = f"the count is {count:g}; it must not be below {lowest:g}"
+        if key in counts:
+            problem = "occurs twice"
+        if problem:
+            problems.append(f"{where}: {_named(key)}: {problem}")
+        counts[key] = count
+    if problems:
+        raise PredictionsError(f"{path}: " + _listed(problems, "\n  "))
+    return Counts(path, counts)
+
+
+def _named(key: Key) -> str:
+    image, prompt = key
+    return f"{image} ({prompt})" if prompt else image
+
+
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    rest = f"{separator}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return separator.join(items[:SHOWN]) + rest
+
+
+def _count(value: Any) -> tuple[float, str]:
+    """Return the count that a value stands for, and what is wrong with it ("" if nothing)."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = json.loads(text) if text.startswith("[") else float(text)
+        except ValueError:
+            return math.nan, f"{text!r} is not a number"
+    if isinstance(value, list):
+        pairs = all(isinstance(point, list) and len(point) >= 2 for point in value)
+        return float(len(value)), "" if pairs else "points must be a list of [x, y]"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan, f"{value!r} is neither a number nor a list of points"
+    if not math.isfinite(value):
+        return math.nan, f"the count is {value}; it must be finite"
+    return float(value), ""
+
+
+Line = tuple[str, Key, Any]  # where it stands, image and prompt, count or points
+
+
+def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        yield from _objects(_parsed_lines(text, path), path, values)
+        return
+    if isinstance(whole, list):
+        yield from _objects(((f"entry {number}", item) for number, item in enumerate(whole, start=1)), path, values)
+    elif _first(whole, IMAGE_COLUMNS) is not None and _first(whole, values) is not None:
+        yield from _objects([("line 1", whole)], path, values)
+    else:
+        for image, value in whole.items():
+            inner = _first(value, values) if isinstance(value, dict) else None
+            yield f"key {image!r}", (image, ""), value if inner is None else value[inner]
+
+
+def _parsed_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
+
+
+def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:
+    for where, item in items:
+        image = _first(item, IMAGE_COLUMNS) if isinstance(item, dict) else None
+        value = _first(item, values) if isinstance(item, dict) else None
+        if image is None or value is None:
+            raise PredictionsError(f"{path}: {where}: expected an object with {_expected(values)}")
+        yield where, (str(item[image]), str(item.get("prompt", ""))), item[value]
+
+
+def _first(item: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in item), None)
+
+
+def _expected(values: Sequence[str]) -> str:
+    return f"one of {', '.join(IMAGE_COLUMNS)} and one of {', '.join(values)}"
+
+
+def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
+    lines = text.splitlines()
+    delimiter = next((mark for mark in (",", "\t", ";") if mark in lines[0]), None)
+    if delimiter is None:
+        rows: Iterable[list[str]] = (line.split() for line in lines)
+    else:
+        rows = csv.reader(lines, delimiter=delimiter)
+    numbered = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1) if any(row)]
+    head = [cell.lower() for cell in numbered[0][1]]
+    if {"x", "y"} <= set(head) and _first_of(head, values) is None:
+        yield from _points_by_line(head, numbered, path)
+        return
+    image, value, prompt = _places(head, path, values)
+    body = numbered if head[image] not in IMAGE_COLUMNS else numbered[1:]
+    if not body:
+        raise PredictionsError(f"{path}: there is a header and nothing else")
+    for number, row in body:
+        if len(row) != len(head):
+            raise PredictionsError(f"{path}: line {number}: {len(row)} columns, but line 1 has {len(head)}")
+        yield f"line {number}", (row[image], "" if prompt is None else row[prompt]), row[value]
+
+
+def _points_by_line(head: Sequence[str], numbered: Sequence[tuple[int, list[str]]], path: Path) -> Iterator[Line]:
+    image = _first_of(head, IMAGE_COLUMNS)
+    if image is None:
+        raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; none is {', '.join(IMAGE_COLUMNS)}")
+    for name, points in Counter(row[image] for _, row in numbered[1:] if len(row) > image).items():
+        yield "points", (name, ""), points
+
+
+def _places(head: Sequence[str], path: Path, values: Sequence[str]) -> tuple[int, int, int | None]:
+    """Return the columns of image, count (or points) and prompt; without a header the first two."""
+    image, value = _first_of(head, IMAGE_COLUMNS), _first_of(head, values)
+    if image is not None and value is not None:
+        return image, value, _first_of(head, ("prompt",))
+    if image is None and len(head) == 2 and _is_number(head[1]):
+        return 0, 1, None
+    raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
+
+
+def _first_of(head: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((head.index(name) for name in names if name in head), None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------- scoring
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Errors on the images of one bin or tercile of the true count."""
+
+    kind: str
+    name: str
+    n: int
+    mae: Interval
+    rmse: Interval
+    bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class Influential:
+    """An image and its share of the squared error."""
+
+    image: str
+    true: float
+    predicted: float
+    share_of_squared_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class SystemScores:
+    """Everything about one file of predictions.
+
+    Attributes:
+        metrics: by name, with intervals over images; accuracy only where all counts are whole numbers.
+        rmse_without: RMSE without the one and the two images of largest error.
+        negative: how many predictions are below 0.
+    """
+
+    name: str
+    metrics: dict[str, Interval]
+    calibration: Calibration
+    strata: tuple[Stratum, ...]
+    influential: tuple[Influential, ...]
+    rmse_without: tuple[float, float]
+    negative: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserScores:
+    """What ``recount score --predictions --truth`` says.
+
+    Attributes:
+        images: how many were scored.
+        left_out: images of the truth file without a prediction, left out on request.
+        best_constant: the constant with the smallest MAE, looked up in the truth, and its MAE and RMSE.
+        systems: one or two.
+        differences: metric -> first minus second system; empty for one system.
+    """
+
+    truth: str
+    images: int
+    left_out: int
+    best_constant: tuple[float, float, float]
+    systems: tuple[SystemScores, ...]
+    differences: dict[str, Difference]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-serialisable values; NaN becomes None."""
+        return _without_nan(asdict(self))
+
+    def text(self) -> str:
+        """Return everything as text for a terminal."""
+        return "\n".join(_text_lines(self))
+
+
+def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
+    """Score one file of predictions, or compare two, against a truth file.
+
+    Args:
+        predictions: one file, or two of systems to compare.
+        truth: the true counts.
+        only_predicted: score the images that have predictions and leave the others of the truth file out; by default
+            an image without a prediction is an error.
+
+    Raises:
+        PredictionsError: a file cannot be used, or images do not match.
+    """
+    if len(predictions) not in {1, 2}:
+        raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
+    truths = read_counts(truth, TRUE, lowest=0)
+    tables = [read_counts(path, PREDICTED) for path in predictions]
+    if not all(table.has_prompts for table in (truths, *tables)):
+        truths, *tables = (_without_prompts(table) for table in (truths, *tables))
+    wanted = tables[0].counts if only_predicted else truths.counts
+    for table in tables:
+        _check_match(table, truths, wanted)
+    keys = [key for key in truths.counts if key in wanted]
+    true = np.array([truths.counts[key] for key in keys])
+    predicted = [np.array([table.counts[key] for key in keys]) for table in tables]
+    constant = best_constant(true)
+    flat = np.full(len(true), constant)
+    differences = {}
+    if len(tables) == 2:
+        differences = {
+            metric.name: paired_difference(metric, true, *predicted) for metric in _metrics(true, *predicted)
+        }
+    return UserScores(
+        truth=str(truth),
+        images=len(keys),
+        left_out=len(truths.counts) - len(keys),
+        best_constant=(constant, MAE(true, flat), RMSE(true, flat)),
+        systems=tuple(
+            _system(str(table.path), keys, true, counts) for table, counts in zip(tables, predicted, strict=True)
+        ),
+        differences=differences,
+    )
+
+
+def _without_prompts(table: Counts) -> Counts:
+    """Return the table by image alone: another file does not tell prompts apart."""
+    times = Counter(image for image, _ in table.counts)
+    twice = [image for image, number in times.items() if number > 1]
+    if twice:
+        raise PredictionsError(
+            f"{table.path}: several prompts on one image, but another file has no prompts: {_listed(twice)}; "
+            "add a prompt column there"
+        )
+    return Counts(table.path, {(image, ""): count for (image, _), count in table.counts.items()})
+
+
+def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> None:
+    unknown = [_named(key) for key in table.counts if key not in truths.counts]
+    absent = [_named(key) for key in wanted if key not in table.counts]
+    problems = []
+    if unknown:
+        problems.append(f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}")
+    if absent:
+        problems.append(f"{len(absent)} images have no prediction: {_listed(absent)}")
+    if not problems:
+        return
+    if unknown and absent and _stems(table.counts) & _stems(truths.counts):
+        problems.append("the names differ in folder or suffix; write them alike in both files")
+    elif absent and not unknown:
+        problems.append("to score only the predicted ones, say so (--only-predicted)")
+    raise PredictionsError(f"{table.path}: " + "\n  ".join(problems))
+
+
+def _stems(keys: Iterable[Key]) -> set[str]:
+    return {PurePosixPath(image).stem for image, _ in keys}
+
+
+def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
+    whole = all((counts == np.round(counts)).all() for counts in (true, *predicted))
+    return [MAE, RMSE, NAE, SRE] + ([ACCURACY] if whole else [])
+
+
+def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> SystemScores:
+    result = influence(true, predicted)
+    order = np.argsort(-result.share_of_squared_error, kind="stable")[:INFLUENTIAL_IMAGES]
+    return SystemScores(
+        name=name,
+        metrics={metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)},
+        calibration=calibration(true, predicted),
+        strata=tuple(_strata(true, predicted)),
+        influential=tuple(
+            Influential(_named(keys[k]), float(true[k]), float(predicted[k]), float(result.share_of_squared_error[k]))
+            for k in order
+            if result.share_of_squared_error[k] > 0
+        ),
+        rmse_without=(rmse_without_largest(true, predicted, 1), rmse_without_largest(true, predicted, 2)),
+        negative=int((predicted < 0).sum()),
+    )
+
+
+def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
+    for kind, names in (("count", count_bins(true)), ("tercile", terciles(true))):
+        for name in dict.fromkeys(name for _, name in sorted(zip(true.tolist(), names, strict=True))):
+            inside = np.array([other == name for other in names])
+            t, p = true[inside], predicted[inside]
+            yield Stratum(kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean()))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
+
+
+def _with_interval(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return _shown(interval.value)
+    return f"{_shown(interval.value)} [{_shown(interval.low)}, {_shown(interval.high)}]"
+
+
+def _text_lines(scores: UserScores) -> Iterator[str]:
+    left_out = f", {scores.left_out} left out" if scores.left_out else ""
+    yield f"{scores.images} images of {scores.truth}{left_out}; 95 % intervals over images"
+    constant, mae, rmse = scores.best_constant
+    yield f"best constant ({_shown(constant)}, an oracle): MAE {_shown(mae)}, RMSE {_shown(rmse)}"
+    for system in scores.systems:
+        yield ""
+        yield from _system_lines(system)
+    if scores.differences:
+        yield ""
+        yield f"{scores.systems[0].name} minus {scores.systems[1].name}, on the same images"
+        for name, difference in scores.differences.items():
+            interval = Interval(difference.value, difference.low, difference.high)
+            yield f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}"
+
+
+def _system_lines(system: SystemScores) -> Iterator[str]:
+    yield system.name
+    if system.negative:
+        yield f"  {system.negative} predictions are below 0; they count as they are"
+    for name, interval in system.metrics.items():
+        yield f"  {name:<9} {_with_interval(interval)}"
+    yield f"  {'bias':<9} {_with_interval(system.calibration.bias)}"
+    slope, intercept = system.calibration.slope, system.calibration.intercept
+    yield f"  {'slope':<9} {_with_interval(slope)}, intercept {_shown(intercept)}"
+    one, two = system.rmse_without
+    yield f"  rmse without the largest error {_shown(one)}, without the two largest {_shown(two)}"
+    for image in system.influential:
+        counts = f"true {_shown(image.true)}, predicted {_shown(image.predicted)}"
+        yield f"  {image.share_of_squared_error:>6.1%} of the squared error: {image.image} ({counts})"
+    for stratum in system.strata:
+        errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
+        yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.n}: {errors}, bias {_shown(stratum.bias)}"

@@ -1,0 +1,1 @@
+"""Files from elsewhere: addresses, transfers, archives, ledgers."""

@@ -1,0 +1,168 @@
+"""One file from one address: http(s), Google Drive by gdown, the Hugging Face Hub with its library's log-in.
+
+A download is written to ``<path>.part``, which survives whatever interrupts it and is continued by an HTTP range
+request. Dropped connections, time-outs, 429 and 5xx are tried again with exponential back-off; everything else is
+refused at once. A host that cannot be reached, or that has failed many times in a row, is left alone for the rest of
+the data set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from recount.data.dataset import RemoteFile
+from recount.fetching.transfers import (
+    CancelledError,
+    Part,
+    Patience,
+    RefusedError,
+    Session,
+    TransientError,
+    Writer,
+    local_error,
+)
+from recount.fetching.web import fetch_http, status_error, timeout_error
+
+
+def download(address: str, file: RemoteFile, part: Part, session: Session) -> None:
+    """Bring the bytes behind an address into ``part``, continuing what is there; they are not verified here.
+
+    Args:
+        address: ``http(s)://…``, ``gdrive:<file id>`` or ``hf:<repo>@<revision>/<path>``.
+        file: what is expected of the bytes.
+        part: where they go.
+        session: of the data set.
+
+    Raises:
+        RefusedError: the address does not deliver, for good or after all attempts.
+        LocalError: the part cannot be written.
+        CancelledError: ``session.cancel`` was set.
+    """
+    url, attempt = _way(address)
+    patience = session.patience
+    left, wait, most = patience.attempts, patience.backoff_seconds, part.reached
+    while True:
+        session.check()
+        session.hosts.require(url)
+        try:
+            attempt(url, file, part, session)
+        except TransientError as failure:
+            if part.reached > most:  # a line that drops, but moves on, is worth any number of attempts
+                left, wait, most = patience.attempts, patience.backoff_seconds, part.reached
+                session.hosts.answered(url)
+            else:
+                left -= failure.cost
+                session.hosts.failed(url, str(failure))
+            pause = max(wait, failure.wait_seconds)
+            if left <= 0 or pause > patience.longest_wait_seconds:
+                raise RefusedError(str(failure)) from failure
+            session.pause(pause)
+            wait *= 2
+        else:
+            session.hosts.answered(url)
+            return
+
+
+def copy_file(source: Path, part: Part, session: Session) -> None:
+    """Copy a file of a mirror folder into ``part``.
+
+    Raises:
+        RefusedError: it is not there or cannot be read.
+        LocalError: the part cannot be written.
+        CancelledError: ``session.cancel`` was set.
+    """
+    try:
+        opened = source.open("rb")
+    except OSError as error:
+        raise RefusedError((error.strerror or str(error)).lower()) from error
+    with opened, Writer(part, session) as writer:
+        writer.begin(0, None)
+        while chunk := opened.read(2**20):
+            writer.write(chunk)
+        writer.flush()
+
+
+_Attempt = Callable[[str, RemoteFile, Part, Session], None]
+
+
+def _way(address: str) -> tuple[str, _Attempt]:
+    """Return the URL behind an address (of the host at least) and the function that downloads it."""
+    if address.startswith(("http://", "https://")):
+        return address, fetch_http
+    if address.startswith("gdrive:"):
+        return f"https://drive.google.com/uc?id={address.removeprefix('gdrive:')}", _google_drive
+    hub = re.fullmatch(r"hf:(datasets/|spaces/)?([^@]+)@([^/]+)/(.+)", address)
+    if hub is None:
+        raise ValueError(
+            f"{address!r} is no address: there are https://…, http://…, gdrive:<file id>, hf:<repo>@<revision>/<path>"
+        )
+    from huggingface_hub import hf_hub_url
+
+    kind, repo, revision, path = hub.groups()
+    repo_type = kind.removesuffix("s/") if kind else None
+    return hf_hub_url(repo, path, repo_type=repo_type, revision=revision), _hub
+
+
+def _hub(url: str, file: RemoteFile, part: Part, session: Session) -> None:
+    from huggingface_hub.utils import build_hf_headers
+
+    try:
+        fetch_http(url, file, part, session, build_hf_headers(library_name="recount"))
+    except RefusedError as refusal:
+        if str(refusal).startswith(("HTTP 401", "HTTP 403")):
+            page = url.split("/resolve/", maxsplit=1)[0]
+            raise RefusedError(
+                f"{refusal}: private, gated or absent; accept its licence at {page} and log in with `hf auth login` "
+                "(or set HF_TOKEN)"
+            ) from refusal
+        raise
+
+
+def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> None:
+    """One attempt at Google Drive; gdown passes its virus-scan page and has a partial file of its own to continue."""
+    import gdown
+
+    def progress(position: int, total: int | None) -> None:
+        part.reached = max(part.reached, position)
+        session.progress(part.path, position, total)
+
+    fetched = part.path.with_suffix(".gdrive")
+    patience = session.patience
+    try:
+        gdown.download(
+            url,
+            str(fetched),
+            quiet=True,
+            use_cookies=False,
+            resume=True,
+            timeout=(patience.connect_seconds, patience.read_seconds),
+            progress=progress,
+            cancel=session.cancel,
+        )
+        fetched.replace(part.path)
+    except (gdown.exceptions.DownloadError, gdown.exceptions.DownloadCancelled, OSError, KeyError) as error:
+        raise _google_drive_error(error, part, patience) from error
+
+
+def _google_drive_error(error: Exception, part: Part, patience: Patience) -> Exception:
+    import gdown
+
+    text = " ".join(str(error).split())
+    match error:
+        case gdown.exceptions.FileURLRetrievalError():
+            return RefusedError(f"Google Drive does not give it: {text}")
+        case gdown.exceptions.DownloadCancelled():
+            return CancelledError()
+        case requests.HTTPError():
+            return status_error(error.response)
+        case requests.Timeout():
+            return timeout_error(error, patience)
+        case gdown.exceptions.DownloadError() | requests.RequestException():
+            return TransientError(f"the connection dropped ({text})")
+        case OSError():
+            return local_error(error, part.path)
+    return RefusedError(f"gives an answer that gdown does not understand: {text}")

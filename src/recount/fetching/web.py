@@ -1,0 +1,161 @@
+"""One attempt at an http(s) address, by pooch: goes on where the last one ended, and refuses what is not the file."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from pooch import HTTPDownloader
+
+from recount.data.dataset import RemoteFile
+from recount.fetching.transfers import Part, Patience, RefusedError, Session, TransientError, Writer, WrongBytesError
+from recount.provenance import VERSION
+
+CHUNK_BYTES = 2**16
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 530}
+
+
+def fetch_http(
+    url: str, file: RemoteFile, part: Part, session: Session, headers: Mapping[str, str | None] | None = None
+) -> None:
+    """One attempt over HTTP."""
+    start, validator = _resume_from(url, file, part)
+    asked: dict[str, str | None] = {
+        "User-Agent": f"recount/{VERSION}",
+        **(headers or {}),
+        # Offsets count the bytes on the disk, so the server must not compress on the way.
+        "Accept-Encoding": "identity",
+    }
+    if start:
+        asked["Range"] = f"bytes={start}-"
+        asked |= {"If-Range": validator} if validator else {}
+    with Writer(part, session) as writer:
+        _transfer(url, file, part, writer, asked, start, session.patience)
+    if writer.total is not None and writer.position < writer.total:
+        raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
+
+
+def _resume_from(url: str, file: RemoteFile, part: Part) -> tuple[int, str | None]:
+    """Return the offset to go on from and the version that the bytes before it belong to.
+
+    Without a known digest, bytes of two versions could be joined unnoticed: then only the same version is continued.
+    """
+    validator = part.validator(url)
+    size = part.size()
+    if (file.sha256 is None and validator is None) or (file.bytes is not None and size >= file.bytes):
+        return 0, None
+    return size, validator
+
+
+def _transfer(
+    url: str,
+    file: RemoteFile,
+    part: Part,
+    writer: Writer,
+    headers: Mapping[str, str | None],
+    start: int,
+    patience: Patience,
+) -> None:
+    def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
+        if response.ok and not response.is_redirect:
+            writer.begin(*_body(response, file, start))
+            part.note_source(url, _validator(response))
+
+    downloader = HTTPDownloader(
+        chunk_size=CHUNK_BYTES,
+        headers=headers,
+        timeout=(patience.connect_seconds, patience.read_seconds),
+        hooks={"response": on_response},
+    )
+    try:
+        downloader(url, writer, None)
+    except requests.HTTPError as error:
+        if error.response.status_code != 416:
+            raise status_error(error.response) from error
+        if error.response.headers.get("Content-Range") != f"bytes */{start}":
+            part.discard()
+            raise TransientError("the file there is shorter than the part that is here: starting again") from error
+    except requests.Timeout as error:
+        raise timeout_error(error, patience) from error
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        raise _broken_line(error, writer, patience) from error
+    except requests.RequestException as error:
+        raise RefusedError(f"cannot be asked ({error})") from error
+
+
+def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[int, int | None]:
+    """Return (offset of the first byte that is coming, size of the whole file), or refuse what is not the file.
+
+    An offset of 0 is right whatever was asked for: a server without ranges, or with a newer version, starts again.
+    """
+    begin, total = _announced(response)
+    if begin not in (0, start):
+        raise RefusedError(f"sends bytes from {begin:,} on when asked for those from {start:,} on")
+    if file.bytes is not None and total is not None and total != file.bytes:
+        raise WrongBytesError(f"has {total:,} bytes, expected {file.bytes:,}")
+    kind = response.headers.get("Content-Type", "")
+    if file.sha256 is None and kind.startswith("text/html") and not file.path.endswith((".html", ".htm")):
+        raise RefusedError("delivers a web page instead of the file (a log-in or consent page?)")
+    return begin, file.bytes if total is None else total
+
+
+def _validator(response: requests.Response) -> str | None:
+    """Return what names the version of the bytes in If-Range (RFC 9110, 13.1.5): a strong ETag, or the date."""
+    if response.headers.get("Content-Encoding"):
+        return None
+    tag = response.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _announced(response: requests.Response) -> tuple[int, int | None]:
+    """Return the offset of the first byte of a body and the size of the whole file, where the server says it."""
+    if response.status_code == 206:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if span is None:
+            raise RefusedError("answers a range request without saying which range it sends")
+        return int(span[1]), None if span[2] == "*" else int(span[2])
+    if response.status_code != 200:
+        raise RefusedError(f"HTTP {response.status_code} {response.reason}")
+    length = response.headers.get("Content-Length", "")
+    plain = not response.headers.get("Content-Encoding")
+    return 0, int(length) if length.isdigit() and plain else None
+
+
+def status_error(response: requests.Response) -> Exception:
+    """Return what an HTTP error means: to be tried again, or not."""
+    status = f"HTTP {response.status_code} {response.reason}"
+    if response.status_code not in TRANSIENT_STATUS:
+        return RefusedError(status)
+    return TransientError(status, wait_seconds=_retry_after(response.headers.get("Retry-After", "")))
+
+
+def _retry_after(header: str) -> float:
+    """Return the seconds that a Retry-After header asks for; it holds seconds or a date (RFC 9110, 10.2.3)."""
+    if header.isdigit():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def timeout_error(error: requests.Timeout, patience: Patience) -> TransientError:
+    """Return what a time-out means; it costs two attempts, for each of them has cost the user's time."""
+    if isinstance(error, requests.ConnectTimeout):
+        return TransientError(f"no connection within {patience.connect_seconds:g} s", cost=2)
+    return TransientError(f"no data for {patience.read_seconds:g} s", cost=2)
+
+
+def _broken_line(error: Exception, writer: Writer, patience: Patience) -> Exception:
+    text = str(error)
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in text:
+        return RefusedError(f"its certificate is not accepted ({text})")
+    if "timed out" in text:
+        return TransientError(f"no data for {patience.read_seconds:g} s", cost=2)
+    if isinstance(error, requests.exceptions.ProxyError):
+        return TransientError(f"the proxy does not let it through ({text})")
+    return TransientError(f"the connection dropped after {writer.position:,} bytes")

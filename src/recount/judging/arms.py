@@ -1,0 +1,245 @@
+"""The arms of a claim: which runs stand for them, and what these predicted on the same images.
+
+An arm is ``system/variant`` of a paper, or one of ``TRIVIAL_ARMS``. Retrained arms (``trained``) and released weights
+(``checkpoint``) are separate evidence; a constant belongs to both. Seeds are kept apart; where both arms were trained,
+they are compared over the seeds that both have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from recount.data.dataset import DataError
+from recount.data.index import read_index
+from recount.metrics import Floats
+from recount.scoring.score import CONSTANT, Missing, Predictions, Scorer, not_finite_text
+from recount.scoring.statistics import best_constant
+from recount.settings.paper import TRIVIAL_ARMS, Paper
+from recount.settings.project import Project, Run, Split
+
+Evidence = Literal["trained", "checkpoint", "published"]
+LAST = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """An arm's predictions on the samples of a benchmark.
+
+    Attributes:
+        name: as the claim has it, or the released variant that stands for it.
+        ids, true: the samples.
+        predicted: [seeds, n]; one row where no training is involved.
+        seeds: of the rows; () where no training is involved.
+        notes: what must be said of these predictions.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    true: Floats
+    predicted: Floats
+    seeds: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def on(self, ids: Sequence[str], seeds: Sequence[int]) -> Arm:
+        """Return the arm on some of its samples, with some of its seeds if it has any."""
+        places = {name: place for place, name in enumerate(self.ids)}
+        columns = [places[name] for name in ids]
+        rows = [self.seeds.index(seed) for seed in seeds] if self.seeds else [0]
+        kept = tuple(seeds) if self.seeds else ()
+        return Arm(self.name, tuple(ids), self.true[columns], self.predicted[np.ix_(rows, columns)], kept, self.notes)
+
+
+class Arms:
+    """The arms of one paper's claims, from what its runs predicted."""
+
+    def __init__(self, project: Project, paper: Paper, scorer: Scorer) -> None:
+        self.project, self.paper, self.scorer = project, paper, scorer
+        self.arm = cache(self._arm)
+
+    def released(self, arm: str) -> str | None:
+        """Return the variant of released weights that stands for an arm."""
+        system, _, variant = arm.partition("/")
+        for name, entry in self.paper.systems[system].variants.items() if system in self.paper.systems else ():
+            if entry.checkpoint and variant in (entry.stands_for, name):
+                return f"{system}/{name}"
+        return None
+
+    def are_released(self, arms: Sequence[str]) -> bool:
+        """Return whether released weights stand for some of these arms, and the others look at no picture."""
+        looking = [arm for arm in arms if arm not in TRIVIAL_ARMS and not arm.startswith(f"{CONSTANT}/")]
+        return bool(looking) and all(self.released(arm) for arm in looking)
+
+    def of_evidence(self, arm: str, evidence: Evidence) -> str:
+        """Return the arm that has this evidence.
+
+        Raises:
+            Missing: there is none.
+        """
+        system, _, variant = arm.partition("/")
+        described = self.paper.systems[system]
+        if described.quoted_because:
+            raise Missing(f"{arm}: {described.quoted_because}")
+        own = described.variants[variant]
+        if system == CONSTANT or (evidence == "trained" and not own.checkpoint):
+            return arm
+        if evidence == "trained":
+            raise Missing(f"{arm} is released weights, not trained here")
+        released = self.released(arm)
+        if released is None:
+            raise Missing(f"no released weights of {arm} are known")
+        return released
+
+    def selections(self, arm: str, benchmark: str, evidence: Evidence) -> set[str]:
+        """Return the selections that an arm has predictions of."""
+        if arm in TRIVIAL_ARMS:
+            return set()
+        try:
+            runs = self.runs(self.of_evidence(arm, evidence))
+        except Missing:
+            return set()
+        found: set[str] = set()
+        for run in runs:
+            with suppress(Missing):
+                found |= set(self.scorer.predictions(run.id, benchmark)) if benchmark in run.benchmarks else set()
+        return found
+
+    def runs(self, arm: str) -> list[Run]:
+        """Return an arm's runs, one for each seed.
+
+        Raises:
+            Missing: this suite has none, with the reason.
+        """
+        system, _, variant = arm.partition("/")
+        runs = self.scorer.runs.get((system, variant))
+        if runs:
+            return runs
+        why = self.project.not_run(system, variant, self.paper.systems[system])
+        raise Missing(f"{arm}: {why or 'config.yaml leaves this system out (systems)'}")
+
+    def _arm(self, arm: str, benchmark: str, selection: str, evidence: Evidence) -> Arm:
+        """Return an arm's predictions.
+
+        Raises:
+            Missing: with the reason.
+        """
+        name = self.of_evidence(arm, evidence)
+        runs = self.runs(name)
+        if benchmark not in self.project.suite.benchmarks:
+            raise Missing(f"suite {self.project.suite.name} has nothing that stands for {benchmark}")
+        if benchmark not in runs[0].benchmarks:
+            raise Missing(f"{name} is not evaluated on {benchmark}")
+        fixed = is_fixed(runs[0])
+        tables: dict[int, Predictions] = {}
+        absent: dict[int, str] = {}
+        for run in runs[:1] if fixed else runs:
+            try:
+                by_selection = self.scorer.predictions(run.id, benchmark)
+            except Missing as reason:
+                absent[run.seed] = str(reason)
+                continue
+            chosen = by_selection.get(LAST if fixed else selection)
+            if chosen is None:
+                absent[run.seed] = f"no model was chosen by {selection}"
+            else:
+                tables[run.seed] = chosen
+        if not tables:
+            raise Missing(f"{name}: {next(iter(absent.values()))}")
+        return _joined(name, tables, fixed, len(runs))
+
+    def _trivial(self, arm: str, beside: Arm, benchmark: str, run: Run) -> Arm:
+        """Return an oracle's predictions for the samples of another arm."""
+        if arm == "best_constant":
+            return Arm(arm, beside.ids, beside.true, np.full((1, len(beside.ids)), best_constant(beside.true)))
+        majorities = self._majorities(run.benchmarks[benchmark])
+        without = [name for name in beside.ids if name not in majorities]
+        if without:
+            raise Missing(f"{without[0]} does not say what the majority of its picture is (attribute majority_count)")
+        return Arm(arm, beside.ids, beside.true, np.array([[majorities[name] for name in beside.ids]]))
+
+    def _majorities(self, split: Split) -> dict[str, float]:
+        """Return the counts of the majority classes by sample, of those samples that say them."""
+        path = self.project.root / self.project.index(split)
+        try:
+            samples = read_index(path, split.split)
+        except (OSError, DataError) as error:
+            raise Missing(str(error)) from None
+        return {s.id: float(s.attributes["majority_count"]) for s in samples if "majority_count" in s.attributes}
+
+    def pair(self, better: str, worse: str, benchmark: str, selection: str, evidence: Evidence) -> tuple[Arm, Arm]:
+        """Return two arms on the same samples, with the same seeds where training is involved in both.
+
+        Raises:
+            Missing: one of them has no predictions, or they have no sample in common, or not the same true counts.
+        """
+        if better in TRIVIAL_ARMS and worse in TRIVIAL_ARMS:
+            raise Missing("two oracles are not compared")
+        if better in TRIVIAL_ARMS:
+            second = self.arm(worse, benchmark, selection, evidence)
+            first = self._trivial(better, second, benchmark, self.runs(second.name)[0])
+        else:
+            first = self.arm(better, benchmark, selection, evidence)
+            if worse in TRIVIAL_ARMS:
+                second = self._trivial(worse, first, benchmark, self.runs(first.name)[0])
+            else:
+                second = self.arm(worse, benchmark, selection, evidence)
+        return _aligned(first, second)
+
+
+def is_fixed(run: Run) -> bool:
+    """Return whether a run's predictions do not depend on its seed: nothing is trained in it."""
+    return run.system == CONSTANT or run.checkpoint is not None or run.settings.get("train") is False
+
+
+def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int) -> Arm:
+    """Return the arm of several seeds' predictions over the samples that all of them have."""
+    first = next(iter(tables.values()))
+    common = set(first.ids).intersection(*(table.ids for table in tables.values()))
+    ids = [sample for sample in first.ids if sample in common]
+    if not ids:
+        raise Missing(f"{name}: its seeds were predicted on different samples")
+    true, rows = None, []
+    for table in tables.values():
+        if table.not_finite:
+            raise Missing(f"{name}: {not_finite_text(table)}")
+        places = {sample: place for place, sample in enumerate(table.ids)}
+        columns = [places[sample] for sample in ids]
+        if true is not None and (table.true[columns] != true).any():
+            raise Missing(f"{name}: its seeds were predicted against different true counts")
+        true = table.true[columns]
+        rows.append(table.predicted[columns])
+    predicted = np.stack(rows)
+    notes = [f"{name}: {len(tables)} of {wanted} seeds"] if not fixed and len(tables) < wanted else []
+    negative = int((predicted < 0).sum())
+    if negative:
+        notes.append(f"{name}: {negative} of {predicted.size} predictions are negative; they count as they are")
+    if not name.startswith(f"{CONSTANT}/") and len(ids) > 1 and (np.ptp(predicted, axis=1) == 0).any():
+        notes.append(f"{name} predicts {predicted[np.ptp(predicted, axis=1) == 0][0, 0]:.4g} for every image")
+    assert true is not None
+    return Arm(name, tuple(ids), true, predicted, () if fixed else tuple(tables), tuple(notes))
+
+
+def _aligned(first: Arm, second: Arm) -> tuple[Arm, Arm]:
+    common = set(first.ids) & set(second.ids)
+    ids = [sample for sample in first.ids if sample in common]
+    if not ids:
+        raise Missing(f"{first.name} and {second.name} have no image in common")
+    if first.seeds and second.seeds:
+        seeds = [seed for seed in first.seeds if seed in second.seeds]
+        if not seeds:
+            raise Missing(f"{first.name} and {second.name} have no seed in common")
+    else:
+        seeds = [*(first.seeds or second.seeds)]
+    pair = first.on(ids, seeds), second.on(ids, seeds)
+    if (pair[0].true != pair[1].true).any():
+        place = int((pair[0].true != pair[1].true).argmax())
+        raise Missing(
+            f"{ids[place]}: its true count is {pair[0].true[place]:g} for {first.name} and {pair[1].true[place]:g} for "
+            f"{second.name}, whose preparations differ"
+        )
+    return pair

@@ -1,0 +1,525 @@
+"""What predictions, costs and prompt tests say of each part of a claim: the evidence that ``verdicts`` decides on.
+
+A claim has a part for each pair of arms (or each arm) and each benchmark; benchmarks that are the same images in this
+suite are one part. Where a part cannot be tested, ``Part.missing`` says why. The effect of a comparison is positive
+where ``better`` is better, for errors (lower is better) and accuracies alike.
+
+Said beside a verdict, never repaired: negative counts (their error counts in full), arms that predict one number for
+every image, arms that differ on no image, seeds that are absent. Predictions that are not finite have no metric, so the
+part is not tested.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+from scipy import stats
+
+from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
+from recount.judging.prompt_evidence import QUANTITIES, Record, aligned, is_trained, picture_values, read_record
+from recount.judging.verdicts import Finding
+from recount.metrics import ACCURACY, METRICS, Floats, Metric
+from recount.scoring.score import DOMINANT_SHARE, Missing, Scorer
+from recount.scoring.statistics import (
+    CONFIDENCE,
+    Interval,
+    bootstrap_over_seeds,
+    image_error,
+    interval_of,
+    mean_and_sd,
+    paired_difference,
+    resampled_ratios,
+)
+from recount.settings.paper import Bound, Claim, CostMetric, Paper
+from recount.settings.project import Project, Run
+
+LARGE_NUMBERS = (7, 10)
+RECALL = "recall_7_to_10"
+PAIRED = "the same images"
+SEEDS_RULE = "at least 3 seeds that agree, with the 95 % t interval of their mean on that side too"
+DIFFERENCE_RULE = (
+    "95 % interval of 10,000 paired resamples of the images on one side; p of 10,000 swaps, or that of the "
+    "seeds' t test if larger, at most 0.05 after Holm's correction within the paper"
+)
+YES = {"nearer_to_majority": 1.0, "pccn": 100.0}  # what an image that says yes adds to a share
+MEAN = Metric("mean", "mean", lambda zero, value: value - zero)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One comparison or quantity of a claim and its evidence; ``finding`` is None where ``missing`` says why."""
+
+    name: str
+    benchmark: str = ""
+    dataset: str = ""
+    metric: str = ""
+    better: str = ""
+    worse: str = ""
+    value_better: float = math.nan
+    value_worse: float = math.nan
+    seeds: tuple[int, ...] = ()
+    finding: Finding | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A part that is to be tested: the claim, one pair of arms (``worse`` may be empty), one group of benchmarks."""
+
+    claim: Claim
+    better: str
+    worse: str
+    benchmarks: tuple[str, ...]
+    selection: str
+    evidence: Evidence
+    bound: Bound | None = None
+
+
+Test = Callable[[Asked, Part], Iterator[Part]]
+
+
+class Claims:
+    """Evidence for the claims of one paper."""
+
+    def __init__(self, project: Project, paper: Paper, scorer: Scorer) -> None:
+        self.project, self.paper, self.scorer = project, paper, scorer
+        self.arms = Arms(project, paper, scorer)
+
+    def evidences(self, claim: Claim) -> list[Evidence]:
+        """Return which evidence a claim can have from runs: of released weights only where they make up a part."""
+        if claim.test.startswith("log_"):
+            return []
+        pairs = claim.pairs if claim.worse else tuple((arm,) for arm in claim.better)
+        released = any(self.arms.are_released(pair) for pair in pairs)
+        return ["trained", "checkpoint"] if released else ["trained"]
+
+    def selections(self, claim: Claim, evidence: Evidence) -> list[str]:
+        """Return the selections that any arm of a claim has predictions of, ``last`` first."""
+        if claim.metric in get_args(CostMetric):
+            return [LAST]
+        if any(bound.metric in QUANTITIES for bound in claim.bounds):
+            return self._probed_selections(claim, evidence)
+        found: set[str] = set()
+        for arm in (*claim.better, *claim.worse):
+            for benchmark in claim.benchmarks:
+                found |= self.arms.selections(arm, benchmark, evidence)
+        return sorted(found or {LAST}, key=lambda name: (name != LAST, name))
+
+    def _probed_selections(self, claim: Claim, evidence: Evidence) -> list[str]:
+        """Return the selections of the models that were probed."""
+        found: set[str] = set()
+        for arm in claim.better:
+            try:
+                found |= {str(record["selection"]) for record in self._records(arm, evidence).values()}
+            except Missing:
+                continue
+        return sorted(found or {LAST})
+
+    def parts(self, claim: Claim, selection: str, evidence: Evidence) -> list[Part]:
+        """Return the parts of a claim with one kind of evidence and one selection."""
+        test = self._test(claim)
+        parts: list[Part] = []
+        for asked in self._asked(claim, selection, evidence):
+            metric = asked.bound.metric if asked.bound else claim.metric
+            name = f"{asked.better} | {asked.worse}" if asked.worse else asked.better
+            place = self._place(asked.benchmarks[0])
+            part = Part(name, " + ".join(asked.benchmarks), place, metric, asked.better, asked.worse)
+            try:
+                self._refuse(claim)
+                parts += test(asked, part)
+            except Missing as reason:
+                parts.append(replace(part, missing=str(reason)))
+        return parts
+
+    def _test(self, claim: Claim) -> Test:
+        costs = claim.metric in get_args(CostMetric)
+        tests: dict[str, Test] = {
+            "difference": self._difference,
+            "ratio": self._cost_ratio if costs else self._ratio,
+            "value": self._cost if costs else self._value,
+            "relative_drop": self._relative_drop,
+            "quantity": self._quantity,
+        }
+        return tests[claim.test]
+
+    def _refuse(self, claim: Claim) -> None:
+        """Refuse what a suite that is not comparable cannot say.
+
+        Raises:
+            Missing: the claim is about the size of a published number.
+        """
+        if not self.project.suite.comparable and (claim.test == "value" or claim.at_least_in_units):
+            why = self.project.suite.why_not_comparable
+            raise Missing(f"suite {self.project.suite.name} is not comparable with published numbers: {why}")
+
+    def _asked(self, claim: Claim, selection: str, evidence: Evidence) -> Iterator[Asked]:
+        pairs = claim.pairs if claim.worse else tuple((arm, "") for arm in claim.better)
+        groups = [claim.benchmarks] if claim.test == "relative_drop" else self._groups(claim)
+        for bound in claim.bounds or (None,):
+            for better, worse in pairs:
+                for benchmarks in groups:
+                    yield Asked(claim, better, worse, tuple(benchmarks), selection, evidence, bound)
+
+    def _groups(self, claim: Claim) -> list[tuple[str, ...]]:
+        """Return a claim's benchmarks, those together that are the same images in this suite."""
+        groups: dict[str, list[str]] = {}
+        for benchmark in claim.benchmarks:
+            groups.setdefault(self._place(benchmark) or benchmark, []).append(benchmark)
+        return [tuple(benchmarks) for benchmarks in groups.values()]
+
+    def _place(self, benchmark: str) -> str:
+        entry = self.project.suite.benchmarks.get(benchmark)
+        return f"{entry.dataset}/{entry.split}" if entry else ""
+
+    # ------------------------------------------------------------------------------------------- errors and accuracies
+
+    def _pair(self, asked: Asked, benchmark: str) -> tuple[Metric, Arm, Arm]:
+        pair = self.arms.pair(asked.better, asked.worse, benchmark, asked.selection, asked.evidence)
+        return _metric_on(asked.claim.metric, *pair)
+
+    def _difference(self, asked: Asked, part: Part) -> Iterator[Part]:
+        metric, better, worse = self._pair(asked, asked.benchmarks[0])
+        first, second = (worse, better) if metric.better == "low" else (better, worse)
+        result = paired_difference(metric, better.true, first.predicted, second.predicted)
+        at_least = asked.claim.at_least
+        finding = Finding(
+            effect=result.value,
+            low=result.low,
+            high=result.high,
+            region=(at_least or 0.0, math.inf),
+            p_value=result.p_value if at_least is None else math.nan,
+            n=result.images,
+            seed_effects=_per_seed(lambda a, b: _level(metric, first, a) - _level(metric, second, b), first, second),
+            image_error=image_error(metric, better.true, first.predicted, second.predicted),
+            rule=_rule(DIFFERENCE_RULE if at_least is None else f"95 % interval above {at_least:g}", better, worse),
+            notes=_notes(metric, better, worse),
+        )
+        yield _filled(part, metric, finding, better, worse)
+
+    def _ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
+        metric, better, worse = self._pair(asked, asked.benchmarks[0])
+        bottom = _mean_level(metric, worse)
+        if bottom == 0:
+            raise Missing(f"{worse.name} makes no error, so there is no ratio to it")
+        samples = resampled_ratios(metric, better.true, better.predicted, worse.predicted)
+        low, high = interval_of(samples) if len(better.ids) > 1 else (math.nan, math.nan)
+        region = _region(asked.claim.at_least, asked.claim.at_most)
+        finding = Finding(
+            effect=_mean_level(metric, better) / bottom,
+            low=low,
+            high=high,
+            region=region,
+            n=len(better.ids),
+            seed_effects=_per_seed(lambda a, b: _level(metric, better, a) / _level(metric, worse, b), better, worse),
+            rule=_rule(f"95 % interval of the ratio {_within(region)}, over {PAIRED}", better, worse),
+            notes=_notes(metric, better, worse),
+        )
+        yield _filled(part, metric, finding, better, worse)
+
+    def _relative_drop(self, asked: Asked, part: Part) -> Iterator[Part]:
+        places = [self._place(benchmark) for benchmark in asked.benchmarks]
+        if places[0] == places[1]:
+            raise Missing(f"{' and '.join(asked.benchmarks)} are the same images in suite {self.project.suite.name}")
+        drops, samples, arms = [], [], []
+        for stream, benchmark in enumerate(asked.benchmarks):
+            metric, better, worse = self._pair(asked, benchmark)
+            if _mean_level(metric, worse) == 0:
+                raise Missing(f"{worse.name} makes no error on {benchmark}, so nothing can drop")
+            drops.append(1 - _mean_level(metric, better) / _mean_level(metric, worse))
+            samples.append(1 - resampled_ratios(metric, better.true, better.predicted, worse.predicted, stream))
+            arms.append((metric, better, worse))
+        low, high = interval_of(samples[1] - samples[0])
+        seeds = [_drops(*entry) for entry in arms]
+        _, better, worse = arms[1]
+        finding = Finding(
+            effect=drops[1] - drops[0],
+            low=low,
+            high=high,
+            n=sum(len(first.ids) for _, first, _ in arms),
+            seed_effects=tuple(second - first for first, second in zip(*seeds, strict=False)),
+            rule=_rule(
+                "95 % interval of (relative drop on the second benchmark - on the first) above 0", better, worse
+            ),
+            notes=(f"relative drops {drops[0]:.3g} and {drops[1]:.3g}", *_notes(*arms[0]), *_notes(*arms[1])),
+        )
+        yield replace(part, seeds=better.seeds or worse.seeds, finding=finding, dataset=" + ".join(places))
+
+    def _value(self, asked: Asked, part: Part) -> Iterator[Part]:
+        arm = self.arms.arm(asked.better, asked.benchmarks[0], asked.selection, asked.evidence)
+        metric, arm, _ = _metric_on(asked.claim.metric, arm, arm)
+        interval = bootstrap_over_seeds(metric, arm.true, arm.predicted)
+        values = tuple(_level(metric, arm, row) for row in range(len(arm.predicted)))
+        finding = _near(asked.claim, interval, values, fixed=not arm.seeds)
+        finding = replace(finding, n=len(arm.ids), notes=(*arm.notes, *_dominated(metric, arm)))
+        yield replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
+
+    # --------------------------------------------------------------------------------------------------------- costs
+
+    def _costs(self, arm: str, asked: Asked) -> tuple[str, dict[int, float], str]:
+        """Return an arm's name, its cost with each seed, and how it was measured.
+
+        Raises:
+            Missing: no run of it says its cost.
+        """
+        name = self.arms.of_evidence(arm, asked.evidence)
+        values: dict[int, float] = {}
+        notes, reasons = [], []
+        for run in self.arms.runs(name):
+            try:
+                values[run.seed], note = self._cost_of(run, asked.claim.metric, asked.benchmarks[0])
+                notes.append(f"{name} {note}" if note else "")
+            except Missing as reason:
+                reasons.append(str(reason))
+        if not values:
+            raise Missing(f"{name}: {reasons[0]}")
+        return name, values, "; ".join(dict.fromkeys(note for note in notes if note))
+
+    def _cost_of(self, run: Run, metric: str, benchmark: str) -> tuple[float, str]:
+        if metric.startswith("parameters_"):
+            path = self.project.root / self.project.run_folder(run) / "run.json"
+            try:
+                return float(json.loads(path.read_text(encoding="utf-8"))["cost"][metric]), ""
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise Missing(f"{path.name} does not say its {metric} ({error!r})") from None
+        measured = self.scorer.measured(run.id, benchmark, metric).get(LAST)
+        if measured is None:
+            raise Missing(f"its {metric} of the last epoch was not measured")
+        return measured.interval.value, measured.note
+
+    def _cost_ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
+        (first, a, how), (second, b, other) = (self._costs(arm, asked) for arm in (asked.better, asked.worse))
+        seeds = [seed for seed in a if seed in b]
+        if not seeds:
+            raise Missing(f"{first} and {second} have no seed in common")
+        ratios = tuple(a[seed] / b[seed] for seed in seeds)
+        small = [name for name in (first, second) if self.arms.runs(name)[0].size != "paper"]
+        if small:
+            measured = "; ".join(dict.fromkeys(note for note in (how, other) if note))
+            raise Missing(
+                f"the cost of this suite's small networks says nothing of the papers' ({' and '.join(small)}); their "
+                f"ratio here is {np.mean(ratios):.3g}; {measured}"
+            )
+        region = _region(asked.claim.at_least, asked.claim.at_most)
+        means = [float(np.mean([cost[seed] for seed in seeds])) for cost in (a, b)]
+        finding = Finding(
+            effect=float(np.mean(ratios)), region=region, seed_effects=ratios,
+            rule=f"ratio {_within(region)} in every run, {SEEDS_RULE}",
+            notes=tuple(dict.fromkeys(note for note in (how, other) if note)),
+        )  # fmt: skip
+        yield replace(
+            part, better=first, worse=second, value_better=means[0], value_worse=means[1],
+            seeds=tuple(seeds), finding=finding,
+        )  # fmt: skip
+
+    def _cost(self, asked: Asked, part: Part) -> Iterator[Part]:
+        name, values, how = self._costs(asked.better, asked)
+        each = tuple(values.values())
+        counted = asked.claim.metric.startswith("parameters_")
+        finding = _near(asked.claim, Interval(float(np.mean(each)), math.nan, math.nan), each, fixed=counted)
+        finding = replace(finding, notes=(*finding.notes, how) if how else finding.notes)
+        yield replace(part, better=name, value_better=float(np.mean(each)), seeds=tuple(values), finding=finding)
+
+    # ------------------------------------------------------------------------------------------------------ quantities
+
+    def _quantity(self, asked: Asked, part: Part) -> Iterator[Part]:
+        assert asked.bound is not None
+        if asked.bound.metric == "nearer_to_majority":
+            yield self._nearer_to_majority(asked, part)
+            return
+        yield from self._probed(asked, asked.bound, part)
+
+    def _records(self, arm: str, evidence: Evidence) -> dict[int, Record]:
+        """Return what the probes of an arm found, by seed.
+
+        Raises:
+            Missing: no run of it was probed.
+        """
+        name = self.arms.of_evidence(arm, evidence)
+        records, reasons = {}, []
+        for run in self.arms.runs(name):
+            try:
+                records[run.seed] = read_record(self.project.root / self.project.probe(run))
+            except Missing as reason:
+                reasons.append(f"{name}: {reason}")
+        if not records:
+            raise Missing(reasons[0])
+        return records
+
+    def _probed(self, asked: Asked, bound: Bound, part: Part) -> Iterator[Part]:
+        records = {
+            seed: record
+            for seed, record in self._records(asked.better, asked.evidence).items()
+            if record["selection"] == asked.selection
+        }
+        if not records:
+            raise Missing(f"{asked.better}: no model chosen by {asked.selection} was probed")
+        name = self.arms.of_evidence(asked.better, asked.evidence)
+        fixed = is_fixed(self.arms.runs(name)[0]) or not is_trained(bound.metric)
+        records = dict(list(records.items())[:1]) if fixed else records
+        each = [picture_values(record, asked.benchmarks[0], bound.metric) for record in records.values()]
+        for key in each[0]:
+            tops, bottoms = aligned([values[key] for values in each if key in values])
+            shown = replace(part, name=f"{part.name} ({key})" if key else part.name, better=name)
+            seeds = () if fixed else tuple(records)
+            yield _of_ratio(shown, bound, tops, bottoms, seeds)
+
+    def _nearer_to_majority(self, asked: Asked, part: Part) -> Part:
+        pair = self.arms.pair(asked.better, "prompt_blind", asked.benchmarks[0], asked.selection, asked.evidence)
+        arm, majority = pair
+        nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
+        part = replace(part, better=arm.name)
+        assert asked.bound is not None
+        part = _of_ratio(part, asked.bound, nearer.astype(float), np.ones(nearer.shape), arm.seeds)
+        assert part.finding is not None
+        return replace(part, finding=replace(part.finding, notes=arm.notes))
+
+
+def _of_ratio(part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tuple[int, ...]) -> Part:
+    """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds.
+
+    Where each image says yes or no, the interval is the exact binomial one.
+    """
+    n = tops.shape[1]
+    each = tops.sum(axis=1) / bottoms.sum(axis=1)
+    value, yes = float(each.mean()), YES.get(bound.metric)
+    how = "10,000 resamples of the images"
+    if yes is not None:
+        low, high = (yes * end for end in clopper_pearson(value / yes, n))
+        how = "exact binomial"
+    elif n < 2:
+        low, high = math.nan, math.nan
+    else:
+        low, high = interval_of(resampled_ratios(MEAN, np.zeros(n), tops, bottoms))
+    region = _region(bound.at_least, bound.at_most)
+    finding = Finding(
+        effect=value,
+        low=low,
+        high=high,
+        region=region,
+        n=n,
+        seed_effects=tuple(each.tolist()) if seeds else (),
+        rule=f"95 % interval ({how}) {_within(region)}" + (f"; {SEEDS_RULE}" if seeds else ""),
+    )
+    return replace(part, value_better=value, seeds=seeds, finding=finding)
+
+
+def clopper_pearson(share: float, n: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share of n images; a mean over seeds may be a fraction of an image."""
+    hits, tail = share * n, (1 - CONFIDENCE) / 2
+    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def _near(claim: Claim, interval: Interval, values: Sequence[float], fixed: bool) -> Finding:
+    """Return the finding of a number against the published one."""
+    assert claim.published is not None
+    _, spread = mean_and_sd(values)
+    choices = {
+        "the published replications' spread": claim.tolerance or 0.0,
+        "half the image interval": (interval.high - interval.low) / 2 if not math.isnan(interval.low) else 0.0,
+        "the standard deviation over seeds": 0.0 if math.isnan(spread) else spread,
+    }
+    name = max(choices, key=choices.__getitem__)
+    tolerance = choices[name]
+    close = claim.close * abs(claim.published) if claim.close else None
+    nearly = f"; in direction within {claim.close:.0%}" if claim.close else ""
+    return Finding(
+        effect=interval.value - claim.published,
+        low=interval.low - claim.published,
+        high=interval.high - claim.published,
+        region=(-tolerance, tolerance),
+        grade="value",
+        nearly=(-close, close) if close else None,
+        seed_effects=() if fixed else tuple(value - claim.published for value in values),
+        rule=f"within {tolerance:.4g} of {claim.published:g} ({name}, the largest of three spreads){nearly}"
+        + ("" if fixed else "; at least 3 seeds"),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
+    """Return a claim's metric and the arms on the images that it is about.
+
+    Raises:
+        Missing: there is no such image.
+    """
+    if name != RECALL:
+        return METRICS[name], first, second
+    inside = (first.true >= LARGE_NUMBERS[0]) & (first.true <= LARGE_NUMBERS[1])
+    ids = [sample for sample, wanted in zip(first.ids, inside, strict=True) if wanted]
+    if not ids:
+        raise Missing("no image shows seven to ten")
+    return ACCURACY, first.on(ids, first.seeds), second.on(ids, second.seeds)
+
+
+def _level(metric: Metric, arm: Arm, row: int) -> float:
+    return metric(arm.true, arm.predicted[row])
+
+
+def _mean_level(metric: Metric, arm: Arm) -> float:
+    return float(np.mean([_level(metric, arm, row) for row in range(len(arm.predicted))]))
+
+
+def _per_seed(effect: Callable[[int, int], float], first: Arm, second: Arm) -> tuple[float, ...]:
+    """Return the effect with each seed; nothing where neither arm was trained."""
+    seeds = max(len(first.seeds), len(second.seeds))
+    return tuple(effect(row if first.seeds else 0, row if second.seeds else 0) for row in range(seeds))
+
+
+def _drops(metric: Metric, better: Arm, worse: Arm) -> tuple[float, ...]:
+    return _per_seed(lambda a, b: 1 - _level(metric, better, a) / _level(metric, worse, b), better, worse)
+
+
+def _rule(text: str, first: Arm, second: Arm) -> str:
+    return f"{text}; {SEEDS_RULE}" if first.seeds or second.seeds else text
+
+
+def _notes(metric: Metric, first: Arm, second: Arm) -> tuple[str, ...]:
+    alike = np.array_equal(
+        metric.contribution(first.true[None], first.predicted).mean(axis=0),
+        metric.contribution(second.true[None], second.predicted).mean(axis=0),
+    )
+    tied = (f"{first.name} and {second.name} differ on no image",) if alike else ()
+    heavy = [note for arm in (first, second) for note in _dominated(metric, arm)]
+    return tuple(dict.fromkeys((*first.notes, *second.notes, *tied, *heavy)))
+
+
+def _dominated(metric: Metric, arm: Arm) -> Iterator[str]:
+    """Say where one image carries more than half of the squared error that a root of a mean is made of."""
+    if not metric.root or len(arm.ids) < 2:
+        return
+    squared = metric.contribution(np.broadcast_to(arm.true, arm.predicted.shape), arm.predicted).mean(axis=0)
+    if squared.sum() and squared.max() > DOMINANT_SHARE * squared.sum():
+        share = squared.max() / squared.sum()
+        yield f"{arm.name}: {arm.ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"
+
+
+def _filled(part: Part, metric: Metric, finding: Finding, better: Arm, worse: Arm) -> Part:
+    return replace(
+        part,
+        better=better.name,
+        worse=worse.name,
+        value_better=_mean_level(metric, better),
+        value_worse=_mean_level(metric, worse),
+        seeds=better.seeds or worse.seeds,
+        finding=finding,
+    )
+
+
+def _region(at_least: float | None, at_most: float | None) -> tuple[float, float]:
+    return (-math.inf if at_least is None else at_least), (math.inf if at_most is None else at_most)
+
+
+def _within(region: tuple[float, float]) -> str:
+    low, high = region
+    if math.isinf(low):
+        return f"below {high:g}"
+    return f"above {low:g}" if math.isinf(high) else f"within {low:g} to {high:g}"

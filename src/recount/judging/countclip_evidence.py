@@ -1,0 +1,491 @@
+"""What CountCLIP's published numbers show by themselves, computed from ``papers/countclip/published.csv`` and evidence.
+
+``evidence/confusions.csv``: the 29 confusion matrices printed in figures 3 to 5 of the ReScience PDF (transcribed from
+SforAiDl/CountCLIP@a15672d); ``evidence/epochs.csv``: losses and accuracies of three runs recovered from the history of
+its notebook. Nothing is typed in here. No per-image predictions were published, so tests of paired differences are
+bounded over all ways in which the printed matrices can be matched.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from recount.metrics import recall_and_f1
+
+NUMBERS = tuple(range(2, 11))
+BASELINE = "baseline"
+END, BEST = "end of epoch 10", "early stop"
+TABLE_OF = {END: "table1_last", BEST: "table1_best"}
+PRINTED_SHARE = 0.5e-4  # accuracies are printed in per cent with two decimals
+LARGE = (7, 8, 9, 10)
+LARGEST = (8, 9, 10)
+SMALL = (2, 3, 4, 5, 6)
+SIMULATIONS = 100_000
+EPOCHS = 10
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A printed confusion matrix: rows are true numbers two to ten, columns the predicted ones."""
+
+    figure: str
+    panel: str
+    state: str
+    label: str
+    variant: str
+    matrix: Ints
+
+    @property
+    def name(self) -> str:
+        """Return figure and panel, for instance ``fig3c``."""
+        return f"{self.figure}{self.panel}"
+
+    @property
+    def n(self) -> int:
+        """Return how many images it counts."""
+        return int(self.matrix.sum())
+
+    @property
+    def correct(self) -> int:
+        """Return how many of them are on the diagonal."""
+        return int(np.trace(self.matrix))
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share on the diagonal."""
+        return self.correct / self.n
+
+    @property
+    def standard_error(self) -> float:
+        """Return the binomial standard error of the accuracy."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
+
+    @property
+    def mean_absolute_deviation(self) -> float:
+        """Return the mean of |predicted - true|."""
+        numbers = np.array(NUMBERS)
+        return float((self.matrix * np.abs(numbers[None] - numbers[:, None])).sum() / self.n)
+
+    @property
+    def recall(self) -> Floats:
+        """Return the recall of each number, [9]."""
+        return recall_and_f1(self.matrix)[0]
+
+    @property
+    def f1(self) -> Floats:
+        """Return the F1 of each number, [9]."""
+        return recall_and_f1(self.matrix)[1]
+
+    @property
+    def predicted_share(self) -> Floats:
+        """Return how often each number is answered, [9]."""
+        return self.matrix.sum(axis=0) / self.n
+
+    def recall_of(self, numbers: Sequence[int]) -> float:
+        """Return the share of right answers over the images of several numbers."""
+        rows = [NUMBERS.index(number) for number in numbers]
+        return float(np.diag(self.matrix)[rows].sum() / self.matrix[rows].sum())
+
+    def interval(self) -> tuple[float, float]:
+        """Return the exact (Clopper-Pearson) 95 % interval of the accuracy."""
+        interval = binomtest(self.correct, self.n).proportion_ci(0.95, "exact")
+        return float(interval.low), float(interval.high)
+
+
+class EvidenceError(ValueError):
+    """A file of published numbers has not the expected form."""
+
+
+def read_panels(path: Path) -> list[Panel]:
+    """Return the printed matrices in the file's order.
+
+    Raises:
+        EvidenceError: a matrix has not nine rows, from two to ten.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    grouped: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        grouped.setdefault((row["figure"], row["panel"], row["state"], row["config"], row["variant"]), []).append(row)
+    panels = []
+    for key, lines in grouped.items():
+        if [int(line["true"]) for line in lines] != list(NUMBERS):
+            raise EvidenceError(f"{path}: {' '.join(key[:2])}: the rows must be the true numbers 2 to 10, in order")
+        matrix = np.array([[int(line[f"pred_{number}"]) for number in NUMBERS] for line in lines])
+        figure, panel, state, config, variant = key
+        panels.append(Panel(figure, panel, state, config, variant, matrix))
+    return panels
+
+
+def read_accuracies(path: Path) -> dict[str, dict[str, float]]:
+    """Return the printed accuracies (shares) by table and variant, from published.csv."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [row for row in csv.DictReader(file) if row["metric"] == "accuracy" and row["system"] == "countclip"]
+    result: dict[str, dict[str, float]] = {}
+    for row in lines:
+        result.setdefault(row["table"], {})[row["variant"]] = float(row["value"])
+    return result
+
+
+@dataclass(frozen=True)
+class RecoveredRun:
+    """A run whose epochs stand in the notebook's history; accuracies are shares, empty where not printed."""
+
+    source: str
+    variant: str
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    minutes: tuple[float, ...]
+
+
+def read_epochs(path: Path) -> list[RecoveredRun]:
+    """Return the recovered runs in the file's order."""
+    grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            grouped.setdefault((row["source"], row["variant"]), []).append(row)
+    return [
+        RecoveredRun(
+            source=source,
+            variant=variant,
+            losses=tuple(float(row["train_loss_mean"]) for row in rows),
+            accuracies=tuple(float(row["val_accuracy_percent"]) / 100 for row in rows if row["val_accuracy_percent"]),
+            minutes=tuple(float(row["epoch_minutes"]) for row in rows),
+        )
+        for (source, variant), rows in grouped.items()
+    ]
+
+
+# ----------------------------------------------------------------------------------------------- below the baseline
+
+
+@dataclass(frozen=True)
+class AgainstBaseline:
+    """How the eleven configurations stand to the untrained baseline, as printed: differences of shares by variant."""
+
+    baseline: float
+    at_end: dict[str, float]
+    at_best: dict[str, float]
+
+    @property
+    def below_at_end(self) -> list[str]:
+        """Return the variants below the baseline after the last epoch."""
+        return [variant for variant, difference in self.at_end.items() if difference < 0]
+
+    @property
+    def above_at_best(self) -> list[str]:
+        """Return the variants above the baseline at the epoch chosen on the test set."""
+        return [variant for variant, difference in self.at_best.items() if difference > 0]
+
+
+def against_baseline(accuracies: Mapping[str, Mapping[str, float]]) -> AgainstBaseline:
+    """Compare every printed configuration with the printed baseline."""
+    differences = {}
+    for table in TABLE_OF.values():
+        printed = accuracies[table]
+        differences[table] = {
+            variant: round(value - printed[BASELINE], 6) for variant, value in printed.items() if variant != BASELINE
+        }
+    end, best = (differences[TABLE_OF[state]] for state in (END, BEST))
+    return AgainstBaseline(accuracies[TABLE_OF[END]][BASELINE], end, best)
+
+
+# ----------------------------------------------------------------------------------------------------- the headline
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The gain of one printed matrix over another on the same images.
+
+    Attributes:
+        n, before, after: images, right answers before and after.
+        standard_error, z: of the difference of two shares, unpaired.
+        gained_at_least, lost_at_least: images that changed to right, to wrong, whatever the pairing: from the recalls.
+        smallest_p: McNemar's exact two-sided p-value if no other image changed; other pairings give larger ones.
+        interval: 95 % interval of the gain in images in that most favourable pairing, exact in the changed images.
+    """
+
+    n: int
+    before: int
+    after: int
+    standard_error: float
+    z: float
+    gained_at_least: int
+    lost_at_least: int
+    smallest_p: float
+    interval: tuple[float, float]
+
+    @property
+    def images(self) -> int:
+        """Return the gain in images."""
+        return self.after - self.before
+
+
+def headline(before: Panel, after: Panel) -> Headline:
+    """Return what can be said of the gain of ``after`` over ``before``.
+
+    Only the matrices are public. Per true number, the right answers rose or fell by the difference of the diagonals;
+    at least so many images changed. With the difference fixed, more changed images make the p-value larger.
+    """
+    change = np.diag(after.matrix) - np.diag(before.matrix)
+    gained, lost = int(change[change > 0].sum()), int(-change[change < 0].sum())
+    error = math.hypot(before.standard_error, after.standard_error)
+    test = binomtest(gained, gained + lost)
+    share = test.proportion_ci(0.95, "exact")
+    changed = gained + lost
+    return Headline(
+        n=before.n,
+        before=before.correct,
+        after=after.correct,
+        standard_error=error,
+        z=(after.accuracy - before.accuracy) / error,
+        gained_at_least=gained,
+        lost_at_least=lost,
+        smallest_p=float(test.pvalue),
+        interval=(changed * (2 * float(share.low) - 1), changed * (2 * float(share.high) - 1)),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- the best of ten
+
+
+@dataclass(frozen=True)
+class BestOfTen:
+    """How much choosing the best of ten epochs on the test set gains when nothing else does.
+
+    Attributes:
+        sd: standard deviation of accuracies from epoch to epoch within the recovered runs, with n - 1 per run.
+        observed_gains: best minus last epoch of each recovered run.
+        expected_gain: mean over simulated runs of the best epoch minus the run's level.
+        share_of_runs: simulated runs at the baseline's level whose best epoch exceeds it by at least the claimed gain.
+        share_of_studies: studies of eleven such runs in which the best of them does.
+        in_standard_errors: expected best of ten independent evaluations, in standard errors of one.
+    """
+
+    claimed: float
+    sd: float
+    observed_gains: dict[str, float]
+    expected_gain: float
+    share_of_runs: float
+    share_of_studies: float
+    in_standard_errors: float
+
+
+def best_of_ten(runs: Iterable[RecoveredRun], claimed: float, *, configurations: int = 11, seed: int = 0) -> BestOfTen:
+    """Simulate selection on the test set with the authors' own variation from epoch to epoch.
+
+    A simulated run has ten accuracies: the baseline's level plus deviations drawn from the recovered runs' own
+    deviations from their means, scaled by sqrt(n / (n - 1)) for the mean taken out. The level is that of the baseline,
+    so that training is supposed to change nothing. The deviations include whatever trend a run has.
+
+    Args:
+        runs: those with accuracies are used.
+        claimed: gain over the baseline, a share.
+        configurations: runs of a study.
+        seed: of the simulation.
+    """
+    known = [run for run in runs if len(run.accuracies) == EPOCHS]
+    deviations = np.concatenate([np.array(run.accuracies) - np.mean(run.accuracies) for run in known])
+    variance = (deviations**2).sum() / (len(deviations) - len(known))
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(deviations * math.sqrt(EPOCHS / (EPOCHS - 1)), (SIMULATIONS, EPOCHS)).max(axis=1)
+    reached = float((drawn >= claimed).mean())
+    return BestOfTen(
+        claimed=claimed,
+        sd=float(math.sqrt(variance)),
+        observed_gains={run.variant: max(run.accuracies) - run.accuracies[-1] for run in known},
+        expected_gain=float(drawn.mean()),
+        share_of_runs=reached,
+        share_of_studies=1 - (1 - reached) ** configurations,
+        in_standard_errors=float(rng.standard_normal((SIMULATIONS, EPOCHS)).max(axis=1).mean()),
+    )
+
+
+# -------------------------------------------------------------------------------------------------- swapped panels
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A printed matrix whose accuracy is not that of its row in Table 1, and the state whose accuracy it has."""
+
+    panel: str
+    variant: str
+    said: str
+    printed: float
+    recomputed: float
+    correct: int
+    fits: str
+
+
+def mismatches(panels: Sequence[Panel], accuracies: Mapping[str, Mapping[str, float]]) -> list[Mismatch]:
+    """Return the matrices that do not reproduce the accuracy printed for their row and state."""
+    result = []
+    for panel in panels:
+        printed = accuracies[TABLE_OF[panel.state]][panel.variant]
+        if abs(panel.accuracy - printed) <= PRINTED_SHARE + 1e-9:
+            continue
+        fitting = [
+            state
+            for state, table in TABLE_OF.items()
+            if abs(panel.accuracy - accuracies[table][panel.variant]) <= PRINTED_SHARE + 1e-9
+        ]
+        result.append(
+            Mismatch(
+                panel=panel.name,
+                variant=panel.variant,
+                said=panel.state,
+                printed=printed,
+                recomputed=panel.accuracy,
+                correct=panel.correct,
+                fits=fitting[0] if fitting else "",
+            )
+        )
+    return result
+
+
+# ------------------------------------------------------------------------------------------- numbers that are unlearned
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """Recall of a printed matrix over small, large and the largest numbers, and its mean absolute deviation."""
+
+    panel: str
+    variant: str
+    state: str
+    small: float
+    large: float
+    largest: float
+    answers_largest: float
+    mean_absolute_deviation: float
+
+
+def recalls(panels: Sequence[Panel]) -> list[Recalls]:
+    """Return recall on two to six, seven to ten and eight to ten of every printed matrix."""
+    places = [NUMBERS.index(number) for number in LARGEST]
+    return [
+        Recalls(
+            panel=panel.name,
+            variant=panel.variant,
+            state=panel.state,
+            small=panel.recall_of(SMALL),
+            large=panel.recall_of(LARGE),
+            largest=panel.recall_of(LARGEST),
+            answers_largest=float(panel.predicted_share[places].sum()),
+            mean_absolute_deviation=panel.mean_absolute_deviation,
+        )
+        for panel in panels
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- captions
+
+
+@dataclass(frozen=True)
+class LostWord:
+    """An item of CountBench whose number word lies beyond the cut: its index in CountBench.json, number and place."""
+
+    index: int
+    number: int
+    position: int
+
+
+def read_lost_words(path: Path) -> list[LostWord]:
+    """Return the items of ``evidence/cut_77.csv``, which holds no caption."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [LostWord(**{key: int(value) for key, value in row.items()}) for row in csv.DictReader(file)]
+
+
+def lost_words(captions: Sequence[tuple[str, int]], words: Mapping[int, str], cut: int = 77) -> list[LostWord]:
+    """Return which (caption, number) items lose their number word by the cut; position counts characters from 0."""
+    found = [(index, number, caption.lower().find(words[number])) for index, (caption, number) in enumerate(captions)]
+    return [
+        LostWord(index, number, position) for index, number, position in found if position + len(words[number]) > cut
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- together
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure or table of the evidence page shows: a kind the report knows, a title, columns and rows."""
+
+    kind: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the evidence page of CountCLIP says."""
+
+    panels: list[Panel]
+    runs: list[RecoveredRun]
+    baseline: AgainstBaseline
+    headline: Headline
+    selection: BestOfTen
+    mismatches: list[Mismatch]
+    recalls: list[Recalls]
+    lost_words: list[LostWord]
+
+    def figures(self) -> list[Figure]:
+        """Return tables and figures as plain data, in the order of the page."""
+        differences = [(v, end, self.baseline.at_best[v]) for v, end in self.baseline.at_end.items()]
+        curves = [(run.variant, n, value) for run in self.runs for n, value in enumerate(run.accuracies, start=1)]
+        matrices = [(p.name, p.variant, p.state, p.accuracy, p.matrix.tolist()) for p in self.panels]
+        return [
+            Figure("table", "Printed accuracy minus baseline", ("variant", "last", "best_on_test"), tuple(differences)),
+            Figure("lines", "Recovered epochs", ("variant", "epoch", "accuracy"), tuple(curves)),
+            Figure(
+                "matrices", "Printed matrices", ("panel", "variant", "state", "accuracy", "matrix"), tuple(matrices)
+            ),
+            Figure(
+                "table",
+                "Recall by size of the number",
+                ("panel", "variant", "state", "2 to 6", "7 to 10", "8 to 10"),
+                tuple((r.panel, r.variant, r.state, r.small, r.large, r.largest) for r in self.recalls),
+            ),
+            Figure(
+                "table",
+                "Matrices that do not fit their row",
+                ("panel", "variant", "said to be", "printed", "recomputed", "is"),
+                tuple((m.panel, m.variant, m.said, m.printed, m.recomputed, m.fits) for m in self.mismatches),
+            ),
+        ]
+
+
+def evidence(folder: Path) -> Evidence:
+    """Compute the evidence page from ``papers/countclip``.
+
+    Raises:
+        EvidenceError: a file has not the expected form.
+    """
+    panels = read_panels(folder / "evidence" / "confusions.csv")
+    runs = read_epochs(folder / "evidence" / "epochs.csv")
+    accuracies = read_accuracies(folder / "published.csv")
+    best = max(accuracies[TABLE_OF[BEST]], key=lambda variant: accuracies[TABLE_OF[BEST]][variant])
+    at_best = {panel.variant: panel for panel in panels if panel.figure == "fig5_best"}
+    claim = headline(at_best[BASELINE], at_best[best])
+    return Evidence(
+        panels=panels,
+        runs=runs,
+        baseline=against_baseline(accuracies),
+        headline=claim,
+        selection=best_of_ten(runs, claim.images / claim.n),
+        mismatches=mismatches(panels, accuracies),
+        recalls=recalls(panels),
+        lost_words=read_lost_words(folder / "evidence" / "cut_77.csv"),
+    )

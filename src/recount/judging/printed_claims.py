@@ -1,0 +1,323 @@
+"""What the authors' own numbers say of a claim: printed tables, printed confusion matrices, a committed training log.
+
+Printed numbers are single runs. An accuracy whose confusion matrix was printed has a binomial interval; the two arms'
+images cannot be paired, so the interval of a difference is that of independent samples, wider than a paired one. Errors
+have no interval: nobody printed the predictions.
+
+Files: ``published.csv``, and below ``evidence/`` ``confusions.csv`` (matrices) and any CSV that is a training log.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from recount.judging.claims import LARGE_NUMBERS, RECALL, Part
+from recount.judging.countclip_evidence import NUMBERS, PRINTED_SHARE, Panel, read_panels
+from recount.judging.published_log import (
+    COLUMNS,
+    LATE_SHARE,
+    PRINTED_SCORE,
+    Found,
+    LoggedRun,
+    best_run,
+    different_rates,
+    find_pair,
+    late_evaluations,
+    logged_runs,
+    nearest,
+    rate_changes,
+    read_log,
+    slope_per_epoch,
+    stated_epochs,
+)
+from recount.judging.verdicts import Finding
+from recount.metrics import METRICS
+from recount.scoring.score import Missing
+from recount.scoring.statistics import CONFIDENCE
+from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
+
+COMPARED = ("difference", "ratio")
+
+
+class PrintedClaims:
+    """The evidence for one paper's claims that its authors published.
+
+    Args:
+        folder: of the paper, with ``published.csv`` and ``evidence/``.
+        paper: its description.
+    """
+
+    def __init__(self, folder: Path, paper: Paper) -> None:
+        self.folder, self.paper = folder, paper
+
+    def selections(self, claim: Claim) -> list[str]:
+        """Return the selections for which a claim can be held against printed numbers; "" for a training log."""
+        if claim.test.startswith("log_"):
+            return [""]
+        if claim.test not in COMPARED:
+            return []
+        arms = (*claim.better, *claim.worse)
+        return list(dict.fromkeys(table.selection for arm in arms for _, table, _ in self._rows(arm)))
+
+    def parts(self, claim: Claim, selection: str) -> list[Part]:
+        """Return the parts of a claim from printed numbers."""
+        if claim.test.startswith("log_"):
+            return self._log_parts(claim)
+        found = []
+        for better, worse in claim.pairs:
+            for benchmark in claim.benchmarks:
+                part = Part(f"{better} | {worse}", benchmark, "", claim.metric, better, worse)
+                try:
+                    found.append(self._compared(claim, part, selection))
+                except Missing as reason:
+                    found.append(replace(part, missing=str(reason)))
+        return found
+
+    # ---------------------------------------------------------------------------------------------------- tables
+
+    @cached_property
+    def lines(self) -> list[dict[str, str]]:
+        """Return the rows of published.csv."""
+        return _read(self.folder / "published.csv")
+
+    @cached_property
+    def trivial(self) -> list[dict[str, str]]:
+        """Return what trivial predictors score on the real annotations, where the paper's evidence has it."""
+        return _read(self.folder / "evidence" / "trivial_on_real_annotation.csv")
+
+    def _rows(self, arm: str) -> list[tuple[str, Table, str]]:
+        """Return (table, its description, id of the row in published.csv) of an arm's rows."""
+        system, _, variant = arm.partition("/")
+        return [
+            (key, table, row.published or arm)
+            for key, table in self.paper.tables.items()
+            for row in table.rows
+            if row.system == system and (row.variant or "") == variant
+        ]
+
+    def value(self, arm: str, benchmark: str, metric: str, selection: str) -> float:
+        """Return a printed number; of constants, what they score on the real annotations.
+
+        Raises:
+            Missing: it was not printed.
+        """
+        if arm in TRIVIAL_ARMS or arm.startswith("constant/"):
+            return self._trivial_value(arm, benchmark, metric)
+        for key, table, row in self._rows(arm):
+            for line in self.lines:
+                wanted = (key, row, benchmark, metric)
+                if table.selection == selection and wanted == (
+                    line["table"], line["row"], line["benchmark"], line["metric"],
+                ):  # fmt: skip
+                    return float(line["value"])
+        raise Missing(f"the {metric} of {arm} on {benchmark} was not printed")
+
+    def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
+        system, _, variant = arm.partition("/")
+        name = arm if arm in TRIVIAL_ARMS else str(self.paper.systems[system].variants[variant].settings["statistic"])
+        names = (name, f"{name}_{metric}")
+        for line in self.trivial:
+            where = (f"{line['dataset']}/{line['split']}", line["metric"])
+            if where == (benchmark, metric) and line["predictor"] in names:
+                return float(line["value"])
+        raise Missing(f"what {arm} scores on {benchmark} is not among the evidence")
+
+    def _compared(self, claim: Claim, part: Part, selection: str) -> Part:
+        panels = [self._panel(arm, part.benchmark, selection) for arm in (part.better, part.worse)]
+        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL):
+            return _of_panels(claim, part, panels[0], panels[1])
+        better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
+        if claim.test == "ratio":
+            effect, region = better / worse, _region(claim)
+        else:
+            low_is_good = claim.metric not in METRICS or METRICS[claim.metric].better == "low"
+            effect, region = (worse - better if low_is_good else better - worse), (claim.at_least or 0.0, math.inf)
+        finding = Finding(effect, region=region, grade="printed", rule="the printed numbers, as they are")
+        return replace(part, value_better=better, value_worse=worse, finding=finding)
+
+    # -------------------------------------------------------------------------------------------------- matrices
+
+    @cached_property
+    def panels(self) -> list[Panel]:
+        """Return the printed confusion matrices."""
+        path = self.folder / "evidence" / "confusions.csv"
+        return read_panels(path) if path.is_file() else []
+
+    def _panel(self, arm: str, benchmark: str, selection: str) -> Panel | None:
+        """Return the matrix whose accuracy is the printed one of an arm: the paper exchanged two of them."""
+        try:
+            printed = self.value(arm, benchmark, "accuracy", selection)
+        except Missing:
+            return None
+        _, _, variant = arm.partition("/")
+        fitting = [
+            panel
+            for panel in self.panels
+            if panel.variant == variant and abs(panel.accuracy - printed) <= PRINTED_SHARE + 1e-9
+        ]
+        return fitting[0] if fitting else None
+
+    # ------------------------------------------------------------------------------------------------------- log
+
+    @cached_property
+    def runs(self) -> list[LoggedRun]:
+        """Return the runs of the paper's training log.
+
+        Raises:
+            Missing: it has none.
+        """
+        for path in sorted((self.folder / "evidence").glob("*.csv")):
+            with path.open(encoding="utf-8", newline="") as stream:
+                if set(COLUMNS) <= set(next(csv.reader(stream), [])):
+                    return logged_runs(read_log(path))
+        raise Missing("no training log of this paper is public")
+
+    def _log_parts(self, claim: Claim) -> list[Part]:
+        tests: dict[str, Callable[[str, str], tuple[Finding, str]]] = {
+            "log_holds": lambda arm, _: self._holds(arm),
+            "log_at_end": lambda arm, _: self._at_end(arm),
+            "log_own_run": lambda arm, _: self._own_run(arm, claim.better),
+            "log_same_rate": self._same_rate,
+            "log_constant_rate": lambda arm, _: self._constant_rate(arm),
+            "log_settled": lambda *_: self._settled(),
+        }
+        found = []
+        for better, worse in claim.pairs if claim.worse else [(arm, "") for arm in claim.better or ("",)]:
+            name = f"{better} | {worse}" if worse else better or "best run"
+            part = Part(name, " + ".join(claim.benchmarks), "", "mae", better, worse)
+            try:
+                finding, metric = tests[claim.test](better, worse)
+                found.append(replace(part, metric=metric, finding=finding))
+            except Missing as reason:
+                found.append(replace(part, missing=str(reason)))
+        return found
+
+    def _printed_row(self, arm: str) -> tuple[float, float, int | None]:
+        """Return MAE, RMSE and the stated number of epochs of the first table that prints both for an arm."""
+        for key, table, row in self._rows(arm):
+            printed = {
+                line["metric"]: float(line["value"])
+                for line in self.lines
+                if (line["table"], line["row"]) == (key, row) and line["metric"] in ("mae", "rmse")
+            }
+            if len(printed) == 2:
+                system, _, variant = arm.partition("/")
+                label = next(r.label for r in table.rows if (r.system, r.variant or "") == (system, variant))
+                return printed["mae"], printed["rmse"], stated_epochs(label)
+        raise Missing(f"no table prints MAE and RMSE of {arm}")
+
+    def _found(self, arm: str) -> Found:
+        mae, rmse, horizon = self._printed_row(arm)
+        found = find_pair(self.runs, mae, rmse, horizon)
+        if found is None:
+            raise Missing(f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
+        return found
+
+    def _holds(self, arm: str) -> tuple[Finding, str]:
+        mae, rmse, horizon = self._printed_row(arm)
+        found = find_pair(self.runs, mae, rmse, horizon)
+        logged = nearest(self.runs, mae) if found is None else mae
+        note = (
+            f"{mae:g} / {rmse:g} stand nowhere together; the nearest logged MAE is {logged:g}"
+            if found is None
+            else f"{mae:g} / {rmse:g} are line {found.line}, epoch {found.epoch}"
+        )
+        distance = max(abs(logged - mae), 0.0 if found else 2 * PRINTED_SCORE)
+        return _exact(
+            distance, PRINTED_SCORE, "MAE and RMSE stand together in the log, to the printed digits", note
+        ), "mae"
+
+    def _at_end(self, arm: str) -> tuple[Finding, str]:
+        mae, _, horizon = self._printed_row(arm)
+        found = self._found(arm)
+        if found.at_horizon is None:
+            raise Missing(f"{arm}: the log has no evaluation at epoch {horizon}")
+        note = (
+            f"printed {mae:g} is epoch {found.epoch}, the best on the test images up to {horizon}; at epoch {horizon} "
+            f"the log has {found.at_horizon[0]:g}"
+        )
+        rule = "the printed MAE is that at the stated number of epochs, to the printed digits"
+        return _exact(abs(found.at_horizon[0] - mae), PRINTED_SCORE, rule, note), "mae"
+
+    def _own_run(self, arm: str, arms: Sequence[str]) -> tuple[Finding, str]:
+        mine = self._found(arm).run.number
+        others = [other for other in arms if other != arm and self._found(other).run.number == mine]
+        note = f"read off the run of lines {self._found(arm).run.lines[0]} to {self._found(arm).run.lines[1]}"
+        note += f", as {', '.join(others)}" if others else ""
+        return _exact(len(others), 0.5, "no other of these rows is read off its run", note), "rows"
+
+    def _same_rate(self, better: str, worse: str) -> tuple[Finding, str]:
+        first, second = self._found(better), self._found(worse)
+        differing, of = different_rates(first.run, second.run, first.horizon)
+        note = f"the learning rates differ after {differing} of {of} epochs up to {first.horizon}"
+        return _exact(differing, 0.5, "the two runs' printed learning rates are equal", note), "epochs"
+
+    def _constant_rate(self, arm: str) -> tuple[Finding, str]:
+        run = self._found(arm).run
+        low, high = float(run.rates["rate"].min()), float(run.rates["rate"].max())
+        note = f"its run (lines {run.lines[0]} to {run.lines[1]}) has rates from {low:g} to {high:g}"
+        return _exact(rate_changes(run), 0.5, "the printed learning rate does not change", note), "epochs"
+
+    def _settled(self) -> tuple[Finding, str]:
+        run = best_run(self.runs)
+        first = int(run.epochs * LATE_SHARE)
+        late = late_evaluations(run, first)
+        drift = abs(slope_per_epoch(run, first)) * (run.epochs - first)
+        note = (
+            f"{late.n} evaluations from epoch {first}: MAE {late.mae_min:g} to {late.mae_max:g}, standard deviation "
+            f"{late.mae_sd:.3g}; their line changes by {drift:.3g}"
+        )
+        return _exact(drift / late.mae_sd, 1.0, "drift over the last sixth below one standard deviation", note), "mae"
+
+
+def _exact(effect: float, below: float, rule: str, note: str) -> Finding:
+    return Finding(float(effect), region=(-math.inf, below), grade="exact", rule=rule, notes=(note,))
+
+
+def _region(claim: Claim) -> tuple[float, float]:
+    return (
+        -math.inf if claim.at_least is None else claim.at_least,
+        math.inf if claim.at_most is None else claim.at_most,
+    )
+
+
+def _hits(panel: Panel, metric: str) -> tuple[int, int]:
+    """Return right answers and images of a matrix, of all numbers or of seven to ten."""
+    wanted = NUMBERS if metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
+    rows = [NUMBERS.index(number) for number in wanted]
+    return int(np.diag(panel.matrix)[rows].sum()), int(panel.matrix[rows].sum())
+
+
+def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
+    (a, n), (b, m) = (_hits(panel, claim.metric) for panel in (better, worse))
+    first, second = a / n, b / m
+    error = math.sqrt(first * (1 - first) / n + second * (1 - second) / m)
+    half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error
+    difference = first - second
+    finding = Finding(
+        effect=difference,
+        low=difference - half,
+        high=difference + half,
+        region=(claim.at_least or 0.0, math.inf),
+        grade="printed",
+        p_value=2 * float(stats.norm.sf(abs(difference) / error)) if claim.at_least is None and error else math.nan,
+        n=n,
+        rule="95 % interval of two independent shares from the printed confusion matrices, p of their z after Holm",
+        notes=(f"{a} against {b} of {n} images right",),
+    )
+    return replace(part, value_better=first, value_worse=second, finding=finding)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

@@ -1,0 +1,1 @@
+"""What is particular to a paper's page, a module per paper."""

@@ -1,0 +1,127 @@
+"""Where a text-guided system's maps lie: does its attention, does its similarity find what the prompt names?
+
+For T2ICount's claims about its maps (its Figures 3 and 5): the share of annotated points that the attention reaches,
+and per picture the area under the ROC curve (AUC) of a map's value as a test for the prompted objects' cells against
+all others. Thresholds are the claims' (0.3: the attention from which T2ICount calls a cell attended).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recount.data.sample import Sample
+from recount.metrics import Floats
+from recount.prediction.predict import LoadImage, predict_samples
+from recount.prediction.prompt_tests import PromptTestError
+from recount.settings.recipe import Precision
+from recount.systems.base import System
+
+ATTENDED = 0.3
+ATTENTION = "attention"
+
+
+def auc(values: Floats, positive: np.ndarray) -> float:
+    """Return the share of (positive, other) pairs in which the positive has the higher value, ties counting half.
+
+    NaN where there are no positives or nothing else.
+    """
+    from scipy.stats import rankdata
+
+    number, others = int(positive.sum()), int((~positive).sum())
+    if not number or not others:
+        return float("nan")
+    ranks = rankdata(values)[positive]
+    return float((ranks.sum() - number * (number + 1) / 2) / (number * others))
+
+
+def over_picture(values: Tensor, sample: Sample) -> Tensor:
+    """Return a map [1, h, w] in the picture's pixels, [1, H, W].
+
+    Maps of windows are in pixels already, with the padding of a picture that is smaller than a window; one in cells of
+    its own is enlarged.
+    """
+    if values.shape[-2] >= sample.height and values.shape[-1] >= sample.width:
+        return values[:, : sample.height, : sample.width]
+    size = (sample.height, sample.width)
+    return F.interpolate(values[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def in_cells(values: Tensor, side: int) -> Tensor:
+    """Return a map [1, H, W] in pixels as means over square cells, [h, w]; those at the border may be smaller."""
+    return F.avg_pool2d(values[None].float(), side, ceil_mode=True, count_include_pad=False)[0, 0]
+
+
+def reached(attention: Tensor, sample: Sample) -> int:
+    """Return at how many of a sample's points the attention in pixels, [1, H, W], is at least ``ATTENDED``."""
+    height, width = attention.shape[-2:]
+    rows, columns = (np.clip(sample.points[:, axis], 0, top - 1).astype(int) for axis, top in ((1, height), (0, width)))
+    return int((attention[0].numpy()[rows, columns] >= ATTENDED).sum())
+
+
+def localisation(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Return the quality of each of a system's maps, as JSON has it.
+
+    Args:
+        system: with a ``foreground`` of its own.
+        samples: with points.
+        load_image: as for ``predict_samples``.
+        device: where the network runs.
+        precision: as for ``predict_samples``.
+
+    Returns:
+        "auc": map -> mean over pictures; "points_reached": share of all points where "attention" is at least 0.3, and
+        "reached_elsewhere": the mean share of cells without objects where it is, too (None for a system without
+        attention); "pictures": the same of each.
+
+    Raises:
+        PromptTestError: the system does not say where its training sees the prompted objects, or no sample has points.
+    """
+    pointed = [sample for sample in samples if len(sample.points)]
+    if not pointed:
+        raise PromptTestError("no sample has points, so where maps should lie is not known")
+    rows = []
+    for result in predict_samples(system, pointed, load_image, device=device, precision=precision, keep_maps=True):
+        sample = result.sample
+        seen = system.foreground(sample)
+        if seen is None:
+            raise PromptTestError("maps are tested for systems that say where their training sees the prompted objects")
+        positive, side = seen[0].numpy().ravel(), seen[1]
+        maps = {name: over_picture(values, sample) for name, values in result.maps.items()}
+        found: dict[str, Any] = {"id": sample.id, "points": len(sample.points)}
+        if ATTENTION in maps:
+            cells = in_cells(maps[ATTENTION], side).numpy().ravel()
+            found["reached"] = reached(maps[ATTENTION], sample)
+            found["reached_elsewhere"] = _mean((cells[~positive] >= ATTENDED).astype(np.float64))
+        found["auc"] = {name: auc(in_cells(each, side).numpy().ravel(), positive) for name, each in maps.items()}
+        rows.append(found)
+    return _summary(rows)
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = list(rows[0]["auc"])
+    every = {name: np.array([row["auc"][name] for row in rows]) for name in names}
+    points, attended = sum(row["points"] for row in rows), "reached" in rows[0]
+    return {
+        "auc": {name: _mean(values) for name, values in every.items()},
+        "points_reached": sum(row["reached"] for row in rows) / points if attended else None,
+        "reached_elsewhere": _mean(np.array([row["reached_elsewhere"] for row in rows])) if attended else None,
+        "pictures": list(rows),
+    }
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,589 @@
+"""Does a text-guided system read its prompt? PrACo's negative-prompt and mosaic tests, and prompts swapped in pairs.
+
+Ciampi et al., "Mind the Prompt: A Novel Benchmark for Prompt-based Class-Agnostic Counting" (arXiv 2409.15953). Numbers
+checked against ciampluca/PrACo@438a968 (benchmark/benchmark.py, statistics_extractor.py; golden cases ``praco.json``).
+
+* Negative prompts: every picture with every class of its split. A class that a picture is known to show besides its own
+  (attribute ``counts``) is left out; PrACo has a list of such pictures to exclude.
+* Mosaics: above a picture of the class that is asked for, below one of another class; what is counted in the lower half
+  is wrong. The localised variants compare the halves cell by cell.
+* Pairs: a picture's majority and minority class, as in T2ICount's Figure 1; and how many pictures change their count
+  when the prompt changes at all, which is none for a system that is blind to it.
+
+As released, the mean of the mosaics' count recall includes the picture's own class with a recall of 1, precision and F
+leave it out; here the localised recalls leave it out as well.
+
+Decisions: where nothing is predicted, precision is undefined and left out of its mean, and F is 0. Descriptions of a
+picture are not used: a prompt is a class name, or what the system's ``prompt_of`` makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from recount.data.sample import Sample
+from recount.errors import UserError
+from recount.metrics import MAE, RMSE, Floats
+from recount.prediction.predict import LoadImage, Predicted, predict_samples
+from recount.results.files import write_atomically
+from recount.settings.recipe import Precision
+from recount.systems.base import System
+
+DECIMALS = 2  # PrACo rounds predictions
+DRAWING_SEED = 123
+CHANGED = 0.01  # a count that changes by more than this share of itself has changed
+DEPTHS = (1, 2, 3)
+
+
+class PromptTestError(UserError):
+    """A benchmark cannot be used for prompt tests; the message says why."""
+
+
+# --------------------------------------------------------------------------------------------------- negative prompts
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeTable:
+    """Predictions of every picture with every class.
+
+    Attributes:
+        true: counts of the pictures' own classes, [n].
+        own: place of each picture's own class among the columns, [n].
+        predicted: [n, classes]; NaN where a class is left out.
+    """
+
+    true: Floats
+    own: np.ndarray
+    predicted: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeScores:
+    """What the negative-prompt test measures.
+
+    Attributes:
+        np: mean of prediction over truth for the right prompt; 1 is ideal.
+        nmn: the same for the mean over wrong prompts; 0 is ideal, and about ``np`` if the prompt is ignored.
+        pccn: share of pictures, percent, whose prediction is nearer to the truth with the right prompt than with wrong
+            ones.
+        mae, rmse: with the right prompt.
+    """
+
+    np: float
+    nmn: float
+    pccn: float
+    mae: float
+    rmse: float
+
+
+def negative_scores(table: NegativeTable) -> NegativeScores:
+    """Return the scores of the negative-prompt test."""
+    rounded, rows = table.predicted.round(DECIMALS), np.arange(len(table.true))
+    right = rounded[rows, table.own]
+    others = rounded.copy()
+    others[rows, table.own] = np.nan
+    wrong = np.nanmean(others, axis=1)  # not clipped at 0, as released
+    nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
+    return NegativeScores(
+        np=float((right / table.true).mean()),
+        nmn=float((wrong / table.true).mean()),
+        pccn=100 * float(nearer.mean()),
+        mae=MAE(table.true, right),
+        rmse=RMSE(table.true, right),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- mosaics
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicScores:
+    """Count recall, precision and F: means over classes, then over pictures.
+
+    Attributes:
+        recall, precision, f: over pictures.
+        per_picture: [n, 3] recall, precision and F of each picture.
+    """
+
+    recall: float
+    precision: float
+    f: float
+    per_picture: Floats
+
+
+def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> MosaicScores:
+    """Return the scores of the mosaic test.
+
+    Args:
+        true: counts of the upper pictures, [n].
+        own: place of each picture's own class, [n]; that column is ignored.
+        upper: counted in the upper half with the upper picture's class, [n, classes of the lower picture]; NaN where a
+            class is left out.
+        lower: counted in the lower half.
+    """
+    above, below = upper.round(DECIMALS).clip(min=0), lower.round(DECIMALS).clip(min=0)
+    found = np.minimum(above, true[:, None])
+    return _averaged(found, true[:, None], above + below, own, own_recall=1.0)
+
+
+def _averaged(
+    found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan
+) -> MosaicScores:
+    """Return scores from what was found, is there and was counted, [n, classes] each.
+
+    ``own_recall`` goes into the mean in place of the own class; NaN leaves it out.
+    """
+    recall = found / true
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(counted > 0, found / counted, np.nan)
+        f = np.where(found > 0, 2 * recall * precision / (recall + precision), 0.0)
+    f = np.where(np.isnan(counted), np.nan, f)
+    each = np.stack([recall, precision, f], axis=-1)
+    each[np.arange(len(own)), own] = (own_recall, np.nan, np.nan)
+    per_picture = np.stack([_mean_of_known(rows) for rows in each])
+    mean_recall, mean_precision, mean_f = _mean_of_known(per_picture).tolist()
+    return MosaicScores(mean_recall, mean_precision, mean_f, per_picture)
+
+
+def _mean_of_known(rows: Floats) -> Floats:
+    """Return the mean of each column over what is not NaN; NaN for a column of nothing else."""
+    known = ~np.isnan(rows)
+    number = known.sum(axis=0)
+    return np.where(number > 0, np.where(known, rows, 0).sum(axis=0) / np.maximum(number, 1), np.nan)
+
+
+def localised_counts(density: Tensor, points: np.ndarray, depth: int) -> tuple[float, float]:
+    """Return what is found and what is counted too much on a collage, cell by cell.
+
+    Args:
+        density: of the collage, [1, h, w]; the upper half holds what was asked for.
+        points: true places in the upper half, [N, 2], x and y as shares of the collage.
+        depth: each half has 2^depth x 2^depth cells.
+    """
+    cells = 2**depth
+    half = density.shape[1] // 2
+    halves = density[0, :half], density[0, half:]
+    counted = np.concatenate([_cell_sums(part, cells) for part in halves])  # (2 * cells, cells)
+    there = np.zeros_like(counted)
+    rows = np.minimum((points[:, 1] * 2 * cells).astype(int), cells - 1)
+    columns = np.minimum((points[:, 0] * cells).astype(int), cells - 1)
+    np.add.at(there, (rows, columns), 1)
+    counted = counted.clip(min=0)
+    return float(np.minimum(counted, there).sum()), float((counted - there).clip(min=0).sum())
+
+
+def _cell_sums(density: Tensor, cells: int) -> Floats:
+    """Return sums over cells x cells parts of nearly equal size, [cells, cells]."""
+    values = density.double().cpu().numpy()
+    for axis in (0, 1):
+        parts = np.array_split(values, cells, axis=axis)
+        values = np.stack([part.sum(axis=axis) for part in parts], axis=axis)
+    return values
+
+
+def collage(upper: Tensor, lower: Tensor) -> Tensor:
+    """Return two pictures uint8 [3, H, W] one above the other, squeezed to the smaller height and half of it."""
+    height = min(upper.shape[1], lower.shape[1])
+    size = (height, height // 2)  # Pillow's order: the collage is as wide as it is high
+    parts = [Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(size) for picture in (upper, lower)]
+    return torch.cat([torch.from_numpy(np.array(part)).permute(2, 0, 1) for part in parts], dim=1)
+
+
+def drawn_partners(samples: Sequence[Sample], classes: Sequence[str]) -> list[list[int | None]]:
+    """Return, for each picture and each class, which picture of that class goes below it; None for its own class."""
+    generator = random.Random(DRAWING_SEED)
+    places = {name: [index for index, sample in enumerate(samples) if sample.prompt == name] for name in classes}
+    return [
+        [None if name == sample.prompt else generator.choice(places[name]) for name in classes] for sample in samples
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------- the running
+
+
+def as_prompted(sample: Sample, prompt: str) -> Sample:
+    """Return the sample asked for another class: without its description and what belongs to one data set alone."""
+    return replace(sample, prompt=prompt, boxes=None, attributes={})
+
+
+def classes_of(samples: Sequence[Sample]) -> list[str]:
+    """Return the classes that a benchmark asks for, sorted.
+
+    Raises:
+        PromptTestError: there are fewer than two, so no prompt is wrong; or a picture shows nothing.
+    """
+    classes = sorted({sample.prompt for sample in samples})
+    if len(classes) < 2:
+        raise PromptTestError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
+    empty = [sample.id for sample in samples if sample.count <= 0]
+    if empty:
+        raise PromptTestError(f"prompt tests need pictures that show their class; these have a count of 0: {empty[:5]}")
+    return classes
+
+
+def shows(sample: Sample, name: str) -> bool:
+    """Return whether a picture is known to show a class besides its own."""
+    return name != sample.prompt and bool(sample.attributes.get("counts", {}).get(name, 0))
+
+
+class LastPicture:
+    """Loads pictures, and remembers the last one: samples of one picture follow each other."""
+
+    def __init__(self, load: LoadImage) -> None:
+        self.load = load
+        self.last: tuple[Path | None, Tensor] | None = None
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """Return the picture of a sample."""
+        if self.last is None or self.last[0] != sample.image or sample.image is None:
+            self.last = (sample.image, self.load(sample))
+        return self.last[1]
+
+
+def negative_table(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> NegativeTable:
+    """Predict every picture with every class of the benchmark."""
+    classes = classes_of(samples)
+    wanted = [
+        (row, column, as_prompted(sample, name))
+        for row, sample in enumerate(samples)
+        for column, name in enumerate(classes)
+        if not shows(sample, name)
+    ]
+    predicted = np.full((len(samples), len(classes)), np.nan)
+    asked = [sample for *_, sample in wanted]
+    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
+    for (row, column, _), result in zip(wanted, results, strict=True):
+        predicted[row, column] = result.count
+    own = np.array([classes.index(sample.prompt) for sample in samples])
+    return NegativeTable(np.array([sample.count for sample in samples], np.float64), own, predicted)
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicTable:
+    """What was counted on the collages.
+
+    Attributes:
+        true, own: as in ``NegativeTable``.
+        upper, lower: counts of the halves, [n, classes]; NaN where there is no collage.
+        found, excess: by depth, [n, classes]: ``localised_counts``.
+    """
+
+    true: Floats
+    own: np.ndarray
+    upper: Floats
+    lower: Floats
+    found: dict[int, Floats]
+    excess: dict[int, Floats]
+
+    def scores(self) -> dict[str, MosaicScores]:
+        """Return the scores by name: "count", and "depth_1" to "depth_3" for the localised ones."""
+        scored = {"count": mosaic_scores(self.true, self.own, self.upper, self.lower)}
+        for depth, found in self.found.items():
+            counted = found + self.excess[depth]
+            scored[f"depth_{depth}"] = _averaged(found, self.true[:, None], counted, self.own)
+        return scored
+
+
+def mosaic_table(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> MosaicTable:
+    """Count on every picture's collages with a picture of each other class."""
+    classes = classes_of(samples)
+    jobs = list(_collages(samples, classes))
+    below = {job.sample.id: samples[job.lower] for job in jobs}
+    above = {job.sample.id: samples[job.row] for job in jobs}
+    last = LastPicture(load_image)
+
+    def picture(sample: Sample) -> Tensor:
+        return collage(last(above[sample.id]), load_image(below[sample.id]))
+
+    shape = (len(samples), len(classes))
+    upper, lower = np.full(shape, np.nan), np.full(shape, np.nan)
+    found, excess = ({depth: np.full(shape, np.nan) for depth in DEPTHS} for _ in range(2))
+    asked = [job.sample for job in jobs]
+    results = predict_samples(system, asked, picture, device=device, precision=precision, keep_maps=True)
+    for job, result in zip(jobs, results, strict=True):
+        density = _density_of(result)
+        half, place = density.shape[1] // 2, (job.row, job.column)
+        upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
+        for depth in DEPTHS:
+            found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)
+    own = np.array([classes.index(sample.prompt) for sample in samples])
+    true = np.array([sample.count for sample in samples], np.float64)
+    return MosaicTable(true, own, upper, lower, found, excess)
+
+
+@dataclass(frozen=True, slots=True)
+class _Collage:
+    row: int
+    column: int
+    lower: int  # which picture goes below
+    sample: Sample
+    points: np.ndarray  # of the upper picture, as shares of the collage
+
+
+def _collages(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[_Collage]:
+    """Yield the collages; those whose pictures are known to show both classes are left out."""
+    for row, partners in enumerate(drawn_partners(samples, classes)):
+        sample = samples[row]
+        points = sample.points / (sample.width, 2 * sample.height)
+        for column, other in enumerate(partners):
+            if other is None or shows(sample, classes[column]) or shows(samples[other], sample.prompt):
+                continue
+            edge = min(sample.height, samples[other].height)
+            prompted = replace(
+                as_prompted(sample, sample.prompt), id=f"{sample.id}/{column}", width=edge, height=2 * (edge // 2)
+            )
+            yield _Collage(row, column, other, prompted, points)
+
+
+def _density_of(result: Predicted) -> Tensor:
+    if result.density is None:
+        raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
+    return result.density
+
+
+# --------------------------------------------------------------------------------------------------------------- pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Majority and minority of one picture and a class that it is not known to show: truths, and what was counted.
+
+    ``absent`` is "" where the picture shows every class that the benchmark knows.
+    """
+
+    id: str
+    majority: str
+    majority_true: float
+    majority_predicted: float
+    minority: str
+    minority_true: float
+    minority_predicted: float
+    absent: str
+    absent_predicted: float
+
+
+def known_counts(sample: Sample) -> dict[str, float]:
+    """Return the classes of a sample's picture and their counts, as far as its data set says them."""
+    counts = {str(name): float(count) for name, count in sample.attributes.get("counts", {}).items()}
+    if "majority_class" in sample.attributes:
+        counts[str(sample.attributes["majority_class"])] = float(sample.attributes["majority_count"])
+    return counts | {sample.prompt: float(sample.count)}
+
+
+def majority_and_minority(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> list[Pair]:
+    """Predict each picture for its prompt, for its majority class and for a class that it does not show.
+
+    Args:
+        system: to be asked.
+        samples: whose attributes name a class with more objects than the prompt's (``majority_class`` and
+            ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
+        load_image: as for ``predict_samples``.
+        device: where the network runs.
+        precision: as for ``predict_samples``.
+
+    Raises:
+        PromptTestError: a sample does not say what its majority is, or it is the prompt itself.
+    """
+    counts = [known_counts(sample) for sample in samples]
+    bare = [s.id for s, known in zip(samples, counts, strict=True) if max(known, key=known.__getitem__) == s.prompt]
+    if bare:
+        raise PromptTestError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
+    majorities = [max(known, key=known.__getitem__) for known in counts]
+    absents = _drawn_absents(counts)
+    asked = [
+        as_prompted(sample, prompt)
+        for sample, majority, absent in zip(samples, majorities, absents, strict=True)
+        for prompt in (majority, sample.prompt, absent)
+        if prompt
+    ]
+    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
+    return [
+        Pair(
+            id=sample.id,
+            majority=majority,
+            majority_true=known[majority],
+            majority_predicted=next(results).count,
+            minority=sample.prompt,
+            minority_true=float(sample.count),
+            minority_predicted=next(results).count,
+            absent=absent,
+            absent_predicted=next(results).count if absent else math.nan,
+        )
+        for sample, known, majority, absent in zip(samples, counts, majorities, absents, strict=True)
+    ]
+
+
+def _drawn_absents(counts: Sequence[dict[str, float]]) -> list[str]:
+    """Return for each picture a class of the others that it is not known to show; "" where there is none."""
+    generator = random.Random(DRAWING_SEED)
+    classes = sorted({name for known in counts for name in known})
+    choices = [[name for name in classes if not known.get(name)] for known in counts]
+    return [generator.choice(names) if names else "" for names in choices]
+
+
+def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the share of pictures whose count differs by more than 1 % between two prompts."""
+    one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
+
+
+# ------------------------------------------------------------------------------------------------------ as JSON has it
+
+
+def spread(samples: Sequence[Sample], pictures: int | None) -> list[Sample]:
+    """Return at most so many samples, evenly spread over all; None: all."""
+    if pictures is None or pictures >= len(samples):
+        return list(samples)
+    return [samples[int(place)] for place in np.linspace(0, len(samples) - 1, pictures)]
+
+
+def usable(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples that show their class and lack another one that is asked for: for these a prompt is wrong."""
+    showing = [sample for sample in samples if sample.count > 0]
+    classes = {sample.prompt for sample in showing}
+    return [s for s in showing if any(name != s.prompt and not shows(s, name) for name in classes)]
+
+
+def negative_prompts(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
+
+    Args:
+        system: to be tested.
+        samples: ``usable`` ones; the classes are those that they ask for.
+        load_image: as for ``predict_samples``.
+        device: where the network runs.
+        precision: as for ``predict_samples``.
+    """
+    _refuse_mute(system)
+    table = negative_table(system, samples, load_image, device=device, precision=precision)
+    rows = np.arange(len(samples))
+    right = table.predicted[rows, table.own]
+    other = [_another_class(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
+    wrong = table.predicted.copy()
+    wrong[rows, table.own] = np.nan
+    means = np.nanmean(wrong, axis=1)
+    return {
+        **asdict(negative_scores(table)),
+        "prompt_swap": changed_share(list(right), list(table.predicted[rows, other])),
+        "pictures": [
+            {"id": sample.id, "prompt": sample.prompt, "true": float(true), "right": float(one), "wrong": float(mean)}
+            for sample, true, one, mean in zip(samples, table.true, right, means, strict=True)
+        ],
+    }
+
+
+def mosaics(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Return the scores of the mosaic test: of counts, and localised at three depths. Args: as ``negative_prompts``."""
+    _refuse_mute(system)
+    scored = mosaic_table(system, samples, load_image, device=device, precision=precision).scores()
+    return {
+        name: {"recall": scores.recall, "precision": scores.precision, "f": scores.f} for name, scores in scored.items()
+    }
+
+
+def pairs(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Return mean counts for the majority, the minority and an absent class, and each picture's.
+
+    ``nearer_to_majority``: share of pictures whose count for the minority is nearer to the majority's true count.
+    """
+    _refuse_mute(system)
+    found = majority_and_minority(system, samples, load_image, device=device, precision=precision)
+    columns = {
+        name: np.array([getattr(pair, name) for pair in found])
+        for name in ("majority_true", "majority_predicted", "minority_true", "minority_predicted", "absent_predicted")
+    }
+    asked = columns["minority_predicted"]
+    to_majority = np.abs(asked - columns["majority_true"]) < np.abs(asked - columns["minority_true"])
+    means = {name: float(values[~np.isnan(values)].mean()) for name, values in columns.items() if not _unknown(values)}
+    return {
+        "means": means,
+        "minority_mae": MAE(columns["minority_true"], asked),
+        "nearer_to_majority": float(to_majority.mean()),
+        "prompt_swap": changed_share(list(columns["majority_predicted"]), list(asked)),
+        "pictures": [asdict(pair) for pair in found],
+    }
+
+
+def _unknown(values: Floats) -> bool:
+    return bool(np.isnan(values).all())
+
+
+def _refuse_mute(system: System) -> None:
+    if not system.text_guided:
+        raise PromptTestError("prompt tests are for systems that are told what to count")
+
+
+def _another_class(predicted: Floats, own: int) -> int:
+    """Return the next class after the own one that the picture was asked for."""
+    for step in range(1, len(predicted)):
+        place = (own + step) % len(predicted)
+        if not math.isnan(predicted[place]):
+            return place
+    raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
+
+
+def write_json(scores: dict[str, Any], path: Path) -> None:
+    """Write scores as JSON; NaN, which JSON does not have, becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    text = json.dumps(plain(scores), indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

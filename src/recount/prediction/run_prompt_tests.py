@@ -1,0 +1,194 @@
+"""``recount probe``: does a trained text-guided run read its prompt, and where do its maps lie?
+
+One job tests a run on every benchmark that its paper probes it on (``probed_on``), because starting costs a tiny
+network more than testing it. What is tested stands in ``prompt_tests`` and ``localisation``. The weights are those
+selected on held-out samples, or the last ones: never those chosen on test data.
+
+Beside the scores lie maps of a few pictures, each asked for its majority and for its minority: they are the same
+pictures for every system, at fixed quantiles of the minority's count.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recount.data.index import read_index
+from recount.data.sample import Sample
+from recount.devices import device_for
+from recount.prediction.localisation import ATTENTION, localisation, over_picture
+from recount.prediction.predict import (
+    MAP_CELLS,
+    LoadImage,
+    Predicted,
+    PredictError,
+    load_run,
+    load_selection,
+    picture_of,
+    predict_samples,
+    shrunk,
+    usable_precision,
+)
+from recount.prediction.prompt_tests import (
+    LastPicture,
+    as_prompted,
+    known_counts,
+    mosaics,
+    negative_prompts,
+    pairs,
+    spread,
+    usable,
+    write_json,
+)
+from recount.results.files import write_atomically
+from recount.settings.project import Probe, Project, Run
+from recount.settings.recipe import Precision
+from recount.systems.base import System
+
+log = logging.getLogger(__name__)
+
+SELECTIONS = ("best_on_held_out", "last")
+SHOWN = (0.0, 1 / 3, 2 / 3, 1.0)  # quantiles of the minority's count: the pictures whose maps are kept
+PROMPTS = ("majority", "minority")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A run's network and how it is asked."""
+
+    system: System
+    load_image: LoadImage
+    device: torch.device | str
+    precision: Precision
+
+    def how(self) -> dict[str, Any]:
+        """Return what every test is told besides the samples."""
+        return {"device": self.device, "precision": self.precision}
+
+
+def probe_run(project: Project, run: Run) -> Path:
+    """Test a finished run of the project on everything that it is probed on; return the path of the JSON file.
+
+    Raises:
+        PredictError, PromptTestError, DataError, NoDevice: the message says what to do.
+    """
+    if not run.probes:
+        raise PredictError(f"{run.id}: nothing of suite {run.suite} is probed with it (probed_on in its paper.yaml)")
+    torch.set_num_threads(project.config.training_threads)
+    folder = project.root / project.run_folder(run)
+    record, system = load_run(folder)
+    name = next(name for name in SELECTIONS if name in record["selections"])
+    load_selection(system, folder, name, record["selections"][name])
+    samples = {
+        benchmark: read_index(project.root / project.index(entry.split), entry.split.split)
+        for benchmark, entry in run.probes.items()
+    }
+    output = project.root / project.probe(run)
+    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+        precision = usable_precision(project.config.precision or record["recipe"]["precision"], device)
+        torch.manual_seed(run.seed)
+        asking = Asking(system, picture_of, device, precision)
+        maps: dict[str, np.ndarray] = {}
+        scores = {
+            benchmark: _probe(asking, entry, samples[benchmark], f"{entry.split.dataset}/{entry.split.split}", maps)
+            for benchmark, entry in run.probes.items()
+        }
+        if run.checkpoint is None and system.restore_base_weights():  # last: the trained weights are gone after it
+            for benchmark, entry in run.probes.items():
+                if "maps" in entry.tests:
+                    scores[benchmark]["maps_before_training"] = _attention_of_base(asking, entry, samples[benchmark])
+    write_atomically(output.with_suffix(".npz"), lambda path: np.savez_compressed(path, allow_pickle=False, **maps))
+    sha256 = record["selections"][name]["sha256"]
+    write_json({"run": run.id, "selection": name, "sha256": sha256, "benchmarks": scores}, output)
+    return output
+
+
+def _probe(
+    asking: Asking, entry: Probe, samples: Sequence[Sample], place: str, maps: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return the scores of one benchmark's tests; a test that the benchmark cannot bear says why. Fills ``maps``."""
+    found: dict[str, Any] = {"dataset": entry.split.dataset, "split": entry.split.split}
+    tests = {"negative_prompts": negative_prompts, "mosaics": mosaics, "pairs": pairs, "maps": localisation}
+    for test in entry.tests:
+        chosen = chosen_samples(test, samples, entry.pictures)
+        if isinstance(chosen, str):
+            log.warning("%s on %s: not tested: %s", test, place, chosen)
+            found[test] = {"not_tested": chosen}
+            continue
+        found[test] = tests[test](asking.system, chosen, asking.load_image, **asking.how())
+        if test == "pairs":
+            maps |= {f"{place}/{key}": value for key, value in figure_maps(asking, chosen).items()}
+    return found
+
+
+def chosen_samples(test: str, samples: Sequence[Sample], pictures: int | None) -> list[Sample] | str:
+    """Return the samples of a benchmark that a test is run on, or why it cannot be.
+
+    Args:
+        test: one of a paper's ``probed_on``.
+        samples: all of the benchmark.
+        pictures: at most so many.
+    """
+    if test == "maps":
+        fitting = [sample for sample in samples if len(sample.points)]
+        return spread(fitting, pictures) or "the data set has counts only, so where maps should lie is not known"
+    if test == "pairs":
+        fitting = [sample for sample in samples if sample.count > 0 and _asks_for_minority(sample)]
+        return spread(fitting, pictures) or "no picture is known to show more of another class than of the prompt's"
+    # once more after thinning out: among fewer pictures fewer classes are asked for
+    return usable(spread(usable(samples), pictures)) or "no picture lacks a class that another one asks for"
+
+
+def _asks_for_minority(sample: Sample) -> bool:
+    counts = known_counts(sample)
+    return max(counts, key=counts.__getitem__) != sample.prompt
+
+
+def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """Return maps of a few pictures for figures, float16 [h, w], by ``<id>/<majority or minority>/<map>``.
+
+    "density" is objects per cell, so that its sum is the count; the others are as ``System.predict`` gives them.
+    """
+    ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
+    places = dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)
+    chosen = [ordered[place] for place in places]
+    asked = []
+    for sample in chosen:
+        counts = known_counts(sample)
+        majority = max(counts, key=counts.__getitem__)
+        asked += [as_prompted(sample, majority), as_prompted(sample, sample.prompt)]
+    results = predict_samples(asking.system, asked, LastPicture(asking.load_image), keep_maps=True, **asking.how())
+    kept: dict[str, np.ndarray] = {}
+    for number, result in enumerate(results):
+        stem = f"{result.sample.id}/{PROMPTS[number % 2]}"
+        kept |= {f"{stem}/{name}": values.numpy().astype(np.float16) for name, values in _small(result).items()}
+    return kept
+
+
+def _small(result: Predicted) -> dict[str, Tensor]:
+    """Return the density and the other maps, [h, w], with at most ``MAP_CELLS`` cells along a side."""
+    small = {} if result.density is None else {"density": shrunk(result.density)[0]}
+    for name, values in result.maps.items():
+        mine = over_picture(values, result.sample)
+        block = -(-max(mine.shape[-2:]) // MAP_CELLS)
+        pooled = torch.nn.functional.avg_pool2d(mine[None].float(), block, ceil_mode=True, count_include_pad=False)
+        small[name] = pooled[0, 0]
+    return small
+
+
+def _attention_of_base(asking: Asking, entry: Probe, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return where the attention of the pretrained network lies; its decoder is another's, so nothing else counts."""
+    chosen = chosen_samples("maps", samples, entry.pictures)
+    if isinstance(chosen, str):
+        return {"not_tested": chosen}
+    scores = localisation(asking.system, chosen, asking.load_image, **asking.how())
+    for row in (scores, *scores["pictures"]):
+        row["auc"] = {name: value for name, value in row["auc"].items() if name.startswith(ATTENTION)}
+    return scores

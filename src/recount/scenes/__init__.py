@@ -1,0 +1,1 @@
+"""What recount draws: crowds, shapes, captions, car parks."""

@@ -1,0 +1,1 @@
+"""From predictions to the cells of tables."""

@@ -1,0 +1,350 @@
+"""How sure a number is: intervals over images, spread over seeds, paired comparisons, influence of single images.
+
+Every metric here is a mean of per-image contributions, or the root of one (``metrics.Metric``). So one set of
+resampling weights serves all systems on a benchmark, and resampling is a matrix product instead of a loop.
+
+Intervals are 95 % percentile intervals of 10,000 resamples. Percentile rather than BCa: BCa is undefined where all
+errors are equal, and the same rule must serve one system, differences, and differences over seeds.
+Seeds are fixed, so a number is the same whenever it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from recount.metrics import MAE, Floats, Metric
+
+RESAMPLES = 10_000
+PERMUTATIONS = 10_000
+CONFIDENCE = 0.95
+RANDOM_SEED = 20240229
+CELLS_PER_CHUNK = 4_000_000  # of a resampling matrix: 32 MB of float64
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value and its 95 % interval; the interval is NaN where it cannot be computed (a single image)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval:
+    """Return a metric with its interval over images (scipy's percentile bootstrap, the two lists resampled together).
+
+    Raises:
+        ValueError: the lists are empty or of different lengths.
+    """
+    value = metric(true, predicted)
+    contributions = _contributions(metric, true, predicted)
+    if len(contributions) < 2 or not np.isfinite(contributions).all():
+        return Interval(value, np.nan, np.nan)
+    if np.ptp(contributions) == 0:
+        return Interval(value, value, value)
+    result = stats.bootstrap(
+        (contributions,),
+        lambda sample, axis: metric.of_mean(sample.mean(axis=axis)),
+        n_resamples=RESAMPLES,
+        batch=max(CELLS_PER_CHUNK // len(contributions), 1),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        vectorized=True,
+        random_state=np.random.default_rng(RANDOM_SEED),
+    )
+    return Interval(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def _contributions(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Floats:
+    return metric.contribution(np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64))
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation (NaN for fewer than two values) over seeds."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+# ---------------------------------------------------------------------------------------------------------- two levels
+
+
+def _weights(rng: np.random.Generator, resamples: int, size: int) -> Floats:
+    """Return how often each of ``size`` items is drawn with replacement, as a share [resamples, size]."""
+    drawn = rng.integers(0, size, (resamples, size)) + size * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size) / size
+
+
+def _resampled(
+    metrics: Sequence[Metric], contributions: Sequence[Floats], rng: np.random.Generator, paired_seeds: bool
+) -> Iterator[Floats]:
+    """Yield resampled metrics of several arms [arms, resamples], images shared by all arms, seeds drawn per arm."""
+    images = contributions[0].shape[1]
+    chunk = max(CELLS_PER_CHUNK // images, 1)
+    for start in range(0, RESAMPLES, chunk):
+        size = min(chunk, RESAMPLES - start)
+        weights = _weights(rng, size, images)
+        shared: Floats | None = None
+        values = []
+        for metric, arm in zip(metrics, contributions, strict=True):
+            if shared is None or not paired_seeds:
+                shared = _weights(rng, size, len(arm))
+            per_seed = metric.of_mean(weights @ arm.T)  # (resamples, seeds)
+            values.append((per_seed * shared).sum(axis=1))
+        yield np.stack(values)
+
+
+def _seeds_by_images(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Floats:
+    true = np.asarray(true, dtype=np.float64)
+    predicted = np.atleast_2d(np.asarray(predicted, dtype=np.float64))
+    if predicted.shape[1:] != true.shape or not true.size:
+        raise ValueError(f"{len(true)} true counts, but predictions of shape {predicted.shape} (seeds, images)")
+    return metric.contribution(np.broadcast_to(np.asarray(true, dtype=np.float64), predicted.shape), predicted)
+
+
+def _percentiles(samples: Floats) -> tuple[float, float]:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_over_seeds(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval:
+    """Return the mean over seeds of a metric, with a hierarchical interval: seeds and images are resampled.
+
+    Args:
+        metric: the metric.
+        true: [n].
+        predicted: [seeds, n].
+
+    Raises:
+        ValueError: the numbers of images differ, or there is none.
+    """
+    contributions = _seeds_by_images(metric, true, predicted)
+    value = float(metric.of_mean(contributions.mean(axis=1)).mean())
+    if contributions.shape[1] < 2 or not np.isfinite(contributions).all():
+        return Interval(value, np.nan, np.nan)
+    rng = np.random.default_rng(RANDOM_SEED)
+    samples = np.concatenate(list(_resampled([metric], [contributions], rng, paired_seeds=False)), axis=1)
+    return Interval(value, *_percentiles(samples[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Metric of a minus metric of b over the same images.
+
+    Attributes:
+        value, low, high: the difference and its 95 % interval.
+        p_value: two-sided, of the permutation test that swaps a and b within images; NaN where there is none.
+        images, seeds_a, seeds_b: how many there were.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    images: int
+    seeds_a: int
+    seeds_b: int
+
+
+def paired_difference(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike) -> Difference:
+    """Compare two systems on the same images, with one or several seeds each.
+
+    Images are resampled jointly for both. With several seeds these are the second level: drawn in pairs where both
+    systems have as many (run k of a and run k of b share their seed), else independently.
+
+    Args:
+        metric: the metric.
+        true: [n].
+        a, b: predictions [n] or [seeds, n] in the order of ``true``, rows in the order of the seeds.
+
+    Raises:
+        ValueError: a or b has not as many images as ``true``.
+    """
+    first, second = _seeds_by_images(metric, true, a), _seeds_by_images(metric, true, b)
+    value = float(metric.of_mean(first.mean(axis=1)).mean() - metric.of_mean(second.mean(axis=1)).mean())
+    sizes = (first.shape[1], len(first), len(second))
+    if first.shape[1] < 2 or not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return Difference(value, np.nan, np.nan, np.nan, *sizes)
+    rng = np.random.default_rng(RANDOM_SEED)
+    paired = len(first) == len(second)
+    arms = np.concatenate(list(_resampled([metric, metric], [first, second], rng, paired)), axis=1)
+    return Difference(value, *_percentiles(arms[0] - arms[1]), permutation_test(metric, first, second), *sizes)
+
+
+def resampled_ratios(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike, stream: int = 0) -> Floats:
+    """Return 10,000 resampled ratios of the metric of a to that of b, seeds and images as in ``paired_difference``.
+
+    Args:
+        metric: the metric.
+        true: [n].
+        a, b: predictions [n] or [seeds, n].
+        stream: another number gives independent draws, for another set of images.
+
+    Raises:
+        ValueError: a or b has not as many images as ``true``.
+    """
+    first, second = _seeds_by_images(metric, true, a), _seeds_by_images(metric, true, b)
+    rng = np.random.default_rng([RANDOM_SEED, stream])
+    paired = len(first) == len(second)
+    arms = np.concatenate(list(_resampled([metric, metric], [first, second], rng, paired)), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return arms[0] / arms[1]
+
+
+def interval_of(samples: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values; NaN where a value is not finite."""
+    return _percentiles(samples) if np.isfinite(samples).all() else (float("nan"), float("nan"))
+
+
+def image_error(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
+    """Return the standard error over images alone of the paired difference of a metric, linearised; NaN for one image.
+
+    Args: as in ``paired_difference``.
+    """
+    arms = []
+    for predicted in (a, b):
+        contributions = _seeds_by_images(metric, true, predicted)
+        if metric.root:
+            level = np.sqrt(contributions.mean(axis=1, keepdims=True))
+            contributions = np.divide(contributions, 2 * level, out=np.zeros_like(contributions), where=level > 0)
+        arms.append(contributions.mean(axis=0))
+    difference = arms[0] - arms[1]
+    return float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
+
+
+def permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
+    """Return the two-sided p value of "a and b are exchangeable within images", by 10,000 random swaps.
+
+    The observed assignment counts as one of the draws, so the smallest possible p value is 1 / 10,001. With several
+    seeds, the mean contribution of an image over seeds is swapped.
+
+    Args:
+        metric: says how mean contributions become the metric.
+        a, b: contributions [seeds, n].
+    """
+    first, second = a.mean(axis=0), b.mean(axis=0)
+    level_a, level_b = (float(metric.of_mean(arm.mean())) for arm in (first, second))
+    observed, tolerance = abs(level_a - level_b), 1e-12 * max(level_a, level_b)  # ties are as extreme as the observed
+    total, difference, images = first.sum() + second.sum(), first - second, len(first)
+    rng = np.random.default_rng(RANDOM_SEED)
+    chunk = max(CELLS_PER_CHUNK // images, 1)
+    extreme = 0
+    for start in range(0, PERMUTATIONS, chunk):
+        signs = rng.integers(0, 2, (min(chunk, PERMUTATIONS - start), images), dtype=np.int8) * 2.0 - 1
+        gap = signs @ difference  # sum of a minus sum of b after the swaps
+        means = np.clip(np.stack([total + gap, total - gap]) / (2 * images), 0, None)
+        swapped = metric.of_mean(means)
+        extreme += int((np.abs(swapped[0] - swapped[1]) >= observed - tolerance).sum())
+    return (extreme + 1) / (PERMUTATIONS + 1)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Return p values adjusted for their number by Holm's step-down rule; NaN stays NaN and is not counted."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full_like(p_values, np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    steps = p_values[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How predicted counts follow true ones.
+
+    Attributes:
+        bias: mean of predicted minus true.
+        slope: of the least-squares line of predicted over true counts: below 1, large counts are underestimated.
+        intercept: of that line.
+    """
+
+    bias: Interval
+    slope: Interval
+    intercept: float
+
+
+def calibration(true: ArrayLike, predicted: ArrayLike) -> Calibration:
+    """Return bias and slope with their intervals over images; the slope is NaN where all true counts are equal.
+
+    Raises:
+        ValueError: the lists are empty or of different lengths.
+    """
+    MAE(true, predicted)  # checks them
+    t, p = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    whole = np.full((1, len(t)), 1 / len(t))
+    bias, slope = float((p - t).mean()), float(_slopes(whole, t, p)[0])
+    intercept = float(p.mean() - slope * t.mean())
+    if len(t) < 2:
+        return Calibration(Interval(bias, np.nan, np.nan), Interval(slope, np.nan, np.nan), intercept)
+    weights = _weights(np.random.default_rng(RANDOM_SEED), RESAMPLES, len(t))
+    slopes = _slopes(weights, t, p)
+    slopes = slopes[np.isfinite(slopes)]
+    limits = _percentiles(slopes) if np.isfinite(slope) else (np.nan, np.nan)
+    return Calibration(Interval(bias, *_percentiles(weights @ (p - t))), Interval(slope, *limits), intercept)
+
+
+def _slopes(weights: Floats, t: Floats, p: Floats) -> Floats:
+    """Return the slopes of p over t under each row of weights [resamples, n]; NaN where t does not vary."""
+    t, p = t - t.mean(), p - p.mean()  # centred, or the differences of large squares lose their digits
+    mean_t = weights @ t
+    variance = weights @ t**2 - mean_t**2
+    covariance = weights @ (t * p) - mean_t * (weights @ p)
+    varies = variance > 1e-12 * max(float((t**2).mean()), 1e-300)
+    return np.where(varies, covariance / np.where(varies, variance, 1), np.nan)
+
+
+# ----------------------------------------------------------------------------------------------------------- influence
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What each image does to MAE and RMSE; arrays [n] in the order given.
+
+    Attributes:
+        share_of_squared_error: of the whole set's squared error; 0 everywhere if there is no error at all.
+        mae_without, rmse_without: the metric without that image alone; NaN for a single image.
+        mae_effect, rmse_effect: metric with all images minus the metric without that one.
+    """
+
+    share_of_squared_error: Floats
+    mae_without: Floats
+    rmse_without: Floats
+    mae_effect: Floats
+    rmse_effect: Floats
+
+
+def influence(true: ArrayLike, predicted: ArrayLike) -> Influence:
+    """Return the influence of every image on MAE and RMSE.
+
+    Raises:
+        ValueError: the lists are empty or of different lengths, or a prediction is not finite.
+    """
+    mae = MAE(true, predicted)
+    absolute = _contributions(MAE, true, predicted)
+    if not np.isfinite(absolute).all():
+        raise ValueError("influence needs finite predictions")
+    squared, images = absolute**2, len(absolute)
+    total = squared.sum()
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN for a single image
+        mae_without = (absolute.sum() - absolute) / (images - 1)
+        rmse_without = np.sqrt(np.clip(total - squared, 0, None) / (images - 1))
+    rmse = np.sqrt(total / images)
+    share = squared / total if total else np.zeros_like(squared)
+    return Influence(share, mae_without, rmse_without, mae - mae_without, rmse - rmse_without)
+
+
+def rmse_without_largest(true: ArrayLike, predicted: ArrayLike, images: int) -> float:
+    """Return RMSE without the ``images`` images of largest error; NaN if none is left."""
+    squared = np.sort(_contributions(MAE, true, predicted) ** 2)
+    rest = squared[: len(squared) - images]
+    return float(np.sqrt(rest.mean())) if len(rest) else float("nan")
+
+
+def best_constant(true: ArrayLike) -> float:
+    """Return the constant with the smallest MAE on ``true``, its median: the oracle that looks at the answers."""
+    return float(np.median(np.asarray(true, dtype=np.float64)))

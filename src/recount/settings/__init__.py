@@ -1,0 +1,1 @@
+"""Typed settings: the only readers of the YAML files."""

@@ -1,0 +1,135 @@
+"""What the papers' own published numbers say of their claims: from the project's paper.yaml and evidence files."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recount.judging.printed_claims import PrintedClaims
+from recount.judging.verdicts import combine, decide_all
+from recount.settings.paper import Claim, Paper
+from recount.settings.project import load
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def paper(name: str) -> Paper:
+    return load(ROOT, {"papers": []}).papers[name]
+
+
+def claim(name: str, wanted: str) -> Claim:
+    return next(entry for entry in paper(name).claims if entry.id == wanted)
+
+
+def verdict(name: str, wanted: str, selection: str) -> str:
+    parts = PrintedClaims(ROOT / "papers" / name, paper(name)).parts(claim(name, wanted), selection)
+    return combine(decide_all([part.finding for part in parts if part.finding])).verdict
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("T3-log", "holds"),
+        ("T3-end", "contradicted"),
+        ("T3-runs", "contradicted"),
+        ("T3-factor", "contradicted"),
+        ("G1-log", "contradicted"),
+        ("G3-log", "contradicted"),
+        ("G9", "holds"),
+    ],
+)
+def test_gigacounts_statements_about_its_own_log(wanted: str, expected: str) -> None:
+    assert verdict("gigacount", wanted, "") == expected
+
+
+def test_rows_of_table_3_stand_in_the_log_where_the_notes_say() -> None:
+    parts = PrintedClaims(ROOT / "papers/gigacount", paper("gigacount")).parts(claim("gigacount", "T3-log"), "")
+    lines = [part.finding.notes[0].rpartition("line ")[2].partition(",")[0] for part in parts if part.finding]
+    assert lines == ["49", "807", "356", "1307", "429", "1365"]
+
+
+def test_headline_of_gigacount_is_nearest_to_the_logs_best() -> None:
+    (part,) = PrintedClaims(ROOT / "papers/gigacount", paper("gigacount")).parts(claim("gigacount", "G1-log"), "")
+    assert part.finding is not None
+    assert part.finding.effect == pytest.approx(106.07 - 103.3)
+
+
+def test_order_of_table_1_holds_as_printed() -> None:
+    assert verdict("gigacount", "G11", "best_on_test") == "holds in direction"
+
+
+def test_constant_beats_the_printed_headline_on_fsc147s() -> None:
+    printed = PrintedClaims(ROOT / "papers/t2icount", paper("t2icount"))
+    parts = {
+        (part.worse, part.benchmark): part for part in printed.parts(claim("t2icount", "T2I-5"), "best_on_held_out")
+    }
+    best, blind = parts["best_constant", "fsc147s/v1"], parts["prompt_blind", "fsc147s/v1"]
+    assert (best.value_better, round(best.value_worse, 2)) == (4.69, 3.53)
+    assert round(blind.value_worse, 2) == 46.24
+    assert verdict("t2icount", "T2I-5", "best_on_held_out") == "contradicted"
+
+
+def test_improvement_over_85_percent_fails_on_the_second_version_as_printed() -> None:
+    printed = PrintedClaims(ROOT / "papers/t2icount", paper("t2icount"))
+    parts = {
+        (part.worse, part.benchmark): part for part in printed.parts(claim("t2icount", "T2I-3"), "best_on_held_out")
+    }
+    ratios = {key: part.finding.effect for key, part in parts.items() if part.finding}
+    assert ratios["vlcounter/as_released", "fsc147s/v1"] == pytest.approx(1 - 0.867, abs=0.001)
+    assert ratios["countx/class_names", "fsc147s/v2"] == pytest.approx(1 - 0.791, abs=0.001)
+
+
+def test_gain_of_countclip_is_seven_images_and_decides_nothing() -> None:
+    printed = PrintedClaims(ROOT / "papers/countclip", paper("countclip"))
+    (part,) = printed.parts(claim("countclip", "K1"), "best_on_test")
+    assert part.finding is not None
+    assert part.finding.effect == pytest.approx(7 / 509)
+    assert "147 against 140 of 509" in part.finding.notes[0]
+    standard_error = (part.finding.high - part.finding.low) / 2 / 1.96
+    assert part.finding.effect / standard_error == pytest.approx(0.49, abs=0.01)
+    assert verdict("countclip", "K1", "best_on_test") == "inconclusive"
+    assert verdict("countclip", "K1", "last") == "inconclusive"
+
+
+def test_exchanged_matrices_are_put_back_by_their_accuracy() -> None:
+    """The paper's panels of A2 are swapped: "last" is the one with 115 right answers."""
+    printed = PrintedClaims(ROOT / "papers/countclip", paper("countclip"))
+    rows = {
+        selection: next(
+            part
+            for part in printed.parts(claim("countclip", "K5"), selection)
+            if part.better == "countclip/sched_const"
+        )
+        for selection in ("last", "best_on_test")
+    }
+    assert round(rows["last"].value_better * 509) == 115
+    assert round(rows["best_on_test"].value_better * 509) == 132
+
+
+def test_large_numbers_are_counted_worse_than_before_training() -> None:
+    printed = PrintedClaims(ROOT / "papers/countclip", paper("countclip"))
+    parts = printed.parts(claim("countclip", "K4"), "best_on_test")
+    against_baseline = [part for part in parts if part.worse == "countclip/baseline"]
+    assert {round(part.value_worse, 3) for part in against_baseline} == {0.237}
+    assert all(part.finding and part.finding.effect < 0 for part in against_baseline)
+    assert verdict("countclip", "K4", "best_on_test") == "contradicted"
+
+
+def test_smaller_set_does_not_reproduce_the_original_gain() -> None:
+    assert verdict("countclip", "K7", "best_on_test") == "contradicted"
+
+
+def test_25_claims_or_more_can_be_judged() -> None:
+    names = [path.parent.name for path in sorted(ROOT.glob("papers/*/paper.yaml"))]
+    assert sum(len(paper(name).claims) for name in names) >= 25
+
+
+def test_every_claim_says_how_it_is_decided_and_where_it_stands() -> None:
+    for name in ("countclip", "gigacount", "t2icount"):
+        for entry in Paper.model_validate(yaml.safe_load((ROOT / "papers" / name / "paper.yaml").read_text())).claims:
+            assert entry.rule, (name, entry.id)
+            assert entry.source, (name, entry.id)

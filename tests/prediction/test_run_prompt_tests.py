@@ -1,0 +1,207 @@
+"""Tests of the step ``probe``: one job per run, a JSON file of scores and a file of maps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recount.data.sample import Sample
+from recount.data.windows import Windows
+from recount.prediction.predict import PredictError
+from recount.prediction.run_prompt_tests import chosen_samples, probe_run
+from recount.settings.base import Strict
+from recount.settings.project import Project, load
+from recount.settings.recipe import Recipe
+from recount.systems.base import Batch, Prediction, System
+from small_project import PAPER, SUITE, make_project, write_index_rows
+
+COLOURS = ("reds", "greens", "blues")
+EDGE, CELL = 32, 8
+
+
+class Reader(System):
+    """Counts lit cells of the colour that it is asked for; a weight says how strongly it reads its prompt at all."""
+
+    Settings = Strict
+    recipe = Recipe()
+    text_guided = True
+    windows = Windows(EDGE, EDGE, EDGE, stitch="average_pixels")
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.reading = nn.Parameter(torch.tensor(1.0))
+
+    def example_maker(self) -> Any:
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+    def restore_base_weights(self) -> bool:
+        with torch.no_grad():
+            self.reading.fill_(0.0)
+        return True
+
+    def foreground(self, sample: Sample) -> tuple[Tensor, int]:
+        cells = torch.zeros(EDGE // CELL, EDGE // CELL, dtype=torch.bool)
+        for x, y in (sample.points // CELL).astype(int):
+            cells[y, x] = True
+        return cells, CELL
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        lit = nn.functional.avg_pool2d(images, CELL)
+        own = torch.stack([image[COLOURS.index(name)] for image, name in zip(lit, prompts, strict=True)])[:, None]
+        density = self.reading * own + (1 - self.reading) * lit.sum(dim=1, keepdim=True)
+        return Prediction(density=density, maps={"attention": density.clip(max=1), "S2": density})
+
+
+def picture(counts: dict[str, int]) -> Image.Image:
+    """Return a picture with so many lit cells of each colour, one row of cells for each."""
+    values = np.zeros((EDGE, EDGE, 3), np.uint8)
+    for row, (name, number) in enumerate(counts.items()):
+        values[row * CELL : (row + 1) * CELL, : number * CELL, COLOURS.index(name)] = 255
+    return Image.fromarray(values)
+
+
+def write_data(root: Path) -> None:
+    """Write four pictures that ask for their majority (split test), and the same ones asked for a minority."""
+    folder = root / "resources/data/dots/original"
+    for name in ("images", "points"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for k, counts in enumerate(({"reds": 4, "greens": 1}, {"greens": 3, "blues": 2}, {"reds": 2}, {"blues": 4})):
+        picture(counts).save(folder / "images" / f"{k}.png")
+        for place, (name, number) in enumerate(counts.items()):
+            centres = [(column * CELL + 4, place * CELL + 4) for column in range(number)]
+            np.save(folder / "points" / f"{k}{name}.npy", np.array(centres, np.float32))
+            attributes = json.dumps({"counts": counts})
+            split = "minority" if place else "test"
+            size = [EDGE, EDGE, f"points/{k}{name}.npy", "", attributes]
+            rows.append([f"{split}{k}", split, f"images/{k}.png", name, number, *size])
+    write_index_rows(root, rows)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project whose run good/full is finished and probed on two benchmarks."""
+    monkeypatch.setattr("recount.systems.load", {"good": Reader}.__getitem__)
+    make_project(tmp_path)
+    probed = {"shown/test": ["negative_prompts", "mosaics", "maps"], "hidden/test": ["pairs"], "else/test": ["pairs"]}
+    good = {**PAPER["systems"]["good"], "probed_on": probed}  # type: ignore[index]
+    paper = {**PAPER, "systems": {**PAPER["systems"], "good": good}}  # type: ignore[dict-item]
+    minority = {"dataset": "dots", "split": "minority"}
+    suite = {**SUITE, "benchmarks": {**SUITE["benchmarks"], "hidden/test": minority}}  # type: ignore[dict-item]
+    (tmp_path / "papers/paper/paper.yaml").write_text(yaml.safe_dump(paper))
+    (tmp_path / "suites/small.yaml").write_text(yaml.safe_dump(suite))
+    write_data(tmp_path)
+    project = load(tmp_path)
+    finish(project)
+    return project
+
+
+def finish(project: Project) -> None:
+    folder = project.root / project.run_folder(project.run("good", "full", 0))
+    folder.mkdir(parents=True)
+    selections = {}
+    for name, reading in (("last", 0.0), ("best_on_test", 0.0), ("best_on_held_out", 1.0)):
+        path = folder / f"{name}.safetensors"
+        save_file({"reading": torch.tensor(reading)}, path)
+        selections[name] = {"epoch": 1, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    record = {"run": {"system": "good", "seed": 0}, "settings": {}, "recipe": Recipe().model_dump()}
+    (folder / "run.json").write_text(json.dumps({**record, "selections": selections}))
+
+
+def probed(project: Project) -> dict[str, Any]:
+    return json.loads(probe_run(project, project.run("good", "full", 0)).read_text())
+
+
+def test_one_file_holds_every_benchmark_of_this_suite(project: Project) -> None:
+    found = probed(project)
+    assert found["run"] == "good/full/seed0"
+    assert set(found["benchmarks"]) == {"shown/test", "hidden/test"}  # nothing stands for else/test
+    shown = found["benchmarks"]["shown/test"]
+    assert (shown["dataset"], shown["split"]) == ("dots", "test")
+    assert {"negative_prompts", "mosaics", "maps", "maps_before_training"} <= shown.keys()
+    assert "pairs" in found["benchmarks"]["hidden/test"]
+
+
+def test_the_weights_are_never_those_chosen_on_test(project: Project) -> None:
+    found = probed(project)
+    assert found["selection"] == "best_on_held_out"
+    assert found["benchmarks"]["shown/test"]["negative_prompts"]["nmn"] == pytest.approx(0.0)  # it reads its prompt
+
+
+def test_pairs_are_of_the_pictures_majority_and_its_prompt(project: Project) -> None:
+    rows = probed(project)["benchmarks"]["hidden/test"]["pairs"]["pictures"]
+    assert [(row["majority"], row["minority"], row["absent"]) for row in rows] == [
+        ("reds", "greens", "blues"),
+        ("greens", "blues", "reds"),
+    ]
+    assert [(row["majority_predicted"], row["minority_predicted"]) for row in rows] == [
+        (pytest.approx(4), pytest.approx(1)),
+        (pytest.approx(3), pytest.approx(2)),
+    ]
+
+
+def test_attention_before_training_is_that_of_the_base_weights(project: Project) -> None:
+    shown = probed(project)["benchmarks"]["shown/test"]
+    assert shown["maps"]["auc"]["attention"] == 1.0
+    before = shown["maps_before_training"]["auc"]
+    assert before["attention"] < 1.0  # blind to the prompt, it also looks at the minority
+    assert list(before) == ["attention"]  # nothing else comes from the base weights alone
+
+
+def test_maps_of_two_prompts_lie_beside_the_scores(project: Project) -> None:
+    path = probe_run(project, project.run("good", "full", 0)).with_suffix(".npz")
+    with np.load(path) as stored:
+        assert set(stored.files) == {
+            f"dots/minority/minority{k}/{prompt}/{name}"
+            for k in (0, 1)
+            for prompt in ("majority", "minority")
+            for name in ("density", "attention", "S2")
+        }
+        assert stored["dots/minority/minority0/majority/density"].sum() == pytest.approx(4, rel=1e-3)
+        assert stored["dots/minority/minority0/minority/density"].dtype == np.float16
+
+
+def test_probing_twice_gives_the_same_bytes(project: Project) -> None:
+    first = probe_run(project, project.run("good", "full", 0)).read_bytes()
+    assert probe_run(project, project.run("good", "full", 0)).read_bytes() == first
+
+
+def test_a_run_that_nothing_is_probed_with_is_refused(project: Project) -> None:
+    bare = project.run("good", "full", 0).model_copy(update={"probes": {}})
+    with pytest.raises(PredictError, match="probed_on"):
+        probe_run(project, bare)
+
+
+# ------------------------------------------------------------------------------------------------- which pictures
+
+
+def row(prompt: str, count: float, **counts: int) -> Sample:
+    points = np.zeros((int(count), 2), np.float32)
+    return Sample(prompt, "test", None, points, count, prompt, EDGE, EDGE, attributes={"counts": counts})
+
+
+def test_a_test_that_a_benchmark_cannot_bear_says_why() -> None:
+    assert "asks for" in str(chosen_samples("negative_prompts", [row("reds", 2), row("reds", 1)], None))
+    assert "more of another class" in str(chosen_samples("pairs", [row("reds", 3, greens=1)], None))
+    listed = Sample("a", "test", None, np.zeros((0, 2), np.float32), 3.0, "reds", EDGE, EDGE)
+    assert "counts only" in str(chosen_samples("maps", [listed], None))
+
+
+def test_pictures_are_thinned_out_to_the_suites_number() -> None:
+    samples = [row(name, 2) for name in ("reds", "greens", "blues")]
+    assert [sample.prompt for sample in chosen_samples("mosaics", samples, 2)] == ["reds", "blues"]  # type: ignore[union-attr]
+    assert len(chosen_samples("maps", samples, 1)) == 1

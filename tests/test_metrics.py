@@ -1,0 +1,140 @@
+"""Metrics against the golden values and published count lists, and at their edges."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golden_tools import golden, shared
+from recount.metrics import (
+    ACCURACY,
+    MAE,
+    MEAN_ABSOLUTE_DEVIATION,
+    METRICS,
+    NAE,
+    RMSE,
+    SRE,
+    confusion,
+    count_bins,
+    recall_and_f1,
+    terciles,
+)
+
+counts = st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 5000)), min_size=1, max_size=30)
+
+
+def fsc147_counts() -> dict[str, list[int]]:
+    with shared("mirror", "fsc147", "fsc147_counts.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))[1:]
+    splits = json.loads(shared("mirror", "fsc147", "data", "Train_Test_Val_FSC_147.json").read_text())
+    by_image = {row[0]: int(row[1]) for row in rows}
+    return {split: [by_image[image] for image in images] for split, images in splits.items() if split in splits}
+
+
+def test_errors_are_those_of_clip_ebc() -> None:
+    case = golden("crowd_eval")["cases"]["errors"]
+    true, predicted = case["inputs"]["gt"], case["inputs"]["pred"]
+    assert MAE(true, predicted) == pytest.approx(case["outputs"]["mae"])
+    assert RMSE(true, predicted) == pytest.approx(case["outputs"]["rmse"])
+
+
+def test_metric_definitions() -> None:
+    for case in golden("trivial_baselines")["cases"]["metric_units"]["outputs"]:
+        for metric in (MAE, RMSE, NAE, SRE):
+            assert metric(case["truth"], case["prediction"]) == pytest.approx(case[metric.name], abs=1e-12)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_trivial_predictors_on_the_real_count_lists(split: str) -> None:
+    true = fsc147_counts()[split]
+    for constant in golden("trivial_baselines")["cases"]["real_count_lists"]["outputs"][f"FSC-147 {split}"][
+        "constant"
+    ].values():
+        for metric in (MAE, RMSE, NAE, SRE):
+            assert metric(true, [constant["value"]] * len(true)) == pytest.approx(constant[metric.name], rel=1e-9)
+
+
+def test_count_by_caption_metrics_are_those_of_the_printed_confusion_matrices() -> None:
+    expected = golden("countclip")["cases"]["confusion_metrics"]["outputs"]
+    with shared("published", "countclip_confusions.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["figure"] + row["panel"] == "fig3a"]
+    numbers = range(2, 11)
+    true, predicted = [], []
+    for row in rows:
+        for number in numbers:
+            times = int(row[f"pred_{number}"])
+            true += [int(row["true"])] * times
+            predicted += [number] * times
+    case = expected["fig3a baseline"]
+    assert 100 * ACCURACY(true, predicted) == pytest.approx(case["accuracy_percent"], rel=1e-9)
+    assert MEAN_ABSOLUTE_DEVIATION(true, predicted) == pytest.approx(case["mean_abs_deviation"], rel=1e-9)
+    recall, f1 = recall_and_f1(confusion(true, predicted, list(numbers)))
+    np.testing.assert_allclose(100 * recall, case["recall_percent"])
+    np.testing.assert_allclose(f1, case["f1"])
+
+
+@given(counts)
+def test_rmse_is_at_least_mae(pairs: list[tuple[int, float]]) -> None:
+    true, predicted = zip(*pairs, strict=True)
+    assert RMSE(true, predicted) >= MAE(true, predicted) * (1 - 1e-12)
+
+
+@given(counts)
+def test_a_perfect_predictor_has_no_error(pairs: list[tuple[int, float]]) -> None:
+    true = [count for count, _ in pairs]
+    assert [METRICS[name](true, true) for name in ("mae", "rmse", "nae", "sre", "accuracy")] == [0, 0, 0, 0, 1]
+
+
+def test_an_image_without_objects_counts_with_its_plain_error() -> None:
+    assert NAE([0, 10], [3, 10]) == 1.5
+    assert SRE([0], [3]) == 3
+
+
+def test_a_single_image_is_its_own_mean() -> None:
+    assert (MAE([5], [7.25]), RMSE([5], [7.25])) == (2.25, 2.25)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_nan_prediction_makes_every_metric_nan(name: str) -> None:
+    assert math.isnan(METRICS[name]([1, 2], [1, math.nan]))
+
+
+@pytest.mark.parametrize(("true", "predicted"), [([], []), ([1, 2], [1]), ([[1]], [[1]])])
+def test_lists_that_do_not_belong_together_are_refused(true: list, predicted: list) -> None:
+    with pytest.raises(ValueError, match="equally long"):
+        MAE(true, predicted)
+
+
+def test_count_bins() -> None:
+    true = [0, 1, 10, 11, 50, 51, 200, 201, 3701]
+    assert count_bins(true) == ["0", "1-10", "1-10", "11-50", "11-50", "51-200", "51-200", ">200", ">200"]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=40))
+def test_terciles_keep_order_and_equal_counts_together(true: list[int]) -> None:
+    order = {"low": 0, "middle": 1, "high": 2}
+    by_count = sorted(zip(true, (order[name] for name in terciles(true)), strict=True))
+    for (count_a, rank_a), (count_b, rank_b) in pairwise(by_count):
+        assert rank_a == rank_b if count_a == count_b else rank_a <= rank_b
+
+
+def test_terciles_of_different_counts_are_thirds() -> None:
+    assert terciles([1, 2, 3, 4, 5, 6]) == ["low", "low", "middle", "middle", "high", "high"]
+
+
+def test_a_number_outside_the_captions_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[11\.0\]"):
+        confusion([2], [11], range(2, 11))
+
+
+def test_recall_of_a_number_that_does_not_occur_is_zero() -> None:
+    recall, f1 = recall_and_f1(confusion([2, 2], [2, 2], [2, 3]))
+    assert recall.tolist() == [1, 0]
+    assert f1.tolist() == [1, 0]
