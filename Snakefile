@@ -37,7 +37,7 @@ rule all:
         # Snakemake makes a missing file anew only if it is asked for: so all results are, not the report alone.
         all_runs(),
         all_predictions(),
-        all_probes(),
+        all_prompt_tests(),
         PROJECT.results / "scores.csv",
         PROJECT.results / "verdicts.csv",
         PROJECT.report,

@@ -111,18 +111,18 @@ def test_the_papers_switch_goes_over_the_suites_size_and_the_suites_variant_over
     assert project.run("counter", "clean", 0).recipe == {"epochs": 3, "optimiser": {"name": "sgd", "lr": 0.5}}
 
 
-def test_a_run_is_probed_where_its_paper_says_and_the_suite_has_data(tmp_path: Path) -> None:
-    probed = {"set/test": ["negative_prompts", "mosaics"], "elsewhere/test": ["maps"]}
-    paper = changed(PAPER, "systems.counter.probed_on", probed)
-    run = load(write(tmp_path, paper=paper, suite={**SUITE, "probed_pictures": 5})).run("counter", "full", 0)
-    assert list(run.probes) == ["set/test"]
-    entry = run.probes["set/test"]
+def test_a_run_is_prompt_tested_where_its_paper_says_and_the_suite_has_data(tmp_path: Path) -> None:
+    tested = {"set/test": ["negative_prompts", "mosaics"], "elsewhere/test": ["maps"]}
+    paper = changed(PAPER, "systems.counter.prompt_tests", tested)
+    run = load(write(tmp_path, paper=paper, suite={**SUITE, "prompt_test_pictures": 5})).run("counter", "full", 0)
+    assert list(run.prompt_tests) == ["set/test"]
+    entry = run.prompt_tests["set/test"]
     assert (entry.tests, entry.pictures) == (("negative_prompts", "mosaics"), 5)
     assert entry.split == run.benchmarks["set/test"]
 
 
 def test_an_unknown_test_of_the_prompt_is_refused(tmp_path: Path) -> None:
-    paper = changed(PAPER, "systems.counter.probed_on", {"set/test": ["mosaic"]})
+    paper = changed(PAPER, "systems.counter.prompt_tests", {"set/test": ["mosaic"]})
     with pytest.raises(ConfigError, match="negative_prompts"):
         load(write(tmp_path, paper=paper))
 

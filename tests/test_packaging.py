@@ -24,7 +24,7 @@ ENVIRONMENTS = {path.stem: path for path in sorted((ROOT / "workflow" / "envs").
 COMMAND = {"jsonschema", "psutil", "pydantic", "pyyaml", "typer"}
 STEPS_OF: dict[str, tuple[provenance.Step, ...]] = {
     "data": ("fetch", "prepare"),
-    "train": ("train", "predict", "probe"),
+    "train": ("train", "predict", "test_prompts"),
     "report": ("score", "report"),
 }
 

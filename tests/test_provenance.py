@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from recount import datasets, provenance, systems
 from recount.provenance import CodeBase
 from recount.settings import project as config
-from recount.settings.project import Probe, Run
+from recount.settings.project import PromptTest, Run
 
 MODULES = {
     "__init__": "",
@@ -145,7 +145,7 @@ def test_every_system_has_its_own_module_in_its_digest(name: str) -> None:
     assert not any(module.startswith("recount.report") for module in modules)
 
 
-@pytest.mark.parametrize("step", ["prepare", "train", "predict", "probe", "score", "report"])
+@pytest.mark.parametrize("step", ["prepare", "train", "predict", "test_prompts", "score", "report"])
 def test_every_step_is_where_the_command_line_finds_it(step: provenance.Step) -> None:
     tree = (provenance.PACKAGE / "cli.py").read_text(encoding="utf-8")
     command = tree[tree.index(f"\ndef {step}(") :].split("@app.command")[0]
@@ -196,10 +196,10 @@ def test_benchmarks_of_a_run_are_not_in_its_settings(run: Run) -> None:
     )
 
 
-def test_what_a_run_is_probed_on_is_not_in_its_settings(run: Run) -> None:
+def test_what_a_run_is_prompt_tested_on_is_not_in_its_settings(run: Run) -> None:
     split = next(iter(run.benchmarks.values()))
-    probed = run.model_copy(update={"probes": {"a/b": Probe(split=split, tests=("pairs",), pictures=None)}})
-    assert provenance.run_settings(probed, None) == provenance.run_settings(run, None)
+    tested = run.model_copy(update={"prompt_tests": {"a/b": PromptTest(split=split, tests=("pairs",), pictures=None)}})
+    assert provenance.run_settings(tested, None) == provenance.run_settings(run, None)
 
 
 @pytest.mark.parametrize(

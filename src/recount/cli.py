@@ -199,14 +199,14 @@ def predict(
 
 
 @app.command()
-def probe(run: RunId, config: Overrides = None) -> None:
+def test_prompts(run: RunId, config: Overrides = None) -> None:
     """Test whether a text-guided run reads its prompt: wrong prompts, mosaics, pairs of classes, where its maps lie."""
     with _plain_errors():
         project = _project(config)
         chosen = _run(project, run)
-        from recount.prediction.run_prompt_tests import probe_run
+        from recount.prediction.run_prompt_tests import run_prompt_tests
 
-        typer.echo(probe_run(project, chosen))
+        typer.echo(run_prompt_tests(project, chosen))
 
 
 @app.command()

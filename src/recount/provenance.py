@@ -29,7 +29,7 @@ from typing import Any, Literal
 from recount.settings.project import Project, Run
 from recount.settings.recipe import Recipe, resolve_recipe
 
-Step = Literal["fetch", "prepare", "train", "predict", "probe", "score", "judge", "report"]
+Step = Literal["fetch", "prepare", "train", "predict", "test_prompts", "score", "judge", "report"]
 
 # Here and not among the installed packages: in a conda environment recount runs without being installed.
 VERSION = "0.1.0"
@@ -45,7 +45,7 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "prepare": ("recount.data.prepare",),
     "train": ("recount.training.run",),
     "predict": ("recount.prediction.predict",),
-    "probe": ("recount.prediction.run_prompt_tests",),
+    "test_prompts": ("recount.prediction.run_prompt_tests",),
     "score": ("recount.scoring.score",),
     "judge": ("recount.judging.judge",),
     "report": ("recount.report.*",),
@@ -55,7 +55,7 @@ PLUGINS: dict[Step, str] = {
     "prepare": "datasets",
     "train": "systems",
     "predict": "systems",
-    "probe": "systems",
+    "test_prompts": "systems",
 }
 
 
@@ -294,7 +294,7 @@ def run_settings(run: Run, precision: str | None) -> str:
         run: the run.
         precision: config.yaml's precision, which goes over the recipe's.
     """
-    settings = run.model_dump(mode="json", exclude={"benchmarks", "probes", "suite", "checkpoint_path"})
+    settings = run.model_dump(mode="json", exclude={"benchmarks", "prompt_tests", "suite", "checkpoint_path"})
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)

@@ -38,9 +38,9 @@ EVERY_JOB = [
     "predict alpha/small/seed0",
     "predict beta/full/seed0",
     "prepare dots original",
-    "probe beta/full/seed0",
     "report",
     "score",
+    "test-prompts beta/full/seed0",
     "train alpha/full/seed0",
     "train alpha/small/seed0",
     "train beta/full/seed0",
@@ -138,7 +138,7 @@ def test_nothing_starts_on_the_drained_node(troubled: House) -> None:
 
 
 def test_training_gets_a_card(troubled: House) -> None:
-    cards = {start.card for start in starts(troubled) if start.command.startswith(("train", "predict", "probe"))}
+    cards = {start.card for start in starts(troubled) if start.command.startswith(("train", "predict", "test-prompts"))}
     assert cards == {"0"}
 
 

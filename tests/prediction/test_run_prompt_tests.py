@@ -1,4 +1,4 @@
-"""Tests of the step ``probe``: one job per run, a JSON file of scores and a file of maps."""
+"""Tests of the step ``test_prompts``: one job per run, a JSON file of scores and a file of maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.prediction.predict import PredictError
-from recount.prediction.run_prompt_tests import chosen_samples, probe_run
+from recount.prediction.run_prompt_tests import chosen_samples, run_prompt_tests
 from recount.settings.base import Strict
 from recount.settings.project import Project, load
 from recount.settings.recipe import Recipe
@@ -94,11 +94,11 @@ def write_data(root: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return a project whose run good/full is finished and probed on two benchmarks."""
+    """Return a project whose run good/full is finished and prompt-tested on two benchmarks."""
     monkeypatch.setattr("recount.systems.load", {"good": Reader}.__getitem__)
     make_project(tmp_path)
-    probed = {"shown/test": ["negative_prompts", "mosaics", "maps"], "hidden/test": ["pairs"], "else/test": ["pairs"]}
-    good = {**PAPER["systems"]["good"], "probed_on": probed}  # type: ignore[index]
+    tested = {"shown/test": ["negative_prompts", "mosaics", "maps"], "hidden/test": ["pairs"], "else/test": ["pairs"]}
+    good = {**PAPER["systems"]["good"], "prompt_tests": tested}  # type: ignore[index]
     paper = {**PAPER, "systems": {**PAPER["systems"], "good": good}}  # type: ignore[dict-item]
     minority = {"dataset": "dots", "split": "minority"}
     suite = {**SUITE, "benchmarks": {**SUITE["benchmarks"], "hidden/test": minority}}  # type: ignore[dict-item]
@@ -122,12 +122,12 @@ def finish(project: Project) -> None:
     (folder / "run.json").write_text(json.dumps({**record, "selections": selections}))
 
 
-def probed(project: Project) -> dict[str, Any]:
-    return json.loads(probe_run(project, project.run("good", "full", 0)).read_text())
+def found_in(project: Project) -> dict[str, Any]:
+    return json.loads(run_prompt_tests(project, project.run("good", "full", 0)).read_text())
 
 
 def test_one_file_holds_every_benchmark_of_this_suite(project: Project) -> None:
-    found = probed(project)
+    found = found_in(project)
     assert found["run"] == "good/full/seed0"
     assert set(found["benchmarks"]) == {"shown/test", "hidden/test"}  # nothing stands for else/test
     shown = found["benchmarks"]["shown/test"]
@@ -137,13 +137,13 @@ def test_one_file_holds_every_benchmark_of_this_suite(project: Project) -> None:
 
 
 def test_the_weights_are_never_those_chosen_on_test(project: Project) -> None:
-    found = probed(project)
+    found = found_in(project)
     assert found["selection"] == "best_on_held_out"
     assert found["benchmarks"]["shown/test"]["negative_prompts"]["nmn"] == pytest.approx(0.0)  # it reads its prompt
 
 
 def test_pairs_are_of_the_pictures_majority_and_its_prompt(project: Project) -> None:
-    rows = probed(project)["benchmarks"]["hidden/test"]["pairs"]["pictures"]
+    rows = found_in(project)["benchmarks"]["hidden/test"]["pairs"]["pictures"]
     assert [(row["majority"], row["minority"], row["absent"]) for row in rows] == [
         ("reds", "greens", "blues"),
         ("greens", "blues", "reds"),
@@ -155,7 +155,7 @@ def test_pairs_are_of_the_pictures_majority_and_its_prompt(project: Project) -> 
 
 
 def test_attention_before_training_is_that_of_the_base_weights(project: Project) -> None:
-    shown = probed(project)["benchmarks"]["shown/test"]
+    shown = found_in(project)["benchmarks"]["shown/test"]
     assert shown["maps"]["auc"]["attention"] == 1.0
     before = shown["maps_before_training"]["auc"]
     assert before["attention"] < 1.0  # blind to the prompt, it also looks at the minority
@@ -163,7 +163,7 @@ def test_attention_before_training_is_that_of_the_base_weights(project: Project)
 
 
 def test_maps_of_two_prompts_lie_beside_the_scores(project: Project) -> None:
-    path = probe_run(project, project.run("good", "full", 0)).with_suffix(".npz")
+    path = run_prompt_tests(project, project.run("good", "full", 0)).with_suffix(".npz")
     with np.load(path) as stored:
         assert set(stored.files) == {
             f"dots/minority/minority{k}/{prompt}/{name}"
@@ -176,14 +176,14 @@ def test_maps_of_two_prompts_lie_beside_the_scores(project: Project) -> None:
 
 
 def test_probing_twice_gives_the_same_bytes(project: Project) -> None:
-    first = probe_run(project, project.run("good", "full", 0)).read_bytes()
-    assert probe_run(project, project.run("good", "full", 0)).read_bytes() == first
+    first = run_prompt_tests(project, project.run("good", "full", 0)).read_bytes()
+    assert run_prompt_tests(project, project.run("good", "full", 0)).read_bytes() == first
 
 
-def test_a_run_that_nothing_is_probed_with_is_refused(project: Project) -> None:
-    bare = project.run("good", "full", 0).model_copy(update={"probes": {}})
-    with pytest.raises(PredictError, match="probed_on"):
-        probe_run(project, bare)
+def test_a_run_that_has_no_prompt_tests_is_refused(project: Project) -> None:
+    bare = project.run("good", "full", 0).model_copy(update={"prompt_tests": {}})
+    with pytest.raises(PredictError, match="prompt_tests"):
+        run_prompt_tests(project, bare)
 
 
 # ------------------------------------------------------------------------------------------------- which pictures

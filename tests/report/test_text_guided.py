@@ -19,7 +19,15 @@ from PIL import Image
 from recount.report.sections import Variant
 from recount.report.sources import Sources
 from recount.report.text_export import write_sheets
-from recount.report.text_guided import Probed, heat_uri, map_rows, not_probed, probed, prompt_gallery, prompt_rows
+from recount.report.text_guided import (
+    PromptTested,
+    heat_uri,
+    map_rows,
+    not_tested,
+    prompt_gallery,
+    prompt_rows,
+    prompt_tested,
+)
 from recount.report.text_section import text_section
 from recount.report.write import write_report
 from recount.scoring.statistics import Interval
@@ -79,7 +87,7 @@ def maps_of(reads: bool) -> dict[str, np.ndarray]:
 
 
 def write_run(project: Project, variant: Variant, content: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
-    path = project.root / project.probe(project.run(variant.system, variant.variant, 0))
+    path = project.root / project.prompt_test_file(project.run(variant.system, variant.variant, 0))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     np.savez(path.with_suffix(".npz"), **maps)  # type: ignore[arg-type]
@@ -111,11 +119,11 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def entries(project: Project) -> list[Probed]:
-    return probed(Sources(project), [READER, BLIND])
+def entries(project: Project) -> list[PromptTested]:
+    return prompt_tested(Sources(project), [READER, BLIND])
 
 
-def test_the_table_tells_a_reader_from_a_blind_system(entries: list[Probed]) -> None:
+def test_the_table_tells_a_reader_from_a_blind_system(entries: list[PromptTested]) -> None:
     reader, blind = prompt_rows(entries)
     assert (reader.minority, reader.absent) == ((2.0, 2.0), 0.0)
     assert (blind.minority, blind.absent) == ((2.0, 10.0), 10.0)
@@ -132,23 +140,23 @@ def test_intervals_are_over_pictures(project: Project) -> None:
     tested["pictures"][0]["wrong"] = 5.0
     tested["nmn"] = 5 / 30
     write_run(project, READER, content, maps_of(reads=True))
-    (row,) = prompt_rows(probed(Sources(project), [READER]))
+    (row,) = prompt_rows(prompt_tested(Sources(project), [READER]))
     assert row.nmn.low == 0.0 < row.nmn.value < row.nmn.high <= 0.5
 
 
-def test_seeds_are_averaged(entries: list[Probed]) -> None:
-    both = Probed(READER, (0, 1), (answers(reads=True), answers(reads=False)))
+def test_seeds_are_averaged(entries: list[PromptTested]) -> None:
+    both = PromptTested(READER, (0, 1), (answers(reads=True), answers(reads=False)))
     (row,) = prompt_rows([both])
     assert (row.seeds, row.minority[1], row.nmn.value, row.pccn.value) == (2, 6.0, 0.5, 0.5)
 
 
-def test_attention_before_training_comes_first(entries: list[Probed]) -> None:
+def test_attention_before_training_comes_first(entries: list[PromptTested]) -> None:
     before, trained = map_rows(entries)
     assert (before.label, before.auc) == ("before training", {"attention, fused": 0.7})
     assert (trained.label, trained.auc["similarity S2"], trained.reached) == ("T2ICount", 0.6, 1.0)
 
 
-def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project, entries: list[Probed]) -> None:
+def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project, entries: list[PromptTested]) -> None:
     shown = prompt_gallery(Sources(project), entries, "x")
     assert shown is not None
     assert len(shown.pictures) == len(NAMES)
@@ -160,7 +168,7 @@ def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project,
     assert majority.photo.css != minority.photo.css
 
 
-def test_strips_show_the_maps_of_the_system_that_has_attention(project: Project, entries: list[Probed]) -> None:
+def test_strips_show_the_maps_of_the_system_that_has_attention(project: Project, entries: list[PromptTested]) -> None:
     shown = prompt_gallery(Sources(project), entries[::-1], "x")
     assert shown is not None
     assert shown.strip_label == "T2ICount"
@@ -179,17 +187,17 @@ def test_a_picture_that_one_system_was_not_asked_about_is_shown_without_it(proje
     maps = {key: values for key, values in maps_of(reads=True).items() if NAMES[0] not in key}
     write_run(project, READER, content, maps)
     sources = Sources(project)
-    shown = prompt_gallery(sources, probed(sources, [BLIND, READER]), "x")
+    shown = prompt_gallery(sources, prompt_tested(sources, [BLIND, READER]), "x")
     assert shown is not None
     assert [card.label for card in shown.pictures[0][0].cards] == ["VLCounter"]
     assert {strip.asked.photo.id for strip in shown.strips} == set(NAMES[1:])
 
 
 def test_a_damaged_file_of_maps_is_listed_and_nothing_else_is_lost(project: Project) -> None:
-    path = project.root / project.probe(project.run("vlcounter", "as_released", 0))
+    path = project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0))
     path.with_suffix(".npz").write_bytes(b"no zip")
     sources = Sources(project)
-    entries = probed(sources, [READER, BLIND])
+    entries = prompt_tested(sources, [READER, BLIND])
     shown = prompt_gallery(sources, entries, "x")
     assert shown is not None
     assert [card.label for card in shown.pictures[0][0].cards] == ["T2ICount"]
@@ -201,14 +209,14 @@ def test_a_test_that_was_not_made_is_said_with_its_reason(project: Project) -> N
     content = answers(reads=True)
     content["benchmarks"]["fsc147/test"]["mosaics"] = {"not_tested": "one class only"}
     write_run(project, READER, content, maps_of(reads=True))
-    (entry,) = probed(Sources(project), [READER])
+    (entry,) = prompt_tested(Sources(project), [READER])
     assert entry.reasons() == ["fsc147/test, mosaics: one class only"]
     assert np.isnan(prompt_rows([entry])[0].f)
 
 
 def test_a_run_without_its_file_is_named(project: Project) -> None:
-    (project.root / project.probe(project.run("vlcounter", "as_released", 0))).unlink()
-    assert not_probed(Sources(project), [READER, BLIND]) == ["VLCounter"]
+    (project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0))).unlink()
+    assert not_tested(Sources(project), [READER, BLIND]) == ["VLCounter"]
 
 
 def test_a_paper_without_prompts_has_no_such_sections(project: Project) -> None:
@@ -217,7 +225,7 @@ def test_a_paper_without_prompts_has_no_such_sections(project: Project) -> None:
     assert text_section(Sources(project), "t2icount", [READER], lambda *_: None) is None
 
 
-def test_a_system_reads_its_prompt_by_the_rule_of_the_claim(entries: list[Probed]) -> None:
+def test_a_system_reads_its_prompt_by_the_rule_of_the_claim(entries: list[PromptTested]) -> None:
     reader, blind = prompt_rows(entries)
     assert (reader.reads, blind.reads) == (True, False)
     assert replace(reader, pccn=Interval(0.6, 0, 1)).reads is False

@@ -117,7 +117,7 @@ class House:
         """Return how many jobs of each rule a dry run plans, ``all`` left out; numbered rules are one."""
         answer = self.snakemake("--dry-run", *options)
         assert answer.code == 0, answer.text
-        rules = re.findall(r"^(?:local)?rule ([a-z]+)(?:_\d+)?:$", answer.text, flags=re.MULTILINE)
+        rules = re.findall(r"^(?:local)?rule ([a-z_]+?)(?:_\d+)?:$", answer.text, flags=re.MULTILINE)
         return Counter(rule for rule in rules if rule != "all")
 
     def calls(self) -> list[str]:

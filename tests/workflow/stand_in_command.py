@@ -13,7 +13,7 @@ name = "/".join(arguments)
 with Path("calls.txt").open("a") as notes:
     notes.write(" ".join([step, *arguments]) + "\n")
 
-if os.environ.get("FAIL", "-") in f"{step} {name}":
+if os.environ.get("FAIL", "nothing at all") in f"{step} {name}":
     print("loss is not finite at step 7")
     sys.exit(1)
 
@@ -37,7 +37,7 @@ elif step == "predict":
     for split in ("test", "val") if name.startswith("alpha/") else ("test",):
         for folder, ending in (("predictions", "csv"), ("predictions", "timing.json"), ("maps", "npz")):
             write(results / folder / "dots" / split / f"{name}.{ending}", f"{ending} of {name} on {split}")
-elif step == "probe":
+elif step == "test-prompts":
     for ending in ("json", "npz"):
         write(results / "prompt_tests" / f"{name}.{ending}", f"{ending} of {name}")
 elif step == "score":

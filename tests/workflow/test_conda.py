@@ -43,7 +43,7 @@ systems:
     label: T2ICount
     trained_on: fsc147s/v1
     evaluated_on: [fsc147s/v1]
-    probed_on: {fsc147s/v1: [pairs, maps]}
+    prompt_tests: {fsc147s/v1: [pairs, maps]}
     variants:
       full: {label: T2ICount}
 tables:
@@ -63,7 +63,7 @@ SUITE = """
 title: For the test of the environments
 comparable: false
 why_not_comparable: it is a test
-probed_pictures: 2
+prompt_test_pictures: 2
 benchmarks:
   ucf_qnrf/train: {dataset: crowd, split: train}
   ucf_qnrf/test: {dataset: crowd, split: test}
@@ -126,7 +126,7 @@ def test_every_job_runs_in_the_environment_of_its_rule(work: Path) -> None:
     environments = (work / "environments.txt").read_text(encoding="utf-8").splitlines()
     assert {line: environments.count(line) for line in environments} == {
         "# recount fetch, recount prepare": 4,
-        "# recount train, recount predict, recount probe": 7,
+        "# recount train, recount predict, recount test-prompts": 7,
         "# recount score, recount judge, recount report": 3,
     }
 

@@ -87,9 +87,9 @@ def test_overrides_reach_the_jobs(house: House) -> None:
         "judge",
         "predict beta/full/seed3",
         "prepare dots original",
-        "probe beta/full/seed3",
         "report",
         "score",
+        "test-prompts beta/full/seed3",
         "train beta/full/seed3",
     ]
 
@@ -148,6 +148,6 @@ def provided(answer: Answer) -> str:
 def test_the_plan_counts_the_jobs_that_a_dry_run_has(house: House) -> None:
     answer = house.snakemake("--dry-run")
     assert job_counts(answer.text) == {
-        "fetch": 1, "prepare": 1, "train": 3, "predict_0": 2, "predict_1": 1, "probe": 1, "score": 1, "judge": 1,
+        "fetch": 1, "prepare": 1, "train": 3, "predict_0": 2, "predict_1": 1, "test_prompts": 1, "score": 1, "judge": 1,
         "report": 1, "all": 1,
     }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from house import House
 
 FIRST_LINE = "from __future__ import annotations"
+AFTER = {"score": 1, "judge": 1, "report": 1}
 
 
 @contextmanager
@@ -37,9 +38,9 @@ def test_first_run_calls_each_step_once_per_thing(house: House) -> None:
         "predict alpha/small/seed0",
         "predict beta/full/seed0",
         "prepare dots original",
-        "probe beta/full/seed0",
         "report",
         "score",
+        "test-prompts beta/full/seed0",
         "train alpha/full/seed0",
         "train alpha/small/seed0",
         "train beta/full/seed0",
@@ -60,12 +61,12 @@ def test_editing_the_report_retrains_nothing(finished_house: House) -> None:
 
 def test_editing_a_system_reruns_that_system_only(finished_house: House) -> None:
     with edited(finished_house.source / "systems" / "beta.py", "WIDTH = 1", "WIDTH = 2"):
-        assert finished_house.planned() == {"train": 1, "predict": 1, "probe": 1, "score": 1, "judge": 1, "report": 1}
+        assert finished_house.planned() == {"train": 1, "predict": 1, "test_prompts": 1, **AFTER}
 
 
 def test_editing_a_layer_that_systems_share_reruns_them(finished_house: House) -> None:
     with edited(finished_house.source / "nn" / "shared.py", "DEPTH = 1", "DEPTH = 2"):
-        assert finished_house.planned() == {"train": 3, "predict": 3, "probe": 1, "score": 1, "judge": 1, "report": 1}
+        assert finished_house.planned() == {"train": 3, "predict": 3, "test_prompts": 1, **AFTER}
 
 
 def test_a_comment_reruns_nothing(finished_house: House) -> None:
@@ -85,16 +86,16 @@ def test_changed_text_of_a_paper_retrains_nothing(finished_house: House) -> None
 
 def test_another_seed_trains_only_that_seed(finished_house: House) -> None:
     planned = finished_house.planned("--config", "seeds=[0,1]")
-    assert planned == {"train": 3, "predict": 3, "probe": 1, "score": 1, "judge": 1, "report": 1}
+    assert planned == {"train": 3, "predict": 3, "test_prompts": 1, **AFTER}
 
 
 def test_another_test_of_the_prompt_retrains_nothing(finished_house: House) -> None:
     with edited(finished_house.work / "papers/demo/paper.yaml", "[pairs]", "[pairs, maps]"):
-        assert finished_house.planned() == {"probe": 1, "score": 1, "judge": 1, "report": 1}
+        assert finished_house.planned() == {"test_prompts": 1, "score": 1, "judge": 1, "report": 1}
 
 
 def test_deleted_prompt_tests_are_made_again(finished_house: House) -> None:
     finished_house.calls()
     (finished_house.work / "results/mini/prompt_tests/beta/full/seed0.json").unlink()
     finished_house.run()
-    assert finished_house.calls() == ["judge", "probe beta/full/seed0", "report"]
+    assert finished_house.calls() == ["judge", "report", "test-prompts beta/full/seed0"]

@@ -98,14 +98,14 @@ def benchmark_indexes(wildcards):
     return list(dict.fromkeys(PROJECT.index(split) for split in run_of(wildcards).benchmarks.values()))
 
 
-def probed_indexes(wildcards):
-    """Return the indexes of the prepared data that a run is probed on."""
-    return list(dict.fromkeys(PROJECT.index(entry.split) for entry in run_of(wildcards).probes.values()))
+def prompt_test_indexes(wildcards):
+    """Return the indexes of the prepared data of a run's prompt tests."""
+    return list(dict.fromkeys(PROJECT.index(entry.split) for entry in run_of(wildcards).prompt_tests.values()))
 
 
-def probe_settings(wildcards):
-    """Return what a run is probed for, and on how many pictures."""
-    return json.dumps({name: entry.model_dump(mode="json") for name, entry in run_of(wildcards).probes.items()})
+def prompt_test_settings(wildcards):
+    """Return a run's prompt tests, and on how many pictures."""
+    return json.dumps({name: entry.model_dump(mode="json") for name, entry in run_of(wildcards).prompt_tests.items()})
 
 
 def training_inputs(wildcards):
@@ -175,9 +175,9 @@ def all_predictions():
     return list(dict.fromkeys(found))
 
 
-def all_probes():
+def all_prompt_tests():
     """Return the prompt tests of every text-guided run of this suite."""
-    return [PROJECT.probe(run) for run in PROJECT.runs if run.probes]
+    return [PROJECT.prompt_test_file(run) for run in PROJECT.runs if run.prompt_tests]
 
 
 def paper_files():

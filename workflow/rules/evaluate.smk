@@ -33,17 +33,17 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
             "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
 
 
-rule probe:
+rule test_prompts:
     input:
         run=rules.train.output.run,
-        indexes=probed_indexes,
+        indexes=prompt_test_indexes,
     output:
         PROJECT.results / "prompt_tests" / f"{SEED}.json",
         maps=PROJECT.results / "prompt_tests" / f"{SEED}.npz",
     log:
-        PROJECT.log("probe", "{system}", "{variant}", "seed{seed}"),
+        PROJECT.log("test_prompts", "{system}", "{variant}", "seed{seed}"),
     benchmark:
-        timing("probe", "{system}", "{variant}", "seed{seed}")
+        timing("test_prompts", "{system}", "{variant}", "seed{seed}")
     conda:
         "../envs/train.yaml"
     threads: PROJECT.config.training_threads
@@ -52,10 +52,10 @@ rule probe:
         mem_mb=more_memory(PROJECT.suite.training_mem_mb),
         runtime=more_time(PROJECT.suite.training_minutes),
     params:
-        probes=probe_settings,
-        code=code_of("probe", "system"),
+        prompt_tests=prompt_test_settings,
+        code=code_of("test_prompts", "system"),
     shell:
-        "recount probe {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
+        "recount test-prompts {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
 
 
 rule score:
@@ -87,7 +87,7 @@ rule judge:
     input:
         predictions=all_predictions(),
         runs=all_runs(),
-        probes=all_probes(),
+        prompt_tests=all_prompt_tests(),
         papers=paper_files(),
     output:
         PROJECT.results / "verdicts.csv",

@@ -6,7 +6,7 @@ rule report:
         scores=rules.score.output[0],
         verdicts=rules.judge.output[0],
         runs=all_runs(),
-        probes=all_probes(),
+        prompt_tests=all_prompt_tests(),
         papers=paper_files(),
     output:
         # snakemake --report report.zip wraps the page, its tables and figures with Snakemake's own provenance.

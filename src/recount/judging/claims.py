@@ -103,15 +103,15 @@ class Claims:
         if claim.metric in get_args(CostMetric):
             return [LAST]
         if any(bound.metric in QUANTITIES for bound in claim.bounds):
-            return self._probed_selections(claim, evidence)
+            return self._prompt_test_selections(claim, evidence)
         found: set[str] = set()
         for arm in (*claim.better, *claim.worse):
             for benchmark in claim.benchmarks:
                 found |= self.arms.selections(arm, benchmark, evidence)
         return sorted(found or {LAST}, key=lambda name: (name != LAST, name))
 
-    def _probed_selections(self, claim: Claim, evidence: Evidence) -> list[str]:
-        """Return the selections of the models that were probed."""
+    def _prompt_test_selections(self, claim: Claim, evidence: Evidence) -> list[str]:
+        """Return the selections of the models that were prompt-tested."""
         found: set[str] = set()
         for arm in claim.better:
             try:
@@ -331,33 +331,33 @@ class Claims:
         if asked.bound.metric == "nearer_to_majority":
             yield self._nearer_to_majority(asked, part)
             return
-        yield from self._probed(asked, asked.bound, part)
+        yield from self._prompted(asked, asked.bound, part)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, Record]:
-        """Return what the probes of an arm found, by seed.
+        """Return what the prompt tests of an arm found, by seed.
 
         Raises:
-            Missing: no run of it was probed.
+            Missing: no run of it has prompt tests.
         """
         name = self.arms.of_evidence(arm, evidence)
         records, reasons = {}, []
         for run in self.arms.runs(name):
             try:
-                records[run.seed] = read_record(self.project.root / self.project.probe(run))
+                records[run.seed] = read_record(self.project.root / self.project.prompt_test_file(run))
             except Missing as reason:
                 reasons.append(f"{name}: {reason}")
         if not records:
             raise Missing(reasons[0])
         return records
 
-    def _probed(self, asked: Asked, bound: Bound, part: Part) -> Iterator[Part]:
+    def _prompted(self, asked: Asked, bound: Bound, part: Part) -> Iterator[Part]:
         records = {
             seed: record
             for seed, record in self._records(asked.better, asked.evidence).items()
             if record["selection"] == asked.selection
         }
         if not records:
-            raise Missing(f"{asked.better}: no model chosen by {asked.selection} was probed")
+            raise Missing(f"{asked.better}: no model chosen by {asked.selection} has prompt tests")
         name = self.arms.of_evidence(asked.better, asked.evidence)
         fixed = is_fixed(self.arms.runs(name)[0]) or not is_trained(bound.metric)
         records = dict(list(records.items())[:1]) if fixed else records

@@ -1,7 +1,7 @@
-"""What ``recount probe`` found, picture by picture, as evidence for claims about prompts and maps.
+"""What ``recount test-prompts`` found, picture by picture, as evidence for claims about prompts and maps.
 
-Reads ``results/<suite>/prompt_tests/<system>/<variant>/seed<k>.json`` (written by ``probe``; what is in it stands in
-``prompt_tests`` and ``localisation``).
+Reads ``results/<suite>/prompt_tests/<system>/<variant>/seed<k>.json``; what is in it stands in
+``prompt_tests`` and ``localisation``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def picture_values(record: Record, benchmark: str, metric: str) -> Values:
     try:
         found = values_of(tested["pictures"])
     except (KeyError, TypeError) as error:
-        raise Missing(f"the prompt tests do not say its {metric} ({error!r}): probe it again") from None
+        raise Missing(f"the prompt tests do not say its {metric} ({error!r}): run them again") from None
     known = {
         name: {picture: pair for picture, pair in values.items() if all(map(math.isfinite, pair))}
         for name, values in found.items()

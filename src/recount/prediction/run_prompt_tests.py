@@ -1,6 +1,6 @@
-"""``recount probe``: does a trained text-guided run read its prompt, and where do its maps lie?
+"""``recount test-prompts``: does a trained text-guided run read its prompt, and where do its maps lie?
 
-One job tests a run on every benchmark that its paper probes it on (``probed_on``), because starting costs a tiny
+One job tests a run on every benchmark that its experiment names (``prompt_tests``), because starting costs a tiny
 network more than testing it. What is tested stands in ``prompt_tests`` and ``localisation``. The weights are those
 selected on held-out samples, or the last ones: never those chosen on test data.
 
@@ -48,7 +48,7 @@ from recount.prediction.prompt_tests import (
     write_json,
 )
 from recount.results.files import write_atomically
-from recount.settings.project import Probe, Project, Run
+from recount.settings.project import Project, PromptTest, Run
 from recount.settings.recipe import Precision
 from recount.systems.base import System
 
@@ -73,14 +73,14 @@ class Asking:
         return {"device": self.device, "precision": self.precision}
 
 
-def probe_run(project: Project, run: Run) -> Path:
-    """Test a finished run of the project on everything that it is probed on; return the path of the JSON file.
+def run_prompt_tests(project: Project, run: Run) -> Path:
+    """Test a finished run of the project on everything that its experiment names; return the path of the JSON file.
 
     Raises:
         PredictError, PromptTestError, DataError, NoDevice: the message says what to do.
     """
-    if not run.probes:
-        raise PredictError(f"{run.id}: nothing of suite {run.suite} is probed with it (probed_on in its paper.yaml)")
+    if not run.prompt_tests:
+        raise PredictError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
     record, system = load_run(folder)
@@ -88,20 +88,20 @@ def probe_run(project: Project, run: Run) -> Path:
     load_selection(system, folder, name, record["selections"][name])
     samples = {
         benchmark: read_index(project.root / project.index(entry.split), entry.split.split)
-        for benchmark, entry in run.probes.items()
+        for benchmark, entry in run.prompt_tests.items()
     }
-    output = project.root / project.probe(run)
+    output = project.root / project.prompt_test_file(run)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
         precision = usable_precision(project.config.precision or record["recipe"]["precision"], device)
         torch.manual_seed(run.seed)
         asking = Asking(system, picture_of, device, precision)
         maps: dict[str, np.ndarray] = {}
         scores = {
-            benchmark: _probe(asking, entry, samples[benchmark], f"{entry.split.dataset}/{entry.split.split}", maps)
-            for benchmark, entry in run.probes.items()
+            benchmark: _tested(asking, entry, samples[benchmark], f"{entry.split.dataset}/{entry.split.split}", maps)
+            for benchmark, entry in run.prompt_tests.items()
         }
         if run.checkpoint is None and system.restore_base_weights():  # last: the trained weights are gone after it
-            for benchmark, entry in run.probes.items():
+            for benchmark, entry in run.prompt_tests.items():
                 if "maps" in entry.tests:
                     scores[benchmark]["maps_before_training"] = _attention_of_base(asking, entry, samples[benchmark])
     write_atomically(output.with_suffix(".npz"), lambda path: np.savez_compressed(path, allow_pickle=False, **maps))
@@ -110,8 +110,8 @@ def probe_run(project: Project, run: Run) -> Path:
     return output
 
 
-def _probe(
-    asking: Asking, entry: Probe, samples: Sequence[Sample], place: str, maps: dict[str, np.ndarray]
+def _tested(
+    asking: Asking, entry: PromptTest, samples: Sequence[Sample], place: str, maps: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Return the scores of one benchmark's tests; a test that the benchmark cannot bear says why. Fills ``maps``."""
     found: dict[str, Any] = {"dataset": entry.split.dataset, "split": entry.split.split}
@@ -132,7 +132,7 @@ def chosen_samples(test: str, samples: Sequence[Sample], pictures: int | None) -
     """Return the samples of a benchmark that a test is run on, or why it cannot be.
 
     Args:
-        test: one of a paper's ``probed_on``.
+        test: one of a paper's ``prompt_tests``.
         samples: all of the benchmark.
         pictures: at most so many.
     """
@@ -183,7 +183,7 @@ def _small(result: Predicted) -> dict[str, Tensor]:
     return small
 
 
-def _attention_of_base(asking: Asking, entry: Probe, samples: Sequence[Sample]) -> dict[str, Any]:
+def _attention_of_base(asking: Asking, entry: PromptTest, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return where the attention of the pretrained network lies; its decoder is another's, so nothing else counts."""
     chosen = chosen_samples("maps", samples, entry.pictures)
     if isinstance(chosen, str):

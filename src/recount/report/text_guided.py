@@ -1,7 +1,7 @@
 """Does it read the prompt? What the text-guided systems of a paper answered to other prompts, and where they looked.
 
-Everything comes from the files of ``recount probe``: scores by benchmark (``prompt_tests/…json``) and maps of a few
-pictures that were asked for their majority and for their minority (``…npz``).
+Everything comes from the files of ``recount test-prompts``: scores by benchmark (``prompt_tests/…json``) and maps of a
+few pictures that were asked for their majority and for their minority (``…npz``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAPS: Mapping[str, tuple[str, str, tuple[float, float] | None]] = {
 
 
 @dataclass(frozen=True)
-class Probed:
+class PromptTested:
     """What the runs of one variant answered: the contents of their files, by seed."""
 
     variant: Variant
@@ -68,30 +68,32 @@ class Probed:
         ]
 
 
-def probed(sources: Sources, variants: Sequence[Variant]) -> list[Probed]:
+def prompt_tested(sources: Sources, variants: Sequence[Variant]) -> list[PromptTested]:
     """Return what was answered, in the order of the variants; an unreadable file counts as none."""
     found = []
     for variant in variants:
         runs = [
-            r for r in sources.project.runs if r.probes and (r.system, r.variant) == (variant.system, variant.variant)
+            r
+            for r in sources.project.runs
+            if r.prompt_tests and (r.system, r.variant) == (variant.system, variant.variant)
         ]
         files = {run.seed: _file(sources, run) for run in runs}
         there = {seed: file for seed, file in files.items() if file}
         if there:
-            found.append(Probed(variant, tuple(there), tuple(there.values())))
+            found.append(PromptTested(variant, tuple(there), tuple(there.values())))
     return found
 
 
-def not_probed(sources: Sources, variants: Sequence[Variant]) -> list[str]:
-    """Return the labels of variants that are to be probed and left no file."""
-    wanted = {(run.system, run.variant) for run in sources.project.runs if run.probes}
-    there = {(entry.variant.system, entry.variant.variant) for entry in probed(sources, variants)}
+def not_tested(sources: Sources, variants: Sequence[Variant]) -> list[str]:
+    """Return the labels of variants that are to be prompt-tested and left no file."""
+    wanted = {(run.system, run.variant) for run in sources.project.runs if run.prompt_tests}
+    there = {(entry.variant.system, entry.variant.variant) for entry in prompt_tested(sources, variants)}
     keys = [(variant, (variant.system, variant.variant)) for variant in variants]
     return [variant.label for variant, key in keys if key in wanted and key not in there]
 
 
 def _file(sources: Sources, run: Run) -> dict[str, Any]:
-    path = sources.project.root / sources.project.probe(run)
+    path = sources.project.root / sources.project.prompt_test_file(run)
     content = sources.read_json(path) if path.is_file() else {}
     if content and not isinstance(content.get("benchmarks"), dict):
         sources.problem(path, "no scores by benchmark")
@@ -142,12 +144,12 @@ class PromptRow:
         return self.pccn.value > READS_ABOVE and self.nmn.value < IGNORES_FROM
 
 
-def prompt_rows(entries: Sequence[Probed]) -> list[PromptRow]:
+def prompt_rows(entries: Sequence[PromptTested]) -> list[PromptRow]:
     """Return a row for each variant that was tested with other prompts, its first benchmark of each kind."""
     return [_row(entry) for entry in entries if any(_first(entry, test) for test in ("pairs", "negative_prompts"))]
 
 
-def benchmarks_of(entries: Sequence[Probed], test: str) -> list[str]:
+def benchmarks_of(entries: Sequence[PromptTested], test: str) -> list[str]:
     """Return which benchmarks a test was made on, each with the data set in its place."""
     places: dict[str, str] = {}
     for entry in entries:
@@ -157,11 +159,11 @@ def benchmarks_of(entries: Sequence[Probed], test: str) -> list[str]:
     return list(places.values())
 
 
-def _first(entry: Probed, test: str) -> list[dict[str, Any]]:
+def _first(entry: PromptTested, test: str) -> list[dict[str, Any]]:
     return next((found for _, found in entry.of(test)), [])
 
 
-def _row(entry: Probed) -> PromptRow:
+def _row(entry: PromptTested) -> PromptRow:
     pairs, negative, mosaics = (_first(entry, test) for test in ("pairs", "negative_prompts", "mosaics"))
     means = {name: _mean([found["means"].get(name) for found in pairs]) for name in _MEANS}
     wrong, nearer = _by_picture(negative)
@@ -235,7 +237,7 @@ class MapRow:
     elsewhere: float
 
 
-def map_rows(entries: Sequence[Probed]) -> list[MapRow]:
+def map_rows(entries: Sequence[PromptTested]) -> list[MapRow]:
     """Return a row for each variant and benchmark, after one for the pretrained network that all of them start from."""
     rows: list[MapRow] = []
     for entry in entries:
@@ -329,7 +331,7 @@ class _Answers:
         return self.maps.get(f"{self.dataset}/{self.split}/{name}/{which}/{kind}")
 
 
-def prompt_gallery(sources: Sources, entries: Sequence[Probed], stem: str) -> PromptGallery | None:
+def prompt_gallery(sources: Sources, entries: Sequence[PromptTested], stem: str) -> PromptGallery | None:
     """Build the comparison of prompts, or None if nothing was asked for two classes.
 
     Args:
@@ -355,12 +357,12 @@ def prompt_gallery(sources: Sources, entries: Sequence[Probed], stem: str) -> Pr
     return PromptGallery(f"{first.dataset}/{first.split}", tuple(pictures), strips, label)
 
 
-def _answers(sources: Sources, entry: Probed) -> _Answers | None:
+def _answers(sources: Sources, entry: PromptTested) -> _Answers | None:
     run = sources.project.run(entry.variant.system, entry.variant.variant, entry.seeds[0])
     benchmark = next((benchmark for benchmark, _ in entry.of("pairs")), None)
-    if benchmark is None or benchmark not in run.probes:
+    if benchmark is None or benchmark not in run.prompt_tests:
         return None
-    split = run.probes[benchmark].split
+    split = run.prompt_tests[benchmark].split
     pairs = entry.files[0]["benchmarks"][benchmark]["pairs"]["pictures"]
     maps = _maps(sources, run)
     by_id = {str(pair["id"]): pair for pair in pairs}
@@ -368,7 +370,7 @@ def _answers(sources: Sources, entry: Probed) -> _Answers | None:
 
 
 def _maps(sources: Sources, run: Run) -> dict[str, np.ndarray]:
-    path = (sources.project.root / sources.project.probe(run)).with_suffix(".npz")
+    path = (sources.project.root / sources.project.prompt_test_file(run)).with_suffix(".npz")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name].astype(np.float32) for name in stored.files}

@@ -31,10 +31,10 @@ from recount.report.text_guided import (
     PromptRow,
     benchmarks_of,
     map_rows,
-    not_probed,
-    probed,
+    not_tested,
     prompt_gallery,
     prompt_rows,
+    prompt_tested,
 )
 
 PROMPT_TESTS = "prompt_tests"  # the rows of published.csv that were measured by PrACo
@@ -96,13 +96,13 @@ def text_section(
     """
     evidence = sources.evidence(name)
     own = [variant for variant in variants if variant.system in sources.project.papers[name].systems]
-    entries = probed(sources, own)
+    entries = prompt_tested(sources, own)
     if not entries and not {TRIVIAL, UNREAD, LOG} & evidence.keys():
         return None
     section = TextSection(prompts=prompt_rows(entries), maps=map_rows(entries))
     section.places = {test: benchmarks_of(entries, test) for test in ("pairs", "negative_prompts", "mosaics", "maps")}
     section.notes = [f"{entry.variant.label}: {reason}" for entry in entries for reason in entry.reasons()]
-    section.notes += [f"{label}: no prompt tests were made; logs/ says why" for label in not_probed(sources, own)]
+    section.notes += [f"{label}: no prompt tests were made; logs/ says why" for label in not_tested(sources, own)]
     section.gallery = prompt_gallery(sources, entries, f"{name}-asked")
     section.quoted, section.quoted_source = _quoted(sources.published[name])
     if section.prompts:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from recount.settings.base import BenchmarkId, Name, Strict
 
-ProbeTest = Literal["negative_prompts", "mosaics", "pairs", "maps"]
+PromptTestKind = Literal["negative_prompts", "mosaics", "pairs", "maps"]
 
 
 class Variant(Strict):
@@ -40,7 +40,7 @@ class PaperSystem(Strict):
     )
     clean_trained_on: BenchmarkId | None = Field(None, description="trained_on of variants with protocol clean")
     clean_held_out: BenchmarkId | None = Field(None, description="held_out of variants with protocol clean")
-    probed_on: dict[BenchmarkId, tuple[ProbeTest, ...]] = Field(
+    prompt_tests: dict[BenchmarkId, tuple[PromptTestKind, ...]] = Field(
         {},
         description="what a text-guided system is tested for beyond its errors: negative_prompts and mosaics (PrACo), "
         "pairs (majority, minority and absent class of a picture), maps (where attention and similarity lie)",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from recount.settings.base import BenchmarkId, ConfigError, Name, Strict, checked, error_lines, merged, read_yaml
-from recount.settings.experiment import PaperSystem, ProbeTest, Variant
+from recount.settings.experiment import PaperSystem, PromptTestKind, Variant
 from recount.settings.paper import Paper, read_paper
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
 from recount.settings.suite import Suite, SuiteSystem, SuiteVariant
@@ -52,11 +52,11 @@ class Split(Strict):
     preparation: Name
 
 
-class Probe(Strict):
+class PromptTest(Strict):
     """What a text-guided run is tested for on one benchmark, beyond its errors."""
 
     split: Split
-    tests: tuple[ProbeTest, ...]
+    tests: tuple[PromptTestKind, ...]
     pictures: int | None
 
 
@@ -78,7 +78,7 @@ class Run(Strict):
     held_out: Split | None
     selected_on_test: Split | None
     benchmarks: dict[BenchmarkId, Split]
-    probes: dict[BenchmarkId, Probe] = {}
+    prompt_tests: dict[BenchmarkId, PromptTest] = {}
 
     @property
     def id(self) -> str:
@@ -220,7 +220,7 @@ class Project:
             held_out=self._split((clean and paper_system.clean_held_out) or paper_system.held_out, system),
             selected_on_test=None if clean else self._split(paper_system.selected_on_test, system),
             benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
-            probes=self._probes(paper_system, system),
+            prompt_tests=self._prompt_tests(paper_system, system),
         )
 
     def _released(self, variant: Variant) -> str | None:
@@ -239,10 +239,12 @@ class Project:
         named.append(place.partition("/")[0])
         return str(self.weights / place)
 
-    def _probes(self, paper_system: PaperSystem, system: SuiteSystem) -> dict[str, Probe]:
-        splits = {benchmark: self._split(benchmark, system) for benchmark in paper_system.probed_on}
+    def _prompt_tests(self, paper_system: PaperSystem, system: SuiteSystem) -> dict[str, PromptTest]:
+        splits = {benchmark: self._split(benchmark, system) for benchmark in paper_system.prompt_tests}
         return {
-            benchmark: Probe(split=split, tests=paper_system.probed_on[benchmark], pictures=self.suite.probed_pictures)
+            benchmark: PromptTest(
+                split=split, tests=paper_system.prompt_tests[benchmark], pictures=self.suite.prompt_test_pictures
+            )
             for benchmark, split in splits.items()
             if split is not None
         }
@@ -394,7 +396,7 @@ class Project:
             / f"seed{run.seed}.csv"
         )
 
-    def probe(self, run: Run) -> Path:
+    def prompt_test_file(self, run: Run) -> Path:
         """Return the JSON file of a run's prompt tests; its maps are beside it in an .npz."""
         return self.results / "prompt_tests" / run.system / run.variant / f"seed{run.seed}.json"
 

@@ -65,8 +65,8 @@ class Suite(Strict):
     why_not_comparable: str = ""
     benchmarks: dict[BenchmarkId, Benchmark] = {}
     systems: dict[Name, SuiteSystem] = {}
-    probed_pictures: int | None = Field(
-        None, gt=0, description="pictures of each benchmark that text-guided systems are probed on; null: all"
+    prompt_test_pictures: int | None = Field(
+        None, gt=0, description="pictures of each benchmark that text-guided systems are prompt-tested on; null: all"
     )
     training_mem_mb: int = Field(4000, gt=0)
     training_minutes: int = Field(60, gt=0)
