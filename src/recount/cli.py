@@ -347,10 +347,10 @@ def pretrain(model: TinyModel, config: Overrides = None) -> None:
 
 
 @app.command()
-def schemas() -> None:
-    """Write the JSON schemas of the configuration and of each system's settings into the working copy."""
+def schemas(folder: Annotated[Path, typer.Argument()] = Path("workflow/schemas")) -> None:
+    """Write the JSON schemas of the YAML files and of each system's settings, for editors."""
     with _plain_errors():
         from recount.schemas import write_schemas
 
-        for path in write_schemas(Path.cwd()):
+        for path in write_schemas(folder):
             typer.echo(path)

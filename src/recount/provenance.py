@@ -284,6 +284,18 @@ def step_digest(step: Step, plugin: str | None = None) -> str:
 
 # ------------------------------------------------------------------------------------------------ what a run is made of
 
+NOT_OF_TRAINING = {
+    "suite",
+    "variant",
+    "trained_as",
+    "evaluated_as",
+    "reading",
+    "protocol",
+    "checkpoint_path",
+    "benchmarks",
+    "prompt_tests",
+}
+
 
 def run_settings(run: Run, precision: str | None) -> str:
     """Return as JSON all settings that a run's training depends on, with the defaults of the recipe written out.
@@ -294,7 +306,7 @@ def run_settings(run: Run, precision: str | None) -> str:
         run: the run.
         precision: config.yaml's precision, which goes over the recipe's.
     """
-    settings = run.model_dump(mode="json", exclude={"benchmarks", "prompt_tests", "suite", "checkpoint_path"})
+    settings = run.model_dump(mode="json", exclude=NOT_OF_TRAINING)
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)

@@ -49,7 +49,7 @@ def train(project: Project, run: Run) -> Path:
         NonFiniteLoss, OutOfMemory, CannotShare, SaveError, RunInUse, DataError, CheckpointError, NoDevice,
             ProcessFailed: the message says what to do.
     """
-    config = project.config
+    config, run = project.config, project.training_of(run)
     number = config.gpus_per_job if run.checkpoint is None else 1
     with (
         only_training(project.root / project.checkpoint_folder(run)),
@@ -74,7 +74,7 @@ def _write_together(
     if device.type == "cpu":
         keep_freed_memory()
     project = load(root, config)
-    _write(processes, device, project, next(run for run in project.runs if run.id == run_id))
+    _write(processes, device, project, next(run for run in project.trainings if run.id == run_id))
 
 
 def _write(processes: Processes, device: torch.device, project: Project, run: Run) -> None:
