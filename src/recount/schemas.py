@@ -1,4 +1,4 @@
-"""JSON schemas generated from the typed settings: for editors, and to check a system's settings without importing it."""
+"""JSON schemas of the typed settings: for editors, and to check a system's settings without importing it."""
 
 from __future__ import annotations
 

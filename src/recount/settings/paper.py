@@ -9,25 +9,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from recount.metrics import COSTS, METRICS, QUANTITIES, RECALL, Metric
 from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, checked, read_yaml, unknown
 
 Selection = Literal["last", "best_on_test", "best_on_held_out"]
 
-# What claims speak about. recall_7_to_10: accuracy over the images whose true number is seven to ten.
-PredictionMetric = Literal["mae", "rmse", "nae", "sre", "accuracy", "mean_absolute_deviation", "recall_7_to_10"]
-CostMetric = Literal["train_hours_100_epochs", "inference_seconds_per_image", "parameters_total", "parameters_trained"]
-# nearer_to_majority: share of predictions nearer to the majority's count than to the prompted one. pccn, nmn: PrACo's
-# tests. attention_reached: share of points with an attention of at least 0.3. attention_auc: attention of
-# cells with against those without an object. similarity_gain: the similarity map's AUC minus that of an attention map.
-# base_*: of the pretrained network, before training.
-QuantityMetric = Literal[
-    "nearer_to_majority", "pccn", "nmn", "similarity_gain",
-    "attention_reached", "attention_auc", "base_attention_reached", "base_attention_auc",
-]  # fmt: skip
 Test = Literal[
     "difference", "ratio", "value", "relative_drop", "quantity",
     "log_holds", "log_at_end", "log_own_run", "log_same_rate", "log_constant_rate", "log_settled",
 ]  # fmt: skip
+CLAIMED: Mapping[str, Metric] = MappingProxyType({**METRICS, RECALL.name: RECALL, **COSTS})
+DIRECTIONS = MappingProxyType({"low": "lower", "high": "higher", None: "equal"})
 PAIRED = ("difference", "ratio", "relative_drop", "log_same_rate")
 TRIVIAL_ARMS = MappingProxyType(
     {
@@ -109,7 +101,7 @@ class Table(Strict):
 class Bound(Strict):
     """A quantity and where a claim puts it; the ends are excluded."""
 
-    metric: QuantityMetric
+    metric: str
     at_least: float | None = None
     at_most: float | None = None
 
@@ -117,6 +109,8 @@ class Bound(Strict):
     def _bounded(self) -> Self:
         if self.at_least is None and self.at_most is None:
             raise ValueError("give at_least, at_most or both")
+        if self.metric not in QUANTITIES:
+            raise ValueError(unknown("quantity", self.metric, QUANTITIES))
         return self
 
 
@@ -204,6 +198,11 @@ class Claim(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        direction, _, name = self.expect.partition(" ")
+        if name and name not in CLAIMED:
+            raise ValueError(f"expect = {self.expect}: {unknown('metric', name, CLAIMED)}")
+        if name and DIRECTIONS[CLAIMED[name].better] != direction:
+            raise ValueError(f"expect = {self.expect}: a better {name} is {DIRECTIONS[CLAIMED[name].better]}")
         lengths = {len(self.arm), len(self.against)}
         if self.test in PAIRED and (0 in lengths or len(lengths - {1}) > 1):
             raise ValueError(

@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,13 +25,13 @@ from recount.settings.base import (
     unknown,
 )
 from recount.settings.experiment import Experiment, PromptTestKind, Variant
-from recount.settings.paper import CostMetric, Paper, PredictionMetric, read_paper
+from recount.settings.paper import CLAIMED, Paper, Table, read_paper
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
 from recount.settings.schemas import system_schema
 from recount.settings.suite import Benchmark, StandIn, Suite
 
 WEIGHTS = "weights:"  # begins the name of a file that is fetched into resources/weights
-METRICS = (*get_args(PredictionMetric), *get_args(CostMetric))
+METRICS_OF = {"crowd": "counts", "text": "counts", "captions": "captions"}  # kind of benchmark -> family of metrics
 
 
 class Config(Strict):
@@ -290,9 +290,8 @@ class Project:
             for benchmark in table.on:
                 if benchmark not in self.benchmarks:
                     yield f"tables.{name}.on = {benchmark}: {unknown('benchmark', benchmark, self.benchmarks)}"
-            for metric in table.metrics:
-                if metric not in METRICS:
-                    yield f"tables.{name}.metrics = {metric}: {unknown('metric', metric, METRICS)}"
+                else:
+                    yield from self._metric_problems(name, table, benchmark)
             for row in table.rows:
                 if row.run and row.system not in self.experiments:
                     yield f"tables.{name}.rows: {row.run}: {unknown('system', row.system, self.experiments)}"
@@ -303,8 +302,15 @@ class Project:
             for benchmark in claim.on:
                 if benchmark not in self.benchmarks:
                     yield f"claims.{claim.id}.on = {benchmark}: {unknown('benchmark', benchmark, self.benchmarks)}"
-            if claim.metric not in METRICS:
-                yield f"claims.{claim.id}.expect = {claim.expect}: {unknown('metric', claim.metric, METRICS)}"
+
+    def _metric_problems(self, name: str, table: Table, benchmark: str) -> Iterator[str]:
+        kind = self.benchmarks[benchmark].kind
+        for metric in table.metrics:
+            family = CLAIMED[metric].family if metric in CLAIMED else None
+            if family is None:
+                yield f"tables.{name}.metrics = {metric}: {unknown('metric', metric, CLAIMED)}"
+            elif family != "cost" and family != METRICS_OF[kind]:
+                yield f"tables.{name}.metrics = {metric}: it makes no sense of {benchmark}, which is of kind {kind}"
 
     # ------------------------------------------------------------------------------------------------------- stand-ins
 
