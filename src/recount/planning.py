@@ -24,7 +24,7 @@ from recount import datasets
 from recount.data.dataset import Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
-from recount.settings.base import ConfigError, merged, unknown
+from recount.settings.base import ConfigError, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
 
 MANIFEST = "manifest.json"
@@ -221,12 +221,14 @@ def _left_out(project: Project) -> dict[str, str]:
 
 
 def check_data(project: Project) -> None:
-    """Check that every data set, split, preparation and file of weights that the settings name exists.
+    """Check that every system, data set, split, preparation and file of weights that the settings name exists.
 
     Raises:
         ConfigError: one line for each that does not, with file, key, value and the nearest name.
     """
-    problems = [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
+    known = plugins("systems")
+    problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
+    problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
     where = f"suites/{project.suite.name}.yaml"
     for name, system in project.suite.systems.items():
         if system.preparation is not None:

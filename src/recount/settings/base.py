@@ -109,7 +109,7 @@ def checked(model: type[Model], content: Mapping[str, Any], where: str) -> Model
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return what to say of a name that does not exist: the nearest one, or all of them where there are few."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"there is no such {kind}; the nearest is {near[0]}"
     return f"there is no such {kind}; there are {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"

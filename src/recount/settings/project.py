@@ -20,7 +20,6 @@ from recount.settings.base import (
     checked,
     error_lines,
     merged,
-    plugins,
     read_yaml,
     unknown,
 )
@@ -236,12 +235,6 @@ class Project:
                 if name not in self.benchmarks
             )
             found[path.stem] = experiment
-        _raise(
-            f"experiments/{name}.yaml: {unknown('system', name, known)}"
-            for known in [plugins("systems")]
-            for name in found
-            if name not in known
-        )
         return found
 
     def _read_papers(self, outside: Iterable[Path]) -> dict[str, Paper]:
