@@ -120,7 +120,7 @@ def read_panels(path: Path) -> list[Panel]:
     """
     panels = []
     for key, lines in pd.read_csv(path).groupby(["figure", "panel", "state", "config", "variant"], sort=False):
-        figure, panel, state, label, variant = map(str, key)  # type: ignore[call-overload]
+        figure, panel, state, label, variant = map(str, key)
         if lines["true"].tolist() != list(NUMBERS):
             raise EvidenceError(f"{path}: {figure} {panel}: the rows must be the true numbers 2 to 10, in order")
         matrix = lines[[f"pred_{number}" for number in NUMBERS]].to_numpy()
