@@ -455,6 +455,13 @@ def test_released_weights_stand_for_a_variant_that_exists(tmp_path: Path) -> Non
         load(write(tmp_path, counter=counter))
 
 
+def test_every_quantity_of_claims_is_one_that_prompt_tests_tell() -> None:
+    from recount.judging import prompt_evidence
+    from recount.metrics import QUANTITIES
+
+    assert set(QUANTITIES) == {*prompt_evidence.QUANTITIES, "nearer_to_majority"}
+
+
 def _runs(suite: str) -> dict[str, Run]:
     """Return the runs of the repository's T2ICount paper in one of its suites."""
     runs = load(ROOT, {"suite": suite, "papers": ["t2icount"]}).runs

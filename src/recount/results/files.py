@@ -108,7 +108,7 @@ class CsvTable(Generic[RowType]):
 
     Args:
         row: a dataclass with fields of type str, int, float, int | None, float | None, or one ``Reason``.
-        step: the command that writes it, for messages.
+        step: the command that writes it, for messages; "" where people write it.
         nothing: how NaN is written. Where it is not "", an empty cell of a number is an error.
 
     Attributes:
@@ -116,7 +116,7 @@ class CsvTable(Generic[RowType]):
         numbers: those that hold numbers.
     """
 
-    def __init__(self, row: type[RowType], step: str, nothing: str = "") -> None:
+    def __init__(self, row: type[RowType], step: str = "", nothing: str = "") -> None:
         assert is_dataclass(row)
         self.row, self.step, self.nothing = row, step, nothing
         hints = get_type_hints(row)
@@ -214,13 +214,12 @@ class CsvTable(Generic[RowType]):
         there = set(columns)
         absent = [name for name in self.columns if name not in there]
         if absent:
-            raise ResultsError(
-                f"{where}: no column {', '.join(absent)}: an older recount wrote it, or it is another file; "
-                f"`{self.step}` writes it"
-            )
+            mend = f": an older recount wrote it, or it is another file; `{self.step}` writes it" if self.step else ""
+            raise ResultsError(f"{where}: no column {', '.join(absent)}{mend}")
 
     def _damaged(self, where: str, what: str) -> ResultsError:
-        return ResultsError(f"{where}: damaged ({what}): delete it and run `{self.step}` again")
+        mend = f": delete it and run `{self.step}` again" if self.step else ""
+        return ResultsError(f"{where}: damaged ({what}){mend}")
 
 
 def _content(source: Path | bytes, where: str) -> str:
