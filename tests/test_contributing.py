@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from recount.data.defects import DataError
+from recount.data.dataset import DataError
 from recount.data.sample import Sample
 from recount.settings.paper import Claim, Paper
 from recount.systems.base import Batch

@@ -119,12 +119,7 @@ def training_crop(
 ) -> tuple[Tensor, Tensor]:
     """Return one training crop of sample ``index``: picture [3, window, window] in [0, 1], density [1, window, window].
 
-    Args:
-        index: of the sample.
-        pool: of all training samples.
-        window: edge of the crop, pixels.
-        augmentation: probabilities and strengths.
-        rng: of all draws but those of torch (colour, blur, noise), which use torch's generator.
+    Colour, blur and noise are drawn from torch's generator, everything else from ``rng``.
     """
     own = _of_pool(index, pool, window)
     branch = rng.random()
@@ -147,34 +142,25 @@ def _random_cut(picture: Dotted, side: int, rng: np.random.Generator) -> Dotted:
     return picture.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
 
 
-# ------------------------------------------------------------------------------------------------------------- jitter
-
-
 def _coloured(image: Tensor, augmentation: CountrAugmentation) -> Tensor:
     from torchvision.transforms.v2 import ColorJitter
 
     return ColorJitter(*augmentation.colour)(image)
 
 
-def _blurred(image: Tensor) -> Tensor:
+def _jittered(picture: Dotted, augmentation: CountrAugmentation, rng: np.random.Generator) -> Dotted:
     from torchvision.transforms.v2 import GaussianBlur
 
-    return GaussianBlur(BLUR_KERNEL)(image)
-
-
-def _jittered(picture: Dotted, augmentation: CountrAugmentation, rng: np.random.Generator) -> Dotted:
     image = (picture.image + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
-    image = _blurred(_coloured(image, augmentation))
-    moved = transformed(Dotted(image, picture.dots), affine_matrix(picture.size, rng), _fill(augmentation, rng))
+    image = GaussianBlur(BLUR_KERNEL)(_coloured(image, augmentation))
+    matrix = affine_matrix(picture.size, rng)
+    fill = "constant" if augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]
+    moved = transformed(Dotted(image, picture.dots), matrix, fill)
     if rng.random() < augmentation.horizontal_flip:
         moved = _flipped(moved, 1)
     if rng.random() < augmentation.vertical_flip:
         moved = _flipped(moved, 0)
     return moved
-
-
-def _fill(augmentation: CountrAugmentation, rng: np.random.Generator) -> str:
-    return "constant" if augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]
 
 
 def _flipped(picture: Dotted, axis: Literal[0, 1]) -> Dotted:
@@ -202,12 +188,9 @@ def affine_matrix(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray
 
 
 def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
-    """Return picture and dots under ``matrix``; what leaves the picture is lost.
+    """Return picture and dots under ``matrix`` [3, 3], of coordinates (x, y, 1); what leaves the picture is lost.
 
-    Args:
-        picture: to transform.
-        matrix: [3, 3], of coordinates (x, y, 1).
-        fill: scipy's mode for what comes in from outside.
+    ``fill`` is scipy's mode for what comes in from outside.
     """
     back = np.linalg.inv(matrix)[[1, 0, 2]][:, [1, 0, 2]]  # rows before columns, as arrays are indexed
     channels = [
@@ -220,41 +203,33 @@ def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
     return Dotted(torch.from_numpy(np.stack(channels)), moved[inside])
 
 
-# ------------------------------------------------------------------------------------------------------------- mosaic
-
-
 def scaled(pixels: int, window: int) -> int:
     """Return a length that is given for a window of 384 pixels."""
     return round(pixels * window / FULL_WINDOW)
 
 
 def _mosaic(
-    index: int,
-    own: Dotted,
-    pool: Pictures,
-    window: int,
-    augmentation: CountrAugmentation,
-    rng: np.random.Generator,
+    index: int, own: Dotted, pool: Pictures, window: int, augmentation: CountrAugmentation, rng: np.random.Generator
 ) -> Dotted:
     blend = int(rng.integers(scaled(BLEND[0], window), scaled(BLEND[1], window) + 1))
     alone = augmentation.mosaic_kind == "self" or len(own.dots) >= augmentation.self_from
     pictures = [own] * 4 if alone else _neighbours(index, own, pool, window, rng)
     low, high = (scaled(side, window) for side in (SELF_SIDES if alone else CROSS_SIDES))
-    tiles = []
+    crops = []
     for picture in pictures:
         side = int(rng.integers(low, high + 1))
-        tile = tile_of(_random_cut(picture, side, rng), window // 2 + 2 * blend)
-        tiles.append(Dotted(_coloured(tile.image, augmentation), tile.dots) if augmentation.mosaic_jitter else tile)
-    return stitched(tiles, blend)
+        crop = resized_crop(_random_cut(picture, side, rng), window // 2 + 2 * blend)
+        crops.append(Dotted(_coloured(crop.image, augmentation), crop.dots) if augmentation.mosaic_jitter else crop)
+    return stitched(crops, blend)
 
 
 def _neighbours(index: int, own: Dotted, pool: Pictures, window: int, rng: np.random.Generator) -> list[Dotted]:
     """Return the picture and three others; dots count only in pictures of the same class."""
     place = int(rng.integers(4 if rng.random() < OWN_PLACE_SURE else 5))  # 4: not placed
     pictures = []
-    for tile in range(4):
+    for corner in range(4):
         other = int(rng.integers(len(pool.samples)))
-        if tile == place:
+        if corner == place:
             pictures.append(own)
             continue
         picture = _of_pool(other, pool, window)
@@ -263,30 +238,26 @@ def _neighbours(index: int, own: Dotted, pool: Pictures, window: int, rng: np.ra
     return pictures
 
 
-def tile_of(crop: Dotted, side: int) -> Dotted:
+def resized_crop(crop: Dotted, side: int) -> Dotted:
     """Return a square crop at another size; coordinates of dots are truncated."""
     old = crop.size[0]
     if old == side:
         return crop
-    image = functional.interpolate(
-        crop.image[None], (side, side), mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    image = functional.interpolate(crop.image[None], (side, side), mode="bilinear", antialias=True)[0]
     return Dotted(image, np.minimum(np.trunc(crop.dots * (side / old)).astype(np.int64), side - 1))
 
 
-def stitched(tiles: Sequence[Dotted], blend: int) -> Dotted:
-    """Return four tiles on one canvas, blended over ``blend`` pixels on both sides of the seams.
+def stitched(crops: Sequence[Dotted], blend: int) -> Dotted:
+    """Return four crops on one canvas, blended over ``blend`` pixels on both sides of the seams.
 
-    Args:
-        tiles: top left, bottom left, top right, bottom right; each of half the canvas plus twice ``blend`` pixels.
-        blend: half width of a seam.
+    The crops come top left, bottom left, top right, bottom right; each has half the canvas plus twice ``blend`` pixels.
     """
-    half = tiles[0].size[0] - 2 * blend
-    strips = [_joined(tiles[first].image, tiles[first + 1].image, blend, axis=1) for first in (0, 2)]
+    half = crops[0].size[0] - 2 * blend
+    strips = [_joined(crops[first].image, crops[first + 1].image, blend, axis=1) for first in (0, 2)]
     image = _joined(strips[0], strips[1], blend, axis=2)
     dots = []
-    for tile, (left, top) in zip(tiles, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
-        inner = tile.dots - blend
+    for crop, (left, top) in zip(crops, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
+        inner = crop.dots - blend
         kept = ((inner >= 0) & (inner < half)).all(axis=1)
         dots.append(inner[kept] + (left, top))
     return Dotted(image, np.concatenate(dots))
@@ -310,12 +281,7 @@ def _joined(first: Tensor, second: Tensor, blend: int, axis: Literal[1, 2]) -> T
 
 @dataclass(frozen=True, slots=True)
 class CountrCrops:
-    """Makes one training crop per sample: what the three systems' example makers call.
-
-    Attributes:
-        window: edge of the crop, pixels.
-        augmentation: probabilities and strengths.
-    """
+    """Makes one training crop of ``window`` pixels per sample: what the three systems' example makers call."""
 
     window: int
     augmentation: CountrAugmentation

@@ -17,6 +17,10 @@ HOW_TO_GET_PICTURES = (
 )
 
 
+class DataError(UserError):
+    """Something is wrong with a data set's files; the message is for the user and lists every defect found."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file that a data set needs.
@@ -25,8 +29,8 @@ class RemoteFile:
         path: where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``.
         urls: addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; empty if
             the file can only be had by hand.
-        sha256: of the bytes, or its first digits where only these are public; None where it is not known. What is not
-            known is recorded at the first download and compared ever after.
+        sha256: of the bytes, or its first digits where only these are public; None where it is not known: then it is
+            recorded at the first download and compared ever after.
         bytes: size, or None.
         unpack: whether it is a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``.
         optional: whether the data set can be read without it.
@@ -43,10 +47,8 @@ class RemoteFile:
 class Source(ABC):
     """What is fetched as a whole: a data set, or weights.
 
-    Attributes:
-        name: of its folder.
-        title, homepage, licence, citation: for people; shown in the report and in by-hand instructions.
-        by_hand: how to get what no address can deliver ("" if every file can be fetched).
+    ``name`` is that of its folder; ``title``, ``homepage``, ``licence`` and ``citation`` are for people; ``by_hand``
+    says how to get what no address can deliver ("" if every file can be fetched).
     """
 
     name: str
@@ -61,10 +63,7 @@ class Source(ABC):
         """Return the files to fetch."""
 
     def listed_files(self, raw: Path) -> list[RemoteFile]:
-        """Return further files, whose addresses stand in a file of ``files()`` (default: none); fetched after those.
-
-        Args:
-            raw: its folder, where ``files()`` are by now.
+        """Return further files, whose addresses stand in one of ``files()``, which lie in folder ``raw`` by now.
 
         Raises:
             DataError: the file that lists them is broken.
@@ -108,15 +107,16 @@ class Dataset(Source):
 
     @abstractmethod
     def read(self, raw: Path) -> Iterable[RawSample]:
-        """Yield every sample of every split, in a fixed order.
-
-        Args:
-            raw: ``resources/raw/<name>``, as fetched.
+        """Yield every sample of every split, in a fixed order, from ``raw`` (``resources/raw/<name>``, as fetched).
 
         Raises:
-            DataError: a file is missing or broken; the message names it.
+            DataError: files are missing or broken; the message names them.
         """
 
 
-class DataError(UserError):
-    """Something is wrong with a data set's files; the message is for the user and lists every defect found."""
+class Drawn(Dataset):
+    """A data set that recount draws: nothing is fetched; the function of a sample draws its picture."""
+
+    licence = "MIT (made by recount)"
+    publishable = True
+    embedded = True

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+NO_POINTS = np.zeros((0, 2), np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class RawSample:

@@ -81,7 +81,8 @@ class PlacedPoints:
 def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints:
     """Return ``points`` [N, 2] of a picture of ``size`` in the prepared picture, filtered as ``rule`` says."""
     shifted = np.asarray(points, dtype=np.float64).reshape(-1, 2) + rule.point_offset
-    inside = _inside(shifted, size, closed=rule.closed)
+    below = shifted <= size if rule.closed else shifted < size
+    inside = ((shifted >= 0) & below).all(axis=1)
     coincident = len(shifted) - len(np.unique(shifted, axis=0))
     kept = (shifted if rule.keep_outside else shifted[inside]) * rule.scale(size)
     merged = 0
@@ -92,20 +93,9 @@ def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints
     return PlacedPoints(kept.astype(np.float32), int((~inside).sum()), coincident, merged)
 
 
-def _inside(points: np.ndarray, size: Size, *, closed: bool) -> np.ndarray:
-    edge = np.asarray(size, dtype=np.float64)
-    below = points <= edge if closed else points < edge
-    return np.asarray(((points >= 0) & below).all(axis=1))
-
-
-# ------------------------------------------------------------------------------------------------------- the rules
-
-
-def _same(width: int, height: int) -> Size:
-    return width, height
-
-
-ORIGINAL_SIZE = SizeRule("original", _same, source="pictures as published", encoding="source")
+ORIGINAL_SIZE = SizeRule(
+    "original", lambda width, height: (width, height), source="pictures as published", encoding="source"
+)
 
 
 def clip_ebc(minimum: int, maximum: int, base: int = 32) -> SizeRule:
@@ -136,11 +126,6 @@ def _dm_count_qnrf_size(width: int, height: int) -> Size:
     return round(width * ratio), round(height * ratio)
 
 
-def _dm_count_qnrf_scale(width: int, height: int) -> tuple[float, float]:
-    ratio = _dm_count_qnrf_ratio(width, height)
-    return ratio, ratio
-
-
 DM_COUNT_QNRF = SizeRule(
     "dm_count",
     _dm_count_qnrf_size,
@@ -149,7 +134,7 @@ DM_COUNT_QNRF = SizeRule(
     keep_outside=False,
     source="DM-Count preprocess_dataset_qnrf.py: shorter edge in 512 to 2048, points outside dropped",
     encoding="jpeg75",
-    point_scale=_dm_count_qnrf_scale,
+    point_scale=lambda width, height: (_dm_count_qnrf_ratio(width, height),) * 2,
 )
 
 
@@ -199,23 +184,14 @@ def css_ccnn(name: str, maximum: int, multiple: int) -> SizeRule:
         return int(size[0] * edge / reference + 0.5), int(size[1] * edge / reference + 0.5)
 
     def new_size(width: int, height: int) -> Size:
-        size = (width, height)
-        if min(size) < minimum:
-            size = scaled(size, minimum, min(size))
-        if max(size) > maximum:
-            size = scaled(size, maximum, max(size))
-        width, height = size
+        if min(width, height) < minimum:
+            width, height = scaled((width, height), minimum, min(width, height))
+        if max(width, height) > maximum:
+            width, height = scaled((width, height), maximum, max(width, height))
         return -(-width // multiple) * multiple, -(-height // multiple) * multiple
 
-    return SizeRule(
-        name,
-        new_size,
-        resample="bilinear",
-        keep_outside=False,
-        source=f"CSS-CCNN crowd_dataset.py: edges {minimum} to {maximum}, up to multiples of {multiple}",
-        closed=False,
-        point_offset=-1.0,
-    )
+    source = f"CSS-CCNN crowd_dataset.py: edges {minimum} to {maximum}, up to multiples of {multiple}"
+    return SizeRule(name, new_size, "bilinear", False, source, closed=False, point_offset=-1.0)
 
 
 CSS_CCNN = css_ccnn("css_ccnn", 1024, 8)
@@ -228,16 +204,7 @@ def forced(name: str, long: int, short: int, source: str) -> SizeRule:
     def new_size(width: int, height: int) -> Size:
         return (long, short) if width >= height else (short, long)
 
-    return SizeRule(
-        name,
-        new_size,
-        resample="bilinear",
-        keep_outside=False,
-        source=source,
-        encoding="jpeg95",
-        closed=False,
-        merge_coincident=True,
-    )
+    return SizeRule(name, new_size, "bilinear", False, source, encoding="jpeg95", closed=False, merge_coincident=True)
 
 
 TRANSCROWD = forced("transcrowd", 1152, 768, "TransCrowd predataset_qnrf.py: forced to 1152 x 768, 0/1 dot map")

@@ -1,6 +1,6 @@
 """Sliding windows: where they start, and how their maps are put together again.
 
-Four rules, each checked against outputs of the official code (tests/data/test_tiles.py):
+Four rules, each checked against outputs of the official code (tests/data/test_windows.py):
 
 * ``average`` — GigaCount, CLIP-EBC (Yiming-M/CLIP-EBC@b52a594), TransCrowd: overlapping cells are averaged.
 * ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and
@@ -108,17 +108,11 @@ def layout(height: int, width: int, windows: Windows) -> Layout:
             f"stitch {windows.stitch!r} works across only, but an image of {height} x {width} (height x width) is "
             f"higher than the window of {windows.height}; the system's prepare_image must bring images to that height"
         )
-    canvas_height, canvas_width = max(height, windows.height), max(width, windows.width)
-    if windows.stitch == "sigmoid":
-        canvas_width = max(width + across - width % across, windows.width)
-    return Layout(
-        height=height,
-        width=width,
-        canvas_height=canvas_height,
-        canvas_width=canvas_width,
-        rows=window_starts(canvas_height, windows.height, down),
-        columns=window_starts(canvas_width, windows.width, across),
-    )
+    added = across - width % across if windows.stitch == "sigmoid" else 0
+    canvas_height, canvas_width = max(height, windows.height), max(width + added, windows.width)
+    rows = window_starts(canvas_height, windows.height, down)
+    columns = window_starts(canvas_width, windows.width, across)
+    return Layout(height, width, canvas_height, canvas_width, rows, columns)
 
 
 def fitted_size(height: int, width: int, windows: Windows) -> tuple[int, int]:
@@ -179,22 +173,14 @@ def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
         down, across = windows.height / maps.shape[-2], windows.width / maps.shape[-1]
         return _averaged(_enlarged(maps, windows) / (down * across), place)[..., :height, :width]
     cells = _in_cells(place, maps, windows)
-    if windows.stitch == "average":
-        canvas = _averaged(maps, cells)
-    elif windows.stitch == "halving":
-        canvas = _halved(maps, cells)
-    else:
-        canvas = _blended(maps, cells)
-    return canvas[..., : cells.height, : cells.width]
+    put_together = {"average": _averaged, "halving": _halved, "sigmoid": _blended}[windows.stitch]
+    return put_together(maps, cells)[..., : cells.height, : cells.width]
 
 
 def stitch_intensities(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
-    """Put maps of intensities (similarities, attention) together for a figure: enlarged to pixels, overlaps averaged.
+    """Put maps of intensities (similarities, attention) together for a figure, float32 [1, 1, height, width].
 
-    Args: as for ``stitch``, but a map's values are not summed, so they are not divided by the pixels of a cell.
-
-    Returns:
-        float32 [1, 1, height, width].
+    Arguments as for ``stitch``. Maps are enlarged to pixels and not divided by the pixels of a cell: nobody sums them.
     """
     canvas = _averaged(_enlarged(maps.float(), windows), layout(height, width, windows))
     return canvas[..., :height, :width]
@@ -207,23 +193,17 @@ def _enlarged(maps: Tensor, windows: Windows) -> Tensor:
 def _in_cells(place: Layout, maps: Tensor, windows: Windows) -> Layout:
     """Return the layout with cells as its unit."""
     down, across = windows.height / maps.shape[-2], windows.width / maps.shape[-1]
-    for starts, cell, side in ((place.rows, down, "height"), (place.columns, across, "width")):
-        wrong = [start for start in starts if start % cell]
-        if wrong:
-            length = place.canvas_height if side == "height" else place.canvas_width
+    height, width = place.canvas_height, place.canvas_width
+    for starts, cell, side in ((place.rows, down, f"height of {height}"), (place.columns, across, f"width of {width}")):
+        if wrong := [start for start in starts if start % cell]:
             raise ValueError(
                 f"the window that starts at pixel {wrong[0]} does not start at the edge of a cell of {cell:g} pixels: "
-                f"the image's {side} of {length} is not a multiple of it; prepare the data set with a size rule that "
-                "makes it one"
+                f"the image's {side} is not a multiple of it; prepare the data set with a size rule that makes it one"
             )
-    return Layout(
-        height=math.ceil(place.height / down),
-        width=math.ceil(place.width / across),
-        canvas_height=math.ceil(place.canvas_height / down),
-        canvas_width=math.ceil(place.canvas_width / across),
-        rows=tuple(int(start / down) for start in place.rows),
-        columns=tuple(int(start / across) for start in place.columns),
-    )
+    rows = tuple(int(start / down) for start in place.rows)
+    columns = tuple(int(start / across) for start in place.columns)
+    canvas = (math.ceil(height / down), math.ceil(width / across))
+    return Layout(math.ceil(place.height / down), math.ceil(place.width / across), *canvas, rows, columns)
 
 
 def _averaged(maps: Tensor, place: Layout) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from recount.data.dataset import Dataset
+from recount.data.dataset import Drawn
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, forced
 from recount.scenes.crowds import draw, plan
@@ -27,14 +27,11 @@ _HEIGHTS = (224, 352)
 _MULTIPLE = 32
 
 
-class Crowd(Dataset):
+class Crowd(Drawn):
     """96 drawn crowds with exact head centres."""
 
     name = "crowd"
     title = "Drawn street and stadium crowds"
-    licence = "MIT (made by recount)"
-    publishable = True
-    embedded = True
     splits = tuple(_PICTURES)
     preparations = by_name(forced("transcrowd", 384, 256, "TransCrowd's rule at a third of its size"))
     totals = {split: {"images": number} for split, number in _PICTURES.items()}  # noqa: RUF012
@@ -43,19 +40,11 @@ class Crowd(Dataset):
         """Yield the pictures of every split; they are drawn when their function is called."""
         for number, (split, pictures) in enumerate(_PICTURES.items()):
             rng = np.random.default_rng([_SEED, number])
-            counts = _counts(pictures, rng)
-            for index, count in enumerate(counts):
+            for index, count in enumerate(_counts(pictures, rng)):
                 kind: Literal["street", "stadium"] = "stadium" if rng.random() < 0.35 else "street"
                 scene = plan(kind, count, _size(rng), (_SEED, number, index))
-                yield RawSample(
-                    id=f"{split}_{index:02d}",
-                    split=split,
-                    image=partial(draw, scene),
-                    points=scene.heads[:, :2].astype(np.float32),
-                    count=count,
-                    prompt="people",
-                    attributes={"scene": kind},
-                )
+                name, heads = f"{split}_{index:02d}", scene.heads[:, :2].astype(np.float32)
+                yield RawSample(name, split, partial(draw, scene), heads, count, "people", attributes={"scene": kind})
 
 
 def _counts(pictures: int, rng: np.random.Generator) -> list[int]:

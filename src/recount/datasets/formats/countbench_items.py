@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from recount.data.dataset import DataError
 from recount.data.pictures import read_picture
-from recount.data.sample import RawSample
+from recount.data.sample import NO_POINTS, RawSample
 
 NUMBERS = range(2, 11)
 ITEMS = 540
-PER_NUMBER = 60
 TEST, MISSING = "test", "missing"
 LICENCE = "none stated: third-party web pictures and captions; research use, do not publish them"
 CITATION = "Paiss et al., Teaching CLIP to Count to Ten, ICCV 2023"
@@ -33,15 +31,9 @@ def item(index: int, number: int, caption: str, picture: Path | Callable[[], Ima
     """
     if number not in NUMBERS:
         raise DataError(f"CountBench item {index}: number {number}; it must be one of 2 to 10")
-    return RawSample(
-        id=f"item{index:03d}",
-        split=MISSING if picture is None else TEST,
-        image=picture,
-        points=np.zeros((0, 2), np.float32),
-        count=number,
-        prompt=caption,
-        attributes={"counting": True, "caption": "human"},
-    )
+    attributes = {"counting": True, "caption": "human"}
+    split = MISSING if picture is None else TEST
+    return RawSample(f"item{index:03d}", split, picture, NO_POINTS, number, caption, attributes=attributes)
 
 
 def usable(path: Path) -> Path | None:
