@@ -23,12 +23,12 @@ from recount.augmentation.text_guided import (
     COUNTX,
     VLCOUNTER,
     CountrAugmentation,
+    CountrCrops,
     Dotted,
     affine_matrix,
     dotted,
     resized_crop,
     stitched,
-    training_crop,
     transformed,
 )
 from recount.data.sample import Sample
@@ -87,7 +87,7 @@ def test_mosaic_of_several_pictures_is_countxs() -> None:
     crops = []
     for index, (left, top) in zip(order, inputs["crop (left, top) per tile"], strict=True):
         same = inputs["classes"][index] == inputs["classes"][0]
-        picture = pictures[index] if same else pictures[index].without_dots()
+        picture = pictures[index] if same else Dotted(pictures[index].image, pictures[index].dots[:0])
         crops.append(resized_crop(picture.cut(top, left, inputs["crop side"]), 192 + 2 * blend))
     made = stitched(crops, blend)
     assert_picture(made.image, want["image"], 2e-3)
@@ -130,7 +130,9 @@ def crop_of(
     augmentation: CountrAugmentation, seed: int = 0, window: int = 96, pool: Any = None
 ) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    return training_crop(0, pool or TinyPool([(96, 150)]), window, augmentation, np.random.default_rng(seed))
+    crops = CountrCrops(window, augmentation)
+    image, maps, _ = crops(0, pool or TinyPool([(96, 150)]), np.random.default_rng(seed))
+    return image, maps["density"]
 
 
 @pytest.mark.parametrize("augmentation", [COUNTX, CLIP_COUNT, VLCOUNTER], ids=["countx", "clip_count", "vlcounter"])

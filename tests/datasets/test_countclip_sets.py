@@ -30,7 +30,7 @@ from recount.datasets.countclip_zenodo import (
     held_out_groups,
     with_replacements,
 )
-from recount.datasets.formats.countbench_items import item
+from recount.datasets.formats.captions import item
 from recount.fetching.fetch import fetch
 from recount.fetching.transfers import Patience
 from recount.systems.countclip import has_number_word, nine_captions

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from recount.data.dataset import DataError, RemoteFile
 from recount.data.sample import RawSample
-from recount.datasets.formats import countbench_items as items
+from recount.datasets.formats import captions as items
 from recount.datasets.formats.files import Listed, read_json
 
 PER_NUMBER = 60
@@ -64,7 +64,7 @@ def read_items(path: Path) -> list[dict[str, Any]]:
     rows = read_json(path, "countbench")
     if not all(isinstance(row, dict) and set(row) == _KEYS for row in rows):
         raise DataError(f"{path}: every row must have {', '.join(sorted(_KEYS))}")
-    if Counter(row["number"] for row in rows) != dict.fromkeys(items.NUMBERS, PER_NUMBER):
+    if Counter(row["number"] for row in rows) != dict.fromkeys(items.NUMBERS.values(), PER_NUMBER):
         raise DataError(f"{path}: {len(rows)} rows; CountBench has {PER_NUMBER} for each number from 2 to 10")
     return rows
 

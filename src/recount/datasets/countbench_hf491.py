@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 from recount.data.dataset import Dataset, RemoteFile
 from recount.data.pictures import decoded
 from recount.data.sample import RawSample
-from recount.datasets.formats.countbench_items import CITATION, ITEMS, LICENCE, MISSING, TEST, item
+from recount.datasets.formats.captions import CITATION, ITEMS, LICENCE, MISSING, TEST, item
 from recount.datasets.formats.files import fetched
 
 _FILE = "data/train-00000-of-00001-cf54c241ba947306.parquet"

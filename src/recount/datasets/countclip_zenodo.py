@@ -24,7 +24,7 @@ import numpy as np
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.index import HIDDEN, LISTS
 from recount.data.sample import NO_POINTS, RawSample
-from recount.datasets.formats.countbench_items import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
+from recount.datasets.formats.captions import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
 from recount.datasets.formats.files import json_lines, parsed, read_text
 from recount.datasets.formats.mat import find_folder
 
@@ -121,7 +121,7 @@ def check_order(rows: Sequence[Row], where: Path) -> None:
         DataError: there are others.
     """
     expected = [False, False, False, False, True] * (len(rows) // GROUP)
-    if len(rows) != PAIRS or [row["counts"] in NUMBERS for row in rows] != expected:
+    if len(rows) != PAIRS or [row["counts"] in NUMBERS.values() for row in rows] != expected:
         raise DataError(f"{where}: expected {PAIRS:,} rows, four with counts -1 and then one with 2 to 10, throughout")
     found = Counter(int(row["counts"]) for row in rows if row["counts"] != -1)
     if found != CLASS_COUNTS:
