@@ -25,20 +25,13 @@ SALT_AND_PEPPER = 1e-3  # share of the values that turn to 1, and of those that 
 
 @dataclass(frozen=True, slots=True)
 class CrowdAugmentation:
-    """How training crops are made. The defaults are GigaCount's released code; flip to noise are probabilities.
+    """How training crops are made. The defaults are GigaCount's released code; the last four are probabilities."""
 
-    Attributes:
-        crops: per picture and epoch.
-        crop_scale: edge of the crop over the input size; below 1 zooms in (GigaCount), above out (EBC).
-        clamp: to [0, 1] after each bicubic resize (GigaCount; CLIP-EBC does not).
-        hue: 0.2 by a slip of the released code; CLIP-EBC has 0.
-        blur_kind: "vertical": sigma 0.1 along x, 5 along y, as the released code blurs; "isotropic": ~ U(0.1, 5).
-    """
-
-    crops: int = 2
-    crop_scale: tuple[float, float] = (0.8, 1.0)
-    clamp: bool = True
-    hue: float = 0.2
+    crops: int = 2  # per picture and epoch
+    crop_scale: tuple[float, float] = (0.8, 1.0)  # edge of the crop over the input size; above 1 zooms out (CLIP-EBC)
+    clamp: bool = True  # to [0, 1] after each bicubic resize (GigaCount; CLIP-EBC does not)
+    hue: float = 0.2  # by a slip of the released code; CLIP-EBC has 0
+    # vertical: sigma 0.1 along x, 5 along y, as the released code blurs; isotropic: ~ U(0.1, 5)
     blur_kind: Literal["vertical", "isotropic"] = "vertical"
     flip: float = 0.5
     jitter: float = 0.2

@@ -23,25 +23,17 @@ class DataError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that a data set needs.
+    """A file that a data set needs."""
 
-    Attributes:
-        path: where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``.
-        urls: addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; empty if
-            the file can only be had by hand.
-        sha256: of the bytes, or its first digits where only these are public; None where it is not known: then it is
-            recorded at the first download and compared ever after.
-        bytes: size, or None.
-        unpack: whether it is a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``.
-        optional: whether the data set can be read without it.
-    """
-
-    path: str
+    path: str  # where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``
+    # Addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; none: by hand only
     urls: tuple[str, ...] = ()
+    # Of the bytes, or its first digits where only these are public; None: recorded at the first download, and later
+    # downloads are compared with it
     sha256: str | None = None
     bytes: int | None = None
-    unpack: bool = False
-    optional: bool = False
+    unpack: bool = False  # a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``
+    optional: bool = False  # the data set can be read without it
 
 
 class Source(ABC):
@@ -72,29 +64,19 @@ class Source(ABC):
 
 
 class Dataset(Source):
-    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``.
+    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``."""
 
-    Attributes, beside those of a source:
-        publishable: whether its licence lets its pictures stand in a published report.
-        embedded: whether it is procedural (nothing to fetch).
-        lenient: whether a JPEG whose end is missing is filled with grey instead of being a defect.
-        picture_folders: folders below its own, one of which holds the pictures, if the annotation can be had without
-            them; empty if what must be fetched holds them.
-        pictures_of: the data set whose pictures it uses, if not its own: that one is fetched first.
-        splits: the names of its splits.
-        preparations: the size rules it can be prepared with, by name; always has "original".
-        totals: integrity totals checked after reading, for instance ``{"train": {"images": 300, "points": 162413}}``.
-            Keys: a split or "all"; in it "samples", "images" (different pictures; a sample without one counts as one),
-            "points", "boxes", "count" (sum of counts).
-    """
-
-    publishable: ClassVar[bool] = False
-    embedded: ClassVar[bool] = False
-    lenient: ClassVar[bool] = False
+    publishable: ClassVar[bool] = False  # whether its licence lets its pictures stand in a published report
+    embedded: ClassVar[bool] = False  # whether it is procedural (nothing to fetch)
+    lenient: ClassVar[bool] = False  # whether a JPEG whose end is missing is filled with grey instead of being a defect
+    # Folders below its own, one of which holds the pictures, if the annotation can be had without them
     picture_folders: ClassVar[tuple[str, ...]] = ()
-    pictures_of: ClassVar[str] = ""
+    pictures_of: ClassVar[str] = ""  # the data set whose pictures it uses, if not its own: that one is fetched first
     splits: ClassVar[tuple[str, ...]]
+    # The size rules it can be prepared with, by name; always has "original"
     preparations: ClassVar[Mapping[str, SizeRule]] = {"original": ORIGINAL_SIZE}
+    # Checked after reading: {"train": {"images": 300, "points": 162413}}. Keys: a split or "all"; in it "samples",
+    # "images" (different pictures; a sample without one counts as one), "points", "boxes", "count" (sum of counts)
     totals: ClassVar[Mapping[str, Mapping[str, float]]] = {}
 
     def files(self) -> list[RemoteFile]:

@@ -1,4 +1,4 @@
-"""What is checked of strangers' files: every defect is told in one run, and arrays are never unpickled."""
+"""How files that others made are checked: every defect is told in one run, and arrays are never unpickled."""
 
 from __future__ import annotations
 

@@ -28,11 +28,7 @@ csv.field_size_limit(sys.maxsize)
 
 
 def read_index(path: Path, split: str | None = None) -> list[Sample]:
-    """Return the samples of an ``index.csv`` in their order there, points and boxes loaded.
-
-    Args:
-        path: of an ``index.csv`` that ``prepare`` wrote.
-        split: name of a split or of a list; None for all samples.
+    """Return the samples of a split or list (None: all) of an ``index.csv``, in its order, points and boxes loaded.
 
     Raises:
         DataError: the file is missing or not such an index, leads out of its folder, or has no sample of that split.

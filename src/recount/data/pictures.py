@@ -33,19 +33,12 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture.
+    """A decoded picture."""
 
-    Attributes:
-        image: RGB.
-        grey: whether it is stored with one channel.
-        turned: whether it has an EXIF orientation other than upright (not applied).
-        repaired: whether its end is missing and was filled.
-    """
-
-    image: Image.Image
-    grey: bool = False
-    turned: bool = False
-    repaired: bool = False
+    image: Image.Image  # RGB
+    grey: bool = False  # whether it is stored with one channel
+    turned: bool = False  # whether it has an EXIF orientation other than upright (not applied)
+    repaired: bool = False  # whether its end is missing and was filled
 
 
 def read_picture(path: Path, *, lenient: bool = False) -> Picture:

@@ -63,13 +63,9 @@ class _Prepared:
 
 
 def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path) -> Path:
-    """Prepare a data set and return the path of its ``index.csv``.
+    """Prepare a data set with one of its ``preparations`` and return the path of its ``index.csv``.
 
-    Args:
-        dataset: the data set.
-        preparation: a key of ``dataset.preparations``.
-        raw_root: holds ``<dataset>/`` as fetched.
-        data_root: gets ``<dataset>/<preparation>/``; what is there already is replaced.
+    ``raw_root`` holds ``<dataset>/`` as fetched; ``<dataset>/<preparation>/`` below ``data_root`` is replaced.
 
     Raises:
         DataError: lists every defect of the data set: missing files, broken pictures, impossible annotations, totals
@@ -152,11 +148,10 @@ def _coordinate_defects(what: str, values: np.ndarray, columns: int) -> Iterator
         yield f"{what} have shape {values.shape}, expected (n, {columns})"
         return
     broken = ~np.isfinite(values)
-    if broken.any():
-        yield f"{int(broken.any(axis=1).sum())} of {len(values)} {what} are NaN or infinite"
     huge = np.abs(np.where(broken, 0, values)) > _FARTHEST
-    if huge.any():
-        yield f"{int(huge.any(axis=1).sum())} of {len(values)} {what} are beyond {_FARTHEST:,} pixels"
+    for wrong, how in ((broken, "NaN or infinite"), (huge, f"beyond {_FARTHEST:,} pixels")):
+        if wrong.any():
+            yield f"{int(wrong.any(axis=1).sum())} of {len(values)} {what} are {how}"
 
 
 def _check_totals(dataset: Dataset, samples: Sequence[RawSample], defects: Defects) -> None:
@@ -249,13 +244,12 @@ def _write(
 ) -> None:
     (folder / "points").mkdir()
     (folder / "boxes").mkdir()
-    placed = [_placed(sample, pictures, rule) for sample in samples]
+    found = [pictures[sample.image] if sample.image is not None else None for sample in samples]
+    placed = [_placed(sample, picture, rule) for sample, picture in zip(samples, found, strict=True)]
     with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for sample, points in zip(samples, placed, strict=True):
-            picture = pictures[sample.image] if sample.image is not None else None
-            writer.writerow(_row(sample, points, picture, rule, folder))
+        writer.writerows(_row(*row, rule, folder) for row in zip(samples, placed, found, strict=True))
     summary = {
         "dataset": dataset.name,
         "title": dataset.title,
@@ -266,16 +260,22 @@ def _write(
         "points_outside_are": "kept" if rule.keep_outside else "dropped",
         "sha256": _digest(folder),
         "splits": {split: _split_summary(split, samples, placed) for split in dataset.splits},
-        "pictures": _picture_summary(pictures),
+        "pictures": {
+            "number": len(pictures),
+            "grey": sum(picture.grey for picture in pictures.values()),
+            "with_unapplied_exif_orientation": sorted(picture.path for picture in pictures.values() if picture.turned),
+            "repaired": sorted(picture.path for picture in pictures.values() if picture.repaired),
+            "resized": sum(picture.size != picture.new_size for picture in pictures.values()),
+        },
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _placed(sample: RawSample, pictures: dict[_Source, _Prepared], rule: SizeRule) -> PlacedPoints:
-    if sample.image is None:
+def _placed(sample: RawSample, picture: _Prepared | None, rule: SizeRule) -> PlacedPoints:
+    if picture is None:
         points = sample.points.astype(np.float32)
         return PlacedPoints(points, outside=0, coincident=len(points) - len(np.unique(points, axis=0)), merged=0)
-    return place_points(rule, sample.points, pictures[sample.image].size)
+    return place_points(rule, sample.points, picture.size)
 
 
 def _count(sample: RawSample, placed: PlacedPoints) -> float:
@@ -335,14 +335,4 @@ def _split_summary(split: str, samples: Sequence[RawSample], placed: Sequence[Pl
         "count_mean": float(np.mean(counts)) if counts else None,
         "count_max": max(counts, default=None),
         "samples_with_points_outside": [sample.id for sample, points in chosen if points.outside],
-    }
-
-
-def _picture_summary(pictures: dict[_Source, _Prepared]) -> dict[str, Any]:
-    return {
-        "number": len(pictures),
-        "grey": sum(picture.grey for picture in pictures.values()),
-        "with_unapplied_exif_orientation": sorted(picture.path for picture in pictures.values() if picture.turned),
-        "repaired": sorted(picture.path for picture in pictures.values() if picture.repaired),
-        "resized": sum(picture.size != picture.new_size for picture in pictures.values()),
     }

@@ -25,32 +25,19 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SizeRule:
-    """How a picture and its points are prepared.
+    """How a picture and its points are prepared."""
 
-    Attributes:
-        name: names the folder of the prepared data set.
-        new_size: (width, height) -> (width, height).
-        resample: the filter of the resize.
-        antialias: whether the filter widens when it shrinks (MATLAB, Pillow) or not (OpenCV).
-        keep_outside: whether points outside the picture are kept (True) or dropped (False).
-        source: where the rule comes from.
-        encoding: how the prepared picture is saved; "source" keeps the published file's bytes.
-        closed: whether a point at x = width or y = height is inside.
-        merge_coincident: whether heads that fall on one pixel of the prepared picture count as one (a 0/1 dot map).
-        point_offset: added to x and y before anything else (-1: the method takes them for MATLAB indices).
-        point_scale: (width, height) -> factor of x and of y; None: new edge / old edge.
-    """
-
-    name: str
-    new_size: Callable[[int, int], Size]
+    name: str  # of the folder of the prepared data set
+    new_size: Callable[[int, int], Size]  # (width, height) -> (width, height)
     resample: Literal["bicubic", "bilinear"] = "bicubic"
-    keep_outside: bool = True
-    source: str = ""
-    antialias: bool = False
-    encoding: Literal["source", "png", "jpeg75", "jpeg95"] = "png"
-    closed: bool = True
-    merge_coincident: bool = False
-    point_offset: float = 0.0
+    keep_outside: bool = True  # whether points outside the picture are kept or dropped
+    source: str = ""  # where the rule comes from
+    antialias: bool = False  # whether the filter widens when it shrinks (MATLAB, Pillow) or not (OpenCV)
+    encoding: Literal["source", "png", "jpeg75", "jpeg95"] = "png"  # "source" keeps the published file's bytes
+    closed: bool = True  # whether a point at x = width or y = height is inside
+    merge_coincident: bool = False  # whether heads on one pixel of the prepared picture count as one (a 0/1 dot map)
+    point_offset: float = 0.0  # added to x and y first (-1: the method takes them for MATLAB indices)
+    # (width, height) -> factors of x and y; None: new edge / old edge
     point_scale: Callable[[int, int], tuple[float, float]] | None = None
 
     def scale(self, size: Size) -> tuple[float, float]:
@@ -63,19 +50,12 @@ class SizeRule:
 
 @dataclass(frozen=True, slots=True)
 class PlacedPoints:
-    """Points in the prepared picture, and what became of the others.
+    """Points in the prepared picture, and what became of the others."""
 
-    Attributes:
-        points: float32 [N, 2], x and y in pixels of the prepared picture.
-        outside: how many lie outside the picture (they are in ``points`` only if the rule keeps them).
-        coincident: how many are at exactly the place of an earlier one.
-        merged: how many the rule removed because an earlier one has their pixel.
-    """
-
-    points: np.ndarray
-    outside: int
-    coincident: int
-    merged: int
+    points: np.ndarray  # float32 [N, 2], x and y in pixels of the prepared picture
+    outside: int  # how many lie outside the picture (they are in ``points`` only if the rule keeps them)
+    coincident: int  # how many are at exactly the place of an earlier one
+    merged: int  # how many the rule removed because an earlier one has their pixel
 
 
 def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints:
@@ -176,7 +156,7 @@ C3_QNRF = longest_edge("c3", 1024, 16, "C-3-Framework preapre_QNRF.m: longest ed
 def css_ccnn(name: str, maximum: int, multiple: int) -> SizeRule:
     """Return the rule of CSS-CCNN's reader: shorter edge at least 224, longer at most ``maximum``, rounded up.
 
-    A very long picture falls below 224 again. Points are taken for MATLAB indices (minus 1), those outside dropped.
+    A very long picture falls below 224 again. Points are read as MATLAB indices (minus 1); those outside are dropped.
     """
     minimum = 224
 

@@ -4,12 +4,10 @@ Four rules, each checked against outputs of the official code (tests/data/test_w
 
 * ``average`` — GigaCount, CLIP-EBC (Yiming-M/CLIP-EBC@b52a594), TransCrowd: overlapping cells are averaged.
 * ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and
-  divided by the pixels of a cell, then overlapping pixels are averaged. A rule of its own: it needs no window to start
-  on a cell's edge, and where all do its sum still differs a little from ``average``, as enlarging smears mass over
-  the seams.
+  divided by the pixels of a cell, then overlapping pixels are averaged. Windows need not start at a cell's edge. Even
+  where they do, the sum differs a little from ``average``, because enlarging smears mass over the seams.
 * ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to
-  right, columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4
-  and 1/2.
+  right, columns that are already covered become (old + new) / 2. Three-fold overlap has the weights 1/4, 1/4 and 1/2.
 * ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the
   next multiple of the stride (a whole stride where the width is one already), windows start every stride, and the
   overlap is blended by sigmoid(linspace(-3, 3)); the added columns are cut off afterwards.
@@ -38,24 +36,17 @@ SIGMOID_REACH = 3.0  # CLIP-Count blends by sigmoid(linspace(-3, 3, overlap))
 class Windows:
     """How a system cuts an evaluation image into windows.
 
-    Attributes:
-        height, width: of a window, pixels.
-        stride: pixels between window starts, one number or (down, across); the last window is shifted back to end at
-            the border.
-        stitch: how overlaps are put together; see the module's docstring.
-        batch: windows per forward pass, at most.
-        fit: what is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves
-            back), or CLIP-EBC's options "resize" and "zero_pad" to the nearest (next) size of window + n strides.
-
     Raises:
         ValueError: a length is not positive, or the rule cannot work with these lengths.
     """
 
-    height: int
+    height: int  # of a window, pixels
     width: int
-    stride: int | tuple[int, int]
-    stitch: Stitch = "average"
-    batch: int = 16
+    stride: int | tuple[int, int]  # pixels between window starts, or (down, across); the last ends at the border
+    stitch: Stitch = "average"  # how overlaps are put together; see the module's docstring
+    batch: int = 16  # windows per forward pass, at most
+    # What is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves back),
+    # or CLIP-EBC's options "resize" and "zero_pad" to the nearest (next) size of window + n strides
     fit: Fit = "shift"
 
     def __post_init__(self) -> None:
@@ -152,15 +143,10 @@ def cut(image: Tensor, windows: Windows) -> Tensor:
 
 
 def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
-    """Put the density maps of an image's windows together.
+    """Put the density maps of the windows of an image of ``height`` x ``width`` pixels together.
 
-    Args:
-        maps: [n, 1, h, w], objects per cell, in the order of ``cut``; a cell is window / h pixels high.
-        height, width: of the image that was cut, pixels.
-        windows: as it was cut.
-
-    Returns:
-        float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" a cell is one pixel.
+    ``maps`` [n, 1, h, w] are objects per cell, in the order of ``cut``; a cell is window / h pixels high. Returns
+    float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" a cell is one pixel.
 
     Raises:
         ValueError: the number of maps is wrong, or a window does not start at a cell's edge.

@@ -2,7 +2,7 @@
 
 Shenggan/BCCD_Dataset@d272fb1. A row is a pair of picture and class, also where the class does not occur (count 0): "red
 blood cells" (the majority in nearly every picture), "white blood cells" and "platelets". Two boxes have no area; their
-cells are counted, and the boxes kept as they are. `*_majority` has the red cells, `*_minority` both others,
+cells are counted, and the boxes stay as they are. `*_majority` has the red cells, `*_minority` the two other classes,
 `*_white_blood_cells` and `*_platelets` one each.
 """
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, count, cycle, islice, zip_longest
@@ -68,9 +68,13 @@ class CocoTen(Listed):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield training pairs in the order of CountCLIP's set (four without a number, one with), then test pairs."""
-        training, test = _split(_pictures(read_json(raw / _ANNOTATIONS, self.name), raw))
+        pictures = _pictures(read_json(raw / _ANNOTATIONS, self.name), raw)
+        rare = [picture for picture in pictures if any(len(boxes) >= _RARE_FROM for boxes in picture.counted.values())]
+        common = [picture for picture in pictures if picture not in rare]
+        training, test = rare + common[::2], common[1::2]
         counting = [pair for picture in training for pair in _counting(picture, "train")]
-        plain = cycle(_in_turn([list(_not_counting(picture)) for picture in training]))
+        in_turn = chain.from_iterable(zip_longest(*map(_not_counting, training)))  # captions of a picture lie far apart
+        plain = cycle([pair for pair in in_turn if pair is not None])
         number = count()
         for pair in counting:
             for other in islice(plain, _NOT_COUNTING_PER_COUNTING):
@@ -100,13 +104,6 @@ def _pictures(content: dict[str, Any], raw: Path) -> list[_Picture]:
     return pictures
 
 
-def _split(pictures: Sequence[_Picture]) -> tuple[list[_Picture], list[_Picture]]:
-    """Return training and test pictures: those with a rare number train, of the others every second one."""
-    rare = [picture for picture in pictures if any(len(boxes) >= _RARE_FROM for boxes in picture.counted.values())]
-    common = [picture for picture in pictures if picture not in rare]
-    return rare + common[::2], common[1::2]
-
-
 @cache
 def plural(name: str) -> str:
     """Return the plural of a COCO class name."""
@@ -133,11 +130,6 @@ def _names(caption: str, name: str) -> bool:
         name, f"{re.escape(name)}|{re.escape(plural(name))}"
     )
     return re.search(rf"\b({words})\b", caption, re.IGNORECASE) is not None
-
-
-def _in_turn(groups: Sequence[list[Any]]) -> list[Any]:
-    """Return the groups' members in turn, so that the captions of one picture lie far apart."""
-    return [entry for entry in chain.from_iterable(zip_longest(*groups)) if entry is not None]
 
 
 def _pair(picture: _Picture, suffix: str, split: str, name: str, caption: str, kind: str) -> RawSample:

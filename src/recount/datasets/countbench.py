@@ -2,7 +2,7 @@
 
 Paiss et al., "Teaching CLIP to Count to Ten", ICCV 2023. CountBench.json of
 teaching-clip-to-count/teaching-clip-to-count.github.io@2c573a8 lists 540 addresses with captions and numbers (538
-different ones). 63 of them were dead in February 2023 by an issue there. ``recount fetch`` tries each; the dead ones
+different ones). An issue there counts 63 dead ones in February 2023. ``recount fetch`` tries each; the dead ones
 are in its manifest under ``missing`` and in the index in split ``missing``.
 """
 

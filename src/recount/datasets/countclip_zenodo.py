@@ -5,9 +5,9 @@ in a fixed order, four without a number and then one that counts; ``faulty.csv``
 number; ``val.json`` lists CountBench, of which 509 pictures are usable. Readers follow model.ipynb of
 SforAiDl/CountCLIP@a15672d. Captions and addresses are raw web text: do not print them.
 
-Split ``train`` is the whole training set. The lists ``train_most`` and ``held_out`` are for selecting a model without
-the test set, which the paper has nothing for: every tenth counting pair of each number is held out, and the four pairs
-that come before it are left out too, so that the order stays four to one.
+Split ``train`` is the whole training set. The paper has no validation set. To select a model without the test set, the
+lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each number; the four pairs before it are
+left out too, so that the order stays four to one.
 """
 
 from __future__ import annotations

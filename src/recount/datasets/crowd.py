@@ -22,9 +22,9 @@ from recount.scenes.crowds import draw, plan
 _SEED = 20_240
 _PICTURES = {"train": 48, "held_out": 12, "test": 36}
 _FEWEST, _MOST = 5, 800
-_WIDTHS = (224, 448)
-_HEIGHTS = (224, 352)
-_MULTIPLE = 32
+_MULTIPLE = 32  # pixels, unit of both edges
+_WIDTHS = (7, 14)
+_HEIGHTS = (7, 11)
 
 
 class Crowd(Drawn):
@@ -42,7 +42,8 @@ class Crowd(Drawn):
             rng = np.random.default_rng([_SEED, number])
             for index, count in enumerate(_counts(pictures, rng)):
                 kind: Literal["street", "stadium"] = "stadium" if rng.random() < 0.35 else "street"
-                scene = plan(kind, count, _size(rng), (_SEED, number, index))
+                width, height = (_MULTIPLE * int(rng.integers(low, high + 1)) for low, high in (_WIDTHS, _HEIGHTS))
+                scene = plan(kind, count, (width, height), (_SEED, number, index))
                 name, heads = f"{split}_{index:02d}", scene.heads[:, :2].astype(np.float32)
                 yield RawSample(name, split, partial(draw, scene), heads, count, "people", attributes={"scene": kind})
 
@@ -52,13 +53,6 @@ def _counts(pictures: int, rng: np.random.Generator) -> list[int]:
     share = (np.arange(pictures) + rng.random(pictures)) / pictures
     counts = _FEWEST * (_MOST / _FEWEST) ** share
     return [int(count) for count in rng.permutation(np.round(counts))]
-
-
-def _size(rng: np.random.Generator) -> tuple[int, int]:
-    width, height = (
-        int(rng.integers(low // _MULTIPLE, high // _MULTIPLE + 1)) * _MULTIPLE for low, high in (_WIDTHS, _HEIGHTS)
-    )
-    return width, height
 
 
 DATASET = Crowd()

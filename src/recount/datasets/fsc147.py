@@ -100,7 +100,9 @@ class Fsc147(Dataset):
                     attributes: dict[str, Any] = {"description": descriptions[file]["text_description"]}
                     attributes |= {LISTS: [coco[file]]} if file in coco else {}
                     name, picture = Path(file).stem, picture_of(raw, file)
-                    attributes |= exemplars | _density_map(raw, name)
+                    attributes |= exemplars
+                    if (raw / _DENSITY_MAPS / f"{name}.npy").is_file():
+                        attributes["density_map"] = f"{raw.name}/{_DENSITY_MAPS}/{name}.npy"
                     yield RawSample(name, split, picture, points, counts[file], classes[file], attributes=attributes)
         defects.raise_if_any()
 
@@ -155,11 +157,6 @@ def _points(annotations: dict[str, Any], file: str) -> tuple[np.ndarray, dict[st
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{_POINTS}: {file} has no readable entry ({error!r}); get the file again") from None
     return points, {"exemplars": corners}
-
-
-def _density_map(raw: Path, name: str) -> dict[str, str]:
-    path = raw / _DENSITY_MAPS / f"{name}.npy"
-    return {"density_map": f"{raw.name}/{path.relative_to(raw).as_posix()}"} if path.is_file() else {}
 
 
 DATASET = Fsc147()

@@ -1,7 +1,7 @@
 """Procedural scenes whose prompt names a minority class: the embedded stand-in of FSC-147-S. Nothing is downloaded.
 
 80 pictures as in `shapes`, of its test classes only, none of them a picture of `shapes`. A prompt-blind counter that
-answers the majority is far off here; a constant is not, so its row is to be printed beside every result.
+answers the majority is far off here; a constant is not, so its row stands beside every result.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Captioned pictures of coloured shapes, two to ten of a kind: for the tiny CLIP's pretraining and for ``shapes_ten``.
 
 A scene shows some objects of a main class and, in some scenes, one to three of a second class, on plain ground, of
-about one size and without overlap: a million parameters that train for minutes shall see how many there are. Captions
-name the classes; of quantities they say nothing, something vague ("a few"), or a number word.
+about one size and without overlap, so that a million parameters that train for minutes can see how many there are.
+Captions name the classes with no quantity, a vague one ("a few"), or a number word.
 """
 
 from __future__ import annotations

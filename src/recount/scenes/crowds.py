@@ -37,25 +37,15 @@ _STATURE = 6.4  # from the centre of the head to the feet, in heights of the hea
 
 @dataclass(frozen=True)
 class Scene:
-    """A planned picture.
-
-    Attributes:
-        kind: what the place is.
-        size: (width, height) in pixels.
-        heads: float64 [N, 3], x and y of the centre and the height of each head in pixels, from far to near.
-        top: row where the ground or the stand begins.
-        head_sizes: height of a head in pixels at ``top`` and at the lower edge.
-        seed: of everything that is drawn.
-        seats: float64 [M, 3] of a stadium, x, y and head size at each seat, taken or not.
-    """
+    """A planned picture."""
 
     kind: Literal["street", "stadium"]
-    size: tuple[int, int]
-    heads: np.ndarray
-    top: float
-    head_sizes: tuple[float, float]
-    seed: tuple[int, ...]
-    seats: np.ndarray
+    size: tuple[int, int]  # (width, height) in pixels
+    heads: np.ndarray  # float64 [N, 3], x and y of the centre and the height of each head in pixels, from far to near
+    top: float  # row where the ground or the stand begins
+    head_sizes: tuple[float, float]  # height of a head in pixels at ``top`` and at the lower edge
+    seed: tuple[int, ...]  # of everything that is drawn
+    seats: np.ndarray  # float64 [M, 3] of a stadium, x, y and head size at each seat, taken or not
 
 
 def plan(kind: Literal["street", "stadium"], count: int, size: tuple[int, int], seed: Sequence[int]) -> Scene:

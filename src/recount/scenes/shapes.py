@@ -36,6 +36,7 @@ CARS = "cars"
 BLOOD_CELLS = ("red blood cells", "white blood cells", "platelets")
 DICE = tuple(f"dice showing {word} {'pip' if word == 'one' else 'pips'}" for word in NUMBER_WORDS)
 
+_DIAMETERS = (13.0, 23.0)  # pixels, of coloured shapes
 _CAR_PAINTS = (
     *((200, 44, 44), (226, 226, 224), (44, 46, 52), (62, 92, 160), (148, 152, 158), (214, 184, 92), (60, 112, 84)),
 )
@@ -124,24 +125,19 @@ def shapes_scene(
     counts: Mapping[str, int],
     width: int,
     height: int,
-    sizes: tuple[float, float] = (13.0, 23.0),
     paints: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Scene:
-    """Return coloured shapes (or cars) on clutter.
+    """Return coloured shapes (or cars) on clutter, as many of each class as ``counts`` says.
 
-    Args:
-        rng: draws everything.
-        counts: how many of each class.
-        width, height: pixels.
-        sizes: smallest and largest diameter in pixels; each class has its own mean, each thing varies about it.
-        paints: of each class, whose name is then a shape alone ("stars"); None: as its name says.
+    Each class has its own mean diameter, each thing varies about it. With ``paints`` a class is named by its shape
+    alone ("stars"); without, its name says its colour.
     """
     wanted = [label for label, count in counts.items() for _ in range(count)]
     rng.shuffle(wanted)
-    means = {label: rng.uniform(*sizes) for label in counts}
+    means = {label: rng.uniform(*_DIAMETERS) for label in counts}
     things: list[Thing] = []
     for label in wanted:
-        size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *sizes))
+        size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *_DIAMETERS))
         x, y = _free_place(rng, things, size, width, height)
         angle = rng.uniform(0, 2 * pi)
         paint = jittered(rng, paints[label], 11) if paints else _paint_of(rng, label)
