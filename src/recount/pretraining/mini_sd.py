@@ -36,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recount.scenes import shapes as scenes
+from recount.scenes.car_parks import parking_scene
 from recount.settings.base import Strict
 from recount.systems import t2icount
 from recount.training.checkpoints import load_state, save_state
@@ -147,7 +148,7 @@ def _any_scene(rng: np.random.Generator, size: int) -> scenes.Scene:
         counts = scenes.majority_and_minorities(rng, scenes.shape_classes("train"), room.majority, room.minority)
         return scenes.shapes_scene(rng, counts, size, size)
     if kind < 0.86:
-        return scenes.parking_scene(rng, size, size, rng.uniform(0.1, 0.9))
+        return parking_scene(rng, size, size, rng.uniform(0.1, 0.9))
     if kind < 0.94:
         cells = {"red blood cells": int(rng.integers(*room.red))}
         cells |= {"white blood cells": int(rng.integers(0, room.white))}

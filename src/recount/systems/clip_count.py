@@ -11,7 +11,7 @@ Every default is the released code's, with its slips, each of which has a settin
 * ``count_mask``: the mask multiplies a loss that is a scalar already, so it masks nothing;
 * ``vpt_index``: the first set of visual prompts is used twice and the last never;
 * ``output_activation``: a sigmoid, at most 1, for targets that peak at 9.55;
-* ``augmentation.mosaic_jitter``: the colours of mosaics are jittered, then the unjittered tiles are taken.
+* ``augmentation.mosaic_jitter``: the colours of mosaics are jittered, then the unjittered crops are taken.
 
 Deviations: selection is by whole validation pictures (the release measures one random crop of each); CLIP computes in
 the recipe's precision. ``decoder_ln_pre``, ``decoder_norm`` and the first block's convolution are never used, as there.

@@ -31,7 +31,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.data.resize import resize_like_opencv
+from recount.data.pictures import resize_like_opencv
 from recount.nn.normalise import Normalise
 from recount.nn.text_tower import TextTower, encode, tower_state
 from recount.nn.weights import CheckpointError, read_tensors, renamed

@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recount.data.resize import resize_like_opencv
+from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import SizeRule, css_ccnn
 from recount.nn.weights import CheckpointError, read_tensors, renamed
 from recount.settings.base import Strict

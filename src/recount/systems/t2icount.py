@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from recount.data.arrays import load_npy
+from recount.data.health import load_npy
 from recount.data.pictures import load_image
 from recount.data.sample import Sample
 from recount.data.windows import Windows

@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recount.data.resize import resize_like_opencv
+from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import forced
 from recount.nn.normalise import Normalise
 from recount.nn.weights import CheckpointError, read_tensors, renamed
