@@ -1,6 +1,6 @@
 """Counting as classification of blocks: bins and anchors, block counts, class prompts, and the losses over blocks.
 
-Ma et al., "CLIP-EBC" (arXiv 2403.09281) and the GigaCount article, equation (4). Numbers checked against
+Ma et al., "CLIP-EBC" (arXiv 2403.09281) and the GigaCount article, equations (2) to (4). Numbers checked against
 Yiming-M/CLIP-EBC@b52a594 and AdamHermes/GigaCount@d57191e (golden cases ``bin_assignment``, ``prompts``, ``dot_maps``,
 ``hybrid_loss_*``, ``dace_*``). ``ebc_bins.json`` holds CLIP-EBC's published bins and anchors.
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -49,7 +48,10 @@ class Bins:
         return Bins(self.intervals, (*self.anchors[:-1], value))
 
     def classes(self, counts: Tensor) -> Tensor:
-        """Return each block count's class, int64 of the same shape: the last bin that contains it, else 0."""
+        """Return each block count's class, int64 of the same shape: GigaCount (2), CLIP-EBC's integer-valued bins.
+
+        It is the last bin that contains the count, else 0.
+        """
         result = torch.zeros_like(counts, dtype=torch.int64)
         for index, (low, high) in enumerate(self.intervals):
             result = torch.where((counts >= low) & (counts <= high), index, result)
@@ -91,12 +93,6 @@ def published_bins(
 # ------------------------------------------------------------------------------------------------------------ targets
 
 
-def _pixels(points: Tensor, height: int, width: int, rounding: Rounding) -> Tensor:
-    """Return the flattened pixel index of each point, moved to the border where it lies outside."""
-    whole = (points.round() if rounding == "half_even" else points.trunc()).long()
-    return whole[:, 1].clamp(0, height - 1) * width + whole[:, 0].clamp(0, width - 1)
-
-
 def dot_map(
     points: Tensor, height: int, width: int, *, coincident: Coincident = "set", rounding: Rounding = "truncate"
 ) -> Tensor:
@@ -108,7 +104,8 @@ def dot_map(
         coincident: "set": points of one pixel count once (CLIP-EBC, GigaCount); "add": each counts (DM-Count).
         rounding: "truncate" (CLIP-EBC, GigaCount) or "half_even" (DM-Count).
     """
-    pixels = _pixels(points, height, width, rounding)
+    whole = (points.round() if rounding == "half_even" else points.trunc()).long()
+    pixels = whole[:, 1].clamp(0, height - 1) * width + whole[:, 0].clamp(0, width - 1)
     dots = torch.bincount(pixels, minlength=height * width).float()
     return (dots.clamp(max=1) if coincident == "set" else dots).view(1, height, width)
 
@@ -130,21 +127,6 @@ def block_counts(
     return dots.view(1, height // block, block, width // block, block).sum(dim=(2, 4))
 
 
-def stacked_block_counts(
-    points: Sequence[Tensor],
-    height: int,
-    width: int,
-    block: int,
-    *,
-    coincident: Coincident = "set",
-    rounding: Rounding = "truncate",
-) -> Tensor:
-    """Return ``block_counts`` of B images of one size, [B, 1, height // block, width // block]."""
-    return torch.stack(
-        [block_counts(each, height, width, block, coincident=coincident, rounding=rounding) for each in points]
-    )
-
-
 # ------------------------------------------------------------------------------------------------------------ prompts
 
 
@@ -161,20 +143,14 @@ def prompt(low: float, high: float, style: PromptStyle = "word") -> str:
         if low != high != math.inf:
             amount = f"between {int(low)} and {int(high)}"
         return f"There are {amount} people in the image"
-    if low == high == 0:
+    if high == 0:
         return f"There is {'no' if style == 'word' else 0} person."
-    if low == high == 1:
-        return f"There is {_number(1, style)} person."
+    first = _number(low, style)
     if low == high:
-        return f"There are {_number(low, style)} people."
+        return f"There is {first} person." if low == 1 else f"There are {first} people."
     if high == math.inf:
-        return f"There are more than {_number(low, style)} people."
-    return f"There are between {_number(low, style)} and {_number(high, style)} people."
-
-
-def prompts(bins: Bins, style: PromptStyle = "word") -> list[str]:
-    """Return one sentence per bin."""
-    return [prompt(low, high, style) for low, high in bins.intervals]
+        return f"There are more than {first} people."
+    return f"There are between {first} and {_number(high, style)} people."
 
 
 def _number(value: float, style: PromptStyle) -> str:
@@ -185,16 +161,24 @@ def _number(value: float, style: PromptStyle) -> str:
     return str(num2words(int(value)))
 
 
+def prompts(bins: Bins, style: PromptStyle = "word") -> list[str]:
+    """Return one sentence per bin."""
+    return [prompt(low, high, style) for low, high in bins.intervals]
+
+
 # ------------------------------------------------------------------------------------------------------------- losses
 
 
 def expectation(logits: Tensor, anchors: Tensor) -> Tensor:
-    """Return the density [B, 1, h, w]: the expectation of the anchors [K] under softmax of the logits [B, K, h, w]."""
+    """Return the density map [B, 1, h, w]: the expectation of anchors [K] under softmax of logits [B, K, h, w].
+
+    CLIP-EBC's density map; GigaCount, section 3.2.
+    """
     return (logits.softmax(dim=1) * anchors.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean over images of the cross-entropy summed over blocks.
+    """Return the mean over images of the cross-entropy summed over blocks: GigaCount (3).
 
     Args:
         logits: [B, K, h, w].
@@ -204,9 +188,9 @@ def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def probability_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean over images of the squared distance of softmax to one-hot, summed over bins and blocks.
+    """Return the mean over images of the squared distance of softmax to one-hot, over bins and blocks: GigaCount (4).
 
-    GigaCount equation (4); its 1/N is one over the batch size.
+    Its 1/N is one over the batch size.
 
     Args:
         logits: [B, K, h, w].

@@ -15,7 +15,7 @@ def gaussian_kernel(size: int, sigma: float) -> Tensor:
 
 
 def blurred(dots: Tensor, size: int, sigma: float) -> Tensor:
-    """Return dots [1, H, W] blurred by a size x size Gaussian; what falls over the border is lost.
+    """Return MCNN's density map: dots [1, H, W] blurred by a size x size Gaussian; what falls over the border is lost.
 
     Args:
         dots: objects per pixel.

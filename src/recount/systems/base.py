@@ -288,3 +288,15 @@ class System(nn.Module, ABC):
             CheckpointError: keys are missing or unexpected (all are listed), or the file is not a checkpoint.
         """
         raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")
+
+
+def nested_state(path: Path, name: str) -> dict[str, Tensor]:
+    """Return what a training script's checkpoint has under ``state_dict``; ``name`` is the system's, for the error.
+
+    Raises:
+        CheckpointError: the file cannot be read, or has no such key.
+    """
+    content = read_tensors(path)
+    if "state_dict" not in content:
+        raise CheckpointError(f"{path}: a {name} checkpoint has a key state_dict; found {sorted(content)[:5]}")
+    return content["state_dict"]

@@ -12,7 +12,7 @@ in each epoch and have the size that the settings give.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ REDUCTION = 4
 KERNEL, SIGMA = 15, 4.0  # of the density map, pixels
 SCALE = 100.0  # the RGB network learns 100 times the density
 CROP_MULTIPLE = 16
+FLIPPED = 0.5  # share of the crops
 
 
 class McnnSettings(Strict):
@@ -53,7 +54,6 @@ class McnnSettings(Strict):
     crop_height: int = Field(576, gt=0, multiple_of=CROP_MULTIPLE)
     crop_width: int = Field(768, gt=0, multiple_of=CROP_MULTIPLE)
     crops: int = Field(1, gt=0, description="per picture and epoch; the grey network's authors took 9")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of the horizontal flip")
     width: float = Field(1.0, gt=0, description="multiplies every column's channels")
 
 
@@ -71,7 +71,8 @@ class ConvReLU(nn.Module):
         return functional.relu(self.conv(x))
 
 
-def _column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
+def column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
+    """Return one of the columns: four convolutions of these kernel sizes and widths, two poolings."""
     first, second, third, fourth = (
         ConvReLU(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
     )
@@ -84,7 +85,6 @@ class Crops:
 
     height: int
     width: int
-    flip: float
     crops: int
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
@@ -104,7 +104,7 @@ class Crops:
         around = around[:, top : top + height + 2 * margin, left : left + width + 2 * margin]
         density = blurred(around, KERNEL, SIGMA)[:, margin:-margin, margin:-margin]
         piece = as_floats(image[:, top : top + height, left : left + width])
-        if rng.random() < self.flip:
+        if rng.random() < FLIPPED:
             piece, density = piece.flip(2), density.flip(2)
         return Example(name, piece, count=float(density.sum()), maps={"density": density})
 
@@ -114,32 +114,35 @@ class Mcnn(System):
 
     Settings = McnnSettings
     recipe = Recipe(
-        epochs=3000,
-        batch_size=1,
-        optimiser=Optimiser(name="adam", lr=1e-4, weight_decay=1e-4),
-        evaluate_every=10,
+        epochs=3000, batch_size=1, optimiser=Optimiser(name="adam", lr=1e-4, weight_decay=1e-4), evaluate_every=10
     )
+
+    grey: Tensor
 
     def __init__(self, settings: McnnSettings) -> None:
         super().__init__(settings)
         channels, out = (3 if settings.colour == "rgb" else 1), 0
         for name, (sizes, widths) in COLUMNS.items():
             scaled = [max(1, round(settings.width * width)) for width in widths]
-            self.add_module(name, _column(channels, sizes, scaled))
+            self.add_module(name, column(channels, sizes, scaled))
             out += scaled[-1]
         self.fuse = nn.Sequential(ConvReLU(out, 1, 1))
         self.normalise = Normalise(QNRF_MEAN, QNRF_STD)
         self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
-
-    grey: Tensor
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
         """Return half the channels, for crops of 96 x 128 pixels."""
         return {"crop_height": 96, "crop_width": 128, "width": 0.5}
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return images [B, 3, H, W] in [0, 1] as the network wants them."""
+        if self.settings.colour == "rgb":
+            return self.normalise(images)
+        return 255 * (images * self.grey).sum(dim=1, keepdim=True)
+
     def network_output(self, pictures: Tensor) -> Tensor:
-        """Return the raw output of the columns for prepared pictures [B, 3 or 1, H, W].
+        """Return the multi-column network's raw output for prepared pictures [B, 3 or 1, H, W].
 
         RGB: 100 times the density per pixel [B, 1, H, W] (H and W rounded down to multiples of 4); grey: the density
         per cell of 4 x 4 pixels [B, 1, H/4, W/4].
@@ -148,19 +151,12 @@ class Mcnn(System):
         fused = self.fuse(torch.cat(columns, dim=1))
         return functional.interpolate(fused, scale_factor=REDUCTION) if self.settings.colour == "rgb" else fused
 
-    def prepared(self, images: Tensor) -> Tensor:
-        """Return images [B, 3, H, W] in [0, 1] as the network wants them."""
-        if self.settings.colour == "rgb":
-            return self.normalise(images)
-        return 255 * (images * self.grey).sum(dim=1, keepdim=True)
-
     def example_maker(self) -> Crops:
         """Return the maker of random crops."""
-        settings = self.settings
-        return Crops(settings.crop_height, settings.crop_width, settings.flip, settings.crops)
+        return Crops(self.settings.crop_height, self.settings.crop_width, self.settings.crops)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean squared error of the map."""
+        """Return the Euclidean loss: the mean squared error of the map."""
         density = batch.maps["density"]
         target = SCALE * density
         if self.settings.colour == "grey":
@@ -187,3 +183,9 @@ class Mcnn(System):
 
 
 SYSTEM = Mcnn
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "density map": blurred,
+    "multi-column network": Mcnn.network_output,
+    "Euclidean loss": Mcnn.losses,
+}
