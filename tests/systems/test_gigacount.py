@@ -23,9 +23,9 @@ from recount.systems.gigacount import (
     GigaCount,
     GigaCountSettings,
     ODConv2d,
-    ODConvBlock,
     ODConvEncoder,
     hybrid_loss,
+    odconv_block,
 )
 
 CASES = "gigacount"
@@ -67,7 +67,7 @@ def test_odconv_gives_the_golden_map(name: str) -> None:
 
 def test_odconv_block_gives_the_golden_map() -> None:
     inputs, want = case_of("odconv_block_eval")
-    block = load_filled(ODConvBlock(16), inputs, inputs["tensors"]).eval()
+    block = load_filled(odconv_block(16), inputs, inputs["tensors"]).eval()
     assert_matches(block(torch.from_numpy(wave(inputs["x"]))), want["out"])
 
 

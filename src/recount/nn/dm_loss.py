@@ -41,7 +41,7 @@ def sinkhorn(
     """Scale B kernels so that their marginals become ``source`` and ``target`` (matrix scaling with floors).
 
     Each problem stops by itself, when its squared marginal error, looked at every ``CHECK_EVERY`` iterations, is at
-    most ``TOLERANCE``.
+    most ``TOLERANCE``, and after so many iterations.
 
     Args:
         source: weights of the rows of all problems, one after the other [P].
@@ -49,7 +49,6 @@ def sinkhorn(
         kernel: the block-diagonal kernels exp(-C/regularisation), [P, B*M], dense or sparse (CSR).
         transposed: the same transposed, [B*M, P].
         start: u before the first iteration [P]: 1 over the number of rows of the problem.
-        iterations: at most so many.
 
     Returns:
         The scalings u [P] (of the last iteration of any problem) and v [B, M]; the plan is u * K * v.
@@ -108,11 +107,7 @@ def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]
 def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the block-diagonal kernel [P, images*h*w], its transpose, and the costs of the kernel's entries.
 
-    Args:
-        along_y: squared distances of points to rows of blocks [P, h].
-        along_x: and to columns [P, w].
-        owners: which image each point belongs to [P].
-        images: how many there are.
+    From squared distances of points to rows [P, h] and columns of blocks [P, w], and the image that owns a point [P].
     """
     height, width = along_y.shape[1], along_x.shape[1]
     reach = -REGULARISATION * math.log(max(torch.finfo(along_y.dtype).tiny, NEGLIGIBLE))
@@ -136,16 +131,7 @@ def transport(
 
     The term is the sum over images with points of <density, g>, where g is the gradient of the dual objective and is
     held constant: its value is about 0, only its gradient acts. Because it is a sum, its strength grows with the batch.
-
-    Args:
-        density: [B, 1, h, w], objects per block.
-        points: B tensors [N_b, 2], x and y in pixels.
-        block: edge of a block, pixels.
-        eps: in the normalisation of the density.
-        normalised_coordinates: measure distances in [-1, 1] instead of pixels (in the released code, never used).
-
-    Returns:
-        Two scalars: the term, and the summed transport cost (pixels squared), which carries no gradient.
+    The cost is summed, too, in pixels squared, and carries no gradient. The arguments are those of ``dm_terms``.
     """
     some = [index for index, each in enumerate(points) if len(each)]
     if not some:
@@ -189,7 +175,7 @@ def dm_terms(
         points: B tensors [N_b, 2], x and y in pixels of the image; they may lie outside it.
         block: edge of a block, pixels.
         eps: in the normalisation of both maps: ``EBC_EPS`` or ``DM_COUNT_EPS``.
-        normalised_coordinates: see ``transport``.
+        normalised_coordinates: measure distances in [-1, 1] instead of pixels (in the released code, never used).
 
     Returns:
         ``count``: mean over images of |predicted - true count|; ``variation``: mean over images of the true count times

@@ -92,14 +92,6 @@ class BlockSettings(Strict):
         bins = published_bins(self.bins_of, self.block, self.truncation, self.granularity, self.anchors)
         return bins if self.last_anchor is None else bins.with_last_anchor(self.last_anchor)
 
-    def crop_maker(self, size: int) -> Crops:
-        """Return the maker of random crops of ``size`` pixels."""
-        full = CrowdAugmentation(
-            crops=self.crops, crop_scale=self.crop_scale, clamp=self.clamps_crops, hue=self.hue, blur_kind=self.blur
-        )
-        augmentation = full if self.augmentation == "full" else full.without_photometric()
-        return Crops(size, self.block, self.coincident_points, augmentation)
-
 
 @dataclass(frozen=True, slots=True)
 class Crops:
@@ -173,17 +165,6 @@ class VitTrunk(Strict):
     deep: bool = Field(True, description="new prompts in every layer, or (shallow) one set that is carried on")
     weights: str = Field("random", description="path of CLIP ViT-B/16's state dict (image and text), or random")
 
-    @property
-    def towers(self) -> ClipTowers:
-        """Return the sizes of the image tower, without CLIP's projection."""
-        return ClipTowers(
-            image_size=self.input_size,
-            patch=self.patch,
-            vision_width=self.width,
-            vision_layers=self.layers,
-            vision_heads=self.heads,
-        )
-
 
 class ClipEbcSettings(EbcSettings, SentenceSettings):
     """CLIP-EBC's settings; the defaults are the released code's ResNet-50."""
@@ -197,6 +178,11 @@ class ClipEbcSettings(EbcSettings, SentenceSettings):
     def trunk(self) -> ResNetTrunk | VitTrunk:
         """Return the settings of the chosen trunk."""
         return self.resnet if self.backbone == "resnet50" else self.vit
+
+    @property
+    def input_size(self) -> int:
+        """Return the edge of training crops, pixels."""
+        return self.trunk.input_size
 
     @property
     def text(self) -> TextTower:
@@ -222,7 +208,7 @@ class ResNetEncoder(nn.Module):
             self.trunk.layer4[0].downsample[0] = nn.Identity()
             self.stride = 16
         if settings.weights != "random":
-            _load(self.trunk, _image_state(settings.weights, left_out="attnpool."), settings.weights)
+            load_image_tower(self.trunk, settings.weights, "attnpool.")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, channels, H/stride, W/stride] of normalised images [B, 3, H, W]."""
@@ -236,14 +222,11 @@ class PromptedVit(nn.Module):
         super().__init__()
         self.settings = settings
         self.stride, self.channels = settings.patch, settings.width
-        self.trunk = image_tower(settings.towers)
+        sizes = {f"vision_{name}": getattr(settings, name) for name in ("width", "layers", "heads")}
+        self.trunk = image_tower(ClipTowers(image_size=settings.input_size, patch=settings.patch, **sizes))
         self.trunk.proj = None
         if settings.weights != "random":
-            state = _image_state(settings.weights, left_out="proj")
-            edge = settings.input_size // settings.patch
-            if "positional_embedding" in state:
-                state["positional_embedding"] = resized_positions(state["positional_embedding"], (edge, edge))
-            _load(self.trunk, state, settings.weights)
+            load_image_tower(self.trunk, settings.weights, "proj", grid=settings.input_size // settings.patch)
         sets = 0 if not settings.visual_prompts else settings.layers if settings.deep else 1
         # the bound of the released code takes the patch's edge where the formula has its area
         bound = math.sqrt(6 / (3 * settings.patch + settings.width))
@@ -252,19 +235,15 @@ class PromptedVit(nn.Module):
         )
         self.trunk.requires_grad_(sets == 0)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return class token and patches [B, 1 + h*w, C] of images [B, 3, H, W], with positions and normed."""
-        trunk = self.trunk
-        patches = trunk.conv1(images)  # (B, C, h, w)
-        positions = resized_positions(trunk.positional_embedding, (patches.shape[2], patches.shape[3]))
-        first = trunk.class_embedding.expand(len(images), 1, -1).to(patches.dtype)
-        tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)
-        return trunk.ln_pre(tokens + positions.to(tokens.dtype))
-
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, C, H/patch, W/patch] of normalised images [B, 3, H, W]."""
-        tokens, number = self.embed(images), self.settings.visual_prompts
-        for layer, block in enumerate(self.trunk.transformer.resblocks):
+        trunk, number = self.trunk, self.settings.visual_prompts
+        patches = trunk.conv1(images)  # (B, C, h, w)
+        size = (patches.shape[2], patches.shape[3])
+        first = trunk.class_embedding.expand(len(images), 1, -1).to(patches.dtype)
+        tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + h*w, C)
+        tokens = trunk.ln_pre(tokens + resized_positions(trunk.positional_embedding, size).to(tokens.dtype))
+        for layer, block in enumerate(trunk.transformer.resblocks):
             if not number:
                 tokens = block(tokens)
                 continue
@@ -273,9 +252,7 @@ class PromptedVit(nn.Module):
             tokens = block(torch.cat([tokens[:, :1], prompt, tokens[:, 1:]], dim=1))
             prompt = tokens[:, 1 : 1 + number]
             tokens = torch.cat([tokens[:, :1], tokens[:, 1 + number :]], dim=1)
-        patches = self.trunk.ln_post(tokens)[:, 1:]
-        size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
-        return patches.transpose(1, 2).unflatten(2, size)
+        return trunk.ln_post(tokens)[:, 1:].transpose(1, 2).unflatten(2, size)
 
 
 def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
@@ -288,14 +265,13 @@ def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat([positions[:1], grid[0].flatten(1).T])
 
 
-def _image_state(weights: str, left_out: str) -> dict[str, Tensor]:
-    """Return the image tower of a CLIP state dict, without the part that starts with ``left_out``."""
+def load_image_tower(trunk: nn.Module, weights: str, left_out: str, grid: int = 0) -> None:
+    """Load the image part of a CLIP state dict without what starts with ``left_out``, positions at grid x grid."""
     image, _ = tower_keys(base_weights(weights)[0])
-    return {key: value for key, value in image.items() if not key.startswith(left_out)}
-
-
-def _load(trunk: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    trunk.load_state_dict(renamed(state, lambda key: key, trunk.state_dict(), source=source))
+    state = {key: value for key, value in image.items() if not key.startswith(left_out)}
+    if "positional_embedding" in state:
+        state["positional_embedding"] = resized_positions(state["positional_embedding"], (grid, grid))
+    trunk.load_state_dict(renamed(state, lambda key: key, trunk.state_dict(), source=weights))
 
 
 # -------------------------------------------------------------------------------------------------------- decoder, loss
@@ -331,12 +307,7 @@ def dace_loss(
 ) -> dict[str, Tensor]:
     """Return the terms of the DACE loss: cross-entropy and the count loss, whose weight is 1.
 
-    Args:
-        settings: bins and count loss.
-        logits: [B, K, h, w].
-        density: [B, 1, h, w].
-        blocks: true block counts [B, 1, h, w].
-        points: B tensors [N_b, 2], pixels.
+    Takes logits [B, K, h, w], density and true block counts [B, 1, h, w], and B tensors of points [N_b, 2] in pixels.
     """
     terms = {"cross_entropy": cross_entropy(logits, settings.bins.classes(blocks[:, 0]))}
     match settings.count_loss:
@@ -363,6 +334,19 @@ class BlockCounter(System):
         super().__init__(settings)
         self.normalise = Normalise()
         self.register_buffer("anchors", torch.tensor(settings.bins.anchors), persistent=False)
+
+    def example_maker(self) -> Crops:
+        """Return the maker of random crops."""
+        chosen = self.settings
+        crops = CrowdAugmentation(
+            crops=chosen.crops,
+            crop_scale=chosen.crop_scale,
+            clamp=chosen.clamps_crops,
+            hue=chosen.hue,
+            blur_kind=chosen.blur,
+        )
+        crops = crops if chosen.augmentation == "full" else crops.without_photometric()
+        return Crops(chosen.input_size, chosen.block, chosen.coincident_points, crops)
 
     @abstractmethod
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -398,12 +382,9 @@ class SentenceCounter(BlockCounter):
         self.register_buffer("text_features", text.values)
 
     def compared(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image-text similarity, the logits [B, K, h, w], and the density [B, 1, h, w].
+        """Return image-text similarity, the logits [B, K, h, w], and density [B, 1, h, w] of features [B, C, h, w].
 
         GigaCount, section 3.2: vision-language alignment and density map generation.
-
-        Args:
-            features: of the image encoder, one cell per block [B, C, h, w].
         """
         projected = functional.normalize(self.projection(self.image_decoder(features)), dim=1)  # (B, features, h, w)
         classes = functional.normalize(self.text_features, dim=1).to(projected)  # (K, features)
@@ -417,11 +398,7 @@ class SentenceCounter(BlockCounter):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
-        """Read a checkpoint of the released training script, whose own tower gives the text features.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a checkpoint of the released training script, whose own tower gives the text features."""
         state = released_state(path)
         sentences = prompts(settings.bins, settings.prompts)
         network = cls(settings, text=encode(settings.text, sentences, tower_state(state, "text_encoder.")))  # type: ignore[call-arg]
@@ -447,16 +424,14 @@ class ClipEbc(SentenceCounter):
 
     def __init__(self, settings: ClipEbcSettings, *, text: TextFeatures | None = None) -> None:
         super().__init__(settings)
-        trunk = settings.trunk
-        if settings.backbone == "vit_b16":
-            self.windows = Windows(trunk.input_size, trunk.input_size, trunk.input_size, fit=settings.window_fit)
-        self.image_encoder: ResNetEncoder | PromptedVit = (
-            ResNetEncoder(settings.resnet, settings.block)
-            if settings.backbone == "resnet50"
-            else PromptedVit(settings.vit)
-        )
+        self.image_encoder: ResNetEncoder | PromptedVit
+        if settings.backbone == "resnet50":
+            self.image_encoder = ResNetEncoder(settings.resnet, settings.block)
+        else:
+            self.image_encoder, size = PromptedVit(settings.vit), settings.vit.input_size
+            self.windows = Windows(size, size, size, fit=settings.window_fit)
         self.image_decoder = build_decoder(settings.backbone, self.image_encoder.channels)
-        self.projection = nn.Conv2d(self.image_encoder.channels, trunk.features, 1)
+        self.projection = nn.Conv2d(self.image_encoder.channels, settings.trunk.features, 1)
         initialise(self.projection)
         self.add_sentences(text)
 
@@ -467,19 +442,12 @@ class ClipEbc(SentenceCounter):
         The text tower has one layer and one head: the more layers without training, the more alike all sentences. Crops
         zoom out less than the paper's, because heads in small pictures are a few pixels high already.
         """
+        size = {"features": 64, "input_size": 112}
         return {
-            "crop_scale": (1.0, 1.25),
-            "resnet": {"width": 8, "blocks": (1, 1, 1, 1), "features": 64, "input_size": 112},
-            "vit": {
-                **{"width": 48, "layers": 3, "heads": 3, "patch": 16, "features": 64},
-                **{"input_size": 112, "visual_prompts": 4},
-            },
-            **{"text_width": 64, "text_heads": 1, "text_layers": 1},
+            **{"crop_scale": (1.0, 1.25), "text_width": 64, "text_heads": 1, "text_layers": 1},
+            "resnet": {"width": 8, "blocks": (1, 1, 1, 1), **size},
+            "vit": {"width": 48, "layers": 3, "heads": 3, "patch": 16, "visual_prompts": 4, **size},
         }
-
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        return self.settings.crop_maker(self.settings.trunk.input_size)
 
     def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of the trunk's features [B, C, h', w']."""
@@ -504,11 +472,7 @@ class ClipEbc(SentenceCounter):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: ClipEbcSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint: a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a released checkpoint: a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face."""
         if settings.backbone == "vit_b16" and settings.vit.visual_prompts and "vpt_0" not in released_state(path):
             raise CheckpointError(
                 f"{path}: has no visual prompts (vpt_*), as files of version 1; for those, set "

@@ -100,9 +100,6 @@ class CrowdClipSettings(Strict):
         ]
 
 
-# ---------------------------------------------------------------------------------------------------------- training
-
-
 def squeezed(pictures: Tensor, size: int) -> Tensor:
     """Return pictures [B, 3, H, W] at ``size`` x ``size`` pixels, bilinear with antialiasing as Pillow."""
     return functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -151,19 +148,11 @@ class NestedCrops:
 def ranking_loss(logits: Tensor) -> Tensor:
     """Return the multi-modal ranking loss of nested crops: golden ``crowdclip_rank_loss``.
 
-    A crop's own prompt must fit it better than it fits any smaller crop.
-
-    Args:
-        logits: [..., K, K], rows are crops from small to large, columns prompts from few to many.
-
-    Returns:
-        [...], the sum over i < j of max(0, logits[i, j] - logits[j, j]).
+    A crop's own prompt must fit it better than it fits any smaller crop: the sum over i < j of max(0, logits[i, j] -
+    logits[j, j]) of logits [..., K, K], whose rows are crops from small to large, columns prompts from few to many.
     """
     own = logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # (..., 1, K)
     return (logits - own).clamp(min=0).triu(diagonal=1).sum(dim=(-2, -1))
-
-
-# ------------------------------------------------------------------------------------------------------------ system
 
 
 class CrowdClip(System):
@@ -216,12 +205,6 @@ class CrowdClip(System):
         """Return the maker of nested crops."""
         return NestedCrops(len(self.settings.numbers), self.settings.resized, self.settings.input_size)
 
-    def train(self, mode: bool = True) -> CrowdClip:
-        """Switch to training; the untuned tower never is (CLIP has no layer that would notice)."""
-        super().train(mode)
-        self.untuned.eval()
-        return self
-
     def similarities(self, tower: nn.Module, inputs: Tensor, sentences: Tensor) -> Tensor:
         """Return 100 times the cosine [B, K] between inputs [B, 3, S, S] in [0, 1] and sentences' features [K, C]."""
         features = functional.normalize(tower(self.normalise(inputs)).float(), dim=1)
@@ -271,9 +254,6 @@ class CrowdClip(System):
         """Read a released checkpoint (PyTorch Lightning: {"state_dict": keys under ``module.``, ...}).
 
         It holds the tuned tower only; the untuned one comes from ``clip_weights``.
-
-        Raises:
-            CheckpointError: it is not one, keys are missing or unexpected, or ``clip_weights`` is not given.
         """
         content = nested_state(path, "CrowdCLIP")
         if settings.clip_weights == "random":
@@ -283,12 +263,9 @@ class CrowdClip(System):
         state = {key.removeprefix("module."): value for key, value in content.items()}
         own = cls(settings, text=tower_state(state, "text_encoder.")).state_dict()
         tuned = {key: value for key, value in own.items() if key.startswith("image_encoder.")}
-        return {**own, **renamed(state, our_name, tuned, source=path)}
-
-
-def our_name(key: str) -> str | None:
-    """Return our key for a released one; None for the frozen text tower and the frozen scale."""
-    return None if key.startswith(("text_encoder.", "logit_scale")) else key
+        frozen = ("text_encoder.", "logit_scale")
+        tower = renamed(state, lambda key: None if key.startswith(frozen) else key, tuned, source=path)
+        return {**own, **tower}
 
 
 SYSTEM = CrowdClip

@@ -12,7 +12,7 @@ Deviations from the released code, none of them in the numbers of a step:
 * The draws of the prior come with the crops (49 each), so a resumed run repeats them; the law is sampled by rejection
   from a Pareto law instead of an exponential one (the same law, 100 times fewer trials).
 * The selection draws its prior sample and the crops of "++" once per run, not per epoch, and so compares epochs on
-  equal terms; the moving average over epochs and the patience are the training loop's.
+  equal terms, one by one: the moving average over five epochs and the patience are left out.
 * "++" is not stopped when its sparse term diverges.
 * An image shorter than the crop (panoramas fall below it after the size rule, where the code raises) is enlarged.
 * "CSS-CCNN-Random" is not in the code: ``features: random`` is stage 2 on the untrained net of stage 1 (inferred).
@@ -58,7 +58,7 @@ TOLERANCE = 0.1  # of the potentials' summed change
 COST_WEIGHT = 0.01  # of the transport cost in the loss
 SPARSE_SHARE = 0.3  # "++": share of the blocks that count as sparse
 VALIDATION_CROPS = 5  # "++": crops per held-out image in the selection (stage2_main++.py)
-CANNY_LOW, CANNY_HIGH = 225, 250
+CANNY_LOW, CANNY_HIGH = 225, 250  # a ridge pixel above the first is an edge if it hangs on one above the second
 EDGE_BLUR, EDGE_SIGMA = 5, 2.0  # "++": of the edge density, cells
 
 IMAGENET_MEAN_255 = (123.675, 116.28, 103.53)
@@ -66,7 +66,7 @@ IMAGENET_STD_255 = (58.395, 57.12, 57.375)
 # torchvision's vgg16_bn numbers its layers: the seven convolutions of the feature net (their normalisations follow)
 VGG16_BN_LAYERS = {"1_1": 0, "1_2": 3, "2_1": 7, "2_2": 10, "3_1": 14, "3_2": 17, "3_3": 20}
 
-ROTATION = Recipe(
+ROTATION = Recipe(  # of stage 1
     epochs=1000,
     batch_size=16,
     drop_last=True,
@@ -246,11 +246,7 @@ def sinkhorn_cost(x: Tensor, y: Tensor) -> Tensor:
 
 
 def canny_edges(grey: np.ndarray) -> np.ndarray:
-    """Return the Canny edges, bool [H, W], of a grey picture uint8 [H, W] as OpenCV finds them.
-
-    With a 3 x 3 Sobel and |dx| + |dy|. A ridge pixel above ``CANNY_LOW`` is an edge if it hangs on one above
-    ``CANNY_HIGH``.
-    """
+    """Return the Canny edges, bool [H, W], of a grey picture uint8 [H, W] as OpenCV finds them (3 x 3, |dx| + |dy|)."""
     from scipy import ndimage
 
     values = grey.astype(np.int64)
@@ -283,10 +279,9 @@ def _is_ridge(strength: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarra
 
 
 def edge_density(image: Tensor) -> Tensor:
-    """Return the pseudo density of "++": blurred edges per cell of 8 pixels, uint8 values as float32 [1, H/8, W/8].
+    """Return the pseudo density of a picture [3, H, W] in [0, 1]: blurred edges per cell, float32 [1, H/8, W/8].
 
-    Args:
-        image: float [3, H, W] in [0, 1]. The code turns RGB to grey with the weights of BGR; so does this.
+    It has uint8 values. The code turns RGB to grey with the weights of BGR; so does this.
     """
     red, green, blue = (image * 255).round().long().cpu().numpy()
     grey = ((red * 1868 + green * 9617 + blue * 4899 + (1 << 13)) >> 14).astype(np.uint8)
@@ -301,10 +296,15 @@ def edge_density(image: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- examples
 
 
-def read(image: Tensor, stage: str, maximum: int, multiple: int, least: int = 0) -> Tensor:
+def sized(image: Tensor, stage: str, maximum: int, multiple: int, least: int = 0) -> Tensor:
     """Return a picture [3, H, W] at the size at which the released code reads it, each edge at least ``least``."""
     width, height = css_ccnn(stage, maximum, multiple).new_size(image.shape[2], image.shape[1])
     return resize_like_opencv(image, (max(height, least), max(width, least)))
+
+
+def read(pool: Pool, index: int, *size: Any) -> Tensor:
+    """Return a picture of the pool, float32 in [0, 1]; ``size`` is ``sized``'s."""
+    return sized(pool.image(index).float() / 255, *size)
 
 
 def _random_crop(image: Tensor, size: int, multiple: int, rng: np.random.Generator) -> Tensor:
@@ -324,14 +324,10 @@ class RotationExamples:
     crop: int
     maximum: int
 
-    def image(self, index: int, pool: Pool) -> Tensor:
-        """Return a picture as stage 1 reads it."""
-        return read(pool.image(index).float() / 255, "stage1", self.maximum, 4, self.crop)
-
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one turned patch; ``maps["turns"]`` says by how many quarters."""
         quarter = self.crop // 4
-        crop = _random_crop(self.image(index, pool), self.crop, 4, rng)
+        crop = _random_crop(read(pool, index, "stage1", self.maximum, 4, self.crop), self.crop, 4, rng)
         turns = int(rng.integers(ROTATIONS))
         turned = torch.rot90(crop[:, quarter : 3 * quarter, quarter : 3 * quarter], turns, dims=(1, 2)).contiguous()
         return [Example(pool.samples[index].id, turned, maps={"turns": torch.tensor(turns)})]
@@ -348,8 +344,7 @@ class MatchingExamples:
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one crop; ``maps["prior"]`` has its draws, ``maps["edges"]`` its pseudo density ("++")."""
-        image = read(pool.image(index).float() / 255, "stage2", self.maximum, 8, self.crop)
-        crop = _random_crop(image, self.crop, 8, rng)
+        crop = _random_crop(read(pool, index, "stage2", self.maximum, 8, self.crop), self.crop, 8, rng)
         maps = {"prior": torch.from_numpy(self.prior.draw(DRAWS_PER_CROP, rng))}
         if self.edges:
             maps["edges"] = edge_density(crop)
@@ -370,12 +365,9 @@ def _below_quantile(values: Tensor) -> Tensor:
 
 
 def matching_loss(density: Tensor, draws: Tensor, edges: Tensor | None) -> dict[str, Tensor]:
-    """Return the distribution matching loss between block sums and draws of the prior ("++": sparse and dense).
+    """Return the terms of distribution matching between block sums of a density [B, 1, h, w] and draws of the prior.
 
-    Args:
-        density: [B, 1, h, w].
-        draws: of the prior, flattened.
-        edges: pseudo density [B, 1, h, w]; None: the blocks are not split.
+    "++": sparse and dense blocks, split by their sums of the pseudo density ``edges`` [B, 1, h, w].
     """
     sums = block_sums(density)
     if edges is None:
@@ -480,31 +472,29 @@ class CssCcnn(System):
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image at the size of stage 2 (edges of multiples of 8)."""
-        return read(image, "test", self.settings.maximum_size, 8)
+        return sized(image, "test", self.settings.maximum_size, 8)
 
     @torch.no_grad()
     def own_selection(self, pool: Pool) -> dict[str, float]:
         """Return what the released code selects an epoch by, on held-out images without their counts.
 
-        Stage 1: share of wrong answers over all four turns of each image's centre. Stage 2: mean transport cost
-        between the blocks of a whole image and one sample of the prior; "++": of batches of crops, sparse plus
-        ``dense_weight`` times dense. Costs times 0.01, as in the loss. The draws are the same at every call.
+        The error of stage 1, or the cost of stage 2, weighted as in the loss. The draws are the same at every call.
         """
         training, rng = self.training, np.random.default_rng(0)
         self.eval()
         try:
             if self.stage == "rotation":
                 return {"own": self._rotation_error(pool)}
-            cost = self._crop_cost if self.settings.split_by_edges else self._image_cost
-            return {"own": COST_WEIGHT * cost(pool, rng)}
+            costs = self._crop_costs if self.settings.split_by_edges else self._image_costs
+            return {"own": COST_WEIGHT * float(np.mean(costs(pool, rng)))}
         finally:
             self.train(training)
 
     def _rotation_error(self, pool: Pool) -> float:
-        maker, half = RotationExamples(self.settings.crop, self.settings.rotation_maximum_size), self.settings.crop // 2
-        wrong = 0
+        """Return the share of wrong answers over all four turns of each image's centre."""
+        half, wrong = self.settings.crop // 2, 0
         for index in range(len(pool.samples)):
-            image = maker.image(index, pool)
+            image = read(pool, index, "stage1", self.settings.rotation_maximum_size, 4, self.settings.crop)
             top, left = (edge // 2 - half // 2 for edge in image.shape[1:])
             centre = image[:, top : top + half, left : left + half].to(self.means.device)
             turned = torch.stack([torch.rot90(centre, turns, dims=(1, 2)) for turns in range(ROTATIONS)])
@@ -512,15 +502,17 @@ class CssCcnn(System):
             wrong += sum(answer != turns for turns, answer in enumerate(answers))
         return wrong / (ROTATIONS * len(pool.samples))
 
-    def _image_cost(self, pool: Pool, rng: np.random.Generator) -> float:
+    def _image_costs(self, pool: Pool, rng: np.random.Generator) -> list[float]:
+        """Return the transport costs between the blocks of whole images and one sample of the prior."""
         draws = torch.from_numpy(self.prior.draw(32 * DRAWS_PER_CROP, rng)).to(self.means.device)
         costs = []
         for index in range(len(pool.samples)):
             image = self.prepare_image(pool.image(index).float() / 255).to(self.means.device)
             costs.append(float(sinkhorn_cost(block_sums(self.density(image[None])), draws)))
-        return float(np.mean(costs))
+        return costs
 
-    def _crop_cost(self, pool: Pool, rng: np.random.Generator) -> float:
+    def _crop_costs(self, pool: Pool, rng: np.random.Generator) -> list[float]:
+        """Return the transport costs of batches of crops ("++"): sparse plus ``dense_weight`` times dense."""
         maker = self.example_maker()
         indices = list(range(len(pool.samples))) * VALIDATION_CROPS
         costs = []
@@ -528,15 +520,11 @@ class CssCcnn(System):
             examples = [example for index in indices[start : start + 32] for example in maker(index, pool, rng)]
             terms = self.losses(Batch.of(examples).to(self.means.device))
             costs.append(float(terms["sinkhorn_sparse"]) + self.settings.dense_weight * float(terms["sinkhorn_dense"]))
-        return float(np.mean(costs))
+        return costs
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: CssCcnnSettings) -> dict[str, Tensor]:
-        """Read a released stage-2 checkpoint ({"epoch", "state_dict", "optimizer"}, 48 tensors).
-
-        Raises:
-            CheckpointError: it is not one; all missing and unexpected keys are listed.
-        """
+        """Read a released stage-2 checkpoint ({"epoch", "state_dict", "optimizer"}, 48 tensors)."""
         own = cls(settings).state_dict()
         expected = {key: value for key, value in own.items() if not key.startswith("rotation_head.")}
         return renamed(nested_state(path, "CSS-CCNN"), official_name, expected, source=path)
@@ -544,8 +532,7 @@ class CssCcnn(System):
 
 def official_name(key: str) -> str:
     """Return our key for a key of the released stage-2 network."""
-    head = key.startswith(("conv4_", "conv5_"))
-    return f"{'density_head' if head else 'features'}.{key}"
+    return f"{'density_head' if key.startswith(('conv4_', 'conv5_')) else 'features'}.{key}"
 
 
 def _rotation_head_may_be_missing(module: nn.Module, keys: Any) -> None:

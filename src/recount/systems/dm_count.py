@@ -139,11 +139,7 @@ class DmCount(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: DmCountSettings) -> dict[str, Tensor]:
-        """Read a released state dict, whose names are ours.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a released state dict, whose names are ours."""
         network = cls(settings.model_copy(update={"backbone_weights": "random"}))
         return renamed(read_tensors(path), lambda key: key, network.state_dict(), source=path)
 

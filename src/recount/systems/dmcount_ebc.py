@@ -21,18 +21,7 @@ from recount.nn.bins import Bins, expectation
 from recount.nn.precision import full_precision
 from recount.nn.vgg import STRIDE, initialise, load_vgg19, regression, vgg19
 from recount.nn.weights import renamed
-from recount.systems.clip_ebc import (
-    BlockCounter,
-    ClipEbc,
-    Crops,
-    EbcSettings,
-    dace_loss,
-    padded,
-    released_state,
-    rescaled,
-)
-
-HIDDEN = 512  # width from which the released classifier has a hidden layer of this width
+from recount.systems.clip_ebc import BlockCounter, ClipEbc, EbcSettings, dace_loss, padded, released_state, rescaled
 
 
 class DmCountEbcSettings(EbcSettings):
@@ -61,16 +50,6 @@ class AutoEncoder(nn.Module):
         return self.reg_layer(rescaled(self.features(images), STRIDE, self.block))
 
 
-def build_classifier(channels: int, bins: int) -> nn.Module:
-    """Return the 1 x 1 classifier of the blocks; with a hidden layer only for wide features."""
-    if channels <= HIDDEN:
-        classifier: nn.Module = nn.Conv2d(channels, bins, 1)
-    else:
-        classifier = nn.Sequential(nn.Conv2d(channels, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, bins, 1))
-    initialise(classifier)
-    return classifier
-
-
 class DmCountEbc(BlockCounter):
     """The whole network."""
 
@@ -80,16 +59,13 @@ class DmCountEbc(BlockCounter):
     def __init__(self, settings: DmCountEbcSettings) -> None:
         super().__init__(settings)
         self.backbone = AutoEncoder(settings)
-        self.classifier = build_classifier(settings.decoder_widths[1], len(settings.bins))
+        self.classifier = nn.Conv2d(settings.decoder_widths[1], len(settings.bins), 1)
+        initialise(self.classifier)
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
         """Return an eighth of the channels, for crops of 112 pixels that zoom out a little, as CLIP-EBC's."""
         return {"input_size": 112, "crop_scale": (1.0, 1.25), "widths": (8, 16, 32, 64, 64), "decoder_widths": (32, 16)}
-
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        return self.settings.crop_maker(self.settings.input_size)
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of images [B, 3, H, W] in [0, 1]."""
@@ -106,11 +82,7 @@ class DmCountEbc(BlockCounter):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: DmCountEbcSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint: a bare state dict, or ckpt.pth.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a released checkpoint: a bare state dict, or ckpt.pth."""
         bare = settings.model_copy(update={"backbone_weights": "random"})
         return renamed(released_state(path), lambda key: key, cls(bare).state_dict(), source=path)
 

@@ -14,6 +14,7 @@ The layout with Stage 4 is inferred: no commit of the released code contains it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,7 @@ from recount.nn.vgg import initialise
 from recount.nn.weights import read_tensors, renamed
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch
-from recount.systems.clip_ebc import Crops, SentenceCounter, SentenceSettings
+from recount.systems.clip_ebc import SentenceCounter, SentenceSettings
 
 KERNELS = 4  # of an ODConv layer
 ATTENTION_REDUCTION = 16
@@ -128,12 +129,11 @@ class ODConv2d(nn.Module):
 
 def _per_sample_convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve each sample of x [B, C, H, W] with its own kernel [B, F, C, k, k], zero padding k // 2."""
-    batch, filters, channels, size, _ = weight.shape
+    batch, filters, size = weight.shape[0], weight.shape[1], weight.shape[-1]
     if size == 1:
         return (weight.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])
-    joined = x.reshape(1, batch * channels, *x.shape[2:])
-    kernels = weight.reshape(batch * filters, channels, size, size)
-    return functional.conv2d(joined, kernels, padding=size // 2, groups=batch).unflatten(1, (batch, filters))[0]
+    joined = functional.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=size // 2, groups=batch)
+    return joined.unflatten(1, (batch, filters))[0]
 
 
 # ---------------------------------------------------------------------------------------------------------- backbones
@@ -142,7 +142,9 @@ def _per_sample_convolution(x: Tensor, weight: Tensor) -> Tensor:
 class ConvNeXtEncoder(nn.Module):
     """Section 3.2: ConvNeXt-Tiny (torchvision) without its last stage, or with it and the taps one stage deeper."""
 
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], stage4: bool, layer_scale: float) -> None:
+    def __init__(
+        self, widths: Sequence[int], depths: Sequence[int], stage4: bool, layer_scale: float, weights: str = "random"
+    ) -> None:
         super().__init__()
         from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
@@ -155,6 +157,8 @@ class ConvNeXtEncoder(nn.Module):
         self.stage2 = nn.Sequential(features[4], features[5])
         self.stage3 = nn.Sequential(features[6], features[7]) if stage4 else None
         self.out_widths: tuple[int, ...] = tuple(widths[1:] if stage4 else widths[:3])
+        if weights != "random":
+            self._load_torchvision(Path(weights))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the shallow, middle and deep map of images [B, 3, H, W]."""
@@ -165,12 +169,8 @@ class ConvNeXtEncoder(nn.Module):
             return [stem, first, second]
         return [first, second, self.stage3(second)]  # the last (B, 768, H/32, W/32)
 
-    def load_torchvision(self, path: Path) -> None:
-        """Load a ConvNeXt state dict of torchvision, strictly; its classifier and the stages cut off are left out.
-
-        Raises:
-            CheckpointError: it does not fit.
-        """
+    def _load_torchvision(self, path: Path) -> None:
+        """Load a ConvNeXt state dict of torchvision, strictly; its classifier and the stages cut off are left out."""
         names = ["stem", "stage1", "stage2"] + ([] if self.stage3 is None else ["stage3"])
         parts = {f"features.{2 * n + part}": f"{name}.{part}" for n, name in enumerate(names) for part in (0, 1)}
 
@@ -181,17 +181,10 @@ class ConvNeXtEncoder(nn.Module):
         self.load_state_dict(renamed(read_tensors(path), rename, self.state_dict(), source=path))
 
 
-class ODConvBlock(nn.Module):
-    """ODConv 3 x 3, BatchNorm, GELU; no residual, no depth-wise convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = ODConv2d(width, width, kernel_size=3)
-        self.norm = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the same shape."""
-        return functional.gelu(self.norm(self.conv(x)))
+def odconv_block(width: int) -> nn.Sequential:
+    """Return ODConv 3 x 3, BatchNorm and GELU; no residual, no depth-wise convolution."""
+    conv = ODConv2d(width, width, kernel_size=3)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(width), activation=nn.GELU()))
 
 
 class ODConvEncoder(nn.Module):
@@ -201,7 +194,7 @@ class ODConvEncoder(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), nn.BatchNorm2d(widths[0]))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(ODConvBlock(width) for _ in range(depth)))
+            nn.Sequential(*(odconv_block(width) for _ in range(depth)))
             for width, depth in zip(widths, depths, strict=True)
         )
         self.downsamples = nn.ModuleList(
@@ -230,14 +223,10 @@ class CCSM(nn.Module):
         super().__init__()
         self.channel_attention = nn.Conv2d(channels, channels, 1, bias=False)
         self.spatial_attention = nn.Conv2d(1, 1, 7, padding=3, bias=False)
-        self.conv1 = self._layer(channels, channels)
-        self.conv2 = self._layer(channels, middle)
-        self.conv3 = self._layer(middle, middle)
-        self.conv4 = self._layer(middle, out)
-
-    @staticmethod
-    def _layer(channels: int, out: int) -> nn.Sequential:
-        return nn.Sequential(ODConv2d(channels, out), nn.ReLU(), nn.BatchNorm2d(out))
+        sizes = ((channels, channels), (channels, middle), (middle, middle), (middle, out))
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            nn.Sequential(ODConv2d(before, after), nn.ReLU(), nn.BatchNorm2d(after)) for before, after in sizes
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map [B, out, H, W] of a map [B, channels, H, W]."""
@@ -265,13 +254,6 @@ class FeatureFusion(nn.Module):
         return torch.cat([shallow, self.upsample_1(middle), self.upsample_2(deep)], dim=1)
 
 
-def _decoder(channels: int, width: int) -> nn.Sequential:
-    from torchvision.models.resnet import BasicBlock
-
-    shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
-    return nn.Sequential(BasicBlock(channels, width, downsample=shortcut))
-
-
 def _initialise(part: nn.Module) -> None:
     """Initialise decoder and projection as the code does: Kaiming-uniform over the inputs, clamped to [-1, 1]."""
     for layer in part.modules():
@@ -291,12 +273,7 @@ def hybrid_loss(
 ) -> dict[str, Tensor]:
     """Return the terms of the adaptive hybrid loss, the paper's (1): L_CE + L_Prob + lambda_1 L_Count, lambda_1 = 1.
 
-    Args:
-        settings: bins, and which terms there are.
-        logits: [B, K, h, w].
-        density: [B, 1, h, w].
-        blocks: true block counts [B, 1, h, w].
-        points: B tensors [N_b, 2], pixels.
+    Takes what ``dace_loss`` takes; the setting ``loss`` says which terms there are.
     """
     classes = settings.bins.classes(blocks[:, 0])
     terms = {"cross_entropy": cross_entropy(logits, classes)}
@@ -328,28 +305,27 @@ class GigaCount(SentenceCounter):
     )
 
     def __init__(self, settings: GigaCountSettings, *, text: TextFeatures | None = None) -> None:
+        from torchvision.models.resnet import BasicBlock
+
         super().__init__(settings)
         self.windows = Windows(settings.input_size, settings.input_size, settings.input_size)
-        self.image_encoder = self._encoder(settings)
-        shallow, middle, deep = self.image_encoder.out_widths
-        self.ccsm1 = CCSM(shallow, shallow // 2, settings.neck_widths[0])
-        self.ccsm2 = CCSM(middle, middle // 2, settings.neck_widths[1])
-        self.ccsm3 = CCSM(deep, deep // 2, settings.neck_widths[2])
+        self.image_encoder: ConvNeXtEncoder | ODConvEncoder
+        if settings.backbone == "odconv":
+            self.image_encoder = ODConvEncoder(settings.widths, settings.depths)
+        else:
+            self.image_encoder = ConvNeXtEncoder(
+                settings.widths, settings.depths, settings.stage4, settings.layer_scale, settings.backbone_weights
+            )
+        taps = zip(self.image_encoder.out_widths, settings.neck_widths, strict=True)
+        self.ccsm1, self.ccsm2, self.ccsm3 = (CCSM(channels, channels // 2, out) for channels, out in taps)
         self.fusion = FeatureFusion(*settings.neck_widths)
-        self.image_decoder = _decoder(sum(settings.neck_widths), settings.decoder_width)
-        self.projection = nn.Conv2d(settings.decoder_width, settings.text_features, 1)
+        fused, width = sum(settings.neck_widths), settings.decoder_width
+        shortcut = nn.Sequential(nn.Conv2d(fused, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.image_decoder = nn.Sequential(BasicBlock(fused, width, downsample=shortcut))
+        self.projection = nn.Conv2d(width, settings.text_features, 1)
         _initialise(self.image_decoder)
         _initialise(self.projection)
         self.add_sentences(text)
-
-    @staticmethod
-    def _encoder(settings: GigaCountSettings) -> ConvNeXtEncoder | ODConvEncoder:
-        if settings.backbone == "odconv":
-            return ODConvEncoder(settings.widths, settings.depths)
-        encoder = ConvNeXtEncoder(settings.widths, settings.depths, settings.stage4, settings.layer_scale)
-        if settings.backbone_weights != "random":
-            encoder.load_torchvision(Path(settings.backbone_weights))
-        return encoder
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
@@ -364,10 +340,6 @@ class GigaCount(SentenceCounter):
             **{"neck_widths": (8, 8, 16), "decoder_width": 64},
             **{"text_width": 64, "text_heads": 1, "text_layers": 1, "text_features": 64},
         }
-
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        return self.settings.crop_maker(self.settings.input_size)
 
     def neck(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
         """Return the fused map [B, 112, H, W] at the size of the shallow map; in single precision."""
@@ -392,10 +364,8 @@ class GigaCount(SentenceCounter):
     @staticmethod
     def our_name(key: str) -> str | None:
         """Return our name of a key of the released network; None for the text tower."""
-        if key.startswith("text_encoder."):
-            return None
         ours = key.replace(".ch_att_s.shared_MLP.0.", ".channel_attention.")
-        return ours.replace(".sa_s.conv1.", ".spatial_attention.")
+        return None if key.startswith("text_encoder.") else ours.replace(".sa_s.conv1.", ".spatial_attention.")
 
 
 SYSTEM = GigaCount

@@ -12,6 +12,7 @@ in each epoch and have the size that the settings give.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,24 +58,18 @@ class McnnSettings(Strict):
     width: float = Field(1.0, gt=0, description="multiplies every column's channels")
 
 
-class ConvReLU(nn.Module):
-    """A convolution that keeps the size, and ReLU; initialised as N(0, 0.01) with biases 0."""
-
-    def __init__(self, channels: int, out: int, size: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, out, size, padding=size // 2)
-        nn.init.normal_(self.conv.weight, std=0.01)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a map [B, out, H, W] of a map [B, channels, H, W]."""
-        return functional.relu(self.conv(x))
+def conv_relu(channels: int, out: int, size: int) -> nn.Sequential:
+    """Return a convolution that keeps the size, named ``conv``, and ReLU; initialised as N(0, 0.01) with biases 0."""
+    conv = nn.Conv2d(channels, out, size, padding=size // 2)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(OrderedDict(conv=conv, relu=nn.ReLU()))
 
 
 def column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
     """Return one of the columns: four convolutions of these kernel sizes and widths, two poolings."""
     first, second, third, fourth = (
-        ConvReLU(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
+        conv_relu(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
     )
     return nn.Sequential(first, nn.MaxPool2d(2), second, nn.MaxPool2d(2), third, fourth)
 
@@ -126,7 +121,7 @@ class Mcnn(System):
             scaled = [max(1, round(settings.width * width)) for width in widths]
             self.add_module(name, column(channels, sizes, scaled))
             out += scaled[-1]
-        self.fuse = nn.Sequential(ConvReLU(out, 1, 1))
+        self.fuse = nn.Sequential(conv_relu(out, 1, 1))
         self.normalise = Normalise(QNRF_MEAN, QNRF_STD)
         self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
 
@@ -170,11 +165,7 @@ class Mcnn(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: McnnSettings) -> dict[str, Tensor]:
-        """Read a state dict of the C-3 framework, whose names are ours below the prefixes of its wrappers.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a state dict of the C-3 framework, whose names are ours below the prefixes of its wrappers."""
 
         def our_name(key: str) -> str:
             return key.removeprefix("CCN.").removeprefix("module.")

@@ -66,9 +66,6 @@ class TransCrowdSettings(Strict):
     weights: str = Field("random", description="path of deit_base_patch16_384-8de9b5d1.pth")
 
 
-# ---------------------------------------------------------------------------------------------------------- examples
-
-
 def forced_size(height: int, width: int, tile: int) -> tuple[int, int]:
     """Return the (height, width) that every picture is forced to: lying or upright."""
     rule = forced("transcrowd", tile * LONG_TILES, tile * SHORT_TILES, "TransCrowd predataset_qnrf.py")
@@ -77,13 +74,9 @@ def forced_size(height: int, width: int, tile: int) -> tuple[int, int]:
 
 
 def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: Dots) -> Tensor:
-    """Return the heads in each tile, float32 [rows, columns].
+    """Return the heads in each tile, float32 [rows, columns], from points [N, 2] in pixels of the resized picture.
 
-    Args:
-        points: [N, 2], x and y in pixels of the resized picture.
-        tile: edge of a tile.
-        rows, columns: of tiles.
-        dots: "merged": from a 0/1 map of truncated coordinates; "all": outside heads count in the nearest tile.
+    "merged": from a 0/1 map of truncated coordinates; "all": outside heads count in the nearest tile.
     """
     width, height = columns * tile, rows * tile
     pixels = points.trunc().long()  # (N, 2)
@@ -121,9 +114,6 @@ class TileExamples:
         return examples
 
 
-# ----------------------------------------------------------------------------------------------------------- network
-
-
 def build_transformer(settings: TransCrowdSettings) -> VisionTransformer:
     """Return DeiT's transformer, the transformer encoder at the size of the settings, with timm's initialisation."""
     from timm.models.vision_transformer import VisionTransformer
@@ -139,31 +129,14 @@ def build_transformer(settings: TransCrowdSettings) -> VisionTransformer:
     )
 
 
-class GapHead(nn.Sequential):
-    """Averages the channels of each token to ``pooled`` numbers, then runs its layers on all of them."""
-
-    def __init__(self, *layers: nn.Module, pooled: int) -> None:
-        super().__init__(*layers)
-        self.pooled = pooled
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return [B, 1] from tokens [B, N, C]."""
-        return super().forward(nn.functional.adaptive_avg_pool1d(tokens, self.pooled).flatten(1))
-
-
 def build_head(settings: TransCrowdSettings) -> nn.Sequential:
     """Return the regression head, of the token or of the average (gap); its layers' places are the released names."""
     if settings.head == "token":
         return nn.Sequential(nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(settings.classes, 1))
     tokens = (settings.tile // PATCH) ** 2
-    return GapHead(
-        nn.ReLU(),
-        nn.Linear(tokens * settings.pooled, settings.hidden),
-        nn.ReLU(),
-        nn.Dropout(DROPOUT),
-        nn.Linear(settings.hidden, 1),
-        pooled=settings.pooled,
-    )
+    pooled = nn.Sequential(nn.AdaptiveAvgPool1d(settings.pooled), nn.Flatten(), nn.ReLU())  # (B, tokens * pooled)
+    hidden = nn.Linear(tokens * settings.pooled, settings.hidden)
+    return nn.Sequential(pooled, hidden, nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(settings.hidden, 1))
 
 
 class TransCrowd(System):
@@ -236,11 +209,7 @@ class TransCrowd(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: TransCrowdSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint ({"state_dict": keys under ``module.``, ...}).
-
-        Raises:
-            CheckpointError: it is not one; all missing and unexpected keys are listed.
-        """
+        """Read a released checkpoint ({"state_dict": keys under ``module.``, ...})."""
         return renamed(nested_state(path, "TransCrowd"), our_name, cls(settings).state_dict(), source=path)
 
 
