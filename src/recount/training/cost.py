@@ -16,28 +16,22 @@ from recount.systems.base import System
 
 def parameters(network: nn.Module) -> dict[str, int]:
     """Count the parameters: all of them, and those that training changes."""
-    return {
-        "parameters_total": sum(parameter.numel() for parameter in network.parameters()),
-        "parameters_trained": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-    }
+    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    trained = sum(number for number, changes in numbers if changes)
+    return {"parameters_total": sum(number for number, _ in numbers), "parameters_trained": trained}
 
 
 @torch.no_grad()
 def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int, list[int]]:
     """Count the floating-point operations (2 per multiply-add) of predicting one window, and its size.
 
-    Args:
-        system: in evaluation mode.
-        image: an evaluation image [3, H, W] in [0, 1].
-        prompt: its prompt.
+    ``system`` is in evaluation mode; ``image`` is an evaluation image [3, H, W] in [0, 1].
     """
     prepared = system.prepare_image(image)
     if system.windows is not None:
         height, width = system.windows.height, system.windows.width
-        prepared = nn.functional.pad(
-            prepared, (0, max(0, width - prepared.shape[2]), 0, max(0, height - prepared.shape[1]))
-        )
-        prepared = prepared[:, :height, :width]
+        missing = (max(0, width - prepared.shape[2]), max(0, height - prepared.shape[1]))
+        prepared = nn.functional.pad(prepared, (0, missing[0], 0, missing[1]))[:, :height, :width]
     trained = [parameter for parameter in system.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)  # the counter hooks backward passes of parameters that stand alone (prompts)
@@ -52,9 +46,7 @@ class Meter:
     """Measures wall seconds, GPU seconds and peak memory from its making on, of a run on so many equal devices."""
 
     def __init__(self, device: torch.device, devices: int = 1) -> None:
-        self.device = device
-        self.devices = devices
-        self.started = time.monotonic()
+        self.device, self.devices, self.started = device, devices, time.monotonic()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
