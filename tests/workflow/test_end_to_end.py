@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from house import ROOT, Answer, copy_config, snakemake
 
+pytestmark = pytest.mark.more
+
 PAPER = """
 title: For the test from end to end
 short_title: Demo

@@ -51,16 +51,12 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(device)
 
     def read(self) -> dict[str, Any]:
-        """Return wall_seconds, gpu_seconds (of all cards held), peak_memory_mb and, on a GPU, peak_gpu_memory_mb.
-
-        The peaks are those of this process.
-        """
+        """Return the seconds (on a GPU: of all cards held) and the peaks, which are those of this process."""
         seconds = time.monotonic() - self.started
-        on_gpu = self.device.type == "cuda"
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
-        return {
-            "wall_seconds": round(seconds, 2),
-            "gpu_seconds": round(seconds * self.devices, 2) if on_gpu else 0.0,
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1),
-            "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1) if on_gpu else None,
-        }
+        memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+        found = {"wall_seconds": round(seconds, 2), "gpu_seconds": 0.0, "peak_memory_mb": memory}
+        if self.device.type != "cuda":
+            return found | {"peak_gpu_memory_mb": None}
+        on_gpu = round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1)
+        return found | {"gpu_seconds": round(seconds * self.devices, 2), "peak_gpu_memory_mb": on_gpu}

@@ -66,34 +66,20 @@ class Progress:
 
 @dataclass(eq=False)
 class Trainer:
-    """Trains one system through its stages. Where several processes train a run together, each has a Trainer.
+    """Trains one system through its stages. Where several processes train a run together, each has a Trainer."""
 
-    Attributes:
-        system: the network, on the processor.
-        recipe: how; already resolved.
-        pool: the training samples.
-        watched: benchmarks to evaluate during training, by selection name; the best model by each is kept.
-        seed: of all random draws.
-        folder: where the state of the unfinished run lives (a folder that the workflow does not delete).
-        digest: of settings and code; a state with another digest is not taken up.
-        device: where to compute.
-        checkpoint_minutes: between saved states; 0 saves after each step.
-        loader_processes: that read and augment samples.
-        processes: all processes of the run, seen from this one.
-    """
-
-    system: System
-    recipe: Recipe
-    pool: Pool
+    system: System  # on the processor
+    recipe: Recipe  # already resolved
+    pool: Pool  # the training samples
     _: KW_ONLY
-    watched: Mapping[str, Watched]
-    seed: int
-    folder: Path
-    digest: str
+    watched: Mapping[str, Watched]  # by selection name: evaluated during training; the best model by each is kept
+    seed: int  # of all random draws
+    folder: Path  # of the unfinished run's state; the workflow does not delete it
+    digest: str  # of settings and code; a state with another digest is not taken up
     device: torch.device
-    checkpoint_minutes: float = 10.0
-    loader_processes: int = 0
-    processes: Processes = field(default_factory=Processes)
+    checkpoint_minutes: float = 10.0  # between saved states; 0 saves after each step
+    loader_processes: int = 0  # that read and augment samples
+    processes: Processes = field(default_factory=Processes)  # all processes of the run, seen from this one
 
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe, self.device)
@@ -121,12 +107,9 @@ class Trainer:
             torch.manual_seed(seed_of(self.seed, self.processes.rank))
         saved = checkpoints.load_state(self.folder, self.digest)
         if saved is not None:
-            self.progress = Progress(**json.loads(saved["progress"]))
-        progress = self.progress
-        if saved is not None:
-            where = (progress.stage + 1, progress.epoch + 1, progress.step)
-            log.info("resumed at stage %d, epoch %d, step %d", *where)
-        stages = self.system.stages(self.recipe)
+            where = self.progress = Progress(**json.loads(saved["progress"]))
+            log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
+        progress, stages = self.progress, self.system.stages(self.recipe)
         with Reporter(shown=self.processes.first) as self.reporter:
             for stage in stages[progress.stage :]:
                 self._begin_stage(stage, saved)
@@ -362,15 +345,16 @@ def seed_everything(seed: int) -> None:
 def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.optim.Optimizer:
     """Return the optimiser; a group's own ``lr_scale`` multiplies the learning rate at every step."""
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, **common)
+    common |= {"betas": settings.betas, "eps": settings.eps}
     match settings.name:
-        case "sgd":
-            return torch.optim.SGD(groups, momentum=settings.momentum, **common)
         case "adam":
-            return torch.optim.Adam(groups, betas=settings.betas, eps=settings.eps, fused=True, **common)
+            return torch.optim.Adam(groups, fused=True, **common)
         case "adamw":
-            return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True, **common)
+            return torch.optim.AdamW(groups, fused=True, **common)
         case "radam":
-            return torch.optim.RAdam(groups, betas=settings.betas, eps=settings.eps, **common)
+            return torch.optim.RAdam(groups, **common)
 
 
 def epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
