@@ -18,6 +18,8 @@ SUITE = $$(sed -n 's/^suite: *//p' config.yaml)
 ARGS =
 BIN = .venv/bin
 READY = .venv/.recount-is-installed
+# A process holds up to a gigabyte, and a container may show more cores than it has.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 APART = full_size or cluster or environments
 
 .PHONY: report test test-more test-full test-cluster test-environments lint format bench schemas lock clean-environment
@@ -27,11 +29,10 @@ report: $(READY)
 	@echo "The report: file://$$PWD/reports/$(SUITE)/index.html"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not more and not ($(APART))" $(ARGS)
+	$(PYTEST) -m "not more and not ($(APART))" $(ARGS)
 
 test-more: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "(more or hypothesis) and not ($(APART))" \
-		--hypothesis-profile=searching $(ARGS)
+	$(PYTEST) -m "(more or hypothesis) and not ($(APART))" --hypothesis-profile=searching $(ARGS)
 
 test-full: $(READY)
 	$(BIN)/pytest -s -m full_size $(ARGS)
