@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,8 +228,10 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
 
 
 def test_suite_mini_needs_nothing_that_a_plain_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RECOUNT_MIRROR", raising=False)
-    found = by_subject(project(suite="mini", resources=str(tmp_path)))
+    plain = SimpleNamespace(total=8e9, available=2e9)
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: plain)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=20e9))
+    found = by_subject(project(suite="mini", resources=str(tmp_path), results=str(tmp_path)))
     assert [finding for finding in found.values() if finding.verdict == "problem"] == []
 
 

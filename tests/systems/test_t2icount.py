@@ -402,7 +402,7 @@ def small_system(checkpointing: bool = False, layout: torch.memory_format = torc
     [
         (False, torch.contiguous_format, 0.2),
         (False, torch.channels_last, 0.5),  # as it is used: GroupNorm rounds otherwise there
-        (True, torch.channels_last, 0.5),
+        pytest.param(True, torch.channels_last, 0.5, marks=pytest.mark.more),
     ],
 )
 def test_forward_losses_and_gradients_end_to_end(

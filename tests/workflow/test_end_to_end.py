@@ -10,6 +10,8 @@ from house import ROOT, Answer, copy_config, snakemake
 
 from projects import experiment, write_project
 
+pytestmark = pytest.mark.more
+
 TRAIN, TEST = "ucf_qnrf/train", "ucf_qnrf/test"
 DIVERGING = {
     "label": "at a learning rate at which nothing is learned",
