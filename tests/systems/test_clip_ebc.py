@@ -15,8 +15,8 @@ from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.nn.bins import stacked_block_counts
+from recount.nn.clip import TextFeatures, TextTower, build_tower, encode
 from recount.nn.dm_loss import dm_loss
-from recount.nn.text_tower import TextFeatures, TextTower, build_tower, encode
 from recount.nn.weights import CheckpointError
 from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch

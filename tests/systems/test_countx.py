@@ -13,7 +13,7 @@ from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.data.sample import Sample
-from recount.nn.clip_towers import ClipTowers, image_tower
+from recount.nn.clip import ClipTowers, image_tower
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example
 from recount.systems.countx import (

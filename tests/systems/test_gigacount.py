@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.data.sample import Sample
 from recount.nn.bins import stacked_block_counts
+from recount.nn.clip import TextFeatures, build_tower
 from recount.nn.dm_loss import dm_loss
-from recount.nn.text_tower import TextFeatures, build_tower
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
 from recount.systems.gigacount import (

@@ -20,7 +20,6 @@ colours, and captions name the shapes only.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,14 +34,14 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recount.nn import stable_diffusion as sd
+from recount.pretraining.common import WEIGHTS, descend, write_card
 from recount.scenes import shapes as scenes
 from recount.settings.base import Strict
 from recount.systems import t2icount
 from recount.training.checkpoints import load_state, save_state
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 VOCABULARY = (
     *scenes.COLOURS,
@@ -51,7 +50,7 @@ VOCABULARY = (
     *scenes.NUMBER_WORDS,
 )
 
-BACKBONE = t2icount.Backbone(
+BACKBONE = sd.Backbone(
     unet_channels=(24, 48, 56, 56),
     unet_heads=(1, 1, 2, 2),
     unet_groups=8,
@@ -224,8 +223,8 @@ def caption(classes: Sequence[str]) -> str:
 
 def context_ids(captions: Sequence[str]) -> Tensor:
     """Return token ids [B, L]; an empty caption is all padding."""
-    words = t2icount.tokenizer(BACKBONE)
-    ids, _ = t2icount.token_ids([text or "and" for text in captions], words, BACKBONE.text_length)
+    words = sd.tokenizer(BACKBONE)
+    ids, _ = sd.token_ids([text or "and" for text in captions], words, BACKBONE.text_length)
     for row, text in enumerate(captions):
         if not text:
             ids[row, 1:] = words.end
@@ -272,7 +271,7 @@ def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
     T2ICount does not apply one. Training sees random crops: for a convolutional network as good as whole pictures.
     """
     torch.manual_seed(seed)
-    vae = t2icount.autoencoder(BACKBONE)
+    vae = sd.autoencoder(BACKBONE)
     _start_linear(vae)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.vae_lr, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.vae_lr, total_steps=plan.vae_steps, pct_start=0.1)
@@ -283,11 +282,7 @@ def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
         batch = scaled(images[chosen][:, :, top : top + plan.vae_crop, left : left + plan.vae_crop])
         posterior = vae.encode(batch).latent_dist
         loss = F.mse_loss(vae.decode(posterior.sample()).sample, batch) + plan.kl_weight * posterior.kl().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(loss, vae.parameters(), optimiser, schedule)
         if step % 50 == 0:
             log.info("VAE step %d: loss %.4f", step, loss.item())
     _standardise(vae, images[:256])
@@ -364,15 +359,10 @@ def as_latents(vae: Any, pictures: Sequence[Captioned]) -> Latents:
     return Latents(latents, [picture.classes for picture in pictures], shares)
 
 
-def alpha_bar() -> Tensor:
-    """Return the cumulative signal share of the Stable Diffusion v1 schedule, [1000]."""
-    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
-
-
 def frozen_text_encoder(seed: int) -> Any:
     """Return the text encoder as it is drawn, with words whose embeddings differ."""
     torch.manual_seed(seed)
-    text = t2icount.text_encoder(BACKBONE)
+    text = sd.text_encoder(BACKBONE)
     nn.init.normal_(text.get_input_embeddings().weight, std=0.5)
     return text.eval().requires_grad_(False)
 
@@ -380,7 +370,7 @@ def frozen_text_encoder(seed: int) -> Any:
 def new_unet(seed: int) -> Any:
     """Return a UNet with the last layer of every residual branch zero, as LDM starts."""
     torch.manual_seed(seed)
-    unet = t2icount.unet(BACKBONE)
+    unet = sd.unet(BACKBONE)
     for module in unet.modules():
         kind = type(module).__name__
         if kind == "ResnetBlock2D":
@@ -410,11 +400,7 @@ def optimise(
         parts[name].load_state_dict(state[name])
     for step in range(state["step"], steps):
         loss = loss_of_step(step)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(loss, unet.parameters(), optimiser, schedule)
         average.update_parameters(unet)
         if step % 50 == 0:
             log.info("%s step %d: loss %.4f", stage, step, loss.item())
@@ -435,7 +421,7 @@ def train_denoising(text: Any, shown: Latents, plan: Plan, seed: int, work: Work
 
 def train_grounding(unet: Any, text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
     """Second stage: denoising, and the attention to each class's words where the class is. Return the UNet."""
-    run = t2icount.UNetPass(unet, differentiable=True)
+    run = sd.UNetPass(unet, differentiable=True)
 
     def loss(step: int) -> Tensor:
         return _grounding_loss(run, text, shown, plan, np.random.default_rng([seed, 76, step]))
@@ -465,7 +451,7 @@ def _drowned(clean: Tensor, timestep: np.ndarray, rng: np.random.Generator) -> t
     predicted noise it weighs the steps more in which the picture is hidden and only the caption tells the colours.
     """
     noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
-    signal = alpha_bar()[torch.from_numpy(timestep)].view(-1, 1, 1, 1)
+    signal = sd.alpha_bar()[torch.from_numpy(timestep)].view(-1, 1, 1, 1)
     drowned = signal.sqrt() * clean + (1 - signal).sqrt() * noise
     return drowned, signal.sqrt() * noise - (1 - signal).sqrt() * clean
 
@@ -475,7 +461,7 @@ def _states(text: Any, captions: Sequence[str]) -> Tensor:
     return text(context_ids(captions)).last_hidden_state
 
 
-def _grounding_loss(run: t2icount.UNetPass, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
+def _grounding_loss(run: sd.UNetPass, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
     """Return the denoising loss plus ``plan.grounding`` times the token loss on one random batch."""
     chosen = rng.integers(0, len(shown.latents), plan.batch)
     clean = shown.latents[torch.from_numpy(chosen)]
@@ -658,7 +644,7 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
     drawn = [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)]
     unet = train_grounding(unet, text, as_latents(vae, drawn), plan, seed, kept)
     _save(weights, vae, unet, text)
-    return write_card(weights, plan, seed, kept.seconds(), alone)
+    return write_card(weights, _card(weights, plan, seed, kept.seconds(), alone))
 
 
 def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
@@ -674,7 +660,7 @@ def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
         large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
         state = {"vae": train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()}
         work.keep("vae", state)
-    vae = t2icount.autoencoder(BACKBONE)
+    vae = sd.autoencoder(BACKBONE)
     vae.load_state_dict(state["vae"])
     return vae.eval().requires_grad_(False)
 
@@ -685,30 +671,22 @@ def mini_system(weights: Path | None = WEIGHTS) -> t2icount.T2ICount:
     settings = t2icount.T2ICount.mini_settings() | {"backbone": BACKBONE, "weights": "random"}
     system = t2icount.T2ICount(t2icount.T2ICountSettings(**settings))
     if weights is not None:
-        system.load_state_dict(system.mini_weights(weights / "mini_sd.safetensors"), strict=False)
+        system.load_state_dict(sd.mini_weights(weights / "mini_sd.safetensors", system.base_state()), strict=False)
     return system.eval()
 
 
 @torch.no_grad()
 def reconstruction_error(weights: Path = WEIGHTS, count: int = 32) -> float:
     """Return the mean squared error of the autoencoder on unseen scenes, pictures in [-1, 1]."""
-    vae = t2icount.autoencoder(BACKBONE)
+    vae = sd.autoencoder(BACKBONE)
     stored = load_file(weights / "mini_sd.safetensors")
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in stored.items() if name.startswith("vae.")})
     images = scaled(torch.stack([picture_of_scene(unseen_scene(index, 1)) for index in range(count)]))
     return float(F.mse_loss(vae.eval()(images).sample, images))
 
 
-def write_card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[str, float]) -> dict[str, Any]:
-    """Measure the weights in ``weights`` and write their card, as JSON and as text.
-
-    Args:
-        weights: holds ``mini_sd.safetensors``.
-        plan: how much was trained.
-        seed: of everything.
-        seconds: of CPU time that it took.
-        alone: quality after the first stage.
-    """
+def _card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[str, float]) -> dict[str, Any]:
+    """Return the card of the weights in ``weights``, measured now; ``alone``: the quality after the first stage."""
     card: dict[str, Any] = {
         "name": "mini_sd",
         "command": "recount pretrain mini_sd",
@@ -728,47 +706,4 @@ def write_card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapp
     card["attention_auc_denoising_alone"] = dict(alone)
     card["attention_auc_random"] = quality(mini_system(None))
     card["reconstruction_mse"] = reconstruction_error(weights)
-    (weights / "mini_sd.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (weights / "mini_sd.md").write_text(_as_text(card), encoding="utf-8")
     return card
-
-
-def check() -> dict[str, float]:
-    """Return the quality of the packaged weights, measured now (compare the card's ``attention_auc``)."""
-    return quality(mini_system())
-
-
-def _as_text(card: Mapping[str, Any]) -> str:
-    names = ("fused", "paper", "equal", "coarse", "middle", "fine", "things", "shapes")
-    trained, alone, random = (card[f"attention_auc{suffix}"] for suffix in ("", "_denoising_alone", "_random"))
-    rows = [f"| {name} | {trained[name]:.3f} | {alone[name]:.3f} | {random[name]:.3f} |" for name in names]
-    plan = card["plan"]
-    return "\n".join(
-        [
-            "# mini_sd: a tiny Stable Diffusion",
-            "",
-            "Made by recount from its own drawings: no outside picture, text or weight went into it (MIT).",
-            f"Command: `{card['command']}`, seed {card['seed']}, {card['cpu_seconds']} CPU seconds on one core.",
-            f"Parameters: {card['parameters']}; stored in half precision.",
-            "",
-            f"Trained by {plan['steps']} steps of denoising alone, then {plan['grounded_steps']} in which the drawing",
-            "also said which cells show what each word of the caption names (token-level supervision, as in",
-            "TokenCompose, CVPR 2024). Stable Diffusion had no such help, and over a hundred thousand times as many",
-            "pictures: so what is found with this model says nothing about how well denoising alone grounds words.",
-            "",
-            "How well the attention to a prompt finds the pixels of its class, on scenes of colour-shape pairs that "
-            f"pretraining never showed: mean AUC over {trained['pairs']} pairs of scene and class.",
-            "",
-            "| map | trained | after denoising alone | random UNet and text |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            "*fused* has the weights that T2ICount's mini size uses, *paper* the paper's (0.6, 0.3, 0.1 from coarse,",
-            "6x6, to fine, 24x24), *equal* equal ones. *things*: the fused map, but only pixels of other things, not",
-            "the ground, as what it is to be told from. *shapes*: the same in scenes of three shapes of one colour,",
-            "where colour words do not help.",
-            "",
-            f"Autoencoder: mean squared error {card['reconstruction_mse']:.4f} on such scenes, pictures in [-1, 1].",
-            "",
-        ]
-    )

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.data.resize import resize_like_opencv
+from recount.nn.clip import TextTower, encode, tower_state
 from recount.nn.normalise import Normalise
-from recount.nn.text_tower import TextTower, encode, tower_state
 from recount.nn.weights import CheckpointError, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule

@@ -42,10 +42,10 @@ from recount.nn.bins import (
     prompts,
     published_bins,
 )
+from recount.nn.clip import Activation, TextFeatures, TextTower, encode, tower_state
 from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, Domain, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.text_tower import Activation, TextFeatures, TextTower, encode, tower_state
 from recount.nn.weights import read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule

@@ -22,48 +22,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import (
-    CELL,
-    DENSITY_SCALE,
-    CarpkWidth,
-    evaluation_size,
-    is_car_park,
-    resized_like_pillow,
-)
-from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation, CountrCrops
+from recount.augmentation.countr_protocol import CELL, DENSITY_SCALE, CarpkWidth, is_car_park
+from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation
 from recount.data.sample import Sample
-from recount.data.windows import Windows
-from recount.nn.clip_towers import (
-    CLIP_MEAN,
-    CLIP_STD,
+from recount.nn.clip import (
     MINI_TOWERS,
     NOT_A_TOWER,
     ClipTowers,
     FrozenText,
-    base_weights,
+    base_towers,
     image_tower,
-    read_released,
     resized_positions,
-    token_ids,
-    tower_keys,
 )
-from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import CheckpointError, renamed
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+from recount.systems.base import Batch, Prediction
+from recount.systems.countr_family import READING, CountrSystem
 
 TEMPLATES = (
     "a photo of a number of {}.",
@@ -99,7 +84,7 @@ PUCPR_PROMPT = "vehicles"
 CELL_LIMIT = 1.224  # objects in a cell of 16 x 16 pixels above which the rule for cars takes one away
 RANK_EDGES = (1.0, 0.8, 0.6, 0.4)
 GROUPS = 8  # of the decoder's norms
-FROZEN = ("image.tower.", "text.tower.")
+DROPOUT = 0.1  # of the visual prompts
 
 
 class VLCounterSettings(Strict):
@@ -109,16 +94,19 @@ class VLCounterSettings(Strict):
     weights: str = Field("openai", description='"openai" (open_clip fetches them), "mini_towers", a path, or "random"')
     window: int = Field(384, gt=0, multiple_of=48, description="edge of training crops and windows; stride: a third")
     visual_prompts: int = Field(10, gt=0, description="tokens per block")
-    prompt_dropout: float = Field(0.1, ge=0, lt=1)
     cls_twice: bool = Field(True, description="the class embedding is added to itself")
     skips: tuple[int, int, int] = Field((8, 7, 6), description="blocks whose output goes to decoder stages 1, 2, 3")
     width: int = Field(64, gt=0, multiple_of=8, description="of the counter")
     density_scale: float = Field(DENSITY_SCALE, gt=0)
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
-    carpk_width: CarpkWidth = 683
-    carpk_cell_rule: bool = Field(True, description="the hand-made correction of counts on car parks")
-    pucpr_normalise: bool = Field(False, description="whether PUCPR+ is normalised; as released not")
+    carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
+    carpk_cell_rule: bool = Field(
+        True, description="the hand-made correction of counts on car parks", json_schema_extra=READING
+    )
+    pucpr_normalise: bool = Field(
+        False, description="whether PUCPR+ is normalised; as released not", json_schema_extra=READING
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- two sides
@@ -152,7 +140,7 @@ class TextPromptedImage(nn.Module):
         for layer in (self.prompt_proj, self.text_proj):
             nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_out")
         self.prompt_norm = nn.LayerNorm(width, eps=1e-6)
-        self.dropout = nn.Dropout(settings.prompt_dropout)
+        self.dropout = nn.Dropout(DROPOUT)
 
     def _slots(self, block: int, text: Tensor) -> Tensor:
         """Return the tokens of a block for texts [B, 1, C], [B, prompts, width]."""
@@ -315,20 +303,7 @@ def cell_rule_count(density: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------------------------- system
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes one training crop of a sample."""
-
-    crops: CountrCrops
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop of sample ``index``, prompted with its class."""
-        sample = pool.samples[index]
-        image, maps, count = self.crops(index, pool, rng)
-        return [Example(sample.id, image, sample.prompt, count=count, maps=maps)]
-
-
-class VLCounter(System):
+class VLCounter(CountrSystem):
     """The whole network; its density has the resolution of the picture."""
 
     Settings = VLCounterSettings
@@ -339,15 +314,12 @@ class VLCounter(System):
         evaluate_every=1,
         select_by="mae",
     )
-    text_guided = True
     batch_coupled_by = "the rank loss grades density by the extremes of the whole batch"
     settings: VLCounterSettings
 
     def __init__(self, settings: VLCounterSettings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, "halving")
         towers = settings.clip
-        self.windows = Windows(settings.window, settings.window, settings.window // 3, stitch="halving")
-        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.text = FrozenText(towers)
         self.image = TextPromptedImage(towers, towers.features, settings)
         self.counter = Counter(towers.features, towers.vision_width, settings.width, towers.grid)
@@ -369,21 +341,15 @@ class VLCounter(System):
             "augmentation": {**VLCOUNTER.model_dump(), "sigma": 4.0},
         }
 
-    def prepare_training(self, samples: Sequence[Sample]) -> None:
-        """Load CLIP's weights, and check that every prompt can be read."""
+    def sentences_of(self, samples: Sequence[Sample]) -> list[str]:
+        """Return the sentences about the classes of samples."""
         names = dict.fromkeys(self.prompt_of(sample) for sample in samples)
-        token_ids([sentence for name in names for sentence in sentences(name)], self.settings.clip)
-        if self.settings.weights != "random":
-            self.load_state_dict(self._base_state(), strict=False)
+        return [sentence for name in names for sentence in sentences(name)]
 
-    def _base_state(self) -> dict[str, Tensor]:
-        state, source = base_weights(self.settings.weights)
-        image, text = tower_keys(state)
-        image["positional_embedding"] = resized_positions(image["positional_embedding"], self.settings.clip.grid)
-        named = {f"image.tower.{key}": value for key, value in image.items()}
-        named |= {f"text.tower.{key}": value for key, value in text.items()}
-        expected = {key: value for key, value in self.state_dict().items() if key.startswith(FROZEN)}
-        return renamed(named, lambda key: key, expected, source=source)
+    def base_state(self) -> dict[str, Tensor]:
+        """Return the base weights of both towers, with CLIP's positions enlarged to this grid."""
+        grid = self.settings.clip.grid
+        return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, self.text_prefix, grid)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """Return the text of class names, unit length, [B, features]."""
@@ -399,10 +365,6 @@ class VLCounter(System):
         maps, final = self.image(images, text[:, None])
         return self.counter([maps[number] for number in self.settings.skips], final, text)
 
-    def example_maker(self) -> ExampleMaker:
-        """Return the maker of augmented crops."""
-        return Crops(CountrCrops(self.settings.window, self.settings.augmentation))
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "density", the mean squared error, and "rank"."""
         density, affine = self.count(self.normalise(batch.images), batch.prompts)
@@ -415,12 +377,6 @@ class VLCounter(System):
     def loss_weights(self) -> Mapping[str, float]:
         """Return the weight of the rank loss."""
         return {"rank": self.settings.rank_weight}
-
-    def prepare_image(self, image: Tensor) -> Tensor:
-        """Return the picture at the window's height."""
-        height, width = image.shape[1:]
-        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
-        return resized_like_pillow(image, size)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density per pixel of windows; ``maps``: "similarity", the affine one."""
@@ -445,8 +401,7 @@ class VLCounter(System):
             CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape, or the two
                 copies of the last block's attention differ.
         """
-        content = read_released(path)
-        state = _without_copy(dict(content.get("state_dict", content)), path)
+        state = _without_copy(dict(read_released(path)), path)
         place = "v_enc.positional_embedding"
         if place in state:
             state[place] = resized_positions(state[place].float(), settings.clip.grid)
