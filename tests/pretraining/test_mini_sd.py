@@ -58,8 +58,6 @@ def test_captions_name_classes_of_the_scene_and_nothing_else() -> None:
         assert 1 <= len(set(places)) == len(places) <= mini_sd.MOST_NAMED
     assert mini_sd.named([], rng, 0.4, 0.0) == []
     assert mini_sd.named(["a"], rng, 0.4, 1.0) == []
-    assert mini_sd.caption(["red stars", "cars"]) == "red stars and cars"
-    assert mini_sd.caption([]) == ""
 
 
 def test_each_word_of_a_caption_belongs_to_its_class() -> None:

@@ -132,24 +132,15 @@ class PromptedCrops:
 
     Data sets that have several prompts per picture (FSC-147 has one) know the truth of a drawn prompt: it is used
     instead of an empty target.
-
-    Attributes:
-        crop: side of the crop, pixels.
-        tile: side of a mosaic's tiles, pixels.
-        largest_scale: of enlarging.
-        sigma: of densities that are built from points, pixels.
-        stride: pixels per cell of the maps.
-        kinds: shares of the three kinds.
-        rows: of (picture, prompt) in the pool; filled at the first prompt of another picture.
     """
 
-    crop: int
-    tile: int
-    largest_scale: float
-    sigma: float | Literal["adaptive"]
-    stride: int
+    crop: int  # side, pixels
+    tile: int  # side of a mosaic's tiles, pixels
+    largest_scale: float  # of enlarging
+    sigma: float | Literal["adaptive"]  # of densities that are built from points, pixels
+    stride: int  # pixels per cell of the maps
     kinds: SampleKinds
-    rows: dict[tuple[Path | None, str], int] = field(default_factory=dict)
+    rows: dict[tuple[Path | None, str], int] = field(default_factory=dict)  # of (picture, prompt), filled when needed
 
     def __call__(self, index: int, pool: Pictures, rng: np.random.Generator) -> tuple[Tensor, str, dict[str, Tensor]]:
         """Return a crop [3, crop, crop] in [0, 1] of sample ``index``, its prompt, and its maps."""

@@ -264,15 +264,9 @@ def build_clip(size: ClipSize) -> CLIP:
 
 
 def read_at(tower: TextTransformer, embedded: Tensor, places: Tensor) -> Tensor:
-    """Run a text tower on embedded tokens and read it out.
+    """Return what a text tower reads at ``places`` (int64 [K]) of embedded tokens: [K, features], not normalised.
 
-    Args:
-        tower: open_clip's.
-        embedded: [K, L, width], without positions, L at most the tower's context.
-        places: int64 [K], the position that is read out of each row.
-
-    Returns:
-        Features [K, features], not normalised.
+    ``embedded`` is [K, L, width], without positions, L at most the tower's context.
     """
     length = embedded.shape[1]
     states = embedded + tower.positional_embedding[:length].to(embedded.dtype)
@@ -378,12 +372,7 @@ class TextFeatures:
 
 
 def tower_state(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """Return the text tower's part of a state dict in float32.
-
-    Args:
-        state: OpenAI's or open_clip's names, with ``prefix`` before each.
-        prefix: for instance ``text_encoder.``.
-    """
+    """Return the text tower's part, in float32, of a CLIP state dict with ``prefix`` before each name."""
     stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return {key: value.float() for key, value in stripped.items() if key.startswith(TEXT_KEYS)}
 

@@ -8,10 +8,9 @@ cha15yq/T2ICount@289d3fb (golden cases ``unet_*``, ``vae_encoder_64``, ``clip_te
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +46,6 @@ class Backbone(Strict):
     def stride(self) -> int:
         """Return the pixels per latent cell."""
         return 2 ** (len(self.vae_channels) - 1)
-
-
-@cache
-def mini_sd_card() -> dict[str, Any]:
-    """Return the card of the tiny Stable Diffusion that comes with recount: sizes, origin, measured quality."""
-    return json.loads(shipped("mini_sd.json").read_text("utf-8"))
 
 
 # ------------------------------------------------------------------------------------------------------------ networks
@@ -178,9 +171,7 @@ class UNetPass:
     Only cross-attention outside the middle block gets its own processor. F4, F3, F2 are taken after the *second* of the
     three layers of their level, F1 after the last of its level.
 
-    Args:
-        network: a ``UNet2DConditionModel``.
-        differentiable: whether gradients flow through the kept attention (counting needs none).
+    Gradients flow through the kept attention if it is ``differentiable`` (counting needs none).
 
     Attributes:
         attention: layer name -> float32 [B, N, T], filled by each pass.
@@ -194,13 +185,8 @@ class UNetPass:
         self.token_weights = torch.empty(0)
         self._features: dict[str, Tensor] = {}
         up = network.up_blocks
-        places = {
-            "F4": up[0].resnets[1],
-            "F3": up[1].attentions[1],
-            "F2": up[2].attentions[1],
-            "F1": up[3].attentions[2],
-        }
-        for name, module in places.items():
+        places = (up[0].resnets[1], up[1].attentions[1], up[2].attentions[1], up[3].attentions[2])
+        for name, module in zip(("F4", "F3", "F2", "F1"), places, strict=True):
             module.register_forward_hook(partial(self._keep, name))
         for name, module in network.named_modules():
             if name.endswith("attn2") and not name.startswith("mid_block"):
@@ -238,14 +224,9 @@ class UNetPass:
 
 
 def layer_average(attention: Mapping[str, Tensor], size: Sequence[int]) -> dict[int, Tensor]:
-    """Average cross-attention over the layers of each resolution, middle block excluded.
+    """Average cross-attention (diffusers layer name -> [B, N, T]) over the layers of each resolution but the middle.
 
-    Args:
-        attention: diffusers layer name -> [B, N, T].
-        size: (h, w) of the latent.
-
-    Returns:
-        divisor of the latent's size (1, 2, 4) -> [B, T, h / divisor, w / divisor].
+    Returns the divisor (1, 2, 4) of the latent's ``size`` (h, w) -> [B, T, h / divisor, w / divisor].
     """
     levels: dict[int, list[Tensor]] = {1: [], 2: [], 4: []}
     for name, value in attention.items():

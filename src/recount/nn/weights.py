@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ class CheckpointError(UserError):
 def shipped(name: str) -> Path:
     """Return the path of a file among the weights that come with recount (``mini_clip.safetensors``)."""
     return Path(str(resources.files("recount") / "pretraining" / "weights" / name))
+
+
+@cache
+def card(name: str) -> dict[str, Any]:
+    """Return the card of weights that come with recount ("mini_sd"): sizes, origin, measured quality."""
+    return json.loads(shipped(f"{name}.json").read_text("utf-8"))
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

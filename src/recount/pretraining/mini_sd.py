@@ -5,13 +5,12 @@ CLIP-style causal text encoder, a cross-attention UNet with four levels, the v1 
 in Stable Diffusion the text encoder is frozen; there is no pretrained one of this size, so it stays as it was drawn:
 it tells words apart, and colours as well as shapes (trained along, it came to ignore the shapes).
 
-Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are: that
-the attention finds them is to be learnt from denoising alone. How soon that happens is chancy, and longer training
-helped (AUC of the fused map 0.61 after 1,000 steps, 0.93 after today's). It tells the named things from the ground,
-and only in part from other things; shapes, which change a few cells of a noisy latent, no trial taught so (swapping the
-shape words of a caption left the loss as it was). So a second stage goes on denoising and also says, for each word of
-the caption, which cells show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR 2024), where
-a segmentation network says it; here the drawing does. The card tells both stages apart.
+Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are:
+denoising alone teaches the attention to find them (AUC of the fused map 0.61 after 1,000 steps, 0.93 after today's). It
+tells the named things from the ground, and only in part from other things: no trial taught it shapes, which change a
+few cells of a noisy latent. So a second stage goes on denoising and also says, for each word of the caption, which
+cells show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR 2024), where a segmentation
+network says it; here the drawing does. The card tells both stages apart.
 
 The colour-shape pairs of the `val` and `test` classes of the data set `shapes` never occur in pretraining; the quality
 measure uses scenes of exactly these. In some scenes of the second stage the shapes have paints far from all named
@@ -66,9 +65,7 @@ BACKBONE = sd.Backbone(
     image_size=96,
 )
 
-
-MOST_NAMED = 3
-"""Classes in a caption."""
+MOST_NAMED = 3  # classes in a caption
 
 
 class Plan(Strict):
@@ -202,23 +199,14 @@ def unnamed_paint(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def named(classes: Sequence[str], rng: np.random.Generator, one_class: float, dropped: float) -> list[int]:
-    """Return which classes a caption names, in random order.
+    """Return which classes of a scene a caption names, in random order.
 
-    Args:
-        classes: of the scene.
-        rng: draws.
-        one_class: share of the captions that name one class; others name up to three.
-        dropped: share of the captions that are left out (for guidance): these name none.
+    A share ``dropped`` of the captions names none (for guidance), a share ``one_class`` one, the others up to three.
     """
     if not classes or rng.random() < dropped:
         return []
     few = 1 if rng.random() < one_class else min(len(classes), MOST_NAMED)
     return [int(index) for index in rng.choice(len(classes), few, replace=False)]
-
-
-def caption(classes: Sequence[str]) -> str:
-    """Return a caption: "red stars and cars", or "" for no class."""
-    return " and ".join(classes)
 
 
 def context_ids(captions: Sequence[str]) -> Tensor:
@@ -237,9 +225,7 @@ def context_ids(captions: Sequence[str]) -> Tensor:
 class Work:
     """What an interrupted pretraining has reached, and the CPU seconds that this has taken.
 
-    Args:
-        folder: gets a folder for each stage.
-        made_from: all that the weights depend on; what was kept with another one is not taken up.
+    ``folder`` gets a folder for each stage. What was kept with another ``made_from`` is not taken up.
     """
 
     def __init__(self, folder: Path, made_from: str) -> None:
@@ -265,11 +251,7 @@ class Work:
 
 
 def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
-    """Train the autoencoder on images uint8 [N, 3, H, W] (mean squared error + KL); standardise its latent's channels.
-
-    Mean and scale are folded into ``quant_conv`` and ``post_quant_conv``, so that the latent needs no scaling factor:
-    T2ICount does not apply one. Training sees random crops: for a convolutional network as good as whole pictures.
-    """
+    """Train the autoencoder on crops of images uint8 [N, 3, H, W] (mean squared error + KL); standardise its latent."""
     torch.manual_seed(seed)
     vae = sd.autoencoder(BACKBONE)
     _start_linear(vae)
@@ -330,7 +312,10 @@ def scaled(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _standardise(vae: Any, images: Tensor) -> None:
-    """Give each channel of the latent mean 0 and spread 1 on ``images``; what is decoded stays the same."""
+    """Give each channel of the latent mean 0 and spread 1 on ``images``; what is decoded stays the same.
+
+    Both are folded into ``quant_conv`` and ``post_quant_conv``, because T2ICount scales no latent.
+    """
     latent = vae.encode(scaled(images)).latent_dist.mode()
     mean, spread = latent.mean(dim=(0, 2, 3)), latent.std(dim=(0, 2, 3))
     rows = len(mean)  # of quant_conv: first the mean, then the log variance
@@ -384,10 +369,9 @@ def new_unet(seed: int) -> Any:
 def optimise(
     unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: float, plan: Plan, work: Work, stage: str
 ) -> Any:
-    """Train the UNet with AdamW over one cycle of the learning rate; resumes from what ``work`` kept of the stage.
+    """Train the UNet with AdamW over one cycle of the learning rate, from what ``work`` kept of the stage.
 
-    Returns:
-        a UNet with the averaged weights.
+    Returns the UNet with averaged weights.
     """
     average = torch.optim.swa_utils.AveragedModel(
         unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average)
@@ -409,26 +393,6 @@ def optimise(
     return average.module
 
 
-def train_denoising(text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
-    """First stage: denoising alone. Return the UNet."""
-    unet = new_unet(seed)
-
-    def loss(step: int) -> Tensor:
-        return _denoising_loss(unet, text, shown, plan, np.random.default_rng([seed, 72, step]))
-
-    return optimise(unet, loss, plan.steps, plan.lr, plan, work, "denoising")
-
-
-def train_grounding(unet: Any, text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
-    """Second stage: denoising, and the attention to each class's words where the class is. Return the UNet."""
-    run = sd.UNetPass(unet, differentiable=True)
-
-    def loss(step: int) -> Tensor:
-        return _grounding_loss(run, text, shown, plan, np.random.default_rng([seed, 76, step]))
-
-    return optimise(unet, loss, plan.grounded_steps, plan.grounded_lr, plan, work, "grounding")
-
-
 def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
     """Return the mean squared error of the predicted velocity on one random batch (see ``_drowned``)."""
     chosen = rng.integers(0, len(shown.latents), plan.batch)
@@ -437,7 +401,7 @@ def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.ra
         clean = clean.flip(-1)
     classes = [shown.classes[int(row)] for row in chosen]
     places = [named(names, rng, plan.one_class_caption, plan.drop_caption) for names in classes]
-    captions = [caption([names[place] for place in some]) for names, some in zip(classes, places, strict=True)]
+    captions = [" and ".join(names[place] for place in some) for names, some in zip(classes, places, strict=True)]
     noisy = rng.random(plan.batch) < plan.noisy_share
     timestep = np.where(noisy, rng.integers(*plan.noisy_steps, plan.batch), rng.integers(0, 1000, plan.batch))
     drowned, velocity = _drowned(clean, timestep, rng)
@@ -476,7 +440,7 @@ def _grounding_loss(run: sd.UNetPass, text: Any, shown: Latents, plan: Plan, rng
     clear = rng.random(plan.batch) < plan.clear_share
     timestep = np.where(clear, rng.integers(*plan.clear_steps, plan.batch), rng.integers(300, 1000, plan.batch))
     drowned, velocity = _drowned(clean, timestep, rng)
-    context = _states(text, [caption(names) for names in spoken])
+    context = _states(text, [" and ".join(names) for names in spoken])
     groups = torch.stack([token_groups(names) for names in spoken])
     predicted, attention = run.denoise(drowned, torch.from_numpy(timestep), context, groups)
     captioned = torch.tensor([float(bool(names)) for names in spoken])
@@ -501,9 +465,7 @@ def token_groups(names: Sequence[str]) -> Tensor:
 def target_shares(shares: Tensor, places: Sequence[int]) -> Tensor:
     """Return which share of each cell shows each named class, and first what is none of them, [1 + MOST_NAMED, h, w].
 
-    Args:
-        shares: of all classes of the scene, [classes, h, w].
-        places: which classes the caption names.
+    ``shares`` [classes, h, w] are those of all classes of the scene, ``places`` says which the caption names.
     """
     target = torch.zeros(1 + MOST_NAMED, *shares.shape[-2:])
     for group, place in enumerate(places, start=1):
@@ -513,11 +475,10 @@ def target_shares(shares: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def token_loss(attention: Mapping[int, Tensor], target: Tensor, captioned: Tensor) -> Tensor:
-    """Return how far the attention is from going to the words of what a cell shows.
+    """Return the cross-entropy between the shares of what a cell shows and its attention to the words of each.
 
-    Cross-entropy between the shares of what a cell shows and the cell's attention to the words of each, per resolution
-    the mean over cells of named classes and the mean over the others, halved and added; finest with weight 1, the
-    coarser ones 1/2 and 1/4.
+    Per resolution the mean over cells of named classes and the mean over the others, halved and added; the finest
+    weighs 1, the coarser ones 1/2 and 1/4.
 
     Args:
         attention: divisor (1, 2, 4) -> attention per group, averaged over layers and heads [B, T, h / d, w / d].
@@ -572,12 +533,8 @@ def quality(system: t2icount.T2ICount, count: int = 100, seed: int = 0) -> dict[
     """Return how well prompt attention finds the prompted class's pixels: mean AUC over (scene, class) pairs.
 
     Every class of every scene is prompted by its bare name, as T2ICount does (timestep 0, no noise). Maps are enlarged
-    bilinearly to the picture; positives are the visible pixels of the class, negatives all others.
-
-    Returns:
-        the AUC of the fused map as T2ICount's mini size fuses it ("fused"), with the paper's weights ("paper"), with
-        equal weights ("equal"), and of each resolution ("coarse", "middle", "fine"); "pairs" is their number. Of the
-        fused map also with other things only as negatives ("things"), and that in scenes of one colour ("shapes").
+    bilinearly to the picture; positives are the visible pixels of the class, negatives all others. The card's text
+    says what the keys are.
     """
     system.eval()
     found: dict[str, list[float]] = {}
@@ -620,16 +577,9 @@ def _attention_maps(system: t2icount.T2ICount, image: Tensor, prompt: str) -> di
 
 
 def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
-    """Train the tiny Stable Diffusion and write ``mini_sd.safetensors``, ``mini_sd.json`` and ``mini_sd.md``.
+    """Train the tiny Stable Diffusion, write its weights and its card into the folder ``weights``; return the card.
 
-    Args:
-        work: holds what an interrupted run has reached; a second call with the same plan and seed goes on from there.
-        weights: gets the three files.
-        plan: how much is trained; None: as the packaged weights were.
-        seed: of scenes, captions, starts and noise.
-
-    Returns:
-        the card.
+    ``work`` holds what an interrupted run has reached: a second call with the same plan and seed goes on from there.
     """
     plan = plan or Plan()
     made_from = f"{plan.model_dump_json()} {BACKBONE.model_dump_json()} {seed}"
@@ -637,12 +587,22 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
     weights.mkdir(parents=True, exist_ok=True)
     vae = _autoencoder(plan, seed, kept)
     text = frozen_text_encoder(seed)
-    shown = [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)]
-    unet = train_denoising(text, as_latents(vae, shown), plan, seed, kept)
+    shown = as_latents(vae, [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)])
+    start = new_unet(seed)
+
+    def denoising(step: int) -> Tensor:
+        return _denoising_loss(start, text, shown, plan, np.random.default_rng([seed, 72, step]))
+
+    unet = optimise(start, denoising, plan.steps, plan.lr, plan, kept, "denoising")
     _save(weights, vae, unet, text)
     alone = quality(mini_system(weights))
-    drawn = [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)]
-    unet = train_grounding(unet, text, as_latents(vae, drawn), plan, seed, kept)
+    drawn = as_latents(vae, [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)])
+    run = sd.UNetPass(unet, differentiable=True)
+
+    def grounding(step: int) -> Tensor:
+        return _grounding_loss(run, text, drawn, plan, np.random.default_rng([seed, 76, step]))
+
+    unet = optimise(unet, grounding, plan.grounded_steps, plan.grounded_lr, plan, kept, "grounding")
     _save(weights, vae, unet, text)
     return write_card(weights, _card(weights, plan, seed, kept.seconds(), alone))
 

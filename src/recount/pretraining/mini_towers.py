@@ -157,11 +157,9 @@ def patch_features(model: TinyClip, images: Tensor) -> Tensor:
 def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
     """Return how well classes that pretraining never showed are recognised and found in ``count`` unseen scenes.
 
-    Returns:
-        "recognised": share of scenes of which the nearest of 64 class names is one of the scene's; "recognised_chance";
-        "patch_auc": mean over pairs of scene and class of the area under the curve of the patches' similarity to the
-        class's text, enlarged bilinearly, with the class's visible pixels as positives (chance: 0.5); "pairs": their
-        number; "scenes": ``count``.
+    "recognised": share of scenes of which the nearest of 64 class names is one of the scene's. "patch_auc": mean over
+    "pairs" of scene and class of the area under the curve of the patches' similarity to the class's text, enlarged
+    bilinearly, with the class's visible pixels as positives (chance: 0.5).
     """
     model.eval()
     text = class_features(model)

@@ -20,6 +20,7 @@ from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 
 __all__ = [
+    "READING",
     "Batch",
     "CheckpointError",
     "Example",
@@ -31,6 +32,9 @@ __all__ = [
     "read_tensors",
     "renamed",
 ]
+
+READING: dict[str, Any] = {"reading": True}
+"""``json_schema_extra`` of a setting that changes how a trained model is read or prompted, and no training."""
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ the recipe's precision. ``decoder_ln_pre``, ``decoder_norm`` and the first block
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,8 +39,8 @@ from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Prediction
-from recount.systems.countr_family import READING, CountrSystem
+from recount.systems.base import READING, Batch, Prediction
+from recount.systems.countr_family import CountrSystem
 
 GROUPS = 8  # of the decoder's norms
 CONTEXT_VECTORS = 2  # learned, before the class name
@@ -78,7 +78,7 @@ class ClipCountSettings(Strict):
 
 
 class PromptedImage(nn.Module):
-    """The frozen ViT, with learned tokens between class token and patches that are replaced before each block."""
+    """The frozen ViT with visual prompts: learned tokens after the class token, replaced before each block."""
 
     def __init__(self, towers: ClipTowers, prompts: int, blocks: int, index: str) -> None:
         super().__init__()
@@ -97,11 +97,7 @@ class PromptedImage(nn.Module):
         return self.dropout(self.vpt_proj(self.visual_prompt[row])).expand(batch, -1, -1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features].
-
-        Args:
-            images: normalised, of the tower's size.
-        """
+        """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features]."""
         tower, batch = self.tower, len(images)
         patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, n, width)
         tokens = torch.cat([tower.class_embedding.to(patches).expand(batch, 1, -1), patches], dim=1)
@@ -121,7 +117,7 @@ class PromptedImage(nn.Module):
 
 
 class ContextText(nn.Module):
-    """The frozen text tower, with learned vectors after the start token."""
+    """The frozen text tower with a text context: learned vectors after the start token."""
 
     def __init__(self, towers: ClipTowers, vectors: int, index: str) -> None:
         super().__init__()
@@ -193,7 +189,7 @@ class DensityDecoder(nn.Module):
 
 
 def contrastive_losses(patches: Tensor, text: Tensor, density: Tensor, towers: ClipTowers) -> Tensor:
-    """Return the patch-text contrast of each image, [B]; about 18 for a crop without objects.
+    """Return L_con, the patch-text contrastive loss of each image, [B]; about 18 for a crop without objects.
 
     Args:
         patches: [B, n, C], row by row.
@@ -211,13 +207,9 @@ def contrastive_losses(patches: Tensor, text: Tensor, density: Tensor, towers: C
 
 
 def count_loss(density: Tensor, target: Tensor, mask: Tensor, *, spatial: bool) -> Tensor:
-    """Return the masked mean squared error.
+    """Return L_count, the masked mean squared error of scaled densities [B, 1, H, W].
 
-    Args:
-        density: [B, 1, H, W], scaled.
-        target: the same of the truth.
-        mask: [H, W] of zeros and ones.
-        spatial: whether the mask applies to pixels; as released it multiplies the mean, after the fact.
+    ``mask`` [H, W] of zeros and ones applies to pixels if ``spatial``; as released it multiplies the mean.
     """
     errors = (density - target) ** 2
     return (errors * mask).mean() if spatial else (errors.mean() * mask).mean()
@@ -301,7 +293,7 @@ class ClipCount(CountrSystem):
         return self.density_decoder(*maps)
 
     def interact(self, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, n, width] after the first block and [B, 4n, width] after the second."""
+        """Return what the hierarchical patch-text interaction makes: tokens [B, n, width] and [B, 4n, width]."""
         grid = self.settings.clip.grid
         first: Any = self.fim_blocks[0]
         second: Any = self.fim_blocks[1]
@@ -356,5 +348,14 @@ def our_name(key: str) -> str | None:
         return None
     return name.replace("img_encoder.", "image.", 1).replace("text_encoder.", "text.", 1)
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "visual prompts: image side": PromptedImage,
+    "text context: text side": ContextText,
+    "L_con: patch-text contrastive loss": contrastive_losses,
+    "hierarchical patch-text interaction": ClipCount.interact,
+    "L_count: density regression": count_loss,
+}
+"""The paper's steps, in words: the sources that this was written from do not number its equations."""
 
 SYSTEM = ClipCount

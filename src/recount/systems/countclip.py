@@ -21,14 +21,12 @@ values they would have in half precision but are computed with in single precisi
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,24 +50,22 @@ from recount.nn.clip import (
 )
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import read_tensors, renamed, shipped
+from recount.nn.weights import card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
+from recount.systems.base import READING, Batch, Example, Pool, Prediction, Stage, System
 
 NOT_COUNTING = -1
 CAPTIONS_PER_PASS = 1024  # of the text tower, in evaluation
 NUMBERS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
 WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 WORD_OF = dict(zip(NUMBERS, WORDS, strict=True))
-READING: dict[str, Any] = {"reading": True}  # marks a setting that changes how a trained model is read, no training
 
 Weighting = Literal["const", "norm", "modal", "log"]
 Swap = Literal["substring", "whole_word"]
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
-
 
 VIT_B_32 = ClipSize()
 VIT_B_16 = ClipSize(patch=16)
@@ -78,17 +74,7 @@ VIT_L_14 = ClipSize(
 )
 SIZES = {"vit_b_32": VIT_B_32, "vit_b_16": VIT_B_16, "vit_l_14": VIT_L_14}
 SizeName = Literal["vit_b_32", "vit_b_16", "vit_l_14", "mini_clip"]
-OPEN_CLIP_NAMES = {
-    VIT_B_32: "ViT-B-32-quickgelu",
-    VIT_B_16: "ViT-B-16-quickgelu",
-    VIT_L_14: "ViT-L-14-quickgelu",
-}
-
-
-@cache
-def mini_clip_card() -> dict[str, Any]:
-    """Return the card of the tiny CLIP that comes with recount: sizes, origin, measured quality."""
-    return json.loads(shipped("mini_clip.json").read_text("utf-8"))
+OPEN_CLIP_NAMES = {VIT_B_32: "ViT-B-32-quickgelu", VIT_B_16: "ViT-B-16-quickgelu", VIT_L_14: "ViT-L-14-quickgelu"}
 
 
 class CountClipSettings(Strict):
@@ -129,7 +115,7 @@ class CountClipSettings(Strict):
     @classmethod
     def _named_size(cls, value: Any) -> Any:
         if value == "mini_clip":
-            return mini_clip_card()["clip"]
+            return card("mini_clip")["clip"]
         if isinstance(value, str) and value not in SIZES:
             raise ValueError(f"allowed are sizes, or {', '.join([*SIZES, 'mini_clip'])}")
         return SIZES.get(value, value) if isinstance(value, str) else value
@@ -248,9 +234,7 @@ def clip_square(image: Tensor, size: int) -> Tensor:
 class Pairs:
     """Makes the pair of one training sample: its picture, its caption, and the captions with wrong numbers.
 
-    Attributes:
-        settings: of the system.
-        drawn: the wrong number of each counting sample by id, where it is drawn once; else None.
+    ``drawn`` has the wrong number of each counting sample by id, where it is drawn once; else it is None.
     """
 
     settings: CountClipSettings
@@ -314,11 +298,8 @@ def half_precision_keys(clip: nn.Module) -> list[str]:
             own = ["in_proj_weight", "in_proj_bias"]
         else:
             own = ["proj", "text_projection"]
-        names += [
-            f"{prefix}.{name}".removeprefix(".")
-            for name in own
-            if isinstance(getattr(module, name, None), nn.Parameter)
-        ]
+        here = [name for name in own if isinstance(getattr(module, name, None), nn.Parameter)]
+        names += [f"{prefix}.{name}".removeprefix(".") for name in here]
     return names
 
 

@@ -17,8 +17,6 @@ from recount.nn.clip import CLIP_MEAN, CLIP_STD, base_towers, check_prompts
 from recount.nn.normalise import Normalise
 from recount.systems.base import Example, Pool, System
 
-READING: dict[str, Any] = {"reading": True}  # marks a setting that changes how a trained model is read, no training
-
 
 @dataclass(frozen=True, slots=True)
 class Crops:
@@ -69,15 +67,17 @@ class CountrSystem(System):
         """Return the base weights of both towers."""
         return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, self.text_prefix)
 
-    def crops(self, prompt_of: Callable[[Sample], str] = class_name) -> Crops:
-        """Return the maker of augmented crops."""
-        return Crops(CountrCrops(self.settings.window, self.settings.augmentation), prompt_of)
-
     def example_maker(self) -> Crops:
-        """Return the maker of augmented crops, prompted with their class names."""
-        return self.crops()
+        """Return the maker of augmented crops."""
+        return Crops(CountrCrops(self.settings.window, self.settings.augmentation), self.training_prompt)
+
+    @property
+    def training_prompt(self) -> Callable[[Sample], str]:
+        """Return what says how a training sample is prompted: by its class name."""
+        return class_name
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the picture at the window's height."""
-        size = evaluation_size(*image.shape[1:], self.settings.window, self.settings.carpk_width)
+        height, width = image.shape[1:]
+        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
         return resized_like_pillow(image, size)

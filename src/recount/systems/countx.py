@@ -6,15 +6,16 @@ Numbers checked against niki-amini-naieni/CounTX@6e2af64 (MIT; golden cases ``co
 
 Every default is the released code's. Its copy of open_clip projects every image token without the last norm
 (``vision_norm: none``). It is trained and tested with the descriptions of FSC-147-D (``text``); where a data set has
-none, the description is "the" and the class name, as those are for 93 % of FSC-147. Pictures are resized to CLIP's size
-with antialiasing, which under the authors' torchvision 0.11 their argument asks for.
+none, the description is "the" and the class name, as those are for 93 % of FSC-147. ``test_text: class_name`` tests the
+model that was trained with descriptions with bare class names. Pictures are resized to CLIP's size with antialiasing,
+which under the authors' torchvision 0.11 their argument asks for.
 
 Deviation: selection is on every ``evaluate_every``-th epoch of the recipe, 1 as released.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,8 @@ from recount.nn.precision import full_precision
 from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Prediction
-from recount.systems.countr_family import READING, CountrSystem, Crops
+from recount.systems.base import READING, Batch, Prediction
+from recount.systems.countr_family import CountrSystem
 
 PATCH = 16  # pixels of the window per cell of the decoder's first map: four doublings
 GROUPS = 8  # of the decoder's norms
@@ -87,7 +88,7 @@ def position_table(grid: int, width: int) -> Tensor:
 
 
 def image_tokens(tower: Any, images: Tensor, norm: str) -> Tensor:
-    """Return the projected patch tokens [B, n, features] of normalised images of the tower's size."""
+    """Return the image tokens: projected patch tokens [B, n, features] of normalised images of the tower's size."""
     tokens = tower.transformer(tower._embeds(images))  # open_clip's own embedding, norm before the blocks included
     if norm == "ln_post":
         tokens = tower.ln_post(tokens)
@@ -99,12 +100,9 @@ def _head(low: int, width: int) -> list[nn.Module]:
 
 
 def train_loss(density: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the masked squared error per pixel of the crop and image.
+    """Return the training loss: the masked squared error per pixel and image, of scaled densities [B, 1, H, W].
 
-    Args:
-        density: scaled, [B, 1, H, W].
-        target: the same of the truth.
-        mask: [H, W] of zeros and ones, shared by the batch.
+    ``mask`` [H, W] of zeros and ones is shared by the batch.
     """
     return ((density - target) ** 2 * mask).sum() / (mask.numel() * len(density))
 
@@ -160,14 +158,14 @@ class CounTX(CountrSystem):
         }
 
     def interact(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """Return image tokens [B, n, C] after two exchanges with the text [B, 1, C], normed."""
+        """Return the feature interaction: image tokens [B, n, C] that have read the text [B, 1, C] twice, normed."""
         tokens = tokens + self.fim_pos_embed.to(tokens.dtype)
         for block in self.fim_blocks:
             tokens = block(tokens, text)
         return self.fim_norm(tokens)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the scaled density [B, 1, window, window] of tokens [B, n, C]."""
+        """Return the decoder's density map [B, 1, window, window], scaled, of tokens [B, n, C]."""
         grid, cells = self.settings.clip.grid, self.settings.window // PATCH
         x = tokens.transpose(1, 2).unflatten(2, (grid, grid))
         x = functional.interpolate(x, size=(cells, cells), mode="bilinear", align_corners=False)
@@ -185,9 +183,10 @@ class CounTX(CountrSystem):
         tokens = image_tokens(self.image, self.normalise(small), settings.vision_norm)
         return self.decode(self.interact(tokens, self.text(prompts)[:, None]))
 
-    def example_maker(self) -> Crops:
-        """Return the maker of augmented crops, prompted with their descriptions or class names."""
-        return self.crops(partial(description, text=self.settings.text))
+    @property
+    def training_prompt(self) -> Callable[[Sample], str]:
+        """Return what says how a training sample is prompted: by its description or its class name."""
+        return partial(description, text=self.settings.text)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "density", the masked squared error."""
@@ -230,5 +229,13 @@ def our_name(key: str) -> str | None:
         return None
     return f"image.{name.removeprefix('visual.')}" if name.startswith("visual.") else f"text.tower.{name}"
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "image tokens: the encoder that is fine-tuned": image_tokens,
+    "feature interaction: image tokens read the text": CounTX.interact,
+    "decoder: the density map": CounTX.decode,
+    "training loss: masked squared error": train_loss,
+}
+"""The paper's steps, in words: the sources that this was written from do not number its equations."""
 
 SYSTEM = CounTX

@@ -35,7 +35,7 @@ from recount.data.pictures import load_image
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.nn import stable_diffusion as sd
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.weights import CheckpointError, card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
@@ -84,7 +84,7 @@ class T2ICountSettings(Strict):
     @classmethod
     def _named_backbone(cls, value: Any) -> Any:
         if value == "mini_sd":
-            return sd.mini_sd_card()["backbone"]
+            return card("mini_sd")["backbone"]
         return {} if value == "sd15" else value
 
 
@@ -231,8 +231,7 @@ class Decoder(nn.Module):
     Args:
         channels: of F1, F2, F3, F4.
         context: width of the text states.
-        width: of the counter.
-        heads: of every attention in the decoder.
+        width, heads: of the counter; of every attention.
         hscm: semantic enhancement (text fusion) and semantic correction (similarity times the coarser map).
         similarity: whether S3 and S2 are made at all; always with ``hscm``, otherwise only for the RRC loss.
     """
@@ -364,13 +363,9 @@ def distribution_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def regression_loss(predicted: Tensor, target: Tensor, threshold: float = 0.06, dist_weight: float = 0.1) -> Tensor:
     """Return L_reg: the mean SSIM loss over three levels within the foreground, plus 0.1 times the distribution loss.
 
-    Args:
-        predicted: 60 x objects per cell, float32 [B, 1, h, w].
-        target: the same of the truth.
-        threshold: cells above it (strictly) are foreground.
-        dist_weight: of the distribution loss.
-
-    On a sample without objects it is ``dist_weight`` (0 for an empty prediction) with practically no gradient.
+    ``predicted`` and ``target`` are 60 x objects per cell, float32 [B, 1, h, w]; cells of the target strictly above
+    ``threshold`` are foreground. On a sample without objects it is ``dist_weight`` (0 for an empty prediction) with
+    practically no gradient.
     """
     foreground = (target > threshold).to(predicted)
     ssim = torch.stack(ssim_losses(predicted, target, foreground)).mean()

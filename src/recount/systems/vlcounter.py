@@ -21,7 +21,7 @@ classes go into the templates as they are (the release asks the package inflect 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,38 +47,22 @@ from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import Batch, Prediction
-from recount.systems.countr_family import READING, CountrSystem
+from recount.systems.base import READING, Batch, Prediction
+from recount.systems.countr_family import CountrSystem
 
 TEMPLATES = (
-    "a photo of a number of {}.",
-    "a photo of a number of small {}.",
-    "a photo of a number of medium {}.",
-    "a photo of a number of large {}.",
-    "there are a photo of a number of {}.",
-    "there are a photo of a number of small {}.",
-    "there are a photo of a number of medium {}.",
-    "there are a photo of a number of large {}.",
+    *(f"a photo of a number of {size}{{}}." for size in ("", "small ", "medium ", "large ")),
+    *(f"there are a photo of a number of {size}{{}}." for size in ("", "small ", "medium ", "large ")),
     "a number of {} in the scene.",
     "a photo of a number of {} in the scene.",
     "there are a number of {} in the scene.",
 )
-PLURALS = {
-    "chopstick": "chopsticks",
-    "cupcake tray": "cupcake trays",
-    "donuts tray": "donuts trays",
-    "fresh cut": "fresh cuts",
-    "go game": "go games",
-    "goldfish snack": "goldfish snacks",
-    "ice cream": "ice creams",
-    "lipstick": "lipsticks",
-    "naan bread": "naan breads",
-    "nail polish": "nail polishes",
-    "skateboard": "skateboards",
-    "spoon": "spoons",
-    "supermarket shelf": "supermarket shelves",
-    "watermelon": "watermelons",
-}
+SINGULARS = (
+    *("chopstick", "cupcake tray", "donuts tray", "fresh cut", "go game", "goldfish snack", "ice cream", "lipstick"),
+    *("naan bread", "skateboard", "spoon", "watermelon"),
+)
+PLURALS = {name: f"{name}s" for name in SINGULARS}
+PLURALS |= {"nail polish": "nail polishes", "supermarket shelf": "supermarket shelves"}
 """FSC-147's class names that inflect 7.6.0 takes for singulars."""
 PUCPR_PROMPT = "vehicles"
 CELL_LIMIT = 1.224  # objects in a cell of 16 x 16 pixels above which the rule for cars takes one away
@@ -123,7 +107,7 @@ def mean_direction(features: Tensor) -> Tensor:
 
 
 class TextPromptedImage(nn.Module):
-    """The frozen ViT with tokens made of learned vectors and the text, and a last block without mixing."""
+    """The frozen ViT with semantic-conditioned prompts, made of vectors and text, and a last block without mixing."""
 
     def __init__(self, towers: ClipTowers, text: int, settings: VLCounterSettings) -> None:
         super().__init__()
@@ -164,9 +148,7 @@ class TextPromptedImage(nn.Module):
     def forward(self, images: Tensor, text: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """Return the kept blocks' maps [B, width, h, w] by number, and the final one [B, features, h, w].
 
-        Args:
-            images: normalised, [B, 3, H, W] of the tower's size.
-            text: unit length, [B, 1, features].
+        ``images`` are normalised and of the tower's size, ``text`` is of unit length [B, 1, features].
         """
         tokens = self._embedded(images)
         after_slots = 1 + self.prompt_embeddings.shape[1]
@@ -214,7 +196,7 @@ def _enlarged(x: Tensor, factor: int) -> Tensor:
 
 
 class Counter(nn.Module):
-    """Similarity map, its affine version and the decoder."""
+    """Similarity map, its affine version, and the decoder with segment-aware skips."""
 
     def __init__(self, features: int, vision: int, width: int, grid: int) -> None:
         super().__init__()
@@ -236,11 +218,9 @@ class Counter(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def similarity(self, final: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return projected patches [B, width, h, w], similarity and its affine version [B, 1, h, w].
+        """Return projected patches [B, width, h, w], the similarity map and its affine version [B, 1, h, w].
 
-        Args:
-            final: [B, features, h, w].
-            text: unit length, [B, features].
+        ``final`` is [B, features, h, w], ``text`` of unit length [B, features].
         """
         patches = self.v_proj(final.movedim(1, -1)).movedim(-1, 1)
         similarity = torch.einsum("bc,bchw->bhw", self.t_proj(text), patches)[:, None]
@@ -274,13 +254,10 @@ def rank_mask(target: Tensor, grid: int) -> Tensor:
 
 
 def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:
-    """Return the rank-aware contrast: cells of more density should be more similar to the text than those of less.
+    """Return L_rank, the rank-aware contrast: the denser a cell, the more similar it should be to the text.
 
-    Args:
-        affine: the affine similarity, [B, 1, h, w].
-        mask: ``rank_mask``, [B, 1, h, w].
-
-    Cells outside a mask still contribute exp(0), and a cell of exactly 1 belongs to no set, as released.
+    Of the affine similarity and the ``rank_mask``, both [B, 1, h, w]. Cells outside a mask still contribute exp(0), and
+    a cell of exactly 1 belongs to no set, as released.
     """
     total = affine.new_zeros(())
     for high, low in pairwise(RANK_EDGES):
@@ -291,10 +268,10 @@ def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:
 
 
 def cell_rule_count(density: Tensor) -> Tensor:
-    """Return the count [B] of car parks: complete cells of 16 x 16 pixels, less one for each with more than 1.224.
+    """Return the count [B] of car parks from the density per pixel [B, 1, H, W].
 
-    Args:
-        density: objects per pixel, [B, 1, H, W]. Columns and rows beyond the last complete cell are not counted.
+    Complete cells of 16 x 16 pixels are added up, less one for each with more than 1.224; what lies beyond the last
+    complete cell is not counted.
     """
     cells = functional.avg_pool2d(density, CELL) * CELL**2  # (B, 1, h, w)
     return cells.sum(dim=(1, 2, 3)) - (cells > CELL_LIMIT).sum(dim=(1, 2, 3))
@@ -366,7 +343,7 @@ class VLCounter(CountrSystem):
         return self.counter([maps[number] for number in self.settings.skips], final, text)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return "density", the mean squared error, and "rank"."""
+        """Return the terms of the total loss: "density", the mean squared error, and "rank"."""
         density, affine = self.count(self.normalise(batch.images), batch.prompts)
         target = self.settings.density_scale * batch.maps["density"]
         with without_autocast(target.device):
@@ -435,5 +412,14 @@ def our_name(key: str) -> str | None:
     name = name.replace(".attn.qkv.weight", ".attn.in_proj_weight").replace(".attn.qkv.bias", ".attn.in_proj_bias")
     return f"image.tower.{name.replace('.attn.proj.', '.attn.out_proj.')}"
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "semantic-conditioned prompts: image side": TextPromptedImage,
+    "similarity map and its learnable affine version": Counter.similarity,
+    "segment-aware skips: decoder": Counter,
+    "L_rank: rank-aware contrastive loss": rank_loss,
+    "L: total loss": VLCounter.losses,
+}
+"""The paper's steps, in words: the sources that this was written from do not number its equations."""
 
 SYSTEM = VLCounter
