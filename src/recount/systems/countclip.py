@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from recount.data.sample import Sample
@@ -151,10 +151,7 @@ def nine_captions(caption: str, number: int, cut: int | None, swap: Swap = "subs
 
 
 def captions_of_prompt(prompt: str) -> list[str]:
-    """Return the nine captions that a prompt stands for.
-
-    Args:
-        prompt: nine captions, one per line, for two to ten; or one caption with exactly one number word.
+    """Return the nine captions of a prompt: nine lines, for two to ten, or one caption with one number word.
 
     Raises:
         PromptError: it is neither.
@@ -184,8 +181,7 @@ def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
 def count_loss(cosines: Tensor) -> Tensor:
     """Return L_count (2), where K = 1, or L_count+ (7), where K = 8, of each pair, [N].
 
-    Args:
-        cosines: [N, 1 + K] of each picture with its own caption and with K counterfactual ones.
+    ``cosines`` [N, 1 + K] are those of each picture with its own caption and with K counterfactual ones.
     """
     return -functional.log_softmax(cosines, dim=1)[:, 0]
 
@@ -193,8 +189,8 @@ def count_loss(cosines: Tensor) -> Tensor:
 def lambdas(weighting: Weighting, counts: Mapping[int, int]) -> dict[int, float]:
     """Return lambda of each number from how many counting pairs have it: (3), (4), (5) and (6), with lambda 0 = 1.
 
-    ``modal`` divides the count of two, whichever number is the most frequent; ``log`` divides by
-    the largest of the double logarithms, not by their range: both as coded.
+    ``modal`` divides the count of two, whichever number is the most frequent; ``log`` divides by the
+    largest of the double logarithms, not by their range: both as coded.
 
     Raises:
         UserError: ``log`` is not defined for these counts.
@@ -285,22 +281,17 @@ def number_of(sample: Sample) -> int:
 # ------------------------------------------------------------------------------------------------------------- network
 
 
-def half_precision_keys(clip: nn.Module) -> list[str]:
+def half_precision_keys(size: ClipSize) -> set[str]:
     """Return the names of the parameters that OpenAI's ``convert_weights`` puts into half precision.
 
     Convolutions, linear layers, attention and the two projections; norms, embeddings and the scale stay.
     """
-    names = []
-    for prefix, module in clip.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            own = ["weight", "bias"]
-        elif isinstance(module, nn.MultiheadAttention):
-            own = ["in_proj_weight", "in_proj_bias"]
-        else:
-            own = ["proj", "text_projection"]
-        here = [name for name in own if isinstance(getattr(module, name, None), nn.Parameter)]
-        names += [f"{prefix}.{name}".removeprefix(".") for name in here]
-    return names
+    from open_clip.model import convert_weights_to_fp16
+
+    with torch.device("meta"):
+        converted = build_clip(size)
+    convert_weights_to_fp16(converted)
+    return {name for name, parameter in converted.named_parameters() if parameter.dtype == torch.float16}
 
 
 def _in_half(gradient: Tensor) -> Tensor:
@@ -330,7 +321,7 @@ class CountCLIP(System):
         self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.lambdas: dict[int, float] = {}
         self.drawn: dict[str, int] | None = None
-        halves = set(half_precision_keys(self.clip)) if settings.precision == "fp16_roundtrip" else set()
+        halves = half_precision_keys(settings.clip) if settings.precision == "fp16_roundtrip" else set()
         self.halves = [parameter for name, parameter in self.clip.named_parameters() if name in halves]
         for parameter in self.halves:
             parameter.register_hook(_in_half)

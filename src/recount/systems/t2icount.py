@@ -433,7 +433,7 @@ class T2ICount(System):
             hscm=settings.hscm,
             similarity=settings.rrc or settings.hscm,
         )
-        self.to(memory_format=torch.channels_last)  # convolutions are faster so
+        self.to(memory_format=torch.channels_last)  # makes convolutions faster
         self._pass = sd.UNetPass(self.unet)
         if settings.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
@@ -525,7 +525,7 @@ class T2ICount(System):
             return clean
         if self.training:
             noise = torch.randn_like(clean)
-        else:  # the same for every window, so that a prediction depends on nothing but its window
+        else:  # the same for every window, so that a prediction depends on its window only
             noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(0)).to(clean).expand_as(clean)
         return sd.FIRST_ALPHA_BAR**0.5 * clean + (1 - sd.FIRST_ALPHA_BAR) ** 0.5 * noise
 
