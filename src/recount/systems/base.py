@@ -19,8 +19,23 @@ from recount.nn.weights import CheckpointError, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 
-__all__ = ["Batch", "CheckpointError", "Example", "ExampleMaker", "Pool", "Prediction", "Stage", "System"]
-__all__ += ["nested_state", "read_tensors", "renamed"]
+__all__ = [
+    "READING",
+    "Batch",
+    "CheckpointError",
+    "Example",
+    "ExampleMaker",
+    "Pool",
+    "Prediction",
+    "Stage",
+    "System",
+    "nested_state",
+    "read_tensors",
+    "renamed",
+]
+
+READING: dict[str, Any] = {"reading": True}
+"""``json_schema_extra`` of a setting that changes how a trained model is read or prompted, and no training."""
 
 
 @dataclass(slots=True)

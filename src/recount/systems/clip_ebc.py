@@ -49,11 +49,19 @@ from recount.nn.bins import (
     prompts,
     published_bins,
 )
-from recount.nn.clip_towers import ClipTowers, base_weights, image_tower, tower_keys
+from recount.nn.clip import (
+    Activation,
+    ClipTowers,
+    TextFeatures,
+    TextTower,
+    encode,
+    image_state,
+    image_tower,
+    tower_state,
+)
 from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision
-from recount.nn.text_tower import Activation, TextFeatures, TextTower, encode, tower_state
 from recount.nn.vgg import initialise
 from recount.nn.weights import CheckpointError, read_tensors, renamed
 from recount.settings.base import Strict
@@ -267,8 +275,7 @@ def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
 
 def load_image_tower(trunk: nn.Module, weights: str, left_out: str, grid: int = 0) -> None:
     """Load the image part of a CLIP state dict without what starts with ``left_out``, positions at grid x grid."""
-    image, _ = tower_keys(base_weights(weights)[0])
-    state = {key: value for key, value in image.items() if not key.startswith(left_out)}
+    state = {key: value for key, value in image_state(weights).items() if not key.startswith(left_out)}
     if "positional_embedding" in state:
         state["positional_embedding"] = resized_positions(state["positional_embedding"], (grid, grid))
     trunk.load_state_dict(renamed(state, lambda key: key, trunk.state_dict(), source=weights))

@@ -32,10 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.data.pictures import resize_like_opencv
-from recount.nn.clip_towers import ClipTowers, base_weights, image_tower, tower_keys
+from recount.nn.clip import ClipTowers, TextTower, encode, image_state, image_tower, tower_state
 from recount.nn.grid import cut_grid
 from recount.nn.normalise import Normalise
-from recount.nn.text_tower import TextTower, encode, tower_state
 from recount.nn.weights import CheckpointError, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
@@ -181,9 +180,8 @@ class CrowdClip(System):
         self.normalise = Normalise()
         self.image_encoder = image_tower(settings.towers)
         if settings.clip_weights != "random":
-            state, source = base_weights(settings.clip_weights)
-            own = self.image_encoder.state_dict()
-            self.image_encoder.load_state_dict(renamed(tower_keys(state)[0], lambda key: key, own, source=source))
+            state, own = image_state(settings.clip_weights), self.image_encoder.state_dict()
+            self.image_encoder.load_state_dict(renamed(state, str, own, source=settings.clip_weights))
         self.untuned = deepcopy(self.image_encoder).requires_grad_(False)
         features = encode(settings.text, settings.sentences, text)
         self.frozen_text_parameters = features.parameters
