@@ -90,9 +90,7 @@ def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     assert "nan" in path.read_text()
     assert len(read_predictions(path)["last"].not_finite) == 1
     path.write_text(path.read_text().replace("nan", "many"))
-    with pytest.raises(
-        ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"
-    ):
+    with pytest.raises(ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"):
         read_predictions(path)
 
 
