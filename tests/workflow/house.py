@@ -20,7 +20,7 @@ DOTS = """
 from recount.data.dataset import Dataset
 
 class Dots(Dataset):
-    name, title, licence, splits = "dots", "Dots", "CC0", ("train", "test")
+    name, title, licence, splits = "dots", "Dots", "CC0", ("train", "test", "val")
 
     def read(self, raw):
         return []

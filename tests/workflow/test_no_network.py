@@ -48,7 +48,7 @@ def _spent() -> float:
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     folder, mirror = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("mirror")
-    for name in ("config.yaml", "papers", "suites"):
+    for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
         (folder / name).symlink_to(ROOT / name)
     for place in (folder / "resources/weights" / BY_HAND, mirror / MIRRORED):
         place.mkdir(parents=True)

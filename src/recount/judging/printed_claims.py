@@ -16,11 +16,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from scipy import stats
 
-from recount.judging.claims import LARGE_NUMBERS, RECALL, Part
-from recount.judging.countclip_evidence import NUMBERS, PRINTED_SHARE, Panel, read_panels
+from recount.judging.claims import Part, region_of
+from recount.judging.countclip_evidence import NUMBERS, Panel, read_panels
 from recount.judging.published_log import (
     COLUMNS,
     LATE_SHARE,
@@ -39,8 +38,9 @@ from recount.judging.published_log import (
     stated_epochs,
 )
 from recount.judging.verdicts import Finding
-from recount.metrics import METRICS
-from recount.scoring.score import Missing
+from recount.metrics import ALL, LARGE_NUMBERS, RECALL
+from recount.results.published import PublishedRow, read_published
+from recount.results.reason import Missing
 from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
 
@@ -77,21 +77,25 @@ class PrintedClaims:
                 part = Part(f"{better} | {worse}", benchmark, "", claim.metric, better, worse)
                 try:
                     found.append(self._compared(claim, part, selection))
-                except Missing as reason:
-                    found.append(replace(part, missing=str(reason)))
+                except Missing as missing:
+                    found.append(replace(part, missing=missing.reason))
         return found
 
     # ---------------------------------------------------------------------------------------------------- tables
 
     @cached_property
-    def lines(self) -> list[dict[str, str]]:
+    def lines(self) -> list[PublishedRow]:
         """Return the rows of published.csv."""
-        return _read(self.folder / "published.csv")
+        return read_published(self.folder)
 
     @cached_property
     def trivial(self) -> list[dict[str, str]]:
         """Return what trivial predictors score on the real annotations, where the paper's evidence has it."""
-        return _read(self.folder / "evidence" / "trivial_on_real_annotation.csv")
+        path = self.folder / "evidence" / "trivial_on_real_annotation.csv"
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
 
     def _rows(self, arm: str) -> list[tuple[str, Table, str]]:
         """Return (table, its description, id of the row in published.csv) of an arm's rows."""
@@ -112,13 +116,11 @@ class PrintedClaims:
         if arm in TRIVIAL_ARMS or arm.startswith("constant/"):
             return self._trivial_value(arm, benchmark, metric)
         for key, table, row in self._rows(arm):
-            for line in self.lines:
-                wanted = (key, row, benchmark, metric)
-                if table.selection == selection and wanted == (
-                    line["table"], line["row"], line["benchmark"], line["metric"],
-                ):  # fmt: skip
-                    return float(line["value"])
-        raise Missing(f"the {metric} of {arm} on {benchmark} was not printed")
+            wanted = (key, row, benchmark, metric)
+            for line in self.lines if table.selection == selection else ():
+                if (line.table, line.row, line.benchmark, line.metric) == wanted:
+                    return float(line.value)
+        raise Missing("no counterpart", f"the {metric} of {arm} on {benchmark} was not printed")
 
     def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
         system, _, variant = arm.partition("/")
@@ -128,18 +130,18 @@ class PrintedClaims:
             where = (f"{line['dataset']}/{line['split']}", line["metric"])
             if where == (benchmark, metric) and line["predictor"] in names:
                 return float(line["value"])
-        raise Missing(f"what {arm} scores on {benchmark} is not among the evidence")
+        raise Missing("no counterpart", f"what {arm} scores on {benchmark} is not among the evidence")
 
     def _compared(self, claim: Claim, part: Part, selection: str) -> Part:
         panels = [self._panel(arm, part.benchmark, selection) for arm in (part.better, part.worse)]
-        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL):
+        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL.name):
             return _of_panels(claim, part, panels[0], panels[1])
         better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
         if claim.test == "ratio":
-            effect, region = better / worse, _region(claim)
+            effect, region = better / worse, region_of(claim)
         else:
-            low_is_good = claim.metric not in METRICS or METRICS[claim.metric].better == "low"
-            effect, region = (worse - better if low_is_good else better - worse), (claim.at_least or 0.0, math.inf)
+            high_is_good = ALL[claim.metric].better == "high"
+            effect, region = (better - worse if high_is_good else worse - better), (claim.at_least or 0.0, math.inf)
         finding = Finding(effect, region=region, grade="printed", rule="the printed numbers, as they are")
         return replace(part, value_better=better, value_worse=worse, finding=finding)
 
@@ -158,12 +160,7 @@ class PrintedClaims:
         except Missing:
             return None
         _, _, variant = arm.partition("/")
-        fitting = [
-            panel
-            for panel in self.panels
-            if panel.variant == variant and abs(panel.accuracy - printed) <= PRINTED_SHARE + 1e-9
-        ]
-        return fitting[0] if fitting else None
+        return next((panel for panel in self.panels if panel.variant == variant and panel.fits(printed)), None)
 
     # ------------------------------------------------------------------------------------------------------- log
 
@@ -178,7 +175,7 @@ class PrintedClaims:
             with path.open(encoding="utf-8", newline="") as stream:
                 if set(COLUMNS) <= set(next(csv.reader(stream), [])):
                     return logged_runs(read_log(path))
-        raise Missing("no training log of this paper is public")
+        raise Missing("no counterpart", "no training log of this paper is public")
 
     def _log_parts(self, claim: Claim) -> list[Part]:
         tests: dict[str, Callable[[str, str], tuple[Finding, str]]] = {
@@ -196,29 +193,29 @@ class PrintedClaims:
             try:
                 finding, metric = tests[claim.test](better, worse)
                 found.append(replace(part, metric=metric, finding=finding))
-            except Missing as reason:
-                found.append(replace(part, missing=str(reason)))
+            except Missing as missing:
+                found.append(replace(part, missing=missing.reason))
         return found
 
     def _printed_row(self, arm: str) -> tuple[float, float, int | None]:
         """Return MAE, RMSE and the stated number of epochs of the first table that prints both for an arm."""
         for key, table, row in self._rows(arm):
             printed = {
-                line["metric"]: float(line["value"])
+                line.metric: float(line.value)
                 for line in self.lines
-                if (line["table"], line["row"]) == (key, row) and line["metric"] in ("mae", "rmse")
+                if (line.table, line.row) == (key, row) and line.metric in ("mae", "rmse")
             }
             if len(printed) == 2:
                 system, _, variant = arm.partition("/")
                 label = next(r.label for r in table.rows if (r.system, r.variant or "") == (system, variant))
                 return printed["mae"], printed["rmse"], stated_epochs(label)
-        raise Missing(f"no table prints MAE and RMSE of {arm}")
+        raise Missing("no counterpart", f"no table prints MAE and RMSE of {arm}")
 
     def _found(self, arm: str) -> Found:
         mae, rmse, horizon = self._printed_row(arm)
         found = find_pair(self.runs, mae, rmse, horizon)
         if found is None:
-            raise Missing(f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
+            raise Missing("no counterpart", f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
         return found
 
     def _holds(self, arm: str) -> tuple[Finding, str]:
@@ -239,7 +236,7 @@ class PrintedClaims:
         mae, _, horizon = self._printed_row(arm)
         found = self._found(arm)
         if found.at_horizon is None:
-            raise Missing(f"{arm}: the log has no evaluation at epoch {horizon}")
+            raise Missing("no counterpart", f"{arm}: the log has no evaluation at epoch {horizon}")
         note = (
             f"printed {mae:g} is epoch {found.epoch}, the best on the test images up to {horizon}; at epoch {horizon} "
             f"the log has {found.at_horizon[0]:g}"
@@ -282,22 +279,9 @@ def _exact(effect: float, below: float, rule: str, note: str) -> Finding:
     return Finding(float(effect), region=(-math.inf, below), grade="exact", rule=rule, notes=(note,))
 
 
-def _region(claim: Claim) -> tuple[float, float]:
-    return (
-        -math.inf if claim.at_least is None else claim.at_least,
-        math.inf if claim.at_most is None else claim.at_most,
-    )
-
-
-def _hits(panel: Panel, metric: str) -> tuple[int, int]:
-    """Return right answers and images of a matrix, of all numbers or of seven to ten."""
-    wanted = NUMBERS if metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
-    rows = [NUMBERS.index(number) for number in wanted]
-    return int(np.diag(panel.matrix)[rows].sum()), int(panel.matrix[rows].sum())
-
-
 def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
-    (a, n), (b, m) = (_hits(panel, claim.metric) for panel in (better, worse))
+    numbers = NUMBERS if claim.metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
+    (a, n), (b, m) = (panel.hits(numbers) for panel in (better, worse))
     first, second = a / n, b / m
     error = math.sqrt(first * (1 - first) / n + second * (1 - second) / m)
     half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error
@@ -314,10 +298,3 @@ def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
         notes=(f"{a} against {b} of {n} images right",),
     )
     return replace(part, value_better=first, value_worse=second, finding=finding)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))

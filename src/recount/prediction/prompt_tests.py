@@ -19,13 +19,11 @@ picture are not used: a prompt is a class name, or what the system's ``prompt_of
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +33,8 @@ from torch import Tensor
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.metrics import MAE, RMSE, Floats
-from recount.prediction.predict import LoadImage, Predicted, predict_samples
-from recount.results.files import write_atomically
-from recount.settings.recipe import Precision
+from recount.prediction.samples import Asking, LoadImage, Predicted
+from recount.results.prompt_tests import MosaicScore, NegativePicture, NegativePrompts, PairPicture, Pairs
 from recount.systems.base import System
 
 DECIMALS = 2  # PrACo rounds predictions
@@ -68,62 +65,36 @@ class NegativeTable:
     predicted: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeScores:
-    """What the negative-prompt test measures.
+def negative_scores(table: NegativeTable) -> dict[str, float]:
+    """Return the scores of the negative-prompt test.
 
-    Attributes:
+    Returns:
         np: mean of prediction over truth for the right prompt; 1 is ideal.
         nmn: the same for the mean over wrong prompts; 0 is ideal, and about ``np`` if the prompt is ignored.
-        pccn: share of pictures, percent, whose prediction is nearer to the truth with the right prompt than with wrong
+        pccn: share of pictures, per cent, whose prediction is nearer to the truth with the right prompt than with wrong
             ones.
         mae, rmse: with the right prompt.
     """
-
-    np: float
-    nmn: float
-    pccn: float
-    mae: float
-    rmse: float
-
-
-def negative_scores(table: NegativeTable) -> NegativeScores:
-    """Return the scores of the negative-prompt test."""
     rounded, rows = table.predicted.round(DECIMALS), np.arange(len(table.true))
     right = rounded[rows, table.own]
     others = rounded.copy()
     others[rows, table.own] = np.nan
     wrong = np.nanmean(others, axis=1)  # not clipped at 0, as released
     nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
-    return NegativeScores(
-        np=float((right / table.true).mean()),
-        nmn=float((wrong / table.true).mean()),
-        pccn=100 * float(nearer.mean()),
-        mae=MAE(table.true, right),
-        rmse=RMSE(table.true, right),
-    )
+    return {
+        "np": float((right / table.true).mean()),
+        "nmn": float((wrong / table.true).mean()),
+        "pccn": 100 * float(nearer.mean()),
+        "mae": MAE(table.true, right),
+        "rmse": RMSE(table.true, right),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- mosaics
 
 
-@dataclass(frozen=True, slots=True)
-class MosaicScores:
-    """Count recall, precision and F: means over classes, then over pictures.
-
-    Attributes:
-        recall, precision, f: over pictures.
-        per_picture: [n, 3] recall, precision and F of each picture.
-    """
-
-    recall: float
-    precision: float
-    f: float
-    per_picture: Floats
-
-
-def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> MosaicScores:
-    """Return the scores of the mosaic test.
+def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> Floats:
+    """Return count recall, precision and F of each picture, means over classes, [n, 3].
 
     Args:
         true: counts of the upper pictures, [n].
@@ -137,12 +108,13 @@ def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -
     return _averaged(found, true[:, None], above + below, own, own_recall=1.0)
 
 
-def _averaged(
-    found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan
-) -> MosaicScores:
-    """Return scores from what was found, is there and was counted, [n, classes] each.
+def _averaged(found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan) -> Floats:
+    """Return recall, precision and F of each picture, [n, 3], from what was found, is there and was counted.
 
-    ``own_recall`` goes into the mean in place of the own class; NaN leaves it out.
+    Args:
+        found, true, counted: [n, classes] each.
+        own: place of each picture's own class.
+        own_recall: goes into the mean in place of the own class; NaN leaves it out.
     """
     recall = found / true
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -151,9 +123,13 @@ def _averaged(
     f = np.where(np.isnan(counted), np.nan, f)
     each = np.stack([recall, precision, f], axis=-1)
     each[np.arange(len(own)), own] = (own_recall, np.nan, np.nan)
-    per_picture = np.stack([_mean_of_known(rows) for rows in each])
-    mean_recall, mean_precision, mean_f = _mean_of_known(per_picture).tolist()
-    return MosaicScores(mean_recall, mean_precision, mean_f, per_picture)
+    return np.stack([_mean_of_known(rows) for rows in each])
+
+
+def mean_score(per_picture: Floats) -> MosaicScore:
+    """Return the means of recall, precision and F over pictures."""
+    recall, precision, f = _mean_of_known(per_picture).tolist()
+    return MosaicScore(recall=recall, precision=precision, f=f)
 
 
 def _mean_of_known(rows: Floats) -> Floats:
@@ -251,14 +227,7 @@ class LastPicture:
         return self.last[1]
 
 
-def negative_table(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> NegativeTable:
+def negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
     """Predict every picture with every class of the benchmark."""
     classes = classes_of(samples)
     wanted = [
@@ -269,71 +238,17 @@ def negative_table(
     ]
     predicted = np.full((len(samples), len(classes)), np.nan)
     asked = [sample for *_, sample in wanted]
-    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
+    results = asking.predict(asked, LastPicture(asking.load_image))
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
+    own, true = _own_and_true(samples, classes)
+    return NegativeTable(true, own, predicted)
+
+
+def _own_and_true(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[np.ndarray, Floats]:
+    """Return the place of each sample's class, and its count."""
     own = np.array([classes.index(sample.prompt) for sample in samples])
-    return NegativeTable(np.array([sample.count for sample in samples], np.float64), own, predicted)
-
-
-@dataclass(frozen=True, slots=True)
-class MosaicTable:
-    """What was counted on the collages.
-
-    Attributes:
-        true, own: as in ``NegativeTable``.
-        upper, lower: counts of the halves, [n, classes]; NaN where there is no collage.
-        found, excess: by depth, [n, classes]: ``localised_counts``.
-    """
-
-    true: Floats
-    own: np.ndarray
-    upper: Floats
-    lower: Floats
-    found: dict[int, Floats]
-    excess: dict[int, Floats]
-
-    def scores(self) -> dict[str, MosaicScores]:
-        """Return the scores by name: "count", and "depth_1" to "depth_3" for the localised ones."""
-        scored = {"count": mosaic_scores(self.true, self.own, self.upper, self.lower)}
-        for depth, found in self.found.items():
-            counted = found + self.excess[depth]
-            scored[f"depth_{depth}"] = _averaged(found, self.true[:, None], counted, self.own)
-        return scored
-
-
-def mosaic_table(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> MosaicTable:
-    """Count on every picture's collages with a picture of each other class."""
-    classes = classes_of(samples)
-    jobs = list(_collages(samples, classes))
-    below = {job.sample.id: samples[job.lower] for job in jobs}
-    above = {job.sample.id: samples[job.row] for job in jobs}
-    last = LastPicture(load_image)
-
-    def picture(sample: Sample) -> Tensor:
-        return collage(last(above[sample.id]), load_image(below[sample.id]))
-
-    shape = (len(samples), len(classes))
-    upper, lower = np.full(shape, np.nan), np.full(shape, np.nan)
-    found, excess = ({depth: np.full(shape, np.nan) for depth in DEPTHS} for _ in range(2))
-    asked = [job.sample for job in jobs]
-    results = predict_samples(system, asked, picture, device=device, precision=precision, keep_maps=True)
-    for job, result in zip(jobs, results, strict=True):
-        density = _density_of(result)
-        half, place = density.shape[1] // 2, (job.row, job.column)
-        upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
-        for depth in DEPTHS:
-            found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)
-    own = np.array([classes.index(sample.prompt) for sample in samples])
-    true = np.array([sample.count for sample in samples], np.float64)
-    return MosaicTable(true, own, upper, lower, found, excess)
+    return own, np.array([sample.count for sample in samples], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,24 +284,6 @@ def _density_of(result: Predicted) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------- pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Majority and minority of one picture and a class that it is not known to show: truths, and what was counted.
-
-    ``absent`` is "" where the picture shows every class that the benchmark knows.
-    """
-
-    id: str
-    majority: str
-    majority_true: float
-    majority_predicted: float
-    minority: str
-    minority_true: float
-    minority_predicted: float
-    absent: str
-    absent_predicted: float
-
-
 def known_counts(sample: Sample) -> dict[str, float]:
     """Return the classes of a sample's picture and their counts, as far as its data set says them."""
     counts = {str(name): float(count) for name, count in sample.attributes.get("counts", {}).items()}
@@ -395,23 +292,13 @@ def known_counts(sample: Sample) -> dict[str, float]:
     return counts | {sample.prompt: float(sample.count)}
 
 
-def majority_and_minority(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> list[Pair]:
+def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[PairPicture]:
     """Predict each picture for its prompt, for its majority class and for a class that it does not show.
 
     Args:
-        system: to be asked.
+        asking: whom.
         samples: whose attributes name a class with more objects than the prompt's (``majority_class`` and
             ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
-        load_image: as for ``predict_samples``.
-        device: where the network runs.
-        precision: as for ``predict_samples``.
 
     Raises:
         PromptTestError: a sample does not say what its majority is, or it is the prompt itself.
@@ -428,9 +315,9 @@ def majority_and_minority(
         for prompt in (majority, sample.prompt, absent)
         if prompt
     ]
-    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
+    results = asking.predict(asked, LastPicture(asking.load_image))
     return [
-        Pair(
+        PairPicture(
             id=sample.id,
             majority=majority,
             majority_true=known[majority],
@@ -459,7 +346,7 @@ def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
     return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
 
 
-# ------------------------------------------------------------------------------------------------------ as JSON has it
+# --------------------------------------------------------------------------------------------------- the three tests
 
 
 def spread(samples: Sequence[Sample], pictures: int | None) -> list[Sample]:
@@ -476,89 +363,84 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
     return [s for s in showing if any(name != s.prompt and not shows(s, name) for name in classes)]
 
 
-def negative_prompts(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
+def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
     """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
 
     Args:
-        system: to be tested.
+        asking: whom.
         samples: ``usable`` ones; the classes are those that they ask for.
-        load_image: as for ``predict_samples``.
-        device: where the network runs.
-        precision: as for ``predict_samples``.
     """
-    _refuse_mute(system)
-    table = negative_table(system, samples, load_image, device=device, precision=precision)
+    _refuse_mute(asking.system)
+    table = negative_table(asking, samples)
     rows = np.arange(len(samples))
     right = table.predicted[rows, table.own]
     other = [_another_class(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
     wrong = table.predicted.copy()
     wrong[rows, table.own] = np.nan
     means = np.nanmean(wrong, axis=1)
-    return {
-        **asdict(negative_scores(table)),
-        "prompt_swap": changed_share(list(right), list(table.predicted[rows, other])),
-        "pictures": [
-            {"id": sample.id, "prompt": sample.prompt, "true": float(true), "right": float(one), "wrong": float(mean)}
+    return NegativePrompts(
+        **negative_scores(table),
+        prompt_swap=changed_share(list(right), list(table.predicted[rows, other])),
+        pictures=[
+            NegativePicture(id=sample.id, prompt=sample.prompt, true=float(true), right=float(one), wrong=float(mean))
             for sample, true, one, mean in zip(samples, table.true, right, means, strict=True)
         ],
-    }
+    )
 
 
-def mosaics(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
-    """Return the scores of the mosaic test: of counts, and localised at three depths. Args: as ``negative_prompts``."""
-    _refuse_mute(system)
-    scored = mosaic_table(system, samples, load_image, device=device, precision=precision).scores()
-    return {
-        name: {"recall": scores.recall, "precision": scores.precision, "f": scores.f} for name, scores in scored.items()
-    }
+def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
+    """Return the scores of every picture's collages with a picture of each other class.
+
+    Returns:
+        "count", and "depth_1" to "depth_3" for the localised ones. Args: as ``negative_prompts``.
+    """
+    _refuse_mute(asking.system)
+    classes = classes_of(samples)
+    jobs = list(_collages(samples, classes))
+    below = {job.sample.id: samples[job.lower] for job in jobs}
+    above = {job.sample.id: samples[job.row] for job in jobs}
+    last = LastPicture(asking.load_image)
+
+    def picture(sample: Sample) -> Tensor:
+        return collage(last(above[sample.id]), asking.load_image(below[sample.id]))
+
+    empty = np.full((len(samples), len(classes)), np.nan)  # NaN where there is no collage
+    upper, lower = empty.copy(), empty.copy()
+    found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
+    for job, result in zip(jobs, asking.predict([job.sample for job in jobs], picture, keep_maps=True), strict=True):
+        density = _density_of(result)
+        half, place = density.shape[1] // 2, (job.row, job.column)
+        upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
+        for depth in DEPTHS:
+            found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)
+    own, true = _own_and_true(samples, classes)
+    scores = {"count": mosaic_scores(true, own, upper, lower)}
+    for depth in DEPTHS:
+        scores[f"depth_{depth}"] = _averaged(found[depth], true[:, None], found[depth] + excess[depth], own)
+    return {name: mean_score(per_picture) for name, per_picture in scores.items()}
 
 
-def pairs(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
+def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
     """Return mean counts for the majority, the minority and an absent class, and each picture's.
 
     ``nearer_to_majority``: share of pictures whose count for the minority is nearer to the majority's true count.
     """
-    _refuse_mute(system)
-    found = majority_and_minority(system, samples, load_image, device=device, precision=precision)
+    _refuse_mute(asking.system)
+    found = majority_and_minority(asking, samples)
     columns = {
         name: np.array([getattr(pair, name) for pair in found])
         for name in ("majority_true", "majority_predicted", "minority_true", "minority_predicted", "absent_predicted")
     }
     asked = columns["minority_predicted"]
     to_majority = np.abs(asked - columns["majority_true"]) < np.abs(asked - columns["minority_true"])
-    means = {name: float(values[~np.isnan(values)].mean()) for name, values in columns.items() if not _unknown(values)}
-    return {
-        "means": means,
-        "minority_mae": MAE(columns["minority_true"], asked),
-        "nearer_to_majority": float(to_majority.mean()),
-        "prompt_swap": changed_share(list(columns["majority_predicted"]), list(asked)),
-        "pictures": [asdict(pair) for pair in found],
-    }
-
-
-def _unknown(values: Floats) -> bool:
-    return bool(np.isnan(values).all())
+    known = {name: values[~np.isnan(values)] for name, values in columns.items()}
+    return Pairs(
+        means={name: float(values.mean()) for name, values in known.items() if len(values)},
+        minority_mae=MAE(columns["minority_true"], asked),
+        nearer_to_majority=float(to_majority.mean()),
+        prompt_swap=changed_share(list(columns["majority_predicted"]), list(asked)),
+        pictures=found,
+    )
 
 
 def _refuse_mute(system: System) -> None:
@@ -573,17 +455,3 @@ def _another_class(predicted: Floats, own: int) -> int:
         if not math.isnan(predicted[place]):
             return place
     raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
-
-
-def write_json(scores: dict[str, Any], path: Path) -> None:
-    """Write scores as JSON; NaN, which JSON does not have, becomes null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    text = json.dumps(plain(scores), indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

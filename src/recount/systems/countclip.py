@@ -135,7 +135,9 @@ class CountClipSettings(Strict):
     precision: Literal["fp16_roundtrip", "fp32", "bf16"] = Field(
         "fp16_roundtrip", description="fp16_roundtrip: weights back to half precision after each step; bf16: autocast"
     )
-    eval_dtype: Literal["model", "float32"] = Field("model", description="of the cosines that are compared")
+    eval_dtype: Literal["model", "float32"] = Field(
+        "model", description="of the cosines that are compared", json_schema_extra={"reading": True}
+    )
 
     @field_validator("clip", mode="before", json_schema_input_type=ClipSize | SizeName)
     @classmethod

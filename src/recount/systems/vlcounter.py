@@ -117,7 +117,9 @@ class VLCounterSettings(Strict):
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
     carpk_width: CarpkWidth = 683
-    carpk_cell_rule: bool = Field(True, description="the hand-made correction of counts on car parks")
+    carpk_cell_rule: bool = Field(
+        True, description="the hand-made correction of counts on car parks", json_schema_extra={"reading": True}
+    )
     pucpr_normalise: bool = Field(False, description="whether PUCPR+ is normalised; as released not")
 
 
