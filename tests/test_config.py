@@ -487,7 +487,7 @@ def test_switch_rows_of_text_guided_systems_switch_what_they_name_and_nothing_el
     assert _switched(runs, "clip_count/loss_mask", "clip_count/as_released") == {"count_mask": "spatial"}
     assert _switched(runs, "vlcounter/no_cell_rule", "vlcounter/as_released") == {"carpk_cell_rule": False}
     assert _switched(runs, "vlcounter/no_rank_loss", "vlcounter/as_released") == {"rank_weight": 0.0}
-    assert _switched(runs, "countx/class_names", "countx/descriptions") == {"text": "class_name"}
+    assert _switched(runs, "countx/class_names", "countx/descriptions") == {"test_text": "class_name"}
 
 
 @pytest.mark.parametrize("suite", ["mini", "open", "paper"])

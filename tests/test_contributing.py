@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from recount.data.defects import DataError
+from recount.data.dataset import DataError
 from recount.data.sample import Sample
 from recount.judging.judge import judge
 from recount.scoring.score import score

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from fetch_tools import dataset
 
-from recount.data.arrays import load_npy
 from recount.data.dataset import DataError
+from recount.data.health import load_npy
 from recount.fetching.fetch import fetch
 from recount.fetching.file_lists import read_file_list
 
