@@ -150,7 +150,11 @@ def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None]
     size = len(devices)
     device, backend = torch.device(devices[rank]), "gloo"
     if device.type == "cuda":
-        _show_only([torch.device(each).index for each in devices])
+        # hide all other cards: accelerate counts them from 0
+        cards = [int(torch.device(each).index) for each in devices]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(card) for card in range(max(cards) + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[card] for card in cards)
         device, backend = torch.device("cuda", rank), "nccl"
         torch.cuda.set_device(device)
     # accelerate asks the environment who it is
@@ -163,10 +167,3 @@ def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None]
         Path(folder, f"{rank}.error").write_text(str(error), encoding="utf-8")
         raise SystemExit(1) from None
     dist.destroy_process_group()
-
-
-def _show_only(cards: Sequence[int]) -> None:
-    """Hide all cards but these from this process: accelerate counts them from 0."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(card) for card in range(max(cards) + 1)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[card] for card in cards)

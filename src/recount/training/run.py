@@ -27,16 +27,9 @@ from recount.settings.recipe import Recipe, resolve_recipe
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model
-from recount.training.loop import (
-    MODEL,
-    Progress,
-    Trainer,
-    samples_with_pictures,
-)
+from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
 from recount.training.processes import Processes, together
 from recount.training.selection import Watched
-
-log = logging.getLogger(__name__)
 
 
 def train(project: Project, run: Run) -> Path:
