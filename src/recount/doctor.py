@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from recount import provenance
-from recount.data.dataset import Dataset
-from recount.fetching.fetch import MIRROR_VARIABLE
-from recount.planning import MANIFEST, needed_sources
+from recount.data.dataset import MANIFEST, Dataset
+from recount.fetching.fetch import MIRROR_VARIABLE, is_web
+from recount.planning import needed_sources
 from recount.settings.project import Project
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
@@ -161,7 +161,7 @@ def _mirror(project: Project) -> Iterator[Finding]:
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:
         yield Finding("mirror", "ok", f"none ({MIRROR_VARIABLE} is not set)")
-    elif mirror.startswith(("http://", "https://")):
+    elif is_web(mirror):
         yield Finding("mirror", "ok", f"{mirror} (asked first; not tried now)")
     elif Path(mirror).is_dir():
         yield Finding("mirror", "ok", f"{mirror} (asked first)")

@@ -21,13 +21,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
-from recount.data.dataset import Dataset, Source
+from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, default_recipe
 
-MANIFEST = "manifest.json"
 UNKNOWN = "not known before a run of it has ended"
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from fetch_tools import HASTE, Answers, Server, dataset, serving, sha256
 from recount.data.dataset import RemoteFile
 from recount.fetching import transfers
 from recount.fetching.fetch import FetchError, fetch
-from recount.fetching.transfers import Patience
 from recount.fetching.web import CHUNK_BYTES
 
 BODY = bytes(range(256)) * 1200
@@ -201,7 +201,7 @@ def test_pauses_between_attempts_double(tmp_path: Path, server: Server, monkeypa
     pauses: list[float] = []
     monkeypatch.setattr(transfers.Session, "pause", lambda self, seconds: pauses.append(seconds))
     server.faults[PATH].extend([Answers(status=503)] * 3)
-    fetch(dataset(known(server)), tmp_path, patience=Patience(backoff_seconds=1))
+    fetch(dataset(known(server)), tmp_path, patience=replace(HASTE, backoff_seconds=1))
     assert pauses == [1, 2, 4]
 
 
@@ -228,7 +228,7 @@ def test_slow_start_is_waited_for(tmp_path: Path, server: Server) -> None:
 def test_silent_server_is_left_after_two_time_outs(tmp_path: Path, server: Server) -> None:
     server.always[PATH] = Answers(silent=True)
     with pytest.raises(FetchError, match=r"no data for 0.1 s"):
-        fetch(dataset(known(server)), tmp_path, patience=Patience(read_seconds=0.1, backoff_seconds=0))
+        fetch(dataset(known(server)), tmp_path, patience=replace(HASTE, read_seconds=0.1))
     assert server.requests_for(PATH) <= 2
 
 
@@ -353,21 +353,27 @@ def test_unreachable_host_is_tried_once_for_three_hundred_files(
 
     monkeypatch.setattr(transfers.socket, "create_connection", nobody_answers)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(300)]
-    with pytest.raises(FetchError, match="no connection within 5 s") as caught:
+    with pytest.raises(FetchError, match=r"(?s)300 of 300 files could not be had.*no connection within 5 s"):
         fetch(dataset(*files), tmp_path)
     assert tries == [("far.example", 443)]
-    assert len(caught.value.missing) == 300
 
 
 def test_name_server_that_never_answers_costs_one_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    never = threading.Event()
-    monkeypatch.setattr(transfers.socket, "create_connection", lambda *_, **__: never.wait() and socket.socket())
+    never, tries = threading.Event(), []
+
+    def hangs(address: Any, timeout: float) -> socket.socket:
+        tries.append(address)
+        never.wait()
+        return socket.socket()
+
+    monkeypatch.setattr(transfers.socket, "create_connection", hangs)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(50)]
     try:
         with pytest.raises(FetchError, match=r"no connection within 0.05 s"):
-            fetch(dataset(*files), tmp_path, patience=Patience(connect_seconds=0.05))
+            fetch(dataset(*files), tmp_path, patience=replace(HASTE, connect_seconds=0.05))
     finally:
         never.set()
+    assert tries == [("far.example", 443)]
 
 
 def test_without_any_network_not_every_host_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,13 +592,13 @@ def test_ctrl_c_does_not_wait_for_a_silent_server_and_leaves_the_set_unlocked(
     silent = RemoteFile("b.bin", (server.url("/silent"),))
     server.always["/silent"] = Answers(silent=True)
 
-    def interrupt(self: object, file: RemoteFile) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("recount.fetching.fetch._Bars.done", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            fetch(dataset(known(server), silent), tmp_path, patience=Patience(read_seconds=600))
+            fetch(dataset(known(server), silent), tmp_path, patience=replace(HASTE, read_seconds=600))
     fetch(dataset(known(server)), tmp_path, patience=HASTE)
     assert server.requests_for(PATH) == 1
 
@@ -613,19 +619,19 @@ def test_two_processes_fetch_a_data_set_once(tmp_path: Path, server: Server) -> 
 
     def hold_back(path: str) -> None:
         asked.set()
-        waiting.wait(60)
+        waiting.wait(300)
 
     server.before = hold_back
     code = FETCH_IN_A_PROCESS.format(
         tools=str(Path(__file__).parent), url=server.url(PATH), digest=sha256(BODY), root=str(tmp_path)
     )
     with subprocess.Popen([sys.executable, "-c", code]) as first:
-        assert asked.wait(60)
+        assert asked.wait(300)
         with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as second:
             assert second.stderr is not None
             assert "another process is fetching" in second.stderr.readline()
             waiting.set()
-            assert (first.wait(60), second.wait(60)) == (0, 0)
+            assert (first.wait(300), second.wait(300)) == (0, 0)
     assert server.requests_for(PATH) == 1
 
 

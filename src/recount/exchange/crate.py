@@ -28,6 +28,7 @@ import pandas as pd
 import yaml
 
 from recount import datasets
+from recount.data.dataset import MANIFEST
 from recount.errors import UserError
 from recount.exchange.metadata import write_metadata
 from recount.report.export import as_csv
@@ -141,9 +142,9 @@ def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
         if path.suffix in SHARED and place.parts[0] != "checkpoints":
             yield path, f"results/{place.as_posix()}"
     for name in _datasets(project):
-        manifest = root / project.raw / name / "manifest.json"
+        manifest = root / project.raw / name / MANIFEST
         if manifest.is_file():
-            yield manifest, f"data/{name}/manifest.json"
+            yield manifest, f"data/{name}/{MANIFEST}"
         for path in sorted((root / project.data / name).glob("*/summary.json")):
             yield path, f"data/{name}/{path.parent.name}/summary.json"
 

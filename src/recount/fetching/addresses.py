@@ -17,13 +17,13 @@ import requests
 from recount.data.dataset import RemoteFile
 from recount.fetching.transfers import (
     CancelledError,
+    LocalError,
     Part,
     Patience,
     RefusedError,
     Session,
     TransientError,
     Writer,
-    local_error,
 )
 from recount.fetching.web import fetch_http, status_error, timeout_error
 
@@ -31,11 +31,7 @@ from recount.fetching.web import fetch_http, status_error, timeout_error
 def download(address: str, file: RemoteFile, part: Part, session: Session) -> None:
     """Bring the bytes behind an address into ``part``, continuing what is there; they are not verified here.
 
-    Args:
-        address: ``http(s)://…``, ``gdrive:<file id>`` or ``hf:<repo>@<revision>/<path>``.
-        file: what is expected of the bytes.
-        part: where they go.
-        session: of the data set.
+    The address is ``http(s)://…``, ``gdrive:<file id>`` or ``hf:<repo>@<revision>/<path>``.
 
     Raises:
         RefusedError: the address does not deliver, for good or after all attempts.
@@ -83,7 +79,6 @@ def copy_file(source: Path, part: Part, session: Session) -> None:
         writer.begin(0, None)
         while chunk := opened.read(2**20):
             writer.write(chunk)
-        writer.flush()
 
 
 _Attempt = Callable[[str, RemoteFile, Part, Session], None]
@@ -164,5 +159,5 @@ def _google_drive_error(error: Exception, part: Part, patience: Patience) -> Exc
         case gdown.exceptions.DownloadError() | requests.RequestException():
             return TransientError(f"the connection dropped ({text})")
         case OSError():
-            return local_error(error, part.path)
+            return LocalError(error, part.path)
     return RefusedError(f"gives an answer that gdown does not understand: {text}")
