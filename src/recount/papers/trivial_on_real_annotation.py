@@ -212,7 +212,7 @@ def _for_carpk(
 def _scored(dataset: str, split: str, samples: Sequence[RawSample], predictors: Sequence[Predictor]) -> list[Trivial]:
     true = _counts(samples)
     every = [(predictor, metric) for predictor in predictors for metric in SCORED]
-    contributions = np.stack([metric.contribution(true, predictor.counts) for predictor, metric in every])
+    contributions = np.stack([metric.of_images(true, predictor.counts) for predictor, metric in every])
     lows, highs = _intervals(contributions, [metric for _, metric in every])
     return [
         Trivial(
