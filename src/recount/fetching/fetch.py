@@ -26,7 +26,7 @@ from recount.fetching.addresses import copy_file, download
 from recount.fetching.archives import ArchiveError, unpack
 from recount.fetching.ledger import LEDGER, Fetched, FetchError, Ledger, write_manifest
 from recount.fetching.transfers import LocalError, Part, Patience, RefusedError, Session, WrongBytesError
-from recount.provenance import file_digest
+from recount.results.files import SaveError, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def fetch(
                 _check_paths(dataset, [*files, *listed])
                 outcomes += _fetch_all(dataset, listed, folder, store, patience, workers)
             return _conclude(dataset, folder, outcomes)
-    except LocalError as error:
+    except (LocalError, SaveError) as error:
         raise FetchError(str(error)) from error
     except OSError as error:
         raise FetchError(str(LocalError(error, Path(error.filename or folder)))) from error

@@ -6,7 +6,6 @@ after each failure, and the digests recorded at the first download must survive.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -16,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recount.data.dataset import MANIFEST, DataError, Source
-from recount.fetching.transfers import sync
-from recount.results.files import write_atomically
+from recount.results.files import text_digest, write_text
 
 LEDGER = ".fetched.jsonl"
 
@@ -88,16 +86,11 @@ def write_manifest(source: Source, folder: Path, there: Sequence[Fetched], missi
         "homepage": source.homepage,
         "licence": source.licence,
         "citation": source.citation,
-        "digest": hashlib.sha256(lines.encode()).hexdigest(),
+        "digest": text_digest(lines),
         "files": [asdict(entry) for entry in there],
         "missing": list(missing),
     }
     path, text = folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, write)
+        write_text(path, text)
     return manifest

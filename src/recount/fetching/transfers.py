@@ -102,13 +102,13 @@ class Part:
 
     def finish(self) -> None:
         """Put the finished file in its place, in one step, and on the disk."""
-        sync(self.path)
+        _sync(self.path)
         self.path.replace(self._target)
-        sync(self._target.parent)
+        _sync(self._target.parent)
         self._note.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Force a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
