@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -251,8 +251,10 @@ def _compared(place: Place, one: Side, other: Side, a: Reproduction, b: Reproduc
         elif math.isfinite(paired.p_value):
             found, outcome = paired, ""
     difference = math.nan if outcome == "other data" else found.value
-    bounds = (difference, found.low, found.high, found.p_value)
-    return ComparedCell(*astuple(place), one, other, *bounds, outcome, why)
+    return ComparedCell(
+        **asdict(place), a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
+        outcome=outcome, why=why,
+    )  # fmt: skip
 
 
 def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:
@@ -338,9 +340,9 @@ def _flat_part(record: Mapping[str, Any], path: Sequence[str]) -> dict[str, str]
 
 
 def _compared_run(run: str, one: RunRecord, other: RunRecord) -> ComparedRun:
-    seconds = [math.nan if record.cost.wall_seconds is None else record.cost.wall_seconds for record in (one, other)]
-    weights = [{name: model.sha256 for name, model in record.selections.items()} for record in (one, other)]
-    return ComparedRun(run, *seconds, same_weights=weights[0] == weights[1])
+    a, b = (math.nan if record.cost.wall_seconds is None else record.cost.wall_seconds for record in (one, other))
+    first, second = ({name: model.sha256 for name, model in side.selections.items()} for side in (one, other))
+    return ComparedRun(run, a, b, same_weights=first == second)
 
 
 def without_nan(value: Any) -> Any:

@@ -22,7 +22,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -34,6 +33,7 @@ from recount.exchange.metadata import write_metadata
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.results.run_record import RUN, RunRecord
 from recount.settings.project import Project
 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
@@ -81,6 +81,7 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
         raise ExportError(f"{project.root / 'Snakefile'}: no such file: an export holds its workflow")
     target.parent.mkdir(parents=True, exist_ok=True)
     building = target.with_name(f".{target.name}.{os.getpid()}")
+    packed = building.with_name(f"{building.name}.zip")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
@@ -88,32 +89,25 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
         files = [path for path in building.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         if target.suffix == ".zip":
-            packed = building.with_name(f"{building.name}.zip")
-            _zip(building, packed)
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in sorted(files):
+                    archive.write(path, path.relative_to(building).as_posix())
             packed.replace(target)
         else:
             building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return Exported(target, len(files), size, tuple(notes))
-
-
-def _zip(folder: Path, packed: Path) -> None:
-    try:
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(folder).as_posix())
-    except BaseException:
         packed.unlink(missing_ok=True)
-        raise
+    return Exported(target, len(files), size, tuple(notes))
 
 
 def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     sources = Sources(project)
     for origin, place in _shared_files(project):
         _copy(origin, folder / place, project.root)
-    _write_config(project, folder / "config.yaml")
+    resolved = yaml.safe_dump(project.config.model_dump(mode="json"))
+    config = f"# What was run: config.yaml with the values given on the command line.\n{resolved}"
+    _write(folder / "config.yaml", config, project.root)
     _write_tables(sources, folder / "tables")
     notes = [
         "Weights, density maps and data sets are not included; run.json and data/ have their digests.",
@@ -121,8 +115,15 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     ]
     if licence is None:
         notes.append("No licence was given to the results (--licence, for instance CC-BY-4.0).")
-    records = {f"{run.key}/seed{run.seed}": run.record for run in sources.runs}
-    (folder / "README.md").write_text(_readme(project, len(records), notes), encoding="utf-8")
+    runs = project.root / project.results / "runs"
+    paths = {path.parent.relative_to(runs).as_posix(): path for path in sorted(runs.glob(f"*/*/seed*/{RUN}"))}
+    records = {run: RunRecord.read(path) for run, path in paths.items()}
+    suite = project.suite
+    told = "" if suite.comparable else f"\nNot comparable with the published numbers: {suite.why_not_comparable}.\n"
+    readme = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    lines = "\n".join(f"* {note}" for note in notes)
+    text = readme.format(suite=suite.name, runs=len(records), summary=suite.summary, comparable=told, notes=lines)
+    (folder / "README.md").write_text(text, encoding="utf-8")
     write_metadata(folder, project, records, licence, notes)
     return notes
 
@@ -151,12 +152,9 @@ def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
 
 def _below(folder: Path) -> list[Path]:
     """Return the files below a folder without hidden ones and bytecode; a link is not followed."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return sorted(p for p in found if not any(part[0] == "." or part == "__pycache__" for part in _parts(p, folder)))
-
-
-def _parts(path: Path, folder: Path) -> tuple[str, ...]:
-    return path.relative_to(folder).parts
+    found = {path: path.relative_to(folder).parts for path in folder.rglob("*") if path.is_file()}
+    hidden = {path for path, parts in found.items() if any(part[0] == "." or part == "__pycache__" for part in parts)}
+    return sorted(path for path in found if path not in hidden and not path.is_symlink())
 
 
 def _datasets(project: Project) -> list[str]:
@@ -176,19 +174,16 @@ def _copy(origin: Path, target: Path, root: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if origin.suffix in TEXT and not origin.is_relative_to(root / "workflow"):
         whole_lines = origin.suffix in {".csv", ".json", ".yaml"} and "predictions" not in target.parts  # captions
-        target.write_text(without_paths(origin.read_text("utf-8"), root, everywhere=whole_lines), encoding="utf-8")
+        _write(target, origin.read_text("utf-8"), root, everywhere=whole_lines)
     else:
         shutil.copyfile(origin, target)
 
 
 def without_paths(text: str, root: Path, *, everywhere: bool) -> str:
-    """Return text without absolute paths.
+    """Return text without absolute paths: those below ``root``, the project's folder, become relative to it.
 
-    Args:
-        text: of a file.
-        root: the project's folder; paths below it become relative to it.
-        everywhere: whether any other absolute path is shortened to its last part, too. Not of HTML and SVG, where
-            closing tags and embedded pictures look like paths; there only the user's home is.
+    ``everywhere`` shortens any other absolute path to its last part, too. Not in HTML and SVG, where closing tags and
+    embedded pictures look like paths; there only the user's home is shortened.
     """
     for known, short in ((root.resolve(), ""), (root.absolute(), ""), (Path.home(), "~")):
         if known != Path(known.anchor):
@@ -196,40 +191,32 @@ def without_paths(text: str, root: Path, *, everywhere: bool) -> str:
     return ABSOLUTE.sub(lambda hit: re.split(r"[/\\]", hit[0])[-1], text) if everywhere else text
 
 
-def _write_config(project: Project, path: Path) -> None:
-    """Write the configuration as it was resolved, with overrides, without this machine's places."""
-    content: dict[str, Any] = project.config.model_dump(mode="json")
-    text = "# What was run: config.yaml with the values given on the command line.\n" + yaml.safe_dump(content)
-    path.write_text(without_paths(text, project.root, everywhere=True), encoding="utf-8")
+def _write(path: Path, text: str, root: Path, *, everywhere: bool = True) -> None:
+    path.write_text(without_paths(text, root, everywhere=everywhere), encoding="utf-8")
 
 
 def _write_tables(sources: Sources, folder: Path) -> None:
     """Write the papers' tables, the scores and all predictions as CSV and as Parquet."""
     folder.mkdir()
-    for name in sources.project.papers:
-        for table in paper_tables(sources, name):
-            path = folder / f"{table.file}.csv"
-            path.write_text(without_paths(as_csv(table), sources.project.root, everywhere=True), encoding="utf-8")
-            _parquet(_reread(path), path)
-    frames = {"scores": sources.scores, "predictions": sources.predictions}
-    for name, frame in frames.items():
+    root = sources.project.root
+    tables = [table for name in sources.project.papers for table in paper_tables(sources, name)]
+    texts = {table.file: as_csv(table) for table in tables}
+    for name, frame in {"scores": sources.scores, "predictions": sources.predictions}.items():
+        texts[name] = frame.to_csv(index=False, lineterminator="\n")
+    for name, text in texts.items():
         path = folder / f"{name}.csv"
-        text = frame.to_csv(index=False, lineterminator="\n")
-        path.write_text(without_paths(text, sources.project.root, everywhere=name == "scores"), encoding="utf-8")
-        _parquet(_reread(path), path)
+        _write(path, text, root, everywhere=name != "predictions")
+        _parquet(path)
     (folder / "scores.csv").unlink()  # results/scores.csv is the same
 
 
-def _reread(path: Path) -> pd.DataFrame:
-    """Read a table with the types that Parquet is to have; only an empty field is a missing one ("NA" is a text)."""
+def _parquet(table: Path) -> None:
+    """Write a CSV as Parquet, too; only an empty field is a missing one ("NA" is a text)."""
     text = dict.fromkeys(("seed", "seeds", "id", "image", "prompt"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-
-
-def _parquet(frame: pd.DataFrame, table: Path) -> None:
-    """Write a table as Parquet; a column without any number or text becomes one of empty text."""
+    frame = pd.read_csv(table, dtype=text, keep_default_na=False, na_values=[""])
     empty = [name for name in frame.columns if frame[name].isna().all()]
-    frame.assign(**{name: frame[name].astype("string") for name in empty}).to_parquet(table.with_suffix(".parquet"))
+    texts = {name: frame[name].astype("string") for name in empty}  # Parquet has no column without a type
+    frame.assign(**texts).to_parquet(table.with_suffix(".parquet"))
 
 
 def _report(project: Project, folder: Path) -> list[str]:
@@ -237,50 +224,17 @@ def _report(project: Project, folder: Path) -> list[str]:
     page = project.root / project.report / "index.html"
     if not page.is_file():
         return ["There was no report to include; `recount report` writes it."]
-    private = [name for name in _datasets(project) if not _publishable(name)]
+    # A data set that this recount does not know may not be shown.
+    private = set(_datasets(project)) - {
+        name for name in datasets.names() if datasets.load(name).publishable or datasets.load(name).embedded
+    }
     if private:
         return [
-            f"The report is left out: it shows photographs of {', '.join(private)}, whose licence does not let them be "
-            "published. `recount report` writes it from these results for those who have the data."
+            f"The report is left out: it shows photographs of {', '.join(sorted(private))}, whose licence does not let "
+            "them be published. `recount report` writes it from these results for those who have the data."
         ]
     for path in _below(page.parent):
         _copy(path, folder / "report" / path.relative_to(page.parent), project.root)
     if page.stat().st_mtime < (project.root / project.results / "scores.csv").stat().st_mtime:
         return ["The report is older than the scores; `recount report` renews it."]
     return []
-
-
-def _publishable(name: str) -> bool:
-    """Return whether a data set's pictures may be shown; one that this recount does not know may not."""
-    if name not in datasets.names():
-        return False
-    entry = datasets.load(name)
-    return entry.publishable or entry.embedded
-
-
-def _readme(project: Project, runs: int, notes: list[str]) -> str:
-    suite = project.suite
-    comparable = (
-        "" if suite.comparable else f"\nNot comparable with the published numbers: {suite.why_not_comparable}.\n"
-    )
-    lines = "\n".join(f"* {note}" for note in notes)
-    return f"""# Results of recount, suite {suite.name}
-
-{runs} runs. {suite.summary}
-{comparable}
-| where | what |
-|---|---|
-| `ro-crate-metadata.json` | everything here, described as a Workflow Run RO-Crate |
-| `config.yaml`, `suites/`, `papers/` | the settings, and what the papers claim and print |
-| `Snakefile`, `workflow/`, `profiles/` | the Snakemake workflow |
-| `results/scores.csv` | a row for each cell of the papers' tables, with intervals |
-| `results/runs/*/*/*/run.json` | settings, packages, hardware, data digests, cost, checksums of weights |
-| `results/predictions/` | a row for each image |
-| `tables/` | the papers' tables and all predictions, as CSV and Parquet |
-| `data/` | licence, addresses and digests of the data sets |
-| `report/` | the report |
-
-{lines}
-
-`recount compare THIS OTHER` puts two such exports side by side.
-"""
