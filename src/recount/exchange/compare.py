@@ -163,10 +163,6 @@ class Comparison:
         found = [cell.outcome for cell in self.cells]
         return {outcome: found.count(outcome) for outcome in OUTCOMES if outcome in found}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-serialisable values; NaN becomes None."""
-        return {**without_nan(asdict(self)), "outcomes": self.outcomes}
-
 
 def compare(a: Reproduction, b: Reproduction) -> Comparison:
     """Return two reproductions side by side.
@@ -207,13 +203,8 @@ def _sides(a: Reproduction, b: Reproduction) -> Iterator[tuple[Place, tuple[Side
     for place in places:
         if place not in selected:
             without = replace(place, selection="")
-            yield (
-                place,
-                (
-                    ours.get(place) or ours.get(without, Side()),
-                    theirs.get(place) or theirs.get(without, Side()),
-                ),
-            )
+            one, other = (cells.get(place) or cells.get(without, Side()) for cells in (ours, theirs))
+            yield place, (one, other)
 
 
 def _cells(side: Reproduction) -> dict[Place, Side]:
@@ -343,12 +334,3 @@ def _compared_run(run: str, one: RunRecord, other: RunRecord) -> ComparedRun:
     a, b = (math.nan if record.cost.wall_seconds is None else record.cost.wall_seconds for record in (one, other))
     first, second = ({name: model.sha256 for name, model in side.selections.items()} for side in (one, other))
     return ComparedRun(run, a, b, same_weights=first == second)
-
-
-def without_nan(value: Any) -> Any:
-    """Return nested lists and dictionaries with None for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

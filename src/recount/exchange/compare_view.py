@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -172,7 +173,8 @@ def _csv(comparison: Comparison) -> str:
 
 
 def _json(comparison: Comparison) -> str:
-    return json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    content = json.loads(TypeAdapter(Comparison).dump_json(comparison))  # where NaN, which JSON lacks, is null
+    return json.dumps({**content, "outcomes": comparison.outcomes}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _markdown(comparison: Comparison) -> str:
