@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
@@ -26,11 +26,6 @@ from recount.results.files import write_text
 COLOURS = {"differ": "red", "other data": "yellow", "only A": "yellow", "only B": "yellow", "agree": "green"}
 RUNS_NAMED = 3  # of those that a difference concerns; more are counted
 WIDEST = 70  # characters of an outcome with its reason in the terminal; files have all of it
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1d2430}
-table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #d9dee6;vertical-align:top}
-th{position:sticky;top:0;background:#f4f6f9}td{overflow-wrap:anywhere}.differ{background:#fde4e1}
-.only-A,.only-B,.other-data{background:#fdf3d6}.agree{background:#e6f4e6}"""
 
 
 class OutputError(UserError):
@@ -187,24 +182,10 @@ def _markdown(comparison: Comparison) -> str:
 
 def _html(comparison: Comparison) -> str:
     """Return everything as a page that needs nothing else."""
-
-    def table(shown: _Shown) -> str:
-        head = "".join(f"<th>{escape(text)}</th>" for text in shown.heads)
-        body = "\n".join(
-            f'<tr class="{outcome.replace(" ", "-")}">{"".join(f"<td>{escape(text)}</td>" for text in row)}</tr>'
-            for outcome, row in zip(shown.outcomes, shown.rows, strict=True)
-        )
-        return f"<h2>{shown.title}</h2>\n<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-
-    told = "".join(f"<li>{escape(line)}</li>" for line in _told(comparison))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Two reproductions</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>Two reproductions side by side</h1>\n<ul>{told}</ul>\n"
-        + "\n".join(map(table, _tables(comparison)))
-        + "\n</body></html>\n"
-    )
+    source = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    template = environment.from_string(source)
+    return template.render(told=_told(comparison), tables=_tables(comparison))
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {".csv": _csv, ".json": _json, ".md": _markdown, ".html": _html}

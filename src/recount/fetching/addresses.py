@@ -64,13 +64,7 @@ def download(address: str, file: RemoteFile, part: Part, session: Session) -> No
 
 
 def copy_file(source: Path, part: Part, session: Session) -> None:
-    """Copy a file of a mirror folder into ``part``.
-
-    Raises:
-        RefusedError: it is not there or cannot be read.
-        LocalError: the part cannot be written.
-        CancelledError: ``session.cancel`` was set.
-    """
+    """Copy a file of a mirror folder into ``part``; raises as ``download`` does."""
     try:
         opened = source.open("rb")
     except OSError as error:
@@ -81,10 +75,7 @@ def copy_file(source: Path, part: Part, session: Session) -> None:
             writer.write(chunk)
 
 
-_Attempt = Callable[[str, RemoteFile, Part, Session], None]
-
-
-def _way(address: str) -> tuple[str, _Attempt]:
+def _way(address: str) -> tuple[str, Callable[[str, RemoteFile, Part, Session], None]]:
     """Return the URL behind an address (of the host at least) and the function that downloads it."""
     if address.startswith(("http://", "https://")):
         return address, fetch_http
@@ -127,17 +118,12 @@ def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> N
 
     fetched = part.path.with_suffix(".gdrive")
     patience = session.patience
+    timeout = (patience.connect_seconds, patience.read_seconds)
     try:
         gdown.download(
-            url,
-            str(fetched),
-            quiet=True,
-            use_cookies=False,
-            resume=True,
-            timeout=(patience.connect_seconds, patience.read_seconds),
-            progress=progress,
+            url, str(fetched), quiet=True, use_cookies=False, resume=True, timeout=timeout, progress=progress,
             cancel=session.cancel,
-        )
+        )  # fmt: skip
         fetched.replace(part.path)
     except (gdown.exceptions.DownloadError, gdown.exceptions.DownloadCancelled, OSError, KeyError) as error:
         raise _google_drive_error(error, part, patience) from error

@@ -29,8 +29,7 @@ from typing import IO, Literal
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 MARKER = ".unpacked.json"
 SMALL_BYTES = 2**30
-MAX_RATIO = 200
-"""Density maps and JSON shrink to a thirtieth or fiftieth; the bombs that deflate allows, to a thousandth."""
+MAX_RATIO = 200  # density maps and JSON shrink to a thirtieth or fiftieth; a bomb by deflate, to a thousandth
 MAX_MEMBERS = 1_000_000
 BROKEN = (
     zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
@@ -52,11 +51,7 @@ class _Member:
 
 
 def unpacked_folder(archive: Path) -> Path:
-    """Return the folder that an archive is unpacked into: its path without the suffix (``a/b.tar.gz`` -> ``a/b``).
-
-    Raises:
-        ArchiveError: the suffix is none of ``SUFFIXES``.
-    """
+    """Return the folder that an archive is unpacked into: its path without the suffix (``a/b.tar.gz`` -> ``a/b``)."""
     for suffix in SUFFIXES:
         if archive.name.lower().endswith(suffix) and len(archive.name) > len(suffix):
             return archive.with_name(archive.name[: -len(suffix)])
@@ -66,13 +61,9 @@ def unpacked_folder(archive: Path) -> Path:
 def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: None) -> Path:
     """Unpack an archive into ``unpacked_folder(archive)``, all or nothing, unless that has been done.
 
-    A marker in the folder holds the archive's digest and the number and size of the files, so that the same archive is
-    unpacked once, and again when it has changed or a file of the folder has gone.
-
-    Args:
-        archive: the archive.
-        digest: its SHA-256.
-        check: called before each member; stops the unpacking by raising.
+    A marker in the folder holds the archive's SHA-256 (``digest``) and the number and size of the files, so that the
+    same archive is unpacked once, and again when it has changed or a file of the folder has gone. ``check`` is called
+    before each member and stops the unpacking by raising.
 
     Raises:
         ArchiveError: the archive is broken, unknown, encrypted, split, too large when unpacked, or has a member that
