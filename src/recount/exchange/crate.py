@@ -58,27 +58,20 @@ class Exported:
 
 
 def export(project: Project, target: Path, *, licence: str | None = None) -> Exported:
-    """Write the results of the project's suite to ``target``.
-
-    Args:
-        project: the configuration.
-        target: a folder, or a zip file if its name ends so. It must not exist yet.
-        licence: SPDX name of the licence that the results are given.
+    """Write the results of the project's suite to ``target``, a folder, or a zip file if its name ends so.
 
     Raises:
-        ExportError: nothing is scored yet, the target exists, or the licence is no name of one.
+        ExportError: nothing is scored yet, the target exists, or the licence is no name that SPDX could have.
     """
     if licence is not None and not SPDX.fullmatch(licence):
-        raise ExportError(
-            f"--licence {licence}: expected the SPDX name of a licence, for instance CC-BY-4.0 or CC0-1.0"
-        )
-    scores = project.root / project.results / "scores.csv"
+        raise ExportError(f"--licence {licence}: expected a licence's SPDX name, for instance CC-BY-4.0 or CC0-1.0")
+    scores, snakefile = project.root / project.results / "scores.csv", project.root / "Snakefile"
     if not scores.is_file():
         raise ExportError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")
     if target.exists():
         raise ExportError(f"{target}: exists already; name another place, or delete it")
-    if not (project.root / "Snakefile").is_file():
-        raise ExportError(f"{project.root / 'Snakefile'}: no such file: an export holds its workflow")
+    if not snakefile.is_file():
+        raise ExportError(f"{snakefile}: no such file: an export holds its workflow")
     target.parent.mkdir(parents=True, exist_ok=True)
     building = target.with_name(f".{target.name}.{os.getpid()}")
     packed = building.with_name(f"{building.name}.zip")
@@ -131,12 +124,10 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
 def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
     """Yield (file, its place in the export) of everything that is copied."""
     root = project.root
-    for path in (root / "Snakefile", *_below(root / "workflow"), *_below(root / "profiles")):
+    folders = ["workflow", "profiles", "experiments", *(f"papers/{name}" for name in project.papers)]
+    files = [root / "Snakefile", root / "suites" / f"{project.suite.name}.yaml", *root.glob("benchmarks.yaml")]
+    for path in (*files, *(path for folder in folders for path in _below(root / folder))):
         yield path, path.relative_to(root).as_posix()
-    yield root / "suites" / f"{project.suite.name}.yaml", f"suites/{project.suite.name}.yaml"
-    for name in project.papers:
-        for path in _below(root / "papers" / name):
-            yield path, path.relative_to(root).as_posix()
     results = root / project.results
     for path in _below(results):
         place = path.relative_to(results)

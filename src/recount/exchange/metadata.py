@@ -29,6 +29,7 @@ from recount.settings.project import Project
 
 METADATA = "ro-crate-metadata.json"
 WORKFLOW = "Snakefile"
+SETTINGS = ("config.yaml", "benchmarks.yaml", "experiments/", "suites/", "papers/")
 
 Entity = dict[str, Any]
 
@@ -50,9 +51,9 @@ def write_metadata(
     """Describe every file of a finished export, and write the description into it.
 
     Args:
-        folder: the export; everything in it is described.
+        folder: the export.
         project: the configuration.
-        records: run.json by run id.
+        records: by run id.
         licence: SPDX name of the licence that the results are given, or None.
         notes: what was left out and why.
     """
@@ -67,13 +68,7 @@ def write_metadata(
         *(_file(folder, path) for path in files if path != WORKFLOW),
         _file(folder, WORKFLOW) | {"version": commit()["commit"] or "unknown"},
         *_FIXED["parameters"],
-        {
-            "@id": "#suite",
-            "@type": "PropertyValue",
-            "name": "suite",
-            "value": project.suite.name,
-            "exampleOfWork": {"@id": "#parameter-suite"},
-        },
+        _FIXED["suite"] | {"value": project.suite.name},
         *_actions(project, files, records),
     ]
     text = json.dumps({"@context": _FIXED["context"], "@graph": graph}, indent=1, ensure_ascii=False)
@@ -114,8 +109,7 @@ def _file(folder: Path, path: str) -> Entity:
         "contentSize": str((folder / path).stat().st_size),
         "encodingFormat": _FIXED["formats"].get(Path(path).suffix, "text/plain"),
         "sha256": file_digest(folder / path),
-        **_FIXED["files"].get(path, {}),
-    }
+    } | _FIXED["files"].get(path, {})
 
 
 # ------------------------------------------------------------------------------------------------------------- actions
@@ -123,7 +117,7 @@ def _file(folder: Path, path: str) -> Entity:
 
 def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRecord]) -> list[Entity]:
     """Return the action of the whole run, and of each training run with its data and the recount it was made with."""
-    settings = [path for path in files if path.startswith(("config.yaml", "suites/", "papers/"))]
+    settings = [path for path in files if path.startswith(SETTINGS)]
     data: dict[str, Entity] = {}
     software: dict[str, Entity] = {}
     actions: list[Entity] = []
@@ -160,13 +154,8 @@ def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRe
 
 
 def _data(name: str, digest: str) -> Entity:
-    return {
-        "@id": f"#data-{quote(name)}-{digest[:12]}",
-        "@type": "CreativeWork",
-        "name": f"prepared data set {name}",
-        "description": "Not in this crate: `recount fetch` and `recount prepare` make it; sha256 is of its index.csv",
-        "sha256": digest,
-    }
+    own = {"@id": f"#data-{quote(name)}-{digest[:12]}", "name": f"prepared data set {name}", "sha256": digest}
+    return _FIXED["data"] | own
 
 
 def _software(made_with: Provenance) -> Entity:

@@ -60,11 +60,6 @@ class Counts:
     path: Path
     counts: dict[Key, float]
 
-    @property
-    def has_prompts(self) -> bool:
-        """Whether any line has a prompt."""
-        return any(prompt for _, prompt in self.counts)
-
 
 # -------------------------------------------------------------------------------------------------------------- reading
 
@@ -240,41 +235,27 @@ class Influential:
 
 @dataclass(frozen=True, slots=True)
 class SystemScores:
-    """Everything about one file of predictions.
-
-    Attributes:
-        metrics: by name, with intervals over images; accuracy only where all counts are whole numbers.
-        rmse_without: RMSE without the one and the two images of largest error.
-        negative: how many predictions are below 0.
-    """
+    """Everything about one file of predictions."""
 
     name: str
-    metrics: dict[str, Interval]
+    metrics: dict[str, Interval]  # over images; accuracy only where all counts are whole numbers
     calibration: Calibration
     strata: tuple[Stratum, ...]
     influential: tuple[Influential, ...]
-    rmse_without: tuple[float, float]
-    negative: int
+    rmse_without: tuple[float, float]  # the one and the two images of largest error
+    negative: int  # predictions below 0
 
 
 @dataclass(frozen=True, slots=True)
 class UserScores:
-    """What ``recount score --predictions --truth`` says.
-
-    Attributes:
-        images: how many were scored.
-        left_out: images of the truth file without a prediction, left out on request.
-        best_constant: the constant with the smallest MAE, looked up in the truth, and its MAE and RMSE.
-        systems: one or two.
-        differences: metric -> first minus second system; empty for one system.
-    """
+    """What ``recount score --predictions --truth`` says."""
 
     truth: str
-    images: int
-    left_out: int
-    best_constant: tuple[float, float, float]
-    systems: tuple[SystemScores, ...]
-    differences: dict[str, Difference]
+    images: int  # that were scored
+    left_out: int  # images of the truth file without a prediction, left out on request
+    best_constant: tuple[float, float, float]  # that with the smallest MAE on the truth; its MAE and RMSE
+    systems: tuple[SystemScores, ...]  # one or two
+    differences: dict[str, Difference]  # metric -> first minus second system; empty for one system
 
     def text(self) -> str:
         """Return everything as text for a terminal."""
@@ -284,11 +265,7 @@ class UserScores:
 def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
     """Score one file of predictions, or compare two, against a truth file.
 
-    Args:
-        predictions: one file, or two of systems to compare.
-        truth: the true counts.
-        only_predicted: score the images that have predictions and leave the others of the truth file out; by default
-            an image without a prediction is an error.
+    An image without a prediction is an error, unless ``only_predicted`` leaves it out.
 
     Raises:
         PredictionsError: a file cannot be used, or images do not match.
@@ -297,7 +274,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
         raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
     truths = read_counts(truth, TRUE, lowest=0)
     tables = [read_counts(path, PREDICTED) for path in predictions]
-    if not all(table.has_prompts for table in (truths, *tables)):
+    if not all(any(prompt for _, prompt in table.counts) for table in (truths, *tables)):
         truths, *tables = (_without_prompts(table) for table in (truths, *tables))
     wanted = tables[0].counts if only_predicted else truths.counts
     for table in tables:

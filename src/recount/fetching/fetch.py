@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
@@ -59,12 +58,11 @@ def fetch(
     keeps its bytes. A second process that fetches the same data set waits for the first.
 
     Args:
-        dataset: which; its ``files()`` say what is needed.
-        raw_root: ``resources/raw``.
+        dataset: its ``files()`` say what is needed.
+        raw_root: ``resources/raw``, or ``resources/weights``.
         mirror: folder or http(s) address that is asked first, for ``<mirror>/<dataset>/<path>``; None: the environment
             variable RECOUNT_MIRROR, if it is set.
-        patience: time-outs and attempts.
-        workers: downloads at a time.
+        patience, workers: time-outs and attempts; downloads at a time.
 
     Returns:
         The manifest: data set, title, homepage, licence, citation; ``digest`` (SHA-256 over digests and paths of all
@@ -121,18 +119,14 @@ def is_web(mirror: str) -> bool:
     return mirror.startswith(("http://", "https://"))
 
 
-@contextmanager
-def _only_process(path: Path, name: str) -> Iterator[None]:
+def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:
+    """Return what is held as long as this process fetches; it is released when it ends."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log.warning("%s: another process is fetching it; waiting until it is done", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _fetch_all(
@@ -303,10 +297,8 @@ def _tried(missing: list[_NotFetched]) -> list[str]:
 
 
 def _template(address: str, path: str) -> str:
-    for ending in (path, quote(path)):
-        if address.endswith("/" + ending):
-            return address.removesuffix(ending) + "<path>"
-    return address
+    ending = next((ending for ending in (path, quote(path)) if address.endswith("/" + ending)), None)
+    return address.removesuffix(ending) + "<path>" if ending else address
 
 
 def _described(file: RemoteFile) -> str:

@@ -29,7 +29,20 @@ def fetch_http(
     if start:
         asked |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
     with Writer(part, session) as writer:
-        _transfer(url, file, part, writer, asked, start, session.patience)
+
+        def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
+            if response.ok and not response.is_redirect:
+                writer.begin(*_body(response, file, start))
+                part.note_source(url, _validator(response))
+
+        timeout = (session.patience.connect_seconds, session.patience.read_seconds)
+        hooks = {"response": on_response}
+        try:
+            HTTPDownloader(chunk_size=CHUNK_BYTES, headers=asked, timeout=timeout, hooks=hooks)(url, writer, None)
+        except requests.RequestException as error:
+            failure = _failure(error, part, writer, start, session.patience)
+            if failure is not None:
+                raise failure from error
     if writer.total is not None and writer.position < writer.total:
         raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
 
@@ -45,37 +58,23 @@ def _resume_from(url: str, file: RemoteFile, part: Part) -> tuple[int, str | Non
     return size, validator
 
 
-def _transfer(
-    url: str,
-    file: RemoteFile,
-    part: Part,
-    writer: Writer,
-    headers: Mapping[str, str | None],
-    start: int,
-    patience: Patience,
-) -> None:
-    def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
-        if response.ok and not response.is_redirect:
-            writer.begin(*_body(response, file, start))
-            part.note_source(url, _validator(response))
-
-    timeout = (patience.connect_seconds, patience.read_seconds)
-    try:
-        HTTPDownloader(chunk_size=CHUNK_BYTES, headers=headers, timeout=timeout, hooks={"response": on_response})(
-            url, writer, None
-        )
-    except requests.HTTPError as error:
-        if error.response.status_code != 416:
-            raise status_error(error.response) from error
-        if error.response.headers.get("Content-Range") != f"bytes */{start}":
+def _failure(
+    error: requests.RequestException, part: Part, writer: Writer, start: int, patience: Patience
+) -> Exception | None:
+    """Return what an error means; None where it says that all bytes are there."""
+    match error:
+        case requests.HTTPError(response=response) if response.status_code != 416:
+            return status_error(response)
+        case requests.HTTPError(response=response):
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return None
             part.discard()
-            raise TransientError("the file there is shorter than the part that is here: starting again") from error
-    except requests.Timeout as error:
-        raise timeout_error(error, patience) from error
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        raise _broken_line(error, writer, patience) from error
-    except requests.RequestException as error:
-        raise RefusedError(f"cannot be asked ({error})") from error
+            return TransientError("the file there is shorter than the part that is here: starting again")
+        case requests.Timeout():
+            return timeout_error(error, patience)
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
+            return _broken_line(error, writer, patience)
+    return RefusedError(f"cannot be asked ({error})")
 
 
 def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[int, int | None]:
