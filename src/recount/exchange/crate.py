@@ -64,7 +64,7 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
         ExportError: nothing is scored yet, the target exists, or the licence is no name that SPDX could have.
     """
     if licence is not None and not SPDX.fullmatch(licence):
-        raise ExportError(f"--licence {licence}: expected a licence's SPDX name, for instance CC-BY-4.0 or CC0-1.0")
+        raise ExportError(f"--licence {licence}: expected the SPDX name of a licence, such as CC-BY-4.0 or CC0-1.0")
     scores, snakefile = project.root / project.results / "scores.csv", project.root / "Snakefile"
     if not scores.is_file():
         raise ExportError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")
