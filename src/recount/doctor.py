@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +16,14 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from recount import provenance
 from recount.data.dataset import MANIFEST, Dataset
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
 from recount.planning import needed_sources
+from recount.provenance import output_of, visible_gpus
 from recount.settings.project import Project
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
 MODEL_GB = 5.0  # of free disk below which runs at paper size fail: a network with its optimiser's state
-TIMEOUT = 30
 
 Verdict = Literal["ok", "missing", "problem"]
 MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "problem": "[red]!![/]"}
@@ -46,9 +44,7 @@ class Finding:
 
 def examine(project: Project) -> list[Finding]:
     """Return all findings for a project, in the order they are told."""
-    python = Finding(
-        "Python", "ok", f"{platform.python_version()} in {sys.prefix}"
-    )
+    python = Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
     return [
         python, _gpu(project), _memory(project), *_disk(project), _conda(), _slurm(), _mirror(), _token(),
         *_sources(project),
@@ -65,16 +61,9 @@ def show(findings: list[Finding], console: Console) -> None:
             console.print(f"    {'':<{width}}  → {escape(finding.advice)}", highlight=False, soft_wrap=True)
 
 
-def _output(*command: str) -> str | None:
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def _gpu(project: Project) -> Finding:
     wanted, suite = project.config.gpus_per_job, project.suite
-    cards = provenance.visible_gpus()
+    cards = visible_gpus()
     if cards:
         names = ", ".join(f"{card['name']} ({card['memory_mb']} MB, driver {card['driver']})" for card in cards)
         if wanted > len(cards) and project.config.device != "cpu":
@@ -115,7 +104,7 @@ def _disk(project: Project) -> Iterator[Finding]:
 
 
 def _conda() -> Finding:
-    text = _output("conda", "info", "--json")
+    text = output_of("conda", "info", "--json")
     if text is None:
         return Finding("conda", "missing", "not found", "only --use-conda needs it; everything runs without")
     try:
@@ -130,11 +119,11 @@ def _conda() -> Finding:
 
 
 def _slurm() -> Finding:
-    text = _output("sinfo", "--noheader", "--format=%P %D %t")
+    text = output_of("sinfo", "--noheader", "--format=%P %D %t")
     if text is None:
         return Finding("SLURM", "missing", "no sinfo that answers", "only --profile profiles/slurm needs it")
     partitions = "; ".join(line.strip() for line in text.splitlines() if line.strip())
-    if _output(sys.executable, "-c", "import snakemake_executor_plugin_slurm") is None:
+    if output_of(sys.executable, "-c", "import snakemake_executor_plugin_slurm") is None:
         advice = "Snakemake's plugin for it is not installed: docs/slurm.md has the command"
         return Finding("SLURM", "missing", partitions, advice)
     return Finding("SLURM", "ok", partitions or "no partition")

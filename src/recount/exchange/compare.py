@@ -86,22 +86,16 @@ class Side:
 
 @dataclass(frozen=True)
 class ComparedCell(Place):
-    """A cell of a table in both reproductions.
-
-    Attributes:
-        difference, low, high: B minus A with its 95 % interval over images; NaN where there is none.
-        p_value: adjusted for the number of comparisons; NaN where there is none.
-        outcome: a key of ``OUTCOMES``; ``why``: what it rests on, where that is not plain.
-    """
+    """A cell of a table in both reproductions; numbers are NaN where there are none."""
 
     a: Side
     b: Side
-    difference: float
-    low: float
+    difference: float  # B minus A
+    low: float  # its 95 % interval over images
     high: float
-    p_value: float
-    outcome: str
-    why: str
+    p_value: float  # adjusted for the number of comparisons
+    outcome: str  # a key of OUTCOMES
+    why: str  # what the outcome rests on, where that is not plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +132,15 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two reproductions side by side.
+    """Two reproductions side by side."""
 
-    Attributes:
-        a, b: what was compared.
-        cells: every cell that either has.
-        verdicts: every claim that either judged.
-        changed: what differed in runs that both have.
-        runs: the runs that both have; ``only_a``, ``only_b``: those that one has.
-    """
-
-    a: str
+    a: str  # path of what was compared
     b: str
-    cells: tuple[ComparedCell, ...]
-    verdicts: tuple[ComparedVerdict, ...]
-    changed: tuple[Changed, ...]
-    runs: tuple[ComparedRun, ...]
-    only_a: tuple[str, ...]
+    cells: tuple[ComparedCell, ...]  # that either has
+    verdicts: tuple[ComparedVerdict, ...]  # on claims that either judged
+    changed: tuple[Changed, ...]  # in runs that both have
+    runs: tuple[ComparedRun, ...]  # that both have
+    only_a: tuple[str, ...]  # runs
     only_b: tuple[str, ...]
 
     @property

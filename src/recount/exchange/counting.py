@@ -102,7 +102,7 @@ def count(
     Args:
         project: says where results are, which device and which precision.
         run: ``<system>/<variant>/seed<k>``.
-        images: paths of the pictures. One that cannot be read has a problem instead of a count; the others are counted.
+        images: one that cannot be read has a problem instead of a count; the others are counted.
         prompt: what is counted; for text-guided systems, and only for them.
         output: folder of the overlays and of the CSV. None: each overlay is written beside its picture, the CSV, of
             several pictures, into the current folder.

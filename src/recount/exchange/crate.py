@@ -1,14 +1,9 @@
 """``recount export``: the results of a suite as an RO-Crate, in a folder or a zip file.
 
 What goes in: the workflow, the settings, the papers' numbers, run.json and history of every run, predictions, scores,
-the tables as CSV and Parquet, what is known of the data (licence, addresses, digests), and the report.
-
-What stays out, and why:
-
-* weights, density maps and checkpoints, for their size (run.json has the weights' checksums);
-* data sets (their digests and addresses are there);
-* the report, where any data set's licence does not let its photographs be published: its gallery shows them. The tables
-  and all numbers are in the export all the same.
+the tables as CSV and Parquet, what is known of the data (licence, addresses, digests), and the report. What stays out:
+weights, density maps and checkpoints, for their size (run.json has the weights' checksums); data sets; and the report,
+where any data set's licence does not let its photographs be published, because its gallery shows them.
 
 No path of this machine goes out: paths below the project become relative, others keep their last part only.
 """

@@ -50,12 +50,7 @@ def write_metadata(
 ) -> None:
     """Describe every file of a finished export, and write the description into it.
 
-    Args:
-        folder: the export.
-        project: the configuration.
-        records: by run id.
-        licence: SPDX name of the licence that the results are given, or None.
-        notes: what was left out and why.
+    Records are by run id; ``licence`` is an SPDX name or None; ``notes`` say what was left out and why.
     """
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     given = _licence(licence)

@@ -65,12 +65,9 @@ class Counts:
 
 
 def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
-    """Read a file of counts or points.
+    """Read a file of counts or points, none below ``lowest``.
 
-    Args:
-        path: of the file.
-        values: names that the column (or key) of the count or the points may have; the first that is there is taken.
-        lowest: the smallest count that is allowed.
+    ``values`` are the names that the column (or key) of the count or the points may have; the first one there is taken.
 
     Raises:
         PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is too small or
@@ -149,12 +146,12 @@ def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
 
 
 def _parsed_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    for number, line in lines:
+        try:
+            yield f"line {number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
 
 
 def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import AbstractContextManager
+from collections import deque
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
@@ -120,7 +121,7 @@ def is_web(mirror: str) -> bool:
 
 
 def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:
-    """Return what is held as long as this process fetches; it is released when it ends."""
+    """Return what keeps other processes from fetching the same; ``with`` releases it."""
     lock = FileLock(path)
     try:
         return lock.acquire(timeout=0)
@@ -136,18 +137,16 @@ def _fetch_all(
     bars = _Bars(dataset.name, files)
     job = _Job(dataset.name, folder, mirror, Ledger(folder), Session(patience, bars.moved))
     done: SimpleQueue[tuple[RemoteFile, Fetched | _NotFetched | BaseException]] = SimpleQueue()
-    todo, turn = iter(files), threading.Lock()
+    todo = deque(files)
 
     def work() -> None:
-        while not job.session.cancel.is_set():
-            with turn:
-                file = next(todo, None)
-            if file is None:
-                return
-            try:
-                done.put((file, job.bring(file)))
-            except BaseException as error:
-                done.put((file, error))
+        with suppress(IndexError):  # nothing is left to do
+            while not job.session.cancel.is_set():
+                file = todo.popleft()
+                try:
+                    done.put((file, job.bring(file)))
+                except BaseException as error:
+                    done.put((file, error))
 
     outcomes: dict[str, Fetched | _NotFetched] = {}
     with bars.progress:

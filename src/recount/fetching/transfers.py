@@ -82,10 +82,7 @@ class Part:
 
     def note_source(self, address: str, validator: str | None) -> None:
         """Remember address and validator (ETag or date) of the version that the bytes belong to."""
-        try:
-            self._note.write_text(json.dumps({"address": address, "validator": validator}))
-        except OSError as error:
-            raise LocalError(error, self._note) from error
+        self._note.write_text(json.dumps({"address": address, "validator": validator}))
 
     def validator(self, address: str) -> str | None:
         """Return the validator of the bytes that are there if they come from ``address`` and it gave one."""
@@ -139,12 +136,9 @@ class Writer:
 
     def begin(self, offset: int, total: int | None) -> None:
         """Keep the part's first ``offset`` bytes and write after them; the whole has ``total`` bytes, if known."""
-        try:
-            self._stream = self._part.path.open("r+b" if self._part.path.exists() else "wb")
-            self._stream.seek(offset)
-            self._stream.truncate()
-        except OSError as error:
-            raise LocalError(error, self._part.path) from error
+        self._stream = self._part.path.open("r+b" if self._part.path.exists() else "wb")
+        self._stream.seek(offset)
+        self._stream.truncate()
         self.position, self.total = offset, total
 
     def write(self, chunk: bytes) -> None:
@@ -156,7 +150,7 @@ class Writer:
         try:
             self._stream.write(chunk)
             self._stream.flush()
-        except OSError as error:
+        except OSError as error:  # which names no file
             raise LocalError(error, self._part.path) from error
         self.position += len(chunk)
         self._part.reached = max(self._part.reached, self.position)
@@ -185,11 +179,7 @@ class Hosts:
         self._hosts: dict[tuple[str, int], _Host] = {}
 
     def require(self, url: str) -> None:
-        """Return if it makes sense to ask the host of ``url``.
-
-        Raises:
-            RefusedError: it cannot be reached, or has failed too often.
-        """
+        """Raise RefusedError if the host of ``url`` cannot be reached, or has failed too often."""
         key = _endpoint(url)
         with self._lock:
             host = self._hosts.get(key) or self._new_host(key)
@@ -237,15 +227,9 @@ def _endpoint(url: str) -> tuple[str, int]:
 
 
 class Session:
-    """What the downloads of one data set share.
+    """What the downloads of one data set share; ``cancel`` is set to stop all of them.
 
-    Args:
-        patience: how often and how long.
-        progress: called with (part's path, bytes there, bytes in all or None).
-
-    Attributes:
-        cancel: set to stop all downloads.
-        hosts: what is known of the hosts.
+    ``progress`` is called with (part's path, bytes there, bytes in all or None).
     """
 
     def __init__(self, patience: Patience, progress: Callable[[Path, int, int | None], None]) -> None:
