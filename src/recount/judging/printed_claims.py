@@ -16,11 +16,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from scipy import stats
 
-from recount.judging.claims import Part
-from recount.judging.countclip_evidence import NUMBERS, PRINTED_SHARE, Panel, read_panels
+from recount.judging.claims import Part, region_of
+from recount.judging.countclip_evidence import NUMBERS, Panel, read_panels
 from recount.judging.published_log import (
     COLUMNS,
     LATE_SHARE,
@@ -40,6 +39,7 @@ from recount.judging.published_log import (
 )
 from recount.judging.verdicts import Finding
 from recount.metrics import ALL, LARGE_NUMBERS, RECALL
+from recount.results.published import PublishedRow, read_published
 from recount.results.reason import Missing
 from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
@@ -84,14 +84,18 @@ class PrintedClaims:
     # ---------------------------------------------------------------------------------------------------- tables
 
     @cached_property
-    def lines(self) -> list[dict[str, str]]:
+    def lines(self) -> list[PublishedRow]:
         """Return the rows of published.csv."""
-        return _read(self.folder / "published.csv")
+        return read_published(self.folder)
 
     @cached_property
     def trivial(self) -> list[dict[str, str]]:
         """Return what trivial predictors score on the real annotations, where the paper's evidence has it."""
-        return _read(self.folder / "evidence" / "trivial_on_real_annotation.csv")
+        path = self.folder / "evidence" / "trivial_on_real_annotation.csv"
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
 
     def _rows(self, arm: str) -> list[tuple[str, Table, str]]:
         """Return (table, its description, id of the row in published.csv) of an arm's rows."""
@@ -112,12 +116,10 @@ class PrintedClaims:
         if arm in TRIVIAL_ARMS or arm.startswith("constant/"):
             return self._trivial_value(arm, benchmark, metric)
         for key, table, row in self._rows(arm):
-            for line in self.lines:
-                wanted = (key, row, benchmark, metric)
-                if table.selection == selection and wanted == (
-                    line["table"], line["row"], line["benchmark"], line["metric"],
-                ):  # fmt: skip
-                    return float(line["value"])
+            wanted = (key, row, benchmark, metric)
+            for line in self.lines if table.selection == selection else ():
+                if (line.table, line.row, line.benchmark, line.metric) == wanted:
+                    return float(line.value)
         raise Missing("no counterpart", f"the {metric} of {arm} on {benchmark} was not printed")
 
     def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
@@ -136,7 +138,7 @@ class PrintedClaims:
             return _of_panels(claim, part, panels[0], panels[1])
         better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
         if claim.test == "ratio":
-            effect, region = better / worse, _region(claim)
+            effect, region = better / worse, region_of(claim)
         else:
             high_is_good = ALL[claim.metric].better == "high"
             effect, region = (better - worse if high_is_good else worse - better), (claim.at_least or 0.0, math.inf)
@@ -158,12 +160,7 @@ class PrintedClaims:
         except Missing:
             return None
         _, _, variant = arm.partition("/")
-        fitting = [
-            panel
-            for panel in self.panels
-            if panel.variant == variant and abs(panel.accuracy - printed) <= PRINTED_SHARE + 1e-9
-        ]
-        return fitting[0] if fitting else None
+        return next((panel for panel in self.panels if panel.variant == variant and panel.fits(printed)), None)
 
     # ------------------------------------------------------------------------------------------------------- log
 
@@ -204,9 +201,9 @@ class PrintedClaims:
         """Return MAE, RMSE and the stated number of epochs of the first table that prints both for an arm."""
         for key, table, row in self._rows(arm):
             printed = {
-                line["metric"]: float(line["value"])
+                line.metric: float(line.value)
                 for line in self.lines
-                if (line["table"], line["row"]) == (key, row) and line["metric"] in ("mae", "rmse")
+                if (line.table, line.row) == (key, row) and line.metric in ("mae", "rmse")
             }
             if len(printed) == 2:
                 system, _, variant = arm.partition("/")
@@ -282,22 +279,9 @@ def _exact(effect: float, below: float, rule: str, note: str) -> Finding:
     return Finding(float(effect), region=(-math.inf, below), grade="exact", rule=rule, notes=(note,))
 
 
-def _region(claim: Claim) -> tuple[float, float]:
-    return (
-        -math.inf if claim.at_least is None else claim.at_least,
-        math.inf if claim.at_most is None else claim.at_most,
-    )
-
-
-def _hits(panel: Panel, metric: str) -> tuple[int, int]:
-    """Return right answers and images of a matrix, of all numbers or of seven to ten."""
-    wanted = NUMBERS if metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
-    rows = [NUMBERS.index(number) for number in wanted]
-    return int(np.diag(panel.matrix)[rows].sum()), int(panel.matrix[rows].sum())
-
-
 def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
-    (a, n), (b, m) = (_hits(panel, claim.metric) for panel in (better, worse))
+    numbers = NUMBERS if claim.metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
+    (a, n), (b, m) = (panel.hits(numbers) for panel in (better, worse))
     first, second = a / n, b / m
     error = math.sqrt(first * (1 - first) / n + second * (1 - second) / m)
     half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error
@@ -314,10 +298,3 @@ def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
         notes=(f"{a} against {b} of {n} images right",),
     )
     return replace(part, value_better=first, value_worse=second, finding=finding)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
