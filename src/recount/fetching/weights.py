@@ -7,7 +7,6 @@ the mirror is asked for ``<mirror>/<name>/<file>``, and no job needs a network f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -18,12 +17,8 @@ class Weights(Source):
     """A file of weights."""
 
     def __init__(self, name: str, title: str, homepage: str, licence: str, file: RemoteFile, by_hand: str = "") -> None:
-        self.name = name
-        self.title = title
-        self.homepage = homepage
-        self.licence = licence
-        self.file = file
-        self.by_hand = by_hand
+        self.name, self.title, self.homepage, self.licence = name, title, homepage, licence
+        self.file, self.by_hand = file, by_hand
 
     @property
     def reference(self) -> str:
@@ -35,9 +30,11 @@ class Weights(Source):
         return [self.file]
 
 
-def _declared(name: str, file: dict[str, Any], **about: str) -> Weights:
-    return Weights(name, file=RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}), **about)
+def _declared() -> dict[str, Weights]:
+    table = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    for entry in table.values():
+        entry["file"] = RemoteFile(**entry["file"] | {"urls": tuple(entry["file"].get("urls", ()))})
+    return {name: Weights(name, **entry) for name, entry in table.items()}
 
 
-_TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-WEIGHTS = {name: _declared(name, **entry) for name, entry in _TABLE.items()}
+WEIGHTS = _declared()
