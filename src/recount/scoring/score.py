@@ -172,10 +172,9 @@ def _over_seeds(
 def _filled(cell: Score, measured: Measured, status: str) -> Score:
     if not measured.reason.is_note:
         return replace(cell, n=measured.n, reason=measured.reason)
-    value, low, high = measured.interval.value, measured.interval.low, measured.interval.high
-    return replace(
-        cell, value=value, ci_low=low, ci_high=high, n=measured.n, status=status, reason=measured.reason
-    )  # fmt: skip
+    found = measured.interval
+    cell = replace(cell, value=found.value, ci_low=found.low, ci_high=found.high)
+    return replace(cell, n=measured.n, status=status, reason=measured.reason)
 
 
 # -------------------------------------------------------------------------------------------------------- quoted cells
