@@ -24,21 +24,21 @@ from recount.scoring.statistics import Difference, holm, paired_difference
 
 SIGNIFICANT = 0.05  # of the adjusted p value
 # What the comparison calls the parts of run.json. A command line says nothing that the settings do not.
-PARTS: dict[str, tuple[str, ...]] = {
-    "settings": ("settings",),
-    "recipe": ("recipe",),
-    "run": ("run",),
-    "precision": ("precision_used",),
-    "device": ("provenance", "device"),
-    "hardware": ("provenance", "hardware"),
-    "python": ("provenance", "python"),
-    "packages": ("provenance", "packages"),
-    "recount": ("provenance", "recount"),
-    "commit": ("provenance", "commit"),
-    "uncommitted changes": ("provenance", "dirty"),
-    "code of the step": ("provenance", "code"),
-    "data": ("provenance", "data"),
-    "checkpoint": ("checkpoint",),
+PARTS = {
+    "settings": "settings",
+    "recipe": "recipe",
+    "run": "run",
+    "precision": "precision_used",
+    "device": "provenance.device",
+    "hardware": "provenance.hardware",
+    "python": "provenance.python",
+    "packages": "provenance.packages",
+    "recount": "provenance.recount",
+    "commit": "provenance.commit",
+    "uncommitted changes": "provenance.dirty",
+    "code of the step": "provenance.code",
+    "data": "provenance.data",
+    "checkpoint": "checkpoint",
 }
 OUTCOMES = {
     "identical": "the same number, bit for bit",
@@ -154,7 +154,7 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
     """Return two reproductions side by side.
 
     Raises:
-        ReproductionError: a file of one cannot be read, or they have no cell in common.
+        ReproductionError, ResultsError: they have no cell in common, or a file of one cannot be read.
     """
     cells = list(_adjusted([_compared(place, *sides, a, b) for place, sides in _sides(a, b)]))
     if not cells or not any(cell.a.status and cell.b.status for cell in cells):
@@ -270,10 +270,8 @@ def _paired(place: Place, one: Side, a: Reproduction, b: Reproduction) -> Differ
 
 
 def _adjusted(cells: Sequence[ComparedCell]) -> Iterator[ComparedCell]:
-    """Yield cells with adjusted p values and the outcomes that follow from them.
-
-    A system's number may stand in several tables; it is one comparison.
-    """
+    """Yield cells with adjusted p values and the outcomes that follow from them."""
+    # A system's number may stand in several tables; it is one comparison.
     waiting = {_comparison(cell): cell.p_value for cell in cells if not cell.outcome}
     adjusted = dict(zip(waiting, holm(list(waiting.values())).tolist(), strict=True)) if waiting else {}
     for cell in cells:
@@ -307,13 +305,13 @@ def _changed(records: Mapping[str, tuple[RunRecord, RunRecord]]) -> Iterator[Cha
         yield Changed(part, key, first_value, other_value, tuple(runs))
 
 
-def _flat_part(record: Mapping[str, Any], path: Sequence[str]) -> dict[str, str]:
+def _flat_part(record: Mapping[str, Any], path: str) -> dict[str, str]:
     part: Any = record
-    for name in path:
-        part = part.get(name) if isinstance(part, Mapping) else None
-    if part is None:
-        return {}
-    return flat(part) if isinstance(part, Mapping) else {"": str(part)}
+    for name in path.split("."):
+        part = (part or {}).get(name)
+    if isinstance(part, Mapping):
+        return flat(part)
+    return {} if part is None else {"": str(part)}
 
 
 def _compared_run(run: str, one: RunRecord, other: RunRecord) -> ComparedRun:

@@ -136,21 +136,13 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Write a comparison in the format that the suffix names; the CSV has the cells only.
-
-    Raises:
-        OutputError: the suffix is none of the known ones.
-    """
+    """Write a comparison in the format that the suffix names; the CSV has the cells only."""
     check_suffix(path)
     write_text(path, FORMATS[path.suffix](comparison))
 
 
 def check_suffix(path: Path) -> None:
-    """Check that a comparison can be written to ``path``.
-
-    Raises:
-        OutputError: the suffix is none of the known ones.
-    """
+    """Raise OutputError if the suffix is none of the known ones."""
     if path.suffix not in FORMATS:
         raise OutputError(f"{path}: a comparison is written as {', '.join(FORMATS)}")
 

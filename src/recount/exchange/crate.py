@@ -211,9 +211,8 @@ def _report(project: Project, folder: Path) -> list[str]:
     if not page.is_file():
         return ["There was no report to include; `recount report` writes it."]
     # A data set that this recount does not know may not be shown.
-    private = set(_datasets(project)) - {
-        name for name in datasets.names() if datasets.load(name).publishable or datasets.load(name).embedded
-    }
+    known = {name: datasets.load(name) for name in _datasets(project) if name in datasets.names()}
+    private = set(_datasets(project)) - {name for name, entry in known.items() if entry.publishable or entry.embedded}
     if private:
         return [
             f"The report is left out: it shows photographs of {', '.join(sorted(private))}, whose licence does not let "

@@ -35,7 +35,7 @@ def download(address: str, file: RemoteFile, part: Part, session: Session) -> No
 
     Raises:
         RefusedError: the address does not deliver, for good or after all attempts.
-        LocalError: the part cannot be written.
+        LocalError, OSError: the part cannot be written.
         CancelledError: ``session.cancel`` was set.
     """
     url, attempt = _way(address)
