@@ -16,7 +16,7 @@ from torch import Tensor
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
 from recount.augmentation.countr_protocol import density, impulses
 from recount.data.sample import Sample
-from recount.nn.clip_towers import ClipTowers, PromptError, token_ids
+from recount.nn.clip import ClipTowers, PromptError, token_ids
 from recount.nn.interaction import InteractionBlock
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example
@@ -90,7 +90,7 @@ def test_contrastive_loss_is_the_released_one(option: str) -> None:
     inputs, want = case("contrastive_loss")
     patches, text = tensor(inputs["patch"]).requires_grad_(), tensor(inputs["text"]).requires_grad_()
     target = torch.from_numpy(np.stack([golden_density(points) for points in inputs["points"]]))[:, None]
-    losses = contrastive_losses(patches, text, target, ClipTowers(), 0.07)
+    losses = contrastive_losses(patches, text, target, ClipTowers())
     if option == "default":
         np.testing.assert_allclose(losses.detach(), want["per_image"], rtol=1e-5)
     else:  # an option of the release that its script never sets

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, fill, golden, refilled, wave
+from recount.nn.clip import TextFeatures, TextTower, build_tower, encode
 from recount.nn.dm_loss import DM_WEIGHTS
-from recount.nn.text_tower import TextFeatures, TextTower, build_tower, encode
 from recount.nn.weights import CheckpointError
 from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch

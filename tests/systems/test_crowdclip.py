@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from golden_tools import assert_matches, golden, refilled, wave
-from recount.nn.text_tower import build_tower
+from recount.nn.clip import build_tower
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
 from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, limited, ranking_loss

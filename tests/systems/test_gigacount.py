@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.data.sample import Sample
-from recount.nn.text_tower import TextFeatures, build_tower
+from recount.nn.clip import TextFeatures, build_tower
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
 from recount.systems.gigacount import (

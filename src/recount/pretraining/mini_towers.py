@@ -16,7 +16,6 @@ well unseen pairs are recognised and found.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -27,19 +26,19 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.nn.clip_towers import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, tower_keys
-from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
+from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, named_towers, text_tower, token_ids
+from recount.nn.weights import read_tensors
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, shared_loss, write_card
 from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
 from recount.scenes import shapes as scenes
 from recount.systems.vlcounter import TEMPLATES
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).parent / "weights"
 SIZE = ClipTowers(**MINI_TOWERS)
 SIDE = 96  # pixels of a scene
 SENTENCES = ("{}", "{}", "the {}", "the {}", *TEMPLATES)
@@ -86,9 +85,7 @@ class TinyClip(nn.Module):
 
     def load_clip_state(self, state: Mapping[str, Tensor]) -> None:
         """Load what ``clip_state`` returned."""
-        image, text = tower_keys(state)
-        self.visual.load_state_dict(image)
-        self.text.load_state_dict(text)
+        self.load_state_dict(named_towers(state, "visual.", "text.") | {"logit_scale": state["logit_scale"]})
 
 
 def small(images: Tensor) -> Tensor:
@@ -160,11 +157,9 @@ def patch_features(model: TinyClip, images: Tensor) -> Tensor:
 def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
     """Return how well classes that pretraining never showed are recognised and found in ``count`` unseen scenes.
 
-    Returns:
-        "recognised": share of scenes of which the nearest of 64 class names is one of the scene's; "recognised_chance";
-        "patch_auc": mean over pairs of scene and class of the area under the curve of the patches' similarity to the
-        class's text, enlarged bilinearly, with the class's visible pixels as positives (chance: 0.5); "pairs": their
-        number; "scenes": ``count``.
+    "recognised": share of scenes of which the nearest of 64 class names is one of the scene's. "patch_auc": mean over
+    "pairs" of scene and class of the area under the curve of the patches' similarity to the class's text, enlarged
+    bilinearly, with the class's visible pixels as positives (chance: 0.5).
     """
     model.eval()
     text = class_features(model)
@@ -219,9 +214,7 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
         "quality_random": quality(random_towers(seed), seed),
         "clip": SIZE.model_dump(mode="json"),
     }
-    (folder / "mini_towers.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "mini_towers.md").write_text(_as_text(card), encoding="utf-8")
-    return card
+    return write_card(folder, card)
 
 
 def random_towers(seed: int) -> TinyClip:
@@ -233,26 +226,5 @@ def random_towers(seed: int) -> TinyClip:
 def shipped() -> TinyClip:
     """Return the towers that recount comes with."""
     model = TinyClip()
-    model.load_clip_state({key: value.float() for key, value in load_file(WEIGHTS / "mini_towers.safetensors").items()})
+    model.load_clip_state(read_tensors(WEIGHTS / "mini_towers.safetensors"))
     return model.eval()
-
-
-def _as_text(card: Mapping[str, Any]) -> str:
-    trained, random = card["quality"], card["quality_random"]
-    return "\n".join(
-        [
-            *card_opening(card, "tiny CLIP towers", card["plan"]["steps"]),
-            f"On {trained['scenes']} scenes of colour-shape pairs that pretraining never showed:",
-            "",
-            "| | trained | random towers | chance |",
-            "|---|---|---|---|",
-            f"| the nearest of 64 class names is one of the scene's | {trained['recognised']:.1%} | "
-            f"{random['recognised']:.1%} | {trained['recognised_chance']:.1%} |",
-            f"| mean AUC of the patches' similarity to a class's text ({trained['pairs']} pairs of scene and class) | "
-            f"{trained['patch_auc']:.3f} | {random['patch_auc']:.3f} | 0.5 |",
-            "",
-            "The patches are read as VLCounter reads them, by the values of the last block. The towers read the words",
-            "in `mini_towers.json` and no others.",
-            "",
-        ]
-    )

@@ -12,10 +12,10 @@ from matplotlib.ticker import PercentFormatter
 
 from recount.datasets.countclip_zenodo import CLASS_COUNTS
 from recount.judging.countclip_evidence import AgainstBaseline, RecoveredRun
-from recount.nn.number_weights import lambdas
 from recount.report.figures import confusions
 from recount.report.panels import row_axes
 from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
+from recount.systems.countclip import lambdas
 
 __all__ = ["against_baseline", "confusions", "recovered_epochs", "weights_by_number"]
 

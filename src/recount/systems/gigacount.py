@@ -27,9 +27,9 @@ from torch.nn import functional
 
 from recount.data.windows import Windows
 from recount.nn.bins import Bins, cross_entropy, probability_loss
+from recount.nn.clip import Activation, TextFeatures, TextTower
 from recount.nn.dm_loss import dm_terms
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.text_tower import Activation, TextFeatures, TextTower
 from recount.nn.vgg import initialise
 from recount.nn.weights import read_tensors, renamed
 from recount.settings.recipe import Optimiser, Recipe, Schedule

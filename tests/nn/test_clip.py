@@ -1,4 +1,4 @@
-"""CLIP's text tower at full and tiny size."""
+"""CLIP's tokens and text tower at full and tiny size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from golden_tools import assert_matches, golden, refilled
-from recount.nn import text_tower
-from recount.nn.text_tower import TextTower, build_tower, encode, tokenize, tower_state
+from recount.nn import clip
+from recount.nn.clip import (
+    ClipTowers,
+    PromptError,
+    TextTower,
+    build_tower,
+    check_prompts,
+    encode,
+    token_ids,
+    tower_state,
+)
 from recount.nn.weights import CheckpointError
 
 TINY = TextTower(width=32, heads=2, layers=2, features=16)
@@ -19,14 +28,36 @@ TINY = TextTower(width=32, heads=2, layers=2, features=16)
 def test_token_ids_are_the_golden_ones() -> None:
     for name in ("word", "number"):
         case = golden("gigacount")["cases"]["prompts"]["outputs"][name]
-        for ids, want in zip(tokenize(case["text"]).tolist(), case["token_ids"], strict=True):
+        for ids, want in zip(token_ids(case["text"], ClipTowers()).tolist(), case["token_ids"], strict=True):
             assert ids == want + [0] * (77 - len(want))
 
 
 def test_range_prompts_have_the_golden_token_ids() -> None:
     case = golden("clip_ebc")["cases"]["tokens_of_intended_range_prompts"]
-    for ids, want in zip(tokenize(case["inputs"]["text"]).tolist(), case["outputs"]["token_ids"], strict=True):
+    for ids, want in zip(
+        token_ids(case["inputs"]["text"], ClipTowers()).tolist(), case["outputs"]["token_ids"], strict=True
+    ):
         assert ids[: len(want)] == want
+
+
+def test_a_prompt_of_too_many_byte_pairs_is_cut_before_its_end() -> None:
+    ids = token_ids(["a " * 100], ClipTowers())[0]
+    assert ids.shape == (77,)
+    assert ids[[0, -1]].tolist() == [49406, 49407]
+
+
+def test_the_tiny_vocabulary_refuses_what_it_does_not_know() -> None:
+    size = ClipTowers(vocabulary=("two", "cats"), context=4)
+    assert token_ids(["two Cats."], size).tolist() == [[3, 1, 2, 4]]
+    with pytest.raises(PromptError, match="does not know dogs; it knows: two, cats"):
+        token_ids(["two dogs"], size)
+    with pytest.raises(PromptError, match="at most 2 words"):
+        token_ids(["two two cats"], size)
+
+
+def test_an_empty_prompt_is_refused_before_training() -> None:
+    with pytest.raises(PromptError, match="empty"):
+        check_prompts(["two", " "], ClipTowers())
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quickgelu"])
@@ -88,7 +119,7 @@ def test_features_are_computed_once_and_again_when_anything_changes(
     monkeypatch.setenv("RECOUNT_CACHE", str(tmp_path))
     small = TextTower(width=16, heads=2, layers=1, features=8)
     first = encode(small, ["There is no person."])
-    monkeypatch.setattr(text_tower, "build_tower", lambda _: pytest.fail("the features are known already"))
+    monkeypatch.setattr(clip, "build_tower", lambda _: pytest.fail("the features are known already"))
     again = encode(small, ["There is no person."])
     assert torch.equal(first.values, again.values)
     assert first.parameters == again.parameters

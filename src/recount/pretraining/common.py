@@ -1,20 +1,24 @@
-"""Contrastive training of a tiny CLIP: what ``mini_clip`` and ``mini_towers`` have in common."""
+"""What the pretrainings of the tiny models share: a step, contrastive training, and their cards."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.nn.clip_towers import CLIP_MEAN, CLIP_STD
+from recount.nn.clip import CLIP_MEAN, CLIP_STD
 from recount.settings.base import Strict
 
-LARGEST_SCALE = math.log(100)
+WEIGHTS = Path(__file__).parent / "weights"
+CARDS = Path(__file__).parent / "cards"
+LARGEST_SCALE = math.log(100)  # of CLIP's logits
 
 
 class Budget(Strict):
@@ -43,6 +47,15 @@ def shared_loss(logits: Tensor, fits: Tensor) -> Tensor:
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, transposed)) / 2
 
 
+def descend(loss: Tensor, parameters: Iterable[nn.Parameter], optimiser: Any, schedule: Any) -> None:
+    """Do one step of an optimiser and its schedule, with gradients clipped at norm 1."""
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+    schedule.step()
+
+
 def optimise(model: Any, plan: Budget, loss_of_step: Callable[[int], Tensor], log: logging.Logger) -> None:
     """Train a CLIP with AdamW over one cycle of the learning rate; its ``logit_scale`` is capped as CLIP's.
 
@@ -61,31 +74,16 @@ def optimise(model: Any, plan: Budget, loss_of_step: Callable[[int], Tensor], lo
     )
     for step in range(plan.steps):
         loss = loss_of_step(step)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(loss, model.parameters(), optimiser, schedule)
         with torch.no_grad():
             model.logit_scale.clamp_(max=LARGEST_SCALE)
         if step % 50 == 0:
             log.info("step %d: loss %.4f", step, loss.item())
 
 
-def card_opening(card: Mapping[str, Any], title: str, steps: int) -> list[str]:
-    """Return the first lines of a card as text: what it is, how it was made, how large it is.
-
-    Args:
-        card: with name, command, seed, cpu_seconds and parameters.
-        title: what the model is.
-        steps: of training.
-    """
-    return [
-        f"# {card['name']}: {title}",
-        "",
-        "Made by recount from its own drawings: no outside picture, text or weight went into it (MIT).",
-        f"Command: `{card['command']}`, seed {card['seed']}, {steps} steps, {card['cpu_seconds']} CPU seconds on one "
-        "core.",
-        f"Parameters: {card['parameters']}; stored in half precision.",
-        "",
-    ]
+def write_card(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write a card as JSON and, by the template ``cards/<name>.md``, as text; return it."""
+    (folder / f"{card['name']}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    text = (CARDS / f"{card['name']}.md").read_text(encoding="utf-8").format_map(card)
+    (folder / f"{card['name']}.md").write_text(text, encoding="utf-8")
+    return card
