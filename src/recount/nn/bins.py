@@ -60,7 +60,7 @@ def _published() -> dict[str, dict[str, Any]]:
 def published_bins(
     dataset: str, block: int, truncation: int, granularity: Granularity = "fine", anchors: AnchorKind = "average"
 ) -> Bins:
-    """Return CLIP-EBC's bins for a data set, for blocks of 8, 16 or 32 pixels; counts from ``truncation`` on share one.
+    """Return CLIP-EBC's bins for a data set, for blocks of 8, 16 or 32 pixels. Counts from ``truncation`` on share one.
 
     Anchors are "average" as published; the "middle" of the interval; or "recomputed" averages at the image size that
     the preprocessing really uses (the published averages where those are right already).
@@ -78,16 +78,13 @@ def published_bins(
     return Bins(tuple((float(low), float(high)) for low, high in entry["bins"]), tuple(map(float, chosen)))
 
 
-# ------------------------------------------------------------------------------------------------------------ targets
-
-
 def dot_map(
     points: Tensor, height: int, width: int, *, coincident: Coincident = "set", rounding: Rounding = "truncate"
 ) -> Tensor:
     """Return the map [1, height, width] that counts the points [N, 2] (x, y in pixels) in each pixel, float32.
 
-    Points outside move to the border. CLIP-EBC and GigaCount "set" a pixel to 1 and "truncate" coordinates; DM-Count
-    "adds" points of one pixel and rounds "half_even".
+    Points outside move to the border. CLIP-EBC and GigaCount count points of one pixel once ("set") and "truncate"
+    coordinates; DM-Count counts each ("add") and rounds "half_even".
     """
     whole = (points.round() if rounding == "half_even" else points.trunc()).long()
     pixels = whole[:, 1].clamp(0, height - 1) * width + whole[:, 0].clamp(0, width - 1)
@@ -99,9 +96,6 @@ def block_counts(points: Tensor, height: int, width: int, block: int, **rules: A
     """Return the number of points in each block, float32 [1, height // block, width // block]; rules of ``dot_map``."""
     dots = dot_map(points, height, width, **rules)
     return dots.view(1, height // block, block, width // block, block).sum(dim=(2, 4))
-
-
-# ------------------------------------------------------------------------------------------------------------ prompts
 
 
 def prompt(low: float, high: float, style: PromptStyle = "word") -> str:
@@ -136,9 +130,6 @@ def _number(value: float, style: PromptStyle) -> str:
 def prompts(bins: Bins, style: PromptStyle = "word") -> list[str]:
     """Return one sentence per bin."""
     return [prompt(low, high, style) for low, high in bins.intervals]
-
-
-# ------------------------------------------------------------------------------------------------------------- losses
 
 
 def expectation(logits: Tensor, anchors: Tensor) -> Tensor:

@@ -350,20 +350,6 @@ def base_towers(
     return renamed(state, str, towers, source=path)
 
 
-def image_state(weights: str) -> dict[str, Tensor]:
-    """Return the image tower's part of base weights, under the tower's own names.
-
-    Args:
-        weights: as for ``base_towers``.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    state = read_released(weights_file(weights, VIT_B_16))
-    named = named_towers({key: value for key, value in state.items() if key.startswith("visual.")}, "", "")
-    return {key: value for key, value in named.items() if key not in NOT_A_TOWER}
-
-
 def resized_positions(positions: Tensor, grid: int) -> Tensor:
     """Return a position embedding [1 + n*n, C] for ``grid`` x ``grid`` patches: bilinear, the class row kept."""
     edge = math.isqrt(len(positions) - 1)

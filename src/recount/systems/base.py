@@ -15,24 +15,11 @@ from torch import Tensor, nn
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.weights import CheckpointError
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 
-__all__ = [
-    "READING",
-    "Batch",
-    "CheckpointError",
-    "Example",
-    "ExampleMaker",
-    "Pool",
-    "Prediction",
-    "Stage",
-    "System",
-    "nested_state",
-    "read_tensors",
-    "renamed",
-]
+__all__ = ["READING", "Batch", "CheckpointError", "Example", "ExampleMaker", "Pool", "Prediction", "Stage", "System"]
 
 READING: dict[str, Any] = {"reading": True}
 """``json_schema_extra`` of a setting that changes how a trained model is read or prompted, and no training."""
@@ -258,15 +245,3 @@ class System(nn.Module, ABC):
             CheckpointError: keys are missing or unexpected (all are listed), or the file is not a checkpoint.
         """
         raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")
-
-
-def nested_state(path: Path, name: str) -> dict[str, Tensor]:
-    """Return what a training script's checkpoint has under ``state_dict``; ``name`` is the system's, for the error.
-
-    Raises:
-        CheckpointError: the file cannot be read, or has no such key.
-    """
-    content = read_tensors(path)
-    if "state_dict" not in content:
-        raise CheckpointError(f"{path}: a {name} checkpoint has a key state_dict; found {sorted(content)[:5]}")
-    return content["state_dict"]

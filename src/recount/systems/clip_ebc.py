@@ -49,24 +49,15 @@ from recount.nn.bins import (
     prompts,
     published_bins,
 )
-from recount.nn.clip import (
-    Activation,
-    ClipTowers,
-    TextFeatures,
-    TextTower,
-    encode,
-    image_state,
-    image_tower,
-    tower_state,
-)
+from recount.nn.clip import Activation, ClipTowers, TextFeatures, TextTower, encode, image_tower, tower_state
 from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision
 from recount.nn.vgg import initialise
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, Pool, Prediction, System
+from recount.systems.base import READING, Batch, Example, Pool, Prediction, System
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)  # of CLIP; trained from there, not clamped
 
@@ -140,14 +131,8 @@ class SentenceSettings(BlockSettings):
 
     def text_tower(self, features: int, weights: str, activation: Activation) -> TextTower:
         """Return the text tower's settings."""
-        return TextTower(
-            width=self.text_width,
-            heads=self.text_heads,
-            layers=self.text_layers,
-            features=features,
-            activation=activation,
-            weights=weights,
-        )
+        sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
+        return TextTower(features=features, activation=activation, weights=weights, **sizes)
 
 
 class ResNetTrunk(Strict):
@@ -180,7 +165,11 @@ class ClipEbcSettings(EbcSettings, SentenceSettings):
     backbone: Literal["resnet50", "vit_b16"] = "resnet50"
     resnet: ResNetTrunk = ResNetTrunk()
     vit: VitTrunk = VitTrunk()
-    window_fit: Fit = Field("shift", description="vit_b16: what is done with images that windows do not cover exactly")
+    window_fit: Fit = Field(
+        "shift",
+        description="vit_b16: what is done with images that windows do not cover exactly",
+        json_schema_extra=READING,
+    )
 
     @property
     def trunk(self) -> ResNetTrunk | VitTrunk:
@@ -273,12 +262,14 @@ def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat([positions[:1], grid[0].flatten(1).T])
 
 
-def load_image_tower(trunk: nn.Module, weights: str, left_out: str, grid: int = 0) -> None:
-    """Load the image part of a CLIP state dict without what starts with ``left_out``, positions at grid x grid."""
-    state = {key: value for key, value in image_state(weights).items() if not key.startswith(left_out)}
-    if "positional_embedding" in state:
+def load_image_tower(trunk: nn.Module, weights: str, unused: str | tuple[()] = (), grid: int | None = None) -> None:
+    """Load the image part of a CLIP state dict but what starts with ``unused``; positions become grid x grid."""
+    whole = read_released(Path(weights))
+    state = {key.removeprefix("visual."): each.float() for key, each in whole.items() if key.startswith("visual.")}
+    if grid and "positional_embedding" in state:
         state["positional_embedding"] = resized_positions(state["positional_embedding"], (grid, grid))
-    trunk.load_state_dict(renamed(state, lambda key: key, trunk.state_dict(), source=weights))
+    own = trunk.state_dict()
+    trunk.load_state_dict(renamed(state, lambda key: None if key.startswith(unused) else key, own, source=weights))
 
 
 # -------------------------------------------------------------------------------------------------------- decoder, loss
@@ -345,13 +336,8 @@ class BlockCounter(System):
     def example_maker(self) -> Crops:
         """Return the maker of random crops."""
         chosen = self.settings
-        crops = CrowdAugmentation(
-            crops=chosen.crops,
-            crop_scale=chosen.crop_scale,
-            clamp=chosen.clamps_crops,
-            hue=chosen.hue,
-            blur_kind=chosen.blur,
-        )
+        values = {"crops": chosen.crops, "crop_scale": chosen.crop_scale, "hue": chosen.hue, "blur_kind": chosen.blur}
+        crops = CrowdAugmentation(clamp=chosen.clamps_crops, **values)
         crops = crops if chosen.augmentation == "full" else crops.without_photometric()
         return Crops(chosen.input_size, chosen.block, chosen.coincident_points, crops)
 
@@ -491,8 +477,7 @@ class ClipEbc(SentenceCounter):
 
 def released_state(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a file that CLIP-EBC's scripts wrote, without the prefix of Hugging Face's wrapper."""
-    content = read_tensors(path)
-    state = content.get("model_state_dict", content)
+    state = read_released(path, "model_state_dict")
     wrapped = all(key.startswith("model.") for key in state)
     return {key.removeprefix("model.") if wrapped else key: value for key, value in state.items()}
 

@@ -1,4 +1,4 @@
-"""Predictors that look at no picture: the trivial rows of every table."""
+"""Predictors that look at no picture: the trivial rows of every table. No paper."""
 
 from __future__ import annotations
 

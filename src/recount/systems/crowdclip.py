@@ -32,13 +32,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.data.pictures import resize_like_opencv
-from recount.nn.clip import ClipTowers, TextTower, encode, image_state, image_tower, tower_state
+from recount.nn.clip import ClipTowers, TextTower, encode, image_tower, tower_state
 from recount.nn.grid import cut_grid
 from recount.nn.normalise import Normalise
-from recount.nn.weights import CheckpointError, renamed
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, Pool, Prediction, System, nested_state
+from recount.systems.base import READING, Batch, Example, Pool, Prediction, System
+from recount.systems.clip_ebc import load_image_tower
 
 OBJECTS = ("crowd", "tree", "car", "traffic light")
 PARTS = ("human heads", "hands", "legs", "road", "house", "shadow of man")
@@ -63,31 +64,21 @@ class CrowdClipSettings(Strict):
     text_heads: int = Field(8, gt=0)
     text_layers: int = Field(12, gt=0)
     clip_weights: str = Field("random", description="path of CLIP ViT-B/16's state dict (image and text), or random")
-    count_with: Literal["tuned", "untuned"] = Field("tuned", description="untuned: what CLIP says without training")
+    count_with: Literal["tuned", "untuned"] = Field(
+        "tuned", description="untuned: what CLIP says without training", json_schema_extra=READING
+    )
 
     @property
     def towers(self) -> ClipTowers:
         """Return the image tower's sizes."""
-        return ClipTowers(
-            features=self.features,
-            image_size=self.input_size,
-            patch=self.patch,
-            vision_width=self.width,
-            vision_layers=self.layers,
-            vision_heads=self.heads,
-        )
+        sizes = {f"vision_{name}": getattr(self, name) for name in ("width", "layers", "heads")}
+        return ClipTowers(features=self.features, image_size=self.input_size, patch=self.patch, **sizes)
 
     @property
     def text(self) -> TextTower:
         """Return the text tower's settings."""
-        return TextTower(
-            width=self.text_width,
-            heads=self.text_heads,
-            layers=self.text_layers,
-            features=self.features,
-            activation="quickgelu",
-            weights=self.clip_weights,
-        )
+        sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
+        return TextTower(features=self.features, activation="quickgelu", weights=self.clip_weights, **sizes)
 
     @property
     def sentences(self) -> list[str]:
@@ -180,8 +171,7 @@ class CrowdClip(System):
         self.normalise = Normalise()
         self.image_encoder = image_tower(settings.towers)
         if settings.clip_weights != "random":
-            state, own = image_state(settings.clip_weights), self.image_encoder.state_dict()
-            self.image_encoder.load_state_dict(renamed(state, str, own, source=settings.clip_weights))
+            load_image_tower(self.image_encoder, settings.clip_weights)
         self.untuned = deepcopy(self.image_encoder).requires_grad_(False)
         features = encode(settings.text, settings.sentences, text)
         self.frozen_text_parameters = features.parameters
@@ -253,12 +243,11 @@ class CrowdClip(System):
 
         It holds the tuned tower only; the untuned one comes from ``clip_weights``.
         """
-        content = nested_state(path, "CrowdCLIP")
         if settings.clip_weights == "random":
             raise CheckpointError(
                 f"{path}: the filter needs the untuned CLIP, which the checkpoint does not hold: set clip_weights"
             )
-        state = {key.removeprefix("module."): value for key, value in content.items()}
+        state = {key.removeprefix("module."): value for key, value in read_released(path).items()}
         own = cls(settings, text=tower_state(state, "text_encoder.")).state_dict()
         tuned = {key: value for key, value in own.items() if key.startswith("image_encoder.")}
         frozen = ("text_encoder.", "logit_scale")

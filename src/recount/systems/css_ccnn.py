@@ -39,10 +39,10 @@ from torch.utils.checkpoint import checkpoint
 from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import css_ccnn
 from recount.nn.gaussian import gaussian_kernel
-from recount.nn.weights import read_tensors, renamed
+from recount.nn.weights import read_released, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, resolve_recipe
-from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System, nested_state
+from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
 
 # all from val-iisc/css-ccnn@0d5691b
 ROTATIONS = 4
@@ -107,24 +107,21 @@ class Features(nn.Module):
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         one, two, three = widths
-        channels = {1: [3, one, one], 2: [one, two, two], 3: [two, three, three, three]}
-        self.layers = {number: len(sizes) - 1 for number, sizes in channels.items()}
-        for number, sizes in channels.items():
-            for layer, (before, after) in enumerate(pairwise(sizes), start=1):
-                self.add_module(f"conv{number}_{layer}", nn.Conv2d(before, after, 3, padding=1, bias=False))
-                self.add_module(f"batch_norm_{number}_{layer}", nn.BatchNorm2d(after))
+        channels = (3, one, one, two, two, three, three, three)
+        for name, (before, after) in zip(VGG16_BN_LAYERS, pairwise(channels), strict=True):
+            self.add_module(f"conv{name}", nn.Conv2d(before, after, 3, padding=1, bias=False))
+            self.add_module(f"batch_norm_{name}", nn.BatchNorm2d(after))
 
-    def _run(self, number: int, x: Tensor) -> Tensor:
-        for layer in range(1, self.layers[number] + 1):
-            conv, norm = getattr(self, f"conv{number}_{layer}"), getattr(self, f"batch_norm_{number}_{layer}")
-            x = F.relu(norm(conv(x)))
+    def _run(self, block: str, x: Tensor) -> Tensor:
+        for name in (name for name in VGG16_BN_LAYERS if name.startswith(block)):
+            x = F.relu(self.get_submodule(f"batch_norm_{name}")(self.get_submodule(f"conv{name}")(x)))
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the maps after the second pooling [B, 128, H/4, W/4] and the third block [B, 256, H/4, W/4]."""
-        x = F.max_pool2d(self._run(1, x), 2)
-        pooled = F.max_pool2d(self._run(2, x), 2)
-        return pooled, self._run(3, pooled)
+        x = F.max_pool2d(self._run("1_", x), 2)
+        pooled = F.max_pool2d(self._run("2_", x), 2)
+        return pooled, self._run("3_", pooled)
 
 
 class RotationHead(nn.Module):
@@ -240,9 +237,6 @@ def sinkhorn_cost(x: Tensor, y: Tensor) -> Tensor:
             break
     plan = torch.exp((u[:, None] + v[None, :] - cost) / EPSILON)
     return (plan * cost).sum()
-
-
-# ------------------------------------------------------------------------------------------------------- "++": edges
 
 
 def canny_edges(grey: np.ndarray) -> np.ndarray:
@@ -375,10 +369,8 @@ def matching_loss(density: Tensor, draws: Tensor, edges: Tensor | None) -> dict[
     sparse, sparse_draws = _below_quantile(block_sums(edges)), _below_quantile(draws)
     if int(sparse.sum()) <= 2:  # as coded: too few edges to split by, so nothing is split
         return {"sinkhorn_sparse": sinkhorn_cost(sums, draws), "sinkhorn_dense": sums.new_zeros(())}
-    return {
-        "sinkhorn_sparse": sinkhorn_cost(sums[sparse], draws[sparse_draws]),
-        "sinkhorn_dense": sinkhorn_cost(sums[~sparse], draws[~sparse_draws]),
-    }
+    dense = sinkhorn_cost(sums[~sparse], draws[~sparse_draws])
+    return {"sinkhorn_sparse": sinkhorn_cost(sums[sparse], draws[sparse_draws]), "sinkhorn_dense": dense}
 
 
 class CssCcnn(System):
@@ -527,7 +519,7 @@ class CssCcnn(System):
         """Read a released stage-2 checkpoint ({"epoch", "state_dict", "optimizer"}, 48 tensors)."""
         own = cls(settings).state_dict()
         expected = {key: value for key, value in own.items() if not key.startswith("rotation_head.")}
-        return renamed(nested_state(path, "CSS-CCNN"), official_name, expected, source=path)
+        return renamed(read_released(path), official_name, expected, source=path)
 
 
 def official_name(key: str) -> str:

@@ -34,10 +34,10 @@ from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import forced
 from recount.nn.grid import cut_grid
 from recount.nn.normalise import Normalise
-from recount.nn.weights import read_tensors, renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, Pool, Prediction, System, nested_state
+from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -164,8 +164,7 @@ class TransCrowd(System):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         if settings.weights != "random":
-            content = read_tensors(Path(settings.weights))
-            state = content.get("model", content)
+            state = read_released(Path(settings.weights), "model")
             self.vit.load_state_dict(renamed(state, lambda key: key, self.vit.state_dict(), source=settings.weights))
 
     @classmethod
@@ -210,7 +209,7 @@ class TransCrowd(System):
     @classmethod
     def import_checkpoint(cls, path: Path, settings: TransCrowdSettings) -> dict[str, Tensor]:
         """Read a released checkpoint ({"state_dict": keys under ``module.``, ...})."""
-        return renamed(nested_state(path, "TransCrowd"), our_name, cls(settings).state_dict(), source=path)
+        return renamed(read_released(path), our_name, cls(settings).state_dict(), source=path)
 
 
 def our_name(key: str) -> str:

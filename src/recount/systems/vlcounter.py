@@ -415,7 +415,7 @@ def our_name(key: str) -> str | None:
 
 EQUATIONS: dict[str, Callable[..., Any]] = {
     "semantic-conditioned prompts: image side": TextPromptedImage,
-    "similarity map: and its affine version": Counter.similarity,
+    "similarity map: with its learnable affine version": Counter.similarity,
     "segment-aware skips: decoder": Counter,
     "L_rank: rank-aware contrastive loss": rank_loss,
     "L: total loss": VLCounter.losses,
