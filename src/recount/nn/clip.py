@@ -275,6 +275,13 @@ def read_at(tower: TextTransformer, embedded: Tensor, places: Tensor) -> Tensor:
     return states[torch.arange(len(states), device=states.device), places] @ tower.text_projection
 
 
+def values_only(block: Any, tokens: Tensor) -> Tensor:
+    """Return tokens [B, N, width] plus what a block's attention adds if each token attends to itself alone."""
+    width = block.attn.embed_dim
+    weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
+    return tokens + block.attn.out_proj(functional.linear(block.ln_1(tokens), weight, bias))
+
+
 class FrozenText(nn.Module):
     """A frozen text tower that remembers the features of sentences it has read."""
 

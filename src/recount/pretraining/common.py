@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -79,6 +81,18 @@ def optimise(model: Any, plan: Budget, loss_of_step: Callable[[int], Tensor], lo
             model.logit_scale.clamp_(max=LARGEST_SCALE)
         if step % 50 == 0:
             log.info("step %d: loss %.4f", step, loss.item())
+
+
+def turned(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return pictures [B, 3, H, W], all turned by the same quarter turns, and mirrored in half of the cases."""
+    pictures = torch.rot90(pictures, int(rng.integers(4)), (2, 3))
+    return pictures.flip(-1) if rng.random() < 0.5 else pictures
+
+
+def save_half(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights in half precision; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.half().contiguous() for name, value in state.items()}, path)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> dict[str, Any]:

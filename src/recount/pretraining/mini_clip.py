@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recount.nn.clip import ClipSize, build_clip, token_ids
-from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, shared_loss, write_card
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
 from recount.scenes.captions import (
     CLASSES,
     EDGE,
@@ -106,9 +105,7 @@ def _batch_loss(
 ) -> Tensor:
     chosen = _chosen(drawn, plan, step, rng)
     captions = [caption(drawn[int(index)], rng, plan) for index in chosen]
-    pictures = torch.rot90(images[torch.from_numpy(chosen)], int(rng.integers(4)), (2, 3))
-    if rng.random() < 0.5:
-        pictures = pictures.flip(-1)
+    pictures = turned(images[torch.from_numpy(chosen)], rng)
     image = model.encode_image(normalised(pictures), normalize=True)
     text = model.encode_text(token_ids(captions, SIZE), normalize=True)
     return shared_caption_loss(model.logit_scale.exp() * image @ text.T, [meaning(each) for each in captions])
@@ -197,8 +194,7 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
     model = train(plan, seed)
     seconds = time.process_time() - started
     model = model.half().float().eval()  # what is written is what is measured
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half() for key, value in model.state_dict().items()}, folder / "mini_clip.safetensors")
+    save_half(model.state_dict(), folder / "mini_clip.safetensors")
     card = {
         "name": "mini_clip",
         "command": "recount pretrain mini_clip",

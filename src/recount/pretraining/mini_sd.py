@@ -30,11 +30,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recount.nn import stable_diffusion as sd
-from recount.pretraining.common import WEIGHTS, descend, write_card
+from recount.pretraining.common import WEIGHTS, descend, save_half, write_card
 from recount.scenes import shapes as scenes
 from recount.scenes.car_parks import parking_scene
 from recount.settings.base import Strict
@@ -585,7 +585,6 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
     plan = plan or Plan()
     made_from = f"{plan.model_dump_json()} {BACKBONE.model_dump_json()} {seed}"
     kept = Work(work, made_from)
-    weights.mkdir(parents=True, exist_ok=True)
     vae = _autoencoder(plan, seed, kept)
     text = frozen_text_encoder(seed)
     shown = as_latents(vae, [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)])
@@ -611,7 +610,7 @@ def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed
 def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
     parts = {"vae": vae, "unet": unet, "text": text}
     state = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
-    save_file({name: value.half().contiguous() for name, value in state.items()}, weights / "mini_sd.safetensors")
+    save_half(state, weights / "mini_sd.safetensors")
 
 
 def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:

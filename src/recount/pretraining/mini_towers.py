@@ -26,13 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, named_towers, text_tower, token_ids
+from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, named_towers, text_tower, token_ids, values_only
 from recount.nn.weights import read_tensors
-from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, shared_loss, write_card
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
 from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
 from recount.scenes import shapes as scenes
 from recount.systems.vlcounter import TEMPLATES
@@ -117,9 +116,7 @@ def _batch_loss(model: TinyClip, drawn: Sequence[Captioned], plan: Plan, rng: np
     chosen = [drawn[int(place)] for place in rng.choice(len(drawn), plan.batch, replace=False)]
     names = sorted({name for scene in chosen for name in scene.classes})
     fits = torch.tensor([[name in scene.classes for name in names] for scene in chosen])
-    pictures = torch.rot90(torch.stack([scene.image for scene in chosen]), int(rng.integers(4)), (2, 3))
-    if rng.random() < 0.5:
-        pictures = pictures.flip(-1)
+    pictures = turned(torch.stack([scene.image for scene in chosen]), rng)
     text = model.encode_text([sentence(name, rng) for name in names])
     return shared_loss(model.logit_scale.exp() * model.encode_image(pictures) @ text.T, fits)
 
@@ -146,11 +143,7 @@ def patch_features(model: TinyClip, images: Tensor) -> Tensor:
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
         tokens = block(tokens)
-    width, attention = last.attn.embed_dim, last.attn
-    value = functional.linear(
-        last.ln_1(tokens), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
-    )
-    return functional.normalize(tower.ln_post(tokens + attention.out_proj(value))[:, 1:] @ tower.proj, dim=-1)
+    return functional.normalize(tower.ln_post(values_only(last, tokens))[:, 1:] @ tower.proj, dim=-1)
 
 
 @torch.no_grad()
@@ -196,11 +189,9 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
     model = train(plan, seed)
     seconds = time.process_time() - started
     model = model.half().float()  # what is written is what is measured
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: value.half().contiguous() for key, value in model.clip_state().items()},
-        folder / "mini_towers.safetensors",
-    )
+    save_half(model.clip_state(), folder / "mini_towers.safetensors")
+    torch.manual_seed(seed)
+    untrained = TinyClip()
     card = {
         "name": "mini_towers",
         "command": "recount pretrain mini_towers",
@@ -211,16 +202,10 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
         "cpu_seconds": round(seconds),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "quality": quality(model, seed),
-        "quality_random": quality(random_towers(seed), seed),
+        "quality_random": quality(untrained, seed),
         "clip": SIZE.model_dump(mode="json"),
     }
     return write_card(folder, card)
-
-
-def random_towers(seed: int) -> TinyClip:
-    """Return untrained towers."""
-    torch.manual_seed(seed)
-    return TinyClip()
 
 
 def shipped() -> TinyClip:

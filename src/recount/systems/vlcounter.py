@@ -42,6 +42,7 @@ from recount.nn.clip import (
     base_towers,
     image_tower,
     resized_positions,
+    values_only,
 )
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, read_released, renamed
@@ -159,16 +160,8 @@ class TextPromptedImage(nn.Module):
             tokens = block(torch.cat([tokens[:, :1], self._slots(number, text).to(tokens), rest], dim=1))
             if number in self.kept:
                 maps[number] = self._square(tokens)
-        patches = tokens[:, after_slots:]
-        value = functional.linear(last.ln_1(patches), *_value_part(last.attn))
-        patches = patches + last.attn.out_proj(value)
+        patches = values_only(last, tokens[:, after_slots:])
         return maps, self._square(self.tower.ln_post(self.prompt_norm(patches)) @ self.tower.proj)
-
-
-def _value_part(attention: nn.MultiheadAttention) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the value projection."""
-    width = attention.embed_dim
-    return attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
 
 
 # -------------------------------------------------------------------------------------------------------------- counter
