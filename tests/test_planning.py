@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from projects import experiment, write_project
+from records import run_record
 from recount import doctor, planning
 from recount.doctor import Finding
 from recount.settings import project as config
@@ -37,10 +38,8 @@ def project(**over: Any) -> Project:
 
 
 def ended(folder: Path, run: str, seconds: float, epochs: int) -> None:
-    path = folder / "paper" / "runs" / run / "run.json"
-    path.parent.mkdir(parents=True)
-    record = {"cost": {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}, "recipe": {"epochs": epochs}}
-    path.write_text(json.dumps(record))
+    cost = {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}
+    run_record(run, cost=cost, recipe={"epochs": epochs}).write(folder / "paper" / "runs" / run / "run.json")
 
 
 def costs(found: Project) -> dict[str, planning.RunCost]:

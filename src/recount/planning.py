@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
-from recount.data.dataset import Dataset, Source
+from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.results.files import ResultsError
@@ -29,7 +29,6 @@ from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
 
-MANIFEST = "manifest.json"
 UNKNOWN = "not known before a run of it has ended"
 
 

@@ -12,6 +12,7 @@ from recount.data.sample import RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
 
+MANIFEST = "manifest.json"  # in the folder of a source: it is fetched
 HOW_TO_GET_PICTURES = (
     "recount doctor says how to get the data set's pictures; then recount fetch it and recount prepare it again"
 )
