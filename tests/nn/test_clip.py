@@ -60,7 +60,7 @@ def test_an_empty_prompt_is_refused_before_training() -> None:
         check_prompts(["two", " "], ClipTowers())
 
 
-@pytest.mark.parametrize("activation", ["gelu", "quickgelu"])
+@pytest.mark.parametrize("activation", [pytest.param("gelu", marks=pytest.mark.more), "quickgelu"])
 def test_full_tower_gives_the_golden_features(activation: str) -> None:
     case = golden("gigacount")["cases"]["text_tower"]
     tower = TextTower(activation=activation)  # type: ignore[arg-type]

@@ -84,6 +84,7 @@ def test_vae_encoder_returns_the_unscaled_mode() -> None:
     assert_case({"latent": latent}, expected)
 
 
+@pytest.mark.more
 def test_text_states_are_those_of_clip_without_a_padding_mask() -> None:
     expected = case("clip_text")
     encoder = sd.text_encoder(sd.Backbone()).eval()

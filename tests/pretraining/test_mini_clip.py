@@ -41,6 +41,7 @@ def test_weights_are_small_and_belong_to_the_card() -> None:
     assert card()["parameters"] == sum(parameter.numel() for parameter in shipped().parameters())
 
 
+@pytest.mark.more
 def test_the_card_says_what_the_shipped_weights_do() -> None:
     said = card()["quality"]
     assert mini_clip.retrieval_accuracy(shipped(), card()["seed"]) == pytest.approx(
@@ -108,6 +109,7 @@ def clip_logits_loss(logits: torch.Tensor) -> float:
     return -(rows.diagonal().log().mean() + columns.diagonal().log().mean()).item() / 2
 
 
+@pytest.mark.more
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
     made = mini_clip.pretrain(tmp_path, PLAN, 0)
     written = load_file(tmp_path / "mini_clip.safetensors")["visual.proj"]

@@ -37,6 +37,7 @@ def test_card_holds_the_quality_of_trained_and_random_weights() -> None:
     assert trained["shapes"] > 0.85
 
 
+@pytest.mark.more
 def test_the_shipped_measure_gives_what_the_card_says() -> None:
     measured = mini_sd.quality(mini_sd.mini_system(), count=10)
     assert measured["fused"] == pytest.approx(card()["attention_auc"]["fused"], abs=0.06)

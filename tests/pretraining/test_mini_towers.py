@@ -83,6 +83,7 @@ def test_pretraining_never_shows_a_class_of_validation_or_test() -> None:
     assert not shown & {*scenes.shape_classes("val"), *scenes.shape_classes("test")}
 
 
+@pytest.mark.more
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
     mini_towers.pretrain(tmp_path, PLAN, 0)
     written = load_file(tmp_path / "mini_towers.safetensors")["visual.proj"]

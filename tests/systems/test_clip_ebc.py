@@ -105,7 +105,7 @@ def test_resnet_agrees_with_the_released_code() -> None:
         assert_matches(value, want[part], 1e-7)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [pytest.param("resnet50", marks=pytest.mark.more), "vit_b16"])
 def test_train_step_of_decoder_and_head_is_the_golden_one(backbone: str) -> None:
     case = golden(CASES)["cases"][f"{backbone}_head_train_step"]
     inputs, want = case["inputs"], case["outputs"]
@@ -148,6 +148,7 @@ def test_sizes_are_those_of_the_released_network(backbone: str) -> None:
     assert {key: list(own[our_name(key)].shape) for key in official} == official
 
 
+@pytest.mark.more
 def test_text_tower_of_the_resnet_agrees_with_the_released_code() -> None:
     case = golden(CASES)["cases"]["text_tower_1024"]
     tower = TextTower(features=1024)

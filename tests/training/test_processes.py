@@ -146,6 +146,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "of 3 and, at last, of 1 for two processes": ("plain", {"epochs": 2, "batch_size": 3, "clip_norm": 0.5}),
     "BatchNorm, with a last batch of 2": ("batch_norm", {"epochs": 3}),
     "BatchNorm, of 3 and, at last, of 1 for two processes": ("batch_norm", {"epochs": 2, "batch_size": 3}),
+}
+OF_REPOSITORY: dict[str, tuple[str, dict[str, Any]]] = {
     "mcnn": ("mcnn", SHORT),
     "gigacount, with BatchNorm": ("gigacount", SHORT),
     "dm_count, with a sum over the batch": ("dm_count", SHORT),
@@ -153,11 +155,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def train_all(processes: Processes, device: torch.device, folder: str, more: list[str]) -> None:
+def train_all(processes: Processes, device: torch.device, folder: str, cases: Mapping[str, Any]) -> None:
     """Do one thing after the other: a process takes longer to start than to train all cases."""
     if processes.size == 2:
         normalise_part(processes, folder)
-    for name, (system, recipe) in {**CASES, **{each: (each, {}) for each in more}}.items():
+    for name, (system, recipe) in cases.items():
         train(processes, device, system, str(Path(folder, name)), recipe)
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -166,17 +168,30 @@ def train_all(processes: Processes, device: torch.device, folder: str, more: lis
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of what one process (one) and two (two) made of all cases, and the message of the last one."""
     folder = tmp_path_factory.mktemp("processes")
-    train_all(Processes(), CPU, str(folder / "one"), [])
+    train_all(Processes(), CPU, str(folder / "one"), CASES)
+    failing = {name: (name, {}) for name in ("short_of_memory", "poisoned")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         with pytest.raises(ProcessFailed) as failed:
-            together(train_all, (str(folder / "two"), ["short_of_memory", "poisoned"]), [CPU, CPU])
+            together(train_all, (str(folder / "two"), CASES | failing), [CPU, CPU])
     (folder / "message").write_text(str(failed.value), encoding="utf-8")
     return folder
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_give_the_losses_and_weights_of_one(trained: Path, case: str) -> None:
+    compare(trained, case)
+
+
+@pytest.mark.more
+def test_two_processes_train_systems_of_the_repository_as_one_does(tmp_path: Path) -> None:
+    train_all(Processes(), CPU, str(tmp_path / "one"), OF_REPOSITORY)
+    together(train_all, (str(tmp_path / "two"), OF_REPOSITORY), [CPU, CPU])
+    for case in OF_REPOSITORY:
+        compare(tmp_path, case)
+
+
+def compare(trained: Path, case: str) -> None:
     (one, weights), (two, shared) = read(trained / "one" / case), read(trained / "two" / case)
     for row, other in zip(one["history"], two["history"], strict=True):
         for key in row.keys() - {"seconds", "stage"}:
