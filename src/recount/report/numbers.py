@@ -127,6 +127,13 @@ def big(value: float | None) -> str:
     return number(value) if value % 1 else f"{value:.0f}"
 
 
+def off_by(true: float, predicted: float) -> str:
+    """Write by how much a count is off, with its sign and as a share of the true count."""
+    error = predicted - true
+    plus = "+" if error > 0 else ""
+    return f"{plus}{count(error)}" + (f" ({plus}{percent(error / true)})" if true else "")
+
+
 def seconds(value: float | None) -> str:
     """Write a duration with the unit that suits it."""
     if value is None or not math.isfinite(value):

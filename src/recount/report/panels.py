@@ -232,6 +232,11 @@ def row_axes(
     return figure, panels
 
 
+def shortened(text: str, length: int = 42) -> str:
+    """Cut a label that is too long for its place."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def width(text: str, size: float) -> float:
     """Return how wide a text may be in a browser, inches."""
     return WIDER * text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0] / 72
