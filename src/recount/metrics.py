@@ -1,47 +1,75 @@
-"""Errors of predicted counts, each as a mean over images, so that intervals and tests can be computed for all alike.
+"""Every metric once: its id, how it is shown, which way is better, and what each image contributes.
 
-MAE and RMSE as the papers print them (GigaCount calls RMSE "MSE" once, T2ICount's code always); NAE and SRE with
+Errors of predicted counts are means over images of contributions, so that intervals and tests can be computed for all
+alike. MAE and RMSE as the papers print them (GigaCount calls RMSE "MSE" once, T2ICount's code always); NAE and SRE with
 max(true count, 1) in the denominator, as PrACo and FamNet's successors do, so that an image without objects counts with
 its plain error; accuracy and mean absolute deviation of count-by-caption systems as CountCLIP's notebook.
 
 A prediction that is not finite makes every metric over it NaN: leaving it out would flatter the system.
+
+Importing this module loads no numpy: the settings check ids against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-
-COUNT_BINS = ((1, 10), (11, 50), (51, 200), (201, None))  # specs of the text-guided baselines; 0 is a bin of its own
+Floats: TypeAlias = "NDArray[np.float64]"
+#: what a metric is computed from: predicted counts, the answers of a count-by-caption system, a run's cost, or its
+#: prompt tests
+Family = Literal["counts", "captions", "cost", "prompts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric that is ``root`` or identity of a mean of per-image contributions.
+    """A metric and how it is shown. Where it has a ``contribution``, it is ``root`` or identity of their mean.
 
     Attributes:
-        name: as in scores.csv and in a paper.yaml.
-        title: for people.
+        name: its id, as in scores.csv and in a paper.yaml.
+        label: name in a column head.
+        title: what it is, in words.
+        family: what it is computed from.
+        better: whether low or high values are good; None where neither is.
         contribution: (true [..., n], predicted [..., n]) -> contribution of each image [..., n].
         root: whether the metric is the square root of the mean.
-        better: whether low or high values are good.
     """
 
     name: str
+    label: str
     title: str
-    contribution: Callable[[Floats, Floats], Floats]
+    family: Family
+    better: Literal["low", "high"] | None = "low"
+    contribution: Callable[[Floats, Floats], Floats] | None = None
     root: bool = False
-    better: Literal["low", "high"] = "low"
+
+    @property
+    def scored(self) -> bool:
+        """Whether it is computed from predictions, so that a constant predictor says what it is worth."""
+        return self.family in ("counts", "captions")
+
+    def of_images(self, true: ArrayLike, predicted: ArrayLike) -> Floats:
+        """Return the contribution of each image, in the shape of ``predicted``.
+
+        Raises:
+            TypeError: it is not computed from predicted counts alone.
+        """
+        import numpy as np
+
+        if self.contribution is None:
+            raise TypeError(f"{self.name} is not a mean over images")
+        return self.contribution(np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64))
 
     def of_mean(self, mean: Floats) -> Floats:
         """Return the metric of mean contributions."""
+        import numpy as np
+
         return np.sqrt(mean) if self.root else mean
 
     def __call__(self, true: ArrayLike, predicted: ArrayLike) -> float:
@@ -50,21 +78,30 @@ class Metric:
         Raises:
             ValueError: the lists are empty or of different lengths.
         """
-        true, predicted = _checked(true, predicted)
-        return float(self.of_mean(self.contribution(true, predicted).mean()))
+        import numpy as np
 
+        shapes = np.shape(true), np.shape(predicted)
+        if len(shapes[0]) != 1 or shapes[0] != shapes[1] or not shapes[0][0]:
+            raise ValueError(f"a metric needs two equally long, non-empty lists; shapes are {shapes[0]}, {shapes[1]}")
+        return float(self.of_mean(self.of_images(true, predicted).mean()))
 
-def _checked(true: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
-    true, predicted = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    if true.ndim != 1 or true.shape != predicted.shape or not true.size:
-        raise ValueError(
-            f"a metric needs two equally long, non-empty lists; shapes are {true.shape}, {predicted.shape}"
-        )
-    return true, predicted
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of right answers, which people read as per cent."""
+        return self.scored and self.better == "high"
+
+    def wrong(self, value: float) -> float:
+        """Return what is wrong, lower always being better: an error itself, of a share of right answers the rest."""
+        return 1 - value if self.is_share else value
+
+    @property
+    def best(self) -> str:
+        """Return what the best value is: the lowest or the highest."""
+        return "highest" if self.better == "high" else "lowest"
 
 
 def _absolute(true: Floats, predicted: Floats) -> Floats:
-    return np.abs(predicted - true)
+    return abs(predicted - true)
 
 
 def _squared(true: Floats, predicted: Floats) -> Floats:
@@ -72,61 +109,99 @@ def _squared(true: Floats, predicted: Floats) -> Floats:
 
 
 def _relative(true: Floats, predicted: Floats) -> Floats:
-    return np.abs(predicted - true) / np.maximum(true, 1)
+    return abs(predicted - true) / true.clip(min=1)
 
 
 def _relative_squared(true: Floats, predicted: Floats) -> Floats:
-    return (predicted - true) ** 2 / np.maximum(true, 1)
+    return (predicted - true) ** 2 / true.clip(min=1)
 
 
 def _correct(true: Floats, predicted: Floats) -> Floats:
+    import numpy as np
+
     return np.where(np.isnan(predicted), np.nan, predicted == true)
 
 
-MAE = Metric("mae", "MAE", _absolute)
-RMSE = Metric("rmse", "RMSE", _squared, root=True)
-NAE = Metric("nae", "NAE", _relative)
-SRE = Metric("sre", "SRE", _relative_squared, root=True)
-ACCURACY = Metric("accuracy", "Accuracy (share)", _correct, better="high")
-MEAN_ABSOLUTE_DEVIATION = Metric("mean_absolute_deviation", "Mean absolute deviation", _absolute)
-
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {metric.name: metric for metric in (MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)}
+MAE = Metric("mae", "MAE", "mean absolute error of the counts", "counts", "low", _absolute)
+RMSE = Metric("rmse", "RMSE", "root of the mean squared error of the counts", "counts", "low", _squared, root=True)
+NAE = Metric("nae", "NAE", "mean of the absolute error over the true count", "counts", "low", _relative)
+SRE = Metric(
+    "sre", "SRE", "root of the mean squared error over the true count", "counts", "low", _relative_squared, root=True
 )
+ACCURACY = Metric("accuracy", "Accuracy", "share of exactly right counts", "captions", "high", _correct)
+MEAN_ABSOLUTE_DEVIATION = Metric(
+    "mean_absolute_deviation",
+    "Mean deviation",
+    "mean absolute deviation of the answered number from the true one",
+    "captions",
+    "low",
+    _absolute,
+)
+#: of any values, whatever is true: for what is a mean over images but no error
+MEAN = Metric("mean", "Mean", "mean over images", "prompts", None, lambda _, values: values)
+#: accuracy over the images whose true number is in LARGE_NUMBERS
+RECALL = Metric(
+    "recall_7_to_10", "Recall, 7 to 10", "share of right answers where seven to ten are shown", "captions", "high"
+)
+LARGE_NUMBERS = (7, 10)
 
 
-def confusion(true: ArrayLike, predicted: ArrayLike, numbers: Sequence[int]) -> NDArray[np.int64]:
-    """Return how often true number i (row) was answered with number j (column).
-
-    Raises:
-        ValueError: a true or predicted count is not one of ``numbers``.
-    """
-    true, predicted = _checked(true, predicted)
-    place = {float(number): index for index, number in enumerate(numbers)}
-    foreign = sorted({float(value) for value in np.concatenate([true, predicted])} - set(place))
-    if foreign:
-        raise ValueError(f"counts {foreign[:5]} are not among the numbers {list(numbers)}")
-    matrix = np.zeros((len(numbers), len(numbers)), np.int64)
-    np.add.at(matrix, ([place[value] for value in true], [place[value] for value in predicted]), 1)
-    return matrix
+def _cost(name: str, label: str, title: str, better: Literal["low", "high"] | None = "low") -> Metric:
+    return Metric(name, label, title, "cost", better)
 
 
-def recall_and_f1(matrix: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Return recall and F1 of each number from a confusion matrix; 0 where a number neither occurs nor is answered."""
-    hits, occurring, answered = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    recall = hits / np.maximum(occurring, 1)
-    return recall, 2 * hits / np.maximum(occurring + answered, 1)
+def _prompts(name: str, label: str, title: str, better: Literal["low", "high"] = "high") -> Metric:
+    return Metric(name, label, title, "prompts", better)
 
 
-def count_bins(true: ArrayLike) -> list[str]:
-    """Return the bin of each true count: "0", "1-10", "11-50", "51-200" or ">200"; fractions go to the next bin up."""
-    edges = [0, *(high for _, high in COUNT_BINS if high is not None)]
-    names = ["0", *(f"{low}-{high}" if high is not None else f">{low - 1}" for low, high in COUNT_BINS)]
-    return [names[index] for index in np.searchsorted(edges, np.asarray(true, dtype=np.float64), side="left")]
+def _by_name(*metrics: Metric) -> Mapping[str, Metric]:
+    return MappingProxyType({metric.name: metric for metric in metrics})
 
 
-def terciles(true: ArrayLike) -> list[str]:
-    """Return the tercile of each true count ("low", "middle", "high"); equal counts are always in the same one."""
-    values = np.asarray(true, dtype=np.float64)
-    edges = np.quantile(values, [1 / 3, 2 / 3])
-    return [("low", "middle", "high")[index] for index in np.searchsorted(edges, values, side="left")]
+#: means over images, so that they have intervals and tests
+METRICS = _by_name(MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)
+COSTS = _by_name(
+    _cost("train_hours_100_epochs", "Hours per 100 epochs", "training time of 100 epochs"),
+    _cost("inference_seconds_per_image", "Seconds per image", "inference time per image"),
+    _cost("parameters_total", "Parameters", "number of parameters", None),
+    _cost("parameters_trained", "Parameters trained", "number of parameters that training changes", None),
+)
+#: as papers print them: ends of a range, and millions
+PRINTED = _by_name(
+    _cost("train_hours_100_epochs_min", "Hours per 100 epochs, from", "training time, lower end of the printed range"),
+    _cost("train_hours_100_epochs_max", "Hours per 100 epochs, to", "training time, upper end of the printed range"),
+    _cost("inference_seconds_per_image_min", "Seconds per image, from", "lower end of the printed range"),
+    _cost("inference_seconds_per_image_max", "Seconds per image, to", "upper end of the printed range"),
+    _cost("parameters_million", "Parameters, M", "millions of parameters", None),
+)
+#: of a text-guided system's prompt tests
+QUANTITIES = _by_name(
+    _prompts(
+        "nearer_to_majority",
+        "Nearer to the majority",
+        "share of predictions nearer to the majority's count than to the prompted one",
+        "low",
+    ),
+    _prompts("pccn", "PCCN", "per cent of pictures counted better with the right prompt than with wrong ones"),
+    _prompts("nmn", "NMN", "count with wrong prompts over the true count", "low"),
+    _prompts("attention_reached", "Attention reached", "share of points with an attention of at least 0.3"),
+    _prompts("attention_auc", "Attention's AUC", "AUC of the attention of cells with against those without an object"),
+    _prompts(
+        "base_attention_reached",
+        "Attention reached, untrained",
+        "share of points with an attention of at least 0.3 in the pretrained network",
+    ),
+    _prompts(
+        "base_attention_auc",
+        "Attention's AUC, untrained",
+        "AUC of the pretrained network's attention of cells with against those without an object",
+    ),
+    _prompts("similarity_gain", "Similarity's gain", "AUC of the similarity map minus that of an attention map"),
+)
+ALL: Mapping[str, Metric] = MappingProxyType({**METRICS, RECALL.name: RECALL, **COSTS, **PRINTED, **QUANTITIES})
+
+
+def metric(name: str) -> Metric:
+    """Return a metric; one that is not known keeps its own name, for what only a published.csv has."""
+    words = name.replace("_", " ")
+    return ALL.get(name) or _cost(name, words, words, None)

@@ -126,7 +126,7 @@ def test_the_p_value_is_that_of_scipy_s_permutation_test(metric) -> None:
     b = true + np.random.default_rng(10).normal(0, 14, 14)
     ours = paired_difference(metric, true, a, b).p_value
     exact = stats.permutation_test(
-        (metric.contribution(true, a), metric.contribution(true, b)),
+        (metric.of_images(true, a), metric.of_images(true, b)),
         lambda x, y: float(metric.of_mean(x.mean()) - metric.of_mean(y.mean())),
         permutation_type="samples",
         n_resamples=np.inf,

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from recount.errors import UserError
-from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric, count_bins, terciles
+from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric
+from recount.scoring.groups import count_bins, terciles
 from recount.scoring.statistics import (
     Calibration,
     Difference,

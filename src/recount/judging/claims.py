@@ -23,7 +23,7 @@ from scipy import stats
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
 from recount.judging.prompt_evidence import QUANTITIES, Record, aligned, is_trained, picture_values, read_record
 from recount.judging.verdicts import Finding
-from recount.metrics import ACCURACY, METRICS, Floats, Metric
+from recount.metrics import ACCURACY, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
 from recount.scoring.score import DOMINANT_SHARE, Missing, Scorer
 from recount.scoring.statistics import (
     CONFIDENCE,
@@ -38,8 +38,6 @@ from recount.scoring.statistics import (
 from recount.settings.paper import Bound, Claim, CostMetric, Paper
 from recount.settings.project import Project, Run
 
-LARGE_NUMBERS = (7, 10)
-RECALL = "recall_7_to_10"
 PAIRED = "the same images"
 SEEDS_RULE = "at least 3 seeds that agree, with the 95 % t interval of their mean on that side too"
 DIFFERENCE_RULE = (
@@ -47,7 +45,6 @@ DIFFERENCE_RULE = (
     "seeds' t test if larger, at most 0.05 after Holm's correction within the paper"
 )
 YES = {"nearer_to_majority": 1.0, "pccn": 100.0}  # what an image that says yes adds to a share
-MEAN = Metric("mean", "mean", lambda zero, value: value - zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +448,7 @@ def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
     Raises:
         Missing: there is no such image.
     """
-    if name != RECALL:
+    if name != RECALL.name:
         return METRICS[name], first, second
     inside = (first.true >= LARGE_NUMBERS[0]) & (first.true <= LARGE_NUMBERS[1])
     ids = [sample for sample, wanted in zip(first.ids, inside, strict=True) if wanted]
@@ -484,8 +481,8 @@ def _rule(text: str, first: Arm, second: Arm) -> str:
 
 def _notes(metric: Metric, first: Arm, second: Arm) -> tuple[str, ...]:
     alike = np.array_equal(
-        metric.contribution(first.true[None], first.predicted).mean(axis=0),
-        metric.contribution(second.true[None], second.predicted).mean(axis=0),
+        metric.of_images(first.true[None], first.predicted).mean(axis=0),
+        metric.of_images(second.true[None], second.predicted).mean(axis=0),
     )
     tied = (f"{first.name} and {second.name} differ on no image",) if alike else ()
     heavy = [note for arm in (first, second) for note in _dominated(metric, arm)]
@@ -496,7 +493,7 @@ def _dominated(metric: Metric, arm: Arm) -> Iterator[str]:
     """Say where one image carries more than half of the squared error that a root of a mean is made of."""
     if not metric.root or len(arm.ids) < 2:
         return
-    squared = metric.contribution(np.broadcast_to(arm.true, arm.predicted.shape), arm.predicted).mean(axis=0)
+    squared = metric.of_images(np.broadcast_to(arm.true, arm.predicted.shape), arm.predicted).mean(axis=0)
     if squared.sum() and squared.max() > DOMINANT_SHARE * squared.sum():
         share = squared.max() / squared.sum()
         yield f"{arm.name}: {arm.ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from recount.metrics import recall_and_f1
+from recount.scoring.groups import recall_and_f1
 
 NUMBERS = tuple(range(2, 11))
 BASELINE = "baseline"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from recount.judging.claims import LARGE_NUMBERS, RECALL, Part
+from recount.judging.claims import Part
 from recount.judging.countclip_evidence import NUMBERS, PRINTED_SHARE, Panel, read_panels
 from recount.judging.published_log import (
     COLUMNS,
@@ -39,7 +39,7 @@ from recount.judging.published_log import (
     stated_epochs,
 )
 from recount.judging.verdicts import Finding
-from recount.metrics import METRICS
+from recount.metrics import LARGE_NUMBERS, METRICS, RECALL
 from recount.scoring.score import Missing
 from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
@@ -132,7 +132,7 @@ class PrintedClaims:
 
     def _compared(self, claim: Claim, part: Part, selection: str) -> Part:
         panels = [self._panel(arm, part.benchmark, selection) for arm in (part.better, part.worse)]
-        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL):
+        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL.name):
             return _of_panels(claim, part, panels[0], panels[1])
         better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
         if claim.test == "ratio":

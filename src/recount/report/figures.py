@@ -29,13 +29,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from recount.judging.published_log import LoggedRun
-from recount.metrics import confusion
 from recount.report.numbers import Metric
 from recount.report.numbers import metric as shown_metric
 from recount.report.panels import Panels, Scale, row_axes, width
 from recount.report.sections import Curves
 from recount.report.style import ALARM, BEHIND, GRID, INK, MUTED, PAPER, SERIES, STYLE, VARIABLES, WIDTH
 from recount.report.tables import MARKS, SELECTIONS, Cell, TableView
+from recount.scoring.groups import confusion
 
 #: How published runs are dashed.
 DASHES: tuple[Literal["solid"] | tuple[float, tuple[float, ...]], ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)))

@@ -17,14 +17,13 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from recount.metrics import Metric
+from recount.metrics import MEAN
 from recount.report.gallery import Card, Photo, crowded, overlay_uri, photo_of, smoothed
 from recount.report.sections import Variant
 from recount.report.sources import Sources
 from recount.scoring.statistics import Interval, bootstrap
 from recount.settings.project import Run
 
-_MEAN = Metric("mean", "mean", lambda _, values: values)
 NOTHING = float("nan")
 PROMPTS = ("majority", "minority")
 READS_ABOVE = 0.6  # PCCN as a share, and NMN: the rule of claim T2I-14, which is recount's
@@ -165,7 +164,7 @@ def _first(entry: PromptTested, test: str) -> list[dict[str, Any]]:
 
 def _row(entry: PromptTested) -> PromptRow:
     pairs, negative, mosaics = (_first(entry, test) for test in ("pairs", "negative_prompts", "mosaics"))
-    means = {name: _mean([found["means"].get(name) for found in pairs]) for name in _MEANS}
+    means = {name: _mean([found["means"].get(name) for found in pairs]) for name in MEANS}
     wrong, nearer = _by_picture(negative)
     counts = [found["count"] for found in mosaics]
     return PromptRow(
@@ -189,7 +188,7 @@ def _row(entry: PromptTested) -> PromptRow:
     )
 
 
-_MEANS = ("majority_true", "majority_predicted", "minority_true", "minority_predicted", "absent_predicted")
+MEANS = ("majority_true", "majority_predicted", "minority_true", "minority_predicted", "absent_predicted")
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -215,7 +214,7 @@ def _column(entries: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 def _interval(value: float, contributions: np.ndarray) -> Interval:
     if not len(contributions):
         return Interval(value, NOTHING, NOTHING)
-    found = bootstrap(_MEAN, np.zeros(len(contributions)), contributions)
+    found = bootstrap(MEAN, np.zeros(len(contributions)), contributions)
     return Interval(value, found.low, found.high)
 
 

@@ -1,26 +1,73 @@
-"""Writing results so that a file is either whole or not there."""
+"""Files below results/: written whole or not at all, and read with one line that says what is wrong.
+
+Every kind of file has a module beside this one. A CSV file is a dataclass of its row (``CsvTable``), and its header is
+its schema: a column that is absent means an older recount, and one that is not known (a newer recount's) is left alone.
+A JSON file is a pydantic model with a ``schema_version`` (``JsonRecord``): older ones are read as far as they fit, and
+newer ones are refused.
+"""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
+from zipfile import BadZipFile
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recount.errors import UserError
+from recount.results.reason import KINDS, Reason
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+REASON_COLUMNS = ("reason_kind", "reason", "log")
+RowType = TypeVar("RowType")
+
+
+class SaveError(UserError):
+    """A file could not be written; what was there before is intact."""
+
+
+class ResultsError(UserError):
+    """A file of results cannot be read; the message names the file and says what to do."""
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have ``write`` fill a temporary file beside ``path`` and move it into place; nothing is left of a failure.
+    """Have ``write`` fill a temporary file beside ``path``, flush it to disk and move it into place.
 
-    The temporary file has the suffix of ``path``.
+    The temporary file has the suffix of ``path``, and nothing is left of a failure.
+
+    Raises:
+        SaveError: the disk is full or the folder cannot be written; the old file, if any, is intact.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch and safetensors report a full disk as a RuntimeError or as their own subclass of it
+        raise SaveError(f"{path}: cannot be written: {error}; what was there before is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -33,3 +80,246 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]
             writer.writerows(rows)
 
     write_atomically(path, write)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------- CSV
+
+
+def number_text(value: float | None, nothing: str = "") -> str:
+    """Return a number that reads back exactly; ``nothing`` for NaN and None."""
+    if value is None or math.isnan(value):
+        return nothing
+    return str(value) if isinstance(value, int) else repr(float(value))
+
+
+class CsvTable(Generic[RowType]):
+    """A kind of CSV file: a column for each field of a dataclass, and three for a ``Reason``.
+
+    Args:
+        row: a dataclass with fields of type str, int, float, int | None, float | None, or one ``Reason``.
+        step: the command that writes it, for messages.
+        nothing: how NaN is written. Where it is not "", an empty cell of a number is an error.
+
+    Attributes:
+        columns: in the order of the file.
+        numbers: those that hold numbers.
+    """
+
+    def __init__(self, row: type[RowType], step: str, nothing: str = "") -> None:
+        assert is_dataclass(row)
+        self.row, self.step, self.nothing = row, step, nothing
+        hints = get_type_hints(row)
+        self._types: dict[str, Any] = {field.name: hints[field.name] for field in fields(row)}
+        names = [REASON_COLUMNS if kind is Reason else (name,) for name, kind in self._types.items()]
+        self.columns = tuple(column for group in names for column in group)
+        self.numbers = tuple(name for name, kind in self._types.items() if kind not in (str, Reason))
+
+    def write(self, path: Path, rows: Iterable[RowType]) -> None:
+        """Write rows atomically; numbers read back exactly."""
+        write_rows(path, self.columns, ([*self._texts(row)] for row in rows))
+
+    def _texts(self, row: RowType) -> Iterable[str]:
+        for name, kind in self._types.items():
+            value = getattr(row, name)
+            if kind is Reason:
+                yield from (value.kind, value.text, value.log)
+            else:
+                yield value if kind is str else number_text(value, self.nothing)
+
+    def read(self, source: Path | bytes, where: str = "") -> list[RowType]:
+        """Return the rows of a file.
+
+        Args:
+            source: the file, or its content.
+            where: what messages call it; its path where that is not given.
+
+        Raises:
+            ResultsError: it cannot be read, a column is absent, or a value is not of its column's kind.
+        """
+        where = where or str(source)
+        try:
+            reader = csv.DictReader(io.StringIO(_content(source, where)), strict=True)
+            self.check(reader.fieldnames or (), where)
+            return [self._row(row, where, reader.line_num) for row in reader]
+        except csv.Error as error:
+            raise self._damaged(where, str(error)) from None
+
+    def _row(self, row: Mapping[str, str], where: str, line: int) -> RowType:
+        values: dict[str, Any] = {}
+        for name, kind in self._types.items():
+            if kind is Reason:
+                what = row["reason_kind"]
+                values[name] = Reason(what if what in KINDS else "note", row["reason"], row["log"])
+                continue
+            text = row[name]
+            try:
+                values[name] = text if kind is str and text is not None else self._number(text, kind)
+            except (TypeError, ValueError):
+                raise self._damaged(where, f"line {line}: {name} = {text!r}") from None
+        return self.row(**values)
+
+    def _number(self, text: str, kind: Any) -> float | int | None:
+        if text == self.nothing == "":
+            return math.nan if kind is float else None
+        return int(text) if kind in (int, int | None) else float(text)
+
+    def frame(self, source: Path | bytes, where: str = "") -> pd.DataFrame:
+        """Return a file as a table: text columns with "" for nothing, numbers as float. Arguments and errors: ``read``.
+
+        Columns that this recount does not know stay, as text.
+        """
+        import pandas as pd
+
+        where = where or str(source)
+        content = io.StringIO(_content(source, where))
+        try:
+            table = pd.read_csv(content, dtype=str, keep_default_na=False)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+            raise self._damaged(where, str(error)) from None
+        self.check(table.columns, where)
+        return table.assign(**{name: self._numbers(table[name], where) for name in self.numbers})
+
+    def _numbers(self, column: pd.Series, where: str) -> pd.Series:
+        import pandas as pd
+
+        numbers = pd.to_numeric(column.replace("", "nan"), errors="coerce")
+        wrong = column[numbers.isna() & ~column.str.lower().isin(["", "nan"])]
+        if len(wrong):
+            raise self._damaged(where, f"{column.name} = {wrong.iloc[0][:80]!r} is not a number")
+        return numbers.astype(float)
+
+    def empty(self) -> pd.DataFrame:
+        """Return a table without rows."""
+        import pandas as pd
+
+        return pd.DataFrame({name: pd.Series(dtype=float if name in self.numbers else object) for name in self.columns})
+
+    def check(self, columns: Iterable[str], where: str) -> None:
+        """Refuse a file that an older recount wrote, or that is none of its kind.
+
+        Raises:
+            ResultsError: a column is absent.
+        """
+        there = set(columns)
+        absent = [name for name in self.columns if name not in there]
+        if absent:
+            raise ResultsError(
+                f"{where}: no column {', '.join(absent)}: an older recount wrote it, or it is another file; "
+                f"`{self.step}` writes it"
+            )
+
+    def _damaged(self, where: str, what: str) -> ResultsError:
+        return ResultsError(f"{where}: damaged ({what}): delete it and run `{self.step}` again")
+
+
+def _content(source: Path | bytes, where: str) -> str:
+    try:
+        return (source if isinstance(source, bytes) else source.read_bytes()).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{where}: cannot be read: {error}") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+
+class Fields(BaseModel):
+    """A part of a JSON file; what this recount does not know is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class JsonRecord(Fields):
+    """A kind of JSON file.
+
+    Attributes:
+        SCHEMA: the version that this recount writes; it reads older ones, too.
+        STEP: the command that writes it, for messages.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    STEP: ClassVar[str]
+
+    schema_version: int = 1
+
+    @classmethod
+    def parse(cls, content: str | bytes, where: str) -> Self:
+        """Return a record.
+
+        Args:
+            content: of the file.
+            where: what messages call it.
+
+        Raises:
+            ResultsError: it is damaged, or of a newer recount.
+        """
+        try:
+            record = cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            what = f"{place}: {first['msg']}" if place else first["msg"]
+            raise ResultsError(f"{where}: damaged ({what}): delete it and run `{cls.STEP}` again") from None
+        if record.schema_version > cls.SCHEMA:
+            raise ResultsError(
+                f"{where}: schema_version = {record.schema_version}: a newer recount wrote it, and this one reads "
+                f"up to {cls.SCHEMA}; update recount, or run `{cls.STEP}` again"
+            )
+        return record
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the record in a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ResultsError: it is damaged, or of a newer recount.
+        """
+        return cls.parse(path.read_bytes(), str(path))
+
+    def write(self, path: Path) -> None:
+        """Write the record atomically; NaN, which JSON does not have, becomes null."""
+        self.schema_version = self.SCHEMA
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+
+# -------------------------------------------------------------------------------------------------------------- arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as a compressed .npz, atomically."""
+    import numpy as np
+
+    content: dict[str, Any] = dict(arrays)
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **content))
+
+
+def read_arrays(path: Path, step: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays in an .npz; none where there is no such file.
+
+    Args:
+        path: the file.
+        step: the command that writes it, for the message.
+
+    Raises:
+        ResultsError: it is damaged.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise ResultsError(f"{path}: damaged ({error}): delete it and run `{step}` again") from None

@@ -27,8 +27,9 @@ import numpy as np
 from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
-from recount.metrics import MAE, METRICS, RMSE, Floats, Metric, count_bins, terciles
+from recount.metrics import MAE, METRICS, RMSE, Floats, Metric
 from recount.results.files import write_rows
+from recount.scoring.groups import count_bins, terciles
 from recount.scoring.oracles import BIN_SETTINGS, block_bins_counts, dot_map_counts
 from recount.scoring.statistics import (
     Interval,
@@ -645,7 +646,7 @@ def _of_guess(metric: Metric, true: Floats, guesses: Sequence[float]) -> Interva
     """Return the metric of answering each image with one of ``guesses`` at random (one guess: a constant)."""
     if len(guesses) == 1:
         return bootstrap(metric, true, np.full(len(true), guesses[0]))
-    every = metric.contribution(true[:, None], np.asarray(guesses)[None])
+    every = metric.of_images(true[:, None], np.asarray(guesses)[None])
     return Interval(float(metric.of_mean(every.mean())), math.nan, math.nan)
 
 

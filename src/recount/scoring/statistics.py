@@ -61,7 +61,7 @@ def bootstrap(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval
 
 
 def _contributions(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Floats:
-    return metric.contribution(np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64))
+    return metric.of_images(true, predicted)
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def _seeds_by_images(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> F
     predicted = np.atleast_2d(np.asarray(predicted, dtype=np.float64))
     if predicted.shape[1:] != true.shape or not true.size:
         raise ValueError(f"{len(true)} true counts, but predictions of shape {predicted.shape} (seeds, images)")
-    return metric.contribution(np.broadcast_to(np.asarray(true, dtype=np.float64), predicted.shape), predicted)
+    return metric.of_images(np.broadcast_to(true, predicted.shape), predicted)
 
 
 def _percentiles(samples: Floats) -> tuple[float, float]:

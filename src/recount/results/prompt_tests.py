@@ -1,0 +1,141 @@
+"""What ``recount test-prompts`` writes: ``seed<k>.json`` for each text-guided run, and maps of a few pictures (.npz).
+
+What the numbers mean stands in ``recount.prediction.prompt_tests`` and ``recount.prediction.localisation``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from recount.results.files import Fields, JsonRecord, read_arrays, write_arrays
+from recount.results.run_record import Number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class NotTested(Fields):
+    """Why a test cannot be run on a benchmark."""
+
+    not_tested: str
+
+
+class NegativePicture(Fields):
+    """A picture asked for its own class (``right``) and for the others (``wrong``, their mean)."""
+
+    id: str
+    prompt: str
+    true: float
+    right: Number
+    wrong: Number
+
+
+class NegativePrompts(Fields):
+    """PrACo's negative-prompt test, and ``prompt_swap``: the share of pictures whose count another prompt changes."""
+
+    np: Number
+    nmn: Number
+    pccn: Number
+    mae: Number
+    rmse: Number
+    prompt_swap: Number
+    pictures: list[NegativePicture]
+
+
+class MosaicScore(Fields):
+    """Means over classes, then over pictures."""
+
+    recall: Number
+    precision: Number
+    f: Number
+
+
+class PairPicture(Fields):
+    """Majority and minority of a picture and a class that it is not known to show ("": there is none)."""
+
+    id: str
+    majority: str
+    majority_true: float
+    majority_predicted: Number
+    minority: str
+    minority_true: float
+    minority_predicted: Number
+    absent: str
+    absent_predicted: Number
+
+
+class Pairs(Fields):
+    """Prompts swapped in pairs; ``nearer_to_majority``: share of counts for the minority nearer to the majority's."""
+
+    means: dict[str, Number]
+    minority_mae: Number
+    nearer_to_majority: Number
+    prompt_swap: Number
+    pictures: list[PairPicture]
+
+
+class MapsOf(Fields):
+    """AUC by map, and what attention reaches: None for a system without attention."""
+
+    auc: dict[str, Number]
+    reached_elsewhere: Number | None = None
+
+
+class MapsPicture(MapsOf):
+    """The same of one picture; ``reached`` counts its points."""
+
+    id: str
+    points: int
+    reached: int | None = None
+
+
+class Maps(MapsOf):
+    """Where maps lie; ``points_reached`` is a share of all points."""
+
+    points_reached: Number | None = None
+    pictures: list[MapsPicture] = Field(min_length=1)
+
+
+class BenchmarkTests(Fields):
+    """The tests of one benchmark; None: its experiment does not name the test."""
+
+    dataset: str
+    split: str
+    negative_prompts: NegativePrompts | NotTested | None = None
+    mosaics: dict[str, MosaicScore] | NotTested | None = None
+    pairs: Pairs | NotTested | None = None
+    maps: Maps | NotTested | None = None
+    maps_before_training: Maps | NotTested | None = None
+
+
+class PromptTests(JsonRecord):
+    """Content of a run's file of prompt tests: which model was tested, and what was found by benchmark."""
+
+    STEP: ClassVar[str] = "recount test-prompts"
+
+    run: str
+    selection: str
+    sha256: str = ""
+    benchmarks: dict[str, BenchmarkTests]
+
+
+def maps_path(tests: Path) -> Path:
+    """Return the file of the maps that belong to a file of prompt tests."""
+    return tests.with_suffix(".npz")
+
+
+def write_maps(tests: Path, maps: dict[str, NDArray[Any]]) -> None:
+    """Write maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``."""
+    write_arrays(maps_path(tests), maps)
+
+
+def read_maps(tests: Path) -> dict[str, NDArray[Any]]:
+    """Return the maps that belong to a file of prompt tests; none where there is no such file.
+
+    Raises:
+        ResultsError: it is damaged.
+    """
+    return read_arrays(maps_path(tests), PromptTests.STEP)

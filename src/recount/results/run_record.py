@@ -1,0 +1,159 @@
+"""What a training run leaves: run.json (``RunRecord``), and history.csv with a row per epoch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from recount.results.files import Fields, JsonRecord, ResultsError, write_rows
+
+RUN = "run.json"
+HISTORY = "history.csv"
+
+#: a number that is NaN where the file has null
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+
+
+class Selection(Fields):
+    """A model of a run: which epoch, which file, and what it scored on the samples that chose it."""
+
+    epoch: int
+    model: str
+    sha256: str
+    on: dict[str, Number] = Field(default_factory=dict)
+
+
+class RecordedSplit(Fields):
+    """A split of a prepared data set."""
+
+    dataset: str
+    split: str
+    preparation: str
+
+
+class RecordedRun(Fields):
+    """The run as it was planned (``settings.project.Run``, whose other fields are here, too)."""
+
+    suite: str = ""
+    system: str
+    variant: str
+    seed: int
+    size: str = ""
+    protocol: str = ""
+    checkpoint: str | None = None
+    training: RecordedSplit | None = None
+
+
+class Cost(Fields):
+    """What the run took; None where it was not measured, as for a released checkpoint that was only read."""
+
+    wall_seconds: float | None = None
+    gpu_seconds: float | None = None
+    peak_memory_mb: float | None = None
+    peak_gpu_memory_mb: float | None = None
+    parameters_total: int | None = None
+    parameters_trained: int | None = None
+    flops_per_window: float | None = None
+    window: list[int] | None = None
+    steps: int | None = None
+    seconds_per_step: float | None = None
+
+
+class Provenance(Fields):
+    """What the run was made with (``recount.provenance.collect``)."""
+
+    recount: str = ""
+    commit: str | None = None
+    dirty: bool | None = None
+    command: list[str] = Field(default_factory=list)
+    python: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    device: str = ""
+    code: str = ""
+    data: dict[str, str] = Field(default_factory=dict)
+
+
+class CheckpointFile(Fields):
+    """The released file that a run was read from."""
+
+    file: str
+    sha256: str
+
+
+class RunRecord(JsonRecord):
+    """Content of run.json.
+
+    Attributes:
+        run: as it was planned.
+        selections: the models by name: "last", and those that a selection chose.
+        settings: of the system, with all defaults.
+        recipe: with all defaults.
+        precision_used: what the device could do of the recipe's precision.
+        status: "trained" or "checkpoint".
+        checkpoint: the released file, where one was read.
+        parts: in how many sittings the training was done.
+    """
+
+    SCHEMA: ClassVar[int] = 2
+    STEP: ClassVar[str] = "recount train"
+
+    run: RecordedRun
+    selections: dict[str, Selection] = Field(min_length=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    precision_used: str = ""
+    provenance: Provenance = Provenance()
+    cost: Cost = Cost()
+    status: str = ""
+    training_samples: int | None = None
+    processes: int | None = None
+    parts: int | None = None
+    checkpoint: CheckpointFile | None = None
+
+    @property
+    def id(self) -> str:
+        """Return ``<system>/<variant>/seed<k>``."""
+        return f"{self.run.system}/{self.run.variant}/seed{self.run.seed}"
+
+
+def read_run_record(folder: Path) -> RunRecord:
+    """Return the run.json of a finished run's folder.
+
+    Raises:
+        ResultsError: there is none, it is damaged, or a newer recount wrote it.
+    """
+    path = folder / RUN
+    try:
+        return RunRecord.read(path)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: no such file: this run is not trained (`recount train` does it)") from None
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write history.csv; the columns are all that a row has, in the order in which they first appear."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_rows(path, columns, [[_text(row.get(name)) for name in columns] for row in rows])
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Return the rows of history.csv as text; none where there is no such file.
+
+    Raises:
+        ResultsError: it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream, strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path}: damaged ({error}): delete its folder and run `recount train` again") from None

@@ -1,0 +1,177 @@
+"""Files below results/ are read as they were written, or refused with one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recount.results.files import CsvTable, ResultsError, SaveError, file_digest, text_digest, write_atomically
+from recount.results.predictions import PREDICTIONS, PredictionRow, Timing, read_predictions
+from recount.results.prompt_tests import NotTested, PromptTests
+from recount.results.reason import NOTHING, Reason, joined
+from recount.results.run_record import RunRecord, read_history, read_run_record, write_history
+from recount.results.scores import SCORES, Score
+from recount.results.verdicts import VERDICTS, VerdictRow
+
+RECORD = {
+    "run": {"system": "good", "variant": "full", "seed": 0},
+    "selections": {"last": {"epoch": 5, "model": "model.safetensors", "sha256": "0" * 64}},
+}
+PROMPT_TESTS = {
+    "run": "good/full/seed0",
+    "selection": "last",
+    "benchmarks": {"a/test": {"dataset": "a", "split": "test", "pairs": {"not_tested": "it shows one class"}}},
+}
+TIMING = {"device": "cpu", "precision": "fp32", "selections": {}}
+text = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=20)
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    value: float
+    n: int | None
+    reason: Reason
+
+
+LINES = CsvTable(Line, "recount test")
+lines = st.builds(
+    Line, text, st.floats(), st.none() | st.integers(), st.builds(Reason, st.sampled_from(["", "failed"]), text, text)
+)
+
+
+def same(one: Line, other: Line) -> bool:
+    return (one.value == other.value or (math.isnan(one.value) and math.isnan(other.value))) and {
+        **asdict(one), "value": 0,
+    } == {**asdict(other), "value": 0}  # fmt: skip
+
+
+@given(st.lists(lines, max_size=5))
+def test_rows_read_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Line]) -> None:
+    path = tmp_path_factory.mktemp("rows") / "lines.csv"
+    LINES.write(path, rows)
+    assert all(same(one, other) for one, other in zip(rows, LINES.read(path), strict=True))
+    assert [row.name for row in rows] == LINES.frame(path.read_bytes(), "lines.csv")["name"].tolist()
+
+
+@pytest.mark.parametrize("table", [SCORES, VERDICTS, PREDICTIONS])
+def test_a_table_of_an_older_recount_is_refused_with_the_command_that_writes_it(
+    tmp_path: Path, table: CsvTable
+) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text(",".join(table.columns[1:]) + "\n")
+    for read in (table.read, table.frame):
+        with pytest.raises(ResultsError, match=rf"old\.csv: no column {table.columns[0]}: an older .* `{table.step}`"):
+            read(path)
+
+
+def test_a_column_of_a_newer_recount_is_left_alone() -> None:
+    content = ",".join([*LINES.columns, "later"]) + "\na,1.5,,,,,x\n"
+    assert LINES.read(content.encode(), "new.csv") == [Line("a", 1.5, None, NOTHING)]
+    assert LINES.frame(content.encode(), "new.csv")["later"].tolist() == ["x"]
+
+
+def test_a_reason_has_columns_of_its_own() -> None:
+    reason = Reason("failed", "training failed", "line 1\nout of memory")
+    assert {"reason_kind", "reason", "log"} <= set(SCORES.columns) & set(VERDICTS.columns)
+    assert joined([Reason("note", "2 of 3 seeds"), reason, reason]) == Reason(
+        "failed", "2 of 3 seeds; training failed", reason.log
+    )
+
+
+def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    PREDICTIONS.write(path, [PredictionRow("s0", "", "cups", 3.0, math.nan, "last")])
+    assert "nan" in path.read_text()
+    assert len(read_predictions(path)["last"].not_finite) == 1
+    path.write_text(path.read_text().replace("nan", "many"))
+    with pytest.raises(ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = 'many'\): delete it"):
+        read_predictions(path)
+
+
+def test_a_sample_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    PREDICTIONS.write(tmp_path / "p.csv", [PredictionRow("s0", "", "", 3.0, 4.0, "last")] * 2)
+    with pytest.raises(ResultsError, match="it has s0 twice"):
+        read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(("kind", "content"), [(RunRecord, RECORD), (PromptTests, PROMPT_TESTS), (Timing, TIMING)])
+def test_records_of_older_recounts_are_read_and_of_newer_ones_refused(
+    tmp_path: Path, kind: type[RunRecord], content: dict
+) -> None:
+    old = kind.parse(json.dumps({**content, "what_is_this": 1}), "old.json")
+    old.write(tmp_path / "new.json")
+    assert kind.read(tmp_path / "new.json") == old
+    assert json.loads((tmp_path / "new.json").read_text())["schema_version"] == kind.SCHEMA
+    newer = json.dumps({**content, "schema_version": kind.SCHEMA + 1})
+    with pytest.raises(ResultsError, match=rf"x\.json: schema_version = {kind.SCHEMA + 1}: a newer recount wrote it"):
+        kind.parse(newer, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("{", "EOF"),
+        ("[]", "Input should be an object"),
+        ('{"run": {}, "selections": {}}', r"run\.system: Field required"),
+    ],
+)
+def test_a_damaged_record_is_refused_with_the_place_and_the_command(tmp_path: Path, content: str, what: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(
+        ResultsError, match=rf"run\.json: damaged \(.*{what}.*: delete it and run `recount train` again"
+    ):
+        read_run_record(tmp_path)
+
+
+def test_a_run_that_is_not_trained_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"run\.json: no such file: this run is not trained"):
+        read_run_record(tmp_path)
+
+
+def test_what_json_does_not_have_comes_back(tmp_path: Path) -> None:
+    record = RunRecord.model_validate(RECORD)
+    record.selections["last"].on["mae"] = math.nan
+    record.write(tmp_path / "run.json")
+    assert math.isnan(read_run_record(tmp_path).selections["last"].on["mae"])
+    tested = PromptTests.model_validate(PROMPT_TESTS).benchmarks["a/test"]
+    assert (tested.maps, tested.pairs) == (None, NotTested(not_tested="it shows one class"))
+
+
+def test_history_has_every_column_that_an_epoch_has(tmp_path: Path) -> None:
+    write_history(tmp_path / "history.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "mae": 3.0}])
+    assert read_history(tmp_path / "history.csv") == [
+        {"epoch": "1", "loss": "0.5", "mae": ""}, {"epoch": "2", "loss": "0.25", "mae": "3.0"},
+    ]  # fmt: skip
+    assert read_history(tmp_path / "nothing.csv") == []
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    SCORES.write(path, [])
+    before = file_digest(path)
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(SaveError, match=r"scores\.csv: cannot be written: .*No space left on device.*unchanged"):
+        write_atomically(path, fail)
+    assert file_digest(path) == before == text_digest(path.read_text())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_every_column_of_a_row_has_a_place(tmp_path: Path) -> None:
+    score = Score("p", "t", "r", "s", "v", "all", "b", "d", "last", "mae", value=1.5, n=3, status="trained")
+    SCORES.write(tmp_path / "scores.csv", [score])
+    read = SCORES.read(tmp_path / "scores.csv")[0]
+    assert (read.row, read.value, read.n, math.isnan(read.sd), read.reason) == ("r", 1.5, 3, True, NOTHING)
+    verdict = VerdictRow("p", "c", "k", "s", "all", "trained", "last", published=None, reason=Reason("note", "why"))
+    VERDICTS.write(tmp_path / "verdicts.csv", [verdict])
+    assert VERDICTS.frame(tmp_path / "verdicts.csv")["reason"].tolist() == ["why"]
