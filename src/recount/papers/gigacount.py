@@ -6,7 +6,7 @@ in or computed from the two files; only the names of four runs are given here, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from recount.judging.published_log import (
     stated_epochs,
 )
 from recount.metrics import metric as metric_of
-from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
+from recount.report.exhibits import Context, Exhibit, Line, Sheet
 from recount.report.figures import plain_log
 from recount.report.numbers import signed
 from recount.report.sources import Sources, row_key
@@ -101,7 +101,7 @@ class Log:
         by_horizon: dict[tuple[str, int], list[LoggedRow]] = {}
         for row, found in self.ablations:
             by_horizon.setdefault((row.table, found.horizon or 0), []).append(row)
-        return [(horizon, *rows) for (_, horizon), rows in by_horizon.items() if len(rows) == 2]
+        return [(horizon, rows[0], rows[1]) for (_, horizon), rows in by_horizon.items() if len(rows) == 2]
 
 
 def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
@@ -193,7 +193,9 @@ def _row_sheet(paper: str, log: Log) -> Sheet:
         at = found.at_horizon or (None, None)
         values = row.label, row.mae, row.rmse, found.line, row.run, found.epoch, what, *at, row.selection_gain
         lines.append(Line(values))
-    return Sheet(f"{paper}-log", "Where the rows of the tables come from (all chosen on the test images ⚑)", heads, tuple(lines))
+    return Sheet(
+        f"{paper}-log", "Where the rows of the tables come from (all chosen on the test images ⚑)", heads, tuple(lines)
+    )
 
 
 def _rate_sheet(paper: str, log: Log) -> Sheet:
@@ -217,8 +219,11 @@ def findings(log: Log, paper: Paper, published: pd.DataFrame) -> Iterator[tuple[
     if log.headline is not None:
         yield "The headline is not in the log.", _of_headline(log, log.headline)
     for place, (run, labels) in enumerate(log.shared.items()):
-        alike = "Two ablations that share both runs cannot be told apart: whatever differs between the runs differs in both."
-        more = f" {alike}" if place == 0 and len(log.shared) > 1 else ""
+        more = (
+            " Two ablations that share both runs cannot be told apart: what differs between the runs differs in both."
+            if place == 0 and len(log.shared) > 1
+            else ""
+        )
         yield "One run, several rows.", f"{'; '.join(labels)}: all are read off run {run}.{more}"
     yield from _of_pairs(log)
     yield from _of_scheduler(log)
@@ -232,7 +237,11 @@ def findings(log: Log, paper: Paper, published: pd.DataFrame) -> Iterator[tuple[
 
 def _of_headline(log: Log, row: LoggedRow) -> str:
     known = [name for name, value in (("mae", row.mae), ("rmse", row.rmse)) if occurs(log.runs, name, value)]
-    where = f"its {known[0].upper()} occurs somewhere, the pair does not" if known else "neither number occurs in any evaluation"
+    where = (
+        f"its {known[0].upper()} occurs somewhere, the pair does not"
+        if known
+        else "neither number occurs in any evaluation"
+    )
     run = best_run(log.runs)
     best, last, late = run.best(), run.evaluations.iloc[-1], late_evaluations(run, int(run.epochs * LATE_SHARE))
     assert best is not None
@@ -255,8 +264,8 @@ def _of_pairs(log: Log) -> Iterator[tuple[str, str]]:
         warm_ups = f"; the warm-up was begun {begun[0]} times against {begun[1]}" if begun[0] != begun[1] else ""
         yield (
             f"{one.label} against {other.label[0].lower()}{other.label[1:]}:",
-            f"printed difference {signed(one.mae - other.mae)} MAE{there}. Up to there the runs differ in more than the "
-            f"named factor: highest learning rate {rates[0]:g} against {rates[1]:g}{warm_ups}.",
+            f"printed difference {signed(one.mae - other.mae)} MAE{there}. Up to there the runs differ in more than "
+            f"the named factor: highest learning rate {rates[0]:g} against {rates[1]:g}{warm_ups}.",
         )
 
 
@@ -323,8 +332,8 @@ def figure(log: Log) -> Figure:
     if log.headline is not None:
         mae = log.headline.mae
         top.axhline(mae, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
-        text, place = f"printed in Table 1: {mae:g}, nowhere in the log", (600, mae)
-        top.annotate(text, place, xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right")
+        text, at = f"printed in Table 1: {mae:g}, nowhere in the log", (600, mae)
+        top.annotate(text, at, xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right")
     top.set(yscale="log", ylim=(80, 1000), ylabel="MAE on the test images")
     plain_log(top.yaxis, (1, 1.5, 2, 3, 5, 7))
     top.legend(loc="upper right", title=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -37,6 +38,9 @@ COLUMNS = {
     UNREAD: ("dataset", "split", "prompts", "unread", "names", "unread_names", "told_apart"),
     LOG: ("epoch", "val_mae", "val_rmse", "test_mae", "test_rmse", "train_seconds", "val_seconds", "test_seconds"),
 }
+
+
+Record = Mapping[Any, Any]  # a row of a table, by column
 
 
 class EvidenceError(ValueError):
@@ -92,7 +96,7 @@ def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataF
 # ------------------------------------------------------------------------------------------------- real annotations
 
 
-def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.DataFrame) -> Sequence[Record]:
     """Return a table of the paper on its real benchmarks: printed numbers among those of trivial predictors.
 
     Args:
@@ -102,8 +106,8 @@ def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.Dat
         published: published.csv, values as text.
 
     Returns:
-        columns name, label, kind ("published", "constant", "oracle": uses the answers that it is tested on), benchmark,
-        metric, value, low, high (NaN where printed), text (as printed) and source (where, or which constant it is).
+        records with name, label, kind ("published", "constant", "oracle": uses the answers that it is tested on),
+        benchmark, metric, value, low, high (NaN where printed), text (as printed) and source (where, or which constant).
     """
     here = trivial[trivial["benchmark"].isin(REAL_TABLES[name]) & trivial["metric"].isin(METRICS)]
     here = here.rename(columns={"predictor": "name", "ci_low": "low", "ci_high": "high"})
@@ -114,13 +118,15 @@ def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.Dat
     parts, seen = [here.assign(source=here["label"], text="", kind=kind, label=label)], set()
     for key, words in dict.fromkeys((row_key(row), row.label) for row in paper.tables[name].rows):
         mine = published[(published["table"] == name) & (published["row"] == key)]
-        mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce")).dropna(subset="value")
+        mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce")).dropna(
+            subset="value"
+        )
         once = repr(sorted(zip(mine["benchmark"], mine["metric"], mine["value"], strict=True)))
         if len(mine) and once not in seen:  # released weights and trained ones share a printed row
             seen.add(once)
             parts.append(mine.assign(name=key, label=words, kind="published"))
     columns = ["name", "label", "kind", "benchmark", "metric", "value", "low", "high", "text", "source"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)[columns].to_dict("records")
 
 
 def _real(context: Context, trivial: pd.DataFrame | None, unread: pd.DataFrame | None) -> Exhibit:
@@ -144,16 +150,21 @@ def _real(context: Context, trivial: pd.DataFrame | None, unread: pd.DataFrame |
     )
 
 
-def _sheet(context: Context, name: str, cells: pd.DataFrame, trivial: pd.DataFrame) -> Sheet:
+def _sheet(context: Context, name: str, cells: Sequence[Record], trivial: pd.DataFrame) -> Sheet:
     columns = [(benchmark, metric) for benchmark in REAL_TABLES[name] for metric in METRICS]
     rows: dict[tuple[str, str], dict[tuple[str, str], Cell]] = {}
-    for row in cells.itertuples(index=False):
-        ends = None if pd.isna(row.low) else (row.low, row.high)
-        shown = Cell(row.value, row.text, ends, hint=row.source)
-        rows.setdefault((row.label, row.kind), {})[row.benchmark, row.metric] = shown
-    ordered = sorted(rows.items(), key=lambda row: [float(row[1].get(place, Cell("inf")).value or 0) for place in columns])
+    for row in cells:
+        ends: tuple[float, float] | None = None if pd.isna(row["low"]) else (row["low"], row["high"])
+        shown = Cell(row["value"], row["text"], ends, hint=row["source"])
+        rows.setdefault((row["label"], row["kind"]), {})[row["benchmark"], row["metric"]] = shown
+    ordered = sorted(
+        rows.items(), key=lambda row: [float(row[1].get(place, Cell("inf")).value or 0) for place in columns]
+    )
     lines = [
-        Line((label, kind, *(found.get(place, Cell(None)) for place in columns)), "quoted" if kind == "published" else "trivial")
+        Line(
+            (label, kind, *(found.get(place, Cell(None)) for place in columns)),
+            "quoted" if kind == "published" else "trivial",
+        )
         for (label, kind), found in ordered
     ]
     sizes = trivial.groupby("benchmark")["n"].first()
@@ -164,20 +175,20 @@ def _sheet(context: Context, name: str, cells: pd.DataFrame, trivial: pd.DataFra
     return Sheet(f"{context.name}-real-{name}", title, heads, tuple(lines), groups=(("", 2), *groups))
 
 
-def _printed(cells: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """Return the published MAEs on a benchmark, lowest first."""
-    mine = cells[(cells["kind"] == "published") & (cells["benchmark"] == benchmark) & (cells["metric"] == "mae")]
-    return mine.sort_values("value", kind="stable")
+def _maes(cells: Sequence[Record], benchmark: str, kind: str) -> list[Record]:
+    """Return the MAEs of one kind on a benchmark, lowest first."""
+    wanted = (benchmark, "mae", kind)
+    mine = [cell for cell in cells if (cell["benchmark"], cell["metric"], cell["kind"]) == wanted]
+    return sorted(mine, key=lambda cell: cell["value"])
 
 
-def below_a_constant(cells: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def below_a_constant(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """Yield, for each benchmark, the best constant where not all published systems have a lower MAE."""
-    constants = cells[(cells["kind"] == "constant") & (cells["metric"] == "mae")]
-    for benchmark, mine in constants.groupby("benchmark", sort=False):
-        best, printed = mine.loc[mine["value"].idxmin()], _printed(cells, str(benchmark))
-        below = int((printed["value"] < best["value"]).sum())
+    for benchmark in dict.fromkeys(cell["benchmark"] for cell in cells if cell["kind"] == "constant"):
+        best, printed = _maes(cells, benchmark, "constant")[0], _maes(cells, benchmark, "published")
+        below = sum(cell["value"] < best["value"] for cell in printed)
         if below < len(printed):
-            lowest = printed.iloc[0]
+            lowest = printed[0]
             yield (
                 f"{benchmark}:",
                 f"“{best['label']}” has an MAE of {_with_interval(best)}; {below or 'none'} of the {len(printed)} "
@@ -186,35 +197,38 @@ def below_a_constant(cells: pd.DataFrame) -> Iterator[tuple[str, str]]:
             )
 
 
-def prompt_blind(cells: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def prompt_blind(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """Yield the perfect counter that ignores the prompt beside the published systems, for each version of FSC-147-S."""
-    for blind in cells[(cells["name"] == BLIND) & (cells["metric"] == "mae")].to_dict("records"):
-        printed = _printed(cells, blind["benchmark"])
-        above, below = printed[printed["value"] >= blind["low"]], printed[printed["value"] < blind["low"]]
-        yield (
-            f"{blind['benchmark']}, a perfect counter that ignores the prompt",
-            f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: {_listed(above)}. Below "
-            f"it: {_listed(below)}.",
-        )
+    for blind in cells:
+        if (blind["name"], blind["metric"]) == (BLIND, "mae"):
+            printed = _maes(cells, blind["benchmark"], "published")
+            above, below = (
+                ", ".join(
+                    f"{cell['label']} {cell['text']}" for cell in printed if (cell["value"] >= blind["low"]) == where
+                )
+                for where in (True, False)
+            )
+            yield (
+                f"{blind['benchmark']}, a perfect counter that ignores the prompt",
+                f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: {above or 'none'}. "
+                f"Below it: {below or 'none'}.",
+            )
 
 
-def _with_interval(cell: Mapping[str, float] | pd.Series) -> str:
+def _with_interval(cell: Record) -> str:
     return f"{number(cell['value'])} ({interval(cell['low'], cell['high'], cell['value'])})"
-
-
-def _listed(cells: pd.DataFrame) -> str:
-    return ", ".join(cells["label"] + " " + cells["text"]) or "none"
 
 
 def unread_names(unread: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Yield what CLIP-Count's text defect does to the prompts of each test set (see ``t2icount_evidence``)."""
-    for row in unread[~unread["split"].isin(["train", "val"])].itertuples(index=False):
-        yield (
-            f"{row.benchmark}, prompts that CLIP-Count as released does not read:",
-            f"{row.unread} of {row.prompts} ({percent(row.unread / row.prompts)}), because their class name is one "
-            "token and the text is read two tokens early. Every longer name loses its last token. Of "
-            f"{row.names} different names {row.told_apart} are told apart.",
-        )
+    for row in unread.to_dict("records"):
+        if row["split"] not in ("train", "val"):
+            yield (
+                f"{row['benchmark']}, prompts that CLIP-Count as released does not read:",
+                f"{row['unread']} of {row['prompts']} ({percent(row['unread'] / row['prompts'])}), because their class "
+                "name is one token and the text is read two tokens early. Every longer name loses its last token. Of "
+                f"{row['names']} different names {row['told_apart']} are told apart.",
+            )
 
 
 # ------------------------------------------------------------------------------------------------------- training log
@@ -226,11 +240,10 @@ def evaluated(log: pd.DataFrame) -> pd.DataFrame:
     return seen.assign(score=seen["val_mae"] + seen["val_rmse"])
 
 
-def selected(seen: pd.DataFrame) -> tuple[pd.Series, pd.Series | None]:
+def selected(seen: pd.DataFrame) -> tuple[Record, Record | None]:
     """Return the epoch that the released code picks, and the next best of those whose test error is in the log."""
-    best = seen.loc[seen["score"].idxmin()]
-    others = seen[seen["test_mae"].notna() & (seen["epoch"] != best["epoch"])]
-    return best, others.loc[others["score"].idxmin()] if len(others) else None
+    ranked = seen.sort_values("score", kind="stable")
+    return ranked.to_dict("records")[0], next(iter(ranked[1:].dropna(subset="test_mae").to_dict("records")), None)
 
 
 def log_findings(log: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -241,19 +254,22 @@ def log_findings(log: pd.DataFrame) -> Iterator[tuple[str, str]]:
         values = seen[f"val_{metric}"]
         yield (
             f"Validation {metric_of(metric).label}",
-            f"is {values.min():.2f} (epoch {seen['epoch'][values.idxmin()]}) to {values.max():.2f} over these epochs, "
-            f"median {values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it "
+            f"is {values.min():.2f} (epoch {seen['epoch'].iloc[int(values.argmin())]}) to {values.max():.2f} over these "
+            f"epochs, median {values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it "
             f"changes by {values.diff().abs().median():.2f} in the median. The selected epoch has "
             f"{best[f'val_{metric}']:.2f}.",
         )
-    test = f", test {best['test_mae']:g} / {best['test_rmse']:g}" if pd.notna(best["test_mae"]) else ""
+    test: str = f", test {best['test_mae']:g} / {best['test_rmse']:g}" if pd.notna(best["test_mae"]) else ""
     behind = (
-        f" Epoch {runner_up['epoch']:.0f} was {percent(runner_up['score'] / best['score'] - 1, 1)} behind by that score, "
+        f" Epoch {runner_up['epoch']} was {percent(runner_up['score'] / best['score'] - 1, 1)} behind by that score, "
         f"and its test MAE is {runner_up['test_mae']:g}, {percent(runner_up['test_mae'] / best['test_mae'] - 1)} higher."
         if runner_up is not None
         else ""
     )
-    yield "The choice.", f"Lowest validation MAE + RMSE: epoch {best['epoch']:.0f} with {best['score']:.2f}{test}.{behind}"
+    yield (
+        "The choice.",
+        f"Lowest validation MAE + RMSE: epoch {best['epoch']} with {best['score']:.2f}{test}.{behind}",
+    )
 
 
 def _train_log(context: Context, log: pd.DataFrame) -> Exhibit:
@@ -268,8 +284,8 @@ def _train_log(context: Context, log: pd.DataFrame) -> Exhibit:
         title="What the authors' training log shows",
         sentence=(
             f"The released log holds {len(log)} epochs. {len(seen)} of them (from epoch {seen['epoch'][0]} on) have a "
-            f"validation. It took {hours:.1f} hours in all, {seconds(log['train_seconds'].median())} an epoch. Computed "
-            f"from papers/{context.name}/evidence/{LOG}.csv."
+            f"validation. Training took {hours:.1f} hours in all, {seconds(log['train_seconds'].median())} an epoch. "
+            f"Computed from papers/{context.name}/evidence/{LOG}.csv."
         ),
         figures=(context.plot(validation_noise(seen), "trainlog", caption),),
         findings=tuple(log_findings(log)),
@@ -280,7 +296,7 @@ def _train_log(context: Context, log: pd.DataFrame) -> Exhibit:
 def validation_noise(seen: pd.DataFrame) -> Figure:
     """Draw the validation errors of the authors' log over the epochs, with what was selected and tested."""
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.4), sharex=True, layout="constrained")
-    tested: Sequence[pd.Series] = [row for _, row in seen.dropna(subset="test_mae").iterrows()]
+    tested = seen.dropna(subset="test_mae").to_dict("records")
     for ax, metric in zip(axes, METRICS, strict=True):
         values = seen[f"val_{metric}"]
         middle, spread = values.median(), values.std()

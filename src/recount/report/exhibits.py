@@ -70,6 +70,11 @@ class Cell:
         return self.text or (number(self.value) if isinstance(self.value, float) else str(self.value))
 
     @property
+    def bare(self) -> Value:
+        """Return the value as files hold it; None: nothing."""
+        return None if self.empty else self.value
+
+    @property
     def small(self) -> str:
         """Return what stands below it."""
         return self.below or (interval(*self.ends, float(self.value or 0)) if self.ends else "")
@@ -116,6 +121,13 @@ class Sheet:
         """Return whether a column holds numbers."""
         values = [line.cells[column].value for line in self.lines]
         return not any(isinstance(value, str) and value for value in values) and any(v is not None for v in values)
+
+    @property
+    def file_heads(self) -> Iterator[str]:
+        """Yield the heads as files have them: one that stands there twice begins with the words above it."""
+        above = [words for words, span in self.groups for _ in range(span)] or [""] * len(self.heads)
+        for head, words in zip(self.heads, above, strict=True):
+            yield f"{words} {head}".strip() if self.heads.count(head) > 1 else head
 
     @property
     def columns(self) -> Iterator[tuple[str, str, bool]]:

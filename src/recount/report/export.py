@@ -6,7 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from recount.report.numbers import interval, metric, number, percent, signed
+from recount.metrics import metric
+from recount.report.exhibits import Sheet
+from recount.report.numbers import interval, number, percent, signed
 from recount.report.tables import SELECTIONS, Cell, TableView
 
 CELL_COLUMNS = (
@@ -73,32 +75,23 @@ def escape_markdown(text: str) -> str:
 
 def as_csv(table: TableView) -> str:
     """Return the table with one line per cell, numbers in full precision."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CELL_COLUMNS)
-    for row in table.rows:
-        for cell in row.cells:
-            writer.writerow([table.paper, table.name, row.key, row.label, row.system, row.variant, *_csv_cell(cell)])
-    return buffer.getvalue()
+    lines = [
+        [table.paper, table.name, row.key, row.label, row.system, row.variant, *_csv_cell(cell)]
+        for row in table.rows
+        for cell in row.cells
+    ]
+    return csv_table(CELL_COLUMNS, lines)
 
 
 def _csv_cell(cell: Cell) -> list[object]:
-    printed = cell.published
+    """Return the values of ``CELL_COLUMNS`` from benchmark on; the writer leaves None empty."""
+    printed, column = cell.published, cell.column
     return [
-        cell.benchmark,
-        cell.metric,
-        printed.text if printed else "",
-        printed.source if printed else "",
-        printed.chosen_on_test if printed else "",
-        *("" if value is None else value for value in (cell.value, cell.low, cell.high, cell.sd)),
-        " ".join(cell.seeds),
-        "" if cell.n is None else cell.n,
-        "" if cell.difference is None else cell.difference,
-        "" if cell.constant is None else cell.constant,
-        cell.selection,
-        cell.status,
-        cell.reason,
-    ]
+        column.benchmark, column.metric,
+        *((printed.text, printed.source, printed.chosen_on_test) if printed else ("", "", "")),
+        cell.value, cell.low, cell.high, cell.sd, " ".join(cell.seeds), cell.n, cell.difference, column.constant,
+        cell.selection, cell.status, " · ".join(filter(None, [cell.reason.text, cell.reason.log])),
+    ]  # fmt: skip
 
 
 def table_rows(table: TableView) -> tuple[list[str], list[list[str]]]:
@@ -159,8 +152,29 @@ def as_markdown(table: TableView) -> str:
     return markdown_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
 
 
-def csv_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts as CSV."""
+def sheet_files(sheet: Sheet) -> dict[str, str]:
+    """Return a sheet as CSV (numbers in full precision, ends of intervals in columns of their own), LaTeX, Markdown."""
+    heads = list(sheet.file_heads)
+    texts = [[f"{c.shown} ({c.small})" if c.small else c.shown for c in line.cells] for line in sheet.lines]
+    with_ends = [any(line.cells[n].ends for line in sheet.lines) for n in range(len(heads))]
+    columns = [[head, f"{head} low", f"{head} high"] if with_ends[n] else [head] for n, head in enumerate(heads)]
+    values = [
+        [
+            v
+            for n, cell in enumerate(line.cells)
+            for v in ([cell.bare, *(cell.ends or ("", ""))] if with_ends[n] else [cell.bare])
+        ]
+        for line in sheet.lines
+    ]
+    return {
+        "csv": csv_table([name for group in columns for name in group], values),
+        "tex": latex_table(sheet.title, heads, texts, sheet.alignment),
+        "md": markdown_table(sheet.title, heads, texts, sheet.alignment),
+    }
+
+
+def csv_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([heads, *rows])
     return buffer.getvalue()

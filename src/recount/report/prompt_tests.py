@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from recount.metrics import MEAN
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet, Variant
 from recount.report.gallery import Card, Gallery, Group, Photo, answer, data_uri, map_png, photo_of, scale_of
-from recount.report.numbers import count, percent
+from recount.report.numbers import count, percent, present
 from recount.report.panels import row_axes, shortened
 from recount.report.sources import Sources
 from recount.report.style import BEHIND, INK, MUTED, SERIES
@@ -128,7 +128,9 @@ def prompt_scores(entries: Sequence[Tested]) -> pd.DataFrame:
         (share whose count changes by more than 1 % from one prompt to the other), PrACo's ``np``, ``nmn`` and ``pccn``
         (a share) with intervals over pictures, and ``f``, ``recall`` and ``precision`` of the mosaics.
     """
-    return pd.DataFrame([_scores(entry) for entry in entries if entry.first("pairs") or entry.first("negative_prompts")])
+    return pd.DataFrame(
+        [_scores(entry) for entry in entries if entry.first("pairs") or entry.first("negative_prompts")]
+    )
 
 
 def _scores(entry: Tested) -> dict[str, Any]:
@@ -162,7 +164,9 @@ def _by_picture(negative: Sequence[NegativePrompts]) -> tuple[np.ndarray, np.nda
     if not negative:
         return np.zeros(0), np.zeros(0)
     true, right, wrong = (
-        np.array([[getattr(row, name) for row in found.pictures] for found in negative], np.float64)  # (seeds, pictures)
+        np.array(
+            [[getattr(row, name) for row in found.pictures] for found in negative], np.float64
+        )  # (seeds, pictures)
         for name in ("true", "right", "wrong")
     )
     nearer = np.abs(right - true) < np.abs(wrong - true)
@@ -216,7 +220,7 @@ def _prompts(context: Context, entries: Sequence[Tested], scores: pd.DataFrame, 
 
 
 def _readers(scores: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    found = {row.label: reads(row.nmn.value, row.pccn.value) for row in scores.itertuples(index=False)}
+    found = {row["label"]: reads(row["nmn"].value, row["pccn"].value) for row in scores.to_dict("records")}
     known = [label for label, read in found.items() if read is not None]
     readers = [label for label in known if found[label]]
     if known:
@@ -248,21 +252,19 @@ PROMPT_HEADS = {
 
 def prompt_sheet(paper: str, scores: pd.DataFrame, published: pd.DataFrame) -> Sheet:
     """Return the scores, and below them what was published of the same tests."""
-    lines = [
-        Line(
-            (
-                row.label, row.seeds, row.majority, row.majority_true, row.minority, row.minority_true, row.absent,
-                Cell(row.nearer, percent(row.nearer)), Cell(row.changed, percent(row.changed)), row.np,
-                Cell(row.nmn.value, ends=(row.nmn.low, row.nmn.high)),
-                Cell(
-                    row.pccn.value, percent(row.pccn.value), ends=(row.pccn.low, row.pccn.high),
-                    below=f"{percent(row.pccn.low)} to {percent(row.pccn.high)}" if row.pccn.low >= 0 else "",
-                ),
-                row.f, row.recall, row.precision,
-            )
+    lines = []
+    for row in scores.to_dict("records"):
+        nmn, pccn = row["nmn"], row["pccn"]
+        counts = [row[name] for name in ("majority", "majority_true", "minority", "minority_true", "absent")]
+        shares = [Cell(row[name], percent(row[name])) for name in ("nearer", "changed")]
+        below = f"{percent(pccn.low)} to {percent(pccn.high)}" if present(pccn.low) else ""
+        wrong = (
+            row["np"],
+            Cell(nmn.value, ends=(nmn.low, nmn.high)),
+            Cell(pccn.value, percent(pccn.value), (pccn.low, pccn.high), below),
         )
-        for row in scores.itertuples(index=False)
-    ]  # fmt: skip
+        mosaics = (row["f"], row["recall"], row["precision"])
+        lines.append(Line((row["label"], row["seeds"], *counts, *shares, *wrong, *mosaics)))
     rows = published[published["table"] == PUBLISHED]
     for label, mine in rows.groupby("row"):
         printed = dict(zip(mine["metric"], mine["value"], strict=True))
@@ -272,9 +274,7 @@ def prompt_sheet(paper: str, scores: pd.DataFrame, published: pd.DataFrame) -> S
         lines.append(Line((Cell(str(label), below="published, real pictures"), *[None] * 8, *cells), css="quoted"))
     groups = (("", 2), ("counted, mean over pictures", 5), ("of the pairs", 2), ("wrong prompts", 3), ("mosaics", 3))
     title = "What each system counts under other prompts"
-    return Sheet(
-        f"{paper}-prompts", title, tuple(PROMPT_HEADS), tuple(lines), tuple(PROMPT_HEADS.items()), groups
-    )
+    return Sheet(f"{paper}-prompts", title, tuple(PROMPT_HEADS), tuple(lines), tuple(PROMPT_HEADS.items()), groups)
 
 
 def _printed(text: str | None, where: str, in_percent: bool) -> Cell:
@@ -288,7 +288,9 @@ def prompt_figure(scores: pd.DataFrame) -> Figure:
 
     A system that ignores its prompt has its marks on top of each other in both panels.
     """
-    figure, (left, right) = row_axes([shortened(label, 34) for label in scores["label"]], 0.3, above=0.35, ratios=(3, 2))
+    figure, (left, right) = row_axes(
+        [shortened(label, 34) for label in scores["label"]], 0.3, above=0.35, ratios=(3, 2)
+    )
     _marks(
         left,
         {
@@ -340,7 +342,9 @@ def map_sheet(paper: str, entries: Sequence[Tested]) -> Sheet:
     kinds = [kind for kind in MAPS if any(kind in found[0].auc for found in rows.values())]
     lines = []
     for (benchmark, label), found in sorted(rows.items(), key=lambda row: places.index(row[0][0])):
-        reached, elsewhere = (_mean([getattr(e, name) for e in found]) for name in ("points_reached", "reached_elsewhere"))
+        reached, elsewhere = (
+            _mean([getattr(e, name) for e in found]) for name in ("points_reached", "reached_elsewhere")
+        )
         aucs = [_mean([entry.auc.get(kind) for entry in found]) for kind in kinds]
         shares = Cell(reached, percent(reached)), Cell(elsewhere, percent(elsewhere))
         lines.append(Line((label, benchmark, *aucs, *shares, len(found[0].pictures))))
@@ -380,9 +384,7 @@ class _Answers:
                 yield Card(photo, label, "", ends, heat_uri(values, low, high, colours), "heat")
 
 
-def prompt_galleries(
-    sources: Sources, entries: Sequence[Tested], stem: str
-) -> tuple[Gallery | None, Gallery | None]:
+def prompt_galleries(sources: Sources, entries: Sequence[Tested], stem: str) -> tuple[Gallery | None, Gallery | None]:
     """Return every system's answers to two prompts of a picture, and the maps of the first that has attention."""
     answers = [found for entry in entries if (found := _answers(sources, entry)) is not None]
     if not answers:
@@ -406,7 +408,7 @@ def prompt_galleries(
 
 
 def _two_prompts(photo: Photo, answers: _Answers) -> Iterator[tuple[str, Photo]]:
-    """Yield the photo as the picture of its majority and of its minority; the points in the index are the minority's."""
+    """Yield the photo as the picture of its majority and of its minority, whose points the index has."""
     pair = answers.pairs.get(photo.id)
     if pair is None:
         return
@@ -447,8 +449,8 @@ def _strips(asked: Sequence[tuple[Photo, str, float]], answers: _Answers) -> Gal
     ]
     sentence = (
         f"Maps of {answers.variant.label}: truth, attention at each resolution and fused, similarity (cosine, lowest "
-        "blue and highest red), and the predicted density. Below a map stands the range of its colours: its own values, "
-        "or 0 to 1 where attention is fused."
+        "blue and highest red), and the predicted density. Below a map stands the range of its colours: its own "
+        "values, or 0 to 1 where attention is fused."
     )
     return Gallery(sentence, (), tuple(groups))
 

@@ -25,7 +25,8 @@ HEADS = ("Variant", "Recipe", "Switches", "This suite also", "Trained on", "Epoc
 
 def recipes(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of a paper, where its recipe comes from and how each of its variants differs."""
-    sheets, quoted = [], []
+    sheets: list[Sheet] = []
+    quoted: list[str] = []
     for name, entry in context.paper.systems.items():
         if entry.quoted_because:
             quoted.append(f"{entry.label} ({entry.quoted_because})")

@@ -14,11 +14,12 @@ from recount.datasets.formats.countbench_items import NUMBERS
 from recount.metrics import LARGE_NUMBERS
 from recount.metrics import metric as metric_of
 from recount.report import figures
-from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet, Value, Variant
+from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Value, Variant
 from recount.report.gallery import Shown, gallery
 from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
 from recount.report.sources import Place, ReportedRun, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
+from recount.results.scores import ALL_SEEDS, Score
 
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
 UNPUBLISHABLE = "The licence of these photographs does not let them be published: keep this page to yourself."
@@ -87,25 +88,26 @@ def selection_rows(sources: Sources, tables: Sequence[TableView]) -> list[Select
     """Return the protocols side by side, on the first table's benchmarks, for variants scored with two at least."""
     name = paper_metric(tables)
     benchmarks = {column.benchmark for table in tables[:1] for column in table.columns}
-    scores = sources.scores[(sources.scores["metric"] == name) & sources.scores["benchmark"].isin(benchmarks)]
+    found: dict[tuple[str, str, str, str], list[Score]] = {}
+    for score in sources.scores:
+        if score.metric == name and score.benchmark in benchmarks and present(score.value):
+            key = (score.system, score.variant, score.benchmark, score.selection)
+            found.setdefault(key, []).append(score)
     constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns}
     rows = []
     for variant in variants_of(tables):
-        mine = scores[(scores["system"] == variant.system) & (scores["variant"] == variant.variant)]
-        for benchmark, part in mine.groupby("benchmark", sort=False):
-            values = {selection: _mean(part[part["selection"] == selection]) for selection in SELECTIONS}
+        for benchmark in dict.fromkeys(key[2] for key in found if key[:2] == variant.key):
+            values = {selection: _mean(found.get((*variant.key, benchmark, selection), ())) for selection in SELECTIONS}
             if sum(present(value) for value in values.values()) >= 2:
-                constant = constants.get((str(benchmark), name))
+                constant = constants.get((benchmark, name))
                 constant = float("nan") if constant is None else constant
-                rows.append(SelectionRow(variant.label, str(benchmark), name, **values, constant=constant))
+                rows.append(SelectionRow(variant.label, benchmark, name, **values, constant=constant))
     return rows
 
 
-def _mean(rows: pd.DataFrame) -> float:
-    """Return the mean over seeds as scores.csv gives it, or of its single seed."""
-    overall = rows[rows["seed"] == "all"]
-    values = pd.to_numeric((overall if len(overall) else rows)["value"], errors="coerce").dropna()
-    return float(values.iloc[0]) if len(values) else float("nan")
+def _mean(scores: Sequence[Score]) -> float:
+    """Return the mean over seeds as scores.csv gives it, or the value of the single seed."""
+    return next((s.value for s in scores if s.seed == ALL_SEEDS), scores[0].value if scores else float("nan"))
 
 
 def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibit]:
@@ -128,7 +130,15 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
         )
         for row in rows
     ]  # fmt: skip
-    heads = ("System", "Benchmark", "Best on test ⚑", "Last epoch", "Best on held-out", "Gain", "Share of what was learned")
+    heads = (
+        "System",
+        "Benchmark",
+        "Best on test ⚑",
+        "Last epoch",
+        "Best on held-out",
+        "Gain",
+        "Share of what was learned",
+    )
     yield Exhibit(
         id="selection",
         title="How weights are chosen, and what that does to a number",
@@ -139,7 +149,9 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
             "that the system is better than a constant is only that choice."
         ),
         figures=tuple(plots),
-        tables=(Sheet(f"{context.name}-selection", f"{metric.label} by the way to choose the weights", heads, tuple(lines)),),
+        tables=(
+            Sheet(f"{context.name}-selection", f"{metric.label} by the way to choose the weights", heads, tuple(lines)),
+        ),
         short="How weights are chosen",
     )
 
@@ -147,9 +159,7 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
 # --------------------------------------------------------------------------------------------------------- curves
 
 
-def training_curves(
-    runs: Sequence[ReportedRun], variants: Sequence[Variant], name: str
-) -> tuple[pd.DataFrame, str]:
+def training_curves(runs: Sequence[ReportedRun], variants: Sequence[Variant], name: str) -> tuple[pd.DataFrame, str]:
     """Return our evaluations of a metric during training: on test where it was watched, else on held-out images.
 
     Returns:
@@ -180,7 +190,7 @@ def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
             f"{label} on {watched} images during training, ours in colour{grey}."
             if context.comparable
             else f"Shape of training, ours in colour{grey}: {label} on {watched} images as a multiple of the run's own "
-            f"{metric_of(metric).best}, against the share of training. Absolute values are not comparable in this suite."
+            f"{metric_of(metric).best}, against the share of training. Values are not comparable in this suite."
         )
         figure = figures.curves_over_log(runs, metric, watched, behind, context.comparable)
         plots.append(context.plot(figure, "curves", caption))
@@ -307,7 +317,8 @@ def influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) ->
     lines = [
         Line(
             (
-                e.label, e.image, Cell(e.share, percent(e.share), below="more than half" if e.heavy else "", alarm=True),
+                e.label, e.image,
+                Cell(e.share, percent(e.share), below="more than half" if e.heavy else "", alarm=True),
                 Cell(e.mae_effect, signed(e.mae_effect)), Cell(e.rmse_effect, signed(e.rmse_effect)),
             ),
             marks="heavy" if e.heavy else "",
@@ -324,10 +335,12 @@ def influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) ->
 
 def answers(context: Context) -> Iterator[Exhibit]:
     """Yield confusion matrices and recalls of systems that answer a number, for each way to choose the epoch."""
-    plots, lines, places = [], [], []
+    plots: list[Plot] = []
+    lines: list[Line] = []
+    places: list[str] = []
     for place in context.sources.places():
         for selection in ("last", "best_on_test"):
-            found = {entry.label: entry for entry in _answered(context, place, selection)}
+            found = dict(_answered(context, place, selection))
             if not found or paper_metric(context.tables) != "accuracy":
                 continue
             places.append(str(place))
@@ -403,7 +416,9 @@ def costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dic
     for variant in variants:
         runs = [run for run in sources.runs if run.key == variant.key]
         if runs:
-            costs = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record]).reindex(columns=list(COSTS))
+            costs = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record]).reindex(
+                columns=list(COSTS)
+            )
             values = {str(name): float(v) for name, v in costs.apply(pd.to_numeric, errors="coerce").mean().items()}
             epochs = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
             values["seconds_per_100_epochs"] = 100 * sum(epochs) / len(epochs) if epochs else float("nan")
@@ -427,6 +442,7 @@ def cost(context: Context) -> Iterator[Exhibit]:
     groups = (("", 1), ("training", 5 if on_gpu else 4), ("parameters", 2), ("prediction", 2))
     sheets = [Sheet(f"{context.name}-cost", "What training and prediction cost", heads, tuple(lines), groups=groups)]
     sheets += [sheet for sheet in [_sizes(context, costs)] if sheet.lines]
+    smaller = "" if context.comparable else " The networks are those of this suite, smaller than the papers'."
     yield Exhibit(
         id="cost",
         title="Cost",
@@ -434,20 +450,20 @@ def cost(context: Context) -> Iterator[Exhibit]:
             "Measured inside each run, mean over its seeds; “100 epochs” is a hundred times the median epoch"
             f"{'' if on_gpu else '; no run used a GPU'}. FLOPs are two per multiply-add, of one window or image at the "
             "size that the system predicts at. Of the parameters, “trained” are those that got a gradient; “all” "
-            f"includes frozen towers.{'' if context.comparable else ' The networks are those of this suite, smaller than those of the papers.'}"
+            f"includes frozen towers.{smaller}"
         ),
         figures=tuple(_cost_plot(context, costs)),
         tables=tuple(sheets),
     )
 
 
-def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Iterator[figures.Any]:
+def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Iterator[Plot]:
     metric = paper_metric(context.tables)
     values = {
         (row.system, row.variant): row.cells[0].value
         for table in reversed(context.tables)
         for row in table.rows
-        if row.cells and row.cells[0].metric == metric and row.cells[0].value is not None
+        if row.cells and row.cells[0].column.metric == metric and row.cells[0].value is not None
     }
     labels = {name: system.label for name, system in context.paper.systems.items()}
     points = [

@@ -21,7 +21,7 @@ from recount.results.files import ResultsError, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import INFLUENCE, SCORES
+from recount.results.scores import INFLUENCE, SCORES, Score
 from recount.results.verdicts import VERDICTS, VerdictRow
 from recount.settings.paper import Row
 from recount.settings.project import Project, Run
@@ -109,10 +109,9 @@ class Sources:
     # ------------------------------------------------------------------------------------------------- results
 
     @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Return scores.csv."""
-        found = self._read(self.results / "scores.csv", SCORES.frame)
-        return SCORES.empty() if found is None else found
+    def scores(self) -> list[Score]:
+        """Return the rows of scores.csv."""
+        return self._read(self.results / "scores.csv", SCORES.read) or []
 
     @cached_property
     def influence(self) -> pd.DataFrame:
@@ -222,5 +221,7 @@ class Sources:
         """Return the true counts of a split, of a list of samples read like one, or of several joined by ``+``."""
         samples, wanted = self.samples(dataset, preparation), set(split.split("+"))
         lists = [set(json.loads(t).get(LISTS, ())) if f'"{LISTS}"' in t else set() for t in samples["attributes"]]
-        inside = samples["split"].isin(wanted) | pd.Series([bool(names & wanted) for names in lists], samples.index, bool)
+        inside = samples["split"].isin(wanted) | pd.Series(
+            [bool(names & wanted) for names in lists], samples.index, bool
+        )
         return samples.loc[inside, "count"].dropna()
