@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from recount.scoring.score import COLUMNS, score
+from recount.results.scores import SCORES
+from recount.scoring.score import score
 from recount.settings.project import Project, load
 
 TRUE = [3.0, 10.0, 40.0, 120.0, 500.0, 7.0]
@@ -131,5 +132,5 @@ def cells_of(project: Project, **wanted: str) -> list[dict[str, str]]:
     """Score the project, and return the rows of scores.csv with these values."""
     with score(project).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert all(tuple(row) == COLUMNS for row in rows)
+    assert all(tuple(row) == SCORES.columns for row in rows)
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]

@@ -153,6 +153,36 @@ def test_every_step_is_where_the_command_line_finds_it(step: provenance.Step) ->
     assert f"from {module}" in command
 
 
+def digests_of_steps(folder: Path) -> dict[str, str]:
+    """Return the digests of all steps, of those with a plugin with every system or data set there is."""
+    code_base = CodeBase({"recount": folder})
+    plugins = {"systems": systems.own_names(), "datasets": datasets.names()}
+    found = {}
+    for step, roots in provenance.ROOTS.items():
+        kind = provenance.PLUGINS.get(step)
+        for name in plugins[kind] if kind else [""]:
+            found[f"{step} {name}"] = code_base.digest([*roots, *([f"recount.{kind}.{name}"] if name else [])])
+    return found
+
+
+def test_a_verdicts_column_a_settings_words_and_an_exhibit_make_no_result_again(tmp_path: Path) -> None:
+    copied = tmp_path / "recount"
+    shutil.copytree(provenance.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    before = digests_of_steps(copied)
+    edits = {
+        "results/verdicts.py": ('    claim_rule: str = ""', '    claim_rule: str = ""\n    later: str = ""'),
+        "settings/paper.py": ('"""A row of a table', '"""One row of a table'),
+        "settings/base.py": ("from __future__ import annotations", "from __future__ import annotations\nMORE = 1"),
+        "papers/t2icount.py": ("from __future__ import annotations", "from __future__ import annotations\nMORE = 1"),
+    }
+    for name, (old, new) in edits.items():
+        text = (copied / name).read_text(encoding="utf-8")
+        assert old in text
+        (copied / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+    changed = {step.split()[0] for step, digest in digests_of_steps(copied).items() if digest != before[step]}
+    assert changed == {"judge", "report"}
+
+
 def test_unknown_system_is_named() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"recount\.systems\.nothing"):
         provenance.step_digest("train", "nothing")

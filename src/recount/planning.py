@@ -24,6 +24,8 @@ from recount import datasets
 from recount.data.dataset import Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
+from recount.results.files import ResultsError
+from recount.results.run_record import read_run_record
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, default_recipe
 
@@ -191,13 +193,12 @@ def _paper_of(project: Project, run: Run) -> str:
 
 def _measured(project: Project, run: Run) -> tuple[float, int] | None:
     """Return hours of GPU (of the processor, where there was no GPU) and epochs of a run that has ended."""
-    path = project.root / project.run_folder(run) / "run.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        cost = record["cost"]
-        return (cost["gpu_seconds"] or cost["wall_seconds"]) / 3600, max(int(record["recipe"]["epochs"]), 1)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        record = read_run_record(project.root / project.run_folder(run))
+    except ResultsError:
         return None
+    seconds = record.cost.gpu_seconds or record.cost.wall_seconds
+    return None if seconds is None else (seconds / 3600, max(int(record.recipe.get("epochs", 1)), 1))
 
 
 def _estimate(

@@ -13,7 +13,6 @@ come with recount and that a module names, count too. Left out on purpose:
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from recount.results.files import file_digest, text_digest
 from recount.settings.project import Project, Run
 from recount.settings.recipe import Recipe, resolve_recipe
 
@@ -48,7 +48,7 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "test_prompts": ("recount.prediction.run_prompt_tests",),
     "score": ("recount.scoring.score",),
     "judge": ("recount.judging.judge",),
-    "report": ("recount.report.*",),
+    "report": ("recount.report.*", "recount.papers.*"),
 }
 PLUGINS: dict[Step, str] = {
     "fetch": "datasets",
@@ -113,7 +113,7 @@ class CodeBase:
         lines = [f"{module} {self._digest_of(module)}" for module in self.closure(roots)]
         for package in (root.removesuffix(".*") for root in roots if root.endswith(".*")):
             lines += [f"{file.name} {file_digest(file)}" for file in self._files_below(package) if _is_data(file)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return text_digest("\n".join(lines))
 
     def _files_below(self, package: str) -> list[Path]:
         start = self._existing(package)
@@ -162,7 +162,7 @@ class CodeBase:
                 *(f"{file.name} {file_digest(file)}" for file in data_files(self._existing(module))),
                 *(f"{file.name} {file_digest(file)}" for file in self._weights() if repr(file.stem) in tokens),
             ]
-            self._digests[module] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            self._digests[module] = text_digest("\n".join(lines))
         return self._digests[module]
 
     def _weights(self) -> list[Path]:
@@ -298,12 +298,6 @@ def run_settings(run: Run, precision: str | None) -> str:
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def data_digests(indexes: Iterable[Path]) -> dict[str, str]:

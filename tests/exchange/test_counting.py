@@ -30,7 +30,7 @@ from recount.devices import NoDevice
 from recount.errors import UserError
 from recount.exchange import counting
 from recount.exchange.counting import CountError, count
-from recount.prediction.predict import predict_samples
+from recount.prediction.samples import predict_samples
 from recount.settings.project import Project, load
 from recount.systems.base import System
 

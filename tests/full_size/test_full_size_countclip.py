@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recount.data.sample import Sample
-from recount.prediction.predict import predict_samples
+from recount.prediction.samples import predict_samples
 from recount.systems.base import Batch
 from recount.systems.countclip import NUMBERS, WORD_OF, CountCLIP, CountClipSettings
 

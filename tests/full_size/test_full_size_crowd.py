@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from recount import systems
-from recount.prediction.predict import predict_samples
+from recount.prediction.samples import predict_samples
 from recount.systems.base import Batch, System
 from recount.training.cost import Meter
 from recount.training.loop import build_optimiser

@@ -19,7 +19,7 @@ import torch
 
 from recount import systems
 from recount.data.sample import Sample
-from recount.prediction.predict import predict_samples
+from recount.prediction.samples import predict_samples
 from recount.systems.base import Batch
 from recount.training.loop import build_optimiser
 from tiny_pool import TinyPool

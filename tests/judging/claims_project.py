@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recount.judging.judge import COLUMNS, judge
+from recount.judging.judge import judge
+from recount.results.verdicts import VERDICTS
 from recount.settings.project import Project, load
 
 IMAGES = 40
@@ -144,7 +145,7 @@ def verdicts(project: Project, **wanted: str) -> list[dict[str, str]]:
     path = judge(project)
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert all(tuple(row) == COLUMNS for row in rows)
+    assert all(tuple(row) == VERDICTS.columns for row in rows)
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 

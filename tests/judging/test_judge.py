@@ -21,6 +21,7 @@ from claims_project import (
     write_index,
 )
 
+from records import maps, negative_prompts, run_record
 from recount.metrics import ACCURACY, MAE
 from recount.settings.project import Project
 
@@ -319,10 +320,8 @@ def timed(root: Path, size: str) -> Project:
     for arm, seconds in (("new", 1.0), ("old", 2.0)):
         for seed in THREE:
             path = project.root / project.run_folder(project.run(arm, "full", seed)) / "run.json"
-            path.parent.mkdir(parents=True)
             cost = {"steps": 10, "seconds_per_step": seconds + 0.01 * seed}
-            record = {"cost": cost, "selections": {"last": {"epoch": 2}}, "provenance": {"device": "cpu"}}
-            path.write_text(json.dumps(record))
+            run_record(f"{arm}/full/seed{seed}", cost=cost, provenance={"device": "cpu"}).write(path)
     return project
 
 
@@ -358,14 +357,15 @@ def test_counting_the_majority_is_a_share_with_a_binomial_interval(tmp_path: Pat
 def write_prompt_tests(project: Project, benchmarks: dict[str, Any], selection: str = "last") -> None:
     path = project.root / project.prompt_test_file(project.run("new", "full", 0))
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"run": "new/full/seed0", "selection": selection, "benchmarks": benchmarks}))
+    tests = {name: {"dataset": "dots", "split": "test", **found} for name, found in benchmarks.items()}
+    path.write_text(json.dumps({"run": "new/full/seed0", "selection": selection, "benchmarks": tests}))
 
 
 def test_prompt_tests_are_judged_picture_by_picture(tmp_path: Path) -> None:
     claim = quantity({"metric": "pccn", "at_least": 60}, {"metric": "nmn", "at_most": 0.5})
     project = make_project(tmp_path, [claim], seeds=[0])
     pictures = [{"id": f"s{k}", "true": 10.0, "right": 9.0, "wrong": 9.5 if k < 4 else 1.0} for k in range(IMAGES)]
-    write_prompt_tests(project, {"shown/test": {"negative_prompts": {"pictures": pictures}}}, "best_on_held_out")
+    write_prompt_tests(project, {"shown/test": {"negative_prompts": negative_prompts(pictures)}}, "best_on_held_out")
     found = {row["metric"]: row for row in verdicts(project) if row["part"] != "all"}
     assert float(found["pccn"]["effect"]) == pytest.approx(90)
     assert float(found["nmn"]["effect"]) == pytest.approx((4 * 0.95 + 36 * 0.1) / 40)
@@ -380,7 +380,7 @@ def test_similarity_is_compared_with_each_attention_map(tmp_path: Path) -> None:
         {"id": f"s{k}", "auc": {"attention": None if k == 0 else 0.6 + 0.01 * x, "attention_fine": 0.9, "S2": 0.8}}
         for k, x in enumerate(rng.normal(size=IMAGES))
     ]
-    write_prompt_tests(project, {"shown/test": {"maps": {"pictures": pictures}}})
+    write_prompt_tests(project, {"shown/test": {"maps": maps(pictures)}})
     found = {
         row["part"]: (row["verdict"], row["direction"], row["n"]) for row in verdicts(project) if row["part"] != "all"
     }
@@ -426,7 +426,7 @@ def test_models_chosen_on_the_test_images_are_flagged(tmp_path: Path) -> None:
 def test_attention_before_training_depends_on_no_seed(tmp_path: Path) -> None:
     project = make_project(tmp_path, [quantity({"metric": "base_attention_reached", "at_least": 0.9})], seeds=[0])
     pictures = [{"id": f"s{k}", "points": 10, "reached": 10 if k % 20 else 9} for k in range(IMAGES)]
-    write_prompt_tests(project, {"shown/test": {"maps_before_training": {"pictures": pictures}}})
+    write_prompt_tests(project, {"shown/test": {"maps_before_training": maps(pictures)}})
     row = headline(project)
     assert (row["verdict"], row["seeds"]) == ("holds", "")
     assert float(row["effect"]) == pytest.approx((40 * 10 - 2) / 400)

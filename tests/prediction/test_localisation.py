@@ -17,6 +17,7 @@ from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.prediction.localisation import auc, in_cells, localisation, over_picture, reached
 from recount.prediction.prompt_tests import PromptTestError
+from recount.prediction.samples import Asking
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Prediction, System
@@ -109,28 +110,28 @@ def test_a_map_in_cells_of_its_own_is_enlarged_to_the_picture() -> None:
 
 
 def test_what_looks_at_the_objects_has_auc_one_and_its_contrary_none() -> None:
-    found = localisation(Pointing(), [sample_with((4, 4)), sample_with((20, 12))], lit)
-    assert found["auc"] == {"attention": 1.0, "S2": 0.0}
-    assert found["points_reached"] == 1.0
-    assert found["reached_elsewhere"] < 0.2  # enlarging a map to pixels blurs it into the neighbours
+    found = localisation(Asking(Pointing(), lit), [sample_with((4, 4)), sample_with((20, 12))])
+    assert found.auc == {"attention": 1.0, "S2": 0.0}
+    assert found.points_reached == 1.0
+    assert found.reached_elsewhere < 0.2  # enlarging a map to pixels blurs it into the neighbours
 
 
 def test_missed_points_count_as_points() -> None:
-    found = localisation(Pointing(), [sample_with((4, 4), (28, 28))], lit)
-    assert found["points_reached"] == 0.5
-    assert found["pictures"][0]["reached"] == 1
+    found = localisation(Asking(Pointing(), lit), [sample_with((4, 4), (28, 28))])
+    assert found.points_reached == 0.5
+    assert found.pictures[0].reached == 1
 
 
 def test_padding_of_a_small_picture_is_not_looked_at() -> None:
-    found = localisation(Pointing(), [sample_with((4, 4), height=16, width=24)], lit)
-    assert found["auc"]["attention"] == 1.0
+    found = localisation(Asking(Pointing(), lit), [sample_with((4, 4), height=16, width=24)])
+    assert found.auc["attention"] == 1.0
 
 
 def test_samples_without_points_are_refused() -> None:
     with pytest.raises(PromptTestError, match="no sample has points"):
-        localisation(Pointing(), [sample_with()], lit)
+        localisation(Asking(Pointing(), lit), [sample_with()])
 
 
 def test_a_system_that_does_not_say_where_objects_are_is_refused() -> None:
     with pytest.raises(PromptTestError, match="where their training sees"):
-        localisation(Blunt(), [sample_with((4, 4))], lit)
+        localisation(Asking(Blunt(), lit), [sample_with((4, 4))])

@@ -23,15 +23,10 @@ from golden_tools import golden
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.prediction import predict
-from recount.prediction.predict import (
-    Predicted,
-    PredictError,
-    kept_maps,
-    predict_benchmark,
-    predict_run,
-    predict_samples,
-    shrunk,
-)
+from recount.prediction import samples as predicting
+from recount.prediction.predict import PredictError, kept_maps, predict_benchmark, predict_run, shrunk
+from recount.prediction.samples import Predicted, predict_samples
+from recount.results.files import ResultsError
 from recount.settings.base import Strict
 from recount.settings.project import Project
 from recount.settings.recipe import Recipe
@@ -125,7 +120,7 @@ def test_whole_images_of_equal_size_share_a_pass_and_others_do_not() -> None:
 
 
 def test_whole_images_share_a_pass_only_within_the_pixel_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "WHOLE_IMAGE_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(predicting, "WHOLE_IMAGE_PIXELS", 2 * 32 * 32)
     system = toy(windowed=False)
     counts(system, samples_of([(32, 32)] * 5 + [(64, 64)]))
     assert system.passes == [2, 2, 1, 1]
@@ -287,7 +282,7 @@ def test_predicting_twice_gives_the_same_bytes_and_times_lie_beside_them(run_fol
 
 
 def test_a_run_that_was_not_trained_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PredictError, match=r"run\.json: no such file: this run is not trained"):
+    with pytest.raises(ResultsError, match=r"run\.json: no such file: this run is not trained"):
         predict_run(tmp_path, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
 
 

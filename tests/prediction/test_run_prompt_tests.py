@@ -118,7 +118,7 @@ def finish(project: Project) -> None:
         path = folder / f"{name}.safetensors"
         save_file({"reading": torch.tensor(reading)}, path)
         selections[name] = {"epoch": 1, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    record = {"run": {"system": "good", "seed": 0}, "settings": {}, "recipe": Recipe().model_dump()}
+    record = {"run": {"system": "good", "variant": "full", "seed": 0}, "settings": {}, "recipe": Recipe().model_dump()}
     (folder / "run.json").write_text(json.dumps({**record, "selections": selections}))
 
 

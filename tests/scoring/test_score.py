@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from records import run_record
 from recount.metrics import MAE, NAE, RMSE
 from recount.scoring.score import score
 from recount.settings.project import Project
@@ -86,10 +86,10 @@ def test_a_failed_run_shows_the_last_lines_of_its_log(tmp_path: Path) -> None:
     path = tmp_path / project.log("train", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(f"line {k}" for k in range(20)) + "\nout of memory\n")
-    reason = cell(project, row="good/full")["reason"]
-    assert reason.startswith("training failed or is not finished")
-    assert reason.endswith("line 19 | out of memory")
-    assert "line 15" not in reason
+    row = cell(project, row="good/full")
+    assert (row["reason_kind"], row["log"].splitlines()[-2:]) == ("failed", ["line 19", "out of memory"])
+    assert "line 15" not in row["log"]
+    assert row["reason"] == "training failed or is not finished; its log is logs/small/train/good/full/seed0.log"
 
 
 def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
@@ -100,7 +100,9 @@ def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
     path = tmp_path / project.log("predict", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("no such picture\n")
-    assert cell(project, row="good/full")["reason"].endswith("no such picture")
+    row = cell(project, row="good/full")
+    assert (row["reason_kind"], row["log"]) == ("failed", "no such picture")
+    assert row["reason"].startswith("prediction failed")
 
 
 def test_absent_data_is_the_reason_before_all_others(tmp_path: Path) -> None:
@@ -109,9 +111,9 @@ def test_absent_data_is_the_reason_before_all_others(tmp_path: Path) -> None:
     path = tmp_path / project.log("fetch", "dots")
     path.parent.mkdir(parents=True)
     path.write_text("put dots.zip into resources/raw/dots\n")
-    reason = cell(project, row="good/full")["reason"]
-    assert reason.startswith("data absent: dots is not prepared")
-    assert reason.endswith("put dots.zip into resources/raw/dots")
+    row = cell(project, row="good/full")
+    assert row["reason"].startswith("data absent: dots is not prepared")
+    assert (row["reason_kind"], row["log"]) == ("absent data", "put dots.zip into resources/raw/dots")
     assert cell(project, row="constant/one")["status"] == "missing"
 
 
@@ -168,7 +170,9 @@ def test_predictions_that_are_not_finite_are_named_and_not_scored(tmp_path: Path
 def test_damaged_predictions_are_missing_not_an_error(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     predict(project, "good/full/seed0", {"last": ERRORS}).write_text("id,selection\nx,last\n")
-    assert "damaged" in cell(project, row="good/full")["reason"]
+    row = cell(project, row="good/full")
+    assert row["reason_kind"] == "damaged"
+    assert row["reason"].startswith("results/small/predictions/dots/test/good/full/seed0.csv: no column image")
 
 
 def test_a_sample_predicted_twice_is_refused(tmp_path: Path) -> None:
@@ -182,6 +186,7 @@ def test_one_image_that_carries_the_squared_error_is_said(tmp_path: Path) -> Non
     project = make_project(tmp_path)
     predict(project, "good/full/seed0", {"last": [1.0, 1.0, 1.0, 1.0, 90.0, 1.0]})
     assert cell(project, row="good/full", seed="0", metric="rmse")["reason"].startswith("s4 alone carries 100%")
+    assert cell(project, row="good/full", metric="rmse", seed="all")["reason_kind"] == "dominated"
     assert cell(project, row="good/full", seed="0")["reason"] == ""
 
 
@@ -189,13 +194,8 @@ def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     predict(project, "good/full/seed0", {"last": ERRORS}, seconds=0.25)
     folder = tmp_path / project.run_folder(project.run("good", "full", 0))
-    folder.mkdir(parents=True)
-    record = {
-        "cost": {"steps": 50, "seconds_per_step": 3.6},
-        "selections": {"last": {"epoch": 5}},
-        "provenance": {"device": "cpu"},
-    }
-    (folder / "run.json").write_text(json.dumps(record))
+    record = run_record(cost={"steps": 50, "seconds_per_step": 3.6}, provenance={"device": "cpu"})
+    record.write(folder / "run.json")
     hours = cell(project, table="cost", row="good/full", seed="0", metric="train_hours_100_epochs")
     assert float(hours["value"]) == pytest.approx(1)
     assert hours["reason"] == "from 5 epochs on cpu"

@@ -17,7 +17,7 @@ from recount.datasets.countbench import read_items
 from recount.errors import UserError
 from recount.metrics import ACCURACY, MEAN_ABSOLUTE_DEVIATION
 from recount.nn.weights import CheckpointError
-from recount.prediction.predict import predict_samples
+from recount.prediction.samples import predict_samples
 from recount.settings.project import load
 from recount.settings.recipe import Recipe, Schedule
 from recount.systems.base import Batch, Stage

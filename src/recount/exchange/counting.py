@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +32,11 @@ from recount.data.sample import Sample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.devices import device_for
 from recount.errors import UserError
-from recount.prediction.predict import Predicted, load_run, load_selection, predict_samples, shrunk
+from recount.prediction.predict import load_run, load_selection, shrunk
+from recount.prediction.samples import Predicted, predict_samples
 from recount.report.gallery import crowded, overlay_png, smoothed
 from recount.results.files import write_atomically, write_rows
+from recount.results.run_record import RunRecord
 from recount.settings.project import Project
 from recount.settings.recipe import Precision
 from recount.systems.base import System
@@ -122,9 +123,9 @@ def count(
     _check_prompt(run, system, prompt)
     targets = _overlays(images, output)
     chosen = _selection(record, run, selection)
-    load_selection(system, folder, chosen, record["selections"][chosen])
-    precision: Precision = project.config.precision or record["recipe"]["precision"]
-    torch.manual_seed(record["run"]["seed"])
+    load_selection(system, folder, chosen, record.selections[chosen])
+    precision: Precision = project.config.precision or record.recipe["precision"]
+    torch.manual_seed(record.run.seed)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
         counter = _Counter(system, _size_rule(record), prompt, precision, device, f"{run}, {chosen}")
         counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))
@@ -165,19 +166,19 @@ def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
     return targets
 
 
-def _selection(record: dict[str, Any], run: str, wanted: str | None) -> str:
-    there = record["selections"]
+def _selection(record: RunRecord, run: str, wanted: str | None) -> str:
+    there = record.selections
     if wanted is not None and wanted not in there:
         raise CountError(f"--selection {wanted}: {run} has no such weights; it has: {', '.join(there)}")
     return wanted or next((name for name in PREFERRED if name in there), next(iter(there)))
 
 
-def _size_rule(record: dict[str, Any]) -> SizeRule:
+def _size_rule(record: RunRecord) -> SizeRule:
     """Return the size rule that the run's training pictures were prepared with."""
-    training = record["run"]["training"]
+    training = record.run.training
     if training is None:  # a released checkpoint without a training set in its suite
         return ORIGINAL_SIZE
-    name, preparation = training["dataset"], training["preparation"]
+    name, preparation = training.dataset, training.preparation
     if name not in datasets.names() or preparation not in datasets.load(name).preparations:
         raise CountError(f"run.json: this recount has no preparation {preparation!r} of a data set {name!r}")
     return datasets.load(name).preparations[preparation]

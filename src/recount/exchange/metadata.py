@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from recount.provenance import commit, file_digest
+from recount.provenance import commit
+from recount.results.files import file_digest
 from recount.settings.project import Project
 
 METADATA = "ro-crate-metadata.json"

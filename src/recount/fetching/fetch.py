@@ -11,7 +11,6 @@ survive.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -34,6 +33,7 @@ from recount.data.dataset import DataError, RemoteFile, Source
 from recount.fetching.addresses import copy_file, download
 from recount.fetching.archives import ArchiveError, unpack
 from recount.fetching.transfers import LocalError, Part, Patience, RefusedError, Session, WrongBytesError, local_error
+from recount.results.files import text_digest
 
 log = logging.getLogger(__name__)
 
@@ -377,7 +377,7 @@ def _conclude(dataset: Source, folder: Path, outcomes: list[Fetched | NotFetched
         "homepage": dataset.homepage,
         "licence": dataset.licence,
         "citation": dataset.citation,
-        "digest": hashlib.sha256(lines.encode()).hexdigest(),
+        "digest": text_digest(lines),
         "files": [asdict(entry) for entry in there],
         "missing": [outcome.file.path for outcome in missing],
     }

@@ -15,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from recount.data.dataset import DataError
-from recount.data.index import read_index
 from recount.metrics import Floats
-from recount.scoring.score import CONSTANT, Missing, Predictions, Scorer, not_finite_text
+from recount.results.predictions import Predictions
+from recount.results.reason import Missing
+from recount.scoring.measured import CONSTANT, Measurements, not_finite_text
 from recount.scoring.statistics import best_constant
 from recount.settings.paper import TRIVIAL_ARMS, Paper
-from recount.settings.project import Project, Run, Split
+from recount.settings.project import Run, Split
 
 Evidence = Literal["trained", "checkpoint", "published"]
 LAST = "last"
@@ -58,8 +58,9 @@ class Arm:
 class Arms:
     """The arms of one paper's claims, from what its runs predicted."""
 
-    def __init__(self, project: Project, paper: Paper, scorer: Scorer) -> None:
-        self.project, self.paper, self.scorer = project, paper, scorer
+    def __init__(self, measurements: Measurements, paper: Paper) -> None:
+        self.measurements, self.paper = measurements, paper
+        self.project = measurements.project
         self.arm = cache(self._arm)
 
     def released(self, arm: str) -> str | None:
@@ -84,15 +85,15 @@ class Arms:
         system, _, variant = arm.partition("/")
         described = self.paper.systems[system]
         if described.quoted_because:
-            raise Missing(f"{arm}: {described.quoted_because}")
+            raise Missing("skipped", f"{arm}: {described.quoted_because}")
         own = described.variants[variant]
         if system == CONSTANT or (evidence == "trained" and not own.checkpoint):
             return arm
         if evidence == "trained":
-            raise Missing(f"{arm} is released weights, not trained here")
+            raise Missing("no counterpart", f"{arm} is released weights, not trained here")
         released = self.released(arm)
         if released is None:
-            raise Missing(f"no released weights of {arm} are known")
+            raise Missing("no counterpart", f"no released weights of {arm} are known")
         return released
 
     def selections(self, arm: str, benchmark: str, evidence: Evidence) -> set[str]:
@@ -106,7 +107,7 @@ class Arms:
         found: set[str] = set()
         for run in runs:
             with suppress(Missing):
-                found |= set(self.scorer.predictions(run.id, benchmark)) if benchmark in run.benchmarks else set()
+                found |= set(self.measurements.predictions(run.id, benchmark)) if benchmark in run.benchmarks else set()
         return found
 
     def runs(self, arm: str) -> list[Run]:
@@ -116,11 +117,11 @@ class Arms:
             Missing: this suite has none, with the reason.
         """
         system, _, variant = arm.partition("/")
-        runs = self.scorer.runs.get((system, variant))
+        runs = self.measurements.runs.get((system, variant))
         if runs:
             return runs
         why = self.project.not_run(system, variant, self.paper.systems[system])
-        raise Missing(f"{arm}: {why or 'config.yaml leaves this system out (systems)'}")
+        raise Missing("skipped", f"{arm}: {why or 'config.yaml leaves this system out (systems)'}")
 
     def _arm(self, arm: str, benchmark: str, selection: str, evidence: Evidence) -> Arm:
         """Return an arm's predictions.
@@ -131,25 +132,25 @@ class Arms:
         name = self.of_evidence(arm, evidence)
         runs = self.runs(name)
         if benchmark not in self.project.suite.benchmarks:
-            raise Missing(f"suite {self.project.suite.name} has nothing that stands for {benchmark}")
+            raise Missing("no counterpart", f"suite {self.project.suite.name} has nothing that stands for {benchmark}")
         if benchmark not in runs[0].benchmarks:
-            raise Missing(f"{name} is not evaluated on {benchmark}")
+            raise Missing("no counterpart", f"{name} is not evaluated on {benchmark}")
         fixed = is_fixed(runs[0])
         tables: dict[int, Predictions] = {}
-        absent: dict[int, str] = {}
+        absent: list[Missing] = []
         for run in runs[:1] if fixed else runs:
             try:
-                by_selection = self.scorer.predictions(run.id, benchmark)
-            except Missing as reason:
-                absent[run.seed] = str(reason)
+                by_selection = self.measurements.predictions(run.id, benchmark)
+            except Missing as missing:
+                absent.append(missing)
                 continue
             chosen = by_selection.get(LAST if fixed else selection)
             if chosen is None:
-                absent[run.seed] = f"no model was chosen by {selection}"
+                absent.append(Missing("undefined", f"no model was chosen by {selection}"))
             else:
                 tables[run.seed] = chosen
         if not tables:
-            raise Missing(f"{name}: {next(iter(absent.values()))}")
+            raise absent[0].of(name)
         return _joined(name, tables, fixed, len(runs))
 
     def _trivial(self, arm: str, beside: Arm, benchmark: str, run: Run) -> Arm:
@@ -159,16 +160,14 @@ class Arms:
         majorities = self._majorities(run.benchmarks[benchmark])
         without = [name for name in beside.ids if name not in majorities]
         if without:
-            raise Missing(f"{without[0]} does not say what the majority of its picture is (attribute majority_count)")
+            raise Missing(
+                "undefined", f"{without[0]} does not say what the majority of its picture is (attribute majority_count)"
+            )
         return Arm(arm, beside.ids, beside.true, np.array([[majorities[name] for name in beside.ids]]))
 
     def _majorities(self, split: Split) -> dict[str, float]:
         """Return the counts of the majority classes by sample, of those samples that say them."""
-        path = self.project.root / self.project.index(split)
-        try:
-            samples = read_index(path, split.split)
-        except (OSError, DataError) as error:
-            raise Missing(str(error)) from None
+        samples = self.measurements.samples(split.dataset, split.split, split.preparation)
         return {s.id: float(s.attributes["majority_count"]) for s in samples if "majority_count" in s.attributes}
 
     def pair(self, better: str, worse: str, benchmark: str, selection: str, evidence: Evidence) -> tuple[Arm, Arm]:
@@ -178,7 +177,7 @@ class Arms:
             Missing: one of them has no predictions, or they have no sample in common, or not the same true counts.
         """
         if better in TRIVIAL_ARMS and worse in TRIVIAL_ARMS:
-            raise Missing("two oracles are not compared")
+            raise Missing("undefined", "two oracles are not compared")
         if better in TRIVIAL_ARMS:
             second = self.arm(worse, benchmark, selection, evidence)
             first = self._trivial(better, second, benchmark, self.runs(second.name)[0])
@@ -202,15 +201,15 @@ def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int)
     common = set(first.ids).intersection(*(table.ids for table in tables.values()))
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
-        raise Missing(f"{name}: its seeds were predicted on different samples")
+        raise Missing("undefined", f"{name}: its seeds were predicted on different samples")
     true, rows = None, []
     for table in tables.values():
         if table.not_finite:
-            raise Missing(f"{name}: {not_finite_text(table)}")
+            raise Missing("not finite", f"{name}: {not_finite_text(table)}")
         places = {sample: place for place, sample in enumerate(table.ids)}
         columns = [places[sample] for sample in ids]
         if true is not None and (table.true[columns] != true).any():
-            raise Missing(f"{name}: its seeds were predicted against different true counts")
+            raise Missing("undefined", f"{name}: its seeds were predicted against different true counts")
         true = table.true[columns]
         rows.append(table.predicted[columns])
     predicted = np.stack(rows)
@@ -228,18 +227,19 @@ def _aligned(first: Arm, second: Arm) -> tuple[Arm, Arm]:
     common = set(first.ids) & set(second.ids)
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
-        raise Missing(f"{first.name} and {second.name} have no image in common")
+        raise Missing("undefined", f"{first.name} and {second.name} have no image in common")
     if first.seeds and second.seeds:
         seeds = [seed for seed in first.seeds if seed in second.seeds]
         if not seeds:
-            raise Missing(f"{first.name} and {second.name} have no seed in common")
+            raise Missing("undefined", f"{first.name} and {second.name} have no seed in common")
     else:
         seeds = [*(first.seeds or second.seeds)]
     pair = first.on(ids, seeds), second.on(ids, seeds)
     if (pair[0].true != pair[1].true).any():
         place = int((pair[0].true != pair[1].true).argmax())
         raise Missing(
+            "undefined",
             f"{ids[place]}: its true count is {pair[0].true[place]:g} for {first.name} and {pair[1].true[place]:g} for "
-            f"{second.name}, whose preparations differ"
+            f"{second.name}, whose preparations differ",
         )
     return pair

@@ -11,7 +11,6 @@ part is not tested.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,12 @@ import numpy as np
 from scipy import stats
 
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
-from recount.judging.prompt_evidence import QUANTITIES, Record, aligned, is_trained, picture_values, read_record
+from recount.judging.prompt_evidence import QUANTITIES, aligned, is_trained, picture_values, read_record
 from recount.judging.verdicts import Finding
 from recount.metrics import ACCURACY, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
-from recount.scoring.score import DOMINANT_SHARE, Missing, Scorer
+from recount.results.prompt_tests import PromptTests
+from recount.results.reason import NOTHING, Missing, Reason
+from recount.scoring.measured import DOMINANT_SHARE, Measurements
 from recount.scoring.statistics import (
     CONFIDENCE,
     Interval,
@@ -36,7 +37,7 @@ from recount.scoring.statistics import (
     resampled_ratios,
 )
 from recount.settings.paper import Bound, Claim, CostMetric, Paper
-from recount.settings.project import Project, Run
+from recount.settings.project import Run
 
 PAIRED = "the same images"
 SEEDS_RULE = "at least 3 seeds that agree, with the 95 % t interval of their mean on that side too"
@@ -61,7 +62,7 @@ class Part:
     value_worse: float = math.nan
     seeds: tuple[int, ...] = ()
     finding: Finding | None = None
-    missing: str = ""
+    missing: Reason = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,9 @@ Test = Callable[[Asked, Part], Iterator[Part]]
 class Claims:
     """Evidence for the claims of one paper."""
 
-    def __init__(self, project: Project, paper: Paper, scorer: Scorer) -> None:
-        self.project, self.paper, self.scorer = project, paper, scorer
-        self.arms = Arms(project, paper, scorer)
+    def __init__(self, measurements: Measurements, paper: Paper) -> None:
+        self.measurements, self.project = measurements, measurements.project
+        self.arms = Arms(measurements, paper)
 
     def evidences(self, claim: Claim) -> list[Evidence]:
         """Return which evidence a claim can have from runs: of released weights only where they make up a part."""
@@ -112,7 +113,7 @@ class Claims:
         found: set[str] = set()
         for arm in claim.better:
             try:
-                found |= {str(record["selection"]) for record in self._records(arm, evidence).values()}
+                found |= {record.selection for record in self._records(arm, evidence).values()}
             except Missing:
                 continue
         return sorted(found or {LAST})
@@ -129,8 +130,8 @@ class Claims:
             try:
                 self._refuse(claim)
                 parts += test(asked, part)
-            except Missing as reason:
-                parts.append(replace(part, missing=str(reason)))
+            except Missing as missing:
+                parts.append(replace(part, missing=missing.reason))
         return parts
 
     def _test(self, claim: Claim) -> Test:
@@ -152,7 +153,8 @@ class Claims:
         """
         if not self.project.suite.comparable and (claim.test == "value" or claim.at_least_in_units):
             why = self.project.suite.why_not_comparable
-            raise Missing(f"suite {self.project.suite.name} is not comparable with published numbers: {why}")
+            what = f"suite {self.project.suite.name} is not comparable with published numbers: {why}"
+            raise Missing("no counterpart", what)
 
     def _asked(self, claim: Claim, selection: str, evidence: Evidence) -> Iterator[Asked]:
         pairs = claim.pairs if claim.worse else tuple((arm, "") for arm in claim.better)
@@ -202,7 +204,7 @@ class Claims:
         metric, better, worse = self._pair(asked, asked.benchmarks[0])
         bottom = _mean_level(metric, worse)
         if bottom == 0:
-            raise Missing(f"{worse.name} makes no error, so there is no ratio to it")
+            raise Missing("undefined", f"{worse.name} makes no error, so there is no ratio to it")
         samples = resampled_ratios(metric, better.true, better.predicted, worse.predicted)
         low, high = interval_of(samples) if len(better.ids) > 1 else (math.nan, math.nan)
         region = _region(asked.claim.at_least, asked.claim.at_most)
@@ -221,12 +223,13 @@ class Claims:
     def _relative_drop(self, asked: Asked, part: Part) -> Iterator[Part]:
         places = [self._place(benchmark) for benchmark in asked.benchmarks]
         if places[0] == places[1]:
-            raise Missing(f"{' and '.join(asked.benchmarks)} are the same images in suite {self.project.suite.name}")
+            same = f"{' and '.join(asked.benchmarks)} are the same images in suite {self.project.suite.name}"
+            raise Missing("undefined", same)
         drops, samples, arms = [], [], []
         for stream, benchmark in enumerate(asked.benchmarks):
             metric, better, worse = self._pair(asked, benchmark)
             if _mean_level(metric, worse) == 0:
-                raise Missing(f"{worse.name} makes no error on {benchmark}, so nothing can drop")
+                raise Missing("undefined", f"{worse.name} makes no error on {benchmark}, so nothing can drop")
             drops.append(1 - _mean_level(metric, better) / _mean_level(metric, worse))
             samples.append(1 - resampled_ratios(metric, better.true, better.predicted, worse.predicted, stream))
             arms.append((metric, better, worse))
@@ -265,41 +268,42 @@ class Claims:
         """
         name = self.arms.of_evidence(arm, asked.evidence)
         values: dict[int, float] = {}
-        notes, reasons = [], []
+        notes: list[str] = []
+        reasons: list[Missing] = []
         for run in self.arms.runs(name):
             try:
                 values[run.seed], note = self._cost_of(run, asked.claim.metric, asked.benchmarks[0])
                 notes.append(f"{name} {note}" if note else "")
             except Missing as reason:
-                reasons.append(str(reason))
+                reasons.append(reason)
         if not values:
-            raise Missing(f"{name}: {reasons[0]}")
+            raise reasons[0].of(name)
         return name, values, "; ".join(dict.fromkeys(note for note in notes if note))
 
     def _cost_of(self, run: Run, metric: str, benchmark: str) -> tuple[float, str]:
         if metric.startswith("parameters_"):
-            path = self.project.root / self.project.run_folder(run) / "run.json"
-            try:
-                return float(json.loads(path.read_text(encoding="utf-8"))["cost"][metric]), ""
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise Missing(f"{path.name} does not say its {metric} ({error!r})") from None
-        measured = self.scorer.measured(run.id, benchmark, metric).get(LAST)
+            counted = getattr(self.measurements.record(run.id).cost, metric)
+            if counted is None:
+                raise Missing("undefined", f"its run.json does not say its {metric}")
+            return float(counted), ""
+        measured = self.measurements.measured(run.id, benchmark, metric).get(LAST)
         if measured is None:
-            raise Missing(f"its {metric} of the last epoch was not measured")
-        return measured.interval.value, measured.note
+            raise Missing("undefined", f"its {metric} of the last epoch was not measured")
+        return measured.interval.value, measured.reason.text
 
     def _cost_ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
         (first, a, how), (second, b, other) = (self._costs(arm, asked) for arm in (asked.better, asked.worse))
         seeds = [seed for seed in a if seed in b]
         if not seeds:
-            raise Missing(f"{first} and {second} have no seed in common")
+            raise Missing("undefined", f"{first} and {second} have no seed in common")
         ratios = tuple(a[seed] / b[seed] for seed in seeds)
         small = [name for name in (first, second) if self.arms.runs(name)[0].size != "paper"]
         if small:
             measured = "; ".join(dict.fromkeys(note for note in (how, other) if note))
             raise Missing(
+                "no counterpart",
                 f"the cost of this suite's small networks says nothing of the papers' ({' and '.join(small)}); their "
-                f"ratio here is {np.mean(ratios):.3g}; {measured}"
+                f"ratio here is {np.mean(ratios):.3g}; {measured}",
             )
         region = _region(asked.claim.at_least, asked.claim.at_most)
         means = [float(np.mean([cost[seed] for seed in seeds])) for cost in (a, b)]
@@ -330,31 +334,32 @@ class Claims:
             return
         yield from self._prompted(asked, asked.bound, part)
 
-    def _records(self, arm: str, evidence: Evidence) -> dict[int, Record]:
+    def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
         """Return what the prompt tests of an arm found, by seed.
 
         Raises:
             Missing: no run of it has prompt tests.
         """
         name = self.arms.of_evidence(arm, evidence)
-        records, reasons = {}, []
+        records: dict[int, PromptTests] = {}
+        reasons: list[Missing] = []
         for run in self.arms.runs(name):
             try:
                 records[run.seed] = read_record(self.project.root / self.project.prompt_test_file(run))
             except Missing as reason:
-                reasons.append(f"{name}: {reason}")
+                reasons.append(reason)
         if not records:
-            raise Missing(reasons[0])
+            raise reasons[0].of(name)
         return records
 
     def _prompted(self, asked: Asked, bound: Bound, part: Part) -> Iterator[Part]:
         records = {
             seed: record
             for seed, record in self._records(asked.better, asked.evidence).items()
-            if record["selection"] == asked.selection
+            if record.selection == asked.selection
         }
         if not records:
-            raise Missing(f"{asked.better}: no model chosen by {asked.selection} has prompt tests")
+            raise Missing("undefined", f"{asked.better}: no model chosen by {asked.selection} has prompt tests")
         name = self.arms.of_evidence(asked.better, asked.evidence)
         fixed = is_fixed(self.arms.runs(name)[0]) or not is_trained(bound.metric)
         records = dict(list(records.items())[:1]) if fixed else records
@@ -453,7 +458,7 @@ def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
     inside = (first.true >= LARGE_NUMBERS[0]) & (first.true <= LARGE_NUMBERS[1])
     ids = [sample for sample, wanted in zip(first.ids, inside, strict=True) if wanted]
     if not ids:
-        raise Missing("no image shows seven to ten")
+        raise Missing("undefined", "no image shows seven to ten")
     return ACCURACY, first.on(ids, first.seeds), second.on(ids, second.seeds)
 
 

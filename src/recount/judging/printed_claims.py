@@ -39,8 +39,8 @@ from recount.judging.published_log import (
     stated_epochs,
 )
 from recount.judging.verdicts import Finding
-from recount.metrics import LARGE_NUMBERS, METRICS, RECALL
-from recount.scoring.score import Missing
+from recount.metrics import ALL, LARGE_NUMBERS, RECALL
+from recount.results.reason import Missing
 from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
 
@@ -77,8 +77,8 @@ class PrintedClaims:
                 part = Part(f"{better} | {worse}", benchmark, "", claim.metric, better, worse)
                 try:
                     found.append(self._compared(claim, part, selection))
-                except Missing as reason:
-                    found.append(replace(part, missing=str(reason)))
+                except Missing as missing:
+                    found.append(replace(part, missing=missing.reason))
         return found
 
     # ---------------------------------------------------------------------------------------------------- tables
@@ -118,7 +118,7 @@ class PrintedClaims:
                     line["table"], line["row"], line["benchmark"], line["metric"],
                 ):  # fmt: skip
                     return float(line["value"])
-        raise Missing(f"the {metric} of {arm} on {benchmark} was not printed")
+        raise Missing("no counterpart", f"the {metric} of {arm} on {benchmark} was not printed")
 
     def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
         system, _, variant = arm.partition("/")
@@ -128,7 +128,7 @@ class PrintedClaims:
             where = (f"{line['dataset']}/{line['split']}", line["metric"])
             if where == (benchmark, metric) and line["predictor"] in names:
                 return float(line["value"])
-        raise Missing(f"what {arm} scores on {benchmark} is not among the evidence")
+        raise Missing("no counterpart", f"what {arm} scores on {benchmark} is not among the evidence")
 
     def _compared(self, claim: Claim, part: Part, selection: str) -> Part:
         panels = [self._panel(arm, part.benchmark, selection) for arm in (part.better, part.worse)]
@@ -138,8 +138,8 @@ class PrintedClaims:
         if claim.test == "ratio":
             effect, region = better / worse, _region(claim)
         else:
-            low_is_good = claim.metric not in METRICS or METRICS[claim.metric].better == "low"
-            effect, region = (worse - better if low_is_good else better - worse), (claim.at_least or 0.0, math.inf)
+            high_is_good = ALL[claim.metric].better == "high"
+            effect, region = (better - worse if high_is_good else worse - better), (claim.at_least or 0.0, math.inf)
         finding = Finding(effect, region=region, grade="printed", rule="the printed numbers, as they are")
         return replace(part, value_better=better, value_worse=worse, finding=finding)
 
@@ -178,7 +178,7 @@ class PrintedClaims:
             with path.open(encoding="utf-8", newline="") as stream:
                 if set(COLUMNS) <= set(next(csv.reader(stream), [])):
                     return logged_runs(read_log(path))
-        raise Missing("no training log of this paper is public")
+        raise Missing("no counterpart", "no training log of this paper is public")
 
     def _log_parts(self, claim: Claim) -> list[Part]:
         tests: dict[str, Callable[[str, str], tuple[Finding, str]]] = {
@@ -196,8 +196,8 @@ class PrintedClaims:
             try:
                 finding, metric = tests[claim.test](better, worse)
                 found.append(replace(part, metric=metric, finding=finding))
-            except Missing as reason:
-                found.append(replace(part, missing=str(reason)))
+            except Missing as missing:
+                found.append(replace(part, missing=missing.reason))
         return found
 
     def _printed_row(self, arm: str) -> tuple[float, float, int | None]:
@@ -212,13 +212,13 @@ class PrintedClaims:
                 system, _, variant = arm.partition("/")
                 label = next(r.label for r in table.rows if (r.system, r.variant or "") == (system, variant))
                 return printed["mae"], printed["rmse"], stated_epochs(label)
-        raise Missing(f"no table prints MAE and RMSE of {arm}")
+        raise Missing("no counterpart", f"no table prints MAE and RMSE of {arm}")
 
     def _found(self, arm: str) -> Found:
         mae, rmse, horizon = self._printed_row(arm)
         found = find_pair(self.runs, mae, rmse, horizon)
         if found is None:
-            raise Missing(f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
+            raise Missing("no counterpart", f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
         return found
 
     def _holds(self, arm: str) -> tuple[Finding, str]:
@@ -239,7 +239,7 @@ class PrintedClaims:
         mae, _, horizon = self._printed_row(arm)
         found = self._found(arm)
         if found.at_horizon is None:
-            raise Missing(f"{arm}: the log has no evaluation at epoch {horizon}")
+            raise Missing("no counterpart", f"{arm}: the log has no evaluation at epoch {horizon}")
         note = (
             f"printed {mae:g} is epoch {found.epoch}, the best on the test images up to {horizon}; at epoch {horizon} "
             f"the log has {found.at_horizon[0]:g}"

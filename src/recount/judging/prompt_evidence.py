@@ -1,70 +1,63 @@
-"""What ``recount test-prompts`` found, picture by picture, as evidence for claims about prompts and maps.
-
-Reads ``results/<suite>/prompt_tests/<system>/<variant>/seed<k>.json``; what is in it stands in
-``prompt_tests`` and ``localisation``.
-"""
+"""What ``recount test-prompts`` found, picture by picture, as evidence for claims about prompts and maps."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from recount.metrics import Floats
-from recount.scoring.score import Missing
+from recount.results.files import ResultsError
+from recount.results.prompt_tests import BenchmarkTests, MapsPicture, NegativePicture, NotTested, PromptTests
+from recount.results.reason import Missing
 
 SIMILARITY = "S2"
 ATTENTION = "attention"
 BASE = "maps_before_training"  # the pretrained network's
 DECIMALS = 2  # PrACo rounds predictions
 
-Record = Mapping[str, Any]
 Values = dict[str, dict[str, tuple[float, float]]]  # map or "" -> picture -> numerator, denominator
 
 
-def read_record(path: Path) -> Record:
-    """Return the content of a run's file of prompt tests.
+def read_record(path: Path) -> PromptTests:
+    """Return a run's prompt tests.
 
     Raises:
-        Missing: there is none, or it is damaged.
+        Missing: there are none, or the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return PromptTests.read(path)
     except FileNotFoundError:
-        raise Missing("its prompt tests were not run") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise Missing(f"{path.name} is damaged ({error!r}): delete it and run again") from None
-    if not isinstance(content, dict) or "selection" not in content or "benchmarks" not in content:
-        raise Missing(f"{path.name} is damaged: delete it and run again")
-    return content
+        raise Missing("not run", "its prompt tests were not run") from None
+    except ResultsError as error:
+        raise Missing("damaged", str(error)) from None
 
 
-def picture_values(record: Record, benchmark: str, metric: str) -> Values:
+def picture_values(record: PromptTests, benchmark: str, metric: str) -> Values:
     """Return a quantity of each picture, by map where there are several; its mean is a ratio of sums.
 
     Raises:
         Missing: it was not tested on this benchmark, with the reason.
     """
     test, values_of = QUANTITIES[metric]
-    tested = record["benchmarks"].get(benchmark, {}).get(test)
+    tests: BenchmarkTests | None = record.benchmarks.get(benchmark)
+    tested = getattr(tests, test) if tests is not None else None
     if tested is None:
-        raise Missing(f"no {test.replace('_', ' ')} were tested on {benchmark}")
-    if "not_tested" in tested:
-        raise Missing(str(tested["not_tested"]))
+        raise Missing("not run", f"no {test.replace('_', ' ')} were tested on {benchmark}")
+    if isinstance(tested, NotTested):
+        raise Missing("undefined", tested.not_tested)
     try:
-        found = values_of(tested["pictures"])
-    except (KeyError, TypeError) as error:
-        raise Missing(f"the prompt tests do not say its {metric} ({error!r}): run them again") from None
+        found = values_of(tested.pictures)
+    except KeyError as error:
+        raise Missing("undefined", f"the prompt tests do not say its {metric}: there is no map {error}") from None
     known = {
         name: {picture: pair for picture, pair in values.items() if all(map(math.isfinite, pair))}
         for name, values in found.items()
     }
     if not known or not all(known.values()):
-        raise Missing(f"no picture has a {metric}")
+        raise Missing("undefined", f"no picture has a {metric}")
     return known
 
 
@@ -81,45 +74,37 @@ def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats
     """
     common = [name for name in values[0] if all(name in other for other in values)]
     if not common:
-        raise Missing("its seeds were tested on different pictures")
+        raise Missing("undefined", "its seeds were tested on different pictures")
     pairs = np.array([[seed[name] for name in common] for seed in values], dtype=np.float64)
     return pairs[..., 0], pairs[..., 1]
 
 
-def _pccn(pictures: Sequence[Record]) -> Values:
-    def nearer(row: Record) -> float:
-        right, wrong = round(row["right"], DECIMALS), row["wrong"]
-        return 100.0 * (abs(right - row["true"]) < abs(wrong - row["true"]))
+def _pccn(pictures: Sequence[NegativePicture]) -> Values:
+    def nearer(row: NegativePicture) -> float:
+        return 100.0 * (abs(round(row.right, DECIMALS) - row.true) < abs(row.wrong - row.true))
 
-    return {"": {row["id"]: (nearer(row), 1.0) for row in pictures}}
-
-
-def _nmn(pictures: Sequence[Record]) -> Values:
-    return {"": {row["id"]: (row["wrong"] / row["true"], 1.0) for row in pictures}}
+    return {"": {row.id: (nearer(row), 1.0) for row in pictures}}
 
 
-def _reached(pictures: Sequence[Record]) -> Values:
-    return {"": {row["id"]: (float(row["reached"]), float(row["points"])) for row in pictures}}
+def _nmn(pictures: Sequence[NegativePicture]) -> Values:
+    return {"": {row.id: (row.wrong / row.true, 1.0) for row in pictures}}
 
 
-def _attention_auc(pictures: Sequence[Record]) -> Values:
-    return {"": {row["id"]: (_number(row["auc"][ATTENTION]), 1.0) for row in pictures}}
+def _reached(pictures: Sequence[MapsPicture]) -> Values:
+    return {"": {row.id: (math.nan if row.reached is None else row.reached, row.points) for row in pictures}}
 
 
-def _similarity_gain(pictures: Sequence[Record]) -> Values:
-    maps = [name for name in pictures[0]["auc"] if name.startswith(ATTENTION)]
-    return {
-        name: {row["id"]: (_number(row["auc"][SIMILARITY]) - _number(row["auc"][name]), 1.0) for row in pictures}
-        for name in maps
-    }
+def _attention_auc(pictures: Sequence[MapsPicture]) -> Values:
+    return {"": {row.id: (row.auc[ATTENTION], 1.0) for row in pictures}}
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _similarity_gain(pictures: Sequence[MapsPicture]) -> Values:
+    maps = [name for name in pictures[0].auc if name.startswith(ATTENTION)]
+    return {name: {row.id: (row.auc[SIMILARITY] - row.auc[name], 1.0) for row in pictures} for name in maps}
 
 
 #: quantity -> the test that holds it, and how it follows from the test's pictures
-QUANTITIES: Mapping[str, tuple[str, Callable[[Sequence[Record]], Values]]] = {
+QUANTITIES: Mapping[str, tuple[str, Callable[[Sequence], Values]]] = {
     "pccn": ("negative_prompts", _pccn),
     "nmn": ("negative_prompts", _nmn),
     "attention_reached": ("maps", _reached),

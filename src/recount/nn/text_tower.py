@@ -10,7 +10,6 @@ count; a released checkpoint's own tower is read when the checkpoint is imported
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recount.nn.weights import CheckpointError, read_tensors
+from recount.results.files import file_digest, text_digest
 from recount.settings.base import Strict
 
 if TYPE_CHECKING:
@@ -155,11 +155,11 @@ def _digest(tower: TextTower, sentences: Sequence[str]) -> str:
     """Return the digest of all that features depend on: tower, weights, sentences, and the versions that compute."""
     if tower.weights != "random" and not Path(tower.weights).is_file():
         raise CheckpointError(f"{tower.weights}: no such file")
-    weights = "random" if tower.weights == "random" else hashlib.sha256(Path(tower.weights).read_bytes()).hexdigest()
+    weights = "random" if tower.weights == "random" else file_digest(Path(tower.weights))
     described = [
         {**tower.model_dump(), "weights": weights},
         list(sentences),
         [CONTEXT, VOCABULARY, RANDOM_SEED],
         [torch.__version__, version("open_clip_torch")],
     ]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return text_digest(json.dumps(described, sort_keys=True))

@@ -8,19 +8,16 @@ all others. Thresholds are the claims' (0.3: the attention from which T2ICount c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.metrics import Floats
-from recount.prediction.predict import LoadImage, predict_samples
 from recount.prediction.prompt_tests import PromptTestError
-from recount.settings.recipe import Precision
-from recount.systems.base import System
+from recount.prediction.samples import Asking
+from recount.results.prompt_tests import Maps, MapsPicture
 
 ATTENDED = 0.3
 ATTENTION = "attention"
@@ -64,27 +61,17 @@ def reached(attention: Tensor, sample: Sample) -> int:
     return int((attention[0].numpy()[rows, columns] >= ATTENDED).sum())
 
 
-def localisation(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
-    """Return the quality of each of a system's maps, as JSON has it.
+def localisation(asking: Asking, samples: Sequence[Sample]) -> Maps:
+    """Return the quality of each of a system's maps.
 
     Args:
-        system: with a ``foreground`` of its own.
+        asking: a system with a ``foreground`` of its own.
         samples: with points.
-        load_image: as for ``predict_samples``.
-        device: where the network runs.
-        precision: as for ``predict_samples``.
 
     Returns:
-        "auc": map -> mean over pictures; "points_reached": share of all points where "attention" is at least 0.3, and
-        "reached_elsewhere": the mean share of cells without objects where it is, too (None for a system without
-        attention); "pictures": the same of each.
+        ``auc``: map -> mean over pictures; ``points_reached``: share of all points where "attention" is at least 0.3,
+        and ``reached_elsewhere``: the mean share of cells without objects where it is, too (None for a system without
+        attention); ``pictures``: the same of each.
 
     Raises:
         PromptTestError: the system does not say where its training sees the prompted objects, or no sample has points.
@@ -93,33 +80,30 @@ def localisation(
     if not pointed:
         raise PromptTestError("no sample has points, so where maps should lie is not known")
     rows = []
-    for result in predict_samples(system, pointed, load_image, device=device, precision=precision, keep_maps=True):
+    for result in asking.predict(pointed, keep_maps=True):
         sample = result.sample
-        seen = system.foreground(sample)
+        seen = asking.system.foreground(sample)
         if seen is None:
             raise PromptTestError("maps are tested for systems that say where their training sees the prompted objects")
         positive, side = seen[0].numpy().ravel(), seen[1]
         maps = {name: over_picture(values, sample) for name, values in result.maps.items()}
-        found: dict[str, Any] = {"id": sample.id, "points": len(sample.points)}
+        areas = {name: auc(in_cells(each, side).numpy().ravel(), positive) for name, each in maps.items()}
+        found = MapsPicture(id=sample.id, points=len(sample.points), auc=areas)
         if ATTENTION in maps:
             cells = in_cells(maps[ATTENTION], side).numpy().ravel()
-            found["reached"] = reached(maps[ATTENTION], sample)
-            found["reached_elsewhere"] = _mean((cells[~positive] >= ATTENDED).astype(np.float64))
-        found["auc"] = {name: auc(in_cells(each, side).numpy().ravel(), positive) for name, each in maps.items()}
+            found.reached = reached(maps[ATTENTION], sample)
+            found.reached_elsewhere = _mean((cells[~positive] >= ATTENDED).astype(np.float64))
         rows.append(found)
     return _summary(rows)
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    names = list(rows[0]["auc"])
-    every = {name: np.array([row["auc"][name] for row in rows]) for name in names}
-    points, attended = sum(row["points"] for row in rows), "reached" in rows[0]
-    return {
-        "auc": {name: _mean(values) for name, values in every.items()},
-        "points_reached": sum(row["reached"] for row in rows) / points if attended else None,
-        "reached_elsewhere": _mean(np.array([row["reached_elsewhere"] for row in rows])) if attended else None,
-        "pictures": list(rows),
-    }
+def _summary(rows: list[MapsPicture]) -> Maps:
+    areas = {name: _mean(np.array([row.auc[name] for row in rows])) for name in rows[0].auc}
+    found = Maps(auc=areas, pictures=rows)
+    if rows[0].reached is not None:
+        found.points_reached = sum(row.reached or 0 for row in rows) / sum(row.points for row in rows)
+        found.reached_elsewhere = _mean(np.array([row.reached_elsewhere for row in rows]))
+    return found
 
 
 def _mean(values: Floats) -> float:

@@ -19,13 +19,11 @@ picture are not used: a prompt is a class name, or what the system's ``prompt_of
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +33,8 @@ from torch import Tensor
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.metrics import MAE, RMSE, Floats
-from recount.prediction.predict import LoadImage, Predicted, predict_samples
-from recount.results.files import write_atomically
-from recount.settings.recipe import Precision
+from recount.prediction.samples import Asking, LoadImage, Predicted
+from recount.results.prompt_tests import MosaicScore, NegativePicture, NegativePrompts, PairPicture, Pairs
 from recount.systems.base import System
 
 DECIMALS = 2  # PrACo rounds predictions
@@ -68,40 +65,29 @@ class NegativeTable:
     predicted: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeScores:
-    """What the negative-prompt test measures.
+def negative_scores(table: NegativeTable) -> dict[str, float]:
+    """Return the scores of the negative-prompt test.
 
-    Attributes:
+    Returns:
         np: mean of prediction over truth for the right prompt; 1 is ideal.
         nmn: the same for the mean over wrong prompts; 0 is ideal, and about ``np`` if the prompt is ignored.
-        pccn: share of pictures, percent, whose prediction is nearer to the truth with the right prompt than with wrong
+        pccn: share of pictures, per cent, whose prediction is nearer to the truth with the right prompt than with wrong
             ones.
         mae, rmse: with the right prompt.
     """
-
-    np: float
-    nmn: float
-    pccn: float
-    mae: float
-    rmse: float
-
-
-def negative_scores(table: NegativeTable) -> NegativeScores:
-    """Return the scores of the negative-prompt test."""
     rounded, rows = table.predicted.round(DECIMALS), np.arange(len(table.true))
     right = rounded[rows, table.own]
     others = rounded.copy()
     others[rows, table.own] = np.nan
     wrong = np.nanmean(others, axis=1)  # not clipped at 0, as released
     nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
-    return NegativeScores(
-        np=float((right / table.true).mean()),
-        nmn=float((wrong / table.true).mean()),
-        pccn=100 * float(nearer.mean()),
-        mae=MAE(table.true, right),
-        rmse=RMSE(table.true, right),
-    )
+    return {
+        "np": float((right / table.true).mean()),
+        "nmn": float((wrong / table.true).mean()),
+        "pccn": 100 * float(nearer.mean()),
+        "mae": MAE(table.true, right),
+        "rmse": RMSE(table.true, right),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- mosaics
@@ -251,14 +237,7 @@ class LastPicture:
         return self.last[1]
 
 
-def negative_table(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> NegativeTable:
+def negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
     """Predict every picture with every class of the benchmark."""
     classes = classes_of(samples)
     wanted = [
@@ -269,7 +248,7 @@ def negative_table(
     ]
     predicted = np.full((len(samples), len(classes)), np.nan)
     asked = [sample for *_, sample in wanted]
-    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
+    results = asking.predict(asked, LastPicture(asking.load_image))
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
     own = np.array([classes.index(sample.prompt) for sample in samples])
@@ -302,29 +281,22 @@ class MosaicTable:
         return scored
 
 
-def mosaic_table(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> MosaicTable:
+def mosaic_table(asking: Asking, samples: Sequence[Sample]) -> MosaicTable:
     """Count on every picture's collages with a picture of each other class."""
     classes = classes_of(samples)
     jobs = list(_collages(samples, classes))
     below = {job.sample.id: samples[job.lower] for job in jobs}
     above = {job.sample.id: samples[job.row] for job in jobs}
-    last = LastPicture(load_image)
+    last = LastPicture(asking.load_image)
 
     def picture(sample: Sample) -> Tensor:
-        return collage(last(above[sample.id]), load_image(below[sample.id]))
+        return collage(last(above[sample.id]), asking.load_image(below[sample.id]))
 
     shape = (len(samples), len(classes))
     upper, lower = np.full(shape, np.nan), np.full(shape, np.nan)
     found, excess = ({depth: np.full(shape, np.nan) for depth in DEPTHS} for _ in range(2))
     asked = [job.sample for job in jobs]
-    results = predict_samples(system, asked, picture, device=device, precision=precision, keep_maps=True)
+    results = asking.predict(asked, picture, keep_maps=True)
     for job, result in zip(jobs, results, strict=True):
         density = _density_of(result)
         half, place = density.shape[1] // 2, (job.row, job.column)
@@ -369,24 +341,6 @@ def _density_of(result: Predicted) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------- pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Majority and minority of one picture and a class that it is not known to show: truths, and what was counted.
-
-    ``absent`` is "" where the picture shows every class that the benchmark knows.
-    """
-
-    id: str
-    majority: str
-    majority_true: float
-    majority_predicted: float
-    minority: str
-    minority_true: float
-    minority_predicted: float
-    absent: str
-    absent_predicted: float
-
-
 def known_counts(sample: Sample) -> dict[str, float]:
     """Return the classes of a sample's picture and their counts, as far as its data set says them."""
     counts = {str(name): float(count) for name, count in sample.attributes.get("counts", {}).items()}
@@ -395,23 +349,13 @@ def known_counts(sample: Sample) -> dict[str, float]:
     return counts | {sample.prompt: float(sample.count)}
 
 
-def majority_and_minority(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> list[Pair]:
+def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[PairPicture]:
     """Predict each picture for its prompt, for its majority class and for a class that it does not show.
 
     Args:
-        system: to be asked.
+        asking: whom.
         samples: whose attributes name a class with more objects than the prompt's (``majority_class`` and
             ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
-        load_image: as for ``predict_samples``.
-        device: where the network runs.
-        precision: as for ``predict_samples``.
 
     Raises:
         PromptTestError: a sample does not say what its majority is, or it is the prompt itself.
@@ -428,9 +372,9 @@ def majority_and_minority(
         for prompt in (majority, sample.prompt, absent)
         if prompt
     ]
-    results = predict_samples(system, asked, LastPicture(load_image), device=device, precision=precision)
+    results = asking.predict(asked, LastPicture(asking.load_image))
     return [
-        Pair(
+        PairPicture(
             id=sample.id,
             majority=majority,
             majority_true=known[majority],
@@ -459,7 +403,7 @@ def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
     return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
 
 
-# ------------------------------------------------------------------------------------------------------ as JSON has it
+# --------------------------------------------------------------------------------------------------- the three tests
 
 
 def spread(samples: Sequence[Sample], pictures: int | None) -> list[Sample]:
@@ -476,89 +420,62 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
     return [s for s in showing if any(name != s.prompt and not shows(s, name) for name in classes)]
 
 
-def negative_prompts(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
+def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
     """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
 
     Args:
-        system: to be tested.
+        asking: whom.
         samples: ``usable`` ones; the classes are those that they ask for.
-        load_image: as for ``predict_samples``.
-        device: where the network runs.
-        precision: as for ``predict_samples``.
     """
-    _refuse_mute(system)
-    table = negative_table(system, samples, load_image, device=device, precision=precision)
+    _refuse_mute(asking.system)
+    table = negative_table(asking, samples)
     rows = np.arange(len(samples))
     right = table.predicted[rows, table.own]
     other = [_another_class(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
     wrong = table.predicted.copy()
     wrong[rows, table.own] = np.nan
     means = np.nanmean(wrong, axis=1)
-    return {
-        **asdict(negative_scores(table)),
-        "prompt_swap": changed_share(list(right), list(table.predicted[rows, other])),
-        "pictures": [
-            {"id": sample.id, "prompt": sample.prompt, "true": float(true), "right": float(one), "wrong": float(mean)}
+    return NegativePrompts(
+        **negative_scores(table),
+        prompt_swap=changed_share(list(right), list(table.predicted[rows, other])),
+        pictures=[
+            NegativePicture(id=sample.id, prompt=sample.prompt, true=float(true), right=float(one), wrong=float(mean))
             for sample, true, one, mean in zip(samples, table.true, right, means, strict=True)
         ],
-    }
+    )
 
 
-def mosaics(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
+def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
     """Return the scores of the mosaic test: of counts, and localised at three depths. Args: as ``negative_prompts``."""
-    _refuse_mute(system)
-    scored = mosaic_table(system, samples, load_image, device=device, precision=precision).scores()
+    _refuse_mute(asking.system)
+    scored = mosaic_table(asking, samples).scores()
     return {
-        name: {"recall": scores.recall, "precision": scores.precision, "f": scores.f} for name, scores in scored.items()
+        name: MosaicScore(recall=scores.recall, precision=scores.precision, f=scores.f)
+        for name, scores in scored.items()
     }
 
 
-def pairs(
-    system: System,
-    samples: Sequence[Sample],
-    load_image: LoadImage,
-    *,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> dict[str, Any]:
+def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
     """Return mean counts for the majority, the minority and an absent class, and each picture's.
 
     ``nearer_to_majority``: share of pictures whose count for the minority is nearer to the majority's true count.
     """
-    _refuse_mute(system)
-    found = majority_and_minority(system, samples, load_image, device=device, precision=precision)
+    _refuse_mute(asking.system)
+    found = majority_and_minority(asking, samples)
     columns = {
         name: np.array([getattr(pair, name) for pair in found])
         for name in ("majority_true", "majority_predicted", "minority_true", "minority_predicted", "absent_predicted")
     }
     asked = columns["minority_predicted"]
     to_majority = np.abs(asked - columns["majority_true"]) < np.abs(asked - columns["minority_true"])
-    means = {name: float(values[~np.isnan(values)].mean()) for name, values in columns.items() if not _unknown(values)}
-    return {
-        "means": means,
-        "minority_mae": MAE(columns["minority_true"], asked),
-        "nearer_to_majority": float(to_majority.mean()),
-        "prompt_swap": changed_share(list(columns["majority_predicted"]), list(asked)),
-        "pictures": [asdict(pair) for pair in found],
-    }
-
-
-def _unknown(values: Floats) -> bool:
-    return bool(np.isnan(values).all())
+    known = {name: values[~np.isnan(values)] for name, values in columns.items()}
+    return Pairs(
+        means={name: float(values.mean()) for name, values in known.items() if len(values)},
+        minority_mae=MAE(columns["minority_true"], asked),
+        nearer_to_majority=float(to_majority.mean()),
+        prompt_swap=changed_share(list(columns["majority_predicted"]), list(asked)),
+        pictures=found,
+    )
 
 
 def _refuse_mute(system: System) -> None:
@@ -573,17 +490,3 @@ def _another_class(predicted: Floats, own: int) -> int:
         if not math.isnan(predicted[place]):
             return place
     raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
-
-
-def write_json(scores: dict[str, Any], path: Path) -> None:
-    """Write scores as JSON; NaN, which JSON does not have, becomes null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    text = json.dumps(plain(scores), indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

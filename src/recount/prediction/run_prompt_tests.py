@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +22,7 @@ from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.prediction.localisation import ATTENTION, localisation, over_picture
-from recount.prediction.predict import (
-    MAP_CELLS,
-    LoadImage,
-    Predicted,
-    PredictError,
-    load_run,
-    load_selection,
-    picture_of,
-    predict_samples,
-    shrunk,
-    usable_precision,
-)
+from recount.prediction.predict import MAP_CELLS, PredictError, load_run, load_selection, picture_of, shrunk
 from recount.prediction.prompt_tests import (
     LastPicture,
     as_prompted,
@@ -45,32 +32,16 @@ from recount.prediction.prompt_tests import (
     pairs,
     spread,
     usable,
-    write_json,
 )
-from recount.results.files import write_atomically
+from recount.prediction.samples import Asking, Predicted, usable_precision
+from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests, write_maps
 from recount.settings.project import Project, PromptTest, Run
-from recount.settings.recipe import Precision
-from recount.systems.base import System
 
 log = logging.getLogger(__name__)
 
 SELECTIONS = ("best_on_held_out", "last")
 SHOWN = (0.0, 1 / 3, 2 / 3, 1.0)  # quantiles of the minority's count: the pictures whose maps are kept
 PROMPTS = ("majority", "minority")
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A run's network and how it is asked."""
-
-    system: System
-    load_image: LoadImage
-    device: torch.device | str
-    precision: Precision
-
-    def how(self) -> dict[str, Any]:
-        """Return what every test is told besides the samples."""
-        return {"device": self.device, "precision": self.precision}
 
 
 def run_prompt_tests(project: Project, run: Run) -> Path:
@@ -84,15 +55,15 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
     record, system = load_run(folder)
-    name = next(name for name in SELECTIONS if name in record["selections"])
-    load_selection(system, folder, name, record["selections"][name])
+    name = next(name for name in SELECTIONS if name in record.selections)
+    load_selection(system, folder, name, record.selections[name])
     samples = {
         benchmark: read_index(project.root / project.index(entry.split), entry.split.split)
         for benchmark, entry in run.prompt_tests.items()
     }
     output = project.root / project.prompt_test_file(run)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record["recipe"]["precision"], device)
+        precision = usable_precision(project.config.precision or record.recipe["precision"], device)
         torch.manual_seed(run.seed)
         asking = Asking(system, picture_of, device, precision)
         maps: dict[str, np.ndarray] = {}
@@ -103,26 +74,26 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
         if run.checkpoint is None and system.restore_base_weights():  # last: the trained weights are gone after it
             for benchmark, entry in run.prompt_tests.items():
                 if "maps" in entry.tests:
-                    scores[benchmark]["maps_before_training"] = _attention_of_base(asking, entry, samples[benchmark])
-    write_atomically(output.with_suffix(".npz"), lambda path: np.savez_compressed(path, allow_pickle=False, **maps))
-    sha256 = record["selections"][name]["sha256"]
-    write_json({"run": run.id, "selection": name, "sha256": sha256, "benchmarks": scores}, output)
+                    scores[benchmark].maps_before_training = _attention_of_base(asking, entry, samples[benchmark])
+    write_maps(output, maps)
+    sha256 = record.selections[name].sha256
+    PromptTests(run=run.id, selection=name, sha256=sha256, benchmarks=scores).write(output)
     return output
 
 
 def _tested(
     asking: Asking, entry: PromptTest, samples: Sequence[Sample], place: str, maps: dict[str, np.ndarray]
-) -> dict[str, Any]:
+) -> BenchmarkTests:
     """Return the scores of one benchmark's tests; a test that the benchmark cannot bear says why. Fills ``maps``."""
-    found: dict[str, Any] = {"dataset": entry.split.dataset, "split": entry.split.split}
+    found = BenchmarkTests(dataset=entry.split.dataset, split=entry.split.split)
     tests = {"negative_prompts": negative_prompts, "mosaics": mosaics, "pairs": pairs, "maps": localisation}
     for test in entry.tests:
         chosen = chosen_samples(test, samples, entry.pictures)
         if isinstance(chosen, str):
             log.warning("%s on %s: not tested: %s", test, place, chosen)
-            found[test] = {"not_tested": chosen}
+            setattr(found, test, NotTested(not_tested=chosen))
             continue
-        found[test] = tests[test](asking.system, chosen, asking.load_image, **asking.how())
+        setattr(found, test, tests[test](asking, chosen))
         if test == "pairs":
             maps |= {f"{place}/{key}": value for key, value in figure_maps(asking, chosen).items()}
     return found
@@ -164,7 +135,7 @@ def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarr
         counts = known_counts(sample)
         majority = max(counts, key=counts.__getitem__)
         asked += [as_prompted(sample, majority), as_prompted(sample, sample.prompt)]
-    results = predict_samples(asking.system, asked, LastPicture(asking.load_image), keep_maps=True, **asking.how())
+    results = asking.predict(asked, LastPicture(asking.load_image), keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):
         stem = f"{result.sample.id}/{PROMPTS[number % 2]}"
@@ -183,12 +154,12 @@ def _small(result: Predicted) -> dict[str, Tensor]:
     return small
 
 
-def _attention_of_base(asking: Asking, entry: PromptTest, samples: Sequence[Sample]) -> dict[str, Any]:
+def _attention_of_base(asking: Asking, entry: PromptTest, samples: Sequence[Sample]) -> Maps | NotTested:
     """Return where the attention of the pretrained network lies; its decoder is another's, so nothing else counts."""
     chosen = chosen_samples("maps", samples, entry.pictures)
     if isinstance(chosen, str):
-        return {"not_tested": chosen}
-    scores = localisation(asking.system, chosen, asking.load_image, **asking.how())
-    for row in (scores, *scores["pictures"]):
-        row["auc"] = {name: value for name, value in row["auc"].items() if name.startswith(ATTENTION)}
+        return NotTested(not_tested=chosen)
+    scores = localisation(asking, chosen)
+    for row in (scores, *scores.pictures):
+        row.auc = {name: value for name, value in row.auc.items() if name.startswith(ATTENTION)}
     return scores

@@ -40,6 +40,11 @@ class Reason:
         """Return whether there is anything to say."""
         return bool(self.text)
 
+    @property
+    def is_note(self) -> bool:
+        """Whether there is a value, with or without something to be said of it."""
+        return self.kind in ("", "note", "dominated")
+
 
 NOTHING = Reason()
 
@@ -51,6 +56,10 @@ class Missing(Exception):
         super().__init__(text)
         self.reason = Reason(kind, text, log)
 
+    def of(self, what: str) -> Missing:
+        """Return the same, with ``what`` it is about before the text."""
+        return Missing(self.reason.kind, f"{what}: {self.reason.text}", self.reason.log)
+
 
 def joined(reasons: Iterable[Reason]) -> Reason:
     """Return several reasons as one, each text once; kind and log are those of the first that is more than a note."""
@@ -58,5 +67,5 @@ def joined(reasons: Iterable[Reason]) -> Reason:
     if not said:
         return NOTHING
     first = next((reason for reason in said if reason.kind != "note"), said[0])
-    log = first.log or next((reason.log for reason in said if reason.log), "")
+    log = next((reason.log for reason in (first, *said) if reason.log), "")
     return Reason(first.kind, "; ".join(dict.fromkeys(reason.text for reason in said)), log)

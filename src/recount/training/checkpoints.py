@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recount.errors import UserError
+from recount.results.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
-
-
-class SaveError(UserError):
-    """A file could not be written; what was there before is intact."""
 
 
 class RunInUse(UserError):
@@ -49,28 +44,6 @@ def only_training(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, flush it to disk, and move it into place.
-
-    Raises:
-        SaveError: the disk is full or the folder cannot be written; the old file, if any, is intact.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch and safetensors report a full disk as a RuntimeError or as their own subclass of it
-        raise SaveError(f"{path}: cannot be written: {error}; what was there before is unchanged") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_model(path: Path, state: dict[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -22,7 +21,8 @@ from torch import Tensor
 from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
 from recount.data.sample import Sample
 from recount.errors import UserError
-from recount.settings.recipe import Optimiser, Precision, Recipe
+from recount.prediction.samples import usable_precision
+from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
@@ -35,7 +35,6 @@ from recount.training.selection import Watched, evaluate, is_better
 
 log = logging.getLogger(__name__)
 
-HISTORY = "history.csv"
 MODEL = "model.safetensors"
 GPU_STEPS_BETWEEN_READINGS = 20
 
@@ -134,7 +133,7 @@ class Trainer:
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.loader_processes = loader_processes
         self.processes = processes or Processes()
-        self.precision = usable_precision(recipe, device)
+        self.precision = usable_precision(recipe.precision, device)
         self.accelerator = Accelerator(
             mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=device.type == "cpu"
         )
@@ -415,27 +414,6 @@ def epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
     if recipe.max_steps is None:
         return recipe.epochs
     return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
-
-
-def usable_precision(recipe: Recipe, device: torch.device) -> Precision:
-    """Return the precision to compute in; fp16 needs a GPU, and on the processor becomes fp32 with a message."""
-    if recipe.precision == "fp16" and device.type == "cpu":
-        log.warning("fp16 needs a GPU; training in fp32 on the processor, and run.json says so")
-        return "fp32"
-    return recipe.precision
-
-
-def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write history.csv: a row per epoch."""
-    columns = list(dict.fromkeys(name for row in history for name in row))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(history)
-
-    checkpoints.write_atomically(path, write)
 
 
 def samples_with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]:

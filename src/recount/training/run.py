@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,27 +18,25 @@ from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
 from recount.devices import devices_for, keep_freed_memory
+from recount.prediction.samples import usable_precision
+from recount.results.files import file_digest, text_digest
+from recount.results.run_record import HISTORY, RUN, RunRecord, write_history
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, load
 from recount.settings.recipe import Recipe, resolve_recipe
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
-from recount.training.checkpoints import only_training, save_model, write_atomically
+from recount.training.checkpoints import only_training, save_model
 from recount.training.loop import (
-    HISTORY,
     MODEL,
     Progress,
     Trainer,
     samples_with_pictures,
-    usable_precision,
-    write_history,
 )
 from recount.training.processes import Processes, together
 from recount.training.selection import Watched
 
 log = logging.getLogger(__name__)
-
-RUN = "run.json"
 
 
 def train(project: Project, run: Run) -> Path:
@@ -101,11 +98,11 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
         "run": run.model_dump(mode="json"),
         "settings": system.settings.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
-        "precision_used": usable_precision(recipe, device),
+        "precision_used": usable_precision(recipe.precision, device),
         "provenance": provenance.collect(project, run, device=str(device)),
         "cost": measured,
     }
-    write_atomically(folder / RUN, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
+    RunRecord.model_validate(record).write(folder / RUN)
 
 
 def _train(
@@ -145,7 +142,7 @@ def _train(
         shutil.copyfile(checkpoints / f"model.{name}.safetensors", folder / f"model.{name}.safetensors")
         selections[name] = {**best, "model": f"model.{name}.safetensors"}
     for selection in selections.values():
-        selection["sha256"] = _sha256(folder / str(selection["model"]))
+        selection["sha256"] = file_digest(folder / str(selection["model"]))
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     return {
@@ -165,8 +162,8 @@ def _import_checkpoint(project: Project, run: Run, system: System, folder: Path)
     system.load_state_dict(system.import_checkpoint(path, system.settings))
     save_model(folder / MODEL, system.state_dict())
     write_history(folder / HISTORY, [{"stage": "released", "epoch": 0, "step": 0, "seconds": 0.0}])
-    selection = {"epoch": 0, "model": MODEL, "on": {}, "sha256": _sha256(folder / MODEL)}
-    source = {"file": str(run.checkpoint_path), "sha256": _sha256(path)}
+    selection = {"epoch": 0, "model": MODEL, "on": {}, "sha256": file_digest(folder / MODEL)}
+    source = {"file": str(run.checkpoint_path), "sha256": file_digest(path)}
     return {"selections": {"last": selection}, "cost": {}, "checkpoint": source, "status": "checkpoint"}
 
 
@@ -223,9 +220,4 @@ def _digest(project: Project, run: Run, recipe: Recipe) -> str:
         "code": provenance.step_digest("train", run.system),
         "torch": torch.__version__,
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return text_digest(json.dumps(described, sort_keys=True))

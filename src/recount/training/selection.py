@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.metrics import ACCURACY, MAE, RMSE
-from recount.prediction.predict import predict_samples
+from recount.prediction.samples import predict_samples
 from recount.settings.recipe import Precision
 from recount.systems.base import Pool, System
 from recount.training.processes import Processes

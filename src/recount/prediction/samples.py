@@ -1,0 +1,261 @@
+"""Predictions of a system over samples.
+
+Windows of one image, and of several, share a forward pass: GigaCount's and CLIP-EBC's code puts all windows of an image
+into one batch (AdamHermes/GigaCount@d57191e); here a pass holds at most ``Windows.batch`` of them, whatever images they
+come from. Which windows share a pass changes a prediction in the last digits of a float at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recount.data.sample import Sample
+from recount.data.windows import Windows, cut, fit, stitch, stitch_intensities
+from recount.settings.recipe import Precision
+from recount.systems.base import Prediction, System
+
+log = logging.getLogger(__name__)
+
+WHOLE_IMAGE_PIXELS = 2048 * 2048  # whole images of one size share a forward pass up to the area of one of UCF-QNRF's
+IMAGES_AHEAD = 2
+AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+LoadImage = Callable[[Sample], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a system says of one sample.
+
+    Attributes:
+        sample: the sample.
+        count: the predicted count; NaN where the system's output is not finite.
+        seconds: the sample's share of the forward passes its windows were in, and of the stitching; not of decoding.
+        density: float32 [1, h, w] on the CPU, objects per cell; None for count-by-caption systems or if not kept.
+        maps: further maps float32 [1, h, w] on the CPU; of windows: enlarged to pixels. Empty if not kept.
+        scores: float32 [K] class scores of a count-by-caption system, or None.
+        kept: False where the system's protocol leaves the sample out.
+    """
+
+    sample: Sample
+    count: float
+    seconds: float
+    density: Tensor | None = None
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    scores: Tensor | None = None
+    kept: bool = True
+
+    @property
+    def tied(self) -> bool:
+        """Return whether two of the class scores are equally the highest, so that the first one was taken."""
+        return self.scores is not None and int((self.scores == self.scores.max()).sum()) > 1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An image whose pieces (windows, or the whole image) are not all predicted yet."""
+
+    sample: Sample
+    height: int
+    width: int
+    pieces: int
+    done: list[Prediction] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Piece:
+    owner: _Pending
+    image: Tensor  # float32 [3, h, w]
+
+
+def predict_samples(
+    system: System,
+    samples: Sequence[Sample],
+    load_image: LoadImage,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    keep_maps: bool = False,
+) -> Iterator[Predicted]:
+    """Predict samples in order. The system is moved to ``device``; the mode of each of its modules is put back.
+
+    Args:
+        system: its ``windows`` say how images are cut; None: whole images, of equal size together.
+        samples: in the order in which predictions are yielded.
+        load_image: gives the picture of a sample, uint8 [3, H, W] RGB; called in another thread, a few images ahead.
+        device: where the network runs.
+        precision: "fp32", or the type of autocast.
+        keep_maps: whether the density and further maps are returned, for figures.
+    """
+    modes = {module: module.training for module in system.modules()}
+    system.to(device).eval()
+    pending: deque[_Pending] = deque()
+    try:
+        for batch in _batches(_pieces(system, samples, load_image, torch.device(device), pending), system.windows):
+            _run_pass(system, batch, precision, keep_maps)
+            while pending and len(pending[0].done) == pending[0].pieces:
+                yield _finish(system, pending.popleft(), keep_maps)
+    finally:
+        for module, training in modes.items():  # not system.train(): parts may be frozen in evaluation mode
+            module.training = training
+
+
+def _images_ahead(samples: Sequence[Sample], load_image: LoadImage) -> Iterator[tuple[Sample, Tensor]]:
+    """Yield samples with their pictures, decoding the next ones while the network works."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        futures: deque[tuple[Sample, Future[Tensor]]] = deque()
+        for sample in samples:
+            futures.append((sample, pool.submit(load_image, sample)))
+            if len(futures) > IMAGES_AHEAD:
+                ready, future = futures.popleft()
+                yield ready, future.result()
+        for ready, future in futures:
+            yield ready, future.result()
+
+
+def _pieces(
+    system: System, samples: Sequence[Sample], load_image: LoadImage, device: torch.device, pending: deque[_Pending]
+) -> Iterator[_Piece]:
+    for sample, picture in _images_ahead(samples, load_image):
+        with torch.inference_mode():
+            image = system.prepare_image(picture.to(device).float() / 255)
+            if system.windows is None:
+                pieces = image[None]
+            else:
+                image = fit(image, system.windows)
+                pieces = cut(image, system.windows)
+        owner = _Pending(sample, int(image.shape[1]), int(image.shape[2]), len(pieces))
+        pending.append(owner)
+        for piece in pieces:
+            yield _Piece(owner, piece)
+
+
+def _batches(pieces: Iterable[_Piece], windows: Windows | None) -> Iterator[list[_Piece]]:
+    """Group consecutive pieces of one size, as many as a forward pass may hold."""
+    batch: list[_Piece] = []
+    for piece in pieces:
+        height, width = piece.image.shape[-2:]
+        limit = windows.batch if windows is not None else max(WHOLE_IMAGE_PIXELS // (height * width), 1)
+        if batch and batch[0].image.shape != piece.image.shape:
+            yield batch
+            batch = []
+        batch.append(piece)
+        if len(batch) == limit:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return the precision to compute in: fp16 needs a GPU, and on the processor becomes fp32 with a message."""
+    if precision == "fp16" and device.type == "cpu":
+        log.warning("fp16 needs a GPU; computing in fp32 on the processor")
+        return "fp32"
+    return precision
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
+
+
+def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_maps: bool) -> None:
+    """Predict one batch and hand each piece's part to its image."""
+    device = batch[0].image.device
+    start = _now(device)
+    with torch.inference_mode(), _autocast(device, precision):
+        images = torch.stack([piece.image for piece in batch])  # (B, 3, h, w)
+        prediction = system.predict(images, [system.prompt_of(piece.owner.sample) for piece in batch])
+    if not keep_maps:
+        prediction.maps = {}
+    share = (_now(device) - start) / len(batch)
+    for index, piece in enumerate(batch):
+        piece.owner.done.append(_row(prediction, index))
+        piece.owner.seconds += share
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _row(prediction: Prediction, index: int) -> Prediction:
+    def only(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[index : index + 1].float()
+
+    kept = None if prediction.kept is None else prediction.kept[index : index + 1]
+    maps = {name: values[index : index + 1].float() for name, values in prediction.maps.items()}
+    return Prediction(only(prediction.density), only(prediction.scores), prediction.numbers, kept, maps)
+
+
+@torch.inference_mode()
+def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
+    start = time.perf_counter()
+    whole = image.done[0] if system.windows is None else _stitched(image, system.windows)
+    count = _finite_count(system, whole, image.sample)
+    return Predicted(
+        sample=image.sample,
+        count=count,
+        seconds=image.seconds + time.perf_counter() - start,
+        density=whole.density[0].cpu() if keep_maps and whole.density is not None else None,
+        maps={name: values[0].cpu() for name, values in whole.maps.items()},
+        scores=None if whole.scores is None else whole.scores[0].cpu(),
+        kept=whole.kept is None or bool(whole.kept[0]),
+    )
+
+
+def _finite_count(system: System, prediction: Prediction, sample: Sample) -> float:
+    """Return the count, or NaN with a warning. Scores are looked at themselves: NaN scores have a largest one, too."""
+    count = float(system.read_out(prediction, sample)[0])
+    if prediction.scores is not None and not prediction.scores.isfinite().all():
+        count = math.nan
+    if not math.isfinite(count):
+        log.warning("sample %s: the system's output is not finite; its count is recorded as NaN", sample.id)
+        return math.nan
+    return count
+
+
+def _stitched(image: _Pending, windows: Windows) -> Prediction:
+    densities = [part.density for part in image.done if part.density is not None]
+    if len(densities) != image.pieces:
+        raise ValueError("a system that predicts by windows must return densities; class scores cannot be stitched")
+    names = image.done[0].maps
+    return Prediction(
+        density=stitch(torch.cat(densities), image.height, image.width, windows),
+        maps={
+            name: stitch_intensities(
+                torch.cat([part.maps[name] for part in image.done]), image.height, image.width, windows
+            )
+            for name in names
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A network and how it is asked; arguments as of ``predict_samples``."""
+
+    system: System
+    load_image: LoadImage
+    device: torch.device | str = "cpu"
+    precision: Precision = "fp32"
+
+    def predict(
+        self, samples: Sequence[Sample], load_image: LoadImage | None = None, *, keep_maps: bool = False
+    ) -> Iterator[Predicted]:
+        """Predict samples in order, with pictures of another loader if one is given."""
+        load, how = load_image or self.load_image, {"device": self.device, "precision": self.precision}
+        return predict_samples(self.system, samples, load, keep_maps=keep_maps, **how)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""What runs left: predictions, metrics of these, costs, and the true counts of splits; or why there is nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from recount.data.dataset import DataError
+from recount.data.index import read_index
+from recount.data.sample import Sample
+from recount.metrics import METRICS, RMSE, Floats, Metric
+from recount.results.files import ResultsError
+from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
+from recount.results.reason import NOTHING, Missing, Reason
+from recount.results.run_record import RUN, RunRecord, read_run_record
+from recount.scoring.statistics import Interval, bootstrap, influence
+from recount.settings.project import Project, Run, Split
+
+CONSTANT = "constant"  # the system of constant predictors; its cells are marked trivial
+LOG_LINES = 5
+LINE_LENGTH = 300
+SHOWN_IDS = 5
+DOMINANT_SHARE = 0.5  # of the squared error, carried by one image: said beside the RMSE
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A metric of one run with one selection; ``reason`` says why there is none, or what goes with it."""
+
+    interval: Interval
+    n: int | None
+    reason: Reason = NOTHING
+
+    @classmethod
+    def single(cls, value: float, n: int | None, note: str = "") -> Measured:
+        """Return a number without an interval."""
+        return cls(Interval(value, math.nan, math.nan), n, Reason("note", note))
+
+
+class Measurements:
+    """What there is of one project; what several tables and claims share is read and computed once."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.runs: dict[tuple[str, str], list[Run]] = {}
+        for run in project.runs:
+            self.runs.setdefault((run.system, run.variant), []).append(run)
+        self._by_id = {run.id: run for run in project.runs}
+        self.predictions = cache(self._predictions)
+        self.measured = cache(self._measured)
+        self.record = cache(self._record)
+        self.samples = cache(self._samples)
+
+    def _predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
+        """Return the predictions of a run by selection.
+
+        Raises:
+            Missing: with the reason.
+        """
+        run = self._by_id[run_id]
+        path = self.project.root / self.project.predictions(run, benchmark)
+        if not path.is_file():
+            raise self._why_missing(run, benchmark)
+        try:
+            return read_predictions(path)
+        except ResultsError as error:
+            raise Missing("damaged", str(error)) from None
+
+    def _record(self, run_id: str) -> RunRecord:
+        """Return the run.json of a run.
+
+        Raises:
+            Missing: with the reason.
+        """
+        run = self._by_id[run_id]
+        folder = self.project.root / self.project.run_folder(run)
+        if not (folder / RUN).is_file():
+            raise self._why_missing(run, None)
+        try:
+            return read_run_record(folder)
+        except ResultsError as error:
+            raise Missing("damaged", str(error)) from None
+
+    def _samples(self, dataset: str, split: str, preparation: str) -> list[Sample]:
+        """Return the samples of a split.
+
+        Raises:
+            Missing: they are not prepared.
+        """
+        place = Split(dataset=dataset, split=split, preparation=preparation)
+        path = self.project.root / self.project.index(place)
+        if not path.is_file():
+            raise self._no_data(place)
+        try:
+            return read_index(path, split)
+        except DataError as error:
+            raise Missing("damaged", str(error)) from None
+
+    def counts(self, dataset: str, split: str, preparation: str) -> Floats:
+        """Return the true counts of a split. Errors: ``samples``."""
+        return np.array([sample.count for sample in self.samples(dataset, split, preparation)])
+
+    # ---------------------------------------------------------------------------------------------------------- metrics
+
+    def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
+        """Return a metric of a run by selection.
+
+        Raises:
+            Missing: with the reason.
+        """
+        if metric in METRICS:
+            by_selection = self.predictions(run_id, benchmark)
+            return {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
+        if metric == "inference_seconds_per_image":
+            return self._seconds_per_image(run_id, benchmark)
+        if metric == "train_hours_100_epochs":
+            return self._training_hours(run_id)
+        raise Missing("undefined", f"recount does not measure {metric}")
+
+    def _seconds_per_image(self, run_id: str, benchmark: str) -> dict[str, Measured]:
+        self.predictions(run_id, benchmark)
+        path = timing_path(self.project.root / self.project.predictions(self._by_id[run_id], benchmark))
+        try:
+            timing = Timing.read(path)
+        except (OSError, ResultsError) as error:
+            raise Missing("damaged", f"{path.name} is absent or damaged ({error})") from None
+        note = f"on {timing.device}, {timing.precision}"
+        return {
+            name: Measured.single(entry.seconds / entry.images, entry.images, note)
+            for name, entry in timing.selections.items()
+            if entry.images
+        }
+
+    def _training_hours(self, run_id: str) -> dict[str, Measured]:
+        record = self.record(run_id)
+        last, cost = record.selections.get("last"), record.cost
+        if last is None or not last.epoch or cost.steps is None or cost.seconds_per_step is None:
+            raise Missing("undefined", f"{RUN} does not say how long training took")
+        hours = cost.steps * cost.seconds_per_step / last.epoch * 100 / 3600
+        return {"last": Measured.single(hours, None, f"from {last.epoch} epochs on {record.provenance.device}")}
+
+    # ------------------------------------------------------------------------------------------------------ why nothing
+
+    def _why_missing(self, run: Run, benchmark: str | None) -> Missing:
+        """Return why a run has no predictions on a benchmark, or no run.json: data, a failure, or it was not run."""
+        wanted = [run.benchmarks[benchmark]] if benchmark is not None else []
+        for split in (*wanted, run.training):
+            if split is not None and not (self.project.root / self.project.index(split)).is_file():
+                return self._no_data(split)
+        trained = (self.project.root / self.project.run_folder(run) / RUN).is_file()
+        step, what = ("predict", "prediction") if trained else ("train", "training")
+        path = self.project.log(step, run.system, run.variant, f"seed{run.seed}")
+        tail = log_tail(self.project.root / path)
+        if not tail:
+            return Missing("not run", f"{what} was not run")
+        return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
+
+    def _no_data(self, split: Split) -> Missing:
+        absent = f"{split.dataset} is not prepared ({split.preparation})"
+        project = self.project
+        for path in (project.log("prepare", split.dataset, split.preparation), project.log("fetch", split.dataset)):
+            tail = log_tail(project.root / path)
+            if tail:
+                return Missing("absent data", f"data absent: {absent}; see {path}", tail)
+        return Missing("absent data", f"data absent: {absent}")
+
+
+def log_tail(path: Path) -> str:
+    """Return the last lines of a log, or "" if there is none."""
+    if not path.is_file():
+        return ""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])
+
+
+def not_finite_text(predictions: Predictions) -> str:
+    """Return which predictions are NaN or infinite, in words."""
+    broken = predictions.not_finite
+    shown = ", ".join(broken[:SHOWN_IDS]) + (", …" if len(broken) > SHOWN_IDS else "")
+    return f"{len(broken)} of {len(predictions.ids)} predictions are not finite: {shown}"
+
+
+def _measure(metric: Metric, predictions: Predictions) -> Measured:
+    n = len(predictions.ids)
+    if predictions.not_finite:
+        nothing = Interval(math.nan, math.nan, math.nan)
+        return Measured(nothing, n, Reason("not finite", not_finite_text(predictions)))
+    reason = NOTHING
+    if metric is RMSE and n > 1:
+        share = influence(predictions.true, predictions.predicted).share_of_squared_error
+        if share.max() > DOMINANT_SHARE:
+            text = f"{predictions.ids[int(share.argmax())]} alone carries {share.max():.0%} of the squared error"
+            reason = Reason("dominated", text)
+    return Measured(bootstrap(metric, predictions.true, predictions.predicted), n, reason)

@@ -1,0 +1,179 @@
+"""The marks of a table's scale: constant predictors, and what the annotation itself scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from recount.metrics import METRICS, Floats, Metric
+from recount.results.reason import Missing, Reason
+from recount.results.scores import Score
+from recount.scoring.measured import CONSTANT, Measured, Measurements
+from recount.scoring.oracles import BIN_SETTINGS, block_bins_counts, dot_map_counts
+from recount.scoring.statistics import Interval, best_constant, bootstrap
+from recount.settings.paper import Paper, Table
+
+ORACLE = "oracle"  # the "system" of what the annotation itself scores; its cells are marked oracle
+LISTED_STATISTICS = {"mean": "training_mean", "median": "training_median", "zero": "zero"}
+
+Guess = tuple[Sequence[float], str]  # what is answered, each equally often; what must be said of it
+Finish = Callable[[Score, Measured, str], Score]
+
+
+class TrivialRows:
+    """Rows of trivial predictors of one project; counts of the annotation are computed once."""
+
+    def __init__(self, measurements: Measurements, finish: Finish) -> None:
+        self.measurements, self.finish = measurements, finish
+        self.project = measurements.project
+        self._oracle_counts: dict[tuple[str, ...], Floats] = {}
+
+    def cells(self, cell: Score, paper: Paper, table: Table) -> Iterator[Score]:
+        """Yield the constant predictors of a column that the table does not list itself, and the oracles."""
+        if cell.metric not in METRICS or cell.benchmark not in self.project.suite.benchmarks:
+            return
+        for variant, predictor in self._constants(cell, paper, table).items():
+            line = replace(cell, row=f"{CONSTANT}/{variant}", system=CONSTANT, variant=variant)
+            try:
+                true = self._benchmark_counts(cell.benchmark)
+                guesses, note = predictor(true)
+                interval = _of_guess(METRICS[cell.metric], true, guesses)
+                yield self.finish(line, Measured(interval, len(true), Reason("note", note)), "trivial")
+            except Missing as missing:
+                yield replace(line, reason=missing.reason)
+        if "accuracy" not in table.metrics:
+            yield from self._oracles(cell, table)
+
+    def _constants(self, cell: Score, paper: Paper, table: Table) -> dict[str, Callable[[Floats], Guess]]:
+        if "accuracy" in table.metrics:
+            return {"uniform_guess": _uniform_guess, "most_frequent": _most_frequent}
+        training = self._training_of(cell.benchmark, paper, table)
+        every: dict[str, Callable[[Floats], Guess]] = {
+            "zero": lambda true: ([0.0], "predicts 0"),
+            "one": lambda true: ([1.0], "predicts 1"),
+            "training_mean": lambda true: self._of_training(training, np.mean, "mean"),
+            "training_median": lambda true: self._of_training(training, np.median, "median"),
+            "best_constant": _best_constant,
+        }
+        variants = paper.systems[CONSTANT].variants if CONSTANT in paper.systems else {}
+        statistics = [
+            str(variants[row.variant].settings.get("statistic"))
+            for row in table.rows
+            if row.system == CONSTANT and row.variant in variants
+        ]
+        listed = {LISTED_STATISTICS.get(statistic, "") for statistic in statistics}
+        return {name: predictor for name, predictor in every.items() if name not in listed}
+
+    def _training_of(self, benchmark: str, paper: Paper, table: Table) -> str | None:
+        """Return the training split of most systems of the table that are evaluated on the benchmark."""
+        systems = {row.system: paper.systems[row.system] for row in table.rows}
+        splits = Counter(
+            system.trained_on for system in systems.values() if system.trained_on and benchmark in system.evaluated_on
+        )
+        return splits.most_common(1)[0][0] if splits else None
+
+    def _benchmark_counts(self, benchmark: str) -> Floats:
+        """Return the true counts of what stands for a benchmark, from any preparation that is there."""
+        entry = self.project.suite.benchmarks[benchmark]
+        preparations = [entry.preparation]
+        for run in (run for runs in self.measurements.runs.values() for run in runs):
+            if benchmark in run.benchmarks:
+                preparations.append(run.benchmarks[benchmark].preparation)
+            if run.training and (run.training.dataset, run.training.split) == (entry.dataset, entry.split):
+                preparations.append(run.training.preparation)
+        missing: list[Missing] = []
+        for preparation in dict.fromkeys(preparations):
+            try:
+                return self.measurements.counts(entry.dataset, entry.split, preparation)
+            except Missing as reason:
+                missing.append(reason)
+        raise missing[0]
+
+    def _of_training(self, benchmark: str | None, statistic: Callable[[Floats], object], name: str) -> Guess:
+        if benchmark is None or benchmark not in self.project.suite.benchmarks:
+            what = f"suite {self.project.suite.name} has no training split for this column"
+            raise Missing("no counterpart", what)
+        counts = self._benchmark_counts(benchmark)
+        value = float(statistic(counts))  # type: ignore[arg-type]
+        return [value], f"predicts {value:.6g}, the {name} of {benchmark} (n = {len(counts)})"
+
+    # ---------------------------------------------------------------------------------------------------------- oracles
+
+    def _oracles(self, cell: Score, table: Table) -> Iterator[Score]:
+        """Yield what the annotation itself scores in the forms in which the table's systems are taught it."""
+        entry = self.project.suite.benchmarks[cell.benchmark]
+        place = (entry.dataset, entry.split, entry.preparation)
+        forms = {"dot_map": ""}
+        for number, settings in enumerate(self._bins_of(table), start=1):
+            forms["block_bins" if number == 1 else f"block_bins_{number}"] = settings
+        for variant, settings in forms.items():
+            line = replace(cell, row=f"{ORACLE}/{variant}", system=ORACLE, variant=variant)
+            try:
+                true, predicted = self.measurements.counts(*place), self._annotated(place, settings)
+                off = int((true != predicted).sum())
+                note = f"the annotation itself; {off} of {len(true)} pictures lose or gain something"
+                interval = bootstrap(METRICS[cell.metric], true, predicted)
+                yield self.finish(line, Measured(interval, len(true), Reason("note", note)), ORACLE)
+            except Missing as missing:
+                yield replace(line, reason=missing.reason)
+            except ValueError as error:
+                yield replace(line, reason=Reason("undefined", str(error)))
+
+    def _bins_of(self, table: Table) -> list[str]:
+        """Return the settings of the bins (as JSON) of the table's systems that classify blocks, each once."""
+        found: dict[str, None] = {}
+        for row in table.rows:
+            for run in self.measurements.runs.get((row.system, row.variant or ""), ())[:1]:
+                try:
+                    settings = self.measurements.record(run.id).settings
+                except Missing:
+                    continue
+                if settings.get("bins_of"):
+                    found[json.dumps({name: settings.get(name) for name in BIN_SETTINGS}, sort_keys=True)] = None
+        return list(found)
+
+    def _annotated(self, place: tuple[str, str, str], settings: str) -> Floats:
+        """Return the counts of the annotation as dots, or through bins with ``settings``.
+
+        Raises:
+            Missing: the samples are not prepared, or only their counts are known.
+        """
+        key = (*place, settings)
+        if key not in self._oracle_counts:
+            samples = self.measurements.samples(*place)
+            bare = [sample.id for sample in samples if sample.count and not len(sample.points)]
+            if bare:
+                raise Missing("undefined", f"only counts are known, not points, for instance of {bare[0]}")
+            self._oracle_counts[key] = (
+                block_bins_counts(samples, json.loads(settings)) if settings else dot_map_counts(samples)
+            )
+        return self._oracle_counts[key]
+
+
+def _of_guess(metric: Metric, true: Floats, guesses: Sequence[float]) -> Interval:
+    """Return the metric of answering each image with one of ``guesses`` at random (one guess: a constant)."""
+    if len(guesses) == 1:
+        return bootstrap(metric, true, np.full(len(true), guesses[0]))
+    every = metric.of_images(true[:, None], np.asarray(guesses)[None])
+    return Interval(float(metric.of_mean(every.mean())), math.nan, math.nan)
+
+
+def _best_constant(true: Floats) -> Guess:
+    value = best_constant(true)
+    return [value], f"predicts {value:.6g}, the median of the true counts themselves: an oracle"
+
+
+def _most_frequent(true: Floats) -> Guess:
+    values, times = np.unique(true, return_counts=True)
+    value = float(values[times.argmax()])
+    return [value], f"predicts {value:.6g}, the most frequent true count: an oracle"
+
+
+def _uniform_guess(true: Floats) -> Guess:
+    values = np.unique(true)
+    return values.tolist(), f"expected of guessing one of {len(values)} numbers"
