@@ -107,7 +107,7 @@ def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.Dat
 
     Returns:
         records with name, label, kind ("published", "constant", "oracle": uses the answers that it is tested on),
-        benchmark, metric, value, low, high (NaN where printed), text (as printed) and source (where, or which constant).
+        benchmark, metric, value, low, high (NaN where printed), text (as printed), source (where, or which constant).
     """
     here = trivial[trivial["benchmark"].isin(REAL_TABLES[name]) & trivial["metric"].isin(METRICS)]
     here = here.rename(columns={"predictor": "name", "ci_low": "low", "ci_high": "high"})
@@ -254,8 +254,8 @@ def log_findings(log: pd.DataFrame) -> Iterator[tuple[str, str]]:
         values = seen[f"val_{metric}"]
         yield (
             f"Validation {metric_of(metric).label}",
-            f"is {values.min():.2f} (epoch {seen['epoch'].iloc[int(values.argmin())]}) to {values.max():.2f} over these "
-            f"epochs, median {values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it "
+            f"is {values.min():.2f} (epoch {seen['epoch'].iloc[int(values.argmin())]}) to {values.max():.2f} over "
+            f"these epochs, median {values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it "
             f"changes by {values.diff().abs().median():.2f} in the median. The selected epoch has "
             f"{best[f'val_{metric}']:.2f}.",
         )
