@@ -63,7 +63,7 @@ def save_run(
         "run": {"system": name, "variant": "full", "seed": 0, "training": training},
         "settings": system.settings.model_dump(mode="json"),
         "recipe": system.recipe.model_dump(mode="json"),
-        "selections": {entry: {"model": "m.safetensors", "sha256": digest} for entry in selections},
+        "selections": {entry: {"epoch": 1, "model": "m.safetensors", "sha256": digest} for entry in selections},
     }
     (folder / "run.json").write_text(json.dumps(record))
     return system

@@ -39,8 +39,9 @@ def test_printed_matrices_have_the_golden_metrics(found: Evidence) -> None:
         assert 100 * panel.accuracy == pytest.approx(case["accuracy_percent"], abs=1e-9)
         assert 100 * panel.standard_error == pytest.approx(case["standard_error_percent"], abs=1e-9)
         assert panel.mean_absolute_deviation == pytest.approx(case["mean_abs_deviation"], abs=1e-9)
-        assert 100 * panel.recall == pytest.approx(case["recall_percent"], abs=1e-9)
-        assert panel.f1 == pytest.approx(case["f1"], abs=1e-9)
+        recall, f1 = panel.recall_and_f1
+        assert 100 * recall == pytest.approx(case["recall_percent"], abs=1e-9)
+        assert f1 == pytest.approx(case["f1"], abs=1e-9)
         assert 100 * panel.predicted_share == pytest.approx(case["predicted_share_percent"], abs=1e-9)
 
 
@@ -118,12 +119,6 @@ def test_a_gain_without_losses_is_tested_as_such(found: Evidence) -> None:
     claim = headline(before, type(before)("f", "x", BEST, "l", "v", better))
     assert (claim.gained_at_least, claim.lost_at_least) == (7, 0)
     assert claim.smallest_p == pytest.approx(2 / 2**7)
-
-
-def test_every_figure_has_rows_as_wide_as_its_columns(found: Evidence) -> None:
-    for figure in found.figures():
-        assert figure.rows
-        assert all(len(row) == len(figure.columns) for row in figure.rows)
 
 
 def test_a_matrix_with_a_missing_row_is_refused(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from accelerate.state import AcceleratorState
 from tiny_system import MemoryPool, TinySettings, TinySystem
 
 from recount.data.dataset import DataError
+from recount.results.files import SaveError
 from recount.settings.recipe import Recipe, Schedule, resolve_recipe
 from recount.training import checkpoints
-from recount.training.checkpoints import SaveError, load_state, save_model, save_state
+from recount.training.checkpoints import load_state, save_model, save_state
 from recount.training.loop import NonFiniteLoss, Progress, Trainer, samples_with_pictures
 from recount.training.selection import Watched, is_better
 

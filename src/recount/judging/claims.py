@@ -207,7 +207,7 @@ class Claims:
             raise Missing("undefined", f"{worse.name} makes no error, so there is no ratio to it")
         samples = resampled_ratios(metric, better.true, better.predicted, worse.predicted)
         low, high = interval_of(samples) if len(better.ids) > 1 else (math.nan, math.nan)
-        region = _region(asked.claim.at_least, asked.claim.at_most)
+        region = region_of(asked.claim)
         finding = Finding(
             effect=_mean_level(metric, better) / bottom,
             low=low,
@@ -305,7 +305,7 @@ class Claims:
                 f"the cost of this suite's small networks says nothing of the papers' ({' and '.join(small)}); their "
                 f"ratio here is {np.mean(ratios):.3g}; {measured}",
             )
-        region = _region(asked.claim.at_least, asked.claim.at_most)
+        region = region_of(asked.claim)
         means = [float(np.mean([cost[seed] for seed in seeds])) for cost in (a, b)]
         finding = Finding(
             effect=float(np.mean(ratios)), region=region, seed_effects=ratios,
@@ -397,7 +397,7 @@ def _of_ratio(part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tu
         low, high = math.nan, math.nan
     else:
         low, high = interval_of(resampled_ratios(MEAN, np.zeros(n), tops, bottoms))
-    region = _region(bound.at_least, bound.at_most)
+    region = region_of(bound)
     finding = Finding(
         effect=value,
         low=low,
@@ -516,8 +516,10 @@ def _filled(part: Part, metric: Metric, finding: Finding, better: Arm, worse: Ar
     )
 
 
-def _region(at_least: float | None, at_most: float | None) -> tuple[float, float]:
-    return (-math.inf if at_least is None else at_least), (math.inf if at_most is None else at_most)
+def region_of(bounded: Claim | Bound) -> tuple[float, float]:
+    """Return the region between ``at_least`` and ``at_most``."""
+    low, high = bounded.at_least, bounded.at_most
+    return (-math.inf if low is None else low), (math.inf if high is None else high)
 
 
 def _within(region: tuple[float, float]) -> str:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from recount.metrics import Floats
 from recount.scoring.groups import recall_and_f1
 
 NUMBERS = tuple(range(2, 11))
@@ -31,8 +33,11 @@ SMALL = (2, 3, 4, 5, 6)
 SIMULATIONS = 100_000
 EPOCHS = 10
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Accuracies = Mapping[str, Mapping[str, float]]  # share by table and variant
+
+
+class EvidenceError(ValueError):
+    """A file of published numbers has not the expected form."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Panel:
     state: str
     label: str
     variant: str
-    matrix: Ints
+    matrix: NDArray[np.int64]
 
     @property
     def name(self) -> str:
@@ -78,33 +83,33 @@ class Panel:
         return float((self.matrix * np.abs(numbers[None] - numbers[:, None])).sum() / self.n)
 
     @property
-    def recall(self) -> Floats:
-        """Return the recall of each number, [9]."""
-        return recall_and_f1(self.matrix)[0]
-
-    @property
-    def f1(self) -> Floats:
-        """Return the F1 of each number, [9]."""
-        return recall_and_f1(self.matrix)[1]
+    def recall_and_f1(self) -> tuple[Floats, Floats]:
+        """Return recall and F1 of each number, [9] each."""
+        return recall_and_f1(self.matrix)
 
     @property
     def predicted_share(self) -> Floats:
         """Return how often each number is answered, [9]."""
         return self.matrix.sum(axis=0) / self.n
 
+    def hits(self, numbers: Iterable[int]) -> tuple[int, int]:
+        """Return right answers and images of several numbers."""
+        rows = [NUMBERS.index(number) for number in numbers]
+        return int(np.diag(self.matrix)[rows].sum()), int(self.matrix[rows].sum())
+
     def recall_of(self, numbers: Sequence[int]) -> float:
         """Return the share of right answers over the images of several numbers."""
-        rows = [NUMBERS.index(number) for number in numbers]
-        return float(np.diag(self.matrix)[rows].sum() / self.matrix[rows].sum())
+        right, images = self.hits(numbers)
+        return right / images
 
     def interval(self) -> tuple[float, float]:
         """Return the exact (Clopper-Pearson) 95 % interval of the accuracy."""
         interval = binomtest(self.correct, self.n).proportion_ci(0.95, "exact")
         return float(interval.low), float(interval.high)
 
-
-class EvidenceError(ValueError):
-    """A file of published numbers has not the expected form."""
+    def fits(self, accuracy: float) -> bool:
+        """Return whether it has a printed accuracy, to the printed digits."""
+        return abs(self.accuracy - accuracy) <= PRINTED_SHARE + 1e-9
 
 
 def read_panels(path: Path) -> list[Panel]:
@@ -113,29 +118,24 @@ def read_panels(path: Path) -> list[Panel]:
     Raises:
         EvidenceError: a matrix has not nine rows, from two to ten.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    grouped: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in rows:
-        grouped.setdefault((row["figure"], row["panel"], row["state"], row["config"], row["variant"]), []).append(row)
     panels = []
-    for key, lines in grouped.items():
-        if [int(line["true"]) for line in lines] != list(NUMBERS):
-            raise EvidenceError(f"{path}: {' '.join(key[:2])}: the rows must be the true numbers 2 to 10, in order")
-        matrix = np.array([[int(line[f"pred_{number}"]) for number in NUMBERS] for line in lines])
-        figure, panel, state, config, variant = key
-        panels.append(Panel(figure, panel, state, config, variant, matrix))
+    for key, lines in pd.read_csv(path).groupby(["figure", "panel", "state", "config", "variant"], sort=False):
+        figure, panel, state, label, variant = map(str, key)  # type: ignore[call-overload]
+        if lines["true"].tolist() != list(NUMBERS):
+            raise EvidenceError(f"{path}: {figure} {panel}: the rows must be the true numbers 2 to 10, in order")
+        matrix = lines[[f"pred_{number}" for number in NUMBERS]].to_numpy()
+        panels.append(Panel(figure, panel, state, label, variant, matrix))
     return panels
 
 
-def read_accuracies(path: Path) -> dict[str, dict[str, float]]:
-    """Return the printed accuracies (shares) by table and variant, from published.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = [row for row in csv.DictReader(file) if row["metric"] == "accuracy" and row["system"] == "countclip"]
-    result: dict[str, dict[str, float]] = {}
-    for row in lines:
-        result.setdefault(row["table"], {})[row["variant"]] = float(row["value"])
-    return result
+def read_accuracies(path: Path) -> Accuracies:
+    """Return the printed accuracies from published.csv."""
+    lines = pd.read_csv(path)
+    lines = lines[(lines["metric"] == "accuracy") & (lines["system"] == "countclip")]
+    return {
+        str(table): dict(zip(rows["variant"], rows["value"].astype(float), strict=True))
+        for table, rows in lines.groupby("table", sort=False)
+    }
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,15 @@ class RecoveredRun:
 
 def read_epochs(path: Path) -> list[RecoveredRun]:
     """Return the recovered runs in the file's order."""
-    grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            grouped.setdefault((row["source"], row["variant"]), []).append(row)
     return [
         RecoveredRun(
-            source=source,
-            variant=variant,
-            losses=tuple(float(row["train_loss_mean"]) for row in rows),
-            accuracies=tuple(float(row["val_accuracy_percent"]) / 100 for row in rows if row["val_accuracy_percent"]),
-            minutes=tuple(float(row["epoch_minutes"]) for row in rows),
+            source=str(source),
+            variant=str(variant),
+            losses=tuple(rows["train_loss_mean"].astype(float)),
+            accuracies=tuple(rows["val_accuracy_percent"].dropna().astype(float) / 100),
+            minutes=tuple(rows["epoch_minutes"].astype(float)),
         )
-        for (source, variant), rows in grouped.items()
+        for (source, variant), rows in pd.read_csv(path).groupby(["source", "variant"], sort=False)
     ]
 
 
@@ -189,15 +185,12 @@ class AgainstBaseline:
         return [variant for variant, difference in self.at_best.items() if difference > 0]
 
 
-def against_baseline(accuracies: Mapping[str, Mapping[str, float]]) -> AgainstBaseline:
+def against_baseline(accuracies: Accuracies) -> AgainstBaseline:
     """Compare every printed configuration with the printed baseline."""
-    differences = {}
-    for table in TABLE_OF.values():
-        printed = accuracies[table]
-        differences[table] = {
-            variant: round(value - printed[BASELINE], 6) for variant, value in printed.items() if variant != BASELINE
-        }
-    end, best = (differences[TABLE_OF[state]] for state in (END, BEST))
+    end, best = (
+        {name: round(value - printed[BASELINE], 6) for name, value in printed.items() if name != BASELINE}
+        for printed in (accuracies[TABLE_OF[END]], accuracies[TABLE_OF[BEST]])
+    )
     return AgainstBaseline(accuracies[TABLE_OF[END]][BASELINE], end, best)
 
 
@@ -243,18 +236,10 @@ def headline(before: Panel, after: Panel) -> Headline:
     error = math.hypot(before.standard_error, after.standard_error)
     test = binomtest(gained, gained + lost)
     share = test.proportion_ci(0.95, "exact")
-    changed = gained + lost
-    return Headline(
-        n=before.n,
-        before=before.correct,
-        after=after.correct,
-        standard_error=error,
-        z=(after.accuracy - before.accuracy) / error,
-        gained_at_least=gained,
-        lost_at_least=lost,
-        smallest_p=float(test.pvalue),
-        interval=(changed * (2 * float(share.low) - 1), changed * (2 * float(share.high) - 1)),
-    )
+    low, high = ((gained + lost) * (2 * float(end) - 1) for end in (share.low, share.high))
+    z = (after.accuracy - before.accuracy) / error
+    right = before.correct, after.correct
+    return Headline(before.n, *right, error, z, gained, lost, float(test.pvalue), (low, high))
 
 
 # ------------------------------------------------------------------------------------------------- the best of ten
@@ -312,7 +297,7 @@ def best_of_ten(runs: Iterable[RecoveredRun], claimed: float, *, configurations:
     )
 
 
-# -------------------------------------------------------------------------------------------------- swapped panels
+# -------------------------------------------------------------------------- swapped panels, numbers that are unlearned
 
 
 @dataclass(frozen=True)
@@ -328,38 +313,21 @@ class Mismatch:
     fits: str
 
 
-def mismatches(panels: Sequence[Panel], accuracies: Mapping[str, Mapping[str, float]]) -> list[Mismatch]:
+def mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatch]:
     """Return the matrices that do not reproduce the accuracy printed for their row and state."""
     result = []
     for panel in panels:
         printed = accuracies[TABLE_OF[panel.state]][panel.variant]
-        if abs(panel.accuracy - printed) <= PRINTED_SHARE + 1e-9:
-            continue
-        fitting = [
-            state
-            for state, table in TABLE_OF.items()
-            if abs(panel.accuracy - accuracies[table][panel.variant]) <= PRINTED_SHARE + 1e-9
-        ]
-        result.append(
-            Mismatch(
-                panel=panel.name,
-                variant=panel.variant,
-                said=panel.state,
-                printed=printed,
-                recomputed=panel.accuracy,
-                correct=panel.correct,
-                fits=fitting[0] if fitting else "",
-            )
-        )
+        if not panel.fits(printed):
+            fitting = (state for state, table in TABLE_OF.items() if panel.fits(accuracies[table][panel.variant]))
+            numbers = printed, panel.accuracy, panel.correct
+            result.append(Mismatch(panel.name, panel.variant, panel.state, *numbers, next(fitting, "")))
     return result
-
-
-# ------------------------------------------------------------------------------------------- numbers that are unlearned
 
 
 @dataclass(frozen=True)
 class Recalls:
-    """Recall of a printed matrix over small, large and the largest numbers, and its mean absolute deviation."""
+    """Recall of a printed matrix over small, large and the largest numbers, and how often it answers the largest."""
 
     panel: str
     variant: str
@@ -368,7 +336,6 @@ class Recalls:
     large: float
     largest: float
     answers_largest: float
-    mean_absolute_deviation: float
 
 
 def recalls(panels: Sequence[Panel]) -> list[Recalls]:
@@ -383,13 +350,12 @@ def recalls(panels: Sequence[Panel]) -> list[Recalls]:
             large=panel.recall_of(LARGE),
             largest=panel.recall_of(LARGEST),
             answers_largest=float(panel.predicted_share[places].sum()),
-            mean_absolute_deviation=panel.mean_absolute_deviation,
         )
         for panel in panels
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- captions
+# ------------------------------------------------------------------------------------------------ captions, together
 
 
 @dataclass(frozen=True)
@@ -415,22 +381,9 @@ def lost_words(captions: Sequence[tuple[str, int]], words: Mapping[int, str], cu
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- together
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What a figure or table of the evidence page shows: a kind the report knows, a title, columns and rows."""
-
-    kind: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
-
-
 @dataclass(frozen=True)
 class Evidence:
-    """Everything the evidence page of CountCLIP says."""
+    """Everything that CountCLIP's published numbers say."""
 
     panels: list[Panel]
     runs: list[RecoveredRun]
@@ -441,34 +394,9 @@ class Evidence:
     recalls: list[Recalls]
     lost_words: list[LostWord]
 
-    def figures(self) -> list[Figure]:
-        """Return tables and figures as plain data, in the order of the page."""
-        differences = [(v, end, self.baseline.at_best[v]) for v, end in self.baseline.at_end.items()]
-        curves = [(run.variant, n, value) for run in self.runs for n, value in enumerate(run.accuracies, start=1)]
-        matrices = [(p.name, p.variant, p.state, p.accuracy, p.matrix.tolist()) for p in self.panels]
-        return [
-            Figure("table", "Printed accuracy minus baseline", ("variant", "last", "best_on_test"), tuple(differences)),
-            Figure("lines", "Recovered epochs", ("variant", "epoch", "accuracy"), tuple(curves)),
-            Figure(
-                "matrices", "Printed matrices", ("panel", "variant", "state", "accuracy", "matrix"), tuple(matrices)
-            ),
-            Figure(
-                "table",
-                "Recall by size of the number",
-                ("panel", "variant", "state", "2 to 6", "7 to 10", "8 to 10"),
-                tuple((r.panel, r.variant, r.state, r.small, r.large, r.largest) for r in self.recalls),
-            ),
-            Figure(
-                "table",
-                "Matrices that do not fit their row",
-                ("panel", "variant", "said to be", "printed", "recomputed", "is"),
-                tuple((m.panel, m.variant, m.said, m.printed, m.recomputed, m.fits) for m in self.mismatches),
-            ),
-        ]
-
 
 def evidence(folder: Path) -> Evidence:
-    """Compute the evidence page from ``papers/countclip``.
+    """Compute the evidence from ``papers/countclip``.
 
     Raises:
         EvidenceError: a file has not the expected form.
@@ -476,7 +404,8 @@ def evidence(folder: Path) -> Evidence:
     panels = read_panels(folder / "evidence" / "confusions.csv")
     runs = read_epochs(folder / "evidence" / "epochs.csv")
     accuracies = read_accuracies(folder / "published.csv")
-    best = max(accuracies[TABLE_OF[BEST]], key=lambda variant: accuracies[TABLE_OF[BEST]][variant])
+    printed = accuracies[TABLE_OF[BEST]]
+    best = max(printed, key=printed.__getitem__)
     at_best = {panel.variant: panel for panel in panels if panel.figure == "fig5_best"}
     claim = headline(at_best[BASELINE], at_best[best])
     return Evidence(

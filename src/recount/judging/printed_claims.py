@@ -16,11 +16,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from scipy import stats
 
-from recount.judging.claims import Part
-from recount.judging.countclip_evidence import NUMBERS, PRINTED_SHARE, Panel, read_panels
+from recount.judging.claims import Part, region_of
+from recount.judging.countclip_evidence import NUMBERS, Panel, read_panels
 from recount.judging.published_log import (
     COLUMNS,
     LATE_SHARE,
@@ -136,7 +135,7 @@ class PrintedClaims:
             return _of_panels(claim, part, panels[0], panels[1])
         better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
         if claim.test == "ratio":
-            effect, region = better / worse, _region(claim)
+            effect, region = better / worse, region_of(claim)
         else:
             high_is_good = ALL[claim.metric].better == "high"
             effect, region = (better - worse if high_is_good else worse - better), (claim.at_least or 0.0, math.inf)
@@ -158,12 +157,7 @@ class PrintedClaims:
         except Missing:
             return None
         _, _, variant = arm.partition("/")
-        fitting = [
-            panel
-            for panel in self.panels
-            if panel.variant == variant and abs(panel.accuracy - printed) <= PRINTED_SHARE + 1e-9
-        ]
-        return fitting[0] if fitting else None
+        return next((panel for panel in self.panels if panel.variant == variant and panel.fits(printed)), None)
 
     # ------------------------------------------------------------------------------------------------------- log
 
@@ -282,22 +276,9 @@ def _exact(effect: float, below: float, rule: str, note: str) -> Finding:
     return Finding(float(effect), region=(-math.inf, below), grade="exact", rule=rule, notes=(note,))
 
 
-def _region(claim: Claim) -> tuple[float, float]:
-    return (
-        -math.inf if claim.at_least is None else claim.at_least,
-        math.inf if claim.at_most is None else claim.at_most,
-    )
-
-
-def _hits(panel: Panel, metric: str) -> tuple[int, int]:
-    """Return right answers and images of a matrix, of all numbers or of seven to ten."""
-    wanted = NUMBERS if metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
-    rows = [NUMBERS.index(number) for number in wanted]
-    return int(np.diag(panel.matrix)[rows].sum()), int(panel.matrix[rows].sum())
-
-
 def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
-    (a, n), (b, m) = (_hits(panel, claim.metric) for panel in (better, worse))
+    numbers = NUMBERS if claim.metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
+    (a, n), (b, m) = (panel.hits(numbers) for panel in (better, worse))
     first, second = a / n, b / m
     error = math.sqrt(first * (1 - first) / n + second * (1 - second) / m)
     half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error

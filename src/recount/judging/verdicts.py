@@ -285,7 +285,7 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         return decisions[0]
     tested = [decision for decision in decisions if decision.verdict != "not tested"]
     if not tested:
-        return Decision("not tested", "", " · ".join(dict.fromkeys(decision.reason for decision in decisions)))
+        return Decision("not tested", "", "; ".join(dict.fromkeys(decision.reason for decision in decisions)))
     verdict = _together(verdicts)
     counted = [f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts)]
     directions = {decision.direction for decision in tested}
