@@ -364,6 +364,8 @@ def _write_captions(root: Path) -> None:
         history = pd.DataFrame({"epoch": epochs, "seconds": 1.0, "loss": 2.0 / epochs, "test_accuracy": 0.1 * epochs})
         history.to_csv(run / "history.csv", index=False)
         record = {
+            "run": {"system": "captioner", "variant": variant, "seed": 0},
+            "selections": {"last": {"epoch": 3, "model": "model.safetensors", "sha256": "ab" * 32}},
             "cost": {"wall_seconds": 3.0 + right[0], "peak_memory_mb": 100.0},
             "provenance": _provenance("captioner", variant),
         }
@@ -436,7 +438,7 @@ def _provenance(system: str, run: str) -> dict[str, Any]:
     return {
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "code": hashlib.sha256(system.encode()).hexdigest(),
-        "command": f"recount train {run}",
+        "command": ["recount", "train", run],
         "python": "3.11.2",
         "packages": {"torch": "2.9.0", "numpy": "2.4.6"},
         "hardware": {"cpu": "an x86 processor", "threads": 1, "gpu": None},

@@ -46,9 +46,7 @@ def make_evidence(project: Project, paper: str) -> list[Path]:
         raise EvidenceError(f"{paper}: no such paper; there are: {', '.join(project.papers)}")
     makers = part(paper, "EVIDENCE", {})
     if not makers:
-        raise EvidenceError(
-            f"{paper}: none of its evidence is computed by recount; what lies in evidence/ is transcribed"
-        )
+        raise EvidenceError(f"{paper}: recount computes no evidence of this paper; what it has was transcribed by hand")
     tables = {name: make(project.root / project.raw) for name, make in makers.items()}
     paths = []
     for name, rows in tables.items():

@@ -127,8 +127,8 @@ def findings(found: Evidence, labels: Mapping[str, str], leaks: int) -> Iterator
     base, claim, chance = found.baseline, found.headline, found.selection
     above = "; ".join(labels.get(name, name) for name in base.above_at_best) or "none"
     yield (
-        f"After ten epochs {len(base.below_at_end)} of {len(base.at_end)} configurations are below the untrained baseline.",
-        f"The baseline has {percent(base.baseline, 2)}. At the epoch chosen on the test images "
+        f"After ten epochs {len(base.below_at_end)} of {len(base.at_end)} configurations are below the baseline.",
+        f"The untrained baseline has {percent(base.baseline, 2)}. At the epoch chosen on the test images "
         f"{len(base.above_at_best)} are above it: {above}.",
     )
     low, high = (signed_to(end, 0) for end in claim.interval)
@@ -145,9 +145,9 @@ def findings(found: Evidence, labels: Mapping[str, str], leaks: int) -> Iterator
         f"Accuracies of the recovered runs vary from epoch to epoch with a standard deviation of {100 * chance.sd:.2f} "
         "points (including any trend of a run). A run at the baseline's level that learns nothing has a best epoch "
         f"{100 * chance.expected_gain:.2f} points above it on average. {percent(chance.share_of_runs)} of such runs "
-        f"reach +{100 * chance.claimed:.2f} points, and {percent(chance.share_of_studies, 1)} of the studies with eleven "
-        f"such runs have at least one that does. (Best of ten independent evaluations: {chance.in_standard_errors:.2f} "
-        "standard errors.)",
+        f"reach +{100 * chance.claimed:.2f} points, and {percent(chance.share_of_studies, 1)} of the studies with "
+        f"eleven such runs have at least one that does. (Best of ten independent evaluations: "
+        f"{chance.in_standard_errors:.2f} standard errors.)",
     )
     if chance.observed_gains:
         gains = [f"{labels.get(k, k)} {signed_to(100 * gain, 2)} points" for k, gain in chance.observed_gains.items()]

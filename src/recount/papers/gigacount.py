@@ -6,6 +6,7 @@ in or computed from the two files; only the names of four runs are given here, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ from recount.judging.published_log import (
     stated_epochs,
 )
 from recount.metrics import metric as metric_of
-from recount.report.exhibits import Context, Exhibit, Line, Sheet
+from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.figures import plain_log
 from recount.report.numbers import signed
 from recount.report.sources import Sources, row_key
@@ -190,8 +191,10 @@ def _row_sheet(paper: str, log: Log) -> Sheet:
     lines = []
     for row, found in log.ablations:
         what = ("lowest test MAE" if found.is_best else "not the lowest") + f" up to epoch {found.horizon}"
-        at = found.at_horizon or (None, None)
-        values = row.label, row.mae, row.rmse, found.line, row.run, found.epoch, what, *at, row.selection_gain
+        at = found.at_horizon or (math.nan, math.nan)
+        errors = [Cell(value, f"{value:g}") for value in (row.mae, row.rmse, *at)]
+        place = found.line, row.run, found.epoch, what
+        values = row.label, *errors[:2], *place, *errors[2:], row.selection_gain
         lines.append(Line(values))
     return Sheet(
         f"{paper}-log", "Where the rows of the tables come from (all chosen on the test images ⚑)", heads, tuple(lines)

@@ -252,17 +252,18 @@ def log_findings(log: pd.DataFrame) -> Iterator[tuple[str, str]]:
     best, runner_up = selected(seen)
     for metric in METRICS:
         values = seen[f"val_{metric}"]
+        lowest = seen["epoch"].iloc[int(values.argmin())]
         yield (
             f"Validation {metric_of(metric).label}",
-            f"is {values.min():.2f} (epoch {seen['epoch'].iloc[int(values.argmin())]}) to {values.max():.2f} over "
-            f"these epochs, median {values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it "
-            f"changes by {values.diff().abs().median():.2f} in the median. The selected epoch has "
-            f"{best[f'val_{metric}']:.2f}.",
+            f"is {values.min():.2f} (epoch {lowest}) to {values.max():.2f} over these epochs, median "
+            f"{values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it changes by "
+            f"{values.diff().abs().median():.2f} in the median. The selected epoch has {best[f'val_{metric}']:.2f}.",
         )
     test: str = f", test {best['test_mae']:g} / {best['test_rmse']:g}" if pd.notna(best["test_mae"]) else ""
     behind = (
         f" Epoch {runner_up['epoch']} was {percent(runner_up['score'] / best['score'] - 1, 1)} behind by that score, "
-        f"and its test MAE is {runner_up['test_mae']:g}, {percent(runner_up['test_mae'] / best['test_mae'] - 1)} higher."
+        f"and its test MAE is {runner_up['test_mae']:g}, {percent(runner_up['test_mae'] / best['test_mae'] - 1)} "
+        "higher."
         if runner_up is not None
         else ""
     )

@@ -50,7 +50,7 @@ MAPS_HELP = (
 
 
 @dataclass(frozen=True)
-class Tested:
+class PromptTested:
     """What the runs of one variant answered: the contents of their files, by seed."""
 
     variant: Variant
@@ -83,14 +83,14 @@ class Tested:
         ]
 
 
-def tested(sources: Sources, variants: Sequence[Variant]) -> tuple[list[Tested], list[str]]:
+def prompt_tested(sources: Sources, variants: Sequence[Variant]) -> tuple[list[PromptTested], list[str]]:
     """Return what was answered, and the labels of variants that are to be tested and left no file."""
     found, absent = [], []
     for variant in variants:
         runs = [r for r in sources.project.runs if r.prompt_tests and (r.system, r.variant) == variant.key]
         files = {run.seed: file for run in runs if (file := sources.prompt_tests(run)) is not None}
         if files:
-            found.append(Tested(variant, files))
+            found.append(PromptTested(variant, files))
         elif runs:
             absent.append(variant.label)
     return found, absent
@@ -99,7 +99,7 @@ def tested(sources: Sources, variants: Sequence[Variant]) -> tuple[list[Tested],
 def exhibits(context: Context) -> Iterator[Exhibit]:
     """Yield what the paper's own text-guided systems answered to other prompts."""
     variants = [variant for variant in context.variants if variant.system in context.paper.systems]
-    entries, absent = tested(context.sources, variants)
+    entries, absent = prompt_tested(context.sources, variants)
     scores = prompt_scores(entries)
     if len(scores):
         reasons = [reason for entry in entries for reason in entry.reasons()]
@@ -119,7 +119,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
 # ------------------------------------------------------------------------------------------------------------ scores
 
 
-def prompt_scores(entries: Sequence[Tested]) -> pd.DataFrame:
+def prompt_scores(entries: Sequence[PromptTested]) -> pd.DataFrame:
     """Return a row for each variant that was tested with other prompts, on its first benchmark of each kind.
 
     Returns:
@@ -133,7 +133,7 @@ def prompt_scores(entries: Sequence[Tested]) -> pd.DataFrame:
     )
 
 
-def _scores(entry: Tested) -> dict[str, Any]:
+def _scores(entry: PromptTested) -> dict[str, Any]:
     pairs, negative, mosaics = (entry.first(test) for test in ("pairs", "negative_prompts", "mosaics"))
     means = {name.removesuffix("_predicted"): _mean([found.means.get(name) for found in pairs]) for name in MEANS}
     wrong, nearer = _by_picture(negative)
@@ -185,7 +185,7 @@ def reads(nmn: float, pccn: float) -> bool | None:
     return None if np.isnan(pccn) or np.isnan(nmn) else pccn > READS_ABOVE and nmn < IGNORES_FROM
 
 
-def _prompts(context: Context, entries: Sequence[Tested], scores: pd.DataFrame, notes: list[str]) -> Exhibit:
+def _prompts(context: Context, entries: Sequence[PromptTested], scores: pd.DataFrame, notes: list[str]) -> Exhibit:
     places = {test: "; ".join(_places(entries, test)) for test in ("pairs", "negative_prompts")}
     sentence = ["The same pictures, other prompts."]
     if places["pairs"]:
@@ -232,7 +232,7 @@ def _readers(scores: pd.DataFrame) -> Iterator[tuple[str, str]]:
         )
 
 
-def _places(entries: Sequence[Tested], test: str) -> list[str]:
+def _places(entries: Sequence[PromptTested], test: str) -> list[str]:
     """Return which benchmarks a test was made on, each with the data set in its place."""
     at = {name: entry.benchmarks[name] for entry in entries for name, _ in entry.of(test)}
     return [f"{place.dataset}/{place.split}, in place of {name}" for name, place in at.items()]
@@ -330,7 +330,7 @@ def _marks(ax: Axes, columns: Mapping[str, tuple[pd.Series, dict[str, Any]]]) ->
 # --------------------------------------------------------------------------------------------------- where maps lie
 
 
-def map_sheet(paper: str, entries: Sequence[Tested]) -> Sheet:
+def map_sheet(paper: str, entries: Sequence[PromptTested]) -> Sheet:
     """Return where maps lie by variant and benchmark, after the pretrained network that all of them start from."""
     rows: dict[tuple[str, str], list[Maps]] = {}
     for entry in entries:
@@ -384,7 +384,9 @@ class _Answers:
                 yield Card(photo, label, "", ends, heat_uri(values, low, high, colours), "heat")
 
 
-def prompt_galleries(sources: Sources, entries: Sequence[Tested], stem: str) -> tuple[Gallery | None, Gallery | None]:
+def prompt_galleries(
+    sources: Sources, entries: Sequence[PromptTested], stem: str
+) -> tuple[Gallery | None, Gallery | None]:
     """Return every system's answers to two prompts of a picture, and the maps of the first that has attention."""
     answers = [found for entry in entries if (found := _answers(sources, entry)) is not None]
     if not answers:
@@ -429,7 +431,7 @@ def _truth(photo: Photo) -> Card:
 def _asked(photo: Photo, which: str, top: float, answers: Sequence[_Answers]) -> Group:
     cards = [(a.variant.first, a.card(photo, which, top)) for a in answers if photo.id in a.pairs]
     return Group(
-        f"{photo.id}, asked for “{photo.prompt}” ({which}): {count(photo.count)} are there",
+        f"{photo.id}, asked for “{photo.prompt}” ({which}, true count {count(photo.count)})",
         (_truth(photo), *(card for first, card in cards if first)),
         tuple(card for first, card in cards if not first),
         css="joined" if which == "majority" else "",
@@ -455,7 +457,7 @@ def _strips(asked: Sequence[tuple[Photo, str, float]], answers: _Answers) -> Gal
     return Gallery(sentence, (), tuple(groups))
 
 
-def _answers(sources: Sources, entry: Tested) -> _Answers | None:
+def _answers(sources: Sources, entry: PromptTested) -> _Answers | None:
     run: Run = sources.project.run(*entry.variant.key, next(iter(entry.files)))
     benchmark = next((benchmark for benchmark, _ in entry.of("pairs")), None)
     if benchmark is None or benchmark not in run.prompt_tests:

@@ -89,7 +89,7 @@ def selection_rows(sources: Sources, tables: Sequence[TableView]) -> list[Select
     name = paper_metric(tables)
     benchmarks = {column.benchmark for table in tables[:1] for column in table.columns}
     found: dict[tuple[str, str, str, str], list[Score]] = {}
-    for score in sources.scores:
+    for score in sources.score_rows:
         if score.metric == name and score.benchmark in benchmarks and present(score.value):
             key = (score.system, score.variant, score.benchmark, score.selection)
             found.setdefault(key, []).append(score)
@@ -218,7 +218,7 @@ def predictions_of(
     Returns:
         the seed, the selection and the predictions; None where there are none.
     """
-    mine = sources.predictions.get((place.dataset, place.split, *variant.key))
+    mine = sources.predictions_by_variant.get((place.dataset, place.split, *variant.key))
     if mine is None:
         return None
     mine = mine[mine["seed"] == mine["seed"].min()]
@@ -365,7 +365,7 @@ def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[
     for variant in context.variants:
         found = predictions_of(context.sources, place, variant, selection)
         if found is not None:
-            there = set(context.sources.predictions[place.dataset, place.split, *variant.key]["selection"])
+            there = set(context.sources.predictions_by_variant[place.dataset, place.split, *variant.key]["selection"])
             # An untrained baseline has one kind of weights only, which stands for both.
             if found[1] == selection or there == {"last"}:
                 yield variant.label, found[2]

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
-from recount.results.files import ResultsError, read_arrays
+from recount.results.files import CsvTable, ResultsError, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.run_record import HISTORY, RUN, RunRecord
@@ -106,18 +106,26 @@ class Sources:
             self.problem(path, str(error))
             return None
 
+    def _frame(self, kind: CsvTable[Any], path: Path, *, required: bool = True) -> pd.DataFrame:
+        found = self._read(path, kind.frame, required=required)
+        return kind.empty() if found is None else found
+
     # ------------------------------------------------------------------------------------------------- results
 
     @cached_property
-    def scores(self) -> list[Score]:
+    def score_rows(self) -> list[Score]:
         """Return the rows of scores.csv."""
         return self._read(self.results / "scores.csv", SCORES.read) or []
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Return scores.csv as a table."""
+        return self._frame(SCORES, self.results / "scores.csv")
 
     @cached_property
     def influence(self) -> pd.DataFrame:
         """Return influence.csv, or an empty table."""
-        found = self._read(self.results / "influence.csv", INFLUENCE.frame, required=False)
-        return INFLUENCE.empty() if found is None else found
+        return self._frame(INFLUENCE, self.results / "influence.csv", required=False)
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:
@@ -137,16 +145,20 @@ class Sources:
         return found
 
     @cached_property
-    def predictions(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
-        """Return the predictions of each (dataset, split, system, variant), with a column ``seed``."""
-        tables: dict[tuple[str, str, str, str], list[pd.DataFrame]] = {}
+    def predictions(self) -> pd.DataFrame:
+        """Return all predictions, with data set, split, system, variant and seed from the paths of their files."""
+        tables = []
         for path in sorted(self.results.glob("predictions/*/*/*/*/seed*.csv")):
-            dataset, split, system, variant = path.parts[-5:-1]
-            table = self._read(path, PREDICTIONS.frame)
-            if table is not None and len(table):
-                seed = int(path.stem.removeprefix("seed"))
-                tables.setdefault((dataset, split, system, variant), []).append(table.assign(seed=seed))
-        return {key: pd.concat(parts, ignore_index=True) for key, parts in tables.items()}
+            run = dict(zip(("dataset", "split", "system", "variant"), path.parts[-5:-1], strict=True))
+            tables.append(self._frame(PREDICTIONS, path).assign(**run, seed=int(path.stem.removeprefix("seed"))))
+        columns = [*PREDICTIONS.columns, "dataset", "split", "system", "variant", "seed"]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+    @cached_property
+    def predictions_by_variant(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
+        """Return the predictions of each (dataset, split, system, variant)."""
+        keys = ["dataset", "split", "system", "variant"]
+        return dict(iter(self.predictions.groupby(keys, sort=False)))  # type: ignore[arg-type]
 
     def maps(self, place: Place, system: str, variant: str, seed: int, selection: str) -> dict[str, np.ndarray]:
         """Return the stored density maps of a selection by sample id: float32 [h, w], objects per cell."""
@@ -177,7 +189,7 @@ class Sources:
 
     def places(self) -> Iterator[Place]:
         """Yield what the suite scores and has predictions for, each split once."""
-        present = {(dataset, split) for dataset, split, _, _ in self.predictions}
+        present = {(dataset, split) for dataset, split, _, _ in self.predictions_by_variant}
         for name, entry in self.project.suite.benchmarks.items():
             place = (entry.dataset, entry.split)
             if place in present:

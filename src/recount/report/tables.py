@@ -222,7 +222,7 @@ def paper_tables(sources: Sources, name: str) -> list[TableView]:
 
 
 def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) -> TableView:
-    scores = [score for score in sources.scores if (score.paper, score.table) == (name, key)]
+    scores = [score for score in sources.score_rows if (score.paper, score.table) == (name, key)]
     published = sources.published[name]
     published = published[published["table"] == key]
     printed = {(r["row"], r["benchmark"], r["metric"]): r for r in reversed(published.to_dict("records"))}
