@@ -306,12 +306,12 @@ def test_released_weights_stand_for_a_variant_that_exists(tmp_path: Path) -> Non
 
 
 def test_metrics_of_claims_are_those_that_are_computed() -> None:
-    from recount.judging.claims import RECALL
-    from recount.judging.prompt_evidence import QUANTITIES
-    from recount.metrics import METRICS
+    from recount.judging import prompt_evidence
+    from recount.metrics import COSTS, METRICS, QUANTITIES, RECALL
 
-    assert set(get_args(paper.PredictionMetric)) == {*METRICS, RECALL}
-    assert set(get_args(paper.QuantityMetric)) == {*QUANTITIES, "nearer_to_majority"}
+    assert set(get_args(paper.PredictionMetric)) == {*METRICS, RECALL.name}
+    assert set(get_args(paper.CostMetric)) == set(COSTS)
+    assert set(get_args(paper.QuantityMetric)) == set(QUANTITIES) == {*prompt_evidence.QUANTITIES, "nearer_to_majority"}
 
 
 def _runs(suite: str) -> dict[str, config.Run]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from records import run_record
 from recount import doctor, planning
 from recount.doctor import Finding
 from recount.settings import project as config
@@ -34,10 +35,8 @@ def project(**over: Any) -> Project:
 
 
 def ended(folder: Path, run: str, seconds: float, epochs: int) -> None:
-    path = folder / "paper" / "runs" / run / "run.json"
-    path.parent.mkdir(parents=True)
-    record = {"cost": {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}, "recipe": {"epochs": epochs}}
-    path.write_text(json.dumps(record))
+    cost = {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}
+    run_record(run, cost=cost, recipe={"epochs": epochs}).write(folder / "paper" / "runs" / run / "run.json")
 
 
 def costs(found: Project) -> dict[str, planning.RunCost]:

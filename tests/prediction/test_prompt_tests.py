@@ -22,6 +22,7 @@ from recount.prediction.prompt_tests import (
     drawn_partners,
     localised_counts,
     majority_and_minority,
+    mean_score,
     mosaic_scores,
     mosaics,
     negative_prompts,
@@ -107,11 +108,12 @@ def test_negative_scores_are_pracos(name: str) -> None:
 def test_mosaic_scores_are_pracos(name: str) -> None:
     inputs, want = golden_table(name)
     upper, lower = np.array(inputs["mosaic_upper"]), np.array(inputs["mosaic_lower"])
-    scores = mosaic_scores(np.array(inputs["ground_truth"], float), places(inputs), upper, lower)
+    per_picture = mosaic_scores(np.array(inputs["ground_truth"], float), places(inputs), upper, lower)
+    scores = mean_score(per_picture)
     means = (scores.recall, scores.precision, scores.f)
     assert means == pytest.approx([want[f"AvgCnt{key}"] for key in ("Recall", "Precision", "Fscore")], abs=1e-6)
     for column, key in enumerate(("Recall", "Precision", "F-score")):
-        np.testing.assert_allclose(scores.per_picture[:, column], want["per_image"][key], atol=1e-9)
+        np.testing.assert_allclose(per_picture[:, column], want["per_image"][key], atol=1e-9)
 
 
 def test_collage_is_pracos() -> None:
@@ -217,7 +219,7 @@ def test_localised_counts_punish_the_right_count_at_the_wrong_place() -> None:
 
 def test_where_nothing_is_counted_precision_is_left_out_and_f_is_zero() -> None:
     upper, lower = np.array([[np.nan, 0.0, 4.0]]), np.array([[np.nan, 0.0, 4.0]])
-    scores = mosaic_scores(np.array([4.0]), np.array([0]), upper, lower)
+    scores = mean_score(mosaic_scores(np.array([4.0]), np.array([0]), upper, lower))
     assert scores.recall == pytest.approx((1 + 0 + 1) / 3)  # the own class counts as found, as released
     assert scores.precision == 0.5
     assert scores.f == pytest.approx((0 + 2 / 3) / 2)

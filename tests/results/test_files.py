@@ -74,7 +74,6 @@ def test_a_table_of_an_older_recount_is_refused_with_the_command_that_writes_it(
 def test_a_column_of_a_newer_recount_is_left_alone() -> None:
     content = ",".join([*LINES.columns, "later"]) + "\na,1.5,,,,,x\n"
     assert LINES.read(content.encode(), "new.csv") == [Line("a", 1.5, None, NOTHING)]
-    assert LINES.frame(content.encode(), "new.csv")["later"].tolist() == ["x"]
 
 
 def test_a_reason_has_columns_of_its_own() -> None:
@@ -91,7 +90,9 @@ def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     assert "nan" in path.read_text()
     assert len(read_predictions(path)["last"].not_finite) == 1
     path.write_text(path.read_text().replace("nan", "many"))
-    with pytest.raises(ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = 'many'\): delete it"):
+    with pytest.raises(
+        ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"
+    ):
         read_predictions(path)
 
 

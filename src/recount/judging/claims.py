@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -100,23 +101,16 @@ class Claims:
         """Return the selections that any arm of a claim has predictions of, ``last`` first."""
         if claim.metric in get_args(CostMetric):
             return [LAST]
-        if any(bound.metric in QUANTITIES for bound in claim.bounds):
-            return self._prompt_test_selections(claim, evidence)
         found: set[str] = set()
+        if any(bound.metric in QUANTITIES for bound in claim.bounds):
+            for arm in claim.better:
+                with suppress(Missing):
+                    found |= {record.selection for record in self._records(arm, evidence).values()}
+            return sorted(found or {LAST})
         for arm in (*claim.better, *claim.worse):
             for benchmark in claim.benchmarks:
                 found |= self.arms.selections(arm, benchmark, evidence)
         return sorted(found or {LAST}, key=lambda name: (name != LAST, name))
-
-    def _prompt_test_selections(self, claim: Claim, evidence: Evidence) -> list[str]:
-        """Return the selections of the models that were prompt-tested."""
-        found: set[str] = set()
-        for arm in claim.better:
-            try:
-                found |= {record.selection for record in self._records(arm, evidence).values()}
-            except Missing:
-                continue
-        return sorted(found or {LAST})
 
     def parts(self, claim: Claim, selection: str, evidence: Evidence) -> list[Part]:
         """Return the parts of a claim with one kind of evidence and one selection."""
@@ -330,9 +324,9 @@ class Claims:
     def _quantity(self, asked: Asked, part: Part) -> Iterator[Part]:
         assert asked.bound is not None
         if asked.bound.metric == "nearer_to_majority":
-            yield self._nearer_to_majority(asked, part)
-            return
-        yield from self._prompted(asked, asked.bound, part)
+            yield self._nearer_to_majority(asked, asked.bound, part)
+        else:
+            yield from self._prompted(asked, asked.bound, part)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
         """Return what the prompt tests of an arm found, by seed.
@@ -370,18 +364,18 @@ class Claims:
             seeds = () if fixed else tuple(records)
             yield _of_ratio(shown, bound, tops, bottoms, seeds)
 
-    def _nearer_to_majority(self, asked: Asked, part: Part) -> Part:
-        pair = self.arms.pair(asked.better, "prompt_blind", asked.benchmarks[0], asked.selection, asked.evidence)
-        arm, majority = pair
+    def _nearer_to_majority(self, asked: Asked, bound: Bound, part: Part) -> Part:
+        arm, majority = self.arms.pair(
+            asked.better, "prompt_blind", asked.benchmarks[0], asked.selection, asked.evidence
+        )
         nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
         part = replace(part, better=arm.name)
-        assert asked.bound is not None
-        part = _of_ratio(part, asked.bound, nearer.astype(float), np.ones(nearer.shape), arm.seeds)
-        assert part.finding is not None
-        return replace(part, finding=replace(part.finding, notes=arm.notes))
+        return _of_ratio(part, bound, nearer.astype(float), np.ones(nearer.shape), arm.seeds, arm.notes)
 
 
-def _of_ratio(part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tuple[int, ...]) -> Part:
+def _of_ratio(
+    part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tuple[int, ...], notes: tuple[str, ...] = ()
+) -> Part:
     """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds.
 
     Where each image says yes or no, the interval is the exact binomial one.
@@ -406,6 +400,7 @@ def _of_ratio(part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tu
         n=n,
         seed_effects=tuple(each.tolist()) if seeds else (),
         rule=f"95 % interval ({how}) {_within(region)}" + (f"; {SEEDS_RULE}" if seeds else ""),
+        notes=notes,
     )
     return replace(part, value_better=value, seeds=seeds, finding=finding)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from recount.metrics import Floats
+from recount.results.published import read_published
 from recount.scoring.groups import recall_and_f1
 
 NUMBERS = tuple(range(2, 11))
@@ -120,7 +121,7 @@ def read_panels(path: Path) -> list[Panel]:
     """
     panels = []
     for key, lines in pd.read_csv(path).groupby(["figure", "panel", "state", "config", "variant"], sort=False):
-        figure, panel, state, label, variant = map(str, key)  # type: ignore[call-overload]
+        figure, panel, state, label, variant = map(str, key)
         if lines["true"].tolist() != list(NUMBERS):
             raise EvidenceError(f"{path}: {figure} {panel}: the rows must be the true numbers 2 to 10, in order")
         matrix = lines[[f"pred_{number}" for number in NUMBERS]].to_numpy()
@@ -128,14 +129,13 @@ def read_panels(path: Path) -> list[Panel]:
     return panels
 
 
-def read_accuracies(path: Path) -> Accuracies:
-    """Return the printed accuracies from published.csv."""
-    lines = pd.read_csv(path)
-    lines = lines[(lines["metric"] == "accuracy") & (lines["system"] == "countclip")]
-    return {
-        str(table): dict(zip(rows["variant"], rows["value"].astype(float), strict=True))
-        for table, rows in lines.groupby("table", sort=False)
-    }
+def read_accuracies(folder: Path) -> Accuracies:
+    """Return the printed accuracies from the paper's published.csv."""
+    result: dict[str, dict[str, float]] = {}
+    for row in read_published(folder):
+        if (row.metric, row.system) == ("accuracy", "countclip"):
+            result.setdefault(row.table, {})[row.variant] = float(row.value)
+    return result
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def evidence(folder: Path) -> Evidence:
     """
     panels = read_panels(folder / "evidence" / "confusions.csv")
     runs = read_epochs(folder / "evidence" / "epochs.csv")
-    accuracies = read_accuracies(folder / "published.csv")
+    accuracies = read_accuracies(folder)
     printed = accuracies[TABLE_OF[BEST]]
     best = max(printed, key=printed.__getitem__)
     at_best = {panel.variant: panel for panel in panels if panel.figure == "fig5_best"}

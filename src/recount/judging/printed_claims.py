@@ -39,6 +39,7 @@ from recount.judging.published_log import (
 )
 from recount.judging.verdicts import Finding
 from recount.metrics import ALL, LARGE_NUMBERS, RECALL
+from recount.results.published import PublishedRow, read_published
 from recount.results.reason import Missing
 from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
@@ -83,14 +84,18 @@ class PrintedClaims:
     # ---------------------------------------------------------------------------------------------------- tables
 
     @cached_property
-    def lines(self) -> list[dict[str, str]]:
+    def lines(self) -> list[PublishedRow]:
         """Return the rows of published.csv."""
-        return _read(self.folder / "published.csv")
+        return read_published(self.folder)
 
     @cached_property
     def trivial(self) -> list[dict[str, str]]:
         """Return what trivial predictors score on the real annotations, where the paper's evidence has it."""
-        return _read(self.folder / "evidence" / "trivial_on_real_annotation.csv")
+        path = self.folder / "evidence" / "trivial_on_real_annotation.csv"
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
 
     def _rows(self, arm: str) -> list[tuple[str, Table, str]]:
         """Return (table, its description, id of the row in published.csv) of an arm's rows."""
@@ -111,12 +116,10 @@ class PrintedClaims:
         if arm in TRIVIAL_ARMS or arm.startswith("constant/"):
             return self._trivial_value(arm, benchmark, metric)
         for key, table, row in self._rows(arm):
-            for line in self.lines:
-                wanted = (key, row, benchmark, metric)
-                if table.selection == selection and wanted == (
-                    line["table"], line["row"], line["benchmark"], line["metric"],
-                ):  # fmt: skip
-                    return float(line["value"])
+            wanted = (key, row, benchmark, metric)
+            for line in self.lines if table.selection == selection else ():
+                if (line.table, line.row, line.benchmark, line.metric) == wanted:
+                    return float(line.value)
         raise Missing("no counterpart", f"the {metric} of {arm} on {benchmark} was not printed")
 
     def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
@@ -198,9 +201,9 @@ class PrintedClaims:
         """Return MAE, RMSE and the stated number of epochs of the first table that prints both for an arm."""
         for key, table, row in self._rows(arm):
             printed = {
-                line["metric"]: float(line["value"])
+                line.metric: float(line.value)
                 for line in self.lines
-                if (line["table"], line["row"]) == (key, row) and line["metric"] in ("mae", "rmse")
+                if (line.table, line.row) == (key, row) and line.metric in ("mae", "rmse")
             }
             if len(printed) == 2:
                 system, _, variant = arm.partition("/")
@@ -295,10 +298,3 @@ def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
         notes=(f"{a} against {b} of {n} images right",),
     )
     return replace(part, value_better=first, value_worse=second, finding=finding)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))

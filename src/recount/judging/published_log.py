@@ -60,39 +60,24 @@ class LoggedRun:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a printed pair of errors stands in a log.
-
-    Attributes:
-        run: the run.
-        line, epoch: of the evaluation.
-        horizon: the number of epochs that the printed table states, or None.
-        is_best: whether this evaluation has the lowest MAE of the run up to the horizon.
-        at_horizon: MAE and RMSE at the horizon itself, or None if it was not evaluated.
-    """
+    """Where a printed pair of errors stands in a log."""
 
     run: LoggedRun
     line: int
     epoch: int
-    horizon: int | None
-    is_best: bool
-    at_horizon: tuple[float, float] | None
+    horizon: int | None  # the number of epochs that the printed table states
+    is_best: bool  # whether this evaluation has the lowest MAE of the run up to the horizon
+    at_horizon: tuple[float, float] | None  # MAE and RMSE at the horizon itself; None if it was not evaluated
 
 
 @dataclass(frozen=True)
 class Start:
-    """A point where the learning-rate schedule of a run began (anew).
+    """A point where the learning-rate schedule of a run began, for the first time or once more."""
 
-    Attributes:
-        epoch: the first epoch of the warm-up.
-        initial: rate at the start, extrapolated one step back from the first printed one.
-        step: gain of the rate per epoch of warm-up.
-        highest: the highest rate printed before the next start.
-    """
-
-    epoch: int
-    initial: float
-    step: float
-    highest: float
+    epoch: int  # the first one of the warm-up
+    initial: float  # rate at the start, extrapolated one step back from the first printed one
+    step: float  # gain of the rate per epoch of warm-up
+    highest: float  # the highest rate printed before the next start
 
 
 @dataclass(frozen=True)
@@ -127,8 +112,7 @@ def logged_runs(log: pd.DataFrame) -> list[LoggedRun]:
     last_epoch: int | None = None
     for _, segment in log.groupby("segment", sort=True):
         first = int(segment["epoch"].iloc[0])
-        resumes = last_epoch is not None and first > 1 and abs(first - last_epoch) <= RESUME_WITHIN_EPOCHS
-        if resumes:
+        if last_epoch is not None and first > 1 and abs(first - last_epoch) <= RESUME_WITHIN_EPOCHS:
             runs[-1].append(segment)
         else:
             runs.append([segment])
@@ -215,15 +199,8 @@ def best_run(runs: Sequence[LoggedRun]) -> LoggedRun:
 def late_evaluations(run: LoggedRun, first_epoch: int) -> Late:
     """Summarise the evaluations of a run from ``first_epoch`` on."""
     late = run.evaluations[run.evaluations["epoch"] >= first_epoch]
-    return Late(
-        first_epoch=first_epoch,
-        n=len(late),
-        mae_mean=float(late["mae"].mean()),
-        mae_sd=float(late["mae"].std(ddof=1)),
-        mae_min=float(late["mae"].min()),
-        mae_max=float(late["mae"].max()),
-        rmse_mean=float(late["rmse"].mean()),
-    )
+    mean, sd, low, high = late["mae"].agg(["mean", "std", "min", "max"]).astype(float)
+    return Late(first_epoch, len(late), mean, sd, low, high, float(late["rmse"].mean()))
 
 
 def _warm_ups(rates: np.ndarray) -> list[tuple[int, int]]:

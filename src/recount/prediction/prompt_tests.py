@@ -93,23 +93,8 @@ def negative_scores(table: NegativeTable) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------------- mosaics
 
 
-@dataclass(frozen=True, slots=True)
-class MosaicScores:
-    """Count recall, precision and F: means over classes, then over pictures.
-
-    Attributes:
-        recall, precision, f: over pictures.
-        per_picture: [n, 3] recall, precision and F of each picture.
-    """
-
-    recall: float
-    precision: float
-    f: float
-    per_picture: Floats
-
-
-def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> MosaicScores:
-    """Return the scores of the mosaic test.
+def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> Floats:
+    """Return count recall, precision and F of each picture, means over classes, [n, 3].
 
     Args:
         true: counts of the upper pictures, [n].
@@ -123,12 +108,13 @@ def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -
     return _averaged(found, true[:, None], above + below, own, own_recall=1.0)
 
 
-def _averaged(
-    found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan
-) -> MosaicScores:
-    """Return scores from what was found, is there and was counted, [n, classes] each.
+def _averaged(found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan) -> Floats:
+    """Return recall, precision and F of each picture, [n, 3], from what was found, is there and was counted.
 
-    ``own_recall`` goes into the mean in place of the own class; NaN leaves it out.
+    Args:
+        found, true, counted: [n, classes] each.
+        own: place of each picture's own class.
+        own_recall: goes into the mean in place of the own class; NaN leaves it out.
     """
     recall = found / true
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,9 +123,13 @@ def _averaged(
     f = np.where(np.isnan(counted), np.nan, f)
     each = np.stack([recall, precision, f], axis=-1)
     each[np.arange(len(own)), own] = (own_recall, np.nan, np.nan)
-    per_picture = np.stack([_mean_of_known(rows) for rows in each])
-    mean_recall, mean_precision, mean_f = _mean_of_known(per_picture).tolist()
-    return MosaicScores(mean_recall, mean_precision, mean_f, per_picture)
+    return np.stack([_mean_of_known(rows) for rows in each])
+
+
+def mean_score(per_picture: Floats) -> MosaicScore:
+    """Return the means of recall, precision and F over pictures."""
+    recall, precision, f = _mean_of_known(per_picture).tolist()
+    return MosaicScore(recall=recall, precision=precision, f=f)
 
 
 def _mean_of_known(rows: Floats) -> Floats:
@@ -251,61 +241,14 @@ def negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
     results = asking.predict(asked, LastPicture(asking.load_image))
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
+    own, true = _own_and_true(samples, classes)
+    return NegativeTable(true, own, predicted)
+
+
+def _own_and_true(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[np.ndarray, Floats]:
+    """Return the place of each sample's class, and its count."""
     own = np.array([classes.index(sample.prompt) for sample in samples])
-    return NegativeTable(np.array([sample.count for sample in samples], np.float64), own, predicted)
-
-
-@dataclass(frozen=True, slots=True)
-class MosaicTable:
-    """What was counted on the collages.
-
-    Attributes:
-        true, own: as in ``NegativeTable``.
-        upper, lower: counts of the halves, [n, classes]; NaN where there is no collage.
-        found, excess: by depth, [n, classes]: ``localised_counts``.
-    """
-
-    true: Floats
-    own: np.ndarray
-    upper: Floats
-    lower: Floats
-    found: dict[int, Floats]
-    excess: dict[int, Floats]
-
-    def scores(self) -> dict[str, MosaicScores]:
-        """Return the scores by name: "count", and "depth_1" to "depth_3" for the localised ones."""
-        scored = {"count": mosaic_scores(self.true, self.own, self.upper, self.lower)}
-        for depth, found in self.found.items():
-            counted = found + self.excess[depth]
-            scored[f"depth_{depth}"] = _averaged(found, self.true[:, None], counted, self.own)
-        return scored
-
-
-def mosaic_table(asking: Asking, samples: Sequence[Sample]) -> MosaicTable:
-    """Count on every picture's collages with a picture of each other class."""
-    classes = classes_of(samples)
-    jobs = list(_collages(samples, classes))
-    below = {job.sample.id: samples[job.lower] for job in jobs}
-    above = {job.sample.id: samples[job.row] for job in jobs}
-    last = LastPicture(asking.load_image)
-
-    def picture(sample: Sample) -> Tensor:
-        return collage(last(above[sample.id]), asking.load_image(below[sample.id]))
-
-    shape = (len(samples), len(classes))
-    upper, lower = np.full(shape, np.nan), np.full(shape, np.nan)
-    found, excess = ({depth: np.full(shape, np.nan) for depth in DEPTHS} for _ in range(2))
-    asked = [job.sample for job in jobs]
-    results = asking.predict(asked, picture, keep_maps=True)
-    for job, result in zip(jobs, results, strict=True):
-        density = _density_of(result)
-        half, place = density.shape[1] // 2, (job.row, job.column)
-        upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
-        for depth in DEPTHS:
-            found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)
-    own = np.array([classes.index(sample.prompt) for sample in samples])
-    true = np.array([sample.count for sample in samples], np.float64)
-    return MosaicTable(true, own, upper, lower, found, excess)
+    return own, np.array([sample.count for sample in samples], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,13 +389,35 @@ def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePromp
 
 
 def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
-    """Return the scores of the mosaic test: of counts, and localised at three depths. Args: as ``negative_prompts``."""
+    """Return the scores of every picture's collages with a picture of each other class.
+
+    Returns:
+        "count", and "depth_1" to "depth_3" for the localised ones. Args: as ``negative_prompts``.
+    """
     _refuse_mute(asking.system)
-    scored = mosaic_table(asking, samples).scores()
-    return {
-        name: MosaicScore(recall=scores.recall, precision=scores.precision, f=scores.f)
-        for name, scores in scored.items()
-    }
+    classes = classes_of(samples)
+    jobs = list(_collages(samples, classes))
+    below = {job.sample.id: samples[job.lower] for job in jobs}
+    above = {job.sample.id: samples[job.row] for job in jobs}
+    last = LastPicture(asking.load_image)
+
+    def picture(sample: Sample) -> Tensor:
+        return collage(last(above[sample.id]), asking.load_image(below[sample.id]))
+
+    empty = np.full((len(samples), len(classes)), np.nan)  # NaN where there is no collage
+    upper, lower = empty.copy(), empty.copy()
+    found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
+    for job, result in zip(jobs, asking.predict([job.sample for job in jobs], picture, keep_maps=True), strict=True):
+        density = _density_of(result)
+        half, place = density.shape[1] // 2, (job.row, job.column)
+        upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
+        for depth in DEPTHS:
+            found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)
+    own, true = _own_and_true(samples, classes)
+    scores = {"count": mosaic_scores(true, own, upper, lower)}
+    for depth in DEPTHS:
+        scores[f"depth_{depth}"] = _averaged(found[depth], true[:, None], found[depth] + excess[depth], own)
+    return {name: mean_score(per_picture) for name, per_picture in scores.items()}
 
 
 def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:

@@ -13,7 +13,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
@@ -108,7 +108,7 @@ class CsvTable(Generic[RowType]):
 
     Args:
         row: a dataclass with fields of type str, int, float, int | None, float | None, or one ``Reason``.
-        step: the command that writes it, for messages.
+        step: the command that writes it, for messages; "" where people write it.
         nothing: how NaN is written. Where it is not "", an empty cell of a number is an error.
 
     Attributes:
@@ -116,7 +116,7 @@ class CsvTable(Generic[RowType]):
         numbers: those that hold numbers.
     """
 
-    def __init__(self, row: type[RowType], step: str, nothing: str = "") -> None:
+    def __init__(self, row: type[RowType], step: str = "", nothing: str = "") -> None:
         assert is_dataclass(row)
         self.row, self.step, self.nothing = row, step, nothing
         hints = get_type_hints(row)
@@ -127,15 +127,15 @@ class CsvTable(Generic[RowType]):
 
     def write(self, path: Path, rows: Iterable[RowType]) -> None:
         """Write rows atomically; numbers read back exactly."""
-        write_rows(path, self.columns, ([*self._texts(row)] for row in rows))
+        write_rows(path, self.columns, ([self._text(value) for value in self._values(row)] for row in rows))
 
-    def _texts(self, row: RowType) -> Iterable[str]:
-        for name, kind in self._types.items():
+    def _values(self, row: RowType) -> Iterator[str | float | None]:
+        for name in self._types:
             value = getattr(row, name)
-            if kind is Reason:
-                yield from (value.kind, value.text, value.log)
-            else:
-                yield value if kind is str else number_text(value, self.nothing)
+            yield from (value.kind, value.text, value.log) if isinstance(value, Reason) else (value,)
+
+    def _text(self, value: str | float | None) -> str:
+        return value if isinstance(value, str) else number_text(value, self.nothing)
 
     def read(self, source: Path | bytes, where: str = "") -> list[RowType]:
         """Return the rows of a file.
@@ -166,7 +166,7 @@ class CsvTable(Generic[RowType]):
             try:
                 values[name] = text if kind is str and text is not None else self._number(text, kind)
             except (TypeError, ValueError):
-                raise self._damaged(where, f"line {line}: {name} = {text!r}") from None
+                raise self._damaged(where, f"line {line}: {name} = {(text or '')[:80]!r} is not a number") from None
         return self.row(**values)
 
     def _number(self, text: str, kind: Any) -> float | int | None:
@@ -175,35 +175,15 @@ class CsvTable(Generic[RowType]):
         return int(text) if kind in (int, int | None) else float(text)
 
     def frame(self, source: Path | bytes, where: str = "") -> pd.DataFrame:
-        """Return a file as a table: text columns with "" for nothing, numbers as float. Arguments and errors: ``read``.
-
-        Columns that this recount does not know stay, as text.
-        """
+        """Return a file as a table, numbers as float and NaN where there is none. Arguments and errors: ``read``."""
         import pandas as pd
 
-        where = where or str(source)
-        content = io.StringIO(_content(source, where))
-        try:
-            table = pd.read_csv(content, dtype=str, keep_default_na=False)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-            raise self._damaged(where, str(error)) from None
-        self.check(table.columns, where)
-        return table.assign(**{name: self._numbers(table[name], where) for name in self.numbers})
-
-    def _numbers(self, column: pd.Series, where: str) -> pd.Series:
-        import pandas as pd
-
-        numbers = pd.to_numeric(column.replace("", "nan"), errors="coerce")
-        wrong = column[numbers.isna() & ~column.str.lower().isin(["", "nan"])]
-        if len(wrong):
-            raise self._damaged(where, f"{column.name} = {wrong.iloc[0][:80]!r} is not a number")
-        return numbers.astype(float)
+        values = [[*self._values(row)] for row in self.read(source, where)]
+        return pd.DataFrame(values, columns=list(self.columns)).astype(dict.fromkeys(self.numbers, float))
 
     def empty(self) -> pd.DataFrame:
         """Return a table without rows."""
-        import pandas as pd
-
-        return pd.DataFrame({name: pd.Series(dtype=float if name in self.numbers else object) for name in self.columns})
+        return self.frame(",".join(self.columns).encode(), "nothing")
 
     def check(self, columns: Iterable[str], where: str) -> None:
         """Refuse a file that an older recount wrote, or that is none of its kind.
@@ -214,13 +194,12 @@ class CsvTable(Generic[RowType]):
         there = set(columns)
         absent = [name for name in self.columns if name not in there]
         if absent:
-            raise ResultsError(
-                f"{where}: no column {', '.join(absent)}: an older recount wrote it, or it is another file; "
-                f"`{self.step}` writes it"
-            )
+            mend = f": an older recount wrote it, or it is another file; `{self.step}` writes it" if self.step else ""
+            raise ResultsError(f"{where}: no column {', '.join(absent)}{mend}")
 
     def _damaged(self, where: str, what: str) -> ResultsError:
-        return ResultsError(f"{where}: damaged ({what}): delete it and run `{self.step}` again")
+        mend = f": delete it and run `{self.step}` again" if self.step else ""
+        return ResultsError(f"{where}: damaged ({what}){mend}")
 
 
 def _content(source: Path | bytes, where: str) -> str:

@@ -11,7 +11,6 @@ Reads the predictions that exist, the index files (for constant predictors) and 
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from recount.metrics import MAE, METRICS, RMSE
 from recount.results.predictions import Predictions
+from recount.results.published import PublishedRow, read_published
 from recount.results.reason import Missing, Reason, joined
 from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, STRATA, InfluentialImage, Score, Stratum
 from recount.scoring.groups import count_bins, terciles
@@ -71,7 +71,7 @@ def _cells(measurements: Measurements) -> Iterator[Score]:
     project = measurements.project
     trivial = TrivialRows(measurements, _filled)
     for name, paper in project.papers.items():
-        published = _published(project.root / "papers" / name / "published.csv")
+        published = read_published(project.root / "papers" / name)
         for key, table in paper.tables.items():
             for benchmark in table.benchmarks:
                 for metric in _scored_metrics(table):
@@ -97,7 +97,7 @@ def _empty(project: Project, paper: str, table: str, benchmark: str, metric: str
 
 
 def _row_cells(
-    measurements: Measurements, bare: Score, paper: Paper, row: Row, published: Sequence[Mapping[str, str]]
+    measurements: Measurements, bare: Score, paper: Paper, row: Row, published: Sequence[PublishedRow]
 ) -> Iterator[Score]:
     name = f"{row.system}/{row.variant}" if row.variant else row.system
     cell = replace(bare, row=name, system=row.system, variant=row.variant or "")
@@ -191,20 +191,13 @@ def _filled(cell: Score, measured: Measured, status: str) -> Score:
 # -------------------------------------------------------------------------------------------------------- quoted cells
 
 
-def _published(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _quoted(cell: Score, row: Row, published: Sequence[Mapping[str, str]], because: str) -> Score:
+def _quoted(cell: Score, row: Row, published: Sequence[PublishedRow], because: str) -> Score:
     """Return the published value of a system that recount does not run."""
     cell = replace(cell, row=row.published or cell.row)
     wanted = (cell.table, cell.row, cell.benchmark, cell.metric)
     for line in published:
-        if (line["table"], line["row"], line["benchmark"], line["metric"]) == wanted:
-            return replace(cell, value=float(line["value"]), status="quoted", reason=Reason("note", because))
+        if (line.table, line.row, line.benchmark, line.metric) == wanted:
+            return replace(cell, value=float(line.value), status="quoted", reason=Reason("note", because))
     return replace(cell, reason=Reason("no counterpart", f"not published; {because}"))
 
 
