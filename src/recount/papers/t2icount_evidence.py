@@ -190,12 +190,9 @@ def _intervals(contributions: Floats, metrics: Sequence[Metric]) -> tuple[Floats
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """What the defect does to the prompts of one benchmark.
+    """How many samples and different names a benchmark has, and how many of them are one token: nothing of it is read.
 
-    Attributes:
-        prompts: samples, each with its prompt. unread: samples whose prompt is one token, so that nothing is read.
-        names: different prompts. unread_names: of them, those of one token.
-        told_apart: how many different prompts are left of ``names`` when each loses its last token.
+    ``told_apart``: how many different names are left when each loses its last token.
     """
 
     dataset: str

@@ -193,34 +193,24 @@ def _ends(low: float | None, high: float | None) -> tuple[float, float]:
 def _drawn(claim: Claim, parts: Sequence[Judgement]) -> Iterable[Judgement]:
     """Yield the parts with their drawings; parts of one metric and one kind of evidence share a scale."""
     zero = 1.0 if claim.test == "ratio" else 0.0
+    regions = [region(claim, part.row.metric) if present(part.row.effect) else None for part in parts]
     scales: dict[tuple[str, str], list[float]] = {}
-    for part in parts:
-        row, ends = part.row, region(claim, part.row.metric)
-        if ends is not None and present(row.effect):
-            values = [row.effect, row.ci_low, row.ci_high, *ends, zero]
-            scales.setdefault((row.metric, row.evidence_status), []).extend(filter(math.isfinite, values))
-    for part in parts:
-        ends, scale = region(claim, part.row.metric), scales.get((part.row.metric, part.row.evidence_status))
-        drawable = ends is not None and scale is not None and present(part.row.effect)
-        yield _with_drawing(part, ends, (min(scale), max(scale)), zero) if drawable and ends and scale else part
+    for part, ends in zip(parts, regions, strict=True):
+        values = (part.row.effect, part.row.ci_low, part.row.ci_high, *ends, zero) if ends else ()
+        scales.setdefault((part.row.metric, part.row.evidence_status), []).extend(filter(math.isfinite, values))
+    for part, ends in zip(parts, regions, strict=True):
+        scale = scales[part.row.metric, part.row.evidence_status]
+        yield part if ends is None else replace(part, drawing=_drawing(part.row, ends, min(scale), max(scale), zero))
 
 
-def _with_drawing(part: Judgement, ends: tuple[float, float], scale: tuple[float, float], zero: float) -> Judgement:
-    span = (scale[1] - scale[0]) or 1.0
-
+def _drawing(row: VerdictRow, ends: tuple[float, float], left: float, right: float, zero: float) -> Drawing:
     def x(value: float) -> float:
         if math.isinf(value):
             return 0.0 if value < 0 else float(WIDTH)
-        return round(MARGIN + (value - scale[0]) / span * (WIDTH - 2 * MARGIN), 1)
+        return round(MARGIN + (value - left) / ((right - left) or 1.0) * (WIDTH - 2 * MARGIN), 1)
 
-    drawing = Drawing(
-        at=x(part.row.effect),
-        low=x(part.row.ci_low) if present(part.row.ci_low) else None,
-        high=x(part.row.ci_high) if present(part.row.ci_high) else None,
-        zero=x(zero),
-        region=(x(ends[0]), x(ends[1])),
-    )
-    return replace(part, drawing=drawing)
+    low, high = (x(end) if present(end) else None for end in (row.ci_low, row.ci_high))
+    return Drawing(x(row.effect), low, high, x(zero), (x(ends[0]), x(ends[1])))
 
 
 # ------------------------------------------------------------------------------------------------------------ forests

@@ -62,13 +62,9 @@ def use_style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, description: str) -> str:
-    """Write ``<name>.svg`` and ``<name>.png``, and return the SVG for the page.
+    """Write ``<name>.svg`` and ``<name>.png`` into a folder, close the figure, and return the SVG for the page.
 
-    Args:
-        figure: is closed afterwards.
-        folder: must exist.
-        name: file name without suffix.
-        description: for readers who do not see the figure; escaped here.
+    ``description`` is for readers who do not see the figure; it is escaped here.
     """
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()  # lays the figure out, once for both files
@@ -180,8 +176,7 @@ def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None
 def claims_forest(effects: pd.DataFrame) -> Figure:
     """Draw by how much the arm that a claim puts first is better, retrained here and as published, against the claim.
 
-    Args:
-        effects: columns claim, label, verdict, evidence, effect, low, high, claimed, all as shares of the worse arm.
+    ``effects``: columns claim, label, verdict, evidence, and effect, low, high, claimed as shares of the worse arm.
     """
     labels = list(dict.fromkeys(effects["label"]))
     figure, (ax,) = row_axes([shortened(label, 68) for label in labels], 0.27, above=0.4, size=7.5, grid=False)
@@ -230,12 +225,7 @@ def _legend_of_claims(effects: pd.DataFrame) -> list[Line2D]:
 
 
 def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
-    """Draw each variant's error under the three selection protocols on one line.
-
-    Args:
-        rows: columns label, last, best_on_test, best_on_held_out.
-        metric: for the axis.
-    """
+    """Draw each variant's error under the three selections: columns label, last, best_on_test, best_on_held_out."""
     figure, (ax,) = row_axes([shortened(label) for label in rows["label"]], 0.28, above=0.35)
     looks = {
         "best_on_test": ("o", SERIES[1], "none"),
@@ -351,11 +341,7 @@ def _ends(values: pd.Series) -> tuple[float, float]:
 
 
 def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw predicted against true counts, one panel per variant, logarithmic above 1; the diagonal is exact.
-
-    Args:
-        predictions: label -> columns true_count, predicted_count.
-    """
+    """Draw predicted against true counts, one panel per label, logarithmic above 1; the diagonal is exact."""
     every = pd.concat(predictions.values())
     top = 1.3 * float(np.nanmax(every[["true_count", "predicted_count"]].to_numpy()))
     low = 0.8 * max(1.0, float(every["true_count"].min()))
@@ -370,11 +356,7 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def confusions(predictions: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a confusion matrix per variant: for each true number (row), the share of each answer (column).
-
-    Args:
-        predictions: label -> columns true_count, predicted_count, both from a short list of whole numbers.
-    """
+    """Draw a confusion matrix per label: for each true number (row), the share of each answer (column)."""
     every = pd.concat(predictions.values()).dropna(subset=["true_count", "predicted_count"])
     numbers = sorted({int(value) for value in every[["true_count", "predicted_count"]].to_numpy().ravel()})
     places = {number: place for place, number in enumerate(numbers)}
@@ -404,11 +386,7 @@ def _right(matrix: np.ndarray) -> str:
 
 
 def influence_bars(shares: pd.DataFrame) -> Figure:
-    """Draw which images carry a system's squared error.
-
-    Args:
-        shares: columns label (system), image, share (of the squared error); largest first for each system.
-    """
+    """Draw which images carry a system's squared error: columns label (system), image, share, largest first."""
     labels = list(dict.fromkeys(shares["label"]))
     figure, (ax,) = row_axes([shortened(label) for label in labels], 0.3, grid=False)
     for y, label in enumerate(labels):

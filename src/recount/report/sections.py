@@ -15,14 +15,15 @@ from recount.metrics import LARGE_NUMBERS
 from recount.metrics import metric as metric_of
 from recount.report import figures
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Value, Variant
-from recount.report.gallery import Shown, gallery
+from recount.report.gallery import Gallery, Shown, gallery
 from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
 from recount.report.sources import Place, ReportedRun, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
-from recount.results.scores import ALL_SEEDS, Score
+from recount.results.scores import ALL_SEEDS, InfluentialImage, Score
 
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
 UNPUBLISHABLE = "The licence of these photographs does not let them be published: keep this page to yourself."
+Influential = tuple[str, InfluentialImage]  # a system's label, and an image that moves its errors
 Behind = Mapping[str, pd.DataFrame]  # name of a published run -> columns epoch, value
 
 
@@ -227,28 +228,22 @@ def predictions_of(
     return int(mine["seed"].iloc[0]), chosen, mine[mine["selection"] == chosen].reset_index(drop=True)
 
 
-def shown_predictions(context: Context, place: Place, selection: str) -> list[Shown]:
-    """Return each variant's predictions on a benchmark with its density maps; ``predictions_of`` says which."""
-    result = []
-    for variant in context.variants:
-        found = predictions_of(context.sources, place, variant, selection)
-        if found is not None:
-            seed, chosen, predictions = found
-            maps = context.sources.maps(place, *variant.key, seed, chosen)
-            result.append(Shown(variant.label, predictions, maps, variant.first))
-    return result
-
-
 def photographs(context: Context) -> Iterator[Exhibit]:
     """Yield the gallery of each benchmark, the first open."""
-    selection, built = chosen_by(context.tables), []
+    selection = chosen_by(context.tables)
+    built: list[Gallery] = []
     for place in context.sources.places():
         stem = f"photo-{context.name}-{place.dataset}-{place.split}"
-        shown = shown_predictions(context, place, selection)
+        shown = []
+        for variant in context.variants:
+            found = predictions_of(context.sources, place, variant, selection)
+            if found is not None:
+                seed, chosen, predictions = found
+                maps = context.sources.maps(place, *variant.key, seed, chosen)
+                shown.append(Shown(variant.label, predictions, maps, variant.first))
         words = SELECTIONS.get(selection, selection)
-        found = gallery(context.sources, stem, place, shown, words, notice(place.dataset))
-        if found is not None:
-            built.append(found)
+        pictures = gallery(context.sources, stem, place, shown, words, notice(place.dataset))
+        built += [pictures] if pictures else []
     if built:
         yield Exhibit("gallery", "Photographs", galleries=tuple(built))
 
@@ -259,36 +254,18 @@ def notice(dataset: str) -> str:
     return "" if entry is None or entry.publishable or entry.embedded else UNPUBLISHABLE
 
 
-@dataclass(frozen=True)
-class Influential:
-    """An image that moves a system's errors."""
-
-    label: str
-    image: str
-    share: float
-    mae_effect: float
-    rmse_effect: float
-
-    @property
-    def heavy(self) -> bool:
-        """Whether this image alone carries more than half of the squared error."""
-        return self.share > HEAVY
-
-
 def influential(context: Context, place: Place, most: int = 3) -> list[Influential]:
     """Return the images that carry most of each variant's squared error, largest first, from influence.csv."""
-    table = context.sources.influence
-    table = table[table["dataset"].isin([place.dataset, str(place)]) & (table["benchmark"] == place.benchmark)]
     wanted, rows = chosen_by(context.tables), []
+    images = [image for image in context.sources.influence if image.benchmark == place.benchmark]
+    here = [image for image in images if image.dataset in (place.dataset, str(place))]
     for variant in context.variants:
-        mine = table[(table["system"] == variant.system) & (table["variant"] == variant.variant)]
-        mine = mine[mine["seed"] == mine["seed"].min()]
-        there = mine["selection"].unique().tolist()
-        mine = mine[mine["selection"] == (wanted if wanted in there else there[0])] if there else mine
-        rows += [
-            Influential(variant.label, str(row.id), row.share_of_squared_error, row.mae_effect, row.rmse_effect)
-            for row in mine.nlargest(most, "share_of_squared_error").itertuples(index=False)
-        ]
+        mine = [image for image in here if (image.system, image.variant) == variant.key]
+        selections = [image.selection for image in mine if image.seed == min(image.seed for image in mine)]
+        chosen = (min(image.seed for image in mine), wanted if wanted in selections else selections[0]) if mine else ()
+        first = [image for image in mine if (image.seed, image.selection) == chosen]
+        first.sort(key=lambda image: -image.share_of_squared_error)
+        rows += [(variant.label, image) for image in first[:most]]
     return rows
 
 
@@ -296,14 +273,17 @@ def errors(context: Context, heavy: Mapping[Place, Sequence[Influential]]) -> It
     """Yield what was answered for what was there: counts as dots, answers by caption as confusion matrices."""
     selection, plots, sheets = chosen_by(context.tables), [], []
     for place in context.sources.places():
-        found = {entry.label: entry.predictions for entry in shown_predictions(context, place, selection)}
+        shown = [(v.label, predictions_of(context.sources, place, v, selection)) for v in context.variants]
+        found = {label: predicted[2] for label, predicted in shown if predicted is not None}
         if not found or paper_metric(context.tables) == "accuracy":
             continue
         caption = f"Predicted against true count on {place}; the line is exact."
         figure = figures.predicted_against_true(found)
         plots.append(context.plot(figure, f"{place.dataset}-{place.split}-scatter", caption))
         if heavy.get(place):
-            shares = pd.DataFrame([vars(entry) for entry in heavy[place]])
+            shares = pd.DataFrame(
+                [{"label": label, "image": i.id, "share": i.share_of_squared_error} for label, i in heavy[place]]
+            )
             caption = f"The three images that carry most of each system's squared error on {place}."
             figure = figures.influence_bars(shares)
             plots.append(context.plot(figure, f"{place.dataset}-{place.split}-influence", caption))
@@ -314,17 +294,13 @@ def errors(context: Context, heavy: Mapping[Place, Sequence[Influential]]) -> It
 
 def influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) -> Sheet:
     """Return the influential images of a benchmark."""
-    lines = [
-        Line(
-            (
-                e.label, e.image,
-                Cell(e.share, percent(e.share), below="more than half" if e.heavy else "", alarm=True),
-                Cell(e.mae_effect, signed(e.mae_effect)), Cell(e.rmse_effect, signed(e.rmse_effect)),
-            ),
-            marks="heavy" if e.heavy else "",
-        )
-        for e in entries
-    ]  # fmt: skip
+    lines = []
+    for label, image in entries:
+        share = image.share_of_squared_error
+        below, marks = ("more than half", "heavy") if share > HEAVY else ("", "")
+        effects = [Cell(effect, signed(effect)) for effect in (image.mae_effect, image.rmse_effect)]
+        cell = Cell(share, percent(share), below=below, alarm=True)
+        lines.append(Line((label, image.id, cell, *effects), marks=marks))
     heads = ("System", "Image", "Share of squared error", "MAE with it − without", "RMSE with it − without")
     file = f"{paper}-influence-{place.dataset}-{place.split}"
     return Sheet(file, f"Images that move the errors on {place}", heads, tuple(lines), folded=True)

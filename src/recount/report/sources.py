@@ -20,13 +20,13 @@ from recount.data.index import LISTS
 from recount.results.files import CsvTable, ResultsError, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prompt_tests import PromptTests, read_maps
+from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import INFLUENCE, SCORES, Score
+from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
 from recount.results.verdicts import VERDICTS, VerdictRow
 from recount.settings.paper import Row
 from recount.settings.project import Project, Run
 
-PUBLISHED = ("table", "row", "system", "variant", "benchmark", "metric", "value", "source", "note")
 Content = TypeVar("Content")
 
 
@@ -106,8 +106,8 @@ class Sources:
             self.problem(path, str(error))
             return None
 
-    def _frame(self, kind: CsvTable[Any], path: Path, *, required: bool = True) -> pd.DataFrame:
-        found = self._read(path, kind.frame, required=required)
+    def _frame(self, kind: CsvTable[Any], path: Path) -> pd.DataFrame:
+        found = self._read(path, kind.frame)
         return kind.empty() if found is None else found
 
     # ------------------------------------------------------------------------------------------------- results
@@ -123,9 +123,9 @@ class Sources:
         return self._frame(SCORES, self.results / "scores.csv")
 
     @cached_property
-    def influence(self) -> pd.DataFrame:
-        """Return influence.csv, or an empty table."""
-        return self._frame(INFLUENCE, self.results / "influence.csv", required=False)
+    def influence(self) -> list[InfluentialImage]:
+        """Return the rows of influence.csv."""
+        return self._read(self.results / "influence.csv", INFLUENCE.read, required=False) or []
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:
@@ -201,15 +201,8 @@ class Sources:
     @cached_property
     def published(self) -> dict[str, pd.DataFrame]:
         """Return each paper's published.csv; ``value`` stays the printed text."""
-        tables = {}
-        for name in self.project.papers:
-            path = self.project.root / "papers" / name / "published.csv"
-            table = self._read(path, lambda path: pd.read_csv(path, dtype=str, keep_default_na=False))
-            absent = [column for column in PUBLISHED if table is not None and column not in table]
-            if absent:
-                self.problem(path, f"no column {', '.join(absent)}")
-            tables[name] = pd.DataFrame(columns=PUBLISHED, dtype=object) if table is None or absent else table
-        return tables
+        folder = self.project.root / "papers"
+        return {name: self._frame(PUBLISHED, folder / name / "published.csv") for name in self.project.papers}
 
     def evidence(self, paper: str) -> dict[str, Path]:
         """Return the paper's evidence files by name without suffix."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from recount.metrics import metric as metric_of
 from recount.report.numbers import in_a_sentence, number, percent
-from recount.report.sections import Influential, SelectionRow
+from recount.report.sections import HEAVY, Influential, SelectionRow
 from recount.report.tables import RUN_HERE, TableView
 
 
@@ -31,7 +31,8 @@ def findings(
         yield f"All {len(trained)} systems and variants do better than the best constant predictor."
     yield from _against_training_mean(tables[:1])
     yield from _gains(selections)
-    alone = [f"{entry.image} ({entry.label}, {percent(entry.share)})" for entry in heavy if entry.heavy]
+    shares = [(f"{image.id} ({label}", image.share_of_squared_error) for label, image in heavy]
+    alone = [f"{words}, {percent(share)})" for words, share in shares if share > HEAVY]
     if alone:
         yield f"A single image carries more than half of a squared error: {', '.join(dict.fromkeys(alone))}."
 
