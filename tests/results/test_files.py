@@ -76,6 +76,12 @@ def test_a_column_of_a_newer_recount_is_left_alone() -> None:
     assert LINES.read(content.encode(), "new.csv") == [Line("a", 1.5, None, NOTHING)]
 
 
+def test_a_kind_of_reason_that_is_not_known_is_refused() -> None:
+    content = ",".join(LINES.columns) + "\na,1.5,,tired,it slept,\n"
+    with pytest.raises(ResultsError, match=r"reason_kind = 'tired', which only a newer recount knows"):
+        LINES.read(content.encode(), "new.csv")
+
+
 def test_a_reason_has_columns_of_its_own() -> None:
     reason = Reason("failed", "training failed", "line 1\nout of memory")
     assert {"reason_kind", "reason", "log"} <= set(SCORES.columns) & set(VERDICTS.columns)
@@ -90,9 +96,7 @@ def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     assert "nan" in path.read_text()
     assert len(read_predictions(path)["last"].not_finite) == 1
     path.write_text(path.read_text().replace("nan", "many"))
-    with pytest.raises(
-        ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"
-    ):
+    with pytest.raises(ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"):
         read_predictions(path)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from recount.metrics import Floats
+from recount.metrics import Floats, Metric
 from recount.results.predictions import Predictions
 from recount.results.reason import Missing
 from recount.scoring.measured import CONSTANT, Measurements, not_finite_text
@@ -45,6 +45,10 @@ class Arm:
     predicted: Floats
     seeds: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def levels(self, metric: Metric) -> Floats:
+        """Return a metric of each row of the predictions."""
+        return np.array([metric(self.true, row) for row in self.predicted])
 
     def on(self, ids: Sequence[str], seeds: Sequence[int]) -> Arm:
         """Return the arm on some of its samples, with some of its seeds if it has any."""
@@ -124,11 +128,7 @@ class Arms:
         raise Missing("skipped", f"{arm}: {why or 'config.yaml leaves this system out (systems)'}")
 
     def _arm(self, arm: str, benchmark: str, selection: str, evidence: Evidence) -> Arm:
-        """Return an arm's predictions.
-
-        Raises:
-            Missing: with the reason.
-        """
+        """Return an arm's predictions."""
         name = self.of_evidence(arm, evidence)
         runs = self.runs(name)
         if benchmark not in self.project.suite.benchmarks:

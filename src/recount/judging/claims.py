@@ -79,6 +79,71 @@ class Asked:
     bound: Bound | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two arms on the same images and the metric that compares them."""
+
+    metric: Metric
+    better: Arm
+    worse: Arm
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds of the arms; () where neither was trained."""
+        return self.better.seeds or self.worse.seeds
+
+    def per_seed(self, effects: Floats) -> tuple[float, ...]:
+        """Return the effect with each seed; nothing where neither arm was trained."""
+        return tuple(effects.tolist()) if self.seeds else ()
+
+    @property
+    def ratio_per_seed(self) -> Floats:
+        """Return the metric of ``better`` over that of ``worse`` with each seed."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.better.levels(self.metric) / self.worse.levels(self.metric)
+
+    def ratio(self, without: str) -> float:
+        """Return the ratio of the means over seeds.
+
+        Raises:
+            Missing: ``worse`` makes no error, with ``without`` as the consequence.
+        """
+        top, bottom = (float(arm.levels(self.metric).mean()) for arm in (self.better, self.worse))
+        if bottom == 0:
+            raise Missing("undefined", f"{self.worse.name} makes no error, {without}")
+        return top / bottom
+
+    def ratios(self, stream: int = 0) -> Floats:
+        """Return resampled ratios; another ``stream`` is for other images."""
+        return resampled_ratios(self.metric, self.better.true, self.better.predicted, self.worse.predicted, stream)
+
+    def rule(self, text: str) -> str:
+        """Return a rule, with what it asks of the seeds where there are any."""
+        return f"{text}; {SEEDS_RULE}" if self.seeds else text
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what must be said of the arms."""
+        first, second, metric = self.better, self.worse, self.metric
+        means = [metric.of_images(arm.true[None], arm.predicted).mean(axis=0) for arm in (first, second)]
+        tied = (f"{first.name} and {second.name} differ on no image",) if np.array_equal(*means) else ()
+        heavy = [note for arm in (first, second) for note in _dominated(metric, arm)]
+        return tuple(dict.fromkeys((*first.notes, *second.notes, *tied, *heavy)))
+
+    def fill(self, part: Part, finding: Finding) -> Part:
+        """Return a part with its finding and what was compared."""
+        first, second = (float(arm.levels(self.metric).mean()) for arm in (self.better, self.worse))
+        return replace(
+            part,
+            better=self.better.name,
+            worse=self.worse.name,
+            value_better=first,
+            value_worse=second,
+            seeds=self.seeds,
+            finding=finding,
+        )
+
+
 Test = Callable[[Asked, Part], Iterator[Part]]
 
 
@@ -140,11 +205,7 @@ class Claims:
         return tests[claim.test]
 
     def _refuse(self, claim: Claim) -> None:
-        """Refuse what a suite that is not comparable cannot say.
-
-        Raises:
-            Missing: the claim is about the size of a published number.
-        """
+        """Refuse what a suite that is not comparable cannot say."""
         if not self.project.suite.comparable and (claim.test == "value" or claim.at_least_in_units):
             why = self.project.suite.why_not_comparable
             what = f"suite {self.project.suite.name} is not comparable with published numbers: {why}"
@@ -171,15 +232,15 @@ class Claims:
 
     # ------------------------------------------------------------------------------------------- errors and accuracies
 
-    def _pair(self, asked: Asked, benchmark: str) -> tuple[Metric, Arm, Arm]:
+    def _compared(self, asked: Asked, benchmark: str) -> Comparison:
         pair = self.arms.pair(asked.better, asked.worse, benchmark, asked.selection, asked.evidence)
-        return _metric_on(asked.claim.metric, *pair)
+        return Comparison(*_metric_on(asked.claim.metric, *pair))
 
     def _difference(self, asked: Asked, part: Part) -> Iterator[Part]:
-        metric, better, worse = self._pair(asked, asked.benchmarks[0])
-        first, second = (worse, better) if metric.better == "low" else (better, worse)
-        result = paired_difference(metric, better.true, first.predicted, second.predicted)
-        at_least = asked.claim.at_least
+        pair = self._compared(asked, asked.benchmarks[0])
+        metric, true, at_least = pair.metric, pair.better.true, asked.claim.at_least
+        first, second = (pair.worse, pair.better) if metric.better == "low" else (pair.better, pair.worse)
+        result = paired_difference(metric, true, first.predicted, second.predicted)
         finding = Finding(
             effect=result.value,
             low=result.low,
@@ -187,67 +248,57 @@ class Claims:
             region=(at_least or 0.0, math.inf),
             p_value=result.p_value if at_least is None else math.nan,
             n=result.images,
-            seed_effects=_per_seed(lambda a, b: _level(metric, first, a) - _level(metric, second, b), first, second),
-            image_error=image_error(metric, better.true, first.predicted, second.predicted),
-            rule=_rule(DIFFERENCE_RULE if at_least is None else f"95 % interval above {at_least:g}", better, worse),
-            notes=_notes(metric, better, worse),
+            seed_effects=pair.per_seed(first.levels(metric) - second.levels(metric)),
+            image_error=image_error(metric, true, first.predicted, second.predicted),
+            rule=pair.rule(DIFFERENCE_RULE if at_least is None else f"95 % interval above {at_least:g}"),
+            notes=pair.notes,
         )
-        yield _filled(part, metric, finding, better, worse)
+        yield pair.fill(part, finding)
 
     def _ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
-        metric, better, worse = self._pair(asked, asked.benchmarks[0])
-        bottom = _mean_level(metric, worse)
-        if bottom == 0:
-            raise Missing("undefined", f"{worse.name} makes no error, so there is no ratio to it")
-        samples = resampled_ratios(metric, better.true, better.predicted, worse.predicted)
-        low, high = interval_of(samples) if len(better.ids) > 1 else (math.nan, math.nan)
+        pair = self._compared(asked, asked.benchmarks[0])
+        low, high = interval_of(pair.ratios()) if len(pair.better.ids) > 1 else (math.nan, math.nan)
         region = region_of(asked.claim)
         finding = Finding(
-            effect=_mean_level(metric, better) / bottom,
+            effect=pair.ratio("so there is no ratio to it"),
             low=low,
             high=high,
             region=region,
-            n=len(better.ids),
-            seed_effects=_per_seed(lambda a, b: _level(metric, better, a) / _level(metric, worse, b), better, worse),
-            rule=_rule(f"95 % interval of the ratio {_within(region)}, over {PAIRED}", better, worse),
-            notes=_notes(metric, better, worse),
+            n=len(pair.better.ids),
+            seed_effects=pair.per_seed(pair.ratio_per_seed),
+            rule=pair.rule(f"95 % interval of the ratio {_within(region)}, over {PAIRED}"),
+            notes=pair.notes,
         )
-        yield _filled(part, metric, finding, better, worse)
+        yield pair.fill(part, finding)
 
     def _relative_drop(self, asked: Asked, part: Part) -> Iterator[Part]:
         places = [self._place(benchmark) for benchmark in asked.benchmarks]
         if places[0] == places[1]:
             same = f"{' and '.join(asked.benchmarks)} are the same images in suite {self.project.suite.name}"
             raise Missing("undefined", same)
-        drops, samples, arms = [], [], []
-        for stream, benchmark in enumerate(asked.benchmarks):
-            metric, better, worse = self._pair(asked, benchmark)
-            if _mean_level(metric, worse) == 0:
-                raise Missing("undefined", f"{worse.name} makes no error on {benchmark}, so nothing can drop")
-            drops.append(1 - _mean_level(metric, better) / _mean_level(metric, worse))
-            samples.append(1 - resampled_ratios(metric, better.true, better.predicted, worse.predicted, stream))
-            arms.append((metric, better, worse))
-        low, high = interval_of(samples[1] - samples[0])
-        seeds = [_drops(*entry) for entry in arms]
-        _, better, worse = arms[1]
+        pairs = [self._compared(asked, benchmark) for benchmark in asked.benchmarks]
+        one, two = (
+            1 - pair.ratio(f"so nothing can drop on {benchmark}")
+            for pair, benchmark in zip(pairs, asked.benchmarks, strict=True)
+        )
+        low, high = interval_of((1 - pairs[1].ratios(stream=1)) - (1 - pairs[0].ratios()))
+        seeds = [pair.per_seed(1 - pair.ratio_per_seed) for pair in pairs]
         finding = Finding(
-            effect=drops[1] - drops[0],
+            effect=two - one,
             low=low,
             high=high,
-            n=sum(len(first.ids) for _, first, _ in arms),
+            n=sum(len(pair.better.ids) for pair in pairs),
             seed_effects=tuple(second - first for first, second in zip(*seeds, strict=False)),
-            rule=_rule(
-                "95 % interval of (relative drop on the second benchmark - on the first) above 0", better, worse
-            ),
-            notes=(f"relative drops {drops[0]:.3g} and {drops[1]:.3g}", *_notes(*arms[0]), *_notes(*arms[1])),
+            rule=pairs[1].rule("95 % interval of (relative drop on the second benchmark - on the first) above 0"),
+            notes=(f"relative drops {one:.3g} and {two:.3g}", *pairs[0].notes, *pairs[1].notes),
         )
-        yield replace(part, seeds=better.seeds or worse.seeds, finding=finding, dataset=" + ".join(places))
+        yield replace(part, seeds=pairs[1].seeds, finding=finding, dataset=" + ".join(places))
 
     def _value(self, asked: Asked, part: Part) -> Iterator[Part]:
         arm = self.arms.arm(asked.better, asked.benchmarks[0], asked.selection, asked.evidence)
         metric, arm, _ = _metric_on(asked.claim.metric, arm, arm)
         interval = bootstrap_over_seeds(metric, arm.true, arm.predicted)
-        values = tuple(_level(metric, arm, row) for row in range(len(arm.predicted)))
+        values = tuple(arm.levels(metric).tolist())
         finding = _near(asked.claim, interval, values, fixed=not arm.seeds)
         finding = replace(finding, n=len(arm.ids), notes=(*arm.notes, *_dominated(metric, arm)))
         yield replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
@@ -255,11 +306,7 @@ class Claims:
     # --------------------------------------------------------------------------------------------------------- costs
 
     def _costs(self, arm: str, asked: Asked) -> tuple[str, dict[int, float], str]:
-        """Return an arm's name, its cost with each seed, and how it was measured.
-
-        Raises:
-            Missing: no run of it says its cost.
-        """
+        """Return an arm's name, its cost with each seed, and how it was measured."""
         name = self.arms.of_evidence(arm, asked.evidence)
         values: dict[int, float] = {}
         notes: list[str] = []
@@ -329,11 +376,7 @@ class Claims:
             yield from self._prompted(asked, asked.bound, part)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
-        """Return what the prompt tests of an arm found, by seed.
-
-        Raises:
-            Missing: no run of it has prompt tests.
-        """
+        """Return what the prompt tests of an arm found, by seed."""
         name = self.arms.of_evidence(arm, evidence)
         records: dict[int, PromptTests] = {}
         reasons: list[Missing] = []
@@ -443,11 +486,7 @@ def _near(claim: Claim, interval: Interval, values: Sequence[float], fixed: bool
 
 
 def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
-    """Return a claim's metric and the arms on the images that it is about.
-
-    Raises:
-        Missing: there is no such image.
-    """
+    """Return a claim's metric and the arms on the images that it is about."""
     if name != RECALL.name:
         return METRICS[name], first, second
     inside = (first.true >= LARGE_NUMBERS[0]) & (first.true <= LARGE_NUMBERS[1])
@@ -455,38 +494,6 @@ def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
     if not ids:
         raise Missing("undefined", "no image shows seven to ten")
     return ACCURACY, first.on(ids, first.seeds), second.on(ids, second.seeds)
-
-
-def _level(metric: Metric, arm: Arm, row: int) -> float:
-    return metric(arm.true, arm.predicted[row])
-
-
-def _mean_level(metric: Metric, arm: Arm) -> float:
-    return float(np.mean([_level(metric, arm, row) for row in range(len(arm.predicted))]))
-
-
-def _per_seed(effect: Callable[[int, int], float], first: Arm, second: Arm) -> tuple[float, ...]:
-    """Return the effect with each seed; nothing where neither arm was trained."""
-    seeds = max(len(first.seeds), len(second.seeds))
-    return tuple(effect(row if first.seeds else 0, row if second.seeds else 0) for row in range(seeds))
-
-
-def _drops(metric: Metric, better: Arm, worse: Arm) -> tuple[float, ...]:
-    return _per_seed(lambda a, b: 1 - _level(metric, better, a) / _level(metric, worse, b), better, worse)
-
-
-def _rule(text: str, first: Arm, second: Arm) -> str:
-    return f"{text}; {SEEDS_RULE}" if first.seeds or second.seeds else text
-
-
-def _notes(metric: Metric, first: Arm, second: Arm) -> tuple[str, ...]:
-    alike = np.array_equal(
-        metric.of_images(first.true[None], first.predicted).mean(axis=0),
-        metric.of_images(second.true[None], second.predicted).mean(axis=0),
-    )
-    tied = (f"{first.name} and {second.name} differ on no image",) if alike else ()
-    heavy = [note for arm in (first, second) for note in _dominated(metric, arm)]
-    return tuple(dict.fromkeys((*first.notes, *second.notes, *tied, *heavy)))
 
 
 def _dominated(metric: Metric, arm: Arm) -> Iterator[str]:
@@ -497,18 +504,6 @@ def _dominated(metric: Metric, arm: Arm) -> Iterator[str]:
     if squared.sum() and squared.max() > DOMINANT_SHARE * squared.sum():
         share = squared.max() / squared.sum()
         yield f"{arm.name}: {arm.ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"
-
-
-def _filled(part: Part, metric: Metric, finding: Finding, better: Arm, worse: Arm) -> Part:
-    return replace(
-        part,
-        better=better.name,
-        worse=worse.name,
-        value_better=_mean_level(metric, better),
-        value_worse=_mean_level(metric, worse),
-        seeds=better.seeds or worse.seeds,
-        finding=finding,
-    )
 
 
 def region_of(bounded: Claim | Bound) -> tuple[float, float]:

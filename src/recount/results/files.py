@@ -159,8 +159,10 @@ class CsvTable(Generic[RowType]):
         values: dict[str, Any] = {}
         for name, kind in self._types.items():
             if kind is Reason:
-                what = row["reason_kind"]
-                values[name] = Reason(what if what in KINDS else "note", row["reason"], row["log"])
+                if row["reason_kind"] not in KINDS:
+                    what = f"line {line}: reason_kind = {row['reason_kind']!r}, which only a newer recount knows"
+                    raise self._damaged(where, what)
+                values[name] = Reason(row["reason_kind"], row["reason"], row["log"])
                 continue
             text = row[name]
             try:

@@ -56,11 +56,7 @@ class Measurements:
         self.samples = cache(self._samples)
 
     def _predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
-        """Return the predictions of a run by selection.
-
-        Raises:
-            Missing: with the reason.
-        """
+        """Return the predictions of a run by selection."""
         run = self._by_id[run_id]
         path = self.project.root / self.project.predictions(run, benchmark)
         if not path.is_file():
@@ -71,11 +67,7 @@ class Measurements:
             raise Missing("damaged", str(error)) from None
 
     def _record(self, run_id: str) -> RunRecord:
-        """Return the run.json of a run.
-
-        Raises:
-            Missing: with the reason.
-        """
+        """Return the run.json of a run."""
         run = self._by_id[run_id]
         folder = self.project.root / self.project.run_folder(run)
         if not (folder / RUN).is_file():
@@ -86,11 +78,7 @@ class Measurements:
             raise Missing("damaged", str(error)) from None
 
     def _samples(self, dataset: str, split: str, preparation: str) -> list[Sample]:
-        """Return the samples of a split.
-
-        Raises:
-            Missing: they are not prepared.
-        """
+        """Return the samples of a split."""
         place = Split(dataset=dataset, split=split, preparation=preparation)
         path = self.project.root / self.project.index(place)
         if not path.is_file():
@@ -107,11 +95,7 @@ class Measurements:
     # ---------------------------------------------------------------------------------------------------------- metrics
 
     def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
-        """Return a metric of a run by selection.
-
-        Raises:
-            Missing: with the reason.
-        """
+        """Return a metric of a run by selection."""
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)
             return {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}

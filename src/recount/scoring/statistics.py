@@ -10,7 +10,7 @@ Seeds are fixed, so a number is the same whenever it is computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ def bootstrap(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval
         ValueError: the lists are empty or of different lengths.
     """
     value = metric(true, predicted)
-    contributions = _contributions(metric, true, predicted)
+    contributions = metric.of_images(true, predicted)
     if len(contributions) < 2 or not np.isfinite(contributions).all():
         return Interval(value, np.nan, np.nan)
     if np.ptp(contributions) == 0:
@@ -60,10 +60,6 @@ def bootstrap(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval
     return Interval(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def _contributions(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Floats:
-    return metric.of_images(true, predicted)
-
-
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the sample standard deviation (NaN for fewer than two values) over seeds."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
@@ -78,23 +74,24 @@ def _weights(rng: np.random.Generator, resamples: int, size: int) -> Floats:
     return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size) / size
 
 
-def _resampled(
-    metrics: Sequence[Metric], contributions: Sequence[Floats], rng: np.random.Generator, paired_seeds: bool
-) -> Iterator[Floats]:
-    """Yield resampled metrics of several arms [arms, resamples], images shared by all arms, seeds drawn per arm."""
-    images = contributions[0].shape[1]
+def _resampled(metric: Metric, contributions: Sequence[Floats], seed: int | list[int]) -> Floats:
+    """Return resampled metrics of arms [arms, resamples]: images shared, seeds in pairs where all have as many."""
+    rng, images = np.random.default_rng(seed), contributions[0].shape[1]
+    paired_seeds = len({len(arm) for arm in contributions}) == 1
     chunk = max(CELLS_PER_CHUNK // images, 1)
+    chunks = []
     for start in range(0, RESAMPLES, chunk):
         size = min(chunk, RESAMPLES - start)
         weights = _weights(rng, size, images)
         shared: Floats | None = None
         values = []
-        for metric, arm in zip(metrics, contributions, strict=True):
+        for arm in contributions:
             if shared is None or not paired_seeds:
                 shared = _weights(rng, size, len(arm))
             per_seed = metric.of_mean(weights @ arm.T)  # (resamples, seeds)
             values.append((per_seed * shared).sum(axis=1))
-        yield np.stack(values)
+        chunks.append(np.stack(values))
+    return np.concatenate(chunks, axis=1)
 
 
 def _seeds_by_images(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Floats:
@@ -126,9 +123,7 @@ def bootstrap_over_seeds(metric: Metric, true: ArrayLike, predicted: ArrayLike) 
     value = float(metric.of_mean(contributions.mean(axis=1)).mean())
     if contributions.shape[1] < 2 or not np.isfinite(contributions).all():
         return Interval(value, np.nan, np.nan)
-    rng = np.random.default_rng(RANDOM_SEED)
-    samples = np.concatenate(list(_resampled([metric], [contributions], rng, paired_seeds=False)), axis=1)
-    return Interval(value, *_percentiles(samples[0]))
+    return Interval(value, *_percentiles(_resampled(metric, [contributions], RANDOM_SEED)[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +164,7 @@ def paired_difference(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLik
     sizes = (first.shape[1], len(first), len(second))
     if first.shape[1] < 2 or not (np.isfinite(first).all() and np.isfinite(second).all()):
         return Difference(value, np.nan, np.nan, np.nan, *sizes)
-    rng = np.random.default_rng(RANDOM_SEED)
-    paired = len(first) == len(second)
-    arms = np.concatenate(list(_resampled([metric, metric], [first, second], rng, paired)), axis=1)
+    arms = _resampled(metric, [first, second], RANDOM_SEED)
     return Difference(value, *_percentiles(arms[0] - arms[1]), permutation_test(metric, first, second), *sizes)
 
 
@@ -188,9 +181,7 @@ def resampled_ratios(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike
         ValueError: a or b has not as many images as ``true``.
     """
     first, second = _seeds_by_images(metric, true, a), _seeds_by_images(metric, true, b)
-    rng = np.random.default_rng([RANDOM_SEED, stream])
-    paired = len(first) == len(second)
-    arms = np.concatenate(list(_resampled([metric, metric], [first, second], rng, paired)), axis=1)
+    arms = _resampled(metric, [first, second], [RANDOM_SEED, stream])
     with np.errstate(divide="ignore", invalid="ignore"):
         return arms[0] / arms[1]
 
@@ -325,7 +316,7 @@ def influence(true: ArrayLike, predicted: ArrayLike) -> Influence:
         ValueError: the lists are empty or of different lengths, or a prediction is not finite.
     """
     mae = MAE(true, predicted)
-    absolute = _contributions(MAE, true, predicted)
+    absolute = MAE.of_images(true, predicted)
     if not np.isfinite(absolute).all():
         raise ValueError("influence needs finite predictions")
     squared, images = absolute**2, len(absolute)
@@ -340,7 +331,7 @@ def influence(true: ArrayLike, predicted: ArrayLike) -> Influence:
 
 def rmse_without_largest(true: ArrayLike, predicted: ArrayLike, images: int) -> float:
     """Return RMSE without the ``images`` images of largest error; NaN if none is left."""
-    squared = np.sort(_contributions(MAE, true, predicted) ** 2)
+    squared = np.sort(MAE.of_images(true, predicted) ** 2)
     rest = squared[: len(squared) - images]
     return float(np.sqrt(rest.mean())) if len(rest) else float("nan")
 

@@ -138,11 +138,7 @@ class TrivialRows:
         return list(found)
 
     def _annotated(self, place: tuple[str, str, str], settings: str) -> Floats:
-        """Return the counts of the annotation as dots, or through bins with ``settings``.
-
-        Raises:
-            Missing: the samples are not prepared, or only their counts are known.
-        """
+        """Return the counts of the annotation as dots, or through bins with ``settings``."""
         key = (*place, settings)
         if key not in self._oracle_counts:
             samples = self.measurements.samples(*place)
