@@ -27,11 +27,11 @@ VERDICTS = {
     "holds": ("✔", "the evidence is inside the region that the claim names, images and seeds agreeing"),
     "holds in direction": (
         "↗",
-        "it points the claimed way, from too few seeds, from printed numbers alone, or only close to the number",
+        "it points the claimed way, but from too few seeds, from printed numbers alone, or only close to the number",
     ),
     "contradicted": ("✘", "the evidence is outside that region"),
     "inconclusive": ("≈", "the evidence reaches both sides"),
-    "not tested": ("–", "and the reason is given"),
+    "not tested": ("–", "the reason is given"),
 }
 EVIDENCE = {
     "trained": ("Retrained here", "runs that this suite trained"),

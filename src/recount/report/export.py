@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from recount.metrics import metric
 from recount.report.exhibits import Sheet
@@ -67,62 +67,43 @@ def _csv_cell(cell: Cell) -> list[object]:
     ]  # fmt: skip
 
 
-def table_rows(table: TableView) -> tuple[list[str], list[list[str]]]:
-    """Return heads and cells of the printed form: label, then published, measured and difference per column."""
+def table_files(table: TableView) -> dict[str, str]:
+    """Return a paper's table as CSV, LaTeX and Markdown; the last two as printed, with a warning where it belongs."""
+    parts = [table.title, table.caption]
+    if table.why_not_comparable:
+        parts.append(f"Not comparable with the published numbers: {table.why_not_comparable}")
+    caption = " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)
+    heads = _heads(table)
+    rows = [[row.label, *_printed(row.cells), row.status] for row in table.rows]
+    alignment = "l" + "r" * (len(heads) - 3) + "ll"
+    return {
+        "csv": as_csv(table),
+        "tex": latex_table(caption, heads, rows, alignment),
+        "md": markdown_table(caption, heads, rows, alignment),
+    }
+
+
+def _heads(table: TableView) -> list[str]:
     heads = ["System"]
     for column in table.columns:
         name = metric(column.metric).label
         if len({entry.benchmark for entry in table.columns}) > 1:
             name = f"{column.benchmark} {name}"
         heads += [name] if column.extra else [f"{name} published", f"{name} measured", f"{name} difference"]
-    heads += ["Seeds", "Selection", "Status"]
-    rows = []
-    for row in table.rows:
-        cells = [row.label]
-        for cell in row.cells:
-            cells += [_measured(cell)] if cell.extra else _printed_cells(cell)
-        first = row.cells[0]
-        cells += [str(len(first.seeds) or "–"), SELECTIONS.get(first.selection, "–"), row.status]
-        rows.append(cells)
-    return heads, rows
+    return [*heads, "Seeds", "Selection", "Status"]
 
 
-def _printed_cells(cell: Cell) -> list[str]:
-    return [cell.published.text if cell.published else "–", _measured(cell), _difference(cell)]
-
-
-def _measured(cell: Cell) -> str:
-    if cell.value is None:
-        return cell.status
-    spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
-    bounds = interval(cell.low, cell.high, cell.value)
-    return f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
-
-
-def _difference(cell: Cell) -> str:
-    if cell.difference is None:
-        return "–"
-    return f"{signed(cell.difference)} ({percent(cell.relative)})"
-
-
-def caption(table: TableView) -> str:
-    """Return the caption, with the warning where numbers are not comparable."""
-    parts = [table.title, table.caption]
-    if table.why_not_comparable:
-        parts.append(f"Not comparable with the published numbers: {table.why_not_comparable}")
-    return " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)
-
-
-def as_latex(table: TableView) -> str:
-    """Return the table as LaTeX."""
-    heads, rows = table_rows(table)
-    return latex_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
-
-
-def as_markdown(table: TableView) -> str:
-    """Return the table as Markdown."""
-    heads, rows = table_rows(table)
-    return markdown_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
+def _printed(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield published, measured and difference of each cell, then seeds and selection of the first."""
+    for cell in cells:
+        spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
+        bounds = interval(cell.low, cell.high, cell.value)
+        measured = f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
+        measured = cell.status if cell.value is None else measured
+        difference = "–" if cell.difference is None else f"{signed(cell.difference)} ({percent(cell.relative)})"
+        yield from [measured] if cell.extra else [cell.published.text if cell.published else "–", measured, difference]
+    yield str(len(cells[0].seeds) or "–")
+    yield SELECTIONS.get(cells[0].selection, "–")
 
 
 def sheet_files(sheet: Sheet) -> dict[str, str]:

@@ -299,7 +299,8 @@ def gallery(
         f"quantiles of the true count; below them, each system's best, median and worst picture by absolute error. "
         f"{scale if maps else ''}Weights: {selection}."
     )
-    return Gallery(sentence, tuple(photos.values()), tuple(groups), notice=notice)
+    heading = f"{place.benchmark}: {len(compared)} pictures"
+    return Gallery(sentence, tuple(photos.values()), tuple(groups), heading, notice)
 
 
 def _comparison(photo: Photo, shown: Sequence[Shown], top: float, maps: bool) -> Group:

@@ -112,7 +112,7 @@ class Panels:
         self._dots[key].append(self._placed(panel, x, y))
 
     def squares(self, panel: int, shares: np.ndarray, colours: np.ndarray) -> None:
-        """Draw a matrix [rows, columns], the first row above; a cell is filled with its share (0 to 1) of its colour."""
+        """Draw a matrix [rows, columns], the first row above; shares (0 to 1) are the strengths of the colours."""
         rows, columns = shares.shape
         for row, column in zip(*np.nonzero(shares), strict=True):
             x = np.array([column, column + 1, column + 1, column]) / columns

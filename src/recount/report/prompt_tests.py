@@ -197,7 +197,7 @@ def _prompts(context: Context, entries: Sequence[PromptTested], scores: pd.DataF
         sentence.append(
             "NP, NMN and PCCN are PrACo's test with wrong prompts: mean count over truth for the right prompt (ideal "
             "1) and for wrong ones (ideal 0), and the share of pictures whose right prompt comes nearer to the truth. "
-            "A system that ignores its prompt has NMN equal to NP. F, recall and precision are of its mosaics: a "
+            "A system that ignores its prompt has NMN equal to NP. F, recall and precision come from its mosaics: a "
             "picture above, one of another class below, and only the upper class is asked for "
             f"({places['negative_prompts']})."
         )

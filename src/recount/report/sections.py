@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ from recount.report.gallery import Gallery, Shown, gallery
 from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
 from recount.report.sources import Place, ReportedRun, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
-from recount.results.scores import ALL_SEEDS, InfluentialImage, Score
+from recount.results.scores import ALL_SEEDS, InfluentialImage
 
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
 UNPUBLISHABLE = "The licence of these photographs does not let them be published: keep this page to yourself."
@@ -53,11 +55,7 @@ def chosen_by(tables: Sequence[TableView]) -> str:
 
 @dataclass(frozen=True)
 class SelectionRow:
-    """One variant's metric under the three ways to choose the epoch; NaN where one was not run.
-
-    Attributes:
-        constant: the best constant's metric, NaN if unknown.
-    """
+    """One variant's metric by the way to choose the epoch, and the best constant's; NaN where it is not known."""
 
     label: str
     benchmark: str
@@ -76,39 +74,35 @@ class SelectionRow:
     @property
     def relative(self) -> float:
         """Return the gain as a share of the last epoch's value."""
-        return self.gain / self.last if self.last else float("nan")
+        return self.gain / self.last if self.last else math.nan
 
     @property
     def share(self) -> float:
         """Return the gain as a share of all that the variant is better than the best constant."""
         worth = metric_of(self.metric).wrong(self.constant) - metric_of(self.metric).wrong(self.best_on_test)
-        return self.gain / worth if worth > 0 else float("nan")
+        return self.gain / worth if worth > 0 else math.nan
 
 
 def selection_rows(sources: Sources, tables: Sequence[TableView]) -> list[SelectionRow]:
     """Return the protocols side by side, on the first table's benchmarks, for variants scored with two at least."""
     name = paper_metric(tables)
     benchmarks = {column.benchmark for table in tables[:1] for column in table.columns}
-    found: dict[tuple[str, str, str, str], list[Score]] = {}
+    found: dict[tuple[str, str, str, str], float] = {}  # the mean over seeds, or the value of the single seed
     for score in sources.score_rows:
-        if score.metric == name and score.benchmark in benchmarks and present(score.value):
-            key = (score.system, score.variant, score.benchmark, score.selection)
-            found.setdefault(key, []).append(score)
+        key = (score.system, score.variant, score.benchmark, score.selection)
+        wanted = score.metric == name and score.benchmark in benchmarks and present(score.value)
+        if wanted and (score.seed == ALL_SEEDS or key not in found):
+            found[key] = score.value
     constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns}
     rows = []
     for variant in variants_of(tables):
         for benchmark in dict.fromkeys(key[2] for key in found if key[:2] == variant.key):
-            values = {selection: _mean(found.get((*variant.key, benchmark, selection), ())) for selection in SELECTIONS}
-            if sum(present(value) for value in values.values()) >= 2:
+            values = {selection: found.get((*variant.key, benchmark, selection), math.nan) for selection in SELECTIONS}
+            if sum(map(present, values.values())) >= 2:
                 constant = constants.get((benchmark, name))
-                constant = float("nan") if constant is None else constant
+                constant = math.nan if constant is None else constant
                 rows.append(SelectionRow(variant.label, benchmark, name, **values, constant=constant))
     return rows
-
-
-def _mean(scores: Sequence[Score]) -> float:
-    """Return the mean over seeds as scores.csv gives it, or the value of the single seed."""
-    return next((s.value for s in scores if s.seed == ALL_SEEDS), scores[0].value if scores else float("nan"))
 
 
 def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibit]:
@@ -131,15 +125,8 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
         )
         for row in rows
     ]  # fmt: skip
-    heads = (
-        "System",
-        "Benchmark",
-        "Best on test ⚑",
-        "Last epoch",
-        "Best on held-out",
-        "Gain",
-        "Share of what was learned",
-    )
+    heads = ("System", "Benchmark", "Best on test ⚑", "Last epoch", "Best on held-out", "Gain",
+             "Share of what was learned")  # fmt: skip
     yield Exhibit(
         id="selection",
         title="How weights are chosen, and what that does to a number",
@@ -233,7 +220,7 @@ def photographs(context: Context) -> Iterator[Exhibit]:
     selection = chosen_by(context.tables)
     built: list[Gallery] = []
     for place in context.sources.places():
-        stem = f"photo-{context.name}-{place.dataset}-{place.split}"
+        stem = re.sub(r"[^\w-]", "-", f"photo-{context.name}-{place.dataset}-{place.split}")  # a class of CSS
         shown = []
         for variant in context.variants:
             found = predictions_of(context.sources, place, variant, selection)
@@ -261,8 +248,9 @@ def influential(context: Context, place: Place, most: int = 3) -> list[Influenti
     here = [image for image in images if image.dataset in (place.dataset, str(place))]
     for variant in context.variants:
         mine = [image for image in here if (image.system, image.variant) == variant.key]
-        selections = [image.selection for image in mine if image.seed == min(image.seed for image in mine)]
-        chosen = (min(image.seed for image in mine), wanted if wanted in selections else selections[0]) if mine else ()
+        seed = min((image.seed for image in mine), default=0)
+        there = [image.selection for image in mine if image.seed == seed]
+        chosen = seed, wanted if wanted in there else next(iter(there), "")
         first = [image for image in mine if (image.seed, image.selection) == chosen]
         first.sort(key=lambda image: -image.share_of_squared_error)
         rows += [(variant.label, image) for image in first[:most]]
@@ -343,7 +331,7 @@ def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[
         if found is not None:
             there = set(context.sources.predictions_by_variant[place.dataset, place.split, *variant.key]["selection"])
             # An untrained baseline has one kind of weights only, which stands for both.
-            if found[1] == selection or there == {"last"}:
+            if (found[1] == selection or there == {"last"}) and found[2]["predicted_count"].notna().any():
                 yield variant.label, found[2]
 
 
@@ -354,7 +342,7 @@ def answer_line(label: str, where: str, weights: str, predictions: pd.DataFrame)
     right = true == answer
     ends = binomtest(int(right.sum()), len(finite)).proportion_ci(0.95, "exact")
     groups = [true >= LARGE_NUMBERS[0], *(true == number for number in NUMBERS)]
-    recalls = [float(right[group].mean()) if group.any() else float("nan") for group in groups]
+    recalls = [float(right[group].mean()) if group.any() else math.nan for group in groups]
     accuracy = Cell(
         float(right.mean()), percent(right.mean(), 2), ends=(ends.low, ends.high),
         below=f"{percent(ends.low, 1)} to {percent(ends.high, 1)}",
@@ -392,13 +380,12 @@ def costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dic
     for variant in variants:
         runs = [run for run in sources.runs if run.key == variant.key]
         if runs:
-            costs = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record]).reindex(
-                columns=list(COSTS)
-            )
+            said = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record])
+            costs = said.reindex(columns=list(COSTS))
             values = {str(name): float(v) for name, v in costs.apply(pd.to_numeric, errors="coerce").mean().items()}
             epochs = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
-            values["seconds_per_100_epochs"] = 100 * sum(epochs) / len(epochs) if epochs else float("nan")
-            values["seconds_per_image"] = sources.seconds_per_image.get(variant.key, float("nan"))
+            values["seconds_per_100_epochs"] = 100 * sum(epochs) / len(epochs) if epochs else math.nan
+            values["seconds_per_image"] = sources.seconds_per_image.get(variant.key, math.nan)
             found[variant] = values
     return found
 
@@ -443,14 +430,10 @@ def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -
     }
     labels = {name: system.label for name, system in context.paper.systems.items()}
     points = [
-        {
-            "system": labels.get(variant.system, variant.system),
-            "seconds": cost["wall_seconds"],
-            "value": values.get(variant.key),
-        }
+        (labels.get(variant.system, variant.system), cost["wall_seconds"], values.get(variant.key))
         for variant, cost in costs.items()
     ]
-    table = pd.DataFrame(points).dropna()
+    table = pd.DataFrame(points, columns=["system", "seconds", "value"]).dropna()
     if not table.empty:
         caption = f"{metric_of(metric).label} against training time on this machine; one dot per variant."
         yield context.plot(figures.cost_against_value(table, metric), "cost", caption)
@@ -466,7 +449,7 @@ def _sizes(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Sh
         if variant.key in rows:
             row, counted = rows[variant.key], costs.get(variant, {})
             here: list[Cell | Value] = [
-                Cell(counted.get(name, float("nan")), big(counted.get(name)))
+                Cell(counted.get(name, math.nan), big(counted.get(name)))
                 for name in ("parameters_trained", "parameters_total")
             ]
             lines.append(

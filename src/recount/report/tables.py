@@ -37,7 +37,7 @@ STATUSES = {
     "checkpoint": ("◆", "a released checkpoint, evaluated here"),
     "quoted": ("❞", "published only; not run here"),
     "trivial": ("▬", "a constant predictor"),
-    "oracle": ("◇", "the annotation itself, in the form in which systems are taught it"),
+    "oracle": ("◇", "the annotation itself, in the form that systems are trained on"),
     "missing": ("○", "no number, and the reason is given"),
 }
 

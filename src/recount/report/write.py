@@ -178,15 +178,18 @@ class Page:
             sections.cost(context),
         ):
             view.exhibits.append(exhibit)
-            self._write(exhibit.tables)
+            self._write_sheets(*exhibit.tables)
         if claims:
-            self._write((claim_sheet(name, claims),))
+            self._write_sheets(claim_sheet(name, claims))
         return view
 
-    def _write(self, sheets: tuple[Sheet, ...]) -> None:
+    def _write(self, name: str, texts: dict[str, str]) -> None:
+        for suffix, text in texts.items():
+            (self.folder / "tables" / f"{name}.{suffix}").write_text(text, encoding="utf-8")
+
+    def _write_sheets(self, *sheets: Sheet) -> None:
         for sheet in sheets:
-            for suffix, text in export.sheet_files(sheet).items():
-                (self.folder / "tables" / f"{sheet.file}.{suffix}").write_text(text, encoding="utf-8")
+            self._write(sheet.file, export.sheet_files(sheet))
 
     def _plot(self, figure: Figure, name: str, caption: str, heading: str = "") -> Plot:
         svg = figures.save(figure, self.folder / "figures", name, caption)
@@ -195,8 +198,7 @@ class Page:
         return Plot(name, Markup(svg), caption, aspect, heading)
 
     def _table(self, table: TableView) -> ShownTable:
-        for suffix, write in (("csv", export.as_csv), ("tex", export.as_latex), ("md", export.as_markdown)):
-            (self.folder / "tables" / f"{table.file}.{suffix}").write_text(write(table), encoding="utf-8")
+        self._write(table.file, export.table_files(table))
         return ShownTable(table, tuple(self._forests(table)), tuple(_ratios(table)))
 
     def _forests(self, table: TableView) -> Iterator[Plot]:
@@ -244,7 +246,7 @@ class Page:
             lines.append(Line((place.benchmark, here, place.preparation, len(counts), objects, ends, licence)))
         heads = ("Benchmark of the papers", "Here", "Preparation", "Images", "Objects", "Per image", "Licence")
         sheet = Sheet("data", "What stands for each benchmark", heads, tuple(lines))
-        self._write((sheet,))
+        self._write_sheets(sheet)
         return sheet
 
 
