@@ -14,7 +14,7 @@ from recount.report.claims import (
     WIDTH,
     ClaimView,
     Judgement,
-    claim_table,
+    claim_sheet,
     claim_views,
     region,
     relative_effects,
@@ -48,13 +48,13 @@ def drawn(view: ClaimView) -> list[Judgement]:
 
 def test_every_claim_of_the_papers_is_there_with_its_verdict(views: dict[str, ClaimView]) -> None:
     assert set(views) == {"K1", "G2", "G12", "G5", "G6"}
-    assert all(trained(view).verdict in VERDICTS for view in views.values())
+    assert all(trained(view).row.verdict in VERDICTS for view in views.values())
 
 
 def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: dict[str, ClaimView]) -> None:
-    assert trained(views["G5"]).verdict == "not tested"
-    assert "dm_count" in trained(views["G5"]).reason
-    assert all(part.evidence == "published" for part in drawn(views["G5"]))
+    assert trained(views["G5"]).row.verdict == "not tested"
+    assert "dm_count" in trained(views["G5"]).row.reason.text
+    assert all(part.row.evidence_status == "published" for part in drawn(views["G5"]))
 
 
 def test_arms_are_called_as_the_rows_of_the_tables(views: dict[str, ClaimView]) -> None:
@@ -71,7 +71,7 @@ def test_drawing_puts_the_effect_inside_its_interval_and_the_region_on_the_claim
         assert drawing is not None
         assert MARGIN <= drawing.at <= WIDTH - MARGIN
         assert drawing.region == (drawing.zero, WIDTH)
-        assert (drawing.at > drawing.zero) == (part.effect > 0)
+        assert (drawing.at > drawing.zero) == (part.row.effect > 0)
         if drawing.low is not None and drawing.high is not None:
             assert drawing.low <= drawing.at <= drawing.high
 
@@ -92,8 +92,8 @@ def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, C
     effects = relative_effects([views["G6"], views["K1"]])
     worse = effects[(effects["claim"] == "G6") & (effects["evidence"] == "trained")].iloc[0]
     better = effects[(effects["claim"] == "K1") & (effects["evidence"] == "trained")].iloc[0]
-    part = next(part for part in views["G6"].parts if part.selection == trained(views["G6"]).selection)
-    assert worse["effect"] == pytest.approx(part.effect / part.value_worse)
+    part = next(part for part in views["G6"].parts if part.row.selection == trained(views["G6"]).row.selection)
+    assert worse["effect"] == pytest.approx(part.row.effect / part.row.value_worse)
     assert worse["effect"] < 0 < better["effect"]
     assert better["low"] <= better["effect"] <= better["high"]
 
@@ -110,10 +110,10 @@ def test_tally_counts_each_claim_once_for_each_kind_of_evidence(views: dict[str,
 
 
 def test_exported_verdicts_carry_rule_and_reason(views: dict[str, ClaimView]) -> None:
-    table = claim_table(list(views.values()))
-    rows = {(row[0], row[2]): dict(zip(table.heads, row, strict=True)) for row in table.rows}
-    assert "10,000" in rows["G2", "Retrained here"]["Rule"]
-    assert rows["G5", "Retrained here"]["Why"]
+    sheet = claim_sheet("x", list(views.values()))
+    rows = {line.values[:3:2]: dict(zip(sheet.heads, line.cells, strict=True)) for line in sheet.lines}
+    assert "10,000" in rows["G2", "Retrained here"]["Rule"].shown
+    assert not rows["G5", "Retrained here"]["Why"].empty
 
 
 def test_board_leads_from_every_verdict_to_its_claim(page: Path) -> None:

@@ -46,8 +46,3 @@ def test_durations_have_the_unit_that_suits_them(value: float, text: str) -> Non
 
 def test_a_share_that_rounds_to_nothing_has_no_sign() -> None:
     assert numbers.percent(-0.001) == "0 %"
-
-
-def test_an_unknown_metric_keeps_its_name_and_is_no_error() -> None:
-    assert numbers.metric("odd_metric").label == "odd metric"
-    assert not numbers.metric("odd_metric").scored
