@@ -23,7 +23,7 @@ from matplotlib.ticker import PercentFormatter
 from recount import systems
 from recount.datasets.countbench import read_items
 from recount.datasets.countclip_zenodo import CLASS_COUNTS
-from recount.datasets.formats.captions import NUMBERS
+from recount.datasets.formats import captions
 from recount.judging.countclip_evidence import (
     BASELINE,
     BEST,
@@ -61,7 +61,7 @@ def lost_word_rows(raw: Path) -> list[LostWord]:
     """
     items = read_items(raw / "countbench" / "CountBench.json")
     return lost_words(
-        [(item["text"], item["number"]) for item in items], {number: word for word, number in NUMBERS.items()}
+        [(item["text"], item["number"]) for item in items], {number: word for word, number in captions.NUMBERS.items()}
     )
 
 

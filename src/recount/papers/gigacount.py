@@ -221,13 +221,13 @@ def findings(log: Log, labels: Mapping[str, str], published: pd.DataFrame) -> It
     """Yield what the log and the printed numbers show."""
     if log.headline is not None:
         yield "The headline is not in the log.", _of_headline(log, log.headline)
-    for place, (run, labels) in enumerate(log.shared.items()):
+    for place, (run, rows) in enumerate(log.shared.items()):
         more = (
             " Two ablations that share both runs cannot be told apart: what differs between the runs differs in both."
             if place == 0 and len(log.shared) > 1
             else ""
         )
-        yield "One run, several rows.", f"{'; '.join(labels)}: all are read off run {run}.{more}"
+        yield "One run, several rows.", f"{'; '.join(rows)}: all are read off run {run}.{more}"
     yield from _of_pairs(log)
     yield from _of_scheduler(log)
     horizon = min((found.horizon or 0 for _, found in log.ablations), default=0)
