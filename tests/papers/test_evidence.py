@@ -7,6 +7,7 @@ import json
 import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,3 +179,10 @@ def test_names_of_one_token_are_unread_and_all_alike() -> None:
 def test_a_longer_name_loses_its_last_token() -> None:
     row = unread_of("x", "test", named("green peas", "green apples", "red apples"))
     assert (row.unread, row.told_apart) == (0, 2)  # "green" twice, "red"
+
+
+def test_an_outside_package_brings_what_is_particular_to_its_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    brought = SimpleNamespace(EVIDENCE={"mine": list})
+    monkeypatch.setattr("recount.papers.entry_points", lambda **_: [SimpleNamespace(load=lambda: brought)])
+    assert part("theirs", "EVIDENCE", {}) == brought.EVIDENCE
+    assert part("theirs", "exhibits", None) is None

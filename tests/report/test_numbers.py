@@ -31,6 +31,7 @@ def test_standard_deviation_takes_the_digits_of_its_mean() -> None:
 
 def test_whole_counts_have_no_decimals() -> None:
     assert (numbers.count(88.0), numbers.count(87.71), numbers.count(312.4)) == ("88", "87.7", "312")
+    assert numbers.count(-0.04) == "0.0"
 
 
 def test_interval_without_bounds_is_left_out() -> None:

@@ -183,11 +183,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Context:
-    """What exhibits of a paper are made from.
+    """What exhibits of a paper are made from: the files, the paper, and the variants that its tables show.
 
-    Attributes:
-        sources: the files. name, paper: of which paper. tables, variants: what its tables show.
-        plot: saves a figure: (figure, end of its name, caption, heading to fold it under).
+    ``save`` writes a figure: (figure, name, caption, heading to fold it under).
     """
 
     sources: Sources

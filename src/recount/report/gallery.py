@@ -35,11 +35,9 @@ class Photo:
     """A photograph with its annotated points, embedded once and used by every card that shows it.
 
     Attributes:
-        id: sample id; ``css``: the class that paints it.
-        uri: JPEG as data URI ("" if the picture cannot be read, or another photo of the gallery is the same picture).
-        width, height: of the prepared picture, pixels.
+        css: the class that paints it.
+        uri: JPEG as data URI ("" if the picture cannot be read).
         points: SVG path that marks every point, in the picture's pixels; "" where none are annotated.
-        prompt: what is to be counted, or "".
     """
 
     id: str
@@ -111,22 +109,14 @@ class Gallery:
 
 
 def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
-    """Return the ids whose true counts are nearest to the quantiles of all; ties go to the smaller id, no id twice.
-
-    Args:
-        counts: true counts by sample id.
-    """
+    """Return the ids whose true counts are nearest to the quantiles of all; ties go to the smaller id, no id twice."""
     ordered = counts.rename_axis("id").reset_index(name="count").sort_values(["count", "id"], ignore_index=True)
     places = dict.fromkeys(round(q * (len(ordered) - 1)) for q in quantiles)
     return [str(ordered["id"].iloc[place]) for place in places]
 
 
 def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (rank, id) of the smallest, the median and the largest absolute error; NaN predictions are left out.
-
-    Args:
-        predictions: columns id, true_count, predicted_count.
-    """
+    """Return (rank, id) of the smallest, the median and the largest absolute error; NaN predictions are left out."""
     errors = (predictions["predicted_count"] - predictions["true_count"]).abs()
     ordered = predictions.assign(error=errors).dropna(subset="error").sort_values(["error", "id"], ignore_index=True)
     if ordered.empty:
@@ -139,13 +129,7 @@ def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def map_png(shares: np.ndarray, colours: str, *, transparent: bool) -> bytes:
-    """Return a map as a PNG of few colours.
-
-    Args:
-        shares: float [h, w], 0 to 1.
-        colours: a colour map of matplotlib.
-        transparent: whether low values let the photograph through.
-    """
+    """Return a map [h, w] of shares (0 to 1) as a PNG in a colour map; low values may let the photograph through."""
     picture = Image.fromarray((shares * (LEVELS - 1)).round().astype(np.uint8), mode="P")
     palette = mpl.colormaps[colours](np.linspace(0.2 if transparent else 0, 1, LEVELS))[:, :3]
     picture.putpalette((palette * 255).round().astype(np.uint8).tobytes())
@@ -156,12 +140,7 @@ def map_png(shares: np.ndarray, colours: str, *, transparent: bool) -> bytes:
 
 
 def overlay_png(density: np.ndarray, top: float) -> bytes:
-    """Return a density map as a PNG: colour and opacity grow with the density up to ``top``.
-
-    Args:
-        density: float [h, w], objects per cell.
-        top: density that is drawn at full strength.
-    """
+    """Return a density map [h, w] as a PNG: colour and opacity grow with the density up to ``top``."""
     scaled = np.nan_to_num(density / top if top > 0 else density * 0)
     return map_png(np.sqrt(np.clip(scaled, 0, 1)), "inferno", transparent=True)
 
@@ -231,11 +210,9 @@ def _jpeg(sources: Sources, path: Path, width: int) -> str:
 
 
 def answer(photo: Photo, label: str, predicted: float, density: np.ndarray | None, top: float, rank: str = "") -> Card:
-    """Return the card of a prediction on a photograph, with its density map if one was stored.
+    """Return the card of a prediction on a photograph, with its density map (drawn up to ``top``) if one was stored.
 
-    Args:
-        top: density drawn at full strength.
-        rank: shown instead of the label, with the true count beside the predicted one.
+    A ``rank`` stands in the label's place, with the true count beside the predicted one.
     """
     value = f"{count(predicted)} of {count(photo.count)}" if rank else count(predicted)
     known = present(predicted)
@@ -273,7 +250,6 @@ def gallery(
 
     Args:
         stem: of class names, unique in the report.
-        shown: the variants, in the order in which they appear.
         selection: which weights the predictions are of, in words.
         notice: what the data set's licence says about showing its pictures.
     """

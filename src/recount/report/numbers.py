@@ -36,9 +36,8 @@ def count(value: float | None) -> str:
     """Write a number of objects: whole if it is whole or large, else with one decimal."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return _signed(
-        f"{value:,.0f}".replace(",", "\u202f") if value == round(value) or abs(value) >= 100 else f"{value:.1f}"
-    )
+    whole = value == round(value) or abs(value) >= 100
+    return _signed(f"{value:,.0f}".replace(",", "\u202f") if whole else f"{round(value, 1) + 0.0:.1f}")  # no minus zero
 
 
 def signed(value: float | None) -> str:

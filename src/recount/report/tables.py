@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from recount.metrics import metric as metric_of
@@ -44,14 +44,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Published:
-    """A printed number.
-
-    Attributes:
-        text: as printed.
-        value: as a number; None where it is not one.
-        source, note: where it is printed, and what is odd about it.
-        chosen_on_test: whether it was selected with the test images in view.
-    """
+    """A printed number (``value``: None where the text is none), where it is printed, and what is odd about it."""
 
     text: str
     value: float | None
@@ -65,10 +58,7 @@ class Cell:
     """A cell of a table: what was printed, what was measured, how sure that is, or why there is nothing.
 
     Attributes:
-        column: where it stands.
-        published: the printed number, or None.
         value, low, high, sd: measured mean over seeds, its 95 % interval, the standard deviation over seeds.
-        seeds: the seeds behind it.
         n: number of images.
         selection: which weights ("" where there is nothing to select).
         status, reason: as in scores.csv.
@@ -164,9 +154,8 @@ class RowView:
     @property
     def reasons(self) -> tuple[Reason, ...]:
         """Return why cells have no number."""
-        return tuple(
-            dict.fromkeys(cell.reason for cell in self.cells if cell.reason and cell.value is None and not cell.extra)
-        )
+        empty = [cell.reason for cell in self.cells if cell.value is None and not cell.extra]
+        return tuple(filter(None, dict.fromkeys(empty)))
 
 
 @dataclass(frozen=True)
@@ -197,12 +186,7 @@ class TableView:
     columns: tuple[Column, ...]
     rows: tuple[RowView, ...]
     why_not_comparable: str
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def groups(self) -> bool:
-        """Whether any row belongs to a named group."""
-        return any(row.group for row in self.rows)
+    notes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:

@@ -57,11 +57,7 @@ class ShownTable:
 
 @dataclass
 class PaperView:
-    """What the page says about a paper.
-
-    Attributes:
-        selections, influential: for the page's summary.
-    """
+    """What the page says about a paper; ``selections`` and ``influential`` are for the page's summary."""
 
     name: str
     paper: Paper
@@ -104,12 +100,7 @@ def _replace(building: Path, target: Path) -> None:
 
 
 class Page:
-    """The page of a suite.
-
-    Args:
-        project: the settings.
-        folder: where tables/ and figures/ are written.
-    """
+    """The page of a suite; ``folder`` is where tables/ and figures/ are written."""
 
     def __init__(self, project: Project, folder: Path) -> None:
         self.project = project
