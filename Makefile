@@ -2,7 +2,9 @@
 #
 #   make report              fetch, train, evaluate and report what config.yaml says
 #   make report SUITE=open   the same for another suite
-#   make test                the tests (make test-full: at paper size too)
+#   make test                the tests, in at most ten minutes on two slow cores
+#   make test-more           the long ones: the whole workflow, kills of several processes; new examples for properties
+#   make test-full           at paper size
 #   make test-cluster        the workflow on a real SLURM, started for it (root; Debian: apt install slurm-wlm munge)
 #   make test-environments   each kind of job in an environment of what its conda file declares, built by uv
 #   make lint                style, types, layers, workflow
@@ -16,15 +18,21 @@ SUITE = $$(sed -n 's/^suite: *//p' config.yaml)
 ARGS =
 BIN = .venv/bin
 READY = .venv/.recount-is-installed
+# A process holds up to a gigabyte, and a container may show more cores than it has.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+APART = full_size or cluster or environments
 
-.PHONY: report test test-full test-cluster test-environments lint format bench schemas lock clean-environment
+.PHONY: report test test-more test-full test-cluster test-environments lint format bench schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
 	@echo "The report: file://$$PWD/reports/$(SUITE)/index.html"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not full_size and not cluster and not environments" $(ARGS)
+	$(PYTEST) -m "not more and not ($(APART))" $(ARGS)
+
+test-more: $(READY)
+	$(PYTEST) -m "(more or hypothesis) and not ($(APART))" --hypothesis-profile=searching $(ARGS)
 
 test-full: $(READY)
 	$(BIN)/pytest -s -m full_size $(ARGS)

@@ -5,13 +5,27 @@
     snakemake --cores all --use-conda                   each job in its own conda environment
     snakemake --cores all pretrain                      the tiny base models anew, into recount's own folder
 
-What is to be done follows from config.yaml, suites/ and papers/ (workflow/rules/common.smk reads them).
+What is to be done follows from config.yaml, suites/, experiments/ and papers/ (workflow/rules/common.smk reads them).
 Each rule calls the recount command of its name.
 """
 
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.10")
+
+# The package lies beside this file and need not be installed; the packages that it uses must be.
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+MISSING = [name for name in ("pydantic", "numpy", "PIL", "torch", "typer", "diffusers") if find_spec(name) is None]
+if MISSING:
+    raise WorkflowError(
+        f"recount's packages are not installed here ({', '.join(MISSING)} missing): `make report` installs them below "
+        "this folder and runs, or `conda env create -f environment.yml && conda activate recount`"
+    )
 
 
 configfile: "config.yaml"

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from projects import experiment, write_project
 from recount.results.scores import SCORES
 from recount.scoring.score import score
 from recount.settings.project import Project, load
@@ -16,69 +15,58 @@ from recount.settings.project import Project, load
 TRUE = [3.0, 10.0, 40.0, 120.0, 500.0, 7.0]
 TRAINING = [10.0, 20.0, 60.0]
 
-PAPER = {
-    "title": "A paper",
-    "short_title": "Paper",
-    "authors": "A. Nonymous",
-    "year": 2025,
-    "venue": "nowhere",
-    "systems": {
-        "good": {
-            "label": "Good",
-            "trained_on": "shown/train",
-            "evaluated_on": ["shown/test"],
-            "variants": {
-                "full": {"label": "full"},
-                "unrun": {"label": "not run here"},
-                "released": {"label": "released weights", "checkpoint": "good_weights"},
-            },
+EXPERIMENTS: dict[str, Any] = {
+    "good": experiment(
+        "Good",
+        {
+            "full": "full",
+            "unrun": "not run here",
+            "released": {"label": "released weights", "checkpoint": "good_weights"},
         },
-        "old": {"label": "Old", "quoted_because": "its code is not public"},
-        "constant": {
-            "label": "Constant",
-            "trained_on": "shown/train",
-            "evaluated_on": ["shown/test"],
-            "variants": {"nothing": {"label": "zero", "settings": {"statistic": "zero"}}},
-        },
-    },
+        trained_on="shown/train",
+        evaluated_on=["shown/test"],
+    ),
+    "constant": experiment(
+        "Constant",
+        {"nothing": {"label": "zero", "settings": {"statistic": "zero"}}},
+        trained_on="shown/train",
+        evaluated_on=["shown/test"],
+    ),
+}
+PAPER: dict[str, Any] = {
     "tables": {
         "table1": {
             "title": "Table 1",
-            "benchmarks": ["shown/test"],
-            "selection": "best_on_test",
+            "on": "shown/test",
+            "weights": "best_on_test",
             "rows": [
-                {"label": "Good", "system": "good", "variant": "full", "published": "good_row"},
-                {"label": "Good, released", "system": "good", "variant": "released", "published": "good_row"},
-                {"label": "Good, not run", "system": "good", "variant": "unrun"},
-                {"label": "Old", "system": "old"},
-                {"label": "Zero", "system": "constant", "variant": "nothing"},
+                {"run": "good/full", "label": "Good", "published": "good_row"},
+                {"run": "good/released", "label": "Good, released", "published": "good_row"},
+                {"run": "good/unrun", "label": "Good, not run"},
+                {"id": "old", "label": "Old", "quoted": "its code is not public"},
+                {"run": "constant/nothing", "label": "Zero"},
             ],
+            "floor": "constants",
         },
-        "other": {
-            "title": "On another benchmark",
-            "benchmarks": ["hidden/test"],
-            "metrics": ["mae"],
-            "rows": [{"label": "Good", "system": "good", "variant": "full"}],
-        },
+        "other": {"title": "On another benchmark", "on": "hidden/test", "metrics": ["mae"], "rows": ["good/full"]},
         "cost": {
             "title": "Cost",
-            "benchmarks": ["shown/test"],
-            "metrics": ["train_hours_100_epochs", "inference_seconds_per_image", "beauty"],
-            "rows": [{"label": "Good", "system": "good", "variant": "full"}],
+            "on": "shown/test",
+            "metrics": ["train_hours_100_epochs", "inference_seconds_per_image", "parameters_total"],
+            "rows": ["good/full"],
         },
     },
 }
-SUITE = {
+SUITE: dict[str, Any] = {
     "title": "small",
     "comparable": False,
     "benchmarks": {
         "shown/train": {"dataset": "dots", "split": "train"},
         "shown/test": {"dataset": "dots", "split": "test"},
     },
-    "systems": {"good": {"variants": {"unrun": {"skip": "takes too long"}}}, "constant": {}},
+    "systems": {"good": {"skip": {"takes too long": ["unrun"]}}, "constant": {}},
 }
-PUBLISHED = """table,row,system,variant,benchmark,metric,value,source,note
-table1,good_row,good,full,shown/test,mae,12.5,the paper,
+PUBLISHED = """table1,good_row,good,full,shown/test,mae,12.5,the paper,
 table1,old,old,,shown/test,mae,33.3,the paper,
 """
 
@@ -98,13 +86,18 @@ def write_index_rows(root: Path, rows: list[list[Any]]) -> None:
         writer.writerows(rows)
 
 
-def make_project(root: Path, **overrides: Any) -> Project:
-    (root / "suites").mkdir(parents=True)
-    (root / "papers" / "paper").mkdir(parents=True)
-    (root / "config.yaml").write_text(yaml.safe_dump({"suite": "small", "seeds": [0], "training_threads": 1}))
-    (root / "suites" / "small.yaml").write_text(yaml.safe_dump(SUITE))
-    (root / "papers" / "paper" / "paper.yaml").write_text(yaml.safe_dump(PAPER))
-    (root / "papers" / "paper" / "published.csv").write_text(PUBLISHED)
+def make_project(
+    root: Path, *, experiments: Any = EXPERIMENTS, paper: Any = PAPER, suite: Any = SUITE, **overrides: Any
+) -> Project:
+    """Write a project; ``overrides`` go over config.yaml."""
+    write_project(
+        root,
+        experiments=experiments,
+        papers={"paper": paper},
+        suite=suite,
+        config={"suite": "small", "seeds": [0], "training_threads": 1},
+        published={"paper": PUBLISHED},
+    )
     test = [(f"s{k}", "test", count) for k, count in enumerate(TRUE)]
     write_index(root, test + [(f"t{k}", "train", count) for k, count in enumerate(TRAINING)])
     return load(root, overrides)

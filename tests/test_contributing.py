@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +15,16 @@ import torch
 import yaml
 from PIL import Image
 
-from recount.data.defects import DataError
+from recount.data.dataset import DataError
 from recount.data.sample import Sample
-from recount.settings.paper import Claim, Paper
+from recount.judging.judge import judge
+from recount.scoring.score import score
+from recount.settings.project import load
+from recount.settings.suite import Benchmark, StandIn
 from recount.systems.base import Batch
 
-PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def example(language: str, number: int) -> str:
@@ -56,16 +62,52 @@ def test_system_trains_towards_the_count() -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_paper_of_the_example_is_valid() -> None:
-    content = yaml.safe_load(example("yaml", 0))
-    content["tables"]["table1"]["title"] = "Table 1"
-    described = {"title": "t", "short_title": "t", "authors": "a", "year": 2026, "venue": "v"}
-    assert Paper.model_validate(described | content).systems["edges"].variants["coarse"].settings == {"cell": 64}
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of the repository's settings with the paper of the example."""
+    for name in ("config.yaml", "benchmarks.yaml", "experiments", "suites", "papers"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    folder = tmp_path / "papers" / "edges_again"
+    folder.mkdir()
+    (folder / "paper.yaml").write_text(example("yaml", 3), encoding="utf-8")
+    (folder / "published.csv").write_text(example("csv", 0), encoding="utf-8")
+    return tmp_path
 
 
-def test_claim_of_the_example_is_valid() -> None:
-    (claim,) = (Claim.model_validate(entry) for entry in yaml.safe_load(example("yaml", 2))["claims"])
-    assert claim.pairs == (("edges/default", "edges/coarse"),)
+@pytest.mark.parametrize("suite", ["mini", "open", "paper"])
+def test_the_paper_adds_its_rows_and_no_training(project: Path, suite: str) -> None:
+    every = {run.id for run in load(project, {"suite": suite}).trainings}
+    assert every == {run.id for run in load(ROOT, {"suite": suite}).trainings}
+    alone = load(project, {"suite": suite, "papers": ["edges_again"]})
+    assert {run.id for run in alone.runs} == {"mcnn/rgb/seed0", "dm_count/vgg19/seed0"}
+
+
+def test_the_paper_has_printed_and_missing_cells_and_a_judged_claim_at_once(project: Path) -> None:
+    alone = load(project, {"papers": ["edges_again"]})
+    cells = {(cell["row"], cell["metric"]): cell for cell in csv.DictReader(score(alone).open(encoding="utf-8"))}
+    assert (cells["guess", "mae"]["status"], cells["guess", "mae"]["value"]) == ("quoted", "500.0")
+    assert cells["mcnn/rgb", "mae"]["status"] == "missing"
+    rows = csv.DictReader(judge(alone).open(encoding="utf-8"))
+    verdicts = {(row["claim"], row["evidence_status"]): row["verdict"] for row in rows}
+    assert verdicts == {("EA-1", "trained"): "not tested", ("EA-1", "published"): "holds in direction"}
+
+
+def test_the_paper_may_lie_elsewhere(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("home") / "edges_again"
+    shutil.move(project / "papers" / "edges_again", elsewhere)
+    assert list(load(project, {"papers": [str(elsewhere)]}).papers) == ["edges_again"]
+
+
+def test_experiment_of_the_example_is_valid(project: Path) -> None:
+    (project / "experiments" / "edges.yaml").write_text(example("yaml", 0), encoding="utf-8")
+    assert load(project).experiments["edges"].variants["coarse"].settings == {"cell": 64}
+
+
+def test_benchmarks_of_the_examples_are_valid(project: Path) -> None:
+    assert {StandIn.model_validate(entry).dataset for entry in yaml.safe_load(example("yaml", 1)).values()} == {"beans"}
+    for name, entry in yaml.safe_load(example("yaml", 2)).items():
+        assert Benchmark.model_validate(entry).role == name.split("/")[1]
 
 
 def put_beans(raw: Path) -> Path:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENVIRONMENTS = {path.stem: path for path in sorted((ROOT / "workflow" / "envs").glob("*.yaml"))}
 # What the command line, the configuration and the provenance need; every job imports them.
-COMMAND = {"jsonschema", "psutil", "pydantic", "pyyaml", "typer"}
+COMMAND = {"jsonschema", "platformdirs", "psutil", "pydantic", "pyyaml", "typer"}
 STEPS_OF: dict[str, tuple[provenance.Step, ...]] = {
     "data": ("fetch", "prepare"),
     "train": ("train", "predict", "test_prompts"),
@@ -72,8 +72,10 @@ def optional() -> set[str]:
     return {name for extra, lines in extras.items() if extra != "dev" for name in requirements(lines)}
 
 
-def test_environment_yml_has_the_packages_and_bounds_of_pyproject() -> None:
-    assert conda_packages(ROOT / "environment.yml") == declared()
+def test_environment_yml_has_the_packages_and_bounds_of_pyproject_and_what_runs_the_tests() -> None:
+    dev = requirements(PROJECT["optional-dependencies"]["dev"])
+    tests = {name: dev[name] for name in ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")}
+    assert conda_packages(ROOT / "environment.yml") == declared() | tests
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from projects import experiment, write_project
 from records import run_record
 from recount import doctor, planning
 from recount.doctor import Finding
@@ -54,7 +57,6 @@ def test_hours_are_the_suites_quoted_ones_times_epochs_until_something_ended_her
     assert found["gigacount/stage4/seed0"].gpu_hours == pytest.approx(7.5 * 1.5)
     assert "Table 2" in found["gigacount/full/seed0"].basis
     assert found["mcnn/rgb/seed0"].gpu_hours is None
-    assert found["constant/qnrf_mean/seed0"].gpu_hours == 0
 
 
 def test_hours_of_ended_runs_are_measured_and_scaled_to_the_epochs_of_others(tmp_path: Path) -> None:
@@ -73,25 +75,79 @@ def test_a_damaged_record_is_a_run_that_has_not_ended(tmp_path: Path) -> None:
 
 def test_a_budget_schedules_no_more_than_fits_and_says_why_the_rest_is_left_out() -> None:
     small = project(budget_gpu_hours=30)
-    hours = [
-        small.gpu_hours(run.system, run.variant, small.papers["gigacount"].systems[run.system])[0] for run in small.runs
-    ]
+    hours = [small.gpu_hours(run.system, run.variant)[0] for run in small.runs]
     assert 0 < sum(hour or 0 for hour in hours) <= 30
-    described = small.papers["gigacount"].systems
-    assert "budget of 30 GPU hours: it takes 45" in small.not_run("gigacount", "full", described["gigacount"])
-    assert "its cost is not known" in small.not_run("mcnn", "rgb", described["mcnn"])
+    assert "budget of 30 GPU hours: it takes 45" in small.not_run("gigacount", "full")
+    assert "its cost is not known" in small.not_run("mcnn", "rgb")
 
 
 def test_tables_and_claims_choose_runs() -> None:
     of_table = {run.variant for run in project(tables=["table3"]).runs}
-    assert {"stage4", "no_stage4", "qnrf_mean"} <= of_table
+    assert {"stage4", "no_stage4"} <= of_table
     assert "full" not in of_table
-    claim = next(
-        claim for claim in project().papers["gigacount"].claims if "gigacount/stage4" in (*claim.better, *claim.worse)
-    )
+    claims = project().papers["gigacount"].claims
+    claim = next(claim for claim in claims if "gigacount/stage4" in (*claim.arm, *claim.against))
     assert {run.variant for run in project(claims=[claim.id]).runs} == {"stage4", "no_stage4"}
-    with pytest.raises(ConfigError, match=r"claims = .*'G99'.*: allowed are"):
+    with pytest.raises(ConfigError, match=r"claims = G99: there is no such claim; the nearest is G9"):
         project(claims=["G99"])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "suites/mini.yaml",
+            "dataset: crowd, split: held_out",
+            "dataset: crowd, split: held_uot",
+            "nearest is held_out",
+        ),
+        (
+            "suites/mini.yaml",
+            "dataset: parking",
+            "dataset: parkin",
+            "there is no such data set; the nearest is parking",
+        ),
+        (
+            "suites/open.yaml",
+            "longest_192",
+            "longest_129",
+            "there is no such preparation of dice6; the nearest is longest",
+        ),
+        ("suites/open.yaml", "preparation: transcrowd", "preparation: transcrwd", "the nearest is transcrowd"),
+        (
+            "suites/paper.yaml",
+            "weights:vgg19/",
+            "weights:vgg91/",
+            "there is no such file of weights; the nearest is vgg19",
+        ),
+        ("benchmarks.yaml", "data: countclip_zenodo/train }", "data: countclip_zenodo/trian }", "the nearest is train"),
+    ],
+)
+def test_names_of_data_that_do_not_exist_are_told_before_anything_runs(
+    tmp_path: Path, file: str, old: str, new: str, said: str
+) -> None:
+    for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    path = tmp_path / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    suite = path.stem if file.startswith("suites") else "paper"
+    with pytest.raises(ConfigError, match=said):
+        planning.check_data(config.load(tmp_path, {"suite": suite}))
+
+
+def test_a_system_without_code_is_told(tmp_path: Path) -> None:
+    ghost = experiment("Ghost", {"full": "full"}, trained_on="a/train", evaluated_on=["a/test"])
+    suite = {"title": "s", "comparable": False}
+    write_project(tmp_path, experiments={"mcn": ghost}, papers={}, suite=suite, config={"suite": "small"})
+    with pytest.raises(ConfigError, match=r"experiments/mcn\.yaml: there is no such system; the nearest is mcnn"):
+        planning.check_data(config.load(tmp_path))
+
+
+@pytest.mark.parametrize("suite", ["mini", "open", "paper"])
+def test_the_repositorys_suites_name_only_data_that_exist(suite: str) -> None:
+    planning.check_data(config.load(ROOT, {"suite": suite}))
 
 
 def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None:
@@ -171,8 +227,10 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
 
 
 def test_suite_mini_needs_nothing_that_a_plain_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RECOUNT_MIRROR", raising=False)
-    found = by_subject(project(suite="mini", resources=str(tmp_path)))
+    plain = SimpleNamespace(total=8e9, available=2e9)
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: plain)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=20e9))
+    found = by_subject(project(suite="mini", resources=str(tmp_path), results=str(tmp_path)))
     assert [finding for finding in found.values() if finding.verdict == "problem"] == []
 
 

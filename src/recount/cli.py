@@ -70,7 +70,12 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
 def _project(overrides: list[str] | None) -> Project:
     from recount.settings.project import load
 
-    return load(Path.cwd(), _given(overrides))
+    project = load(Path.cwd(), _given(overrides))
+    if "RECOUNT_CONFIG" not in os.environ:  # else Snakemake has checked it
+        from recount.planning import check_data
+
+        check_data(project)
+    return project
 
 
 def _run(project: Project, run_id: str) -> Run:
@@ -357,10 +362,10 @@ def pretrain(model: TinyModel, config: Overrides = None) -> None:
 
 
 @app.command()
-def schemas() -> None:
-    """Write the JSON schemas of the configuration and of each system's settings into the working copy."""
+def schemas(folder: Annotated[Path, typer.Argument()] = Path("workflow/schemas")) -> None:
+    """Write the JSON schemas of the YAML files and of each system's settings, for editors."""
     with _plain_errors():
         from recount.schemas import write_schemas
 
-        for path in write_schemas(Path.cwd()):
+        for path in write_schemas(folder):
             typer.echo(path)

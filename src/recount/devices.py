@@ -32,11 +32,7 @@ class NoDevice(UserError):
 
 @contextmanager
 def device_for(wanted: Literal["auto", "cpu", "cuda"], jobs_per_gpu: int = 1) -> Iterator[torch.device]:
-    """Yield the device of this job, holding a lock on a place on its card while it is used: see ``devices_for``.
-
-    Raises:
-        NoDevice: ``cuda`` is wanted and PyTorch sees no card.
-    """
+    """Yield the device of a job of one process: see ``devices_for``."""
     with devices_for(wanted, 1, jobs_per_gpu) as (device,):
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -49,10 +45,9 @@ def devices_for(
 ) -> Iterator[list[torch.device]]:
     """Yield the devices of a job of ``number`` processes: different cards, or so many times the processor.
 
-    On the processor this process keeps memory that it frees from then on: see ``keep_freed_memory``.
-
-    Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. If too few places are free, waits for them
-    without holding any, so that two jobs cannot wait for each other.
+    A lock holds a place on each card. If too few are free, the job waits without holding any, so that two jobs cannot
+    wait for each other. Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. On the processor this
+    process keeps memory that it frees from then on: see ``keep_freed_memory``.
 
     Raises:
         NoDevice: ``cuda`` is wanted and PyTorch sees no card, or there are fewer cards than wanted.
@@ -77,9 +72,9 @@ def devices_for(
 def keep_freed_memory() -> None:
     """Let this process keep up to ``KEPT_BYTES`` at the free end of its heap, instead of asking for them at each step.
 
-    On the processor each activation is freed and allocated anew in every step, and glibc by default hands most of it
-    back: thousands of page faults per step. It stays so for the rest of the process. Nothing is done with another C
-    library than glibc, or where MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ say what to do.
+    On the processor every step frees and allocates each activation, and glibc by default hands most of it back to the
+    kernel: thousands of page faults per step. Nothing is done with another C library than glibc, or where
+    MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ say what to do.
     """
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
     if platform.libc_ver()[0] == "glibc" and not chosen:

@@ -1,4 +1,4 @@
-"""``recount doctor``: is this machine ready? A line for each thing that a run needs, with what to do where it lacks."""
+"""``recount doctor``: is this machine ready? A line for each thing that a run needs, and what to do where it lacks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,15 +16,14 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from recount import provenance
-from recount.data.dataset import Dataset
-from recount.fetching.fetch import MIRROR_VARIABLE
-from recount.planning import MANIFEST, needed_sources
+from recount.data.dataset import MANIFEST, Dataset
+from recount.fetching.fetch import MIRROR_VARIABLE, is_web
+from recount.planning import needed_sources
+from recount.provenance import output_of, visible_gpus
 from recount.settings.project import Project
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
 MODEL_GB = 5.0  # of free disk below which runs at paper size fail: a network with its optimiser's state
-TIMEOUT = 30
 
 Verdict = Literal["ok", "missing", "problem"]
 MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "problem": "[red]!![/]"}
@@ -46,10 +44,11 @@ class Finding:
 
 def examine(project: Project) -> list[Finding]:
     """Return all findings for a project, in the order they are told."""
-    checks: tuple[Callable[[Project], Iterator[Finding]], ...] = (
-        _python, _gpu, _memory, _disk, _conda, _slurm, _mirror, _tokens, _sources,
-    )  # fmt: skip
-    return [finding for check in checks for finding in check(project)]
+    python = Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
+    return [
+        python, _gpu(project), _memory(project), *_disk(project), _conda(), _slurm(), _mirror(), _token(),
+        *_sources(project),
+    ]  # fmt: skip
 
 
 def show(findings: list[Finding], console: Console) -> None:
@@ -62,47 +61,29 @@ def show(findings: list[Finding], console: Console) -> None:
             console.print(f"    {'':<{width}}  → {escape(finding.advice)}", highlight=False, soft_wrap=True)
 
 
-def _output(*command: str) -> str | None:
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _python(project: Project) -> Iterator[Finding]:
-    yield Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")  # older ones cannot install recount
-
-
-def _gpu(project: Project) -> Iterator[Finding]:
-    cards = provenance.visible_gpus()
+def _gpu(project: Project) -> Finding:
+    wanted, suite = project.config.gpus_per_job, project.suite
+    cards = visible_gpus()
     if cards:
         names = ", ".join(f"{card['name']} ({card['memory_mb']} MB, driver {card['driver']})" for card in cards)
-        wanted = project.config.gpus_per_job
         if wanted > len(cards) and project.config.device != "cpu":
-            yield Finding("GPU", "problem", names, f"gpus_per_job is {wanted}: set it to {len(cards)} or fewer")
-        else:
-            yield Finding("GPU", "ok", names)
-        return
+            return Finding("GPU", "problem", names, f"gpus_per_job is {wanted}: set it to {len(cards)} or fewer")
+        return Finding("GPU", "ok", names)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     why = f"none: CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else "none: nvidia-smi names no card"
     if project.config.device == "cuda":
-        yield Finding("GPU", "problem", why, "device is cuda: install the driver, or set device: auto")
-    elif project.suite.comparable:
-        yield Finding(
-            "GPU", "missing", why, f"suite {project.suite.name} takes weeks on a processor; mini needs no GPU"
-        )
-    else:
-        yield Finding("GPU", "ok", f"{why}; suite {project.suite.name} runs on the processor")
+        return Finding("GPU", "problem", why, "device is cuda: install the driver, or set device: auto")
+    if suite.comparable:
+        return Finding("GPU", "missing", why, f"suite {suite.name} takes weeks on a processor; mini needs no GPU")
+    return Finding("GPU", "ok", f"{why}; suite {suite.name} runs on the processor")
 
 
-def _memory(project: Project) -> Iterator[Finding]:
-    total, needed = psutil.virtual_memory().total / 1e6, project.suite.training_mem_mb
-    free = psutil.virtual_memory().available / 1e9
-    found = f"{total / 1e3:.1f} GB, {free:.1f} GB free; a training job asks for {needed} MB"
-    if total < needed:
-        yield Finding("memory", "problem", found, "close other programs, or run on a machine with more")
-    else:
-        yield Finding("memory", "ok", found)
+def _memory(project: Project) -> Finding:
+    memory, needed = psutil.virtual_memory(), project.suite.training_mem_mb
+    found = f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free; a training job asks for {needed} MB"
+    if memory.total / 1e6 < needed:
+        return Finding("memory", "problem", found, "close other programs, or run on a machine with more")
+    return Finding("memory", "ok", found)
 
 
 def _disk(project: Project) -> Iterator[Finding]:
@@ -111,72 +92,60 @@ def _disk(project: Project) -> Iterator[Finding]:
         while not place.exists():
             place = place.parent
         free = shutil.disk_usage(place).free / 1e9
-        writable = os.access(place, os.W_OK)
-        found = f"{free:.1f} GB free" + ("" if writable else ", not writable")
-        if not writable:
-            yield Finding(
-                f"disk: {folder}", "problem", found, f"make {place} writable, or set another folder in config.yaml"
-            )
+        subject, found = f"disk: {folder}", f"{free:.1f} GB free"
+        if not os.access(place, os.W_OK):
+            advice = f"make {place} writable, or set another folder in config.yaml"
+            yield Finding(subject, "problem", f"{found}, not writable", advice)
         elif free < MODEL_GB:
             advice = f"less than {MODEL_GB:g} GB; recount plan says what is to be fetched"
-            yield Finding(f"disk: {folder}", "problem" if project.suite.comparable else "missing", found, advice)
+            yield Finding(subject, "problem" if project.suite.comparable else "missing", found, advice)
         else:
-            yield Finding(f"disk: {folder}", "ok", found)
+            yield Finding(subject, "ok", found)
 
 
-def _conda(project: Project) -> Iterator[Finding]:
-    text = _output("conda", "info", "--json")
+def _conda() -> Finding:
+    text = output_of("conda", "info", "--json")
     if text is None:
-        yield Finding("conda", "missing", "not found", "only --use-conda needs it; everything runs without")
-        return
+        return Finding("conda", "missing", "not found", "only --use-conda needs it; everything runs without")
     try:
         version = json.loads(text)["conda_version"]
         numbers = tuple(int(part) for part in version.split(".")[:3])
     except (json.JSONDecodeError, KeyError, ValueError):
-        yield Finding("conda", "missing", "conda info --json answers something else", "reinstall it, or do without")
-        return
+        return Finding("conda", "missing", "conda info --json answers something else", "reinstall it, or do without")
     if numbers < CONDA_MINIMUM:
         wanted = ".".join(map(str, CONDA_MINIMUM))
-        yield Finding("conda", "missing", version, f"Snakemake asks for {wanted} or newer with --use-conda")
-    else:
-        yield Finding("conda", "ok", version)
+        return Finding("conda", "missing", version, f"Snakemake asks for {wanted} or newer with --use-conda")
+    return Finding("conda", "ok", version)
 
 
-def _slurm(project: Project) -> Iterator[Finding]:
-    text = _output("sinfo", "--noheader", "--format=%P %D %t")
+def _slurm() -> Finding:
+    text = output_of("sinfo", "--noheader", "--format=%P %D %t")
     if text is None:
-        yield Finding("SLURM", "missing", "no sinfo that answers", "only --profile profiles/slurm needs it")
-        return
+        return Finding("SLURM", "missing", "no sinfo that answers", "only --profile profiles/slurm needs it")
     partitions = "; ".join(line.strip() for line in text.splitlines() if line.strip())
-    plugin = _output(sys.executable, "-c", "import snakemake_executor_plugin_slurm") is not None
-    if plugin:
-        yield Finding("SLURM", "ok", partitions or "no partition")
-    else:
-        yield Finding(
-            "SLURM", "missing", partitions, "Snakemake's plugin for it is not installed: docs/slurm.md has the command"
-        )
+    if output_of(sys.executable, "-c", "import snakemake_executor_plugin_slurm") is None:
+        advice = "Snakemake's plugin for it is not installed: docs/slurm.md has the command"
+        return Finding("SLURM", "missing", partitions, advice)
+    return Finding("SLURM", "ok", partitions or "no partition")
 
 
-def _mirror(project: Project) -> Iterator[Finding]:
+def _mirror() -> Finding:
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:
-        yield Finding("mirror", "ok", f"none ({MIRROR_VARIABLE} is not set)")
-    elif mirror.startswith(("http://", "https://")):
-        yield Finding("mirror", "ok", f"{mirror} (asked first; not tried now)")
-    elif Path(mirror).is_dir():
-        yield Finding("mirror", "ok", f"{mirror} (asked first)")
-    else:
-        yield Finding("mirror", "problem", f"{mirror} is no folder", f"mount it, or unset {MIRROR_VARIABLE}")
+        return Finding("mirror", "ok", f"none ({MIRROR_VARIABLE} is not set)")
+    if is_web(mirror):
+        return Finding("mirror", "ok", f"{mirror} (asked first; not tried now)")
+    if Path(mirror).is_dir():
+        return Finding("mirror", "ok", f"{mirror} (asked first)")
+    return Finding("mirror", "problem", f"{mirror} is no folder", f"mount it, or unset {MIRROR_VARIABLE}")
 
 
-def _tokens(project: Project) -> Iterator[Finding]:
-    """The Hub's files that recount names need no token; one only raises the rate limit."""
+def _token() -> Finding:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     if os.environ.get("HF_TOKEN") or (home / "token").is_file():
-        yield Finding("Hugging Face token", "ok", "there")
-    else:
-        advice = "none of recount's files needs one; it only raises the rate limit (HF_TOKEN)"
-        yield Finding("Hugging Face token", "missing", "none", advice)
+        return Finding("Hugging Face token", "ok", "there")
+    advice = "none of recount's files needs one; it only raises the rate limit (HF_TOKEN)"
+    return Finding("Hugging Face token", "missing", "none", advice)
 
 
 def _sources(project: Project) -> Iterator[Finding]:
@@ -205,10 +174,11 @@ def _sources(project: Project) -> Iterator[Finding]:
 
 def _pictures(source: Dataset, folder: Path) -> Finding:
     """Tell how to get the pictures of a data set, of which an address may deliver only the annotation."""
-    advice = f"{source.by_hand} ({source.licence}); here is {folder}; "
-    advice += f"then run recount fetch {source.name} and recount prepare {source.name}"
-    tried = any(file.unpack and file.urls for file in source.files())
-    if tried and not (folder / MANIFEST).is_file():
+    advice = (
+        f"{source.by_hand} ({source.licence}); here is {folder}; "
+        f"then run recount fetch {source.name} and recount prepare {source.name}"
+    )
+    if any(file.unpack and file.urls for file in source.files()) and not (folder / MANIFEST).is_file():
         found = "not there; recount fetches it, its pictures only if their server allows it"
         return Finding(source.name, "missing", found, advice)
     return Finding(source.name, "problem", "its pictures must be had by hand", advice)

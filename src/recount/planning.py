@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
-from recount.data.dataset import Dataset, Source
+from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.results.files import ResultsError
 from recount.results.run_record import read_run_record
-from recount.settings.base import merged
+from recount.settings.base import ConfigError, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
 
-MANIFEST = "manifest.json"
 UNKNOWN = "not known before a run of it has ended"
 
 
@@ -37,7 +36,7 @@ UNKNOWN = "not known before a run of it has ended"
 class RunCost:
     """A training run: its GPU hours (None: not known) and the basis; ``done`` if it has ended."""
 
-    paper: str
+    papers: tuple[str, ...]
     run: str
     gpu_hours: float | None
     basis: str
@@ -77,9 +76,12 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict)
     downloads: list[Download] = field(default_factory=list)
 
-    def hours(self, paper: str) -> dict[str, Any]:
-        """Return a paper's GPU hours by basis, and how many runs are of unknown cost."""
-        mine = [run for run in self.runs if run.paper == paper]
+    def hours(self, paper: str | None = None) -> dict[str, Any]:
+        """Return the GPU hours of a paper's trainings, or of all, by basis, and how many are of unknown cost.
+
+        A training that two papers read is counted for each of them, and once in all.
+        """
+        mine = [run for run in self.runs if paper is None or paper in run.papers]
         by_basis: dict[str, float] = {}
         for run in mine:
             if run.gpu_hours is not None:
@@ -172,23 +174,18 @@ def job_counts(text: str) -> dict[str, int]:
 
 
 def _run_costs(project: Project) -> Iterator[RunCost]:
-    measured = {run.id: _measured(project, run) for run in project.runs}
+    measured = {run.id: _measured(project, run) for run in project.trainings}
+    readers: dict[str, set[str]] = {}
     for run in project.runs:
-        paper = _paper_of(project, run)
+        readers.setdefault(run.training_id, set()).add(f"{run.system}/{run.variant}")
+    for run in project.trainings:
+        papers = tuple(name for name, paper in project.papers.items() if readers[run.id] & set(paper.runs))
         own = measured[run.id]
         if own is not None:
-            yield RunCost(paper, run.id, own[0], "measured here", done=True)
+            yield RunCost(papers, run.id, own[0], "measured here", done=True)
             continue
-        hours, basis = _estimate(project, run, paper, measured)
-        yield RunCost(paper, run.id, hours, basis, done=False)
-
-
-def _paper_of(project: Project, run: Run) -> str:
-    return next(
-        name
-        for name, paper in project.papers.items()
-        if run.system in paper.systems and run.variant in paper.systems[run.system].variants
-    )
+        hours, basis = _estimate(project, run, measured)
+        yield RunCost(papers, run.id, hours, basis, done=False)
 
 
 def _measured(project: Project, run: Run) -> tuple[float, int] | None:
@@ -201,11 +198,9 @@ def _measured(project: Project, run: Run) -> tuple[float, int] | None:
     return None if seconds is None else (seconds / 3600, max(int(record.recipe.get("epochs", 1)), 1))
 
 
-def _estimate(
-    project: Project, run: Run, paper: str, measured: Mapping[str, tuple[float, int] | None]
-) -> tuple[float | None, str]:
+def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:
     """Return the hours of a run that has not ended: from runs of its system here, or as the suite quotes."""
-    quoted, source = project.gpu_hours(run.system, run.variant, project.papers[paper].systems[run.system])
+    quoted, source = project.gpu_hours(run.system, run.variant)
     if quoted == 0:
         return quoted, source
     ended = [value for name, value in measured.items() if value is not None and name.startswith(f"{run.system}/")]
@@ -217,27 +212,67 @@ def _estimate(
 
 
 def _left_out(project: Project) -> dict[str, str]:
-    return {
-        f"{name}/{variant}": reason
-        for paper in project.papers.values()
-        for name, system in paper.systems.items()
-        for variant in system.variants
-        if (reason := project.not_run(name, variant, system))
-    }
+    named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
+    reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
+    return {run: reason for run, reason in reasons.items() if reason}
 
 
 # ----------------------------------------------------------------------------------------------------------- downloads
 
 
+def check_data(project: Project) -> None:
+    """Check that every system, data set, split, preparation and file of weights that the settings name exists.
+
+    Raises:
+        ConfigError: one line for each that does not, with file, key, value and the nearest name.
+    """
+    known = plugins("systems")
+    problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
+    problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
+    where = f"suites/{project.suite.name}.yaml"
+    for name, system in project.suite.systems.items():
+        if system.preparation is not None:
+            every = {
+                p for run in project.runs if run.system == name for s in run.splits for p in _preparations(s.dataset)
+            }
+            if every and system.preparation not in every:
+                said = unknown("preparation", system.preparation, every)
+                problems.append(f"{where}: systems.{name}.preparation = {system.preparation}: {said}")
+    problems += [
+        f"{where}: {run.system}/{run.variant}: weights:{weights}: {unknown('file of weights', weights, WEIGHTS)}"
+        for run in project.runs
+        for weights in run.weights
+        if weights not in WEIGHTS
+    ]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def _stand_in_problems(project: Project, benchmark: str) -> Iterator[str]:
+    entry = project.stand_ins[benchmark]
+    suite = f"suites/{project.suite.name}.yaml"
+    given = benchmark in project.suite.benchmarks
+    where = f"{suite}: benchmarks.{benchmark}" if given else f"{suite} and benchmarks.yaml: {benchmark}"
+    name, known = str(entry.dataset), datasets.names()
+    if name not in known:
+        yield f"{where}: dataset = {name}: {unknown('data set', name, known)}"
+        return
+    splits = datasets.load(name).splits
+    for split in str(entry.split).split("+"):
+        if split not in splits:
+            yield f"{where}: split = {split}: {unknown(f'split of {name}', split, splits)}"
+    if entry.preparation not in _preparations(name):
+        said = unknown(f"preparation of {name}", entry.preparation, _preparations(name))
+        yield f"{where}: preparation = {entry.preparation}: {said}"
+
+
+def _preparations(dataset: str) -> Collection[str]:
+    return datasets.load(dataset).preparations if dataset in datasets.names() else ()
+
+
 def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:
     """Yield the data sets and weights that the project's runs need, each with its folder."""
-    splits = [
-        split
-        for run in project.runs
-        for split in (run.training, run.held_out, run.selected_on_test, *run.benchmarks.values())
-        if split is not None
-    ]
-    for name in dict.fromkeys(split.dataset for split in splits):
+    for name in dict.fromkeys(split.dataset for run in project.runs for split in run.splits):
         source = datasets.load(name)
         if not source.embedded:
             yield source, project.root / project.raw / name
@@ -308,8 +343,7 @@ def _hours_table(found: Plan) -> Table:
             basis or "–",
         )
     if len(found.papers) > 1:
-        every = [found.hours(paper) for paper in found.papers]
-        sums = {key: sum(hours[key] for hours in every) for key in ("runs", "done", "gpu_hours", "unknown")}
+        sums = found.hours()
         table.add_section()
         table.add_row("all", str(sums["runs"]), str(sums["done"]), _hours(sums["gpu_hours"]), str(sums["unknown"]), "")
     return table

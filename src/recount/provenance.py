@@ -284,6 +284,18 @@ def step_digest(step: Step, plugin: str | None = None) -> str:
 
 # ------------------------------------------------------------------------------------------------ what a run is made of
 
+NOT_OF_TRAINING = {
+    "suite",
+    "variant",
+    "trained_as",
+    "evaluated_as",
+    "reading",
+    "protocol",
+    "checkpoint_path",
+    "benchmarks",
+    "prompt_tests",
+}
+
 
 def run_settings(run: Run, precision: str | None) -> str:
     """Return as JSON all settings that a run's training depends on, with the defaults of the recipe written out.
@@ -294,7 +306,7 @@ def run_settings(run: Run, precision: str | None) -> str:
         run: the run.
         precision: config.yaml's precision, which goes over the recipe's.
     """
-    settings = run.model_dump(mode="json", exclude={"benchmarks", "prompt_tests", "suite", "checkpoint_path"})
+    settings = run.model_dump(mode="json", exclude=NOT_OF_TRAINING)
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)
@@ -307,10 +319,10 @@ def data_digests(indexes: Iterable[Path]) -> dict[str, str]:
 
 def commit() -> dict[str, Any]:
     """Return ``{"commit": hash, "dirty": bool}`` of the git checkout that recount runs from; None where it is none."""
-    answer = _output_of("git", "-C", str(PACKAGE), "rev-parse", "HEAD")
+    answer = output_of("git", "-C", str(PACKAGE), "rev-parse", "HEAD")
     if answer is None:
         return {"commit": None, "dirty": None}
-    changes = _output_of("git", "-C", str(PACKAGE), "status", "--porcelain", "--untracked-files=no", ":/")
+    changes = output_of("git", "-C", str(PACKAGE), "status", "--porcelain", "--untracked-files=no", ":/")
     return {"commit": answer.strip(), "dirty": bool(changes and changes.strip())}
 
 
@@ -322,7 +334,7 @@ def packages() -> dict[str, str]:
 
 def visible_gpus() -> list[dict[str, str]]:
     """Return name, driver and memory of each NVIDIA card that a job started now would see. Does not import torch."""
-    answer = _output_of(
+    answer = output_of(
         "nvidia-smi", "--query-gpu=index,uuid,name,driver_version,memory.total", "--format=csv,noheader,nounits"
     )
     rows = [[cell.strip() for cell in line.split(",")] for line in (answer or "").splitlines() if line.count(",") == 4]
@@ -389,15 +401,15 @@ def collect(project: Project, run: Run, *, device: str) -> dict[str, Any]:
 
 def _cpu_name() -> str:
     if sys.platform == "darwin":
-        return (_output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()).strip()
+        return (output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()).strip()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
 
-def _output_of(*command: str) -> str | None:
+def output_of(*command: str) -> str | None:
     """Return what a command prints, or None if it is not there or fails."""
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
-    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None

@@ -1,8 +1,9 @@
-"""JSON schemas generated from the typed configuration: for Snakemake's ``validate()``, editors, settings of systems."""
+"""JSON schemas of the typed settings: for editors, and to check a system's settings without importing it."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from recount import systems
+from recount.settings.experiment import Experiment
 from recount.settings.paper import Paper
-from recount.settings.project import SYSTEM_SCHEMAS, Config
-from recount.settings.suite import Suite
+from recount.settings.project import Config
+from recount.settings.suite import Benchmark, Suite
 
-
-def all_schemas(root: Path) -> dict[Path, dict[str, Any]]:
-    """Return every schema by the path it belongs at.
-
-    Args:
-        root: of the working copy.
-    """
-    folder = root / "workflow" / "schemas"
-    found = {folder / f"{model.__name__.lower()}.schema.json": schema_of(model) for model in (Config, Paper, Suite)}
-    for name in systems.own_names():
-        found[SYSTEM_SCHEMAS / f"{name}.json"] = schema_of_system(name)
-    return found
+MODELS: tuple[type[BaseModel], ...] = (Config, Benchmark, Experiment, Paper, Suite)
 
 
 def schema_of_system(name: str) -> dict[str, Any]:
@@ -35,22 +26,17 @@ def schema_of_system(name: str) -> dict[str, Any]:
     return {**system.Settings.model_json_schema(), "recipe": recipe}
 
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's schema and the dialect it is written in (Snakemake's ``validate()`` refuses it without)."""
+def write_schemas(folder: Path) -> list[Path]:
+    """Write ``<model>.schema.json`` of each kind of YAML file, ``<system>.json`` of each system; return the paths."""
+    schemas = {f"{model.__name__.lower()}.schema.json": _schema_of(model) for model in MODELS}
+    schemas |= {f"{name}.json": schema_of_system(name) for name in sorted(systems.own_names())}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas.items():
+        unfinished = folder / f".{os.getpid()}.{name}"
+        unfinished.write_text(json.dumps(schema, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        unfinished.replace(folder / name)
+    return [folder / name for name in schemas]
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": GenerateJsonSchema.schema_dialect, **model.model_json_schema()}
-
-
-def text_of(schema: dict[str, Any]) -> str:
-    """Return a schema as it stands in its file."""
-    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
-
-
-def write_schemas(root: Path) -> list[Path]:
-    """Write every schema that is not up to date; return the paths written."""
-    written = []
-    for path, schema in all_schemas(root).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text_of(schema):
-            path.write_text(text_of(schema), encoding="utf-8")
-            written.append(path)
-    return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ STILL = CrowdAugmentation(crop_scale=(1.0, 1.0), flip=0, jitter=0, blur=0, salt_
 
 def crop_of(seed: int = 0, **changes: Any) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    return augmented_crop(PICTURE, POINTS, 64, STILL.model_copy(update=changes), np.random.default_rng(seed))
+    return augmented_crop(PICTURE, POINTS, 64, replace(STILL, **changes), np.random.default_rng(seed))
 
 
 def golden_case(name: str) -> tuple[dict, dict, Tensor, Tensor]:

@@ -23,12 +23,12 @@ from recount.augmentation.text_guided import (
     COUNTX,
     VLCOUNTER,
     CountrAugmentation,
+    CountrCrops,
     Dotted,
     affine_matrix,
     dotted,
+    resized_crop,
     stitched,
-    tile_of,
-    training_crop,
     transformed,
 )
 from recount.data.sample import Sample
@@ -69,8 +69,8 @@ def test_mosaic_of_one_picture_is_countxs() -> None:
     inputs, want = case("mosaic_self")
     own = dotted(patterned(640), scattered(90, 640), 384)
     side = inputs["tile_side"]
-    tiles = [own.cut(top, left, side) for left, top in inputs["crop (left, top) of tiles 0..3"]]
-    made = stitched(tiles, inputs["blend_half_width"])
+    crops = [own.cut(top, left, side) for left, top in inputs["crop (left, top) of tiles 0..3"]]
+    made = stitched(crops, inputs["blend_half_width"])
     assert_matches(made.image, want["image"], 1e-5)
     assert_matches(scaled_density(made), want["density (sigma 1, x60)"], 1e-5)
 
@@ -82,14 +82,14 @@ def test_mosaic_of_several_pictures_is_countxs() -> None:
         width = 400 + 16 * k
         image = patterned(width, across=3 + k, down=5 + 2 * k, shift=31 * k)
         pictures.append(dotted(image, scattered(20 + 5 * k, width, k), 384))
-    order = [1, 3, 0, 2]  # the picture itself is tile 2
+    order = [1, 3, 0, 2]  # the picture itself is crop 2
     blend = inputs["blend_half_width"]
-    tiles = []
+    crops = []
     for index, (left, top) in zip(order, inputs["crop (left, top) per tile"], strict=True):
         same = inputs["classes"][index] == inputs["classes"][0]
-        picture = pictures[index] if same else pictures[index].without_dots()
-        tiles.append(tile_of(picture.cut(top, left, inputs["crop side"]), 192 + 2 * blend))
-    made = stitched(tiles, blend)
+        picture = pictures[index] if same else Dotted(pictures[index].image, pictures[index].dots[:0])
+        crops.append(resized_crop(picture.cut(top, left, inputs["crop side"]), 192 + 2 * blend))
+    made = stitched(crops, blend)
     assert_picture(made.image, want["image"], 2e-3)
     assert_matches(scaled_density(made), want["density (sigma 1, x60)"], 1e-5)
 
@@ -130,7 +130,9 @@ def crop_of(
     augmentation: CountrAugmentation, seed: int = 0, window: int = 96, pool: Any = None
 ) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    return training_crop(0, pool or TinyPool([(96, 150)]), window, augmentation, np.random.default_rng(seed))
+    crops = CountrCrops(window, augmentation)
+    image, maps, _ = crops(0, pool or TinyPool([(96, 150)]), np.random.default_rng(seed))
+    return image, maps["density"]
 
 
 @pytest.mark.parametrize("augmentation", [COUNTX, CLIP_COUNT, VLCOUNTER], ids=["countx", "clip_count", "vlcounter"])
@@ -176,7 +178,7 @@ def test_a_picture_with_many_dots_is_its_own_mosaic() -> None:
     dark = pool.pictures[1]
     dark.zero_()
     by_count = CountrAugmentation(mosaic=1.0, jitter=0.0, self_from=5)
-    for seed in range(6):  # seven dots: no tile comes from the black picture
+    for seed in range(6):  # seven dots: no crop comes from the black picture
         image, _ = crop_of(by_count, seed, pool=pool)
         assert float((image.sum(dim=0) == 0).float().mean()) < 0.01
 
@@ -204,8 +206,8 @@ def test_dots_move_with_the_picture() -> None:
 
 
 def test_seams_are_soft_and_the_rest_of_a_mosaic_is_untouched() -> None:
-    tiles = [Dotted(torch.full((3, 60, 60), value), np.zeros((0, 2), np.int64)) for value in (0.0, 0.2, 0.6, 1.0)]
-    made = stitched(tiles, 6).image
+    crops = [Dotted(torch.full((3, 60, 60), value), np.zeros((0, 2), np.int64)) for value in (0.0, 0.2, 0.6, 1.0)]
+    made = stitched(crops, 6).image
     half = made.shape[1] // 2
     assert made[0, 0, 0] == 0
     assert made[0, -1, -1] == 1.0

@@ -28,10 +28,9 @@ from recount.datasets.countclip_zenodo import (
     CountClipZenodo,
     check_order,
     held_out_groups,
-    shared_urls,
     with_replacements,
 )
-from recount.datasets.formats.countbench_items import item
+from recount.datasets.formats.captions import item
 from recount.fetching.fetch import fetch
 from recount.fetching.transfers import Patience
 from recount.systems.countclip import has_number_word, nine_captions
@@ -258,8 +257,3 @@ def test_other_class_counts_are_refused() -> None:
 def test_every_number_with_ten_pairs_has_one_held_out() -> None:
     numbers = [2] * 25 + [9] * 6
     assert held_out_groups(numbers) == {9, 19}
-
-
-def test_addresses_that_training_and_benchmark_share_are_found() -> None:
-    training = [row("a", 2, "http://a/x.jpg"), row("b", 7, "https://b/apples.jpg?w=9")]
-    assert shared_urls(training, [row("c", 7, "http://b/apples.jpg"), row("d", 3, "http://c/x.jpg")]) == [0]

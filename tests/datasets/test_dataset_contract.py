@@ -16,6 +16,7 @@ from PIL import Image
 
 from golden_tools import shared
 from recount import datasets
+from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.prepare import prepare
 from recount.data.sample import Sample
@@ -81,6 +82,14 @@ def test_its_files_have_safe_paths_and_honest_addresses(name: str) -> None:
         assert all(not url.startswith("http://") or file.sha256 for url in file.urls), "http needs a checksum"
     if any(not file.urls and not file.sha256 for file in files):
         assert dataset.by_hand, "files without an address and a checksum need instructions"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in EMBEDDED])
+def test_without_its_files_it_says_how_to_get_them(name: str, tmp_path: Path) -> None:
+    dataset = datasets.load(name)
+    with pytest.raises(DataError) as caught:
+        list(dataset.read(tmp_path))
+    assert f"recount fetch {name}" in str(caught.value) or dataset.by_hand in str(caught.value)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

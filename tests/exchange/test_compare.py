@@ -20,7 +20,9 @@ from recount.exchange.compare import ComparedCell, Comparison, compare
 from recount.exchange.compare_view import OutputError, write_comparison
 from recount.exchange.reproduction import ReproductionError, open_reproduction
 from recount.metrics import MAE
-from recount.report.sources import SCORES, VERDICTS
+from recount.results.files import ResultsError
+from recount.results.scores import SCORES
+from recount.results.verdicts import VERDICTS
 from recount.scoring.statistics import paired_difference
 
 TRUE = np.random.default_rng(1).integers(1, 300, 60).astype(float)
@@ -46,10 +48,11 @@ def results(folder: Path, **given: Any) -> Path:
         values.append(MAE(true, true + wrong))
         rows.append(row(str(seed), values[-1], dataset))
         record = {
+            "run": {"system": "good", "variant": "full", "seed": seed},
             "settings": {"width": 16},
             "recipe": {"epochs": 3},
             "precision_used": "fp32",
-            "selections": {"last": {"sha256": f"{seed}" * 64}},
+            "selections": {"last": {"epoch": 3, "model": "last.safetensors", "sha256": f"{seed}" * 64}},
             "cost": {"wall_seconds": 10.0},
             "provenance": {"commit": "aa", "device": "cpu", "packages": {"torch": "2.9.0"}, "command": ["x"]},
         }
@@ -59,7 +62,7 @@ def results(folder: Path, **given: Any) -> Path:
     rows.append(row("all", float(np.mean(values)), dataset))
     rows += given.get("extra", [])
     with (folder / "scores.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, SCORES)
+        writer = csv.DictWriter(stream, SCORES.columns)
         writer.writeheader()
         writer.writerows(rows)
     return folder
@@ -214,7 +217,7 @@ def test_verdicts_stand_side_by_side(tmp_path: Path) -> None:
     def judged(folder: Path, **verdicts: str) -> Path:
         results(folder)
         rows = [
-            dict.fromkeys(VERDICTS, "")
+            dict.fromkeys(VERDICTS.columns, "")
             | {"paper": "paper", "claim": claim, "evidence_status": "trained", "headline": headline, "verdict": verdict}
             for claim, text in verdicts.items()
             for headline, verdict in (("yes", text), ("", "not this row"))
@@ -260,14 +263,14 @@ def test_an_export_and_its_zip_are_read_like_results(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"PK\x03\x04 no zip"), "neither a folder nor a readable zip file"),
         (lambda path: [results(path / suite) for suite in ("mini", "open")], "results of several suites: mini/, open/"),
         (lambda path: (results(path) / "scores.csv").write_text("a,b\n1,2\n"), "scores.csv: no column paper"),
-        (lambda path: (results(path) / "scores.csv").write_bytes(b"\xff\xfe\x00"), "scores.csv: not a readable CSV"),
-        (lambda path: (results(path) / "runs/good/full/seed0/run.json").write_text("{"), "run.json: not valid JSON"),
+        (lambda path: (results(path) / "scores.csv").write_bytes(b"\xff\xfe\x00"), "scores.csv: cannot be read"),
+        (lambda path: (results(path) / "runs/good/full/seed0/run.json").write_text("{"), "run.json: damaged"),
         (lambda path: results(path, extra=[row("all", "many", system="x")]), "value = 'many' is not a number"),
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "b")
-    with pytest.raises(ReproductionError, match=re.escape(message)):
+    with pytest.raises((ReproductionError, ResultsError), match=re.escape(message)):
         compared(results(tmp_path / "a"), tmp_path / "b")
 
 

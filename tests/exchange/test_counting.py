@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -31,6 +29,8 @@ from recount.errors import UserError
 from recount.exchange import counting
 from recount.exchange.counting import CountError, count
 from recount.prediction.samples import predict_samples
+from recount.results.files import file_digest
+from recount.results.run_record import RunRecord
 from recount.settings.project import Project, load
 from recount.systems.base import System
 
@@ -58,14 +58,14 @@ def save_run(
     folder = project.root / project.results / "runs" / name / "full" / "seed0"
     folder.mkdir(parents=True)
     save_file({key: value.contiguous().clone() for key, value in system.state_dict().items()}, folder / "m.safetensors")
-    digest = hashlib.sha256((folder / "m.safetensors").read_bytes()).hexdigest()
+    digest = file_digest(folder / "m.safetensors")
     record = {
         "run": {"system": name, "variant": "full", "seed": 0, "training": training},
         "settings": system.settings.model_dump(mode="json"),
         "recipe": system.recipe.model_dump(mode="json"),
-        "selections": {entry: {"epoch": 1, "model": "m.safetensors", "sha256": digest} for entry in selections},
+        "selections": {entry: {"model": "m.safetensors", "sha256": digest, "epoch": 1} for entry in selections},
     }
-    (folder / "run.json").write_text(json.dumps(record))
+    RunRecord.model_validate(record).write(folder / "run.json")
     return system
 
 
@@ -138,7 +138,7 @@ def test_a_picture_that_does_not_fit_into_memory_has_a_problem(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     save_run(project, "mcnn")
-    monkeypatch.setattr(counting, "predict_samples", full)
+    monkeypatch.setattr(counting.Asking, "predict", full)
     (problem,) = count(project, "mcnn/full/seed0", [photo]).problems
     assert "192 x 96 pixels do not fit into the memory of cpu" in problem
 

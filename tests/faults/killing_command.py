@@ -9,8 +9,9 @@ import psutil
 
 if sys.argv[1:] == ["train", "beta/full/seed0"] and not Path("power_cut").exists():
     Path("power_cut").touch()
-    shell, snakemake = psutil.Process().parents()[:2]
-    for process in (snakemake, shell):
+    above = psutil.Process().parents()  # with the shell's process between this one and Snakemake, or without
+    snakemake = [process.pid for process in above].index(int(os.environ["SNAKEMAKE_PID"]))
+    for process in reversed(above[: snakemake + 1]):
         process.kill()
     os.abort()
 runpy.run_module("recount.stand_in_command", run_name="__main__")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from recount.report.write import write_report
 from recount.settings.project import load
 from report import tree
@@ -14,6 +16,7 @@ def _contents(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.more
 def test_moved_results_give_the_same_report(tmp_path: Path) -> None:
     built = tree.build(tmp_path / "here")
     write_report(load(built.root))

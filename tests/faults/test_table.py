@@ -12,11 +12,13 @@ def test_every_test_that_the_table_names_exists() -> None:
     rows = [line for line in (ROOT / "docs/reliability.md").read_text(encoding="utf-8").splitlines() if "::" in line]
     assert len(rows) >= 20
     for row in rows:
-        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`( \(`make test-more`\))?", row)
         assert named, row
-        for file, name in named:
+        for file, name, more in named:
             source = (ROOT / file).read_text(encoding="utf-8")
             assert f"def {name}(" in source, f"{file} has no {name}"
+            marked = f"@pytest.mark.more\ndef {name}(" in source or "pytestmark = pytest.mark.more" in source
+            assert marked == bool(more), f"{file}: is {name} in make test or in make test-more?"
 
 
 def test_every_test_of_faults_is_in_the_table() -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from fetch_tools import HASTE, Answers, Server, dataset, serving, sha256
 from recount.data.dataset import RemoteFile
 from recount.fetching import transfers
 from recount.fetching.fetch import FetchError, fetch
-from recount.fetching.transfers import Patience
 from recount.fetching.web import CHUNK_BYTES
 
 BODY = bytes(range(256)) * 1200
@@ -81,10 +81,6 @@ def test_file_arrives_whole_with_its_manifest(tmp_path: Path, server: Server) ->
         "address": server.url(PATH),
         "date": "",
     }
-
-
-def test_only_the_files_stay(tmp_path: Path, server: Server) -> None:
-    fetch(dataset(known(server)), tmp_path, patience=HASTE)
     assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == [".fetched.jsonl", "a.bin", "manifest.json"]
 
 
@@ -136,16 +132,10 @@ def test_server_without_ranges_starts_again_cleanly(tmp_path: Path, server: Serv
     assert server.sent[PATH] == HALF + len(BODY)
 
 
-def test_damaged_partial_file_is_noticed_and_fetched_anew(tmp_path: Path, server: Server) -> None:
-    interrupted(tmp_path, server, known(server))
-    part(tmp_path).write_bytes(b"x" * HALF)
-    fetch(dataset(known(server)), tmp_path, patience=HASTE)
-    assert (tmp_path / "toy" / "a.bin").read_bytes() == BODY
-
-
-def test_partial_file_longer_than_the_file_is_fetched_anew(tmp_path: Path, server: Server) -> None:
+@pytest.mark.parametrize("there", [b"x" * HALF, BODY + b"more"], ids=["damaged", "longer than the file"])
+def test_partial_file_of_other_bytes_is_fetched_anew(tmp_path: Path, server: Server, there: bytes) -> None:
     part(tmp_path).parent.mkdir()
-    part(tmp_path).write_bytes(BODY + b"more")
+    part(tmp_path).write_bytes(there)
     fetch(dataset(RemoteFile("a.bin", (server.url(PATH),), sha256(BODY))), tmp_path, patience=HASTE)
     assert (tmp_path / "toy" / "a.bin").read_bytes() == BODY
 
@@ -157,20 +147,22 @@ def test_partial_file_that_is_complete_needs_no_network(tmp_path: Path, server: 
     assert server.seen == []
 
 
-def test_two_versions_are_never_joined_when_the_digest_is_unknown(tmp_path: Path, server: Server) -> None:
-    server.etag = '"old"'
+@pytest.mark.parametrize(
+    ("old", "new", "body"),
+    [
+        pytest.param('"old"', '"new"', BODY[::-1], id="another version"),
+        pytest.param('"old"', '"new"', b"short", id="a shorter one, which keeps no tail of the old one"),
+        pytest.param("", "", BODY[::-1], id="versions that cannot be told apart"),
+    ],
+)
+def test_two_versions_are_never_joined_when_the_digest_is_unknown(
+    tmp_path: Path, server: Server, old: str, new: str, body: bytes
+) -> None:
+    server.etag = old
     interrupted(tmp_path, server, unknown(server))
-    server.etag, server.files[PATH] = '"new"', BODY[::-1]
+    server.etag, server.files[PATH] = new, body
     fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
-    assert (tmp_path / "toy" / "a.bin").read_bytes() == BODY[::-1]
-
-
-def test_shorter_new_version_keeps_no_tail_of_the_old_one(tmp_path: Path, server: Server) -> None:
-    server.etag = '"old"'
-    interrupted(tmp_path, server, unknown(server))
-    server.etag, server.files[PATH] = '"new"', b"short"
-    fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
-    assert (tmp_path / "toy" / "a.bin").read_bytes() == b"short"
+    assert (tmp_path / "toy" / "a.bin").read_bytes() == body
 
 
 def test_same_version_is_continued_when_the_digest_is_unknown(tmp_path: Path, server: Server) -> None:
@@ -179,15 +171,6 @@ def test_same_version_is_continued_when_the_digest_is_unknown(tmp_path: Path, se
     fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
     assert (tmp_path / "toy" / "a.bin").read_bytes() == BODY
     assert server.sent[PATH] == len(BODY)
-
-
-def test_version_that_cannot_be_told_is_not_continued_when_the_digest_is_unknown(
-    tmp_path: Path, server: Server
-) -> None:
-    interrupted(tmp_path, server, unknown(server))
-    server.files[PATH] = BODY[::-1]
-    fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
-    assert (tmp_path / "toy" / "a.bin").read_bytes() == BODY[::-1]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -201,7 +184,7 @@ def test_pauses_between_attempts_double(tmp_path: Path, server: Server, monkeypa
     pauses: list[float] = []
     monkeypatch.setattr(transfers.Session, "pause", lambda self, seconds: pauses.append(seconds))
     server.faults[PATH].extend([Answers(status=503)] * 3)
-    fetch(dataset(known(server)), tmp_path, patience=Patience(backoff_seconds=1))
+    fetch(dataset(known(server)), tmp_path, patience=replace(HASTE, backoff_seconds=1))
     assert pauses == [1, 2, 4]
 
 
@@ -219,16 +202,10 @@ def test_absent_file_is_asked_for_once(tmp_path: Path, server: Server) -> None:
     assert server.requests_for(PATH) == 1
 
 
-def test_slow_start_is_waited_for(tmp_path: Path, server: Server) -> None:
-    server.before = lambda path: server.closing.wait(0.2)
-    fetch(dataset(known(server)), tmp_path, patience=HASTE)
-    assert server.requests_for(PATH) == 1
-
-
 def test_silent_server_is_left_after_two_time_outs(tmp_path: Path, server: Server) -> None:
     server.always[PATH] = Answers(silent=True)
     with pytest.raises(FetchError, match=r"no data for 0.1 s"):
-        fetch(dataset(known(server)), tmp_path, patience=Patience(read_seconds=0.1, backoff_seconds=0))
+        fetch(dataset(known(server)), tmp_path, patience=replace(HASTE, read_seconds=0.1))
     assert server.requests_for(PATH) <= 2
 
 
@@ -336,12 +313,6 @@ def test_broken_record_is_named(tmp_path: Path, server: Server) -> None:
 # --- hosts that are not there
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_unreachable_host_is_tried_once_for_three_hundred_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,21 +324,27 @@ def test_unreachable_host_is_tried_once_for_three_hundred_files(
 
     monkeypatch.setattr(transfers.socket, "create_connection", nobody_answers)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(300)]
-    with pytest.raises(FetchError, match="no connection within 5 s") as caught:
+    with pytest.raises(FetchError, match=r"(?s)300 of 300 files could not be had.*no connection within 5 s"):
         fetch(dataset(*files), tmp_path)
     assert tries == [("far.example", 443)]
-    assert len(caught.value.missing) == 300
 
 
 def test_name_server_that_never_answers_costs_one_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    never = threading.Event()
-    monkeypatch.setattr(transfers.socket, "create_connection", lambda *_, **__: never.wait() and socket.socket())
+    never, tries = threading.Event(), []
+
+    def hangs(address: Any, timeout: float) -> socket.socket:
+        tries.append(address)
+        never.wait()
+        return socket.socket()
+
+    monkeypatch.setattr(transfers.socket, "create_connection", hangs)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(50)]
     try:
         with pytest.raises(FetchError, match=r"no connection within 0.05 s"):
-            fetch(dataset(*files), tmp_path, patience=Patience(connect_seconds=0.05))
+            fetch(dataset(*files), tmp_path, patience=replace(HASTE, connect_seconds=0.05))
     finally:
         never.set()
+    assert tries == [("far.example", 443)]
 
 
 def test_without_any_network_not_every_host_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,9 +370,11 @@ def test_host_that_always_fails_is_given_up_for_the_whole_set(tmp_path: Path, se
 
 
 def test_refused_connection_is_named(tmp_path: Path) -> None:
-    address = f"http://127.0.0.1:{closed_port()}/a.bin"
-    with pytest.raises(FetchError, match=r"127.0.0.1 cannot be reached \(Connection refused\)"):
-        fetch(dataset(RemoteFile("a.bin", (address,))), tmp_path, patience=HASTE)
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}/a.bin"
+        with pytest.raises(FetchError, match=r"127.0.0.1 cannot be reached \(Connection refused\)"):
+            fetch(dataset(RemoteFile("a.bin", (address,))), tmp_path, patience=HASTE)
 
 
 def test_proxy_of_the_environment_is_what_must_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,13 +565,13 @@ def test_ctrl_c_does_not_wait_for_a_silent_server_and_leaves_the_set_unlocked(
     silent = RemoteFile("b.bin", (server.url("/silent"),))
     server.always["/silent"] = Answers(silent=True)
 
-    def interrupt(self: object, file: RemoteFile) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("recount.fetching.fetch._Bars.done", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            fetch(dataset(known(server), silent), tmp_path, patience=Patience(read_seconds=600))
+            fetch(dataset(known(server), silent), tmp_path, patience=replace(HASTE, read_seconds=600))
     fetch(dataset(known(server)), tmp_path, patience=HASTE)
     assert server.requests_for(PATH) == 1
 
@@ -613,19 +592,19 @@ def test_two_processes_fetch_a_data_set_once(tmp_path: Path, server: Server) -> 
 
     def hold_back(path: str) -> None:
         asked.set()
-        waiting.wait(60)
+        waiting.wait(300)
 
     server.before = hold_back
     code = FETCH_IN_A_PROCESS.format(
         tools=str(Path(__file__).parent), url=server.url(PATH), digest=sha256(BODY), root=str(tmp_path)
     )
     with subprocess.Popen([sys.executable, "-c", code]) as first:
-        assert asked.wait(60)
+        assert asked.wait(300)
         with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as second:
             assert second.stderr is not None
             assert "another process is fetching" in second.stderr.readline()
             waiting.set()
-            assert (first.wait(60), second.wait(60)) == (0, 0)
+            assert (first.wait(300), second.wait(300)) == (0, 0)
     assert server.requests_for(PATH) == 1
 
 

@@ -209,7 +209,9 @@ def test_what_no_address_delivers_is_listed(project: Project) -> None:
     assert [sample.id for sample in read_index(index, "missing")] == ["item008"]
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=pytest.mark.more) if name == "t2icount" else name for name in SYSTEMS]
+)
 def test_a_run_trains_a_step_and_its_predictions_become_cells(project: Project, system: str) -> None:
     run = project.run(system, "full", 0)
     for split in (run.training, *run.benchmarks.values()):

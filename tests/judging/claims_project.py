@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from projects import experiment, write_project
 from recount.judging.judge import judge
 from recount.results.verdicts import VERDICTS
 from recount.settings.project import Project, load
@@ -18,55 +18,39 @@ IMAGES = 40
 TRUE = np.random.default_rng(0).integers(2, 60, IMAGES).astype(float)
 HARDNESS = np.random.default_rng(1).gamma(2.0, 2.0, IMAGES) + 1
 
-SYSTEM = {"trained_on": "shown/train", "evaluated_on": ["shown/test", "other/test"]}
-SYSTEMS: dict[str, Any] = {
-    "new": SYSTEM
-    | {
-        "label": "New",
-        "variants": {
-            "full": {"label": "full"},
-            "less": {"label": "less"},
+DATA: dict[str, Any] = {"trained_on": "shown/train", "evaluated_on": ["shown/test", "other/test"]}
+EXPERIMENTS = {
+    "new": experiment(
+        "New",
+        {
+            "full": "full",
+            "less": {"label": "less", "settings": {"width": 1}},
             "untrained": {"label": "untrained", "settings": {"train": False}},
             "released": {"label": "released", "checkpoint": "new_weights", "stands_for": "full"},
         },
-    },
-    "old": SYSTEM
-    | {
-        "label": "Old",
-        "variants": {
-            "full": {"label": "full"},
-            "released": {"label": "released", "checkpoint": "old_weights", "stands_for": "full"},
-        },
-    },
-    "quoted": {"label": "Quoted", "quoted_because": "its code is not public"},
-    "constant": SYSTEM
-    | {"label": "Constant", "variants": {"nothing": {"label": "0", "settings": {"statistic": "zero"}}}},
+        **DATA,
+    ),
+    "old": experiment(
+        "Old",
+        {"full": "full", "released": {"label": "released", "checkpoint": "old_weights", "stands_for": "full"}},
+        **DATA,
+    ),
 }
+ROWS = [
+    {"run": "new/full", "label": "New"},
+    {"run": "old/full", "label": "Old"},
+    {"id": "quoted", "label": "Quoted", "quoted": "its code is not public"},
+]
+OTHERS = ["new/less", "new/untrained", "new/released", "old/released"]
 TABLES = {
-    "t1": {
-        "title": "T1",
-        "benchmarks": ["shown/test"],
-        "selection": "last",
-        "rows": [
-            {"label": "New", "system": "new", "variant": "full"},
-            {"label": "Old", "system": "old", "variant": "full"},
-            {"label": "Quoted", "system": "quoted"},
-        ],
-    }
+    "t1": {"title": "T1", "on": "shown/test", "weights": "last", "rows": ROWS},
+    "others": {"title": "Others", "on": "shown/test", "weights": "last", "rows": OTHERS},
 }
-HEADER = "table,row,system,variant,benchmark,metric,value,source,note\n"
 
 
-def better_than(better: str = "new/full", worse: str = "old/full", **more: Any) -> dict[str, Any]:
+def better_than(arm: str = "new/full", against: str = "old/full", **more: Any) -> dict[str, Any]:
     """Return a claim that one arm has the lower error."""
-    claim = {
-        "id": "C",
-        "statement": "s",
-        "better": [better],
-        "worse": [worse],
-        "benchmarks": ["shown/test"],
-        "rule": "r",
-    }
+    claim = {"id": "C", "says": "s", "arm": arm, "against": against, "on": "shown/test", "expect": "lower mae"}
     return claim | more
 
 
@@ -80,9 +64,6 @@ def make_project(
     **config: Any,
 ) -> Project:
     """Write a project with these claims; ``config`` goes over config.yaml."""
-    for folder in ("suites", "papers/p"):
-        (root / folder).mkdir(parents=True)
-    paper = {"title": "P", "short_title": "P", "authors": "A", "year": 2025, "venue": "v"}
     suite = {
         "title": "small",
         "comparable": comparable,
@@ -92,13 +73,16 @@ def make_project(
             "shown/test": {"dataset": "dots", "split": "test"},
             "other/test": {"dataset": "dots", "split": "test"},
         },
-        "systems": {"new": {"size": size}, "old": {"size": size}, "constant": {}},
+        "systems": {"new": {"size": size}, "old": {"size": size}},
     }
-    paper |= {"systems": SYSTEMS, "tables": TABLES, "claims": claims}
-    (root / "config.yaml").write_text(yaml.safe_dump({"suite": "small", "seeds": [0, 1, 2], "training_threads": 1}))
-    (root / "suites/small.yaml").write_text(yaml.safe_dump(suite))
-    (root / "papers/p/paper.yaml").write_text(yaml.safe_dump(paper))
-    (root / "papers/p/published.csv").write_text(HEADER + published)
+    write_project(
+        root,
+        experiments=EXPERIMENTS,
+        papers={"p": {"tables": TABLES, "claims": claims}},
+        suite=suite,
+        config={"suite": "small", "seeds": [0, 1, 2], "training_threads": 1},
+        published={"p": published},
+    )
     write_index(root, {})
     return load(root, config)
 

@@ -86,10 +86,9 @@ def test_selection_that_one_arm_lacks_is_not_tested_and_not_the_headline(tmp_pat
 
 
 def test_constant_and_untrained_arms_belong_to_every_selection_and_need_no_seeds(tmp_path: Path) -> None:
-    claims = [better_than("new/untrained", "constant/nothing"), better_than(worse="constant/nothing", id="D")]
+    claims = [better_than("new/untrained", "zero"), better_than(against="zero", id="D")]
     project = make_project(tmp_path, claims, seeds=[0])
     predict(project, "new/untrained", 1.0)
-    predict(project, "constant/nothing", -TRUE)
     predict(project, "new/full", 1.0, selections=("last", "best_on_test"))
     assert headline(project, claim="C")["verdict"] == "holds"
     assert {row["selection"] for row in verdicts(project, claim="D", part="all", verdict="holds in direction")} == {
@@ -99,14 +98,14 @@ def test_constant_and_untrained_arms_belong_to_every_selection_and_need_no_seeds
 
 
 def test_oracles_are_computed_from_the_true_counts(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than(worse="best_constant")], seeds=[0])
+    project = make_project(tmp_path, [better_than(against="best_constant")], seeds=[0])
     predict(project, "new/full", 1.0)
     row = headline(project)
     assert float(row["value_worse"]) == pytest.approx(MAE(TRUE, np.full(IMAGES, np.median(TRUE))))
 
 
 def test_prompt_blind_arm_needs_the_majorities(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than(worse="prompt_blind")], seeds=[0])
+    project = make_project(tmp_path, [better_than(against="prompt_blind")], seeds=[0])
     predict(project, "new/full", 1.0)
     assert "majority" in headline(project)["reason"]
     write_index(tmp_path, {f"s{k}": count + 50 for k, count in enumerate(TRUE)})
@@ -116,7 +115,7 @@ def test_prompt_blind_arm_needs_the_majorities(tmp_path: Path) -> None:
 
 
 def test_accuracy_is_better_where_it_is_higher(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than(metric="accuracy")], seeds=[0])
+    project = make_project(tmp_path, [better_than(expect="higher accuracy")], seeds=[0])
     right, wrong = np.where(np.arange(IMAGES) < 30, 0, 1), np.where(np.arange(IMAGES) < 5, 0, 1)
     predict(project, "new/full", right)
     predict(project, "old/full", wrong)
@@ -126,7 +125,7 @@ def test_accuracy_is_better_where_it_is_higher(tmp_path: Path) -> None:
 
 
 def test_recall_of_large_numbers_is_judged_on_their_images_only(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than(metric="recall_7_to_10")], seeds=[0])
+    project = make_project(tmp_path, [better_than(expect="higher recall_7_to_10")], seeds=[0])
     large = (TRUE >= 7) & (TRUE <= 10)
     predict(project, "new/full", np.where(large, 0, 1))
     predict(project, "old/full", np.where(large, 1, 0))
@@ -218,7 +217,7 @@ def test_selections_of_later_seeds_are_judged_where_the_first_is_missing(tmp_pat
 
 def test_quoted_system_is_not_tested_but_its_printed_number_is(tmp_path: Path) -> None:
     printed = "t1,new/full,new,full,shown/test,mae,5,x,\nt1,quoted,quoted,,shown/test,mae,9,x,\n"
-    project = make_project(tmp_path, [better_than(worse="quoted")], published=printed, seeds=[0])
+    project = make_project(tmp_path, [better_than(against="quoted")], published=printed, seeds=[0])
     predict(project, "new/full", 1.0)
     assert "not public" in headline(project)["reason"]
     row = headline(project, evidence_status="published")
@@ -229,7 +228,7 @@ def test_quoted_system_is_not_tested_but_its_printed_number_is(tmp_path: Path) -
 
 
 def test_claim_over_several_pairs_has_a_verdict_for_each_and_one_for_all(tmp_path: Path) -> None:
-    claim = better_than() | {"worse": ["old/full", "new/less"]}
+    claim = better_than() | {"against": ["old/full", "new/less"]}
     project = make_project(tmp_path, [claim])
     predict(project, "new/full", noisy(1.0), seeds=THREE)
     predict(project, "old/full", noisy(2.0), seeds=THREE)
@@ -239,7 +238,7 @@ def test_claim_over_several_pairs_has_a_verdict_for_each_and_one_for_all(tmp_pat
 
 
 def test_benchmarks_that_are_the_same_images_are_one_part(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than() | {"benchmarks": ["shown/test", "other/test"]}], seeds=[0])
+    project = make_project(tmp_path, [better_than() | {"on": ["shown/test", "other/test"]}], seeds=[0])
     predict(project, "new/full", noisy(1.0))
     predict(project, "old/full", noisy(2.0))
     (part,) = [row for row in verdicts(project) if row["part"] != "all"]
@@ -247,7 +246,7 @@ def test_benchmarks_that_are_the_same_images_are_one_part(tmp_path: Path) -> Non
 
 
 def test_p_values_are_corrected_within_evidence_and_selection(tmp_path: Path) -> None:
-    claims = [better_than(), better_than(worse="new/less", id="D"), better_than("new/less", id="E")]
+    claims = [better_than(), better_than(against="new/less", id="D"), better_than("new/less", id="E")]
     project = make_project(tmp_path, claims, seeds=[0])
     for arm, factor in (("new/full", 1.0), ("old/full", 1.05), ("new/less", 1.02)):
         predict(project, arm, noisy(factor))
@@ -261,7 +260,7 @@ def test_p_values_are_corrected_within_evidence_and_selection(tmp_path: Path) ->
 
 
 def number(**more: Any) -> dict[str, Any]:
-    return better_than() | {"worse": [], "test": "value", "kind": "numeric", "published": 3.0} | more
+    return better_than() | {"against": [], "test": "value", "published": 3.0} | more
 
 
 def test_published_number_is_not_tested_where_numbers_are_not_comparable(tmp_path: Path) -> None:
@@ -307,7 +306,7 @@ def test_ratio_to_a_system_without_error_is_not_tested(tmp_path: Path) -> None:
 
 
 def test_gain_must_be_as_large_as_claimed(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than(at_least=100.0)])
+    project = make_project(tmp_path, [better_than(margin=100.0)])
     predict(project, "new/full", noisy(1.0), seeds=THREE)
     predict(project, "old/full", noisy(2.0), seeds=THREE)
     assert headline(project)["verdict"] == "contradicted"
@@ -315,7 +314,7 @@ def test_gain_must_be_as_large_as_claimed(tmp_path: Path) -> None:
 
 def timed(root: Path, size: str) -> Project:
     """Return a project whose runs of "new" take half as long as those of "old"."""
-    claim = better_than(metric="train_hours_100_epochs", test="ratio", at_most=0.67)
+    claim = better_than(expect="lower train_hours_100_epochs", test="ratio", at_most=0.67)
     project = make_project(root, [claim], size=size)
     for arm, seconds in (("new", 1.0), ("old", 2.0)):
         for seed in THREE:
@@ -341,7 +340,7 @@ def test_times_of_small_networks_say_nothing_of_the_papers(tmp_path: Path) -> No
 
 
 def quantity(*bounds: dict[str, Any]) -> dict[str, Any]:
-    return better_than() | {"worse": [], "test": "quantity", "kind": "evidence", "bounds": list(bounds)}
+    return better_than() | {"against": [], "test": "quantity", "bounds": list(bounds)}
 
 
 def test_counting_the_majority_is_a_share_with_a_binomial_interval(tmp_path: Path) -> None:
@@ -409,7 +408,7 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_image_that_carries_the_squared_error_is_named(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than(metric="rmse")], seeds=[0])
+    project = make_project(tmp_path, [better_than(expect="lower rmse")], seeds=[0])
     predict(project, "new/full", np.where(np.arange(IMAGES) == 7, 500.0, 1.0))
     predict(project, "old/full", noisy(2.0))
     assert "new/full: s7 alone carries 100% of the squared error" in headline(project)["reason"]

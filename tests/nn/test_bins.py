@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, golden, shared, wave
 from recount.nn.bins import (
     Bins,
@@ -22,9 +23,8 @@ from recount.nn.bins import (
     prompt,
     prompts,
     published_bins,
-    stacked_block_counts,
 )
-from recount.nn.dm_loss import dm_loss, dm_terms
+from recount.nn.dm_loss import dm_terms
 
 HYBRID = ["hybrid_loss_3_images", "hybrid_loss_uniform_logits", "hybrid_loss_coincident_points"]
 DACE = ["dace_mae", "dace_mse", "dace_dmcount", "dace_dmcount_224_12_bins"]

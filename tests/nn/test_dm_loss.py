@@ -8,15 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, golden, wave
-from recount.nn.bins import stacked_block_counts
-from recount.nn.dm_loss import (
-    DM_COUNT_EPS,
-    dm_loss,
-    dm_terms,
-    log_sinkhorn,
-    sinkhorn,
-)
+from recount.nn.dm_loss import DM_COUNT_EPS, dm_terms, sinkhorn
 
 SINKHORN = ["sinkhorn_2x3", "sinkhorn_far_points", "sinkhorn_zero_mass", "sinkhorn_low_reg_7_iterations"]
 EBC = [
@@ -104,26 +98,6 @@ def test_a_batch_gives_what_its_images_give_one_by_one(seed: int) -> None:
     torch.testing.assert_close(gradient, gradient_alone, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(together["count"], torch.stack([terms["count"] for terms in alone]).mean())
     torch.testing.assert_close(together["variation"], torch.stack([terms["variation"] for terms in alone]).mean())
-
-
-def test_log_domain_agrees_where_the_kernel_does_not_underflow() -> None:
-    density, points, target = random_case(3)
-    density.requires_grad_()
-    gradients = []
-    for domain in ("scaling", "log"):
-        term = dm_terms(density, target, points, 8, domain=domain, normalised_coordinates=True)["transport"]
-        gradients.append(torch.autograd.grad(term, density)[0])
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
-
-
-def test_log_domain_tells_far_blocks_apart_where_the_released_code_cannot() -> None:
-    target = torch.full((1, 28), 1 / 28)
-    cost = (torch.arange(28.0) * 8).square().view(1, 1, 28)
-    kernel = torch.exp(-cost[0] / 10)
-    _, scaled = sinkhorn(torch.ones(1), target, kernel, kernel.T, torch.ones(1))
-    _, logarithm = log_sinkhorn(torch.ones(1, 1), target, cost)
-    assert scaled[0, 20] == scaled[0, 27]
-    assert logarithm[0, 20] < logarithm[0, 27]
 
 
 def test_a_batch_without_any_point_has_no_transport() -> None:

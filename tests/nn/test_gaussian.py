@@ -12,7 +12,7 @@ from recount.nn.gaussian import blurred, gaussian_kernel
 
 def test_kernel_is_even_and_sums_to_one() -> None:
     kernel = gaussian_kernel(15, 4.0)
-    assert torch.equal(kernel, kernel.flip(0))
+    torch.testing.assert_close(kernel, kernel.flip(0))
     assert kernel.sum().item() == pytest.approx(1)
 
 

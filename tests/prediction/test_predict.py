@@ -104,7 +104,7 @@ sizes = st.lists(st.tuples(st.sampled_from([16, 32, 56, 80]), st.sampled_from([3
 @settings(max_examples=40)
 def test_batching_windows_changes_no_count(sizes: list[tuple[int, int]], batch: int) -> None:
     samples = samples_of(sizes)
-    assert counts(toy(batch=batch), samples) == pytest.approx(counts(toy(batch=1), samples), rel=1e-6)
+    assert counts(toy(batch=batch), samples) == pytest.approx(counts(toy(batch=1), samples), rel=1e-5)
 
 
 def test_windows_of_several_images_share_a_pass() -> None:
@@ -131,7 +131,7 @@ def test_samples_come_back_in_order_with_their_own_counts() -> None:
     rows = list(predict_samples(toy(batch=3), samples, picture))
     assert [row.sample.id for row in rows] == ["s0", "s1", "s2"]
     alone = [counts(toy(), [sample])[0] for sample in samples]
-    assert [row.count for row in rows] == pytest.approx(alone, rel=1e-6)
+    assert [row.count for row in rows] == pytest.approx(alone, rel=1e-5)
     assert all(row.seconds > 0 for row in rows)
 
 
@@ -143,7 +143,7 @@ def test_density_and_maps_come_back_only_when_asked_for() -> None:
     assert plain.maps == {}
     assert full.density is not None
     assert full.density.shape == (1, 7, 10)
-    assert float(full.density.sum()) == pytest.approx(full.count, rel=1e-6)
+    assert float(full.density.sum()) == pytest.approx(full.count, rel=1e-5)
     assert full.maps["edge"].shape == (1, 56, 80)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,10 +20,10 @@ from recount.data.windows import Windows
 from recount.prediction.predict import PredictError
 from recount.prediction.run_prompt_tests import chosen_samples, run_prompt_tests
 from recount.settings.base import Strict
-from recount.settings.project import Project, load
+from recount.settings.project import Project
 from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Prediction, System
-from small_project import PAPER, SUITE, make_project, write_index_rows
+from small_project import EXPERIMENTS, SUITE, make_project, write_index_rows
 
 COLOURS = ("reds", "greens", "blues")
 EDGE, CELL = 32, 8
@@ -96,16 +95,12 @@ def write_data(root: Path) -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return a project whose run good/full is finished and prompt-tested on two benchmarks."""
     monkeypatch.setattr("recount.systems.load", {"good": Reader}.__getitem__)
-    make_project(tmp_path)
     tested = {"shown/test": ["negative_prompts", "mosaics", "maps"], "hidden/test": ["pairs"], "else/test": ["pairs"]}
-    good = {**PAPER["systems"]["good"], "prompt_tests": tested}  # type: ignore[index]
-    paper = {**PAPER, "systems": {**PAPER["systems"], "good": good}}  # type: ignore[dict-item]
+    experiments = {**EXPERIMENTS, "good": {**EXPERIMENTS["good"], "prompt_tests": tested}}
     minority = {"dataset": "dots", "split": "minority"}
-    suite = {**SUITE, "benchmarks": {**SUITE["benchmarks"], "hidden/test": minority}}  # type: ignore[dict-item]
-    (tmp_path / "papers/paper/paper.yaml").write_text(yaml.safe_dump(paper))
-    (tmp_path / "suites/small.yaml").write_text(yaml.safe_dump(suite))
+    suite = {**SUITE, "benchmarks": {**SUITE["benchmarks"], "hidden/test": minority}}
+    project = make_project(tmp_path, experiments=experiments, suite=suite)
     write_data(tmp_path)
-    project = load(tmp_path)
     finish(project)
     return project
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from recount.cli import app
+from recount.nn.clip import PromptError, build_clip, token_ids
 from recount.pretraining import mini_clip, mini_sd
 from recount.scenes.captions import CLASSES, NUMBER_WORDS, VAGUE, VOCABULARY, draw_shapes
-from recount.systems.countclip import CaptionError, build_clip, token_ids
 
 PLAN = mini_clip.Plan(scenes=400, steps=4, batch=8, per_class=(2, 1), warmup=2)
 
@@ -41,6 +41,7 @@ def test_weights_are_small_and_belong_to_the_card() -> None:
     assert card()["parameters"] == sum(parameter.numel() for parameter in shipped().parameters())
 
 
+@pytest.mark.more
 def test_the_card_says_what_the_shipped_weights_do() -> None:
     said = card()["quality"]
     assert mini_clip.retrieval_accuracy(shipped(), card()["seed"]) == pytest.approx(
@@ -58,23 +59,11 @@ def test_the_card_says_what_the_shipped_weights_do() -> None:
     )  # else fine-tuning has nothing to teach words for
 
 
-def test_the_card_as_text_has_its_numbers() -> None:
-    text = (mini_clip.WEIGHTS / "mini_clip.md").read_text("utf-8")
-    for name in (
-        "retrieval_accuracy_64_classes",
-        "regression_accuracy",
-        "counting_accuracy_before_fine_tuning",
-        "counting_chance",
-    ):
-        assert f"{card()['quality'][name]:.1%}" in text
-    assert card()["command"] in text
-
-
 def test_every_caption_is_in_the_vocabulary_and_others_are_refused() -> None:
     for index in range(200):
         rng = np.random.default_rng(index)
         token_ids([mini_clip.caption(draw_shapes(rng), rng, mini_clip.Plan())], mini_clip.SIZE)
-    with pytest.raises(CaptionError, match="does not know zebras"):
+    with pytest.raises(PromptError, match="does not know zebras"):
         token_ids(["two zebras"], mini_clip.SIZE)
 
 
@@ -120,12 +109,14 @@ def clip_logits_loss(logits: torch.Tensor) -> float:
     return -(rows.diagonal().log().mean() + columns.diagonal().log().mean()).item() / 2
 
 
+@pytest.mark.more
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
-    made = [mini_clip.pretrain(tmp_path / name, PLAN, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
-    weights = [load_file(tmp_path / name / "mini_clip.safetensors")["visual.proj"] for name in "abc"]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert [card["steps_done"] for card in made] == [4, 4, 4]
-    assert set(VOCABULARY) == set(made[0]["clip"]["vocabulary"])
+    made = mini_clip.pretrain(tmp_path, PLAN, 0)
+    written = load_file(tmp_path / "mini_clip.safetensors")["visual.proj"]
+    same, other = (mini_clip.train(PLAN, seed).state_dict()["visual.proj"].half() for seed in (0, 1))
+    assert torch.equal(written, same) and not torch.equal(written, other)
+    assert made["steps_done"] == 4
+    assert set(VOCABULARY) == set(made["clip"]["vocabulary"])
 
 
 def test_the_command_makes_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

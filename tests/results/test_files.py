@@ -15,7 +15,7 @@ from recount.results.files import CsvTable, ResultsError, SaveError, file_digest
 from recount.results.predictions import PREDICTIONS, PredictionRow, Timing, read_predictions
 from recount.results.prompt_tests import NotTested, PromptTests
 from recount.results.reason import NOTHING, Reason, joined
-from recount.results.run_record import RunRecord, read_history, read_run_record, write_history
+from recount.results.run_record import RunRecord, read_run_record, write_history
 from recount.results.scores import SCORES, Score
 from recount.results.verdicts import VERDICTS, VerdictRow
 
@@ -151,10 +151,7 @@ def test_what_json_does_not_have_comes_back(tmp_path: Path) -> None:
 
 def test_history_has_every_column_that_an_epoch_has(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "mae": 3.0}])
-    assert read_history(tmp_path / "history.csv") == [
-        {"epoch": "1", "loss": "0.5", "mae": ""}, {"epoch": "2", "loss": "0.25", "mae": "3.0"},
-    ]  # fmt: skip
-    assert read_history(tmp_path / "nothing.csv") == []
+    assert (tmp_path / "history.csv").read_text() == "epoch,loss,mae\n1,0.5,\n2,0.25,3.0\n"
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

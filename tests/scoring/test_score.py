@@ -13,7 +13,7 @@ from records import run_record
 from recount.metrics import MAE, NAE, RMSE
 from recount.scoring.score import score
 from recount.settings.project import Project
-from small_project import PAPER, TRUE, cells_of, make_project, predict, write_index
+from small_project import SUITE, TRUE, cells_of, make_project, predict, write_index
 
 
 def cell(project: Project, **wanted: str) -> dict[str, str]:
@@ -152,10 +152,10 @@ def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
     assert "shown/train (n = 3)" in cell(project, row="constant/training_mean")["reason"]
 
 
-def test_a_constant_that_the_table_lists_is_not_repeated_and_is_marked_trivial(tmp_path: Path) -> None:
+def test_constants_are_below_tables_that_ask_for_them_and_a_constants_run_is_marked_trivial(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     predict(project, "constant/nothing/seed0", {"last": [-count for count in TRUE]})
-    assert cells_of(project, row="constant/zero") == []
+    assert {row["table"] for row in cells_of(project, row="constant/zero")} == {"table1"}
     assert cell(project, row="constant/nothing", seed="all")["status"] == "trivial"
 
 
@@ -201,7 +201,8 @@ def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
     assert hours["reason"] == "from 5 epochs on cpu"
     seconds = cell(project, table="cost", row="good/full", seed="0", metric="inference_seconds_per_image")
     assert float(seconds["value"]) == 0.25
-    assert cell(project, table="cost", row="good/full", metric="beauty")["reason"] == "recount does not measure beauty"
+    parameters = cell(project, table="cost", row="good/full", metric="parameters_total")
+    assert parameters["reason"] == "recount does not measure parameters_total"
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -255,15 +256,10 @@ def test_an_index_without_the_split_makes_cells_missing_not_an_error(tmp_path: P
     assert "no sample is in split 'test'" in cell(project, row="constant/one")["reason"]
 
 
-def test_counts_by_caption_have_their_own_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {
-        "title": "T",
-        "benchmarks": ["shown/test"],
-        "metrics": ["accuracy"],
-        "rows": PAPER["tables"]["table1"]["rows"],
-    }
-    monkeypatch.setitem(PAPER["tables"], "captions", table)  # type: ignore[arg-type]
-    project = make_project(tmp_path)
+def test_counts_by_caption_have_their_own_constants(tmp_path: Path) -> None:
+    table = {"title": "T", "on": "captions/test", "metrics": ["accuracy"], "rows": ["good/full"], "floor": "constants"}
+    benchmarks = {**SUITE["benchmarks"], "captions/test": {"dataset": "dots", "split": "test"}}
+    project = make_project(tmp_path, paper={"tables": {"captions": table}}, suite={**SUITE, "benchmarks": benchmarks})
     write_index(tmp_path, [(f"s{k}", "test", count) for k, count in enumerate([2, 3, 3, 4])])
     frequent = cell(project, table="captions", row="constant/most_frequent", metric="accuracy")
     assert (float(frequent["value"]), frequent["reason"][:10]) == (0.5, "predicts 3")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.data.sample import Sample
-from recount.nn.clip_towers import ClipTowers, image_tower
+from recount.nn.clip import ClipTowers, image_tower
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example
 from recount.systems.countx import (
@@ -132,6 +132,14 @@ def test_text_is_the_description_or_the_class_name() -> None:
     assert tiny().prompt_of(tray) == "the donuts in the donut tray"
     assert tiny().prompt_of(sample_of("cars")) == "the cars"
     assert tiny(text="class_name").prompt_of(tray) == "donuts tray"
+
+
+def test_a_model_that_is_trained_with_descriptions_can_be_tested_with_class_names() -> None:
+    network = tiny(test_text="class_name")
+    pool = TinyPool([(96, 120)])
+    pool.samples = [Sample("a", "train", None, np.array([[5.0, 5.0]]), 1, "red stars", 120, 96)]
+    assert network.example_maker()(0, pool, np.random.default_rng(0))[0].prompt == "the red stars"
+    assert network.prompt_of(pool.samples[0]) == "red stars"
 
 
 def test_training_examples_are_told_the_same_as_predictions() -> None:

@@ -12,7 +12,7 @@ import torch
 from golden_tools import assert_matches, golden, refilled, wave
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
-from recount.systems.dmcount_ebc import SYSTEM, DmCountEbcSettings, build_classifier
+from recount.systems.dmcount_ebc import SYSTEM, DmCountEbcSettings
 from tiny_pool import TinyPool
 
 CASE = "dmcount_ebc_vgg19_96x64"
@@ -62,11 +62,6 @@ def test_every_block_size_has_a_cell_per_block(block: int, truncation: int) -> N
 
 def test_images_are_padded_to_the_stride() -> None:
     assert tiny().prepare_image(torch.rand(3, 100, 161)).shape == (3, 112, 176)
-
-
-def test_wide_features_get_a_hidden_layer() -> None:
-    assert isinstance(build_classifier(512, 5), torch.nn.Conv2d)
-    assert [layer.out_channels for layer in build_classifier(513, 5) if isinstance(layer, torch.nn.Conv2d)] == [512, 5]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,27 @@ def test_default_settings_are_the_paper_size(name: str) -> None:
     system = systems.load(name)
     assert set(system.mini_settings()) <= set(system.Settings.model_fields)
     assert system.Settings() is not None
+
+
+# what a key starts with: an equation's or a section's number; otherwise the paper's own terms or symbols, up to a colon
+NUMBER = re.compile(r"\(\d+\)|section \d+(\.\d+)*")
+
+
+def references(key: str) -> list[str]:
+    number = NUMBER.match(key)
+    return [number.group()] if number else key.split(": ", maxsplit=1)[0].split(", ")
+
+
+@pytest.mark.parametrize("name", sorted(systems.own_names()))
+def test_the_papers_equations_lead_to_functions_that_name_them(name: str) -> None:
+    module = import_module(f"recount.systems.{name}")
+    if "No paper" in (module.__doc__ or ""):
+        pytest.skip("no paper, so no equations")
+    equations = module.EQUATIONS
+    assert equations
+    for key, function in equations.items():
+        assert callable(function), key
+        assert function.__module__.startswith("recount."), key
+        text = " ".join((function.__doc__ or "").split()).lower()
+        unnamed = [each for each in references(key) if each.lower() not in text]
+        assert not unnamed, f"{function.__qualname__} implements {key!r}, but its docstring does not name {unnamed}"

@@ -14,7 +14,7 @@ from torch.nn import functional
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
 from recount.augmentation.countr_protocol import density, impulses
 from recount.data.sample import Sample
-from recount.nn.clip_towers import ClipTowers
+from recount.nn.clip import ClipTowers
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example, Prediction
 from recount.systems.vlcounter import (

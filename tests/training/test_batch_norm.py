@@ -1,9 +1,7 @@
-"""Shared BatchNorm is BatchNorm: in one process against PyTorch's, in two against one with the whole batch."""
+"""Shared BatchNorm is BatchNorm: it gives what PyTorch's gives (test_processes.py: in two processes, too)."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
-from recount.training.processes import Processes, together
 
 SHAPES = {nn.BatchNorm1d: (7, 5), nn.BatchNorm2d: (7, 5, 3, 2)}
 
@@ -67,29 +64,3 @@ def test_half_precision_stays_and_is_computed_in_single_precision(alone: None) -
     assert shared(x).dtype is torch.bfloat16
     assert shared.running_var.dtype is torch.float32
     torch.testing.assert_close(shared.running_mean, 0.1 * x.float().mean(dim=(0, 2, 3)))
-
-
-def part_of(processes: Processes, device: torch.device, out: str) -> None:
-    """Write what this process's part of the batch gives: 3 samples in the first, 4 in the second."""
-    network, x = nn.Sequential(layer(nn.BatchNorm2d)), batch(nn.BatchNorm2d).detach()
-    share_statistics(network)
-    mine = x[:3] if processes.first else x[3:]
-    mine.requires_grad_()
-    network(mine).pow(3).sum().backward()
-    processes.add_gradients(network.parameters())
-    found = {"x": mine.grad, "weight": network[0].weight.grad, "variance": network[0].running_var}
-    torch.save(found, Path(out, f"{processes.rank}.pt"))
-
-
-def test_two_processes_with_parts_of_a_batch_give_what_one_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    together(part_of, (str(tmp_path),), [torch.device("cpu")] * 2)
-    whole, x = layer(nn.BatchNorm2d), batch(nn.BatchNorm2d)
-    whole(x).pow(3).sum().backward()
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad, rtol=1e-4, atol=1e-3)
-    for found in (first, second):
-        torch.testing.assert_close(found["weight"], whole.weight.grad, rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(found["variance"], whole.running_var, rtol=1e-5, atol=1e-6)

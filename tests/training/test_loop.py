@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,44 +118,37 @@ def test_the_best_epoch_on_test_is_kept_and_is_the_minimum_of_the_history(tmp_pa
     assert (tmp_path / "model.best_on_test.safetensors").is_file()
 
 
-KILLED = """
-import os, signal, sys
-sys.path[:0] = [{tests!r}, {here!r}]
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-import recount.training.loop as loop
-if {die}:
-    save, saved = loop.checkpoints.save_state, []
-    def dying(*args):
-        save(*args)
+def train_saving_each_step(folder: Path):
+    return train(folder, watched={"best_on_test": Watched(MemoryPool(6), "test")}, checkpoint_minutes=0)
+
+
+def train_until_killed(folder: Path) -> None:
+    """Train, and kill this process in the middle of the second epoch."""
+    torch.set_num_threads(1)
+    save, saved = checkpoints.save_state, []
+
+    def dying(*what: Any) -> None:
+        save(*what)
         saved.append(1)
-        if len(saved) == 5:  # in the middle of the second epoch
+        if len(saved) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
-    loop.checkpoints.save_state = dying
-from test_loop import MemoryPool, Watched, train, weights
-watched = {{"best_on_test": Watched(MemoryPool(6), "test")}}
-progress, system = train(Path({folder!r}), watched=watched, checkpoint_minutes=0)
-torch.save({{"weights": weights(system), "best": str(progress.best), "epochs": len(progress.history)}}, {out!r})
-"""
 
-
-def _in_a_process(folder: Path, out: Path, die: bool) -> int:
-    here = Path(__file__).parent
-    code = KILLED.format(tests=str(here.parent), here=str(here), folder=str(folder), out=str(out), die=die)
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    ).returncode
+    checkpoints.save_state = dying
+    train_saving_each_step(folder)
 
 
 def test_a_run_killed_in_mid_epoch_resumes_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    assert _in_a_process(tmp_path / "killed", tmp_path / "none", die=True) == -signal.SIGKILL
-    assert _in_a_process(tmp_path / "killed", tmp_path / "resumed", die=False) == 0
-    assert _in_a_process(tmp_path / "whole", tmp_path / "unbroken", die=False) == 0
-    resumed, unbroken = torch.load(tmp_path / "resumed"), torch.load(tmp_path / "unbroken")
-    assert same(resumed["weights"], unbroken["weights"])
-    assert resumed["best"] == unbroken["best"]
-    assert resumed["epochs"] == unbroken["epochs"] == 3
+    process = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(tmp_path / "killed",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    state = load_state(tmp_path / "killed", "d")
+    assert state is not None and json.loads(state["progress"])["steps_done"] == 5
+    resumed, system = train_saving_each_step(tmp_path / "killed")
+    unbroken, whole = train_saving_each_step(tmp_path / "whole")
+    assert same(weights(system), weights(whole))
+    assert resumed.best == unbroken.best
+    assert len(resumed.history) == len(unbroken.history) == 3
 
 
 def test_a_state_of_other_settings_or_code_is_ignored_with_a_message(
@@ -236,7 +229,6 @@ def test_the_best_epoch_is_chosen_by_what_the_recipe_says(select_by: str, better
 
 
 def test_progress_is_json() -> None:
-    import json
     from dataclasses import asdict
 
     assert Progress(**json.loads(json.dumps(asdict(Progress())))) == Progress()

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 from tiny_system import MemoryPool, TinySettings, TinySystem
 from torch import Tensor, nn
 
+from projects import experiment, write_project
 from recount.data.index import COLUMNS
 from recount.settings.project import load
 from recount.systems.base import Batch
@@ -161,10 +161,8 @@ def test_memory_that_runs_out_in_the_optimiser_is_not_taken_for_a_large_batch(
         train(tmp_path, card(FULL))
 
 
-PAPER = {
-    **{"title": "A paper", "short_title": "Paper", "authors": "none", "year": 2026, "venue": "none", "tables": {}},
-    "systems": {"mcnn": {"label": "MCNN", "trained_on": "dots/train", "variants": {"rgb": {"label": "in colour"}}}},
-}
+EXPERIMENTS = {"mcnn": experiment("MCNN", {"rgb": "in colour"}, trained_on="dots/train", evaluated_on=["dots/train"])}
+PAPER = {"tables": {"table1": {"title": "Table 1", "on": "dots/train", "rows": ["mcnn/rgb"]}}}
 SUITE = {
     **{"title": "small", "comparable": False, "benchmarks": {"dots/train": {"dataset": "dots", "split": "train"}}},
     "systems": {"mcnn": {"size": "mini", "recipe": {"epochs": 1, "batch_size": 4, "evaluate_every": None}}},
@@ -174,10 +172,8 @@ SUITE = {
 def test_the_record_of_the_run_says_in_how_many_parts_a_batch_was_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {"config.yaml": {"suite": "small", "device": "cpu"}, "suites/small.yaml": SUITE}
-    for name, content in {**files, "papers/demo/paper.yaml": PAPER}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(yaml.safe_dump(content))
+    config = {"suite": "small", "device": "cpu"}
+    write_project(tmp_path, experiments=EXPERIMENTS, papers={"demo": PAPER}, suite=SUITE, config=config)
     data = tmp_path / "resources/data/dots/original"
     data.mkdir(parents=True)
     with (data / "index.csv").open("w", newline="") as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from test_batch_norm import batch, layer
 from tiny_system import MemoryPool, TinySettings, TinySystem
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -23,6 +25,7 @@ from recount import systems
 from recount.data.sample import Sample
 from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch, System
+from recount.training.batch_norm import share_statistics
 from recount.training.checkpoints import save_model
 from recount.training.loop import Trainer
 from recount.training.parts import CannotShare, check_shareable
@@ -86,9 +89,9 @@ class BatchNorm(TinySystem):
 def of_repository(name: str) -> System:
     system_class = systems.load(name)
     system = system_class(system_class.Settings.model_validate(system_class.mini_settings()))
-    for layer in system.modules():  # each process draws its own numbers for these
-        if isinstance(layer, nn.Dropout | StochasticDepth):
-            layer.p = 0.0
+    for module in system.modules():  # each process draws its own numbers for these
+        if isinstance(module, nn.Dropout | StochasticDepth):
+            module.p = 0.0
     return system
 
 
@@ -143,6 +146,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "of 3 and, at last, of 1 for two processes": ("plain", {"epochs": 2, "batch_size": 3, "clip_norm": 0.5}),
     "BatchNorm, with a last batch of 2": ("batch_norm", {"epochs": 3}),
     "BatchNorm, of 3 and, at last, of 1 for two processes": ("batch_norm", {"epochs": 2, "batch_size": 3}),
+}
+OF_REPOSITORY: dict[str, tuple[str, dict[str, Any]]] = {
     "mcnn": ("mcnn", SHORT),
     "gigacount, with BatchNorm": ("gigacount", SHORT),
     "dm_count, with a sum over the batch": ("dm_count", SHORT),
@@ -150,26 +155,43 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def train_all(processes: Processes, device: torch.device, folder: str, more: list[str]) -> None:
-    """Train one case after the other: a process takes longer to start than to train them."""
-    for name, (system, recipe) in {**CASES, **{each: (each, {}) for each in more}}.items():
+def train_all(processes: Processes, device: torch.device, folder: str, cases: Mapping[str, Any]) -> None:
+    """Do one thing after the other: a process takes longer to start than to train all cases."""
+    if processes.size == 2:
+        normalise_part(processes, folder)
+    for name, (system, recipe) in cases.items():
         train(processes, device, system, str(Path(folder, name)), recipe)
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of what one process (one) and two (two) made of all cases."""
+    """Return a folder of what one process (one) and two (two) made of all cases, and the message of the last one."""
     folder = tmp_path_factory.mktemp("processes")
-    train_all(Processes(), CPU, str(folder / "one"), [])
+    train_all(Processes(), CPU, str(folder / "one"), CASES)
+    failing = {name: (name, {}) for name in ("short_of_memory", "poisoned")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        together(train_all, (str(folder / "two"), ["short_of_memory"]), [CPU, CPU])
+        with pytest.raises(ProcessFailed) as failed:
+            together(train_all, (str(folder / "two"), CASES | failing), [CPU, CPU])
+    (folder / "message").write_text(str(failed.value), encoding="utf-8")
     return folder
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_give_the_losses_and_weights_of_one(trained: Path, case: str) -> None:
+    compare(trained, case)
+
+
+@pytest.mark.more
+def test_two_processes_train_systems_of_the_repository_as_one_does(tmp_path: Path) -> None:
+    train_all(Processes(), CPU, str(tmp_path / "one"), OF_REPOSITORY)
+    together(train_all, (str(tmp_path / "two"), OF_REPOSITORY), [CPU, CPU])
+    for case in OF_REPOSITORY:
+        compare(tmp_path, case)
+
+
+def compare(trained: Path, case: str) -> None:
     (one, weights), (two, shared) = read(trained / "one" / case), read(trained / "two" / case)
     for row, other in zip(one["history"], two["history"], strict=True):
         for key in row.keys() - {"seconds", "stage"}:
@@ -185,9 +207,31 @@ def test_one_process_out_of_memory_makes_both_cut_the_batch(trained: Path) -> No
     assert [row["loss"] for row in two["history"]] == pytest.approx([row["loss"] for row in one["history"]], rel=1e-4)
 
 
-def test_the_message_of_a_process_that_fails_is_passed_on(tmp_path: Path) -> None:
-    with pytest.raises(ProcessFailed, match=r"the loss is not finite.*s7"):
-        together(train, ("poisoned", str(tmp_path), {}), [CPU, CPU])
+def test_the_message_of_a_process_that_fails_is_passed_on(trained: Path) -> None:
+    assert re.search(r"the loss is not finite.*s7", (trained / "message").read_text(encoding="utf-8"))
+
+
+def normalise_part(processes: Processes, folder: str) -> None:
+    """Write what BatchNorm makes of this process's part of a batch: 3 samples in the first, 4 in the second."""
+    network, x = nn.Sequential(layer(nn.BatchNorm2d)), batch(nn.BatchNorm2d).detach()
+    share_statistics(network)
+    mine = x[:3] if processes.first else x[3:]
+    mine.requires_grad_()
+    network(mine).pow(3).sum().backward()
+    processes.add_gradients(network.parameters())
+    found = {"x": mine.grad, "weight": network[0].weight.grad, "variance": network[0].running_var}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    torch.save(found, Path(folder, f"{processes.rank}.pt"))
+
+
+def test_two_processes_normalise_parts_of_a_batch_as_one_normalises_the_whole(trained: Path) -> None:
+    whole, x = layer(nn.BatchNorm2d), batch(nn.BatchNorm2d)
+    whole(x).pow(3).sum().backward()
+    first, second = (torch.load(trained / "two" / f"{rank}.pt") for rank in (0, 1))
+    torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad, rtol=1e-4, atol=1e-3)
+    for found in (first, second):
+        torch.testing.assert_close(found["weight"], whole.weight.grad, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(found["variance"], whole.running_var, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +247,7 @@ def test_what_cannot_be_shared_says_why(name: str, batch_size: int, reason: str)
         check_shareable(system, 2, 10, batch_size)
 
 
+@pytest.mark.more
 def test_a_killed_run_of_two_processes_resumes_and_ends_with_the_same_weights(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

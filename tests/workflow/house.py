@@ -20,7 +20,7 @@ DOTS = """
 from recount.data.dataset import Dataset
 
 class Dots(Dataset):
-    name, title, licence, splits = "dots", "Dots", "CC0", ("train", "test")
+    name, title, licence, splits = "dots", "Dots", "CC0", ("train", "test", "val")
 
     def read(self, raw):
         return []
@@ -46,7 +46,7 @@ def _snakemake(options: list[str], work: Path, source: Path, environment: dict[s
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.chdir(work)
-    os.environ.update(environment, PYTHONPATH=str(source))
+    os.environ.update(environment, PYTHONPATH=str(source), SNAKEMAKE_PID=str(os.getpid()))
     sys.path.insert(0, str(source))
     sys.argv = ["snakemake", *options]
     from snakemake.cli import main

@@ -17,62 +17,44 @@ import stand_in_conda
 from house import ROOT, Answer, copy_config, snakemake
 
 from conda_files import conda_requirements
+from projects import experiment, write_project
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
-PAPER = """
-title: For the test of the environments
-short_title: Demo
-authors: nobody
-year: 2026
-venue: nowhere
-systems:
-  constant:
-    label: Constant
-    trained_on: ucf_qnrf/train
-    evaluated_on: [ucf_qnrf/test]
-    variants:
-      mean: {label: training mean}
-  mcnn:
-    label: MCNN
-    trained_on: ucf_qnrf/train
-    evaluated_on: [ucf_qnrf/test]
-    variants:
-      rgb: {label: MCNN}
-  t2icount:
-    label: T2ICount
-    trained_on: fsc147s/v1
-    evaluated_on: [fsc147s/v1]
-    prompt_tests: {fsc147s/v1: [pairs, maps]}
-    variants:
-      full: {label: T2ICount}
-tables:
-  table1:
-    title: Table 1
-    benchmarks: [ucf_qnrf/test]
-    rows:
-      - {label: training mean, system: constant, variant: mean, group: trivial}
-      - {label: MCNN, system: mcnn, variant: rgb}
-  table2:
-    title: Table 2
-    benchmarks: [fsc147s/v1]
-    rows:
-      - {label: T2ICount, system: t2icount, variant: full}
-"""
-SUITE = """
-title: For the test of the environments
-comparable: false
-why_not_comparable: it is a test
-prompt_test_pictures: 2
-benchmarks:
-  ucf_qnrf/train: {dataset: crowd, split: train}
-  ucf_qnrf/test: {dataset: crowd, split: test}
-  fsc147s/v1: {dataset: shapes_minority, split: test}
-systems:
-  constant: {size: mini}
-  mcnn: {size: mini, recipe: {epochs: 1}}
-  t2icount: {size: mini, recipe: {epochs: 1}}
-"""
+TRAIN, TEST, TEXT = "ucf_qnrf/train", "ucf_qnrf/test", "fsc147s/v1"
+EXPERIMENTS = {
+    "constant": experiment("Constant", {"mean": "training mean"}, trained_on=TRAIN, evaluated_on=[TEST]),
+    "mcnn": experiment("MCNN", {"rgb": "MCNN"}, trained_on=TRAIN, evaluated_on=[TEST]),
+    "t2icount": experiment(
+        "T2ICount",
+        {"full": "T2ICount"},
+        trained_on=TEXT,
+        evaluated_on=[TEXT],
+        prompt_tests={TEXT: ["pairs", "maps"]},
+    ),
+}
+PAPER = {
+    "tables": {
+        "table1": {"title": "Table 1", "on": TEST, "rows": ["constant/mean", "mcnn/rgb"]},
+        "table2": {"title": "Table 2", "on": TEXT, "rows": ["t2icount/full"]},
+    }
+}
+SUITE = {
+    "title": "For the test of the environments",
+    "comparable": False,
+    "why_not_comparable": "it is a test",
+    "prompt_test_pictures": 2,
+    "benchmarks": {
+        TRAIN: {"dataset": "crowd", "split": "train"},
+        TEST: {"dataset": "crowd", "split": "test"},
+        TEXT: {"dataset": "shapes_minority", "split": "test"},
+    },
+    "systems": {
+        "constant": {"size": "mini"},
+        "mcnn": {"size": "mini", "recipe": {"epochs": 1}},
+        "t2icount": {"size": "mini", "recipe": {"epochs": 1}},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +87,7 @@ def run(conda: Path, house: Path, work: Path, *options: str) -> Answer:
 def work(conda: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which a tiny suite has been run to its report."""
     work = tmp_path_factory.mktemp("environments") / "work"
-    (work / "papers" / "demo").mkdir(parents=True)
-    (work / "suites").mkdir()
-    (work / "papers" / "demo" / "paper.yaml").write_text(PAPER, encoding="utf-8")
-    (work / "suites" / "mini.yaml").write_text(SUITE, encoding="utf-8")
-    header = "table,row,system,variant,benchmark,metric,value,source,note\n"
-    (work / "papers" / "demo" / "published.csv").write_text(header, encoding="utf-8")
+    write_project(work, experiments=EXPERIMENTS, papers={"demo": PAPER}, suite=SUITE, config={"suite": "mini"})
     copy_config(work)
     answer = run(conda, ROOT, work)
     assert answer.code == 0, answer.text

@@ -8,55 +8,33 @@ from pathlib import Path
 import pytest
 from house import ROOT, Answer, copy_config, snakemake
 
-PAPER = """
-title: For the test from end to end
-short_title: Demo
-authors: nobody
-year: 2026
-venue: nowhere
-systems:
-  constant:
-    label: Constant
-    trained_on: ucf_qnrf/train
-    evaluated_on: [ucf_qnrf/test]
-    variants:
-      mean: {label: training mean}
-  mcnn:
-    label: MCNN
-    trained_on: ucf_qnrf/train
-    evaluated_on: [ucf_qnrf/test]
-    variants:
-      diverging: {label: at a learning rate at which nothing is learned, recipe: {optimiser: {lr: 1.0e+30}}}
-tables:
-  table1:
-    title: Table 1
-    benchmarks: [ucf_qnrf/test]
-    rows:
-      - {label: training mean, system: constant, variant: mean, group: trivial}
-      - {label: MCNN, system: mcnn, variant: diverging}
-"""
-SUITE = """
-title: For the test from end to end
-comparable: false
-why_not_comparable: it is a test
-benchmarks:
-  ucf_qnrf/train: {dataset: crowd, split: train}
-  ucf_qnrf/test: {dataset: crowd, split: test}
-systems:
-  constant: {size: mini}
-  mcnn: {size: mini, recipe: {epochs: 2}}
-"""
+from projects import experiment, write_project
+
+pytestmark = pytest.mark.more
+
+TRAIN, TEST = "ucf_qnrf/train", "ucf_qnrf/test"
+DIVERGING = {
+    "label": "at a learning rate at which nothing is learned",
+    "recipe": {"optimiser": {"lr": 1.0e30}},
+}
+EXPERIMENTS = {
+    "constant": experiment("Constant", {"mean": "training mean"}, trained_on=TRAIN, evaluated_on=[TEST]),
+    "mcnn": experiment("MCNN", {"diverging": DIVERGING}, trained_on=TRAIN, evaluated_on=[TEST]),
+}
+PAPER = {"tables": {"table1": {"title": "Table 1", "on": TEST, "rows": ["constant/mean", "mcnn/diverging"]}}}
+SUITE = {
+    "title": "For the test from end to end",
+    "comparable": False,
+    "why_not_comparable": "it is a test",
+    "benchmarks": {TRAIN: {"dataset": "crowd", "split": "train"}, TEST: {"dataset": "crowd", "split": "test"}},
+    "systems": {"constant": {"size": "mini"}, "mcnn": {"size": "mini", "recipe": {"epochs": 2}}},
+}
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("end_to_end") / "work"
-    (work / "papers" / "demo").mkdir(parents=True)
-    (work / "suites").mkdir()
-    (work / "papers" / "demo" / "paper.yaml").write_text(PAPER, encoding="utf-8")
-    (work / "suites" / "mini.yaml").write_text(SUITE, encoding="utf-8")
-    header = "table,row,system,variant,benchmark,metric,value,source,note\n"
-    (work / "papers" / "demo" / "published.csv").write_text(header, encoding="utf-8")
+    write_project(work, experiments=EXPERIMENTS, papers={"demo": PAPER}, suite=SUITE, config={"suite": "mini"})
     copy_config(work)
     return work
 

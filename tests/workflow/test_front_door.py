@@ -32,7 +32,16 @@ def path_with_cards(folder: Path) -> str:
 def fresh(tmp_path: Path) -> Path:
     """Return a folder with this repository's workflow and nothing made yet."""
     (tmp_path / "work").mkdir()
-    for name in ("config.yaml", "papers", "suites", "workflow", "profiles", "Snakefile"):
+    for name in (
+        "config.yaml",
+        "benchmarks.yaml",
+        "experiments",
+        "papers",
+        "suites",
+        "workflow",
+        "profiles",
+        "Snakefile",
+    ):
         (tmp_path / "work" / name).symlink_to(ROOT / name)
     return tmp_path / "work"
 

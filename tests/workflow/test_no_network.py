@@ -15,6 +15,8 @@ from house import ROOT
 
 from recount.settings.project import load
 
+pytestmark = pytest.mark.more
+
 CLOSED = "http://127.0.0.1:9"  # a port on which nobody listens
 PROXIES = {f"{name}_proxy": CLOSED for name in ("http", "https", "all")}
 BY_HAND = "clip_vit_b32"  # files whose digest nobody has published, so that any bytes will do
@@ -46,7 +48,7 @@ def _spent() -> float:
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     folder, mirror = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("mirror")
-    for name in ("config.yaml", "papers", "suites"):
+    for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
         (folder / name).symlink_to(ROOT / name)
     for place in (folder / "resources/weights" / BY_HAND, mirror / MIRRORED):
         place.mkdir(parents=True)
@@ -69,9 +71,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     return Offline(folder, done.stdout, done.returncode, _spent() - before)
 
 
-def test_it_fails_within_a_minute(offline: Offline) -> None:
+def test_it_fails_without_trying_for_long(offline: Offline) -> None:
     assert offline.code != 0
-    assert offline.seconds < 2 * 60  # of two processors, so that a busy machine does not count
+    assert offline.seconds < 5 * 60  # of processor time: 22 on a machine of 2026, nearly all of it for starting Pythons
 
 
 def test_one_list_at_the_end_has_everything_that_is_missing_with_reasons_and_what_to_do_by_hand(

@@ -75,12 +75,12 @@ def test_a_comment_reruns_nothing(finished_house: House) -> None:
 
 
 def test_changed_recipe_of_a_variant_retrains_that_variant_only(finished_house: House) -> None:
-    with edited(finished_house.work / "papers/demo/paper.yaml", "epochs: 2", "epochs: 3"):
+    with edited(finished_house.work / "experiments/alpha.yaml", "epochs: 2", "epochs: 3"):
         assert finished_house.planned() == {"train": 1, "predict": 1, "score": 1, "judge": 1, "report": 1}
 
 
 def test_changed_text_of_a_paper_retrains_nothing(finished_house: House) -> None:
-    with edited(finished_house.work / "papers/demo/paper.yaml", "label: Beta", "label: Gamma"):
+    with edited(finished_house.work / "experiments/beta.yaml", "label: Beta", "label: Gamma"):
         assert finished_house.planned() == {"score": 1, "judge": 1, "report": 1}
 
 
@@ -90,7 +90,7 @@ def test_another_seed_trains_only_that_seed(finished_house: House) -> None:
 
 
 def test_another_test_of_the_prompt_retrains_nothing(finished_house: House) -> None:
-    with edited(finished_house.work / "papers/demo/paper.yaml", "[pairs]", "[pairs, maps]"):
+    with edited(finished_house.work / "experiments/beta.yaml", "[pairs]", "[pairs, maps]"):
         assert finished_house.planned() == {"test_prompts": 1, "score": 1, "judge": 1, "report": 1}
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
+from recount.planning import check_data
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
 
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
         checked = settings.load(Path.cwd(), config)
+        check_data(checked)
         if not checked.runs:
             raise ConfigError("config.yaml: no run is left: papers, systems and suite exclude each other")
         for system in {run.system for run in checked.runs}:
@@ -31,8 +32,7 @@ def checked_project():
 STARTED = time.time()
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
-validate(config, "../schemas/config.schema.json", set_default=False)
-RUNS = {run.id: run for run in PROJECT.runs}
+RUNS = {run.id: run for run in (*PROJECT.trainings, *PROJECT.evaluations)}
 SEED = "{system}/{variant}/seed{seed}"
 RUN_FOLDER = PROJECT.results / "runs" / SEED
 
@@ -80,7 +80,7 @@ def run_of(wildcards):
 def predicted_splits():
     """Return, for each set of splits that runs are evaluated on, the start of these runs' ids, as patterns."""
     found = {}
-    for run in PROJECT.runs:
+    for run in PROJECT.evaluations:
         splits = tuple("/".join(split) for split in run.benchmark_of_split)
         if splits:
             found.setdefault(splits, {})[re.escape(f"{run.system}/{run.variant}/")] = None
@@ -91,6 +91,16 @@ def fetched(wildcards):
     """Return the manifests of a data set and of the one whose pictures it uses."""
     names = (wildcards.dataset, datasets.load(wildcards.dataset).pictures_of)
     return [PROJECT.raw / name / "manifest.json" for name in names if name]
+
+
+def training_record(wildcards):
+    """Return the record of the training that a job reads: small, with the checksums of the models beside it."""
+    return PROJECT.run_folder(run_of(wildcards)) / "run.json"
+
+
+def reading_settings(wildcards):
+    """Return the settings that a run lays over the trained ones, where it reads another variant's training."""
+    return json.dumps(run_of(wildcards).reading, sort_keys=True)
 
 
 def benchmark_indexes(wildcards):
@@ -166,25 +176,26 @@ def more_time(minutes):
 
 def all_runs():
     """Return the record of every run of this suite."""
-    return [PROJECT.run_folder(run) / "run.json" for run in PROJECT.runs]
+    return [PROJECT.run_folder(run) / "run.json" for run in PROJECT.trainings]
 
 
 def all_predictions():
     """Return the predictions of every run on every benchmark of this suite."""
-    found = [PROJECT.predictions(run, name) for run in PROJECT.runs for name in run.benchmarks]
+    found = [PROJECT.predictions(run, name) for run in PROJECT.evaluations for name in run.benchmarks]
     return list(dict.fromkeys(found))
 
 
 def all_prompt_tests():
     """Return the prompt tests of every text-guided run of this suite."""
-    return [PROJECT.prompt_test_file(run) for run in PROJECT.runs if run.prompt_tests]
+    return [PROJECT.prompt_test_file(run) for run in PROJECT.evaluations if run.prompt_tests]
 
 
 def paper_files():
     """Return what the chosen papers claim and published, and what the suite makes of it."""
-    suite = Path("suites") / f"{PROJECT.suite.name}.yaml"
-    files = [path for name in PROJECT.papers for path in sorted(Path("papers", name).rglob("*.*")) if path.is_file()]
-    return [suite, *files]
+    folders = [Path(os.path.relpath(paper.folder)) for paper in PROJECT.papers.values()]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.*")) if path.is_file()]
+    experiments = sorted(Path("experiments").glob("*.yaml"))
+    return [Path("suites") / f"{PROJECT.suite.name}.yaml", Path("benchmarks.yaml"), *experiments, *files]
 
 
 def address_of_report():

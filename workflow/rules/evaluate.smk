@@ -8,7 +8,7 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
         name:
             f"predict_{number}"
         input:
-            run=rules.train.output.run,  # small; holds the checksums of the models that lie beside it
+            run=training_record,
             indexes=benchmark_indexes,
         output:
             [PROJECT.results / "predictions" / split / f"{SEED}.csv" for split in splits],
@@ -28,6 +28,7 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
             mem_mb=more_memory(PROJECT.suite.training_mem_mb),
             runtime=more_time(PROJECT.suite.training_minutes),
         params:
+            reading=reading_settings,
             code=code_of("predict", "system"),
         shell:
             "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
@@ -35,7 +36,7 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
 
 rule test_prompts:
     input:
-        run=rules.train.output.run,
+        run=training_record,
         indexes=prompt_test_indexes,
     output:
         PROJECT.results / "prompt_tests" / f"{SEED}.json",
@@ -53,6 +54,7 @@ rule test_prompts:
         runtime=more_time(PROJECT.suite.training_minutes),
     params:
         prompt_tests=prompt_test_settings,
+        reading=reading_settings,
         code=code_of("test_prompts", "system"),
     shell:
         "recount test-prompts {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"

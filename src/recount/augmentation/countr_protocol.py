@@ -23,10 +23,8 @@ from recount.data.sample import Sample
 
 DENSITY_SCALE = 60.0  # the networks are trained on 60 times the density
 CELL = 16  # widths are multiples of it
-CARPK_WIDTH: dict[int, Callable[[float], int]] = {
-    682: int,
-    683: round,
-}  # of CARPK's 1280 x 720 at height 384: cut off or rounded
+# of CARPK's 1280 x 720 at height 384: cut off or rounded
+CARPK_WIDTH: dict[int, Callable[[float], int]] = {682: int, 683: round}
 
 CarpkWidth = Literal[682, 683]
 
@@ -37,12 +35,9 @@ def multiple_of_cell(length: int) -> int:
 
 
 def evaluation_size(height: int, width: int, window: int, carpk_width: CarpkWidth) -> tuple[int, int]:
-    """Return (height, width) at which a picture is evaluated.
+    """Return (height, width) at which a picture is evaluated with windows of height ``window``.
 
-    Args:
-        height, width: of the picture, pixels.
-        window: height of the window.
-        carpk_width: how a scaled width becomes whole, named after what CARPK's pictures get.
+    ``carpk_width`` says how a scaled width becomes whole, named after what CARPK's pictures get.
     """
     if height == window:
         return window, multiple_of_cell(width)
@@ -57,12 +52,7 @@ def training_size(height: int, width: int, window: int) -> tuple[int, int]:
 
 
 def resized_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return an 8-bit picture at another size, bilinear and antialiased as Pillow does it.
-
-    Args:
-        image: float [3, H, W] in [0, 1], of 8-bit values.
-        size: (height, width).
-    """
+    """Return a picture, float [3, H, W] of 8-bit values over 255, at ``size`` (height, width), bilinear as Pillow."""
     if tuple(image.shape[1:]) == size:
         return image
     pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()

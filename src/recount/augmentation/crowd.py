@@ -9,15 +9,13 @@ cost one decoding; the values are the same.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
-
-from recount.settings.base import Strict
 
 BLUR_KERNEL = 5
 BLUR_SIGMA = (0.1, 5.0)
@@ -25,27 +23,24 @@ JITTER = 0.1  # brightness, contrast and saturation
 SALT_AND_PEPPER = 1e-3  # share of the values that turn to 1, and of those that turn to 0
 
 
-class CrowdAugmentation(Strict):
-    """How training crops are made. The defaults are GigaCount's released code."""
+@dataclass(frozen=True, slots=True)
+class CrowdAugmentation:
+    """How training crops are made. The defaults are GigaCount's released code; the last four are probabilities."""
 
-    crops: int = Field(2, gt=0, description="crops per picture and epoch")
-    crop_scale: tuple[float, float] = Field(
-        (0.8, 1.0), description="edge of the crop over the input size; below 1 zooms in (GigaCount), above out (EBC)"
-    )
-    clamp: bool = Field(True, description="clamp to [0, 1] after each bicubic resize (GigaCount; CLIP-EBC does not)")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of the horizontal flip")
-    jitter: float = Field(0.2, ge=0, le=1, description="probability of the colour jitter")
-    hue: float = Field(0.2, ge=0, le=0.5, description="hue jitter: 0.2 by a slip of the released code; CLIP-EBC has 0")
-    blur: float = Field(0.2, ge=0, le=1, description="probability of the blur")
-    blur_kind: Literal["vertical", "isotropic"] = Field(
-        "vertical",
-        description="vertical: sigma 0.1 along x, 5 along y, as the released code blurs; isotropic: sigma ~ U(0.1, 5)",
-    )
-    salt_and_pepper: float = Field(0.5, ge=0, le=1, description="probability of the noise")
+    crops: int = 2  # per picture and epoch
+    crop_scale: tuple[float, float] = (0.8, 1.0)  # edge of the crop over the input size; above 1 zooms out (CLIP-EBC)
+    clamp: bool = True  # to [0, 1] after each bicubic resize (GigaCount; CLIP-EBC does not)
+    hue: float = 0.2  # by a slip of the released code; CLIP-EBC has 0
+    # vertical: sigma 0.1 along x, 5 along y, as the released code blurs; isotropic: ~ U(0.1, 5)
+    blur_kind: Literal["vertical", "isotropic"] = "vertical"
+    flip: float = 0.5
+    jitter: float = 0.2
+    blur: float = 0.2
+    salt_and_pepper: float = 0.5
 
     def without_photometric(self) -> CrowdAugmentation:
         """Return the arm "no augmentation": crop and flip stay, colour, blur and noise go."""
-        return self.model_copy(update={"jitter": 0.0, "blur": 0.0, "salt_and_pepper": 0.0})
+        return replace(self, jitter=0.0, blur=0.0, salt_and_pepper=0.0)
 
 
 def as_floats(image: Tensor) -> Tensor:
@@ -109,15 +104,11 @@ def salt_and_pepper(image: Tensor, noise: Tensor) -> Tensor:
     return image.masked_fill(noise < SALT_AND_PEPPER, 1.0).masked_fill(noise > 1 - SALT_AND_PEPPER, 0.0)
 
 
-def _jitter(image: Tensor, hue: float) -> Tensor:
+def _photometric(image: Tensor, augmentation: CrowdAugmentation, rng: np.random.Generator) -> Tensor:
     from torchvision.transforms.v2 import ColorJitter
 
-    return ColorJitter(brightness=JITTER, contrast=JITTER, saturation=JITTER, hue=hue)(image)
-
-
-def _photometric(image: Tensor, augmentation: CrowdAugmentation, rng: np.random.Generator) -> Tensor:
     if rng.random() < augmentation.jitter:
-        image = _jitter(image, augmentation.hue)
+        image = ColorJitter(JITTER, JITTER, JITTER, augmentation.hue)(image)
     if rng.random() < augmentation.blur:
         vertical = augmentation.blur_kind == "vertical"
         sigma = BLUR_SIGMA if vertical else (float(rng.uniform(*BLUR_SIGMA)),) * 2
@@ -130,17 +121,10 @@ def _photometric(image: Tensor, augmentation: CrowdAugmentation, rng: np.random.
 def augmented_crop(
     image: Tensor, points: Tensor, size: int, augmentation: CrowdAugmentation, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return one random training crop.
+    """Return one random training crop of a picture (uint8 or float [3, H, W]) with points [N, 2], and its points.
 
-    Args:
-        image: uint8 or float [3, H, W].
-        points: float32 [N, 2], x and y in its pixels.
-        size: edge of the result, pixels.
-        augmentation: probabilities and strengths.
-        rng: of all draws but those of torch (order of the colour jitter, noise), which use torch's generator.
-
-    Returns:
-        The crop, float32 [3, size, size] in [0, 1] (bicubic overshoot stays unless ``clamp``), and its points.
+    The crop is float32 [3, size, size] in [0, 1]; bicubic overshoot stays unless ``clamp``. The order of the colour
+    jitter and the noise are drawn from torch's generator, everything else from ``rng``.
     """
     edge = int(size * rng.uniform(*augmentation.crop_scale))
     image, points = enlarge_to(image, points, edge, clamp=augmentation.clamp)

@@ -102,10 +102,6 @@ class Dotted:
         inside = ((moved >= 0) & (moved < side)).all(axis=1)
         return Dotted(self.image[:, top : top + side, left : left + side], moved[inside])
 
-    def without_dots(self) -> Dotted:
-        """Return the picture as one of another class."""
-        return Dotted(self.image, self.dots[:0])
-
 
 def dotted(image: Tensor, points: np.ndarray, window: int) -> Dotted:
     """Return a picture uint8 [3, H, W] with points [N, 2] at the size it is trained at."""
@@ -114,74 +110,15 @@ def dotted(image: Tensor, points: np.ndarray, window: int) -> Dotted:
     return Dotted(resized_like_pillow(image.float() / 255, new), dot_pixels(points, old, new))
 
 
-def training_crop(
-    index: int, pool: Pictures, window: int, augmentation: CountrAugmentation, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return one training crop of sample ``index``: picture [3, window, window] in [0, 1], density [1, window, window].
-
-    Args:
-        index: of the sample.
-        pool: of all training samples.
-        window: edge of the crop, pixels.
-        augmentation: probabilities and strengths.
-        rng: of all draws but those of torch (colour, blur, noise), which use torch's generator.
-    """
-    own = _of_pool(index, pool, window)
-    branch = rng.random()
-    if branch < augmentation.mosaic:
-        crop = _mosaic(index, own, pool, window, augmentation, rng)
-    else:
-        if branch < augmentation.mosaic + augmentation.jitter:
-            own = _jittered(own, augmentation, rng)
-        crop = _random_cut(own, window, rng)
-    dots = impulses(crop.dots, window, window)
-    return crop.image, torch.from_numpy(density(dots, augmentation.sigma))[None]
-
-
-def _of_pool(index: int, pool: Pictures, window: int) -> Dotted:
-    return dotted(pool.image(index), pool.samples[index].points, window)
-
-
 def _random_cut(picture: Dotted, side: int, rng: np.random.Generator) -> Dotted:
     height, width = picture.size
     return picture.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
 
 
-# ------------------------------------------------------------------------------------------------------------- jitter
-
-
-def _coloured(image: Tensor, augmentation: CountrAugmentation) -> Tensor:
-    from torchvision.transforms.v2 import ColorJitter
-
-    return ColorJitter(*augmentation.colour)(image)
-
-
-def _blurred(image: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import GaussianBlur
-
-    return GaussianBlur(BLUR_KERNEL)(image)
-
-
-def _jittered(picture: Dotted, augmentation: CountrAugmentation, rng: np.random.Generator) -> Dotted:
-    image = (picture.image + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
-    image = _blurred(_coloured(image, augmentation))
-    moved = transformed(Dotted(image, picture.dots), affine_matrix(picture.size, rng), _fill(augmentation, rng))
-    if rng.random() < augmentation.horizontal_flip:
-        moved = _flipped(moved, 1)
-    if rng.random() < augmentation.vertical_flip:
-        moved = _flipped(moved, 0)
-    return moved
-
-
-def _fill(augmentation: CountrAugmentation, rng: np.random.Generator) -> str:
-    return "constant" if augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]
-
-
 def _flipped(picture: Dotted, axis: Literal[0, 1]) -> Dotted:
     """Mirror a picture left-right (axis 1) or top-bottom (axis 0)."""
     dots = picture.dots.copy()
-    column = 1 - axis
-    dots[:, column] = picture.size[axis] - 1 - dots[:, column]
+    dots[:, 1 - axis] = picture.size[axis] - 1 - dots[:, 1 - axis]
     return Dotted(picture.image.flip(axis + 1), dots)
 
 
@@ -202,12 +139,9 @@ def affine_matrix(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray
 
 
 def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
-    """Return picture and dots under ``matrix``; what leaves the picture is lost.
+    """Return picture and dots under ``matrix`` [3, 3], of coordinates (x, y, 1); what leaves the picture is lost.
 
-    Args:
-        picture: to transform.
-        matrix: [3, 3], of coordinates (x, y, 1).
-        fill: scipy's mode for what comes in from outside.
+    ``fill`` is scipy's mode for what comes in from outside.
     """
     back = np.linalg.inv(matrix)[[1, 0, 2]][:, [1, 0, 2]]  # rows before columns, as arrays are indexed
     channels = [
@@ -220,75 +154,30 @@ def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
     return Dotted(torch.from_numpy(np.stack(channels)), moved[inside])
 
 
-# ------------------------------------------------------------------------------------------------------------- mosaic
-
-
 def scaled(pixels: int, window: int) -> int:
     """Return a length that is given for a window of 384 pixels."""
     return round(pixels * window / FULL_WINDOW)
 
 
-def _mosaic(
-    index: int,
-    own: Dotted,
-    pool: Pictures,
-    window: int,
-    augmentation: CountrAugmentation,
-    rng: np.random.Generator,
-) -> Dotted:
-    blend = int(rng.integers(scaled(BLEND[0], window), scaled(BLEND[1], window) + 1))
-    alone = augmentation.mosaic_kind == "self" or len(own.dots) >= augmentation.self_from
-    pictures = [own] * 4 if alone else _neighbours(index, own, pool, window, rng)
-    low, high = (scaled(side, window) for side in (SELF_SIDES if alone else CROSS_SIDES))
-    tiles = []
-    for picture in pictures:
-        side = int(rng.integers(low, high + 1))
-        tile = tile_of(_random_cut(picture, side, rng), window // 2 + 2 * blend)
-        tiles.append(Dotted(_coloured(tile.image, augmentation), tile.dots) if augmentation.mosaic_jitter else tile)
-    return stitched(tiles, blend)
-
-
-def _neighbours(index: int, own: Dotted, pool: Pictures, window: int, rng: np.random.Generator) -> list[Dotted]:
-    """Return the picture and three others; dots count only in pictures of the same class."""
-    place = int(rng.integers(4 if rng.random() < OWN_PLACE_SURE else 5))  # 4: not placed
-    pictures = []
-    for tile in range(4):
-        other = int(rng.integers(len(pool.samples)))
-        if tile == place:
-            pictures.append(own)
-            continue
-        picture = _of_pool(other, pool, window)
-        same = pool.samples[other].prompt == pool.samples[index].prompt
-        pictures.append(picture if same else picture.without_dots())
-    return pictures
-
-
-def tile_of(crop: Dotted, side: int) -> Dotted:
+def resized_crop(crop: Dotted, side: int) -> Dotted:
     """Return a square crop at another size; coordinates of dots are truncated."""
     old = crop.size[0]
     if old == side:
         return crop
-    image = functional.interpolate(
-        crop.image[None], (side, side), mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    image = functional.interpolate(crop.image[None], (side, side), mode="bilinear", antialias=True)[0]
     return Dotted(image, np.minimum(np.trunc(crop.dots * (side / old)).astype(np.int64), side - 1))
 
 
-def stitched(tiles: Sequence[Dotted], blend: int) -> Dotted:
-    """Return four tiles on one canvas, blended over ``blend`` pixels on both sides of the seams.
+def stitched(crops: Sequence[Dotted], blend: int) -> Dotted:
+    """Return four crops on one canvas, blended over ``blend`` pixels on both sides of the seams.
 
-    Args:
-        tiles: top left, bottom left, top right, bottom right; each of half the canvas plus twice ``blend`` pixels.
-        blend: half width of a seam.
+    The crops come top left, bottom left, top right, bottom right; each has half the canvas plus twice ``blend`` pixels.
     """
-    half = tiles[0].size[0] - 2 * blend
-    strips = [_joined(tiles[first].image, tiles[first + 1].image, blend, axis=1) for first in (0, 2)]
+    half = crops[0].size[0] - 2 * blend
+    strips = [_joined(crops[first].image, crops[first + 1].image, blend, axis=1) for first in (0, 2)]
     image = _joined(strips[0], strips[1], blend, axis=2)
-    dots = []
-    for tile, (left, top) in zip(tiles, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
-        inner = tile.dots - blend
-        kept = ((inner >= 0) & (inner < half)).all(axis=1)
-        dots.append(inner[kept] + (left, top))
+    inner = [Dotted(crop.image, crop.dots - blend).cut(0, 0, half).dots for crop in crops]
+    dots = [own + corner for own, corner in zip(inner, ((0, 0), (0, half), (half, 0), (half, half)), strict=True)]
     return Dotted(image, np.concatenate(dots))
 
 
@@ -299,10 +188,7 @@ def _joined(first: Tensor, second: Tensor, blend: int, axis: Literal[1, 2]) -> T
     joined = torch.cat([first.narrow(axis, blend, half), second.narrow(axis, blend, half)], dim=axis)
     for step in range(blend):
         foreign, own = (blend - step) / (2 * blend), (blend + step) / (2 * blend)
-        seams = (
-            (half + step, first, length - 1 - blend + step),
-            (half - 1 - step, second, blend - step),
-        )
+        seams = ((half + step, first, length - 1 - blend + step), (half - 1 - step, second, blend - step))
         for place, other, line in seams:
             joined.narrow(axis, place, 1).mul_(own).add_(foreign * other.narrow(axis, line, 1))
     return joined.clamp(0, 1)
@@ -310,17 +196,78 @@ def _joined(first: Tensor, second: Tensor, blend: int, axis: Literal[1, 2]) -> T
 
 @dataclass(frozen=True, slots=True)
 class CountrCrops:
-    """Makes one training crop per sample: what the three systems' example makers call.
+    """Makes one training crop of ``window`` pixels per sample: what the three systems' example makers call.
 
-    Attributes:
-        window: edge of the crop, pixels.
-        augmentation: probabilities and strengths.
+    Colour, blur and noise are drawn from torch's generator, everything else from the generator that is passed in.
     """
 
     window: int
     augmentation: CountrAugmentation
 
     def __call__(self, index: int, pool: Any, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor], float]:
-        """Return picture, maps ("density" [1, window, window], objects per pixel) and count of a crop."""
-        image, target = training_crop(index, pool, self.window, self.augmentation, rng)
-        return image, {"density": target}, float(target.sum())
+        """Return picture [3, window, window] in [0, 1], maps and count of a crop of sample ``index``.
+
+        ``maps["density"]`` is [1, window, window], objects per pixel.
+        """
+        own = self._of_pool(index, pool)
+        branch = rng.random()
+        if branch < self.augmentation.mosaic:
+            crop = self._mosaic(index, own, pool, rng)
+        else:
+            if branch < self.augmentation.mosaic + self.augmentation.jitter:
+                own = self._jittered(own, rng)
+            crop = _random_cut(own, self.window, rng)
+        dots = impulses(crop.dots, self.window, self.window)
+        target = torch.from_numpy(density(dots, self.augmentation.sigma))[None]
+        return crop.image, {"density": target}, float(target.sum())
+
+    def _of_pool(self, index: int, pool: Pictures) -> Dotted:
+        return dotted(pool.image(index), pool.samples[index].points, self.window)
+
+    def _coloured(self, image: Tensor) -> Tensor:
+        from torchvision.transforms.v2 import ColorJitter
+
+        return ColorJitter(*self.augmentation.colour)(image)
+
+    def _jittered(self, picture: Dotted, rng: np.random.Generator) -> Dotted:
+        from torchvision.transforms.v2 import GaussianBlur
+
+        image = (picture.image + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
+        image = GaussianBlur(BLUR_KERNEL)(self._coloured(image))
+        matrix = affine_matrix(picture.size, rng)
+        fill = "constant" if self.augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]
+        moved = transformed(Dotted(image, picture.dots), matrix, fill)
+        if rng.random() < self.augmentation.horizontal_flip:
+            moved = _flipped(moved, 1)
+        return _flipped(moved, 0) if rng.random() < self.augmentation.vertical_flip else moved
+
+    def _mosaic(self, index: int, own: Dotted, pool: Pictures, rng: np.random.Generator) -> Dotted:
+        narrow, wide = (self._scaled(pixels) for pixels in BLEND)
+        blend = int(rng.integers(narrow, wide + 1))
+        alone = self.augmentation.mosaic_kind == "self" or len(own.dots) >= self.augmentation.self_from
+        pictures = [own] * 4 if alone else self._neighbours(index, own, pool, rng)
+        low, high = (self._scaled(side) for side in (SELF_SIDES if alone else CROSS_SIDES))
+        crops = []
+        for picture in pictures:
+            side = int(rng.integers(low, high + 1))
+            crop = resized_crop(_random_cut(picture, side, rng), self.window // 2 + 2 * blend)
+            crops.append(Dotted(self._coloured(crop.image), crop.dots) if self.augmentation.mosaic_jitter else crop)
+        return stitched(crops, blend)
+
+    def _scaled(self, pixels: int) -> int:
+        """Return a length that is given for a window of 384 pixels."""
+        return round(pixels * self.window / FULL_WINDOW)
+
+    def _neighbours(self, index: int, own: Dotted, pool: Pictures, rng: np.random.Generator) -> list[Dotted]:
+        """Return the picture and three others; dots count only in pictures of the same class."""
+        place = int(rng.integers(4 if rng.random() < OWN_PLACE_SURE else 5))  # 4: not placed
+        pictures = []
+        for corner in range(4):
+            other = int(rng.integers(len(pool.samples)))
+            if corner == place:
+                pictures.append(own)
+                continue
+            picture = self._of_pool(other, pool)
+            same = pool.samples[other].prompt == pool.samples[index].prompt
+            pictures.append(picture if same else Dotted(picture.image, picture.dots[:0]))
+        return pictures

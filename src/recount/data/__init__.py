@@ -1,1 +1,1 @@
-"""Samples into batches: fetching, preparation, density maps, transforms, windows."""
+"""From a fetched data set to training pictures: samples, preparation, the index, pictures, windows."""

@@ -12,41 +12,36 @@ from recount.data.sample import RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
 
+MANIFEST = "manifest.json"  # in the folder of a source: it is fetched
 HOW_TO_GET_PICTURES = (
     "recount doctor says how to get the data set's pictures; then recount fetch it and recount prepare it again"
 )
 
 
+class DataError(UserError):
+    """Something is wrong with a data set's files; the message is for the user and lists every defect found."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that a data set needs.
+    """A file that a data set needs."""
 
-    Attributes:
-        path: where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``.
-        urls: addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; empty if
-            the file can only be had by hand.
-        sha256: of the bytes, or its first digits where only these are public; None where it is not known. What is not
-            known is recorded at the first download and compared ever after.
-        bytes: size, or None.
-        unpack: whether it is a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``.
-        optional: whether the data set can be read without it.
-    """
-
-    path: str
+    path: str  # where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``
+    # Addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; none: by hand only
     urls: tuple[str, ...] = ()
+    # Of the bytes, or its first digits where only these are public; None: recorded at the first download, and later
+    # downloads are compared with it
     sha256: str | None = None
     bytes: int | None = None
-    unpack: bool = False
-    optional: bool = False
+    unpack: bool = False  # a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``
+    optional: bool = False  # the data set can be read without it
 
 
 class Source(ABC):
     """What is fetched as a whole: a data set, or weights.
 
-    Attributes:
-        name: of its folder.
-        title, homepage, licence, citation: for people; shown in the report and in by-hand instructions.
-        by_hand: how to get what no address can deliver ("" if every file can be fetched).
+    ``name`` is that of its folder; ``title``, ``homepage``, ``licence`` and ``citation`` are for people; ``by_hand``
+    says how to get what no address can deliver ("" if every file can be fetched).
     """
 
     name: str
@@ -61,10 +56,7 @@ class Source(ABC):
         """Return the files to fetch."""
 
     def listed_files(self, raw: Path) -> list[RemoteFile]:
-        """Return further files, whose addresses stand in a file of ``files()`` (default: none); fetched after those.
-
-        Args:
-            raw: its folder, where ``files()`` are by now.
+        """Return further files, whose addresses stand in one of ``files()``, which lie in folder ``raw`` by now.
 
         Raises:
             DataError: the file that lists them is broken.
@@ -73,29 +65,19 @@ class Source(ABC):
 
 
 class Dataset(Source):
-    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``.
+    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``."""
 
-    Attributes, beside those of a source:
-        publishable: whether its licence lets its pictures stand in a published report.
-        embedded: whether it is procedural (nothing to fetch).
-        lenient: whether a JPEG whose end is missing is filled with grey instead of being a defect.
-        picture_folders: folders below its own, one of which holds the pictures, if the annotation can be had without
-            them; empty if what must be fetched holds them.
-        pictures_of: the data set whose pictures it uses, if not its own: that one is fetched first.
-        splits: the names of its splits.
-        preparations: the size rules it can be prepared with, by name; always has "original".
-        totals: integrity totals checked after reading, for instance ``{"train": {"images": 300, "points": 162413}}``.
-            Keys: a split or "all"; in it "samples", "images" (different pictures; a sample without one counts as one),
-            "points", "boxes", "count" (sum of counts).
-    """
-
-    publishable: ClassVar[bool] = False
-    embedded: ClassVar[bool] = False
-    lenient: ClassVar[bool] = False
+    publishable: ClassVar[bool] = False  # whether its licence lets its pictures stand in a published report
+    embedded: ClassVar[bool] = False  # whether it is procedural (nothing to fetch)
+    lenient: ClassVar[bool] = False  # whether a JPEG whose end is missing is filled with grey instead of being a defect
+    # Folders below its own, one of which holds the pictures, if the annotation can be had without them
     picture_folders: ClassVar[tuple[str, ...]] = ()
-    pictures_of: ClassVar[str] = ""
+    pictures_of: ClassVar[str] = ""  # the data set whose pictures it uses, if not its own: that one is fetched first
     splits: ClassVar[tuple[str, ...]]
+    # The size rules it can be prepared with, by name; always has "original"
     preparations: ClassVar[Mapping[str, SizeRule]] = {"original": ORIGINAL_SIZE}
+    # Checked after reading: {"train": {"images": 300, "points": 162413}}. Keys: a split or "all"; in it "samples",
+    # "images" (different pictures; a sample without one counts as one), "points", "boxes", "count" (sum of counts)
     totals: ClassVar[Mapping[str, Mapping[str, float]]] = {}
 
     def files(self) -> list[RemoteFile]:
@@ -108,15 +90,16 @@ class Dataset(Source):
 
     @abstractmethod
     def read(self, raw: Path) -> Iterable[RawSample]:
-        """Yield every sample of every split, in a fixed order.
-
-        Args:
-            raw: ``resources/raw/<name>``, as fetched.
+        """Yield every sample of every split, in a fixed order, from ``raw`` (``resources/raw/<name>``, as fetched).
 
         Raises:
-            DataError: a file is missing or broken; the message names it.
+            DataError: files are missing or broken; the message names them.
         """
 
 
-class DataError(UserError):
-    """Something is wrong with a data set's files; the message is for the user and lists every defect found."""
+class Drawn(Dataset):
+    """A data set that recount draws: nothing is fetched; the function of a sample draws its picture."""
+
+    licence = "MIT (made by recount)"
+    publishable = True
+    embedded = True

@@ -15,36 +15,33 @@ from typing import Any
 
 import numpy as np
 
-from recount.data.arrays import load_npy
 from recount.data.dataset import DataError
-from recount.data.sample import Sample
+from recount.data.health import load_npy
+from recount.data.sample import NO_POINTS, Sample
 
 COLUMNS = ("id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes")
 LISTS = "lists"
 HIDDEN = "hidden"
+_AGAIN = "prepare the data set again"
 
 csv.field_size_limit(sys.maxsize)
 
 
 def read_index(path: Path, split: str | None = None) -> list[Sample]:
-    """Return the samples of ``path`` in their order there, points and boxes loaded.
-
-    Args:
-        path: of an ``index.csv`` that ``prepare`` wrote.
-        split: name of a split or of a list; None for all samples.
+    """Return the samples of a split or list (None: all) of an ``index.csv``, in its order, points and boxes loaded.
 
     Raises:
         DataError: the file is missing or not such an index, leads out of its folder, or has no sample of that split.
     """
-    rows = _rows(path)
     chosen = []
     known: set[str] = set()
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(_rows(path), start=2):
         attributes = _attributes(row, path, number)
         memberships = {row["split"], *attributes.get(LISTS, ())}
         known |= memberships
         if split is None or split in memberships:
-            chosen.append(_sample(row, attributes, split or row["split"], path, number))
+            where = f"{path}, line {number} ({row['id']})"
+            chosen.append(_sample(row, attributes, split or row["split"], path.parent, where))
     if split is not None and not chosen:
         raise DataError(f"{path}: no sample is in split {split!r}; there are: {', '.join(sorted(known)) or 'none'}")
     return chosen
@@ -60,7 +57,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; `recount prepare DATASET PREPARATION` makes it") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}; prepare the data set again") from None
+        raise DataError(f"{path}: not a readable CSV file: {error}; {_AGAIN}") from None
 
 
 def _attributes(row: dict[str, str], path: Path, number: int) -> dict[str, Any]:
@@ -69,29 +66,19 @@ def _attributes(row: dict[str, str], path: Path, number: int) -> dict[str, Any]:
     except (json.JSONDecodeError, TypeError):
         attributes = None
     if not isinstance(attributes, dict):
-        raise DataError(f"{path}, line {number}: attributes are not a JSON object; prepare the data set again")
+        raise DataError(f"{path}, line {number}: attributes are not a JSON object; {_AGAIN}")
     return attributes
 
 
-def _sample(row: dict[str, str], attributes: dict[str, Any], split: str, path: Path, number: int) -> Sample:
-    where = f"{path}, line {number} ({row['id']})"
+def _sample(row: dict[str, str], attributes: dict[str, Any], split: str, folder: Path, where: str) -> Sample:
     try:
         count, width, height = float(row["count"]), int(row["width"]), int(row["height"])
     except (TypeError, ValueError):
-        raise DataError(f"{where}: count, width and height must be numbers; prepare the data set again") from None
-    points = _array(row["points"], 2, path.parent, where)
-    return Sample(
-        id=row["id"],
-        split=split,
-        image=_inside(path.parent, row["image"], where) if row["image"] else None,
-        points=np.zeros((0, 2), np.float32) if points is None else points,
-        count=count,
-        prompt=row["prompt"],
-        width=width,
-        height=height,
-        boxes=_array(row["boxes"], 4, path.parent, where),
-        attributes=attributes,
-    )
+        raise DataError(f"{where}: count, width and height must be numbers; {_AGAIN}") from None
+    image = _inside(folder, row["image"], where) if row["image"] else None
+    points, boxes = (_array(row[key], columns, folder, where) for key, columns in (("points", 2), ("boxes", 4)))
+    points = NO_POINTS if points is None else points
+    return Sample(row["id"], split, image, points, count, row["prompt"], width, height, boxes, attributes)
 
 
 def _array(relative: str, columns: int, folder: Path, where: str) -> np.ndarray | None:
@@ -100,7 +87,7 @@ def _array(relative: str, columns: int, folder: Path, where: str) -> np.ndarray 
     file = _inside(folder, relative, where)
     array = load_npy(file)
     if array.ndim != 2 or array.shape[1] != columns:
-        raise DataError(f"{where}: {file}: shape {array.shape}, expected (n, {columns}); prepare the data set again")
+        raise DataError(f"{where}: {file}: shape {array.shape}, expected (n, {columns}); {_AGAIN}")
     return array.astype(np.float32, copy=False)
 
 

@@ -10,7 +10,7 @@ Decisions:
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,27 +33,16 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture.
+    """A decoded picture."""
 
-    Attributes:
-        image: RGB.
-        grey: whether it is stored with one channel.
-        turned: whether it has an EXIF orientation other than upright (not applied).
-        repaired: whether its end is missing and was filled.
-    """
-
-    image: Image.Image
-    grey: bool = False
-    turned: bool = False
-    repaired: bool = False
+    image: Image.Image  # RGB
+    grey: bool = False  # whether it is stored with one channel
+    turned: bool = False  # whether it has an EXIF orientation other than upright (not applied)
+    repaired: bool = False  # whether its end is missing and was filled
 
 
 def read_picture(path: Path, *, lenient: bool = False) -> Picture:
-    """Return the decoded picture at ``path``.
-
-    Args:
-        path: of any format that Pillow reads.
-        lenient: whether the missing end of a JPEG is filled with grey instead of being an error.
+    """Return the decoded picture at ``path``; ``lenient`` fills the missing end of a JPEG with grey.
 
     Raises:
         DataError: the file is missing, empty, damaged, too large, or has more than 8 bits per channel.
@@ -71,17 +60,15 @@ def read_picture(path: Path, *, lenient: bool = False) -> Picture:
     except DataError:
         if not lenient or not content.startswith(b"\xff\xd8"):
             raise
-    picture = _decode(content + _JPEG_END, path)
-    return Picture(picture.image, picture.grey, picture.turned, repaired=True)
+    return replace(_decode(content + _JPEG_END, path), repaired=True)
 
 
 def _decode(content: bytes, path: Path) -> Picture:
     try:
         with Image.open(io.BytesIO(content)) as image:
+            size = f"{image.width} x {image.height} pixels"
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} allowed"
-                )
+                raise DataError(f"{path}: {size} are more than the {MAX_PIXELS:,} allowed")
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{path}: mode {image.mode} has more than 8 bits per channel; convert it to 8-bit RGB")
             image.load()
@@ -89,19 +76,19 @@ def _decode(content: bytes, path: Path) -> Picture:
             return Picture(image.convert("RGB"), grey=image.mode in ("1", "L", "LA"), turned=turned)
     except DataError:
         raise
-    except (
-        Exception
-    ) as error:  # a damaged file makes Pillow's decoders stumble in many ways, all of which mean the same
+    except Exception as error:  # Pillow's decoders stumble over damaged files in many ways, which all mean the same
         reason = " ".join(str(error).split()).replace("<_io.BytesIO object at ", "<")[:120] or type(error).__name__
         raise DataError(f"{path}: not a readable picture ({len(content):,} bytes): {reason}") from error
 
 
-def load_image(path: Path) -> Tensor:
-    """Return the picture at ``path`` as uint8 [3, H, W] RGB.
+def decoded(content: bytes) -> Image.Image:
+    """Return the picture in ``content``, RGB, as archives of encoded pictures hold it; errors are Pillow's."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.convert("RGB")
 
-    Raises:
-        DataError: as ``read_picture``.
-    """
+
+def load_image(path: Path) -> Tensor:
+    """Return the picture at ``path`` as uint8 [3, H, W] RGB; errors are those of ``read_picture``."""
     import torch
 
     pixels = np.array(read_picture(path).image)  # (H, W, 3)
@@ -129,6 +116,19 @@ def resize(
         scaled = interpolate(grey, size=(size[1], size[0]), mode=resample, align_corners=False)
         channels.append(Image.fromarray(scaled[0, 0].round().clamp(0, 255).byte().numpy()))
     return Image.merge("RGB", channels)
+
+
+def resize_like_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a picture in memory, float [3, H, W] in [0, 1], at ``size`` (height, width).
+
+    As OpenCV resizes 8-bit pictures: bilinear, no antialiasing, rounded to 1/255.
+    """
+    from torch.nn.functional import interpolate
+
+    if tuple(image.shape[-2:]) == size:
+        return image
+    scaled = interpolate(image[None], size, mode="bilinear", align_corners=False)[0]  # (3, height, width)
+    return (scaled * 255).round().clamp(0, 255) / 255
 
 
 def save(image: Image.Image, path: Path, encoding: Literal["png", "jpeg75", "jpeg95"]) -> None:

@@ -22,25 +22,17 @@ class ImagePool:
     """The ``Pool`` of ``systems.base``: samples, and their pictures from a cache of uint8 pixels.
 
     The cache is anonymous shared memory (not /dev/shm, whose size containers limit): loader processes that are forked
-    share it, so that a picture is decoded once whoever asks first; processes started afresh each fill their own. Its
-    pages take memory only when they are filled. Pictures that do not fit are decoded each time.
+    share it, so that a picture is decoded once, whoever asks first; spawned processes each fill their own. Its pages
+    take memory only when they are filled. Pictures that do not fit are decoded each time.
     """
 
     samples: Sequence[Sample]
 
     def __init__(self, samples: Sequence[Sample], cache_mb: float) -> None:
-        """Plan the cache.
-
-        Args:
-            samples: prepared samples; several may share a picture.
-            cache_mb: memory budget in MB (10**6 bytes); the first pictures that fit are cached.
-        """
+        """Plan a cache of ``cache_mb`` MB (10**6 bytes) for the first pictures that fit; samples may share one."""
         self.samples = samples
         self.cache_mb = cache_mb
         self._offsets = _planned(samples, int(cache_mb * 1_000_000))
-        self._allocate()
-
-    def _allocate(self) -> None:
         size = sum(width * height * _CHANNELS for _, width, height in self._offsets.values())
         self._pixels = np.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(len(self._offsets), 1)), dtype=np.uint8)

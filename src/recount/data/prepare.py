@@ -36,13 +36,15 @@ from rich.console import Console
 from rich.progress import track
 
 from recount.data.dataset import DataError, Dataset
-from recount.data.defects import Defects
+from recount.data.health import Defects
 from recount.data.index import COLUMNS, HIDDEN, LISTS
 from recount.data.pictures import Picture, read_picture, resize, save
 from recount.data.sample import RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_THREADS = 2  # that decode, resize and save pictures
+_NOTICED = ("outside", "coincident", "merged")  # of points; see PlacedPoints
 # No picture has an edge of this many pixels; a coordinate beyond is a broken annotation, not a point outside.
 _FARTHEST = 100_000
 _Source = Path | Callable[[], Image.Image]
@@ -60,15 +62,10 @@ class _Prepared:
     repaired: bool
 
 
-def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path, *, workers: int = 2) -> Path:
-    """Prepare a data set and return the path of its ``index.csv``.
+def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path) -> Path:
+    """Prepare a data set with one of its ``preparations`` and return the path of its ``index.csv``.
 
-    Args:
-        dataset: the data set.
-        preparation: a key of ``dataset.preparations``.
-        raw_root: holds ``<dataset>/`` as fetched.
-        data_root: gets ``<dataset>/<preparation>/``; what is there already is replaced.
-        workers: threads that decode, resize and save pictures.
+    ``raw_root`` holds ``<dataset>/`` as fetched; ``<dataset>/<preparation>/`` below ``data_root`` is replaced.
 
     Raises:
         DataError: lists every defect of the data set: missing files, broken pictures, impossible annotations, totals
@@ -83,10 +80,12 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path,
     with FileLock(target.parent / f".{preparation}.lock"), _replacing(target) as folder:
         defects = Defects()
         samples = _read(dataset, raw_root / dataset.name, rule, defects)
-        pictures = _write_pictures(dataset, samples, rule, folder, defects, workers)
+        pictures = _write_pictures(dataset, samples, rule, folder, defects)
         if not defects.lines:
             _check_totals(dataset, samples, defects)
-        _raise(dataset, defects)
+        if count := len(defects.lines):
+            title = f"{dataset.name}: {count} defect{'s' if count > 1 else ''}; nothing was prepared"
+            raise DataError("\n".join([title, *defects.lines]))
         _write(dataset, rule, samples, pictures, folder)
     return target / "index.csv"
 
@@ -107,16 +106,6 @@ def _replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _raise(dataset: Dataset, defects: Defects) -> None:
-    if defects.lines:
-        count = len(defects.lines)
-        title = f"{dataset.name}: {count} defect{'s' if count > 1 else ''}; nothing was prepared"
-        raise DataError("\n".join([title, *defects.lines]))
-
-
-# ------------------------------------------------------------------------------------------------- reading, checking
 
 
 def _read(dataset: Dataset, raw: Path, rule: SizeRule, defects: Defects) -> list[RawSample]:
@@ -141,7 +130,7 @@ def _read(dataset: Dataset, raw: Path, rule: SizeRule, defects: Defects) -> list
 def _annotation_defects(sample: RawSample, dataset: Dataset, rule: SizeRule) -> Iterator[str]:
     if not _SAFE_ID.fullmatch(sample.id):
         yield "the id is not safe as a file name (letters, digits, '_', '.', '+', '-')"
-    for split in (sample.split, *sample.attributes.get(LISTS, ())):
+    for split in _splits(sample):
         if split not in dataset.splits:
             yield f"split {split!r} is none of {', '.join(dataset.splits)}"
     hidden = bool(sample.attributes.get(HIDDEN)) and math.isnan(sample.count)
@@ -159,11 +148,10 @@ def _coordinate_defects(what: str, values: np.ndarray, columns: int) -> Iterator
         yield f"{what} have shape {values.shape}, expected (n, {columns})"
         return
     broken = ~np.isfinite(values)
-    if broken.any():
-        yield f"{int(broken.any(axis=1).sum())} of {len(values)} {what} are NaN or infinite"
     huge = np.abs(np.where(broken, 0, values)) > _FARTHEST
-    if huge.any():
-        yield f"{int(huge.any(axis=1).sum())} of {len(values)} {what} are beyond {_FARTHEST:,} pixels"
+    for wrong, how in ((broken, "NaN or infinite"), (huge, f"beyond {_FARTHEST:,} pixels")):
+        if wrong.any():
+            yield f"{int(wrong.any(axis=1).sum())} of {len(values)} {what} are {how}"
 
 
 def _check_totals(dataset: Dataset, samples: Sequence[RawSample], defects: Defects) -> None:
@@ -191,11 +179,8 @@ def _splits(sample: RawSample) -> tuple[str, ...]:
     return (sample.split, *sample.attributes.get(LISTS, ()))
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures
-
-
 def _write_pictures(
-    dataset: Dataset, samples: Sequence[RawSample], rule: SizeRule, folder: Path, defects: Defects, workers: int
+    dataset: Dataset, samples: Sequence[RawSample], rule: SizeRule, folder: Path, defects: Defects
 ) -> dict[_Source, _Prepared]:
     """Decode, resize and save every different picture once."""
     (folder / "images").mkdir()
@@ -207,36 +192,34 @@ def _write_pictures(
             return error
 
     jobs = list(_names(samples).items())
-    with ThreadPoolExecutor(max_workers=workers) as threads:
-        results = _shown(threads.map(written, jobs), len(jobs), f"{dataset.name}/{rule.name}")
-        outcomes = dict(zip((source for source, _ in jobs), results, strict=True))
     pictures: dict[_Source, _Prepared] = {}
-    for source, outcome in outcomes.items():
-        if isinstance(outcome, DataError):
-            defects.add(str(outcome))
-        else:
-            pictures[source] = outcome
+    console = Console(file=sys.stderr)
+    with ThreadPoolExecutor(max_workers=_THREADS) as threads:
+        results = threads.map(written, jobs)
+        title, hidden = f"{dataset.name}/{rule.name}", not console.is_terminal
+        shown = track(results, title, len(jobs), console=console, disable=hidden, transient=True)
+        for (source, _), outcome in zip(jobs, shown, strict=True):
+            if isinstance(outcome, DataError):
+                defects.add(str(outcome))
+            else:
+                pictures[source] = outcome
     return pictures
 
 
 def _names(samples: Sequence[RawSample]) -> dict[_Source, str]:
     """Return a name for every different picture: its own where safe and the only one, else its first sample's id."""
-    stems = Counter(path.stem for path in {sample.image for sample in samples if isinstance(sample.image, Path)})
-    names: dict[_Source, str] = {}
-    for sample in samples:
-        if sample.image is None or sample.image in names:
-            continue
-        own = isinstance(sample.image, Path) and stems[sample.image.stem] == 1 and _SAFE_ID.fullmatch(sample.image.stem)
-        names[sample.image] = sample.image.stem if own and isinstance(sample.image, Path) else sample.id
-    return names if len(set(names.values())) == len(names) else _names_by_id(samples)
-
-
-def _names_by_id(samples: Sequence[RawSample]) -> dict[_Source, str]:
-    names: dict[_Source, str] = {}
+    by_id: dict[_Source, str] = {}
     for sample in samples:
         if sample.image is not None:
-            names.setdefault(sample.image, sample.id)
-    return names
+            by_id.setdefault(sample.image, sample.id)
+    stems = Counter(source.stem for source in by_id if isinstance(source, Path))
+    names = {
+        source: source.stem
+        if isinstance(source, Path) and stems[source.stem] == 1 and _SAFE_ID.fullmatch(source.stem)
+        else sample_id
+        for source, sample_id in by_id.items()
+    }
+    return names if len(set(names.values())) == len(names) else by_id
 
 
 def _write_picture(source: _Source, name: str, rule: SizeRule, folder: Path, *, lenient: bool) -> _Prepared:
@@ -245,7 +228,10 @@ def _write_picture(source: _Source, name: str, rule: SizeRule, folder: Path, *, 
     new_size = rule.new_size(*size)
     if rule.encoding == "source" and isinstance(source, Path) and not picture.repaired:
         relative = f"images/{name}{source.suffix.lower()}"
-        _link_or_copy(source, folder / relative)
+        try:
+            os.link(source.resolve(), folder / relative)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, folder / relative)
     else:
         encoding = "png" if rule.encoding == "source" else rule.encoding
         relative = f"images/{name}.{'png' if encoding == 'png' else 'jpg'}"
@@ -253,33 +239,17 @@ def _write_picture(source: _Source, name: str, rule: SizeRule, folder: Path, *, 
     return _Prepared(relative, size, new_size, picture.grey, picture.turned, picture.repaired)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-
-
-def _shown(results: Iterator[Any], total: int, title: str) -> Iterator[Any]:
-    console = Console(file=sys.stderr)
-    return iter(track(results, title, total, console=console, disable=not console.is_terminal, transient=True))
-
-
-# ----------------------------------------------------------------------------------------------------------- writing
-
-
 def _write(
     dataset: Dataset, rule: SizeRule, samples: Sequence[RawSample], pictures: dict[_Source, _Prepared], folder: Path
 ) -> None:
     (folder / "points").mkdir()
     (folder / "boxes").mkdir()
-    placed = [_placed(sample, pictures, rule) for sample in samples]
+    found = [pictures[sample.image] if sample.image is not None else None for sample in samples]
+    placed = [_placed(sample, picture, rule) for sample, picture in zip(samples, found, strict=True)]
     with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for sample, points in zip(samples, placed, strict=True):
-            picture = pictures[sample.image] if sample.image is not None else None
-            writer.writerow(_row(sample, points, picture, rule, folder))
+        writer.writerows(_row(*row, rule, folder) for row in zip(samples, placed, found, strict=True))
     summary = {
         "dataset": dataset.name,
         "title": dataset.title,
@@ -290,16 +260,22 @@ def _write(
         "points_outside_are": "kept" if rule.keep_outside else "dropped",
         "sha256": _digest(folder),
         "splits": {split: _split_summary(split, samples, placed) for split in dataset.splits},
-        "pictures": _picture_summary(pictures),
+        "pictures": {
+            "number": len(pictures),
+            "grey": sum(picture.grey for picture in pictures.values()),
+            "with_unapplied_exif_orientation": sorted(picture.path for picture in pictures.values() if picture.turned),
+            "repaired": sorted(picture.path for picture in pictures.values() if picture.repaired),
+            "resized": sum(picture.size != picture.new_size for picture in pictures.values()),
+        },
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _placed(sample: RawSample, pictures: dict[_Source, _Prepared], rule: SizeRule) -> PlacedPoints:
-    if sample.image is None:
+def _placed(sample: RawSample, picture: _Prepared | None, rule: SizeRule) -> PlacedPoints:
+    if picture is None:
         points = sample.points.astype(np.float32)
         return PlacedPoints(points, outside=0, coincident=len(points) - len(np.unique(points, axis=0)), merged=0)
-    return place_points(rule, sample.points, pictures[sample.image].size)
+    return place_points(rule, sample.points, picture.size)
 
 
 def _count(sample: RawSample, placed: PlacedPoints) -> float:
@@ -310,7 +286,6 @@ def _count(sample: RawSample, placed: PlacedPoints) -> float:
 def _row(
     sample: RawSample, placed: PlacedPoints, picture: _Prepared | None, rule: SizeRule, folder: Path
 ) -> tuple[str | int, ...]:
-    count = _count(sample, placed)
     attributes = dict(sample.attributes)
     if placed.outside:
         attributes["points_outside"] = placed.outside
@@ -318,15 +293,14 @@ def _row(
         attributes["original_count"] = sample.count
     boxes = sample.boxes
     if boxes is not None and picture is not None:
-        boxes = boxes * np.tile(rule.scale(picture.size), 2)
+        boxes = boxes * (rule.scale(picture.size) * 2)
     return (
         sample.id,
         sample.split,
         picture.path if picture else "",
         sample.prompt,
-        f"{count:.17g}",
-        picture.new_size[0] if picture else 0,
-        picture.new_size[1] if picture else 0,
+        f"{_count(sample, placed):.17g}",
+        *(picture.new_size if picture else (0, 0)),
         _saved(placed.points, "points", sample.id, folder) if len(placed.points) else "",
         _saved(boxes, "boxes", sample.id, folder) if boxes is not None else "",
         json.dumps(attributes, ensure_ascii=False, sort_keys=True) if attributes else "",
@@ -354,23 +328,11 @@ def _split_summary(split: str, samples: Sequence[RawSample], placed: Sequence[Pl
     return {
         **_totals([sample for sample, _ in chosen]),
         "points_prepared": sum(len(points.points) for _, points in chosen),
-        "points_outside": sum(points.outside for _, points in chosen),
-        "points_coincident": sum(points.coincident for _, points in chosen),
-        "points_merged": sum(points.merged for _, points in chosen),
+        **{f"points_{what}": sum(getattr(points, what) for _, points in chosen) for what in _NOTICED},
         "count_prepared": sum(counts),
         "count_min": min(counts, default=None),
         "count_median": float(np.median(counts)) if counts else None,
         "count_mean": float(np.mean(counts)) if counts else None,
         "count_max": max(counts, default=None),
         "samples_with_points_outside": [sample.id for sample, points in chosen if points.outside],
-    }
-
-
-def _picture_summary(pictures: dict[_Source, _Prepared]) -> dict[str, Any]:
-    return {
-        "number": len(pictures),
-        "grey": sum(picture.grey for picture in pictures.values()),
-        "with_unapplied_exif_orientation": sorted(picture.path for picture in pictures.values() if picture.turned),
-        "repaired": sorted(picture.path for picture in pictures.values() if picture.repaired),
-        "resized": sum(picture.size != picture.new_size for picture in pictures.values()),
     }

@@ -25,32 +25,19 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SizeRule:
-    """How a picture and its points are prepared.
+    """How a picture and its points are prepared."""
 
-    Attributes:
-        name: names the folder of the prepared data set.
-        new_size: (width, height) -> (width, height).
-        resample: the filter of the resize.
-        antialias: whether the filter widens when it shrinks (MATLAB, Pillow) or not (OpenCV).
-        keep_outside: whether points outside the picture are kept (True) or dropped (False).
-        source: where the rule comes from.
-        encoding: how the prepared picture is saved; "source" keeps the published file's bytes.
-        closed: whether a point at x = width or y = height is inside.
-        merge_coincident: whether heads that fall on one pixel of the prepared picture count as one (a 0/1 dot map).
-        point_offset: added to x and y before anything else (-1: the method takes them for MATLAB indices).
-        point_scale: (width, height) -> factor of x and of y; None: new edge / old edge.
-    """
-
-    name: str
-    new_size: Callable[[int, int], Size]
+    name: str  # of the folder of the prepared data set
+    new_size: Callable[[int, int], Size]  # (width, height) -> (width, height)
     resample: Literal["bicubic", "bilinear"] = "bicubic"
-    keep_outside: bool = True
-    source: str = ""
-    antialias: bool = False
-    encoding: Literal["source", "png", "jpeg75", "jpeg95"] = "png"
-    closed: bool = True
-    merge_coincident: bool = False
-    point_offset: float = 0.0
+    keep_outside: bool = True  # whether points outside the picture are kept or dropped
+    source: str = ""  # where the rule comes from
+    antialias: bool = False  # whether the filter widens when it shrinks (MATLAB, Pillow) or not (OpenCV)
+    encoding: Literal["source", "png", "jpeg75", "jpeg95"] = "png"  # "source" keeps the published file's bytes
+    closed: bool = True  # whether a point at x = width or y = height is inside
+    merge_coincident: bool = False  # whether heads on one pixel of the prepared picture count as one (a 0/1 dot map)
+    point_offset: float = 0.0  # added to x and y first (-1: the method takes them for MATLAB indices)
+    # (width, height) -> factors of x and y; None: new edge / old edge
     point_scale: Callable[[int, int], tuple[float, float]] | None = None
 
     def scale(self, size: Size) -> tuple[float, float]:
@@ -63,25 +50,19 @@ class SizeRule:
 
 @dataclass(frozen=True, slots=True)
 class PlacedPoints:
-    """Points in the prepared picture, and what became of the others.
+    """Points in the prepared picture, and what became of the others."""
 
-    Attributes:
-        points: float32 [N, 2], x and y in pixels of the prepared picture.
-        outside: how many lie outside the picture (they are in ``points`` only if the rule keeps them).
-        coincident: how many are at exactly the place of an earlier one.
-        merged: how many the rule removed because an earlier one has their pixel.
-    """
-
-    points: np.ndarray
-    outside: int
-    coincident: int
-    merged: int
+    points: np.ndarray  # float32 [N, 2], x and y in pixels of the prepared picture
+    outside: int  # how many lie outside the picture (they are in ``points`` only if the rule keeps them)
+    coincident: int  # how many are at exactly the place of an earlier one
+    merged: int  # how many the rule removed because an earlier one has their pixel
 
 
 def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints:
     """Return ``points`` [N, 2] of a picture of ``size`` in the prepared picture, filtered as ``rule`` says."""
     shifted = np.asarray(points, dtype=np.float64).reshape(-1, 2) + rule.point_offset
-    inside = _inside(shifted, size, closed=rule.closed)
+    below = shifted <= size if rule.closed else shifted < size
+    inside = ((shifted >= 0) & below).all(axis=1)
     coincident = len(shifted) - len(np.unique(shifted, axis=0))
     kept = (shifted if rule.keep_outside else shifted[inside]) * rule.scale(size)
     merged = 0
@@ -92,20 +73,9 @@ def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints
     return PlacedPoints(kept.astype(np.float32), int((~inside).sum()), coincident, merged)
 
 
-def _inside(points: np.ndarray, size: Size, *, closed: bool) -> np.ndarray:
-    edge = np.asarray(size, dtype=np.float64)
-    below = points <= edge if closed else points < edge
-    return np.asarray(((points >= 0) & below).all(axis=1))
-
-
-# ------------------------------------------------------------------------------------------------------- the rules
-
-
-def _same(width: int, height: int) -> Size:
-    return width, height
-
-
-ORIGINAL_SIZE = SizeRule("original", _same, source="pictures as published", encoding="source")
+ORIGINAL_SIZE = SizeRule(
+    "original", lambda width, height: (width, height), source="pictures as published", encoding="source"
+)
 
 
 def clip_ebc(minimum: int, maximum: int, base: int = 32) -> SizeRule:
@@ -136,11 +106,6 @@ def _dm_count_qnrf_size(width: int, height: int) -> Size:
     return round(width * ratio), round(height * ratio)
 
 
-def _dm_count_qnrf_scale(width: int, height: int) -> tuple[float, float]:
-    ratio = _dm_count_qnrf_ratio(width, height)
-    return ratio, ratio
-
-
 DM_COUNT_QNRF = SizeRule(
     "dm_count",
     _dm_count_qnrf_size,
@@ -149,7 +114,7 @@ DM_COUNT_QNRF = SizeRule(
     keep_outside=False,
     source="DM-Count preprocess_dataset_qnrf.py: shorter edge in 512 to 2048, points outside dropped",
     encoding="jpeg75",
-    point_scale=_dm_count_qnrf_scale,
+    point_scale=lambda width, height: (_dm_count_qnrf_ratio(width, height),) * 2,
 )
 
 
@@ -191,7 +156,7 @@ C3_QNRF = longest_edge("c3", 1024, 16, "C-3-Framework preapre_QNRF.m: longest ed
 def css_ccnn(name: str, maximum: int, multiple: int) -> SizeRule:
     """Return the rule of CSS-CCNN's reader: shorter edge at least 224, longer at most ``maximum``, rounded up.
 
-    A very long picture falls below 224 again. Points are taken for MATLAB indices (minus 1), those outside dropped.
+    A very long picture falls below 224 again. Points are read as MATLAB indices (minus 1); those outside are dropped.
     """
     minimum = 224
 
@@ -199,23 +164,14 @@ def css_ccnn(name: str, maximum: int, multiple: int) -> SizeRule:
         return int(size[0] * edge / reference + 0.5), int(size[1] * edge / reference + 0.5)
 
     def new_size(width: int, height: int) -> Size:
-        size = (width, height)
-        if min(size) < minimum:
-            size = scaled(size, minimum, min(size))
-        if max(size) > maximum:
-            size = scaled(size, maximum, max(size))
-        width, height = size
+        if min(width, height) < minimum:
+            width, height = scaled((width, height), minimum, min(width, height))
+        if max(width, height) > maximum:
+            width, height = scaled((width, height), maximum, max(width, height))
         return -(-width // multiple) * multiple, -(-height // multiple) * multiple
 
-    return SizeRule(
-        name,
-        new_size,
-        resample="bilinear",
-        keep_outside=False,
-        source=f"CSS-CCNN crowd_dataset.py: edges {minimum} to {maximum}, up to multiples of {multiple}",
-        closed=False,
-        point_offset=-1.0,
-    )
+    source = f"CSS-CCNN crowd_dataset.py: edges {minimum} to {maximum}, up to multiples of {multiple}"
+    return SizeRule(name, new_size, "bilinear", False, source, closed=False, point_offset=-1.0)
 
 
 CSS_CCNN = css_ccnn("css_ccnn", 1024, 8)
@@ -228,16 +184,7 @@ def forced(name: str, long: int, short: int, source: str) -> SizeRule:
     def new_size(width: int, height: int) -> Size:
         return (long, short) if width >= height else (short, long)
 
-    return SizeRule(
-        name,
-        new_size,
-        resample="bilinear",
-        keep_outside=False,
-        source=source,
-        encoding="jpeg95",
-        closed=False,
-        merge_coincident=True,
-    )
+    return SizeRule(name, new_size, "bilinear", False, source, encoding="jpeg95", closed=False, merge_coincident=True)
 
 
 TRANSCROWD = forced("transcrowd", 1152, 768, "TransCrowd predataset_qnrf.py: forced to 1152 x 768, 0/1 dot map")

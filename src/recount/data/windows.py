@@ -1,15 +1,13 @@
 """Sliding windows: where they start, and how their maps are put together again.
 
-Four rules, each checked against outputs of the official code (tests/data/test_tiles.py):
+Four rules, each checked against outputs of the official code (tests/data/test_windows.py):
 
 * ``average`` — GigaCount, CLIP-EBC (Yiming-M/CLIP-EBC@b52a594), TransCrowd: overlapping cells are averaged.
 * ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and
-  divided by the pixels of a cell, then overlapping pixels are averaged. A rule of its own: it needs no window to start
-  on a cell's edge, and where all do its sum still differs a little from ``average``, as enlarging smears mass over
-  the seams.
+  divided by the pixels of a cell, then overlapping pixels are averaged. Windows need not start at a cell's edge. Even
+  where they do, the sum differs a little from ``average``, because enlarging smears mass over the seams.
 * ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to
-  right, columns that are covered already become (old + new) / 2, so with three-fold overlap the weights are 1/4, 1/4
-  and 1/2.
+  right, columns that are already covered become (old + new) / 2. Three-fold overlap has the weights 1/4, 1/4 and 1/2.
 * ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the
   next multiple of the stride (a whole stride where the width is one already), windows start every stride, and the
   overlap is blended by sigmoid(linspace(-3, 3)); the added columns are cut off afterwards.
@@ -38,24 +36,17 @@ SIGMOID_REACH = 3.0  # CLIP-Count blends by sigmoid(linspace(-3, 3, overlap))
 class Windows:
     """How a system cuts an evaluation image into windows.
 
-    Attributes:
-        height, width: of a window, pixels.
-        stride: pixels between window starts, one number or (down, across); the last window is shifted back to end at
-            the border.
-        stitch: how overlaps are put together; see the module's docstring.
-        batch: windows per forward pass, at most.
-        fit: what is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves
-            back), or CLIP-EBC's options "resize" and "zero_pad" to the nearest (next) size of window + n strides.
-
     Raises:
         ValueError: a length is not positive, or the rule cannot work with these lengths.
     """
 
-    height: int
+    height: int  # of a window, pixels
     width: int
-    stride: int | tuple[int, int]
-    stitch: Stitch = "average"
-    batch: int = 16
+    stride: int | tuple[int, int]  # pixels between window starts, or (down, across); the last ends at the border
+    stitch: Stitch = "average"  # how overlaps are put together; see the module's docstring
+    batch: int = 16  # windows per forward pass, at most
+    # What is done first with an image that windows do not cover exactly: nothing ("shift": the last window moves back),
+    # or CLIP-EBC's options "resize" and "zero_pad" to the nearest (next) size of window + n strides
     fit: Fit = "shift"
 
     def __post_init__(self) -> None:
@@ -108,17 +99,11 @@ def layout(height: int, width: int, windows: Windows) -> Layout:
             f"stitch {windows.stitch!r} works across only, but an image of {height} x {width} (height x width) is "
             f"higher than the window of {windows.height}; the system's prepare_image must bring images to that height"
         )
-    canvas_height, canvas_width = max(height, windows.height), max(width, windows.width)
-    if windows.stitch == "sigmoid":
-        canvas_width = max(width + across - width % across, windows.width)
-    return Layout(
-        height=height,
-        width=width,
-        canvas_height=canvas_height,
-        canvas_width=canvas_width,
-        rows=window_starts(canvas_height, windows.height, down),
-        columns=window_starts(canvas_width, windows.width, across),
-    )
+    added = across - width % across if windows.stitch == "sigmoid" else 0
+    canvas_height, canvas_width = max(height, windows.height), max(width + added, windows.width)
+    rows = window_starts(canvas_height, windows.height, down)
+    columns = window_starts(canvas_width, windows.width, across)
+    return Layout(height, width, canvas_height, canvas_width, rows, columns)
 
 
 def fitted_size(height: int, width: int, windows: Windows) -> tuple[int, int]:
@@ -158,15 +143,10 @@ def cut(image: Tensor, windows: Windows) -> Tensor:
 
 
 def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
-    """Put the density maps of an image's windows together.
+    """Put the density maps of the windows of an image of ``height`` x ``width`` pixels together.
 
-    Args:
-        maps: [n, 1, h, w], objects per cell, in the order of ``cut``; a cell is window / h pixels high.
-        height, width: of the image that was cut, pixels.
-        windows: as it was cut.
-
-    Returns:
-        float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" a cell is one pixel.
+    ``maps`` [n, 1, h, w] are objects per cell, in the order of ``cut``; a cell is window / h pixels high. Returns
+    float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" a cell is one pixel.
 
     Raises:
         ValueError: the number of maps is wrong, or a window does not start at a cell's edge.
@@ -179,22 +159,14 @@ def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
         down, across = windows.height / maps.shape[-2], windows.width / maps.shape[-1]
         return _averaged(_enlarged(maps, windows) / (down * across), place)[..., :height, :width]
     cells = _in_cells(place, maps, windows)
-    if windows.stitch == "average":
-        canvas = _averaged(maps, cells)
-    elif windows.stitch == "halving":
-        canvas = _halved(maps, cells)
-    else:
-        canvas = _blended(maps, cells)
-    return canvas[..., : cells.height, : cells.width]
+    put_together = {"average": _averaged, "halving": _halved, "sigmoid": _blended}[windows.stitch]
+    return put_together(maps, cells)[..., : cells.height, : cells.width]
 
 
 def stitch_intensities(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
-    """Put maps of intensities (similarities, attention) together for a figure: enlarged to pixels, overlaps averaged.
+    """Put maps of intensities (similarities, attention) together for a figure, float32 [1, 1, height, width].
 
-    Args: as for ``stitch``, but a map's values are not summed, so they are not divided by the pixels of a cell.
-
-    Returns:
-        float32 [1, 1, height, width].
+    Arguments as for ``stitch``. Maps are enlarged to pixels and not divided by the pixels of a cell: nobody sums them.
     """
     canvas = _averaged(_enlarged(maps.float(), windows), layout(height, width, windows))
     return canvas[..., :height, :width]
@@ -207,23 +179,17 @@ def _enlarged(maps: Tensor, windows: Windows) -> Tensor:
 def _in_cells(place: Layout, maps: Tensor, windows: Windows) -> Layout:
     """Return the layout with cells as its unit."""
     down, across = windows.height / maps.shape[-2], windows.width / maps.shape[-1]
-    for starts, cell, side in ((place.rows, down, "height"), (place.columns, across, "width")):
-        wrong = [start for start in starts if start % cell]
-        if wrong:
-            length = place.canvas_height if side == "height" else place.canvas_width
+    height, width = place.canvas_height, place.canvas_width
+    for starts, cell, side in ((place.rows, down, f"height of {height}"), (place.columns, across, f"width of {width}")):
+        if wrong := [start for start in starts if start % cell]:
             raise ValueError(
                 f"the window that starts at pixel {wrong[0]} does not start at the edge of a cell of {cell:g} pixels: "
-                f"the image's {side} of {length} is not a multiple of it; prepare the data set with a size rule that "
-                "makes it one"
+                f"the image's {side} is not a multiple of it; prepare the data set with a size rule that makes it one"
             )
-    return Layout(
-        height=math.ceil(place.height / down),
-        width=math.ceil(place.width / across),
-        canvas_height=math.ceil(place.canvas_height / down),
-        canvas_width=math.ceil(place.canvas_width / across),
-        rows=tuple(int(start / down) for start in place.rows),
-        columns=tuple(int(start / across) for start in place.columns),
-    )
+    rows = tuple(int(start / down) for start in place.rows)
+    columns = tuple(int(start / across) for start in place.columns)
+    canvas = (math.ceil(height / down), math.ceil(width / across))
+    return Layout(math.ceil(place.height / down), math.ceil(place.width / across), *canvas, rows, columns)
 
 
 def _averaged(maps: Tensor, place: Layout) -> Tensor:

@@ -2,7 +2,7 @@
 
 Shenggan/BCCD_Dataset@d272fb1. A row is a pair of picture and class, also where the class does not occur (count 0): "red
 blood cells" (the majority in nearly every picture), "white blood cells" and "platelets". Two boxes have no area; their
-cells are counted, and the boxes kept as they are. `*_majority` has the red cells, `*_minority` both others,
+cells are counted, and the boxes stay as they are. `*_majority` has the red cells, `*_minority` the two other classes,
 `*_white_blood_cells` and `*_platelets` one each.
 """
 
@@ -14,23 +14,20 @@ from pathlib import Path
 import numpy as np
 from defusedxml import ElementTree
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.defects import Defects
+from recount.data.dataset import DataError
+from recount.data.health import Defects
 from recount.data.index import LISTS
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, longest_edge
-from recount.fetching.file_lists import read_file_list
+from recount.datasets.formats.files import Listed, fetched, read_text
+from recount.datasets.formats.points import boxed
 
 _PROMPTS = {"RBC": "red blood cells", "WBC": "white blood cells", "Platelets": "platelets"}
-_LISTS = {
-    "RBC": ("majority",),
-    "WBC": ("minority", "white_blood_cells"),
-    "Platelets": ("minority", "platelets"),
-}
+_LISTS = {"RBC": ["majority"], "WBC": ["minority", "white_blood_cells"], "Platelets": ["minority", "platelets"]}
 _SPLITS = ("train", "val", "test")
 
 
-class Bccd(Dataset):
+class Bccd(Listed):
     """364 micrographs of 640x480 pixels, three rows each."""
 
     name = "bccd"
@@ -57,38 +54,20 @@ class Bccd(Dataset):
         "test_platelets": {"points": 69},
     }
 
-    def files(self) -> list[RemoteFile]:
-        """Return pictures, annotations and split lists."""
-        return read_file_list(self.name)
-
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield three rows per picture, in the order of the split files."""
-        folder = raw / "BCCD"
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; `recount fetch {self.name}` gets it")
+        folder = fetched(raw / "BCCD", self.name)
         defects = Defects()
         for split in _SPLITS:
-            names = (folder / "ImageSets" / "Main" / f"{split}.txt").read_text(encoding="utf-8").split()
-            for name in names:
+            for name in read_text(folder / "ImageSets" / "Main" / f"{split}.txt", self.name).split():
                 with defects.collected():
                     boxes = _boxes(folder / "Annotations" / f"{name}.xml")
-                    yield from self._rows(folder / "JPEGImages" / f"{name}.jpg", split, boxes)
+                    counts = {_PROMPTS[kind]: len(own) for kind, own in boxes.items()}
+                    for kind, own in boxes.items():
+                        attributes = {"counts": counts, LISTS: [f"{split}_{own_list}" for own_list in _LISTS[kind]]}
+                        picture = folder / "JPEGImages" / f"{name}.jpg"
+                        yield boxed(f"{name}_{kind}", split, picture, own, _PROMPTS[kind], attributes)
         defects.raise_if_any()
-
-    @staticmethod
-    def _rows(picture: Path, split: str, boxes: dict[str, np.ndarray]) -> Iterator[RawSample]:
-        counts = {_PROMPTS[kind]: len(own) for kind, own in boxes.items()}
-        for kind, own in boxes.items():
-            yield RawSample(
-                id=f"{picture.stem}_{kind}",
-                split=split,
-                image=picture,
-                points=((own[:, :2] + own[:, 2:]) / 2).astype(np.float32),
-                count=len(own),
-                prompt=_PROMPTS[kind],
-                boxes=own,
-                attributes={"counts": counts, LISTS: [f"{split}_{name}" for name in _LISTS[kind]]},
-            )
 
 
 def _boxes(path: Path) -> dict[str, np.ndarray]:

@@ -9,19 +9,19 @@ the original folder every sample is annotation only. The count is the number of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.defects import Defects
+from recount.data.dataset import DataError
+from recount.data.health import Defects
 from recount.data.sample import RawSample
-from recount.fetching.file_lists import read_file_list
+from recount.datasets.formats.files import Listed, json_lines, read_text
+from recount.datasets.formats.points import boxed
 
 
-class Carpk(Dataset):
+class Carpk(Listed):
     """1,448 pictures of 1280x720 pixels with 89,774 cars."""
 
     name = "carpk"
@@ -40,26 +40,20 @@ class Carpk(Dataset):
         "test": {"images": 459, "boxes": 47_500, "points": 47_500},
     }
 
-    def files(self) -> list[RemoteFile]:
-        """Return the box files; the pictures must be put there by hand."""
-        return read_file_list(self.name)
-
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the pictures of both splits, from the original folder where it is there."""
         original = raw / "CARPK_devkit" / "data"
+        by_hand = original.is_dir()
         defects = Defects()
         for split in self.splits:
             with defects.collected():
-                rows = _original(original, split) if original.is_dir() else _json_lines(raw, split)
-                for name, boxes in rows:
-                    picture = original / "Images" / f"{name}.png" if original.is_dir() else None
-                    points = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.float32)
-                    yield RawSample(name, split, picture, points, len(points), prompt="cars", boxes=boxes)
+                for name, boxes in _original(original, split) if by_hand else _json_lines(raw, split):
+                    yield boxed(name, split, original / "Images" / f"{name}.png" if by_hand else None, boxes, "cars")
         defects.raise_if_any()
 
 
 def _original(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    for name in (folder / "ImageSets" / f"{split}.txt").read_text(encoding="utf-8").split():
+    for name in read_text(folder / "ImageSets" / f"{split}.txt", "carpk").split():
         path = folder / "Annotations" / f"{name}.txt"
         try:
             lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -69,16 +63,12 @@ def _original(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _json_lines(raw: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    path = raw / "data" / "CARPK_devkit" / f"{split}.json"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; `recount fetch carpk` gets it")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for where, entry in json_lines(raw / "data" / "CARPK_devkit" / f"{split}.json", "carpk"):
         try:
-            entry = json.loads(line)
             boxes = np.array(entry["boxes"], np.float32).reshape(-1, 4)
             yield Path(entry["filename"]).stem, boxes[:, [1, 0, 3, 2]]  # rows come first in this source
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {number}: not an entry of boxes ({error!r}); fetch it again") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: not an entry of boxes ({error!r}); fetch it again") from None
 
 
 DATASET = Carpk()

@@ -12,23 +12,22 @@ training split, since lambda "log" needs every number there.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain, cycle, islice, zip_longest
+from itertools import chain, count, cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.index import HIDDEN
-from recount.data.sample import RawSample
+from recount.data.sample import NO_POINTS, RawSample
 from recount.datasets.formats.captions import NUMBERS, number_in_caption
-from recount.fetching.file_lists import read_file_list
+from recount.datasets.formats.files import Listed, read_json
+from recount.datasets.formats.points import boxed
 
 _ANNOTATIONS = "instances_coco_ten.json"
 _NOT_COUNTING_PER_COUNTING = 4
@@ -39,18 +38,20 @@ _IRREGULAR = {"person": "people", "wine glass": "wine glasses", "sheep": "sheep"
 
 @dataclass
 class _Picture:
-    """A photograph: its record, boxes [n, 4] by class (x1 y1 x2 y2) without classes that have crowds, captions."""
+    """A photograph: boxes [n, 4] by class (x1 y1 x2 y2) without classes that have crowds, captions, whom to credit."""
 
-    record: dict[str, Any]
+    id: int
+    path: Path
     boxes: dict[str, np.ndarray]
-    captions: list[dict[str, Any]] = field(default_factory=list)
+    captions: list[dict[str, Any]]
+    credit: dict[str, str]
 
     @property
     def counted(self) -> dict[str, np.ndarray]:
         return {name: boxes for name, boxes in self.boxes.items() if 2 <= len(boxes) <= 10}
 
 
-class CocoTen(Dataset):
+class CocoTen(Listed):
     """40 photographs; 69 pairs of picture and class with two to ten boxes; 170 human captions for 34 pictures."""
 
     name = "coco_ten"
@@ -65,38 +66,27 @@ class CocoTen(Dataset):
     splits = ("train", "test")
     totals = {"all": {"images": 40}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
 
-    def files(self) -> list[RemoteFile]:
-        """Return 40 photographs and the annotations."""
-        return read_file_list(self.name)
-
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield training pairs in the order of CountCLIP's set (four without a number, one with), then test pairs."""
-        content = _content(raw / _ANNOTATIONS)
-        pictures = _pictures(content)
-        licences = {entry["id"]: entry["name"] for entry in content["licenses"]}
-        training, test = _split(pictures)
-        counting = [pair for picture in training for pair in _counting(picture, "train", raw, licences)]
-        captions = _in_turn([_without_number(picture) for picture in training])
-        plain = islice(cycle(captions), _NOT_COUNTING_PER_COUNTING * len(counting))
-        others = [_not_counting(n, picture, entry, raw, licences) for n, (picture, entry) in enumerate(plain)]
-        for group, pair in enumerate(counting):
-            yield from others[group * _NOT_COUNTING_PER_COUNTING : (group + 1) * _NOT_COUNTING_PER_COUNTING]
+        pictures = _pictures(read_json(raw / _ANNOTATIONS, self.name), raw)
+        rare = [picture for picture in pictures if any(len(boxes) >= _RARE_FROM for boxes in picture.counted.values())]
+        common = [picture for picture in pictures if picture not in rare]
+        training, test = rare + common[::2], common[1::2]
+        counting = [pair for picture in training for pair in _counting(picture, "train")]
+        in_turn = chain.from_iterable(zip_longest(*map(_not_counting, training)))  # captions of a picture lie far apart
+        plain = cycle([pair for pair in in_turn if pair is not None])
+        number = count()
+        for pair in counting:
+            for other in islice(plain, _NOT_COUNTING_PER_COUNTING):
+                yield replace(other, id=f"{other.id}_{next(number)}")
             yield pair
         for picture in test:
-            yield from _counting(picture, "test", raw, licences)
+            yield from _counting(picture, "test")
 
 
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; `recount fetch coco_ten` gets it") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON: {error}; fetch it again") from None
-
-
-def _pictures(content: dict[str, Any]) -> list[_Picture]:
+def _pictures(content: dict[str, Any], raw: Path) -> list[_Picture]:
     names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    licences = {entry["id"]: entry["name"] for entry in content["licenses"]}
     boxes: dict[int, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     crowds = set()
     for entry in content["annotations"]:
@@ -104,22 +94,14 @@ def _pictures(content: dict[str, Any]) -> list[_Picture]:
         boxes[entry["image_id"]][names[entry["category_id"]]].append([x, y, x + width, y + height])
         if entry["iscrowd"]:
             crowds.add((entry["image_id"], names[entry["category_id"]]))
-    captions: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for entry in content["captions"]:
-        captions[entry["image_id"]].append(entry)
     pictures = []
     for record in sorted(content["images"], key=lambda entry: entry["id"]):
-        exact = {name: rows for name, rows in boxes[record["id"]].items() if (record["id"], name) not in crowds}
-        arrays = {name: np.array(rows, np.float32) for name, rows in exact.items()}
-        pictures.append(_Picture(record, arrays, captions[record["id"]]))
+        key = record["id"]
+        exact = {name: np.array(rows, np.float32) for name, rows in boxes[key].items() if (key, name) not in crowds}
+        captions = [entry for entry in content["captions"] if entry["image_id"] == key]
+        credit = {"licence": licences[record["license"]], "flickr_url": record["flickr_url"]}
+        pictures.append(_Picture(key, raw / record["path"], exact, captions, credit))
     return pictures
-
-
-def _split(pictures: Sequence[_Picture]) -> tuple[list[_Picture], list[_Picture]]:
-    """Return training and test pictures: those with a rare number train, of the others every second one."""
-    rare = [picture for picture in pictures if any(len(boxes) >= _RARE_FROM for boxes in picture.counted.values())]
-    common = [picture for picture in pictures if picture not in rare]
-    return rare + common[::2], common[1::2]
 
 
 @cache
@@ -130,18 +112,16 @@ def plural(name: str) -> str:
     return _IRREGULAR.get(name) or str(inflect.engine().plural_noun(name))
 
 
-def _counting(picture: _Picture, split: str, raw: Path, licences: dict[int, str]) -> Iterator[RawSample]:
+def _counting(picture: _Picture, split: str) -> Iterator[RawSample]:
     """Yield the counting pairs of a picture: a templated caption per class, and human ones that count rightly."""
     number_of = {name: len(boxes) for name, boxes in picture.counted.items()}
     for name, number in number_of.items():
         caption = f"a photo of {_WORD_OF[number]} {plural(name)}"
-        yield _pair(picture, f"of_{name.replace(' ', '_')}", split, name, caption, "templated", raw, licences)
+        yield _pair(picture, f"of_{name.replace(' ', '_')}", split, name, caption, "templated")
     for entry in picture.captions:
         for name, number in number_of.items():
             if number_in_caption(entry["caption"]) == number and _names(entry["caption"], name):
-                yield _pair(
-                    picture, f"said_{entry['id']}", split, name, entry["caption"].strip(), "human", raw, licences
-                )
+                yield _pair(picture, f"said_{entry['id']}", split, name, entry["caption"].strip(), "human")
                 break
 
 
@@ -152,47 +132,18 @@ def _names(caption: str, name: str) -> bool:
     return re.search(rf"\b({words})\b", caption, re.IGNORECASE) is not None
 
 
-def _without_number(picture: _Picture) -> list[tuple[_Picture, dict[str, Any]]]:
-    return [(picture, entry) for entry in picture.captions if number_in_caption(entry["caption"]) is None]
+def _pair(picture: _Picture, suffix: str, split: str, name: str, caption: str, kind: str) -> RawSample:
+    attributes = {"counting": True, "class": name, "caption": kind} | picture.credit
+    return boxed(f"{picture.id:012d}_{suffix}", split, picture.path, picture.boxes[name], caption, attributes)
 
 
-def _in_turn(groups: Sequence[list[Any]]) -> list[Any]:
-    """Return the groups' members in turn, so that the captions of one picture lie far apart."""
-    return [entry for entry in chain.from_iterable(zip_longest(*groups)) if entry is not None]
-
-
-def _pair(
-    picture: _Picture, suffix: str, split: str, name: str, caption: str, kind: str, raw: Path, licences: dict[int, str]
-) -> RawSample:
-    boxes = picture.boxes[name]
-    return RawSample(
-        id=f"{picture.record['id']:012d}_{suffix}",
-        split=split,
-        image=raw / picture.record["path"],
-        points=(boxes[:, :2] + boxes[:, 2:]) / 2,
-        count=len(boxes),
-        prompt=caption,
-        boxes=boxes,
-        attributes={"counting": True, "class": name, "caption": kind} | _credit(picture, licences),
-    )
-
-
-def _not_counting(
-    number: int, picture: _Picture, entry: dict[str, Any], raw: Path, licences: dict[int, str]
-) -> RawSample:
-    return RawSample(
-        id=f"{picture.record['id']:012d}_plain_{entry['id']}_{number}",
-        split="train",
-        image=raw / picture.record["path"],
-        points=np.zeros((0, 2), np.float32),
-        count=np.nan,
-        prompt=entry["caption"].strip(),
-        attributes={"counting": False, "caption": "human", HIDDEN: True} | _credit(picture, licences),
-    )
-
-
-def _credit(picture: _Picture, licences: dict[int, str]) -> dict[str, str]:
-    return {"licence": licences[picture.record["license"]], "flickr_url": picture.record["flickr_url"]}
+def _not_counting(picture: _Picture) -> Iterator[RawSample]:
+    """Yield the pairs of a picture's captions without a number; each use of one appends its number to the id."""
+    attributes = {"counting": False, "caption": "human", HIDDEN: True} | picture.credit
+    for entry in picture.captions:
+        if number_in_caption(entry["caption"]) is None:
+            name, caption = f"{picture.id:012d}_plain_{entry['id']}", entry["caption"].strip()
+            yield RawSample(name, "train", picture.path, NO_POINTS, np.nan, caption, attributes=attributes)
 
 
 DATASET = CocoTen()

@@ -2,54 +2,40 @@
 
 Paiss et al., "Teaching CLIP to Count to Ten", ICCV 2023. CountBench.json of
 teaching-clip-to-count/teaching-clip-to-count.github.io@2c573a8 lists 540 addresses with captions and numbers (538
-different ones). 63 of them were dead in February 2023 by an issue there. ``recount fetch`` tries each; the dead ones
+different ones). An issue there counts 63 dead ones in February 2023. ``recount fetch`` tries each; the dead ones
 are in its manifest under ``missing`` and in the index in split ``missing``.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.dataset import DataError, RemoteFile
 from recount.data.sample import RawSample
-from recount.datasets.formats.countbench_items import (
-    CITATION,
-    ITEMS,
-    LICENCE,
-    MISSING,
-    NUMBERS,
-    PER_NUMBER,
-    TEST,
-    item,
-    usable,
-)
-from recount.fetching.file_lists import read_file_list
+from recount.datasets.formats import captions as items
+from recount.datasets.formats.files import Listed, read_json
 
+PER_NUMBER = 60
 _LIST = "CountBench.json"
 _KEYS = {"image_url", "text", "number"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"}
 
 
-class CountBench(Dataset):
+class CountBench(Listed):
     """540 captions, 60 for each number from two to ten, with as many pictures as can still be had."""
 
     name = "countbench"
     title = "CountBench, pictures from their addresses (edition url540)"
     homepage = "https://teaching-clip-to-count.github.io/"
-    licence = LICENCE
-    citation = CITATION
+    licence = items.LICENCE
+    citation = items.CITATION
     lenient = True
-    splits = (TEST, MISSING)
-    totals = {"all": {"samples": ITEMS, "count": 3240}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-
-    def files(self) -> list[RemoteFile]:
-        """Return the list of items."""
-        return read_file_list(self.name)
+    splits = (items.TEST, items.MISSING)
+    totals = {"all": {"samples": items.ITEMS, "count": 3240}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
 
     def listed_files(self, raw: Path) -> list[RemoteFile]:
         """Return a file per item; all are optional, since many addresses are dead."""
@@ -61,7 +47,7 @@ class CountBench(Dataset):
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the items in the list's order, those without a usable picture in split ``missing``."""
         for index, row in enumerate(read_items(raw / _LIST)):
-            yield item(index, row["number"], row["text"], usable(raw / _picture(index, row["image_url"])))
+            yield items.item(index, row["number"], row["text"], items.usable(raw / _picture(index, row["image_url"])))
 
 
 def _picture(index: int, url: str) -> str:
@@ -75,15 +61,10 @@ def read_items(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: the file is missing, or is not the list of 540 items, 60 for each number.
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; `recount fetch countbench` gets it") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON: {error}; fetch it again") from None
+    rows = read_json(path, "countbench")
     if not all(isinstance(row, dict) and set(row) == _KEYS for row in rows):
         raise DataError(f"{path}: every row must have {', '.join(sorted(_KEYS))}")
-    if Counter(row["number"] for row in rows) != dict.fromkeys(NUMBERS, PER_NUMBER):
+    if Counter(row["number"] for row in rows) != dict.fromkeys(items.NUMBERS.values(), PER_NUMBER):
         raise DataError(f"{path}: {len(rows)} rows; CountBench has {PER_NUMBER} for each number from 2 to 10")
     return rows
 

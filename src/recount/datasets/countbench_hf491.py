@@ -6,16 +6,17 @@ them grey (counted by google-research/big_vision@0127fb6 countbenchqa.py). Paiss
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.dataset import Dataset, RemoteFile
+from recount.data.pictures import decoded
 from recount.data.sample import RawSample
-from recount.datasets.formats.countbench_items import CITATION, ITEMS, LICENCE, MISSING, TEST, item
+from recount.datasets.formats.captions import CITATION, ITEMS, LICENCE, MISSING, TEST, item
+from recount.datasets.formats.files import fetched
 
 _FILE = "data/train-00000-of-00001-cf54c241ba947306.parquet"
 _COLUMNS = ["text", "number", "image"]
@@ -41,24 +42,16 @@ class CountBenchHf491(Dataset):
         """Yield the rows in their order, those without a usable picture in split ``missing``."""
         import pyarrow.parquet
 
-        path = raw / _FILE
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; `recount fetch {self.name}` gets it")
-        table = pyarrow.parquet.read_table(path, columns=_COLUMNS)
+        table = pyarrow.parquet.read_table(fetched(raw / _FILE, self.name), columns=_COLUMNS)
         for index, row in enumerate(table.to_pylist()):
             content = (row["image"] or {}).get("bytes")
-            picture = partial(_decoded, content) if content and _decodes(content) else None
+            picture = partial(decoded, content) if content and _decodes(content) else None
             yield item(index, int(row["number"]), row["text"], picture)
-
-
-def _decoded(content: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
 
 
 def _decodes(content: bytes) -> bool:
     try:
-        _decoded(content)
+        decoded(content)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return False
     return True

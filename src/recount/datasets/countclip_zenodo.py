@@ -5,16 +5,15 @@ in a fixed order, four without a number and then one that counts; ``faulty.csv``
 number; ``val.json`` lists CountBench, of which 509 pictures are usable. Readers follow model.ipynb of
 SforAiDl/CountCLIP@a15672d. Captions and addresses are raw web text: do not print them.
 
-Split ``train`` is the whole training set. The lists ``train_most`` and ``held_out`` are for selecting a model without
-the test set, which the paper has nothing for: every tenth counting pair of each number is held out, and the four pairs
-that come before it are left out too, so that the order stays four to one.
+Split ``train`` is the whole training set. The paper has no validation set. To select a model without the test set, the
+lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each number; the four pairs before it are
+left out too, so that the order stays four to one.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-import re
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +23,9 @@ import numpy as np
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.index import HIDDEN, LISTS
-from recount.data.sample import RawSample
-from recount.datasets.formats.countbench_items import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
+from recount.data.sample import NO_POINTS, RawSample
+from recount.datasets.formats.captions import ITEMS, LICENCE, MISSING, NUMBERS, TEST, item, usable
+from recount.datasets.formats.files import json_lines, parsed, read_text
 from recount.datasets.formats.mat import find_folder
 
 TRAIN, TRAIN_MOST, HELD_OUT = "train", "train_most", "held_out"
@@ -68,14 +68,14 @@ class CountClipZenodo(Dataset):
         """Yield the training pairs in their order, then CountBench's items, the unusable ones in ``missing``."""
         rows = with_replacements(read_rows(raw / "merged.json"), raw / "faulty.csv")
         check_order(rows, raw / "merged.json")
-        pictures = find_folder(raw, ("merged",), self.by_hand)
+        pictures = find_folder(raw, ("merged",), self)
         held_out = held_out_groups([int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]])
         for index, row in enumerate(rows):
             yield _pair(index, row, pictures, held_out)
         items = read_rows(raw / "val.json")
         if len(items) != ITEMS:
             raise DataError(f"{raw / 'val.json'}: {len(items)} rows; CountBench has {ITEMS}")
-        shown = find_folder(raw, ("VAL",), self.by_hand)
+        shown = find_folder(raw, ("VAL",), self)
         for index, row in enumerate(items):
             yield item(index, int(row["counts"]), row["caps"], usable(shown / Path(row["pths"]).name))
 
@@ -86,17 +86,10 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: the file is missing, or a line is not such a row.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; `recount fetch countclip_zenodo` gets it")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    return [_row(content, where) for where, content in json_lines(path, "countclip_zenodo")]
 
 
-def _row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error}; fetch it again") from None
+def _row(row: Any, where: str) -> Row:
     if not isinstance(row, dict) or set(row) != _KEYS:
         raise DataError(f"{where}: must have {', '.join(sorted(_KEYS))}")
     return row
@@ -108,17 +101,15 @@ def with_replacements(rows: Sequence[Row], faulty: Path) -> list[Row]:
     Raises:
         DataError: the file is missing, does not hold 100 rows, or replaces a counting pair.
     """
-    if not faulty.is_file():
-        raise DataError(f"{faulty}: no such file; `recount fetch countclip_zenodo` gets it")
     result = list(rows)
-    with faulty.open(encoding="utf-8", newline="") as file:
-        replacements = list(csv.DictReader(file))
+    replacements = list(csv.DictReader(io.StringIO(read_text(faulty, "countclip_zenodo"), newline="")))
     if len(replacements) != REPLACED:
         raise DataError(f"{faulty}: {len(replacements)} rows instead of {REPLACED}")
     for line in replacements:
-        index, row = int(line["index"]), _row(line["json_str"], f"{faulty}, index {line['index']}")
+        where = f"{faulty}, index {line['index']}"
+        index, row = int(line["index"]), _row(parsed(line["json_str"], where), where)
         if not 0 <= index < len(result) or result[index]["counts"] != -1 or row["counts"] != -1:
-            raise DataError(f"{faulty}, index {index}: it must replace a pair without a number by one")
+            raise DataError(f"{where}: it must replace a pair without a number by one")
         result[index] = row
     return result
 
@@ -130,7 +121,7 @@ def check_order(rows: Sequence[Row], where: Path) -> None:
         DataError: there are others.
     """
     expected = [False, False, False, False, True] * (len(rows) // GROUP)
-    if len(rows) != PAIRS or [row["counts"] in NUMBERS for row in rows] != expected:
+    if len(rows) != PAIRS or [row["counts"] in NUMBERS.values() for row in rows] != expected:
         raise DataError(f"{where}: expected {PAIRS:,} rows, four with counts -1 and then one with 2 to 10, throughout")
     found = Counter(int(row["counts"]) for row in rows if row["counts"] != -1)
     if found != CLASS_COUNTS:
@@ -153,25 +144,8 @@ def _pair(index: int, row: Row, pictures: Path, held_out: set[int]) -> RawSample
     counting = place == GROUP - 1
     lists = [TRAIN_MOST] if group not in held_out else [HELD_OUT] if counting else []
     attributes = {"counting": counting, LISTS: lists} | ({} if counting else {HIDDEN: True})
-    return RawSample(
-        id=f"pair{index:05d}",
-        split=TRAIN,
-        image=pictures / Path(row["pths"]).name,
-        points=np.zeros((0, 2), np.float32),
-        count=row["counts"] if counting else np.nan,
-        prompt=row["caps"],
-        attributes=attributes,
-    )
-
-
-def shared_urls(training: Sequence[Row], benchmark: Sequence[Row]) -> list[int]:
-    """Return the indices of the benchmark's items whose address is also one of the training set's (a leak)."""
-    known = {_address(row["urls"]) for row in training}
-    return [index for index, row in enumerate(benchmark) if _address(row["urls"]) in known]
-
-
-def _address(url: str) -> str:
-    return re.sub(r"^https?://", "", url).split("?")[0]
+    picture, count = pictures / Path(row["pths"]).name, row["counts"] if counting else np.nan
+    return RawSample(f"pair{index:05d}", TRAIN, picture, NO_POINTS, count, row["caps"], attributes=attributes)
 
 
 DATASET = CountClipZenodo()

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from recount.data.dataset import Dataset
+from recount.data.dataset import Drawn
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, forced
 from recount.scenes.crowds import draw, plan
@@ -22,19 +22,16 @@ from recount.scenes.crowds import draw, plan
 _SEED = 20_240
 _PICTURES = {"train": 48, "held_out": 12, "test": 36}
 _FEWEST, _MOST = 5, 800
-_WIDTHS = (224, 448)
-_HEIGHTS = (224, 352)
-_MULTIPLE = 32
+_MULTIPLE = 32  # pixels, unit of both edges
+_WIDTHS = (7, 14)
+_HEIGHTS = (7, 11)
 
 
-class Crowd(Dataset):
+class Crowd(Drawn):
     """96 drawn crowds with exact head centres."""
 
     name = "crowd"
     title = "Drawn street and stadium crowds"
-    licence = "MIT (made by recount)"
-    publishable = True
-    embedded = True
     splits = tuple(_PICTURES)
     preparations = by_name(forced("transcrowd", 384, 256, "TransCrowd's rule at a third of its size"))
     totals = {split: {"images": number} for split, number in _PICTURES.items()}  # noqa: RUF012
@@ -43,19 +40,12 @@ class Crowd(Dataset):
         """Yield the pictures of every split; they are drawn when their function is called."""
         for number, (split, pictures) in enumerate(_PICTURES.items()):
             rng = np.random.default_rng([_SEED, number])
-            counts = _counts(pictures, rng)
-            for index, count in enumerate(counts):
+            for index, count in enumerate(_counts(pictures, rng)):
                 kind: Literal["street", "stadium"] = "stadium" if rng.random() < 0.35 else "street"
-                scene = plan(kind, count, _size(rng), (_SEED, number, index))
-                yield RawSample(
-                    id=f"{split}_{index:02d}",
-                    split=split,
-                    image=partial(draw, scene),
-                    points=scene.heads[:, :2].astype(np.float32),
-                    count=count,
-                    prompt="people",
-                    attributes={"scene": kind},
-                )
+                width, height = (_MULTIPLE * int(rng.integers(low, high + 1)) for low, high in (_WIDTHS, _HEIGHTS))
+                scene = plan(kind, count, (width, height), (_SEED, number, index))
+                name, heads = f"{split}_{index:02d}", scene.heads[:, :2].astype(np.float32)
+                yield RawSample(name, split, partial(draw, scene), heads, count, "people", attributes={"scene": kind})
 
 
 def _counts(pictures: int, rng: np.random.Generator) -> list[int]:
@@ -63,13 +53,6 @@ def _counts(pictures: int, rng: np.random.Generator) -> list[int]:
     share = (np.arange(pictures) + rng.random(pictures)) / pictures
     counts = _FEWEST * (_MOST / _FEWEST) ** share
     return [int(count) for count in rng.permutation(np.round(counts))]
-
-
-def _size(rng: np.random.Generator) -> tuple[int, int]:
-    width, height = (
-        int(rng.integers(low // _MULTIPLE, high // _MULTIPLE + 1)) * _MULTIPLE for low, high in (_WIDTHS, _HEIGHTS)
-    )
-    return width, height
 
 
 DATASET = Crowd()

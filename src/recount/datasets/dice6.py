@@ -8,25 +8,24 @@ each face that is less frequent than the most frequent is a minority. Benchmarks
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.index import LISTS
+from recount.data.pictures import decoded
 from recount.data.sample import RawSample
 from recount.data.size_rules import by_name, longest_edge
+from recount.datasets.formats.files import Listed, fetched
+from recount.datasets.formats.points import boxed
 from recount.datasets.formats.tfrecord import Values, example, records
-from recount.fetching.file_lists import read_file_list
 from recount.scenes import shapes as scenes
 
 
-class Dice6(Dataset):
+class Dice6(Listed):
     """250 photographs, 1,795 dice."""
 
     name = "dice6"
@@ -45,26 +44,15 @@ class Dice6(Dataset):
         "all": {"images": 250, "points": 1_795},
     }
 
-    def files(self) -> list[RemoteFile]:
-        """Return the two records, the label map and the licence."""
-        return read_file_list(self.name)
-
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the rows of the training and the test record."""
         for split in ("train", "test"):
-            path = raw / "tfrecords" / f"{split}.record"
-            if not path.is_file():
-                raise DataError(f"{path}: no such file; `recount fetch {self.name}` gets it")
-            for number, payload in enumerate(records(path)):
+            for number, payload in enumerate(records(fetched(raw / "tfrecords" / f"{split}.record", self.name))):
                 yield from _rows(example(payload), split, number)
 
 
-def _decoded(encoded: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
-
-
 def _rows(features: dict[str, Values], split: str, number: int) -> Iterator[RawSample]:
-    picture = partial(_decoded, features["image/encoded"][0])  # type: ignore[arg-type]
+    picture = partial(decoded, features["image/encoded"][0])  # type: ignore[arg-type]
     size = np.array([features["image/width"][0], features["image/height"][0]] * 2, np.float32)
     edges = [np.asarray(features[f"image/object/bbox/{name}"], np.float32) for name in ("xmin", "ymin", "xmax", "ymax")]
     boxes = np.stack(edges, axis=1) * size
@@ -75,20 +63,12 @@ def _rows(features: dict[str, Values], split: str, number: int) -> Iterator[RawS
     for face in sorted(counts):
         own = boxes[faces == face]
         groups = [f"{split}_minority"] if counts[face] < most else [f"{split}_majority"] * unique
-        yield RawSample(
-            id=f"{split}_{number:03d}_{face}",
-            split=split,
-            image=picture,
-            points=((own[:, :2] + own[:, 2:]) / 2).astype(np.float32),
-            count=len(own),
-            prompt=scenes.DICE[face - 1],
-            boxes=own,
-            attributes={
-                "file": features["image/filename"][0].decode(),  # type: ignore[union-attr]
-                "counts": {scenes.DICE[key - 1]: value for key, value in sorted(counts.items())},
-                LISTS: groups,
-            },
-        )
+        attributes = {
+            "file": features["image/filename"][0].decode(),  # type: ignore[union-attr]
+            "counts": {scenes.DICE[key - 1]: value for key, value in sorted(counts.items())},
+            LISTS: groups,
+        }
+        yield boxed(f"{split}_{number:03d}_{face}", split, picture, own, scenes.DICE[face - 1], attributes)
 
 
 DATASET = Dice6()

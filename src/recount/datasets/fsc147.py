@@ -16,7 +16,6 @@ and counts; then samples are annotation only, and have a count but no points. Pu
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.defects import Defects
+from recount.data.health import Defects
 from recount.data.index import LISTS
-from recount.data.sample import RawSample
+from recount.data.sample import NO_POINTS, RawSample
+from recount.datasets.formats.files import read_json, read_text
 from recount.fetching.file_lists import read_file_list
 
 _PICTURES = "FSC147_384_V2.zip"
@@ -39,6 +39,7 @@ _ALL_COUNTS_ADDRESS = (
     "eval/datasets/FSC-147/dataset.csv"
 )
 _ALL_COUNTS_SHA256 = "1f753385543ee17a614bcb82bcc1ee4a8862a75bfb56889707d78bd66429982d"
+_SPLIT_LISTS = "data/Train_Test_Val_FSC_147.json"
 _DENSITY_MAPS = "gt_density_map_adaptive_384_VarV2"
 _REPOSITORY = "cvlab-stonybrook/LearningToCountEverything/00ea1888c3a7c495ae06db0bddc3b90b7db8d52f"
 
@@ -51,8 +52,8 @@ class Fsc147(Dataset):
     homepage = "https://github.com/cvlab-stonybrook/LearningToCountEverything"
     licence = (
         "Repository files: MIT (c) 2021 CVLab@StonyBrook; FSC-147-D: MIT (c) 2023 Niki Amini-Naieni; the rights of "
+        "the photographs are not stated: do not publish them"
     )
-    licence += "the photographs are not stated: do not publish them"
     citation = "Ranjan et al., Learning To Count Everything, CVPR 2021"
     by_hand = (
         f"Pictures, if they were not fetched: download {_PICTURES} from "
@@ -72,13 +73,10 @@ class Fsc147(Dataset):
 
     def files(self) -> list[RemoteFile]:
         """Return the official files, of which pictures and points are optional."""
-        listed = read_file_list(self.name, optional=[_COUNTS])
-        points = (
-            f"https://media.githubusercontent.com/media/{_REPOSITORY}/data/{_POINTS}",
-            f"https://raw.githubusercontent.com/{_REPOSITORY}/data/{_POINTS}",
-        )
+        media, plain = "https://media.githubusercontent.com/media", "https://raw.githubusercontent.com"
+        points = (f"{media}/{_REPOSITORY}/data/{_POINTS}", f"{plain}/{_REPOSITORY}/data/{_POINTS}")
         return [
-            *listed,
+            *read_file_list(self.name, optional=[_COUNTS]),
             RemoteFile(_ALL_COUNTS, (_ALL_COUNTS_ADDRESS,), _ALL_COUNTS_SHA256, 365_694, optional=True),
             RemoteFile(_POINTS, points, optional=True),
             RemoteFile(_PICTURES, ("gdrive:1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S",), unpack=True, optional=True),
@@ -86,26 +84,26 @@ class Fsc147(Dataset):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train, val and test, each in the order of its list."""
-        lists = _json(raw / "data" / "Train_Test_Val_FSC_147.json")
+        lists = read_json(raw / _SPLIT_LISTS, self.name)
         classes = class_names(raw)
-        descriptions = _json(raw / "FSC-147-D.json")
+        descriptions = read_json(raw / "FSC-147-D.json", self.name)
         counts = listed_counts(raw)
-        annotations = _json(raw / _POINTS) if (raw / _POINTS).is_file() else None
+        annotations = read_json(raw / _POINTS, self.name) if (raw / _POINTS).is_file() else None
         coco = {file: name for name in ("val_coco", "test_coco") for file in lists[name]}
         defects = Defects()
         for split in ("train", "val", "test"):
             for file in lists[split]:
                 with defects.collected():
-                    points, exemplars = _points(annotations, file)
+                    points, exemplars = _points(annotations, file) if annotations is not None else (NO_POINTS, {})
                     if annotations is not None and len(points) != counts[file]:
                         defects.add(f"{raw / _POINTS}: {file} has {len(points)} points, the count list {counts[file]}")
                     attributes: dict[str, Any] = {"description": descriptions[file]["text_description"]}
                     attributes |= {LISTS: [coco[file]]} if file in coco else {}
-                    attributes |= exemplars | _density_map(raw, file)
-                    picture = picture_of(raw, file)
-                    yield RawSample(
-                        Path(file).stem, split, picture, points, counts[file], classes[file], attributes=attributes
-                    )
+                    name, picture = Path(file).stem, picture_of(raw, file)
+                    attributes |= exemplars
+                    if (raw / _DENSITY_MAPS / f"{name}.npy").is_file():
+                        attributes["density_map"] = f"{raw.name}/{_DENSITY_MAPS}/{name}.npy"
+                    yield RawSample(name, split, picture, points, counts[file], classes[file], attributes=attributes)
         defects.raise_if_any()
 
 
@@ -127,42 +125,31 @@ def class_names(raw: Path) -> dict[str, str]:
     """Return the annotated class of every FSC-147 picture, by file name."""
     path = raw / "data" / "ImageClasses_FSC147.txt"
     try:
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
+        rows = [line.split("\t") for line in read_text(path, "fsc147").splitlines() if line]
         return {file: name for file, name in rows}  # noqa: C416 - unpacking checks that there are two columns
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not lines of file and class ({error}); `recount fetch fsc147` gets it") from None
 
 
 def listed_counts(raw: Path) -> dict[str, int]:
     """Return the number of points of every FSC-147 picture, by file name."""
-    path, file_column, count_column = raw / _COUNTS, "file", "count"
+    path, file, count = raw / _COUNTS, "file", "count"
     if not path.is_file():
-        path, file_column, count_column = raw / _ALL_COUNTS, "file_name", "truth"
+        path, file, count = raw / _ALL_COUNTS, "file_name", "truth"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row[file_column]: int(row[count_column]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a list of file,count,class ({error!r}); `recount fetch fsc147` gets it") from None
+        return {row[file]: int(row[count]) for row in csv.DictReader(read_text(path, "fsc147").splitlines())}
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a list of {file} and {count} ({error!r}); fetch fsc147 again") from None
 
 
 def split_of_pictures(raw: Path) -> dict[str, str]:
     """Return the split (train, val, test) of every FSC-147 picture that is in one."""
-    lists = _json(raw / "data" / "Train_Test_Val_FSC_147.json")
+    lists = read_json(raw / _SPLIT_LISTS, "fsc147")
     return {file: split for split in ("train", "val", "test") for file in lists[split]}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable JSON file ({error}); `recount fetch fsc147` gets it") from None
-    return content
-
-
-def _points(annotations: dict[str, Any] | None, file: str) -> tuple[np.ndarray, dict[str, Any]]:
+def _points(annotations: dict[str, Any], file: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Return points [N, 2] and the exemplar boxes (x1 y1 x2 y2, from the first and third of four corners)."""
-    if annotations is None:
-        return np.zeros((0, 2), np.float32), {}
     try:
         entry = annotations[file]
         points = np.array(entry["points"], np.float32).reshape(-1, 2)
@@ -170,11 +157,6 @@ def _points(annotations: dict[str, Any] | None, file: str) -> tuple[np.ndarray, 
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{_POINTS}: {file} has no readable entry ({error!r}); get the file again") from None
     return points, {"exemplars": corners}
-
-
-def _density_map(raw: Path, file: str) -> dict[str, str]:
-    path = raw / _DENSITY_MAPS / f"{Path(file).stem}.npy"
-    return {"density_map": f"{raw.name}/{path.relative_to(raw).as_posix()}"} if path.is_file() else {}
 
 
 DATASET = Fsc147()

@@ -12,23 +12,19 @@ samples are annotation only. The same holds for the splits `v1_test` and `v2_tes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.data.index import LISTS
-from recount.data.sample import RawSample
+from recount.data.sample import NO_POINTS, RawSample
 from recount.datasets import fsc147
-from recount.fetching.file_lists import read_file_list
+from recount.datasets.formats.files import Listed, read_json
 
 _FILES = {"v1": "asset/FSC-147-S-v1.json", "v2": "FSC-147-S.json"}
 
 
-class Fsc147S(Dataset):
+class Fsc147S(Listed):
     """196 (v1) and 230 (v2) entries of one prompt and one count each."""
 
     name = "fsc147s"
@@ -44,41 +40,22 @@ class Fsc147S(Dataset):
         "v2": {"samples": 230, "count": 911},
     }
 
-    def files(self) -> list[RemoteFile]:
-        """Return both annotation files."""
-        return read_file_list(self.name)
-
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield v1, then v2."""
         pictures = raw.parent / self.pictures_of
-        splits, classes, counts = ({}, {}, {}) if not pictures.is_dir() else _of_fsc147(pictures)
+        there = pictures.is_dir()
+        splits = fsc147.split_of_pictures(pictures) if there else {}
+        classes = fsc147.class_names(pictures) if there else {}
+        counts = fsc147.listed_counts(pictures) if there else {}
         for version, file in _FILES.items():
-            for name, entry in _entries(raw / file):
+            for picture, entry in read_json(raw / file, self.name).items():
                 attributes: dict[str, Any] = {}
-                if splits.get(name) == "test":
+                if splits.get(picture) == "test":
                     attributes[LISTS] = [f"{version}_test"]
-                if name in classes:
-                    attributes |= {"majority_class": classes[name], "majority_count": counts[name]}
-                yield RawSample(
-                    id=f"{version}_{Path(name).stem}",
-                    split=version,
-                    image=fsc147.picture_of(pictures, name),
-                    points=np.zeros((0, 2), np.float32),
-                    count=entry["count"],
-                    prompt=entry["class"],
-                    attributes=attributes,
-                )
-
-
-def _of_fsc147(raw: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
-    return fsc147.split_of_pictures(raw), fsc147.class_names(raw), fsc147.listed_counts(raw)
-
-
-def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8")).items())
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable JSON file ({error}); `recount fetch fsc147s` gets it") from None
+                if picture in classes:
+                    attributes |= {"majority_class": classes[picture], "majority_count": counts[picture]}
+                name, path = f"{version}_{Path(picture).stem}", fsc147.picture_of(pictures, picture)
+                yield RawSample(name, version, path, NO_POINTS, entry["count"], entry["class"], attributes=attributes)
 
 
 DATASET = Fsc147S()

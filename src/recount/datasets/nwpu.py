@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.defects import Defects
+from recount.data.health import Defects
 from recount.data.index import HIDDEN
-from recount.data.sample import RawSample
+from recount.data.sample import NO_POINTS, RawSample
 from recount.data.size_rules import CSS_CCNN, DM_COUNT_NWPU, TRANSCROWD, by_name, clip_ebc
 from recount.datasets.formats.mat import ann_points, find_folder, mat_points
+from recount.datasets.formats.points import people
 
 _PARTS = 5
 _IDS_PER_PART = 1000
@@ -56,37 +55,33 @@ class Nwpu(Dataset):
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train, val and test in the order of the lists."""
         defects = Defects()
-        how = f"{self.by_hand}. Licence: {self.licence}"
         for split in self.splits:
             with defects.collected():
-                yield from self._read_split(raw, split, how, defects)
+                for name in self._ids(raw / f"{split}.txt"):
+                    with defects.collected():
+                        yield self._sample(raw, name, split)
         defects.raise_if_any()
 
-    def _read_split(self, raw: Path, split: str, how: str, defects: Defects) -> Iterator[RawSample]:
-        for name in _ids(raw / f"{split}.txt", how):
-            part = min(_PARTS, (int(name) - 1) // _IDS_PER_PART + 1)
-            with defects.collected():
-                picture = find_folder(raw, (f"images_part{part}",), how) / f"{name}.jpg"
-                picture = picture if picture.exists() else picture.parent / picture.parent.name / picture.name
-                if split == "test":
-                    none = np.zeros((0, 2), np.float32)
-                    yield RawSample(name, split, picture, none, math.nan, "people", attributes={HIDDEN: True})
-                    continue
-                folder = find_folder(raw, ("mats",), how)
-                annotation = folder / f"{name}.mat"
-                annotation = annotation if annotation.exists() else folder / "mats" / annotation.name
-                points = mat_points(annotation, ann_points)
-                yield RawSample(name, split, picture, points, len(points), prompt="people")
+    def _sample(self, raw: Path, name: str, split: str) -> RawSample:
+        part = min(_PARTS, (int(name) - 1) // _IDS_PER_PART + 1)
+        picture = _twice(find_folder(raw, (f"images_part{part}",), self), f"{name}.jpg")
+        if split == "test":
+            return RawSample(name, split, picture, NO_POINTS, math.nan, "people", attributes={HIDDEN: True})
+        annotation = _twice(find_folder(raw, ("mats",), self), f"{name}.mat")
+        return people(name, split, picture, mat_points(annotation, ann_points))
+
+    def _ids(self, file: Path) -> list[str]:
+        if not file.is_file():
+            raise DataError(f"{file}: no such file. {self.by_hand}. Licence: {self.licence}")
+        names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if wrong := [name for name in names if not name.isdigit()]:
+            raise DataError(f"{file}: each line must begin with an id such as 0001; found {wrong[0]!r}")
+        return names
 
 
-def _ids(file: Path, how: str) -> list[str]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file. {how}")
-    names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    wrong = [name for name in names if not name.isdigit()]
-    if wrong:
-        raise DataError(f"{file}: each line must begin with an id such as 0001; found {wrong[0]!r}")
-    return names
+def _twice(folder: Path, name: str) -> Path:
+    """Return where a file lies: some archives unpack into a folder of the folder's own name."""
+    return folder / name if (folder / name).exists() else folder / folder.name / name
 
 
 DATASET = Nwpu()

@@ -11,24 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from recount.data.dataset import Dataset
+from recount.data.dataset import Drawn
 from recount.data.sample import RawSample
 from recount.datasets import shapes
 from recount.scenes import shapes as scenes
+from recount.scenes.car_parks import parking_scene
 
 _SEED = 20_149
 _PICTURES = {"train": 20, "test": 40}
 _FULLNESS = {"train": (0.1, 0.5), "test": (0.2, 0.95)}
 
 
-class Parking(Dataset):
+class Parking(Drawn):
     """60 car parks; the prompt is "cars"."""
 
     name = "parking"
     title = "Car parks from above (procedural)"
-    licence = "MIT (made by recount)"
-    publishable = True
-    embedded = True
     splits = tuple(_PICTURES)
     totals = {split: {"images": number} for split, number in _PICTURES.items()}  # noqa: RUF012
 
@@ -37,7 +35,7 @@ class Parking(Dataset):
         for number, (split, pictures) in enumerate(_PICTURES.items()):
             for index in range(pictures):
                 rng = np.random.default_rng([_SEED, number, index])
-                scene = scenes.parking_scene(rng, shapes.WIDTHS[1], shapes.HEIGHT, rng.uniform(*_FULLNESS[split]))
+                scene = parking_scene(rng, shapes.WIDTHS[1], shapes.HEIGHT, rng.uniform(*_FULLNESS[split]))
                 yield shapes.sample_of(f"{split}_{index:02d}", split, scene, scenes.CARS, {})
 
 

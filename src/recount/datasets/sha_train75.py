@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.data.defects import Defects
-from recount.data.index import LISTS
+from recount.data.health import Defects
 from recount.data.sample import RawSample
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc, longest_edge
-from recount.datasets.formats.mat import image_info_points, mat_points, matched_pairs
-from recount.fetching.file_lists import read_file_list
+from recount.datasets.formats.files import Listed, fetched
+from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures
+from recount.datasets.formats.points import people
 
 _FIRST_TEST = 51
 _FIRST_HELD_OUT = 41  # of the training photographs, for models that are selected on held-out ones
 
 
-class ShaTrain75(Dataset):
+class ShaTrain75(Listed):
     """75 web photographs of crowds with 38,123 heads, 88 to 2,348 each; 5 are grey."""
 
     name = "sha_train75"
@@ -45,28 +44,17 @@ class ShaTrain75(Dataset):
         "test": {"images": 25, "points": 11_210},
     }
 
-    def files(self) -> list[RemoteFile]:
-        """Return the 75 photographs and 75 annotations."""
-        return read_file_list(self.name)
-
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield IMG_1 to IMG_75."""
-        folder = raw / "MixedDataset" / "train_data"
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; `recount fetch {self.name}` gets it")
+        folder = fetched(raw / "MixedDataset" / "train_data", self.name)
         defects = Defects()
-        pairs = matched_pairs(
-            folder / "images", folder / "ground_truth", r"IMG_(\d+)\.jpg", r"GT_IMG_(\d+)\.mat", defects
-        )
-        for number, picture, annotation in pairs:
-            with defects.collected():
-                points = mat_points(annotation, image_info_points)
-                split = "train" if number < _FIRST_TEST else "test"
-                member_of = [] if split == "test" else ["train_40" if number < _FIRST_HELD_OUT else "held_out_10"]
-                attributes = {LISTS: member_of} if member_of else {}
-                yield RawSample(
-                    picture.stem, split, picture, points, len(points), prompt="people", attributes=attributes
-                )
+        pairs = annotated_pictures(folder / "images", folder / "ground_truth", SHANGHAITECH, defects)
+        for number, picture, points in pairs:
+            if number < _FIRST_TEST:
+                lists = ["train_40" if number < _FIRST_HELD_OUT else "held_out_10"]
+                yield people(picture.stem, "train", picture, points, lists)
+            else:
+                yield people(picture.stem, "test", picture, points)
         defects.raise_if_any()
 
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recount.data.dataset import Dataset, RemoteFile
-from recount.data.defects import Defects
+from recount.data.health import Defects
 from recount.data.sample import RawSample
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc
-from recount.datasets.formats.mat import find_folder, image_info_points, mat_points, matched_pairs
+from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures, find_folder
+from recount.datasets.formats.points import people
 
 
 class ShanghaiTech(Dataset):
@@ -41,22 +42,16 @@ class ShanghaiTech(Dataset):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""
-        names = (f"part_{self.part}", f"part_{self.part}_final")
-        part = find_folder(raw, names, f"{self.by_hand}. Licence: {self.licence}")
+        part = find_folder(raw, (f"part_{self.part}", f"part_{self.part}_final"), self)
         defects = Defects()
         for split in self.splits:
-            yield from self._read_split(part / f"{split}_data", split, defects)
+            with defects.collected():
+                folder = part / f"{split}_data"
+                annotations = find_folder(folder, ("ground-truth", "ground_truth"), self)
+                pictures = find_folder(folder, ("images",), self)
+                for _, picture, points in annotated_pictures(pictures, annotations, SHANGHAITECH, defects):
+                    yield people(f"{split}_{picture.stem}", split, picture, points)
         defects.raise_if_any()
-
-    def _read_split(self, folder: Path, split: str, defects: Defects) -> Iterator[RawSample]:
-        with defects.collected():
-            annotations = find_folder(folder, ("ground-truth", "ground_truth"), self.by_hand)
-            pictures = find_folder(folder, ("images",), self.by_hand)
-            pairs = matched_pairs(pictures, annotations, r"IMG_(\d+)\.jpg", r"GT_IMG_(\d+)\.mat", defects)
-            for _, picture, annotation in pairs:
-                with defects.collected():
-                    points = mat_points(annotation, image_info_points)
-                    yield RawSample(f"{split}_{picture.stem}", split, picture, points, len(points), prompt="people")
 
 
 class ShanghaiTechA(ShanghaiTech):

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from recount.data.dataset import Dataset
+from recount.data.dataset import Drawn
 from recount.data.sample import RawSample
 from recount.scenes import shapes as scenes
+from recount.scenes.car_parks import parking_scene
 
 HEIGHT = 96
 WIDTHS = (96, 144)
@@ -29,27 +30,15 @@ _CAR_PARK_EVERY = 15
 
 def sample_of(sample_id: str, split: str, scene: scenes.Scene, prompt: str, attributes: dict[str, Any]) -> RawSample:
     """Return the sample that counts ``prompt`` in ``scene``; its attributes name all classes and their counts."""
-    points = scene.points(prompt)
-    return RawSample(
-        id=sample_id,
-        split=split,
-        image=scene.render,
-        points=points,
-        count=len(points),
-        prompt=prompt,
-        boxes=scene.boxes(prompt),
-        attributes={"counts": scene.counts()} | attributes,
-    )
+    points, attributes = scene.points(prompt), {"counts": scene.counts()} | attributes
+    return RawSample(sample_id, split, scene.render, points, len(points), prompt, scene.boxes(prompt), attributes)
 
 
-class Shapes(Dataset):
+class Shapes(Drawn):
     """360 scenes; the prompt names the majority class."""
 
     name = "shapes"
     title = "Coloured shapes on clutter (procedural), prompts name the majority class"
-    licence = "MIT (made by recount)"
-    publishable = True
-    embedded = True
     splits = tuple(_PICTURES)
     totals = {split: {"images": number} for split, number in _PICTURES.items()}  # noqa: RUF012
 
@@ -60,7 +49,7 @@ class Shapes(Dataset):
                 rng = np.random.default_rng([_SEED, number, index])
                 width = int(rng.integers(WIDTHS[0], WIDTHS[1] + 1))
                 if split == "train" and index % _CAR_PARK_EVERY == 0:
-                    scene, prompt = scenes.parking_scene(rng, width, HEIGHT, rng.uniform(0.15, 0.9)), scenes.CARS
+                    scene, prompt = parking_scene(rng, width, HEIGHT, rng.uniform(0.15, 0.9)), scenes.CARS
                 else:
                     counts = scenes.majority_and_minorities(rng, scenes.shape_classes(split), MAJORITY, MINORITY)
                     scene, prompt = scenes.shapes_scene(rng, counts, width, HEIGHT), next(iter(counts))

@@ -1,7 +1,7 @@
 """Procedural scenes whose prompt names a minority class: the embedded stand-in of FSC-147-S. Nothing is downloaded.
 
 80 pictures as in `shapes`, of its test classes only, none of them a picture of `shapes`. A prompt-blind counter that
-answers the majority is far off here; a constant is not, so its row is to be printed beside every result.
+answers the majority is far off here; a constant is not, so its row stands beside every result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recount.data.dataset import Dataset
+from recount.data.dataset import Drawn
 from recount.data.sample import RawSample
 from recount.datasets import shapes
 from recount.scenes import shapes as scenes
@@ -21,14 +21,11 @@ _PICTURES = 80
 _MAJORITY = (11, 18)
 
 
-class ShapesMinority(Dataset):
+class ShapesMinority(Drawn):
     """80 scenes; the prompt names one of the minority classes."""
 
     name = "shapes_minority"
     title = "Coloured shapes on clutter (procedural), prompts name a minority class"
-    licence = "MIT (made by recount)"
-    publishable = True
-    embedded = True
     splits = ("test",)
     totals = {"test": {"images": _PICTURES}}  # noqa: RUF012
 

@@ -11,20 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from recount.data import size_rules as rules
 from recount.data.dataset import Dataset, RemoteFile
-from recount.data.defects import Defects
-from recount.data.index import LISTS
+from recount.data.health import Defects
 from recount.data.sample import RawSample
-from recount.data.size_rules import (
-    C3_QNRF,
-    CSS_CCNN,
-    CSS_CCNN_STAGE1_QNRF,
-    DM_COUNT_QNRF,
-    TRANSCROWD,
-    by_name,
-    clip_ebc,
-)
-from recount.datasets.formats.mat import ann_points, find_folder, mat_points, matched_pairs
+from recount.datasets.formats import mat
+from recount.datasets.formats.points import people
 
 _DM_COUNT = (
     "https://raw.githubusercontent.com/cvlab-stonybrook/DM-Count/cc5f2132e0d1328909f31b6d665b8e0b15c30467/preprocess"
@@ -32,6 +24,8 @@ _DM_COUNT = (
 _BAYESIAN = (
     "https://raw.githubusercontent.com/ZhihengCV/Bayesian-Crowd-Counting/5f10bfc50ff3cb6e424e17fa970600d55094dd9f"
 )
+_TRAIN_SHA256 = "e8a926b35e55f9e7bf38498ec722d9a7f051169f03dd994024a9e5c757694cb0"
+_VAL_SHA256 = "835f660ed3373118f4d76a36ebf013ef28d90fcbcc835ddb5c180a2b26524126"
 _LIST_FILES = {"train_1081": "qnrf_train.txt", "held_out_120": "qnrf_val.txt"}
 
 
@@ -52,59 +46,37 @@ class UcfQnrf(Dataset):
     )
     lenient = True
     splits = ("train", "test", "train_1081", "held_out_120")
-    preparations = by_name(clip_ebc(448, 2048), DM_COUNT_QNRF, C3_QNRF, CSS_CCNN, CSS_CCNN_STAGE1_QNRF, TRANSCROWD)
+    preparations = rules.by_name(
+        *(rules.clip_ebc(448, 2048), rules.DM_COUNT_QNRF, rules.C3_QNRF),
+        *(rules.CSS_CCNN, rules.CSS_CCNN_STAGE1_QNRF, rules.TRANSCROWD),
+    )
     totals = {"train": {"images": 1201}, "test": {"images": 334}}  # noqa: RUF012 - declared ClassVar by the base class
 
     def files(self) -> list[RemoteFile]:
         """Return the archive, which must be downloaded by hand, and DM-Count's two lists."""
+        train = (f"{_DM_COUNT}/qnrf_train.txt", f"{_BAYESIAN}/train.txt")
+        val = (f"{_DM_COUNT}/qnrf_val.txt", f"{_BAYESIAN}/val.txt")
         return [
             RemoteFile("UCF-QNRF_ECCV18.zip", unpack=True),
-            RemoteFile(
-                "qnrf_train.txt",
-                (f"{_DM_COUNT}/qnrf_train.txt", f"{_BAYESIAN}/train.txt"),
-                "e8a926b35e55f9e7bf38498ec722d9a7f051169f03dd994024a9e5c757694cb0",
-                14_053,
-                optional=True,
-            ),
-            RemoteFile(
-                "qnrf_val.txt",
-                (f"{_DM_COUNT}/qnrf_val.txt", f"{_BAYESIAN}/val.txt"),
-                "835f660ed3373118f4d76a36ebf013ef28d90fcbcc835ddb5c180a2b26524126",
-                1_560,
-                optional=True,
-            ),
+            RemoteFile("qnrf_train.txt", train, _TRAIN_SHA256, 14_053, optional=True),
+            RemoteFile("qnrf_val.txt", val, _VAL_SHA256, 1_560, optional=True),
         ]
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""
         defects = Defects()
-        how = f"{self.by_hand}. Licence: {self.licence}"
-        lists = {name: _listed(raw / file) for name, file in _LIST_FILES.items()}
+        files = {name: raw / file for name, file in _LIST_FILES.items()}
+        lists = {name: set(file.read_text(encoding="utf-8").split()) for name, file in files.items() if file.exists()}
         for split in ("train", "test"):
             with defects.collected():
-                folder = find_folder(raw, (split.capitalize(),), how)
-                yield from _read_split(folder, split, lists if split == "train" else {}, defects)
+                folder = mat.find_folder(raw, (split.capitalize(),), self)
+                for name, pictures in lists.items() if split == "train" else ():
+                    for file in sorted(pictures - {path.name for path in folder.iterdir()}):
+                        defects.add(f"{folder / file}: the list {name} names it, but there is no such picture")
+                for _, picture, points in mat.annotated_pictures(folder, folder, mat.UCF_QNRF, defects):
+                    own = [name for name, pictures in lists.items() if split == "train" and picture.name in pictures]
+                    yield people(f"{split}_{picture.stem}", split, picture, points, own)
         defects.raise_if_any()
-
-
-def _listed(file: Path) -> set[str]:
-    return set(file.read_text(encoding="utf-8").split()) if file.exists() else set()
-
-
-def _read_split(folder: Path, split: str, lists: dict[str, set[str]], defects: Defects) -> Iterator[RawSample]:
-    seen = set()
-    for _, picture, annotation in matched_pairs(folder, folder, r"img_(\d+)\.jpg", r"img_(\d+)_ann\.mat", defects):
-        seen.add(picture.name)
-        member_of = [name for name, names in lists.items() if picture.name in names]
-        with defects.collected():
-            points = mat_points(annotation, ann_points)
-            attributes = {LISTS: member_of} if member_of else {}
-            yield RawSample(
-                f"{split}_{picture.stem}", split, picture, points, len(points), prompt="people", attributes=attributes
-            )
-    for name, names in lists.items():
-        for missing in sorted(names - seen):
-            defects.add(f"{folder / missing}: the list {name} names it, but it is not a sound pair here")
 
 
 DATASET = UcfQnrf()

@@ -2,7 +2,7 @@
 
 A cell is the mean over seeds that scores.csv has for a row, column and selection of a paper's table. Its difference is
 B minus A. Where both sides have predictions of the same images with the same true counts, it has an interval
-and a p value over images (and seeds), as two systems on one benchmark have (``evaluation.statistics``); p values are
+and a p value over images (and seeds), as two systems on one benchmark have (``scoring.statistics``); p values are
 adjusted by Holm's rule for the number of comparisons, so that of many cells that agree none "differs" by chance.
 """
 
@@ -10,36 +10,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from recount.exchange.reproduction import Reproduction, ReproductionError
-from recount.metrics import ACCURACY, MAE, MEAN_ABSOLUTE_DEVIATION, NAE, RMSE, SRE
+from recount.metrics import METRICS
 from recount.report.provenance_view import flat
+from recount.results.run_record import RunRecord
+from recount.results.scores import ALL_SEEDS
 from recount.scoring.statistics import Difference, holm, paired_difference
 
-KEY = ["paper", "table", "row", "system", "variant", "benchmark", "selection", "metric"]
-METRICS = {metric.name: metric for metric in (MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)}
 SIGNIFICANT = 0.05  # of the adjusted p value
-# Parts of run.json -> what the comparison calls them. A command line says nothing that the settings do not.
+# What the comparison calls the parts of run.json. A command line says nothing that the settings do not.
 PARTS = {
-    "settings": ("settings",),
-    "recipe": ("recipe",),
-    "run": ("run",),
-    "precision": ("precision_used",),
-    "device": ("provenance", "device"),
-    "hardware": ("provenance", "hardware"),
-    "python": ("provenance", "python"),
-    "packages": ("provenance", "packages"),
-    "recount": ("provenance", "recount"),
-    "commit": ("provenance", "commit"),
-    "uncommitted changes": ("provenance", "dirty"),
-    "code of the step": ("provenance", "code"),
-    "data": ("provenance", "data"),
-    "checkpoint": ("checkpoint",),
+    "settings": "settings",
+    "recipe": "recipe",
+    "run": "run",
+    "precision": "precision_used",
+    "device": "provenance.device",
+    "hardware": "provenance.hardware",
+    "python": "provenance.python",
+    "packages": "provenance.packages",
+    "recount": "provenance.recount",
+    "commit": "provenance.commit",
+    "uncommitted changes": "provenance.dirty",
+    "code of the step": "provenance.code",
+    "data": "provenance.data",
+    "checkpoint": "checkpoint",
 }
 OUTCOMES = {
     "identical": "the same number, bit for bit",
@@ -53,30 +52,9 @@ OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A cell of one reproduction; value NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
-    sd: float
-    n: float
-    seeds: str
-    dataset: str
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedCell:
-    """A cell of a table in both reproductions.
-
-    Attributes:
-        difference, low, high: B minus A with its 95 % interval over images; NaN where there is none.
-        p_value: adjusted for the number of comparisons; NaN where there is none.
-        outcome: a key of ``OUTCOMES``; ``why``: what it rests on, where that is not plain.
-    """
+@dataclass(frozen=True)
+class Place:
+    """Which cell of which table."""
 
     paper: str
     table: str
@@ -86,14 +64,38 @@ class ComparedCell:
     benchmark: str
     selection: str
     metric: str
+
+
+KEY = [field.name for field in fields(Place)]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A cell of one reproduction; value NaN where there is none."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    sd: float = math.nan
+    n: float = math.nan
+    seeds: str = ""
+    dataset: str = ""
+    status: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ComparedCell(Place):
+    """A cell of a table in both reproductions; numbers are NaN where there are none."""
+
     a: Side
     b: Side
-    difference: float
-    low: float
+    difference: float  # B minus A
+    low: float  # its 95 % interval over images
     high: float
-    p_value: float
-    outcome: str
-    why: str
+    p_value: float  # adjusted for the number of comparisons
+    outcome: str  # a key of OUTCOMES
+    why: str  # what the outcome rests on, where that is not plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +132,15 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two reproductions side by side.
+    """Two reproductions side by side."""
 
-    Attributes:
-        a, b: what was compared.
-        cells: every cell that either has.
-        verdicts: every claim that either judged.
-        changed: what differed in runs that both have.
-        runs: the runs that both have; ``only_a``, ``only_b``: those that one has.
-    """
-
-    a: str
+    a: str  # path of what was compared
     b: str
-    cells: tuple[ComparedCell, ...]
-    verdicts: tuple[ComparedVerdict, ...]
-    changed: tuple[Changed, ...]
-    runs: tuple[ComparedRun, ...]
-    only_a: tuple[str, ...]
+    cells: tuple[ComparedCell, ...]  # that either has
+    verdicts: tuple[ComparedVerdict, ...]  # on claims that either judged
+    changed: tuple[Changed, ...]  # in runs that both have
+    runs: tuple[ComparedRun, ...]  # that both have
+    only_a: tuple[str, ...]  # runs
     only_b: tuple[str, ...]
 
     @property
@@ -155,18 +149,14 @@ class Comparison:
         found = [cell.outcome for cell in self.cells]
         return {outcome: found.count(outcome) for outcome in OUTCOMES if outcome in found}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-serialisable values; NaN becomes None."""
-        return {**_without_nan(asdict(self)), "outcomes": self.outcomes}
-
 
 def compare(a: Reproduction, b: Reproduction) -> Comparison:
     """Return two reproductions side by side.
 
     Raises:
-        ReproductionError: a file of one cannot be read, or they have no cell in common.
+        ReproductionError, ResultsError: they have no cell in common, or a file of one cannot be read.
     """
-    cells = list(_adjusted([_compared(key, *sides, a, b) for key, sides in _sides(a, b)]))
+    cells = list(_adjusted([_compared(place, *sides, a, b) for place, sides in _sides(a, b)]))
     if not cells or not any(cell.a.status and cell.b.status for cell in cells):
         raise ReproductionError(f"{a.path} and {b.path} have no cell of any table in common")
     common = [run for run in a.records if run in b.records]
@@ -187,38 +177,31 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
 
 # --------------------------------------------------------------------------------------------------------------- cells
 
-ABSENT = Side(math.nan, math.nan, math.nan, math.nan, math.nan, "", "", "", "")
 
-
-def _sides(a: Reproduction, b: Reproduction) -> Iterator[tuple[tuple[str, ...], tuple[Side, Side]]]:
+def _sides(a: Reproduction, b: Reproduction) -> Iterator[tuple[Place, tuple[Side, Side]]]:
     """Yield the cells of both in the order of A, then those that only B has.
 
     A missing cell has no selection: beside cells of the other side that have one, it stands for each of them.
     """
     ours, theirs = _cells(a), _cells(b)
-    keys = dict.fromkeys([*ours, *theirs])
-    place = KEY.index("selection")
-    selected = {_unselected(key) for key in keys if key[place]}
-    for key in keys:
-        if not key[place] and _unselected(key) in selected:
-            continue
-        without = (*key[:place], "", *key[place + 1 :])
-        yield key, (ours.get(key) or ours.get(without, ABSENT), theirs.get(key) or theirs.get(without, ABSENT))
+    places = dict.fromkeys([*ours, *theirs])
+    selected = {replace(place, selection="") for place in places if place.selection}
+    for place in places:
+        if place not in selected:
+            without = replace(place, selection="")
+            one, other = (cells.get(place) or cells.get(without, Side()) for cells in (ours, theirs))
+            yield place, (one, other)
 
 
-def _unselected(key: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part for name, part in zip(KEY, key, strict=True) if name != "selection")
-
-
-def _cells(side: Reproduction) -> dict[tuple[str, ...], Side]:
+def _cells(side: Reproduction) -> dict[Place, Side]:
     scores = side.scores
-    seeds = scores[~scores["seed"].isin(["", "all"])].groupby(KEY, sort=False)["seed"].agg(" ".join).to_dict()
-    overall = scores[scores["seed"].isin(["", "all"])]
-    cells: dict[tuple[str, ...], Side] = {}
-    for row in overall.to_dict("records"):
+    whole = scores["seed"].isin(["", ALL_SEEDS])
+    seeds = scores[~whole].groupby(KEY, sort=False)["seed"].agg(" ".join).to_dict()
+    cells: dict[Place, Side] = {}
+    for row in scores[whole].to_dict("records"):
         key = tuple(str(row[name]) for name in KEY)
         measured = row["status"] not in ("quoted", "missing")  # score repeats a quoted row's printed number
-        cells[key] = Side(
+        cells[Place(*key)] = Side(
             value=row["value"] if measured else math.nan,
             low=row["ci_low"],
             high=row["ci_high"],
@@ -232,13 +215,12 @@ def _cells(side: Reproduction) -> dict[tuple[str, ...], Side]:
     return cells
 
 
-def _compared(key: tuple[str, ...], one: Side, other: Side, a: Reproduction, b: Reproduction) -> ComparedCell:
+def _compared(place: Place, one: Side, other: Side, a: Reproduction, b: Reproduction) -> ComparedCell:
     """Compare a cell; its p value is not adjusted yet, and a difference with one has no outcome yet."""
-    named = dict(zip(KEY, key, strict=True))
     outcome, why = _plain_outcome(one, other)
     found = Difference(other.value - one.value, math.nan, math.nan, math.nan, 0, 0, 0)
     if outcome == "no interval":
-        paired = _paired(named, one, a, b)
+        paired = _paired(place, one, a, b)
         if not isinstance(paired, Difference):
             outcome, why = paired
         elif not math.isclose(paired.value, found.value, rel_tol=1e-6, abs_tol=1e-6):
@@ -247,7 +229,7 @@ def _compared(key: tuple[str, ...], one: Side, other: Side, a: Reproduction, b: 
             found, outcome = paired, ""
     difference = math.nan if outcome == "other data" else found.value
     return ComparedCell(
-        **named, a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
+        **asdict(place), a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
         outcome=outcome, why=why,
     )  # fmt: skip
 
@@ -267,13 +249,12 @@ def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:
     return "no interval", ""
 
 
-def _paired(named: Mapping[str, str], one: Side, a: Reproduction, b: Reproduction) -> Difference | tuple[str, str]:
+def _paired(place: Place, one: Side, a: Reproduction, b: Reproduction) -> Difference | tuple[str, str]:
     """Return B minus A over the images, or an outcome and why there is no such difference."""
-    metric = METRICS.get(named["metric"])
+    metric = METRICS.get(place.metric)
     if metric is None:
         return "no interval", "not computed from the predictions of images"
-    place = (one.dataset, named["system"], named["variant"], named["selection"])
-    sides = (a.predictions(*place), b.predictions(*place))
+    sides = [side.predictions(one.dataset, place.system, place.variant, place.selection) for side in (a, b)]
     if not all(sides):
         lacking = " and ".join(name for name, side in zip("AB", sides, strict=True) if not side)
         return "no interval", f"no predictions in {lacking}"
@@ -289,20 +270,16 @@ def _paired(named: Mapping[str, str], one: Side, a: Reproduction, b: Reproductio
 
 
 def _adjusted(cells: Sequence[ComparedCell]) -> Iterator[ComparedCell]:
-    """Yield cells with adjusted p values and the outcomes that follow from them.
-
-    A system's number may stand in several tables; it is one comparison.
-    """
+    """Yield cells with adjusted p values and the outcomes that follow from them."""
+    # A system's number may stand in several tables; it is one comparison.
     waiting = {_comparison(cell): cell.p_value for cell in cells if not cell.outcome}
     adjusted = dict(zip(waiting, holm(list(waiting.values())).tolist(), strict=True)) if waiting else {}
     for cell in cells:
         if cell.outcome:
             yield cell
-            continue
-        p_value = adjusted[_comparison(cell)]
-        outcome = "differ" if p_value < SIGNIFICANT else "agree"
-        content = {name: getattr(cell, name) for name in ComparedCell.__dataclass_fields__}
-        yield ComparedCell(**{**content, "p_value": p_value, "outcome": outcome})
+        else:
+            p_value = adjusted[_comparison(cell)]
+            yield replace(cell, p_value=p_value, outcome="differ" if p_value < SIGNIFICANT else "agree")
 
 
 def _comparison(cell: ComparedCell) -> tuple[str, ...]:
@@ -312,12 +289,13 @@ def _comparison(cell: ComparedCell) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def _changed(records: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Iterator[Changed]:
+def _changed(records: Mapping[str, tuple[RunRecord, RunRecord]]) -> Iterator[Changed]:
     """Yield what differs in the records of runs that both have, each once with the runs it concerns."""
     found: dict[tuple[str, str, str, str], list[str]] = {}
-    for run, (one, other) in records.items():
+    for run, sides in records.items():
+        contents = [record.model_dump(mode="json", exclude_unset=True) for record in sides]
         for part, path in PARTS.items():
-            first, second = (_flat_part(record, path) for record in (one, other))
+            first, second = (_flat_part(content, path) for content in contents)
             for key in dict.fromkeys([*first, *second]):
                 values = first.get(key, "absent"), second.get(key, "absent")
                 if values[0] != values[1]:
@@ -327,40 +305,16 @@ def _changed(records: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]])
         yield Changed(part, key, first_value, other_value, tuple(runs))
 
 
-def _flat_part(record: Mapping[str, Any], path: Sequence[str]) -> dict[str, str]:
+def _flat_part(record: Mapping[str, Any], path: str) -> dict[str, str]:
     part: Any = record
-    for name in path:
-        part = part.get(name) if isinstance(part, Mapping) else None
-    if part is None:
-        return {}
-    return flat(part) if isinstance(part, Mapping) else {"": str(part)}
+    for name in path.split("."):
+        part = (part or {}).get(name)
+    if isinstance(part, Mapping):
+        return flat(part)
+    return {} if part is None else {"": str(part)}
 
 
-def _compared_run(run: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> ComparedRun:
-    seconds = [record.get("cost", {}).get("wall_seconds") for record in (one, other)]
-    digests = [
-        {name: entry.get("sha256") for name, entry in record.get("selections", {}).items()} for record in (one, other)
-    ]
-    first, second = (math.nan if value is None else float(value) for value in seconds)
-    return ComparedRun(run, first, second, bool(digests[0]) and digests[0] == digests[1])
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def cell_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the cells as a table, a row each, numbers in full precision."""
-    rows = []
-    for cell in comparison.cells:
-        row: dict[str, Any] = {name: getattr(cell, name) for name in KEY}
-        for letter, side in (("a", cell.a), ("b", cell.b)):
-            row |= {f"{name}_{letter}": value for name, value in asdict(side).items()}
-        for name in ("difference", "low", "high", "p_value", "outcome", "why"):
-            row[name] = getattr(cell, name)
-        rows.append(row)
-    return pd.DataFrame(rows)
+def _compared_run(run: str, one: RunRecord, other: RunRecord) -> ComparedRun:
+    a, b = (math.nan if record.cost.wall_seconds is None else record.cost.wall_seconds for record in (one, other))
+    first, second = ({name: model.sha256 for name, model in side.selections.items()} for side in (one, other))
+    return ComparedRun(run, a, b, same_weights=first == second)

@@ -4,39 +4,80 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
+from typing import Any, NamedTuple
 
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from recount.errors import UserError
-from recount.exchange.compare import OUTCOMES, Changed, ComparedCell, Comparison, Side, cell_table
+from recount.exchange.compare import OUTCOMES, Changed, ComparedCell, Comparison, Side
+from recount.metrics import metric
 from recount.report.export import escape_markdown
-from recount.report.numbers import interval, metric, number, seconds, signed
-from recount.results.files import write_atomically
+from recount.report.numbers import interval, number, seconds, signed
+from recount.results.files import write_text
 
 COLOURS = {"differ": "red", "other data": "yellow", "only A": "yellow", "only B": "yellow", "agree": "green"}
-CELL_HEADS = ("Table", "System", "Column", "Weights", "A", "B", "B − A", "p", "Outcome")
-CHANGE_HEADS = ("What", "A", "B", "Runs")
-VERDICT_HEADS = ("Claim", "Evidence", "A", "B")
-RUN_HEADS = ("Run", "A", "B", "Weights")
 RUNS_NAMED = 3  # of those that a difference concerns; more are counted
 WIDEST = 70  # characters of an outcome with its reason in the terminal; files have all of it
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1d2430}
-table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #d9dee6;vertical-align:top}
-th{position:sticky;top:0;background:#f4f6f9}td{overflow-wrap:anywhere}.differ{background:#fde4e1}
-.only-A,.only-B,.other-data{background:#fdf3d6}.agree{background:#e6f4e6}"""
 
 
 class OutputError(UserError):
     """A comparison cannot be written; the message says which suffixes are known."""
 
 
+class _Shown(NamedTuple):
+    """A table of a comparison: texts, and for each row the outcome that colours it ("" for none)."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    outcomes: Sequence[str]
+
+
 # ---------------------------------------------------------------------------------------------------------------- text
+
+
+def _tables(comparison: Comparison) -> tuple[_Shown, _Shown, _Shown, _Shown]:
+    """Return cells, verdicts, what differed, and runs."""
+    cells = [cell for cell in comparison.cells if cell.outcome != "neither"]
+    verdicts = [
+        (f"{entry.paper} {entry.claim}", entry.evidence, entry.a or "–", entry.b or "–")
+        for entry in comparison.verdicts
+    ]
+    changed = [_change(changed, len(comparison.runs)) for changed in comparison.changed]
+    runs = [
+        (run.run, seconds(run.seconds_a), seconds(run.seconds_b), "identical" if run.same_weights else "other")
+        for run in comparison.runs
+    ]
+    heads = ("Table", "System", "Column", "Weights", "A", "B", "B − A", "p", "Outcome")
+    return (
+        _Shown("Cells", heads, [_cell(cell) for cell in cells], [cell.outcome for cell in cells]),
+        _Shown("Verdicts on the papers' claims", ("Claim", "Evidence", "A", "B"), verdicts, [""] * len(verdicts)),
+        _Shown("What differed in the making", ("What", "A", "B", "Runs"), changed, [""] * len(changed)),
+        _Shown("Runs", ("Run", "A", "B", "Weights"), runs, [""] * len(runs)),
+    )
+
+
+def _cell(cell: ComparedCell) -> tuple[str, ...]:
+    bounds = interval(cell.low, cell.high, cell.a.value)
+    return (
+        f"{cell.paper} {cell.table}",
+        f"{cell.system}/{cell.variant}" if cell.variant else cell.system,
+        f"{cell.benchmark} {metric(cell.metric).label}",
+        cell.selection or "–",
+        _side(cell.a),
+        _side(cell.b),
+        signed(cell.difference) + (f" ({bounds})" if bounds else ""),
+        "–" if cell.p_value != cell.p_value else f"{cell.p_value:.3g}",
+        cell.outcome + (f": {cell.why}" if cell.why else ""),
+    )
 
 
 def _side(side: Side) -> str:
@@ -47,53 +88,11 @@ def _side(side: Side) -> str:
     return f"{number(side.value)}{spread}" + (f" ({bounds})" if bounds else "")
 
 
-def _cell(cell: ComparedCell) -> tuple[str, ...]:
-    bounds = interval(cell.low, cell.high, cell.a.value)
-    difference = signed(cell.difference) + (f" ({bounds})" if bounds else "")
-    return (
-        f"{cell.paper} {cell.table}",
-        f"{cell.system}/{cell.variant}" if cell.variant else cell.system,
-        f"{cell.benchmark} {metric(cell.metric).label}",
-        cell.selection or "–",
-        _side(cell.a),
-        _side(cell.b),
-        difference,
-        "–" if cell.p_value != cell.p_value else f"{cell.p_value:.3g}",
-        cell.outcome + (f": {cell.why}" if cell.why else ""),
-    )
-
-
-def _shown_cells(comparison: Comparison) -> list[ComparedCell]:
-    return [cell for cell in comparison.cells if cell.outcome != "neither"]
-
-
 def _change(changed: Changed, runs: int) -> tuple[str, ...]:
     what = " ".join(part for part in (changed.part, changed.key) if part)
-    if len(changed.runs) == runs:
-        which = "all"
-    elif len(changed.runs) <= RUNS_NAMED:
-        which = ", ".join(changed.runs)
-    else:
-        which = f"{len(changed.runs)} of {runs}"
-    return what, changed.a, changed.b, which
-
-
-def _changes(comparison: Comparison) -> list[tuple[str, ...]]:
-    return [_change(changed, len(comparison.runs)) for changed in comparison.changed]
-
-
-def _verdicts(comparison: Comparison) -> list[tuple[str, ...]]:
-    return [
-        (f"{entry.paper} {entry.claim}", entry.evidence, entry.a or "–", entry.b or "–")
-        for entry in comparison.verdicts
-    ]
-
-
-def _runs(comparison: Comparison) -> list[tuple[str, ...]]:
-    return [
-        (run.run, seconds(run.seconds_a), seconds(run.seconds_b), "identical" if run.same_weights else "other")
-        for run in comparison.runs
-    ]
+    few = len(changed.runs) <= RUNS_NAMED
+    which = ", ".join(changed.runs) if few else f"{len(changed.runs)} of {runs}"
+    return what, changed.a, changed.b, "all" if len(changed.runs) == runs else which
 
 
 def _told(comparison: Comparison) -> Iterator[str]:
@@ -116,116 +115,69 @@ def _told(comparison: Comparison) -> Iterator[str]:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the whole comparison."""
+    """Print the whole comparison, without the table of runs."""
     for line in _told(comparison):
         console.print(Text(line))
-    table = _rich("Cells", CELL_HEADS)
-    for cell in _shown_cells(comparison):
-        *texts, outcome = _cell(cell)
-        table.add_row(*map(Text, [*texts, shorten(outcome, WIDEST, placeholder=" …")]), style=COLOURS.get(cell.outcome))
-    console.print(table)
-    if comparison.verdicts:
-        _print_rows(console, "Verdicts on the papers' claims", VERDICT_HEADS, _verdicts(comparison))
-    if comparison.changed:
-        _print_rows(console, "What differed in the making", CHANGE_HEADS, _changes(comparison))
-    elif comparison.runs:
+    cells, verdicts, changed, _ = _tables(comparison)
+    for shown in (cells, verdicts, changed):
+        if shown.rows or shown is cells:
+            table = Table(*shown.heads, title=shown.title, title_justify="left")
+            for column in table.columns:
+                column.overflow = "fold"
+            for row, outcome in zip(shown.rows, shown.outcomes, strict=True):
+                texts = [*row[:-1], shorten(row[-1], WIDEST, placeholder=" …")] if outcome else row
+                table.add_row(*map(Text, texts), style=COLOURS.get(outcome))
+            console.print(table)
+    if comparison.runs and not comparison.changed:
         console.print("Nothing differed in settings, packages, hardware, commit or data.")
-
-
-def _rich(title: str, heads: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    return table
-
-
-def _print_rows(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = _rich(title, heads)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
 
 
 # --------------------------------------------------------------------------------------------------------------- files
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Write a comparison in the format that the suffix names; the CSV has the cells only.
-
-    Raises:
-        OutputError: the suffix is none of the known ones.
-    """
+    """Write a comparison in the format that the suffix names; the CSV has the cells only."""
     check_suffix(path)
-    text = FORMATS[path.suffix](comparison)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, FORMATS[path.suffix](comparison))
 
 
 def check_suffix(path: Path) -> None:
-    """Check that a comparison can be written to ``path``.
-
-    Raises:
-        OutputError: the suffix is none of the known ones.
-    """
+    """Raise OutputError if the suffix is none of the known ones."""
     if path.suffix not in FORMATS:
         raise OutputError(f"{path}: a comparison is written as {', '.join(FORMATS)}")
 
 
-def as_csv(comparison: Comparison) -> str:
+def _csv(comparison: Comparison) -> str:
     """Return the cells, a row each, in full precision."""
-    return cell_table(comparison).to_csv(index=False, lineterminator="\n")
+    rows = []
+    for cell in comparison.cells:
+        row: dict[str, Any] = {}
+        for name, value in asdict(cell).items():
+            side = isinstance(value, dict)
+            row |= {f"{part}_{name}": number for part, number in value.items()} if side else {name: value}
+        rows.append(row)
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
-def as_json(comparison: Comparison) -> str:
-    """Return everything."""
-    return json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _json(comparison: Comparison) -> str:
+    content = json.loads(TypeAdapter(Comparison).dump_json(comparison))  # where NaN, which JSON lacks, is null
+    return json.dumps({**content, "outcomes": comparison.outcomes}, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_markdown(comparison: Comparison) -> str:
-    """Return everything as Markdown."""
-
-    def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-        lines = [f"| {' | '.join(escape_markdown(text) for text in row)} |" for row in rows]
-        return ["", f"## {title}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *lines]
-
-    cells = [_cell(cell) for cell in _shown_cells(comparison)]
+def _markdown(comparison: Comparison) -> str:
     lines = ["# Two reproductions side by side", "", *(f"* {escape_markdown(line)}" for line in _told(comparison))]
-    lines += table("Cells", CELL_HEADS, cells)
-    lines += table("Verdicts on the papers' claims", VERDICT_HEADS, _verdicts(comparison))
-    lines += table("What differed in the making", CHANGE_HEADS, _changes(comparison))
-    lines += table("Runs", RUN_HEADS, _runs(comparison))
+    for shown in _tables(comparison):
+        lines += ["", f"## {shown.title}", "", f"| {' | '.join(shown.heads)} |", "|" + "---|" * len(shown.heads)]
+        lines += [f"| {' | '.join(escape_markdown(text) for text in row)} |" for row in shown.rows]
     return "\n".join(lines) + "\n"
 
 
-def as_html(comparison: Comparison) -> str:
+def _html(comparison: Comparison) -> str:
     """Return everything as a page that needs nothing else."""
-
-    def table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-        head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-        body = "\n".join(
-            f'<tr class="{escape(css)}">' + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>"
-            for css, row in rows
-        )
-        return f"<h2>{title}</h2>\n<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-
-    told = "".join(f"<li>{escape(line)}</li>" for line in _told(comparison))
-    cells = [(cell.outcome.replace(" ", "-"), _cell(cell)) for cell in _shown_cells(comparison)]
-    parts = [
-        table("Cells", CELL_HEADS, cells),
-        table("Verdicts on the papers' claims", VERDICT_HEADS, [("", row) for row in _verdicts(comparison)]),
-        table("What differed in the making", CHANGE_HEADS, [("", row) for row in _changes(comparison)]),
-        table("Runs", RUN_HEADS, [("", row) for row in _runs(comparison)]),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Two reproductions</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>Two reproductions side by side</h1>\n<ul>{told}</ul>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    source = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    template = environment.from_string(source)
+    return template.render(told=_told(comparison), tables=_tables(comparison))
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {
-    ".csv": as_csv,
-    ".json": as_json,
-    ".md": as_markdown,
-    ".html": as_html,
-}
+FORMATS: dict[str, Callable[[Comparison], str]] = {".csv": _csv, ".json": _json, ".md": _markdown, ".html": _html}

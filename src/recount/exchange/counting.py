@@ -17,13 +17,13 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from recount import datasets
 from recount.data.dataset import DataError
@@ -33,9 +33,9 @@ from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.devices import device_for
 from recount.errors import UserError
 from recount.prediction.predict import load_run, load_selection, shrunk
-from recount.prediction.samples import Predicted, predict_samples
+from recount.prediction.samples import Asking, Predicted, usable_precision
 from recount.report.gallery import crowded, overlay_png, smoothed
-from recount.results.files import write_atomically, write_rows
+from recount.results.files import number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
 from recount.settings.project import Project
 from recount.settings.recipe import Precision
@@ -63,21 +63,14 @@ class CountError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What became of one picture.
-
-    Attributes:
-        image: its path as given.
-        count: NaN where there is none; ``problem`` says why.
-        width, height: as the system saw it, pixels.
-        overlay: the PNG that was written, or None.
-    """
+    """What became of one picture."""
 
     image: Path
-    count: float
-    width: int = 0
+    count: float = math.nan  # where there is none; ``problem`` says why
+    width: int = 0  # pixels, as the system saw it
     height: int = 0
     seconds: float = math.nan
-    overlay: Path | None = None
+    overlay: Path | None = None  # the PNG that was written
     problem: str = ""
 
 
@@ -109,7 +102,7 @@ def count(
     Args:
         project: says where results are, which device and which precision.
         run: ``<system>/<variant>/seed<k>``.
-        images: paths of the pictures. One that cannot be read has a problem instead of a count; the others are counted.
+        images: one that cannot be read has a problem instead of a count; the others are counted.
         prompt: what is counted; for text-guided systems, and only for them.
         output: folder of the overlays and of the CSV. None: each overlay is written beside its picture, the CSV, of
             several pictures, into the current folder.
@@ -120,13 +113,20 @@ def count(
     """
     folder = _run_folder(project, run)
     record, system = load_run(folder)
-    _check_prompt(run, system, prompt)
+    if system.text_guided and not prompt.strip():
+        raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
+    if not system.text_guided and prompt:
+        raise CountError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
     targets = _overlays(images, output)
-    chosen = _selection(record, run, selection)
-    load_selection(system, folder, chosen, record.selections[chosen])
-    precision: Precision = project.config.precision or record.recipe["precision"]
+    there = record.selections
+    if selection is not None and selection not in there:
+        raise CountError(f"--selection {selection}: {run} has no such weights; it has: {', '.join(there)}")
+    chosen = selection or next((name for name in PREFERRED if name in there), next(iter(there)))
+    load_selection(system, folder, chosen, there[chosen])
     torch.manual_seed(record.run.seed)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+        precision = usable_precision(project.config.precision or record.recipe["precision"], device)
+        system.to(device).eval()
         counter = _Counter(system, _size_rule(record), prompt, precision, device, f"{run}, {chosen}")
         counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))
     table = None
@@ -150,13 +150,6 @@ def _run_folder(project: Project, run: str) -> Path:
     return runs / run
 
 
-def _check_prompt(run: str, system: System, prompt: str) -> None:
-    if system.text_guided and not prompt.strip():
-        raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
-    if not system.text_guided and prompt:
-        raise CountError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
-
-
 def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
     """Return where the overlay of each picture is written."""
     targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
@@ -164,13 +157,6 @@ def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
     if twice:
         raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
     return targets
-
-
-def _selection(record: RunRecord, run: str, wanted: str | None) -> str:
-    there = record.selections
-    if wanted is not None and wanted not in there:
-        raise CountError(f"--selection {wanted}: {run} has no such weights; it has: {', '.join(there)}")
-    return wanted or next((name for name in PREFERRED if name in there), next(iter(there)))
 
 
 def _size_rule(record: RunRecord) -> SizeRule:
@@ -188,7 +174,7 @@ def _row(entry: Counted, prompt: str, run: str, selection: str) -> tuple[str, ..
     return (
         str(entry.image),
         prompt,
-        "" if math.isnan(entry.count) else repr(entry.count),
+        number_text(entry.count),
         run,
         selection,
         str(entry.width or ""),
@@ -202,45 +188,40 @@ def _row(entry: Counted, prompt: str, run: str, selection: str) -> tuple[str, ..
 # --------------------------------------------------------------------------------------------------------- one picture
 
 
+@dataclass
 class _Counter:
-    """A loaded system and how pictures reach it."""
+    """A loaded system on its device, and how pictures reach it; ``title`` says which it is."""
 
-    def __init__(
-        self, system: System, rule: SizeRule, prompt: str, precision: Precision, device: torch.device, title: str
-    ) -> None:
-        self.system = system.to(device).eval()
-        self.rule = rule
-        self.prompt = prompt
-        # As in predictions: fp16 needs a GPU.
-        self.precision: Precision = "fp32" if precision == "fp16" and device.type == "cpu" else precision
-        self.device = device
-        self.title = title
-        self.cell = _cell(system, prompt, device)
+    system: System
+    rule: SizeRule
+    prompt: str
+    precision: Precision
+    device: torch.device
+    title: str
 
     def count(self, path: Path, target: Path) -> Counted:
         """Count one picture and write its overlay; a picture that cannot be used has a problem instead."""
         try:
             image = self._prepared(read_picture(path), path)
         except DataError as error:
-            return Counted(path, math.nan, problem=str(error))
+            return Counted(path, problem=str(error))
         predicted = self._predicted(image, path)
         if isinstance(predicted, str):
-            return Counted(path, math.nan, image.width, image.height, problem=f"{path}: {predicted}")
+            return Counted(path, width=image.width, height=image.height, problem=f"{path}: {predicted}")
         problem = ""
         if not predicted.kept:
             problem = f"{path}: the system's protocol leaves this picture out"
         elif math.isnan(predicted.count):
             problem = f"{path}: the system's output is not a finite number"
         number = math.nan if problem else predicted.count
-        drawn = _overlay(image, predicted, self._caption(number))
+        shown = "no count" if problem else f"{number:.1f}".removesuffix(".0")
+        drawn = _overlay(image, predicted, " · ".join((f"{shown} {self.prompt}".strip(), self.title)))
         write_atomically(target, lambda temporary: drawn.save(temporary, format="PNG"))
         return Counted(path, number, image.width, image.height, predicted.seconds, target, problem)
 
     def _prepared(self, picture: Picture, path: Path) -> Image.Image:
         if picture.turned:
-            log.warning(
-                "%s: its EXIF orientation is not applied, as in data preparation; turn the pixels if need be", path
-            )
+            log.warning("%s: its EXIF orientation is not applied, as in preparation; turn the pixels if need be", path)
         image = picture.image
         image = resize(image, self.rule.new_size(*image.size), self.rule.resample, antialias=self.rule.antialias)
         if self.rule.encoding in ("jpeg75", "jpeg95"):  # the training pictures went through JPEG
@@ -255,30 +236,34 @@ class _Counter:
 
     def _whole_cells(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (width, height) with edges longer than the window rounded to whole cells."""
-        if self.system.windows is None or self.cell is None:
+        if self._cell is None or self.system.windows is None:
             return size
         windows = (self.system.windows.width, self.system.windows.height)
         width, height = (
             edge if edge <= window else max(round(edge / cell) * cell, window)
-            for edge, window, cell in zip(size, windows, self.cell, strict=True)
+            for edge, window, cell in zip(size, windows, self._cell, strict=True)
         )
         return width, height
+
+    @cached_property
+    def _cell(self) -> tuple[int, int] | None:
+        """Return width and height in pixels of a cell of a windowed system's density map, from a black window."""
+        windows = self.system.windows
+        # The other ways to fit and to stitch bring pictures to size themselves, or work on pixels.
+        if windows is None or windows.fit != "shift" or windows.stitch != "average":
+            return None
+        black = torch.zeros(1, 3, windows.height, windows.width, device=self.device)
+        with torch.inference_mode():
+            density = self.system.predict(black, [self.prompt]).density
+        return None if density is None else (windows.width // density.shape[-1], windows.height // density.shape[-2])
 
     def _predicted(self, image: Image.Image, path: Path) -> Predicted | str:
         """Return the prediction, or what prevented it."""
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, H, W)
         sample = Sample(path.name, "", path, np.zeros((0, 2), np.float32), math.nan, self.prompt, *image.size)
         try:
-            return next(
-                predict_samples(
-                    self.system,
-                    [sample],
-                    lambda _: pixels,
-                    device=self.device,
-                    precision=self.precision,
-                    keep_maps=True,
-                )
-            )
+            asking = Asking(self.system, lambda _: pixels, self.device, self.precision)
+            return next(asking.predict([sample], keep_maps=True))
         except RuntimeError as error:
             size = f"{image.width} x {image.height} pixels"
             if "memory" in str(error):  # torch's word on cards and processors alike
@@ -286,24 +271,6 @@ class _Counter:
             if min(image.size) < SMALLEST:
                 return f"{size} are too few for this system"
             raise
-
-    def _caption(self, number: float) -> str:
-        shown = "no count" if math.isnan(number) else f"{number:.1f}".removesuffix(".0")
-        return " · ".join(part for part in (f"{shown} {self.prompt}".strip(), self.title) if part)
-
-
-def _cell(system: System, prompt: str, device: torch.device) -> tuple[int, int] | None:
-    """Return width and height in pixels of a cell of a windowed system's density map, from a black window."""
-    windows = system.windows
-    # The other ways to fit and to stitch bring pictures to size themselves, or work on pixels.
-    if windows is None or windows.fit != "shift" or windows.stitch != "average":
-        return None
-    black = torch.zeros(1, 3, windows.height, windows.width, device=device)
-    with torch.inference_mode():
-        density = system.predict(black, [prompt]).density
-    if density is None:
-        return None
-    return windows.width // density.shape[-1], windows.height // density.shape[-2]
 
 
 # ------------------------------------------------------------------------------------------------------------- overlay
@@ -315,16 +282,12 @@ def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Im
     picture.thumbnail((OVERLAY_EDGE, OVERLAY_EDGE), Image.Resampling.LANCZOS)
     if predicted.density is not None:
         picture = picture.point(lambda value: int(value * DIMMED))
-        density = smoothed(_drawable(predicted.density))
+        density = smoothed(np.nan_to_num(shrunk(predicted.density)[0].numpy()).clip(min=0))
         layer = Image.open(io.BytesIO(overlay_png(density, crowded(density)))).convert("RGBA")
         layer.putalpha(layer.getchannel("A").point(lambda value: int(value * OPACITY)))
         layer = layer.resize(picture.size, Image.Resampling.BILINEAR)
         picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
     return _captioned(picture, caption)
-
-
-def _drawable(density: Tensor) -> np.ndarray:
-    return np.nan_to_num(shrunk(density)[0].numpy()).clip(min=0)
 
 
 def _captioned(picture: Image.Image, caption: str) -> Image.Image:

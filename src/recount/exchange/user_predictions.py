@@ -18,8 +18,8 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -60,22 +60,14 @@ class Counts:
     path: Path
     counts: dict[Key, float]
 
-    @property
-    def has_prompts(self) -> bool:
-        """Whether any line has a prompt."""
-        return any(prompt for _, prompt in self.counts)
-
 
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
 def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
-    """Read a file of counts or points.
+    """Read a file of counts or points, none below ``lowest``.
 
-    Args:
-        path: of the file.
-        values: names that the column (or key) of the count or the points may have; the first that is there is taken.
-        lowest: the smallest count that can be.
+    ``values`` are the names that the column (or key) of the count or the points may have; the first one there is taken.
 
     Raises:
         PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is too small or
@@ -89,8 +81,7 @@ def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) ->
         raise PredictionsError(f"{path}: not a text file in UTF-8") from None
     if not text.strip():
         raise PredictionsError(f"{path}: the file is empty")
-    reader = _json_lines if text.lstrip()[0] in "{[" else _columns
-    lines = reader(text, path, values)
+    lines = (_json_lines if text.lstrip()[0] in "{[" else _columns)(text, path, values)
     counts: dict[Key, float] = {}
     problems = []
     for where, key, value in lines:
@@ -155,12 +146,12 @@ def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
 
 
 def _parsed_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    for number, line in lines:
+        try:
+            yield f"line {number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
 
 
 def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:
@@ -172,7 +163,7 @@ def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]
         yield where, (str(item[image]), str(item.get("prompt", ""))), item[value]
 
 
-def _first(item: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def _first(item: Container[str], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in item), None)
 
 
@@ -183,45 +174,27 @@ def _expected(values: Sequence[str]) -> str:
 def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
     lines = text.splitlines()
     delimiter = next((mark for mark in (",", "\t", ";") if mark in lines[0]), None)
-    if delimiter is None:
-        rows: Iterable[list[str]] = (line.split() for line in lines)
-    else:
-        rows = csv.reader(lines, delimiter=delimiter)
+    rows = csv.reader(lines, delimiter=delimiter) if delimiter else (line.split() for line in lines)
     numbered = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1) if any(row)]
-    head = [cell.lower() for cell in numbered[0][1]]
-    if {"x", "y"} <= set(head) and _first_of(head, values) is None:
-        yield from _points_by_line(head, numbered, path)
+    head, body = [cell.lower() for cell in numbered[0][1]], numbered[1:]
+    image, value = _first(head, IMAGE_COLUMNS), _first(head, values)
+    if image is not None and value is None and {"x", "y"} <= set(head):
+        place = head.index(image)
+        for name, points in Counter(row[place] for _, row in body if len(row) > place).items():
+            yield "points", (name, ""), points
         return
-    image, value, prompt = _places(head, path, values)
-    body = numbered if head[image] not in IMAGE_COLUMNS else numbered[1:]
+    if image is None and len(head) == 2 and _is_number(head[1]):
+        (image, value), body = ("image", "count"), numbered
+        head = [image, value]
+    if image is None or value is None:
+        raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
     if not body:
         raise PredictionsError(f"{path}: there is a header and nothing else")
     for number, row in body:
         if len(row) != len(head):
             raise PredictionsError(f"{path}: line {number}: {len(row)} columns, but line 1 has {len(head)}")
-        yield f"line {number}", (row[image], "" if prompt is None else row[prompt]), row[value]
-
-
-def _points_by_line(head: Sequence[str], numbered: Sequence[tuple[int, list[str]]], path: Path) -> Iterator[Line]:
-    image = _first_of(head, IMAGE_COLUMNS)
-    if image is None:
-        raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; none is {', '.join(IMAGE_COLUMNS)}")
-    for name, points in Counter(row[image] for _, row in numbered[1:] if len(row) > image).items():
-        yield "points", (name, ""), points
-
-
-def _places(head: Sequence[str], path: Path, values: Sequence[str]) -> tuple[int, int, int | None]:
-    """Return the columns of image, count (or points) and prompt; without a header the first two."""
-    image, value = _first_of(head, IMAGE_COLUMNS), _first_of(head, values)
-    if image is not None and value is not None:
-        return image, value, _first_of(head, ("prompt",))
-    if image is None and len(head) == 2 and _is_number(head[1]):
-        return 0, 1, None
-    raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
-
-
-def _first_of(head: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((head.index(name) for name in names if name in head), None)
+        item = dict(zip(head, row, strict=True))
+        yield f"line {number}", (item[image], item.get("prompt", "")), item[value]
 
 
 def _is_number(text: str) -> bool:
@@ -259,45 +232,27 @@ class Influential:
 
 @dataclass(frozen=True, slots=True)
 class SystemScores:
-    """Everything about one file of predictions.
-
-    Attributes:
-        metrics: by name, with intervals over images; accuracy only where all counts are whole numbers.
-        rmse_without: RMSE without the one and the two images of largest error.
-        negative: how many predictions are below 0.
-    """
+    """Everything about one file of predictions."""
 
     name: str
-    metrics: dict[str, Interval]
+    metrics: dict[str, Interval]  # over images; accuracy only where all counts are whole numbers
     calibration: Calibration
     strata: tuple[Stratum, ...]
     influential: tuple[Influential, ...]
-    rmse_without: tuple[float, float]
-    negative: int
+    rmse_without: tuple[float, float]  # the one and the two images of largest error
+    negative: int  # predictions below 0
 
 
 @dataclass(frozen=True, slots=True)
 class UserScores:
-    """What ``recount score --predictions --truth`` says.
-
-    Attributes:
-        images: how many were scored.
-        left_out: images of the truth file without a prediction, left out on request.
-        best_constant: the constant with the smallest MAE, looked up in the truth, and its MAE and RMSE.
-        systems: one or two.
-        differences: metric -> first minus second system; empty for one system.
-    """
+    """What ``recount score --predictions --truth`` says."""
 
     truth: str
-    images: int
-    left_out: int
-    best_constant: tuple[float, float, float]
-    systems: tuple[SystemScores, ...]
-    differences: dict[str, Difference]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-serialisable values; NaN becomes None."""
-        return _without_nan(asdict(self))
+    images: int  # that were scored
+    left_out: int  # images of the truth file without a prediction, left out on request
+    best_constant: tuple[float, float, float]  # that with the smallest MAE on the truth; its MAE and RMSE
+    systems: tuple[SystemScores, ...]  # one or two
+    differences: dict[str, Difference]  # metric -> first minus second system; empty for one system
 
     def text(self) -> str:
         """Return everything as text for a terminal."""
@@ -307,11 +262,7 @@ class UserScores:
 def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
     """Score one file of predictions, or compare two, against a truth file.
 
-    Args:
-        predictions: one file, or two of systems to compare.
-        truth: the true counts.
-        only_predicted: score the images that have predictions and leave the others of the truth file out; by default
-            an image without a prediction is an error.
+    An image without a prediction is an error, unless ``only_predicted`` leaves it out.
 
     Raises:
         PredictionsError: a file cannot be used, or images do not match.
@@ -320,7 +271,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
         raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
     truths = read_counts(truth, TRUE, lowest=0)
     tables = [read_counts(path, PREDICTED) for path in predictions]
-    if not all(table.has_prompts for table in (truths, *tables)):
+    if not all(any(prompt for _, prompt in table.counts) for table in (truths, *tables)):
         truths, *tables = (_without_prompts(table) for table in (truths, *tables))
     wanted = tables[0].counts if only_predicted else truths.counts
     for table in tables:
@@ -330,11 +281,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
     predicted = [np.array([table.counts[key] for key in keys]) for table in tables]
     constant = best_constant(true)
     flat = np.full(len(true), constant)
-    differences = {}
-    if len(tables) == 2:
-        differences = {
-            metric.name: paired_difference(metric, true, *predicted) for metric in _metrics(true, *predicted)
-        }
+    metrics = _metrics(true, *predicted) if len(tables) == 2 else []
     return UserScores(
         truth=str(truth),
         images=len(keys),
@@ -343,7 +290,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
         systems=tuple(
             _system(str(table.path), keys, true, counts) for table, counts in zip(tables, predicted, strict=True)
         ),
-        differences=differences,
+        differences={metric.name: paired_difference(metric, true, *predicted) for metric in metrics},
     )
 
 
@@ -367,17 +314,13 @@ def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> 
         problems.append(f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}")
     if absent:
         problems.append(f"{len(absent)} images have no prediction: {_listed(absent)}")
-    if not problems:
-        return
-    if unknown and absent and _stems(table.counts) & _stems(truths.counts):
+    stems, true_stems = ({PurePosixPath(image).stem for image, _ in side.counts} for side in (table, truths))
+    if unknown and absent and stems & true_stems:
         problems.append("the names differ in folder or suffix; write them alike in both files")
     elif absent and not unknown:
         problems.append("to score only the predicted ones, say so (--only-predicted)")
-    raise PredictionsError(f"{table.path}: " + "\n  ".join(problems))
-
-
-def _stems(keys: Iterable[Key]) -> set[str]:
-    return {PurePosixPath(image).stem for image, _ in keys}
+    if problems:
+        raise PredictionsError(f"{table.path}: " + "\n  ".join(problems))
 
 
 def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
@@ -386,17 +329,17 @@ def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
 
 
 def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> SystemScores:
-    result = influence(true, predicted)
-    order = np.argsort(-result.share_of_squared_error, kind="stable")[:INFLUENTIAL_IMAGES]
+    share = influence(true, predicted).share_of_squared_error
+    order = np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES]
     return SystemScores(
         name=name,
         metrics={metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)},
         calibration=calibration(true, predicted),
         strata=tuple(_strata(true, predicted)),
         influential=tuple(
-            Influential(_named(keys[k]), float(true[k]), float(predicted[k]), float(result.share_of_squared_error[k]))
+            Influential(_named(keys[k]), float(true[k]), float(predicted[k]), float(share[k]))
             for k in order
-            if result.share_of_squared_error[k] > 0
+            if share[k] > 0
         ),
         rmse_without=(rmse_without_largest(true, predicted, 1), rmse_without_largest(true, predicted, 2)),
         negative=int((predicted < 0).sum()),
@@ -409,14 +352,6 @@ def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
             inside = np.array([other == name for other in names])
             t, p = true[inside], predicted[inside]
             yield Stratum(kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean()))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

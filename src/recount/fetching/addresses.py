@@ -17,13 +17,13 @@ import requests
 from recount.data.dataset import RemoteFile
 from recount.fetching.transfers import (
     CancelledError,
+    LocalError,
     Part,
     Patience,
     RefusedError,
     Session,
     TransientError,
     Writer,
-    local_error,
 )
 from recount.fetching.web import fetch_http, status_error, timeout_error
 
@@ -31,15 +31,11 @@ from recount.fetching.web import fetch_http, status_error, timeout_error
 def download(address: str, file: RemoteFile, part: Part, session: Session) -> None:
     """Bring the bytes behind an address into ``part``, continuing what is there; they are not verified here.
 
-    Args:
-        address: ``http(s)://…``, ``gdrive:<file id>`` or ``hf:<repo>@<revision>/<path>``.
-        file: what is expected of the bytes.
-        part: where they go.
-        session: of the data set.
+    The address is ``http(s)://…``, ``gdrive:<file id>`` or ``hf:<repo>@<revision>/<path>``.
 
     Raises:
         RefusedError: the address does not deliver, for good or after all attempts.
-        LocalError: the part cannot be written.
+        LocalError, OSError: the part cannot be written.
         CancelledError: ``session.cancel`` was set.
     """
     url, attempt = _way(address)
@@ -68,13 +64,7 @@ def download(address: str, file: RemoteFile, part: Part, session: Session) -> No
 
 
 def copy_file(source: Path, part: Part, session: Session) -> None:
-    """Copy a file of a mirror folder into ``part``.
-
-    Raises:
-        RefusedError: it is not there or cannot be read.
-        LocalError: the part cannot be written.
-        CancelledError: ``session.cancel`` was set.
-    """
+    """Copy a file of a mirror folder into ``part``; raises as ``download`` does."""
     try:
         opened = source.open("rb")
     except OSError as error:
@@ -83,13 +73,9 @@ def copy_file(source: Path, part: Part, session: Session) -> None:
         writer.begin(0, None)
         while chunk := opened.read(2**20):
             writer.write(chunk)
-        writer.flush()
 
 
-_Attempt = Callable[[str, RemoteFile, Part, Session], None]
-
-
-def _way(address: str) -> tuple[str, _Attempt]:
+def _way(address: str) -> tuple[str, Callable[[str, RemoteFile, Part, Session], None]]:
     """Return the URL behind an address (of the host at least) and the function that downloads it."""
     if address.startswith(("http://", "https://")):
         return address, fetch_http
@@ -132,17 +118,12 @@ def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> N
 
     fetched = part.path.with_suffix(".gdrive")
     patience = session.patience
+    timeout = (patience.connect_seconds, patience.read_seconds)
     try:
         gdown.download(
-            url,
-            str(fetched),
-            quiet=True,
-            use_cookies=False,
-            resume=True,
-            timeout=(patience.connect_seconds, patience.read_seconds),
-            progress=progress,
+            url, str(fetched), quiet=True, use_cookies=False, resume=True, timeout=timeout, progress=progress,
             cancel=session.cancel,
-        )
+        )  # fmt: skip
         fetched.replace(part.path)
     except (gdown.exceptions.DownloadError, gdown.exceptions.DownloadCancelled, OSError, KeyError) as error:
         raise _google_drive_error(error, part, patience) from error
@@ -164,5 +145,5 @@ def _google_drive_error(error: Exception, part: Part, patience: Patience) -> Exc
         case gdown.exceptions.DownloadError() | requests.RequestException():
             return TransientError(f"the connection dropped ({text})")
         case OSError():
-            return local_error(error, part.path)
+            return LocalError(error, part.path)
     return RefusedError(f"gives an answer that gdown does not understand: {text}")

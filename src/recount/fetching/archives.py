@@ -29,9 +29,12 @@ from typing import IO, Literal
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 MARKER = ".unpacked.json"
 SMALL_BYTES = 2**30
-MAX_RATIO = 200
-"""Density maps and JSON shrink to a thirtieth or fiftieth; the bombs that deflate allows, to a thousandth."""
+MAX_RATIO = 200  # density maps and JSON shrink to a thirtieth or fiftieth; a bomb by deflate, to a thousandth
 MAX_MEMBERS = 1_000_000
+BROKEN = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
+    NotImplementedError, UnicodeError,
+)  # fmt: skip
 
 
 class ArchiveError(Exception):
@@ -42,17 +45,13 @@ class ArchiveError(Exception):
 class _Member:
     name: str
     kind: Literal["file", "folder", "link", "hard link", "special file"]
-    size: int
-    target: str
-    open: Callable[[], IO[bytes] | None]
+    size: int = 0
+    target: str = ""
+    open: Callable[[], IO[bytes] | None] = lambda: None
 
 
 def unpacked_folder(archive: Path) -> Path:
-    """Return the folder that an archive is unpacked into: its path without the suffix (``a/b.tar.gz`` -> ``a/b``).
-
-    Raises:
-        ArchiveError: the suffix is none of ``SUFFIXES``.
-    """
+    """Return the folder that an archive is unpacked into: its path without the suffix (``a/b.tar.gz`` -> ``a/b``)."""
     for suffix in SUFFIXES:
         if archive.name.lower().endswith(suffix) and len(archive.name) > len(suffix):
             return archive.with_name(archive.name[: -len(suffix)])
@@ -62,16 +61,9 @@ def unpacked_folder(archive: Path) -> Path:
 def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: None) -> Path:
     """Unpack an archive into ``unpacked_folder(archive)``, all or nothing, unless that has been done.
 
-    A marker in the folder holds the archive's digest and the number and size of the files, so that the same archive is
-    unpacked once, and again when it has changed or a file of the folder has gone.
-
-    Args:
-        archive: the archive.
-        digest: its SHA-256.
-        check: called before each member; stops the unpacking by raising.
-
-    Returns:
-        The folder.
+    A marker in the folder holds the archive's SHA-256 (``digest``) and the number and size of the files, so that the
+    same archive is unpacked once, and again when it has changed or a file of the folder has gone. ``check`` is called
+    before each member and stops the unpacking by raising.
 
     Raises:
         ArchiveError: the archive is broken, unknown, encrypted, split, too large when unpacked, or has a member that
@@ -79,9 +71,10 @@ def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: No
         OSError: the folder cannot be written.
     """
     folder = unpacked_folder(archive)
-    if _is_unpacked(folder, digest):
+    marked = (folder / MARKER).is_file()
+    if marked and (folder / MARKER).read_text(errors="replace") == _note(folder, digest):
         return folder
-    if folder.exists() and not (folder / MARKER).is_file():
+    if folder.exists() and not marked:
         raise ArchiveError(
             f"{folder} is in the place where {archive.name} is to be unpacked, but was not unpacked from it: "
             "move it away and fetch again"
@@ -90,8 +83,7 @@ def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: No
     try:
         with _members(archive) as members:
             _write(_checked(members, archive), workshop / "new", archive, check)
-        files, size = _extent(workshop / "new")
-        (workshop / "new" / MARKER).write_text(json.dumps({"sha256": digest, "files": files, "bytes": size}) + "\n")
+        (workshop / "new" / MARKER).write_text(_note(workshop / "new", digest))
         if folder.exists():
             folder.rename(workshop / "old")
         (workshop / "new").rename(folder)
@@ -100,23 +92,11 @@ def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: No
     return folder
 
 
-def _is_unpacked(folder: Path, digest: str) -> bool:
-    marker = folder / MARKER
-    if not marker.is_file():
-        return False
-    try:
-        note = json.loads(marker.read_text())
-    except json.JSONDecodeError:
-        return False
-    files, size = _extent(folder)
-    return bool(note == {"sha256": digest, "files": files, "bytes": size})
-
-
-def _extent(folder: Path) -> tuple[int, int]:
-    """Return number and total size of the files below a folder, the marker left out."""
+def _note(folder: Path, digest: str) -> str:
+    """Return what the marker says of a folder that the archive of this digest was unpacked into."""
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     sizes = [file.stat().st_size for file in files if file != folder / MARKER]
-    return len(sizes), sum(sizes)
+    return json.dumps({"sha256": digest, "files": len(sizes), "bytes": sum(sizes)}) + "\n"
 
 
 @contextmanager
@@ -130,17 +110,7 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
         else:
             with tarfile.open(archive) as opened_tar:
                 yield _tar_members(opened_tar)
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        tarfile.TarError,
-        gzip.BadGzipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        UnicodeError,
-    ) as error:
+    except BROKEN as error:
         raise ArchiveError(f"{archive.name} is broken or of an unknown kind ({error}); fetch it again") from error
 
 
@@ -165,27 +135,25 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
             raise ArchiveError(f"{opened.filename}: member {info.filename!r} is encrypted")
         if stat.S_ISLNK(mode):
             target = os.fsdecode(opened.read(info)) if info.file_size < 4096 else ""
-            yield _Member(info.filename, "link", 0, target, lambda: None)
+            yield _Member(info.filename, "link", target=target)
         elif info.is_dir():
-            yield _Member(info.filename, "folder", 0, "", lambda: None)
+            yield _Member(info.filename, "folder")
         elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
-            yield _Member(info.filename, "file", info.file_size, "", partial(opened.open, info))
+            yield _Member(info.filename, "file", info.file_size, open=partial(opened.open, info))
         else:
-            yield _Member(info.filename, "special file", 0, "", lambda: None)
+            yield _Member(info.filename, "special file")
 
 
 def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
     for info in opened:
-        if info.issym():
-            yield _Member(info.name, "link", 0, info.linkname, lambda: None)
-        elif info.islnk():
-            yield _Member(info.name, "hard link", 0, info.linkname, lambda: None)
+        if info.issym() or info.islnk():
+            yield _Member(info.name, "link" if info.issym() else "hard link", target=info.linkname)
         elif info.isdir():
-            yield _Member(info.name, "folder", 0, "", lambda: None)
+            yield _Member(info.name, "folder")
         elif info.isreg():
-            yield _Member(info.name, "file", info.size, "", partial(opened.extractfile, info))
+            yield _Member(info.name, "file", info.size, open=partial(opened.extractfile, info))
         else:
-            yield _Member(info.name, "special file", 0, "", lambda: None)
+            yield _Member(info.name, "special file")
 
 
 def _checked(members: Iterator[_Member], archive: Path) -> list[tuple[str, _Member]]:

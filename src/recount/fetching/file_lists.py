@@ -16,17 +16,16 @@ from recount.data.dataset import RemoteFile
 COLUMNS = ["path", "bytes", "sha256", "urls"]
 
 
-def read_file_list(name: str, *, unpack: Collection[str] = (), optional: Collection[str] = ()) -> list[RemoteFile]:
+def read_file_list(name: str, *, optional: Collection[str] = ()) -> list[RemoteFile]:
     """Return the files of the list called ``name``, in the list's order.
 
     Args:
         name: of the list, for instance ``"sha_train75"``.
-        unpack: paths of the list that are archives to be unpacked.
         optional: paths of the list that the data set can do without.
 
     Raises:
         FileNotFoundError: there is no list of that name; the message names those there are.
-        ValueError: a line is not a file, or ``unpack`` or ``optional`` names a path that the list does not have.
+        ValueError: a line is not a file, or ``optional`` names a path that the list does not have.
     """
     folder = files("recount.datasets") / "files"
     source = folder / f"{name}.tsv"
@@ -37,22 +36,13 @@ def read_file_list(name: str, *, unpack: Collection[str] = (), optional: Collect
     rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if not rows or rows[0] != COLUMNS:
         raise ValueError(f"{source}: the columns must be {' '.join(COLUMNS)}")
-    listed = [_remote_file(row, str(source), unpack, optional) for row in rows[1:]]
-    unknown = sorted({*unpack, *optional} - {file.path for file in listed})
+    wrong = [row for row in rows[1:] if len(row) != len(COLUMNS) or not row[1].isdigit()]
+    if wrong:
+        raise ValueError(f"{source}: not a line of {' '.join(COLUMNS)}: {wrong[0]}")
+    unknown = sorted(set(optional) - {row[0] for row in rows[1:]})
     if unknown:
         raise ValueError(f"{source} has no file {', '.join(unknown)}")
-    return listed
-
-
-def _remote_file(row: list[str], source: str, unpack: Collection[str], optional: Collection[str]) -> RemoteFile:
-    if len(row) != len(COLUMNS) or not row[1].isdigit():
-        raise ValueError(f"{source}: not a line of {' '.join(COLUMNS)}: {row}")
-    path, size, sha256, urls = row
-    return RemoteFile(
-        path=path,
-        urls=tuple(urls.split()),
-        sha256=sha256 or None,
-        bytes=int(size),
-        unpack=path in unpack,
-        optional=path in optional,
-    )
+    return [
+        RemoteFile(path, tuple(urls.split()), sha256 or None, int(size), optional=path in optional)
+        for path, size, sha256, urls in rows[1:]
+    ]

@@ -24,17 +24,25 @@ def fetch_http(
 ) -> None:
     """One attempt over HTTP."""
     start, validator = _resume_from(url, file, part)
-    asked: dict[str, str | None] = {
-        "User-Agent": f"recount/{VERSION}",
-        **(headers or {}),
-        # Offsets count the bytes on the disk, so the server must not compress on the way.
-        "Accept-Encoding": "identity",
-    }
+    # Offsets count the bytes on the disk, so the server must not compress on the way.
+    asked = {"User-Agent": f"recount/{VERSION}", **(headers or {}), "Accept-Encoding": "identity"}
     if start:
-        asked["Range"] = f"bytes={start}-"
-        asked |= {"If-Range": validator} if validator else {}
+        asked |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
     with Writer(part, session) as writer:
-        _transfer(url, file, part, writer, asked, start, session.patience)
+
+        def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
+            if response.ok and not response.is_redirect:
+                writer.begin(*_body(response, file, start))
+                part.note_source(url, _validator(response))
+
+        timeout = (session.patience.connect_seconds, session.patience.read_seconds)
+        hooks = {"response": on_response}
+        try:
+            HTTPDownloader(chunk_size=CHUNK_BYTES, headers=asked, timeout=timeout, hooks=hooks)(url, writer, None)
+        except requests.RequestException as error:
+            failure = _failure(error, part, writer, start, session.patience)
+            if failure is not None:
+                raise failure from error
     if writer.total is not None and writer.position < writer.total:
         raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
 
@@ -44,47 +52,29 @@ def _resume_from(url: str, file: RemoteFile, part: Part) -> tuple[int, str | Non
 
     Without a known digest, bytes of two versions could be joined unnoticed: then only the same version is continued.
     """
-    validator = part.validator(url)
-    size = part.size()
+    validator, size = part.validator(url), part.size()
     if (file.sha256 is None and validator is None) or (file.bytes is not None and size >= file.bytes):
         return 0, None
     return size, validator
 
 
-def _transfer(
-    url: str,
-    file: RemoteFile,
-    part: Part,
-    writer: Writer,
-    headers: Mapping[str, str | None],
-    start: int,
-    patience: Patience,
-) -> None:
-    def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
-        if response.ok and not response.is_redirect:
-            writer.begin(*_body(response, file, start))
-            part.note_source(url, _validator(response))
-
-    downloader = HTTPDownloader(
-        chunk_size=CHUNK_BYTES,
-        headers=headers,
-        timeout=(patience.connect_seconds, patience.read_seconds),
-        hooks={"response": on_response},
-    )
-    try:
-        downloader(url, writer, None)
-    except requests.HTTPError as error:
-        if error.response.status_code != 416:
-            raise status_error(error.response) from error
-        if error.response.headers.get("Content-Range") != f"bytes */{start}":
+def _failure(
+    error: requests.RequestException, part: Part, writer: Writer, start: int, patience: Patience
+) -> Exception | None:
+    """Return what an error means; None where it says that all bytes are there."""
+    match error:
+        case requests.HTTPError(response=response) if response.status_code != 416:
+            return status_error(response)
+        case requests.HTTPError(response=response):
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return None
             part.discard()
-            raise TransientError("the file there is shorter than the part that is here: starting again") from error
-    except requests.Timeout as error:
-        raise timeout_error(error, patience) from error
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        raise _broken_line(error, writer, patience) from error
-    except requests.RequestException as error:
-        raise RefusedError(f"cannot be asked ({error})") from error
+            return TransientError("the file there is shorter than the part that is here: starting again")
+        case requests.Timeout():
+            return timeout_error(error, patience)
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
+            return _broken_line(error, writer, patience)
+    return RefusedError(f"cannot be asked ({error})")
 
 
 def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[int, int | None]:
@@ -143,11 +133,11 @@ def _retry_after(header: str) -> float:
         return 0.0
 
 
-def timeout_error(error: requests.Timeout, patience: Patience) -> TransientError:
+def timeout_error(error: Exception, patience: Patience) -> TransientError:
     """Return what a time-out means; it costs two attempts, for each of them has cost the user's time."""
-    if isinstance(error, requests.ConnectTimeout):
-        return TransientError(f"no connection within {patience.connect_seconds:g} s", cost=2)
-    return TransientError(f"no data for {patience.read_seconds:g} s", cost=2)
+    connecting = isinstance(error, requests.ConnectTimeout)
+    seconds = patience.connect_seconds if connecting else patience.read_seconds
+    return TransientError(f"no {'connection within' if connecting else 'data for'} {seconds:g} s", cost=2)
 
 
 def _broken_line(error: Exception, writer: Writer, patience: Patience) -> Exception:
@@ -155,7 +145,7 @@ def _broken_line(error: Exception, writer: Writer, patience: Patience) -> Except
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in text:
         return RefusedError(f"its certificate is not accepted ({text})")
     if "timed out" in text:
-        return TransientError(f"no data for {patience.read_seconds:g} s", cost=2)
+        return timeout_error(error, patience)
     if isinstance(error, requests.exceptions.ProxyError):
         return TransientError(f"the proxy does not let it through ({text})")
     return TransientError(f"the connection dropped after {writer.position:,} bytes")

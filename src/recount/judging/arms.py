@@ -70,7 +70,8 @@ class Arms:
     def released(self, arm: str) -> str | None:
         """Return the variant of released weights that stands for an arm."""
         system, _, variant = arm.partition("/")
-        for name, entry in self.paper.systems[system].variants.items() if system in self.paper.systems else ():
+        experiment = self.project.experiments.get(system)
+        for name, entry in experiment.variants.items() if experiment else ():
             if entry.checkpoint and variant in (entry.stands_for, name):
                 return f"{system}/{name}"
         return None
@@ -87,11 +88,10 @@ class Arms:
             Missing: there is none.
         """
         system, _, variant = arm.partition("/")
-        described = self.paper.systems[system]
-        if described.quoted_because:
-            raise Missing("skipped", f"{arm}: {described.quoted_because}")
-        own = described.variants[variant]
-        if system == CONSTANT or (evidence == "trained" and not own.checkpoint):
+        if arm in self.paper.quoted:
+            raise Missing("skipped", f"{arm}: {self.paper.quoted[arm].quoted}")
+        checkpoint = self.project.experiments[system].variants[variant].checkpoint
+        if system == CONSTANT or (evidence == "trained" and not checkpoint):
             return arm
         if evidence == "trained":
             raise Missing("no counterpart", f"{arm} is released weights, not trained here")
@@ -124,15 +124,14 @@ class Arms:
         runs = self.measurements.runs.get((system, variant))
         if runs:
             return runs
-        why = self.project.not_run(system, variant, self.paper.systems[system])
-        raise Missing("skipped", f"{arm}: {why or 'config.yaml leaves this system out (systems)'}")
+        raise Missing("skipped", f"{arm}: {self.project.not_run(system, variant)}")
 
     def _arm(self, arm: str, benchmark: str, selection: str, evidence: Evidence) -> Arm:
         """Return an arm's predictions."""
         name = self.of_evidence(arm, evidence)
         runs = self.runs(name)
-        if benchmark not in self.project.suite.benchmarks:
-            raise Missing("no counterpart", f"suite {self.project.suite.name} has nothing that stands for {benchmark}")
+        if benchmark not in self.project.stand_ins:
+            raise Missing("no counterpart", self.project.why_no_data(benchmark))
         if benchmark not in runs[0].benchmarks:
             raise Missing("no counterpart", f"{name} is not evaluated on {benchmark}")
         fixed = is_fixed(runs[0])
@@ -154,9 +153,10 @@ class Arms:
         return _joined(name, tables, fixed, len(runs))
 
     def _trivial(self, arm: str, beside: Arm, benchmark: str, run: Run) -> Arm:
-        """Return an oracle's predictions for the samples of another arm."""
-        if arm == "best_constant":
-            return Arm(arm, beside.ids, beside.true, np.full((1, len(beside.ids)), best_constant(beside.true)))
+        """Return a trivial arm's predictions for the samples of another arm."""
+        if arm != "prompt_blind":
+            value = best_constant(beside.true) if arm == "best_constant" else self._constant(arm, run)
+            return Arm(arm, beside.ids, beside.true, np.full((1, len(beside.ids)), value))
         majorities = self._majorities(run.benchmarks[benchmark])
         without = [name for name in beside.ids if name not in majorities]
         if without:
@@ -164,6 +164,15 @@ class Arms:
                 "undefined", f"{without[0]} does not say what the majority of its picture is (attribute majority_count)"
             )
         return Arm(arm, beside.ids, beside.true, np.array([[majorities[name] for name in beside.ids]]))
+
+    def _constant(self, arm: str, run: Run) -> float:
+        """Return what a constant predictor that knows a run's training counts answers."""
+        if arm in ("zero", "one"):
+            return float(arm == "one")
+        if run.training is None:
+            raise Missing("no counterpart", f"{arm}: {run.system}/{run.variant} has no training counts here")
+        counts = self.measurements.counts(run.training.dataset, run.training.split, run.training.preparation)
+        return float(np.mean(counts) if arm == "training_mean" else np.median(counts))
 
     def _majorities(self, split: Split) -> dict[str, float]:
         """Return the counts of the majority classes by sample, of those samples that say them."""
@@ -177,7 +186,7 @@ class Arms:
             Missing: one of them has no predictions, or they have no sample in common, or not the same true counts.
         """
         if better in TRIVIAL_ARMS and worse in TRIVIAL_ARMS:
-            raise Missing("undefined", "two oracles are not compared")
+            raise Missing("undefined", "two trivial arms are not compared")
         if better in TRIVIAL_ARMS:
             second = self.arm(worse, benchmark, selection, evidence)
             first = self._trivial(better, second, benchmark, self.runs(second.name)[0])
@@ -187,6 +196,9 @@ class Arms:
                 second = self._trivial(worse, first, benchmark, self.runs(first.name)[0])
             else:
                 second = self.arm(worse, benchmark, selection, evidence)
+                if self.runs(first.name)[0].evaluation_id == self.runs(second.name)[0].evaluation_id:
+                    same = f"{first.name} and {second.name} are the same run in suite {self.project.suite.name}"
+                    raise Missing("no counterpart", same)
         return _aligned(first, second)
 
 

@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 from scipy import stats
@@ -23,7 +22,7 @@ from scipy import stats
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
 from recount.judging.prompt_evidence import QUANTITIES, aligned, is_trained, picture_values, read_record
 from recount.judging.verdicts import Finding
-from recount.metrics import ACCURACY, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
+from recount.metrics import ACCURACY, COSTS, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
 from recount.scoring.measured import DOMINANT_SHARE, Measurements
@@ -37,7 +36,7 @@ from recount.scoring.statistics import (
     paired_difference,
     resampled_ratios,
 )
-from recount.settings.paper import Bound, Claim, CostMetric, Paper
+from recount.settings.paper import Bound, Claim, Paper
 from recount.settings.project import Run
 
 PAIRED = "the same images"
@@ -156,24 +155,23 @@ class Claims:
 
     def evidences(self, claim: Claim) -> list[Evidence]:
         """Return which evidence a claim can have from runs: of released weights only where they make up a part."""
-        if claim.test.startswith("log_"):
+        if claim.reads_log:
             return []
-        pairs = claim.pairs if claim.worse else tuple((arm,) for arm in claim.better)
-        released = any(self.arms.are_released(pair) for pair in pairs)
+        released = any(self.arms.are_released([arm for arm in pair if arm]) for pair in claim.pairs)
         return ["trained", "checkpoint"] if released else ["trained"]
 
     def selections(self, claim: Claim, evidence: Evidence) -> list[str]:
         """Return the selections that any arm of a claim has predictions of, ``last`` first."""
-        if claim.metric in get_args(CostMetric):
+        if claim.metric in COSTS:
             return [LAST]
         found: set[str] = set()
         if any(bound.metric in QUANTITIES for bound in claim.bounds):
-            for arm in claim.better:
+            for arm in claim.arm:
                 with suppress(Missing):
                     found |= {record.selection for record in self._records(arm, evidence).values()}
             return sorted(found or {LAST})
-        for arm in (*claim.better, *claim.worse):
-            for benchmark in claim.benchmarks:
+        for arm in (*claim.arm, *claim.against):
+            for benchmark in claim.on:
                 found |= self.arms.selections(arm, benchmark, evidence)
         return sorted(found or {LAST}, key=lambda name: (name != LAST, name))
 
@@ -184,7 +182,7 @@ class Claims:
         for asked in self._asked(claim, selection, evidence):
             metric = asked.bound.metric if asked.bound else claim.metric
             name = f"{asked.better} | {asked.worse}" if asked.worse else asked.better
-            place = self._place(asked.benchmarks[0])
+            place = self.project.place(asked.benchmarks[0])
             part = Part(name, " + ".join(asked.benchmarks), place, metric, asked.better, asked.worse)
             try:
                 self._refuse(claim)
@@ -194,7 +192,7 @@ class Claims:
         return parts
 
     def _test(self, claim: Claim) -> Test:
-        costs = claim.metric in get_args(CostMetric)
+        costs = claim.metric in COSTS
         tests: dict[str, Test] = {
             "difference": self._difference,
             "ratio": self._cost_ratio if costs else self._ratio,
@@ -206,29 +204,24 @@ class Claims:
 
     def _refuse(self, claim: Claim) -> None:
         """Refuse what a suite that is not comparable cannot say."""
-        if not self.project.suite.comparable and (claim.test == "value" or claim.at_least_in_units):
+        if not self.project.suite.comparable and (claim.test == "value" or claim.margin is not None):
             why = self.project.suite.why_not_comparable
             what = f"suite {self.project.suite.name} is not comparable with published numbers: {why}"
             raise Missing("no counterpart", what)
 
     def _asked(self, claim: Claim, selection: str, evidence: Evidence) -> Iterator[Asked]:
-        pairs = claim.pairs if claim.worse else tuple((arm, "") for arm in claim.better)
-        groups = [claim.benchmarks] if claim.test == "relative_drop" else self._groups(claim)
+        groups = [claim.on] if claim.test == "relative_drop" else self._groups(claim)
         for bound in claim.bounds or (None,):
-            for better, worse in pairs:
+            for better, worse in claim.pairs:
                 for benchmarks in groups:
                     yield Asked(claim, better, worse, tuple(benchmarks), selection, evidence, bound)
 
     def _groups(self, claim: Claim) -> list[tuple[str, ...]]:
         """Return a claim's benchmarks, those together that are the same images in this suite."""
         groups: dict[str, list[str]] = {}
-        for benchmark in claim.benchmarks:
-            groups.setdefault(self._place(benchmark) or benchmark, []).append(benchmark)
+        for benchmark in claim.on:
+            groups.setdefault(self.project.place(benchmark) or benchmark, []).append(benchmark)
         return [tuple(benchmarks) for benchmarks in groups.values()]
-
-    def _place(self, benchmark: str) -> str:
-        entry = self.project.suite.benchmarks.get(benchmark)
-        return f"{entry.dataset}/{entry.split}" if entry else ""
 
     # ------------------------------------------------------------------------------------------- errors and accuracies
 
@@ -238,19 +231,19 @@ class Claims:
 
     def _difference(self, asked: Asked, part: Part) -> Iterator[Part]:
         pair = self._compared(asked, asked.benchmarks[0])
-        metric, true, at_least = pair.metric, pair.better.true, asked.claim.at_least
+        metric, true, margin = pair.metric, pair.better.true, asked.claim.margin
         first, second = (pair.worse, pair.better) if metric.better == "low" else (pair.better, pair.worse)
         result = paired_difference(metric, true, first.predicted, second.predicted)
         finding = Finding(
             effect=result.value,
             low=result.low,
             high=result.high,
-            region=(at_least or 0.0, math.inf),
-            p_value=result.p_value if at_least is None else math.nan,
+            region=(margin or 0.0, math.inf),
+            p_value=result.p_value if margin is None else math.nan,
             n=result.images,
             seed_effects=pair.per_seed(first.levels(metric) - second.levels(metric)),
             image_error=image_error(metric, true, first.predicted, second.predicted),
-            rule=pair.rule(DIFFERENCE_RULE if at_least is None else f"95 % interval above {at_least:g}"),
+            rule=pair.rule(DIFFERENCE_RULE if margin is None else f"95 % interval above {margin:g}"),
             notes=pair.notes,
         )
         yield pair.fill(part, finding)
@@ -272,7 +265,7 @@ class Claims:
         yield pair.fill(part, finding)
 
     def _relative_drop(self, asked: Asked, part: Part) -> Iterator[Part]:
-        places = [self._place(benchmark) for benchmark in asked.benchmarks]
+        places = [self.project.place(benchmark) for benchmark in asked.benchmarks]
         if places[0] == places[1]:
             same = f"{' and '.join(asked.benchmarks)} are the same images in suite {self.project.suite.name}"
             raise Missing("undefined", same)

@@ -64,14 +64,14 @@ def judged(measurements: Measurements, name: str, paper: Paper) -> list[VerdictR
 
 def _cases(measurements: Measurements, name: str, paper: Paper) -> Iterator[Case]:
     claims = Claims(measurements, paper)
-    printed = PrintedClaims(measurements.project.root / "papers" / name, paper)
+    printed = PrintedClaims(paper)
     for claim in paper.claims:
         for evidence in claims.evidences(claim):
             for selection in claims.selections(claim, evidence):
                 yield Case(claim, evidence, selection, claims.parts(claim, selection, evidence))
         for selection in printed.selections(claim):
             parts = printed.parts(claim, selection)
-            if claim.test.startswith("log_") or any(part.finding for part in parts):
+            if claim.reads_log or any(part.finding for part in parts):
                 yield Case(claim, "published", selection, parts)
 
 
@@ -96,12 +96,12 @@ def _rows(paper: str, case: Case, decisions: Sequence[Decision]) -> Iterator[Ver
         paper=paper,
         claim=claim.id,
         kind=claim.kind,
-        statement=claim.statement,
+        statement=claim.says,
         part=ALL_PARTS,
         evidence_status=case.evidence,
         selection=case.selection,
         published=claim.published,
-        source=claim.source,
+        source=claim.where,
         claim_rule=claim.rule,
     )
     parts = [_row(bare, part, decision) for part, decision in zip(case.parts, decisions, strict=True)]
@@ -113,7 +113,7 @@ def _rows(paper: str, case: Case, decisions: Sequence[Decision]) -> Iterator[Ver
             replace(
                 bare,
                 seeds=_same([row.seeds for row in tested]),
-                benchmark=" + ".join(claim.benchmarks),
+                benchmark=" + ".join(claim.on),
                 metric=_same([row.metric for row in parts]),
                 n=max((row.n for row in parts if row.n is not None), default=None),
                 rule="every part holds; one contradicted part contradicts the claim",

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from scipy import stats
 
@@ -55,25 +54,25 @@ class PrintedClaims:
         paper: its description.
     """
 
-    def __init__(self, folder: Path, paper: Paper) -> None:
-        self.folder, self.paper = folder, paper
+    def __init__(self, paper: Paper) -> None:
+        self.folder, self.paper = paper.folder, paper
 
     def selections(self, claim: Claim) -> list[str]:
         """Return the selections for which a claim can be held against printed numbers; "" for a training log."""
-        if claim.test.startswith("log_"):
+        if claim.reads_log:
             return [""]
         if claim.test not in COMPARED:
             return []
-        arms = (*claim.better, *claim.worse)
-        return list(dict.fromkeys(table.selection for arm in arms for _, table, _ in self._rows(arm)))
+        arms = (*claim.arm, *claim.against)
+        return list(dict.fromkeys(table.weights for arm in arms for _, table, _ in self._rows(arm)))
 
     def parts(self, claim: Claim, selection: str) -> list[Part]:
         """Return the parts of a claim from printed numbers."""
-        if claim.test.startswith("log_"):
+        if claim.reads_log:
             return self._log_parts(claim)
         found = []
         for better, worse in claim.pairs:
-            for benchmark in claim.benchmarks:
+            for benchmark in claim.on:
                 part = Part(f"{better} | {worse}", benchmark, "", claim.metric, better, worse)
                 try:
                     found.append(self._compared(claim, part, selection))
@@ -99,12 +98,11 @@ class PrintedClaims:
 
     def _rows(self, arm: str) -> list[tuple[str, Table, str]]:
         """Return (table, its description, id of the row in published.csv) of an arm's rows."""
-        system, _, variant = arm.partition("/")
         return [
-            (key, table, row.published or arm)
+            (key, table, row.key)
             for key, table in self.paper.tables.items()
             for row in table.rows
-            if row.system == system and (row.variant or "") == variant
+            if arm in (row.run, row.id)
         ]
 
     def value(self, arm: str, benchmark: str, metric: str, selection: str) -> float:
@@ -113,19 +111,17 @@ class PrintedClaims:
         Raises:
             Missing: it was not printed.
         """
-        if arm in TRIVIAL_ARMS or arm.startswith("constant/"):
+        if arm in TRIVIAL_ARMS:
             return self._trivial_value(arm, benchmark, metric)
         for key, table, row in self._rows(arm):
             wanted = (key, row, benchmark, metric)
-            for line in self.lines if table.selection == selection else ():
+            for line in self.lines if table.weights == selection else ():
                 if (line.table, line.row, line.benchmark, line.metric) == wanted:
                     return float(line.value)
         raise Missing("no counterpart", f"the {metric} of {arm} on {benchmark} was not printed")
 
     def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
-        system, _, variant = arm.partition("/")
-        name = arm if arm in TRIVIAL_ARMS else str(self.paper.systems[system].variants[variant].settings["statistic"])
-        names = (name, f"{name}_{metric}")
+        names = (arm, f"{arm}_{metric}")
         for line in self.trivial:
             where = (f"{line['dataset']}/{line['split']}", line["metric"])
             if where == (benchmark, metric) and line["predictor"] in names:
@@ -141,7 +137,7 @@ class PrintedClaims:
             effect, region = better / worse, region_of(claim)
         else:
             high_is_good = ALL[claim.metric].better == "high"
-            effect, region = (better - worse if high_is_good else worse - better), (claim.at_least or 0.0, math.inf)
+            effect, region = (better - worse if high_is_good else worse - better), (claim.margin or 0.0, math.inf)
         finding = Finding(effect, region=region, grade="printed", rule="the printed numbers, as they are")
         return replace(part, value_better=better, value_worse=worse, finding=finding)
 
@@ -181,15 +177,15 @@ class PrintedClaims:
         tests: dict[str, Callable[[str, str], tuple[Finding, str]]] = {
             "log_holds": lambda arm, _: self._holds(arm),
             "log_at_end": lambda arm, _: self._at_end(arm),
-            "log_own_run": lambda arm, _: self._own_run(arm, claim.better),
+            "log_own_run": lambda arm, _: self._own_run(arm, claim.arm),
             "log_same_rate": self._same_rate,
             "log_constant_rate": lambda arm, _: self._constant_rate(arm),
             "log_settled": lambda *_: self._settled(),
         }
         found = []
-        for better, worse in claim.pairs if claim.worse else [(arm, "") for arm in claim.better or ("",)]:
+        for better, worse in claim.pairs or (("", ""),):
             name = f"{better} | {worse}" if worse else better or "best run"
-            part = Part(name, " + ".join(claim.benchmarks), "", "mae", better, worse)
+            part = Part(name, " + ".join(claim.on), "", "mae", better, worse)
             try:
                 finding, metric = tests[claim.test](better, worse)
                 found.append(replace(part, metric=metric, finding=finding))
@@ -290,9 +286,9 @@ def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
         effect=difference,
         low=difference - half,
         high=difference + half,
-        region=(claim.at_least or 0.0, math.inf),
+        region=(claim.margin or 0.0, math.inf),
         grade="printed",
-        p_value=2 * float(stats.norm.sf(abs(difference) / error)) if claim.at_least is None and error else math.nan,
+        p_value=2 * float(stats.norm.sf(abs(difference) / error)) if claim.margin is None and error else math.nan,
         n=n,
         rule="95 % interval of two independent shares from the printed confusion matrices, p of their z after Holm",
         notes=(f"{a} against {b} of {n} images right",),

@@ -1,6 +1,6 @@
 """Counting as classification of blocks: bins and anchors, block counts, class prompts, and the losses over blocks.
 
-Ma et al., "CLIP-EBC" (arXiv 2403.09281) and the GigaCount article, equation (4). Numbers checked against
+Ma et al., "CLIP-EBC" (arXiv 2403.09281) and the GigaCount article, equations (2) to (4). Numbers checked against
 Yiming-M/CLIP-EBC@b52a594 and AdamHermes/GigaCount@d57191e (golden cases ``bin_assignment``, ``prompts``, ``dot_maps``,
 ``hybrid_loss_*``, ``dace_*``). ``ebc_bins.json`` holds CLIP-EBC's published bins and anchors.
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -31,15 +30,10 @@ Rounding = Literal["truncate", "half_even"]
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Closed integer intervals of block counts, the last one open, and the count that each stands for.
+    """Closed integer intervals of block counts, the last one open, and the count that each stands for."""
 
-    Attributes:
-        intervals: (low, high) per bin; high is infinite in the last.
-        anchors: the count that a bin contributes to the density, one per bin.
-    """
-
-    intervals: tuple[tuple[float, float], ...]
-    anchors: tuple[float, ...]
+    intervals: tuple[tuple[float, float], ...]  # (low, high); high is infinite in the last
+    anchors: tuple[float, ...]  # what a block of the bin contributes to the density
 
     def __len__(self) -> int:
         return len(self.intervals)
@@ -49,7 +43,7 @@ class Bins:
         return Bins(self.intervals, (*self.anchors[:-1], value))
 
     def classes(self, counts: Tensor) -> Tensor:
-        """Return each block count's class, int64 of the same shape: the last bin that contains it, else 0."""
+        """Return each count's class, the last of the integer-valued bins that contains it, else 0: GigaCount (2)."""
         result = torch.zeros_like(counts, dtype=torch.int64)
         for index, (low, high) in enumerate(self.intervals):
             result = torch.where((counts >= low) & (counts <= high), index, result)
@@ -57,124 +51,72 @@ class Bins:
 
 
 @cache
-def _published() -> list[dict[str, Any]]:
-    return json.loads(resources.files("recount.nn").joinpath("ebc_bins.json").read_text(encoding="utf-8"))["entries"]
+def _published() -> dict[str, dict[str, Any]]:
+    text = resources.files("recount.nn").joinpath("ebc_bins.json").read_text(encoding="utf-8")
+    names = ("dataset", "block", "truncation", "granularity")
+    return {"/".join(str(entry[name]) for name in names): entry for entry in json.loads(text)["entries"]}
 
 
 def published_bins(
     dataset: str, block: int, truncation: int, granularity: Granularity = "fine", anchors: AnchorKind = "average"
 ) -> Bins:
-    """Return CLIP-EBC's bins for a data set.
+    """Return CLIP-EBC's bins for a data set, for blocks of 8, 16 or 32 pixels. Counts from ``truncation`` on share one.
 
-    Args:
-        dataset: "qnrf", "sha", "shb", "nwpu" or "jhu".
-        block: edge of a block in pixels: 8, 16 or 32.
-        truncation: counts from here on share the last bin.
-        granularity: how the finite bins grow.
-        anchors: "average" as published; "middle" of the interval; "recomputed" averages at the image size that the
-            preprocessing really uses (the published averages where those are right already).
+    Anchors are "average" as published; the "middle" of the interval; or "recomputed" averages at the image size that
+    the preprocessing really uses (the published averages where those are right already).
 
     Raises:
         ValueError: there is no such entry; the message lists those there are.
     """
-    wanted = (dataset, block, truncation, granularity)
-    for entry in _published():
-        if (entry["dataset"], entry["block"], entry["truncation"], entry["granularity"]) == wanted:
-            chosen = entry["anchors"].get(anchors, entry["anchors"]["average"])
-            return Bins(tuple((float(low), float(high)) for low, high in entry["bins"]), tuple(map(float, chosen)))
-    known = ", ".join(f"{e['dataset']}/{e['block']}/{e['truncation']}/{e['granularity']}" for e in _published())
-    raise ValueError(
-        f"no bins for {'/'.join(map(str, wanted))} (data set/block/truncation/granularity); there are {known}"
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------ targets
-
-
-def _pixels(points: Tensor, height: int, width: int, rounding: Rounding) -> Tensor:
-    """Return the flattened pixel index of each point, moved to the border where it lies outside."""
-    whole = (points.round() if rounding == "half_even" else points.trunc()).long()
-    return whole[:, 1].clamp(0, height - 1) * width + whole[:, 0].clamp(0, width - 1)
+    wanted = f"{dataset}/{block}/{truncation}/{granularity}"
+    entry = _published().get(wanted)
+    if entry is None:
+        raise ValueError(
+            f"no bins for {wanted} (data set/block/truncation/granularity); there are {', '.join(_published())}"
+        )
+    chosen = entry["anchors"].get(anchors, entry["anchors"]["average"])
+    return Bins(tuple((float(low), float(high)) for low, high in entry["bins"]), tuple(map(float, chosen)))
 
 
 def dot_map(
     points: Tensor, height: int, width: int, *, coincident: Coincident = "set", rounding: Rounding = "truncate"
 ) -> Tensor:
-    """Return the map [1, height, width] that counts the points in each pixel, float32.
+    """Return the map [1, height, width] that counts the points [N, 2] (x, y in pixels) in each pixel, float32.
 
-    Args:
-        points: [N, 2], x and y in pixels; points outside move to the border.
-        height, width: of the map.
-        coincident: "set": points of one pixel count once (CLIP-EBC, GigaCount); "add": each counts (DM-Count).
-        rounding: "truncate" (CLIP-EBC, GigaCount) or "half_even" (DM-Count).
+    Points outside move to the border. CLIP-EBC and GigaCount count points of one pixel once ("set") and "truncate"
+    coordinates; DM-Count counts each ("add") and rounds "half_even".
     """
-    pixels = _pixels(points, height, width, rounding)
+    whole = (points.round() if rounding == "half_even" else points.trunc()).long()
+    pixels = whole[:, 1].clamp(0, height - 1) * width + whole[:, 0].clamp(0, width - 1)
     dots = torch.bincount(pixels, minlength=height * width).float()
     return (dots.clamp(max=1) if coincident == "set" else dots).view(1, height, width)
 
 
-def block_counts(
-    points: Tensor,
-    height: int,
-    width: int,
-    block: int,
-    *,
-    coincident: Coincident = "set",
-    rounding: Rounding = "truncate",
-) -> Tensor:
-    """Return the number of points in each block, float32 [1, height // block, width // block].
-
-    Args: as ``dot_map``; ``block`` is the edge of a block and divides height and width.
-    """
-    dots = dot_map(points, height, width, coincident=coincident, rounding=rounding)
+def block_counts(points: Tensor, height: int, width: int, block: int, **rules: Any) -> Tensor:
+    """Return the number of points in each block, float32 [1, height // block, width // block]; rules of ``dot_map``."""
+    dots = dot_map(points, height, width, **rules)
     return dots.view(1, height // block, block, width // block, block).sum(dim=(2, 4))
 
 
-def stacked_block_counts(
-    points: Sequence[Tensor],
-    height: int,
-    width: int,
-    block: int,
-    *,
-    coincident: Coincident = "set",
-    rounding: Rounding = "truncate",
-) -> Tensor:
-    """Return ``block_counts`` of B images of one size, [B, 1, height // block, width // block]."""
-    return torch.stack(
-        [block_counts(each, height, width, block, coincident=coincident, rounding=rounding) for each in points]
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------ prompts
-
-
 def prompt(low: float, high: float, style: PromptStyle = "word") -> str:
-    """Return the sentence for a bin.
+    """Return the sentence for a bin, whose end may be infinite.
 
-    Args:
-        low, high: the interval; high may be infinite.
-        style: "word" ("There are two people."), "number" ("There are 2 people."), or "paper", the sentence of the
-            GigaCount article ("There are 2 people in the image"; its reading for an open bin is ours).
+    Styles are "word" ("There are two people."), "number" ("There are 2 people."), and "paper", the sentence of the
+    GigaCount article ("There are 2 people in the image"; its reading for an open bin is ours).
     """
     if style == "paper":
         amount = f"more than {int(low)}" if high == math.inf else str(int(low))
         if low != high != math.inf:
             amount = f"between {int(low)} and {int(high)}"
         return f"There are {amount} people in the image"
-    if low == high == 0:
+    if high == 0:
         return f"There is {'no' if style == 'word' else 0} person."
-    if low == high == 1:
-        return f"There is {_number(1, style)} person."
+    first = _number(low, style)
     if low == high:
-        return f"There are {_number(low, style)} people."
+        return f"There is {first} person." if low == 1 else f"There are {first} people."
     if high == math.inf:
-        return f"There are more than {_number(low, style)} people."
-    return f"There are between {_number(low, style)} and {_number(high, style)} people."
-
-
-def prompts(bins: Bins, style: PromptStyle = "word") -> list[str]:
-    """Return one sentence per bin."""
-    return [prompt(low, high, style) for low, high in bins.intervals]
+        return f"There are more than {first} people."
+    return f"There are between {first} and {_number(high, style)} people."
 
 
 def _number(value: float, style: PromptStyle) -> str:
@@ -185,32 +127,25 @@ def _number(value: float, style: PromptStyle) -> str:
     return str(num2words(int(value)))
 
 
-# ------------------------------------------------------------------------------------------------------------- losses
+def prompts(bins: Bins, style: PromptStyle = "word") -> list[str]:
+    """Return one sentence per bin."""
+    return [prompt(low, high, style) for low, high in bins.intervals]
 
 
 def expectation(logits: Tensor, anchors: Tensor) -> Tensor:
-    """Return the density [B, 1, h, w]: the expectation of the anchors [K] under softmax of the logits [B, K, h, w]."""
+    """Return the density map [B, 1, h, w]: the expectation of anchors [K] under softmax of logits [B, K, h, w]."""
     return (logits.softmax(dim=1) * anchors.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean over images of the cross-entropy summed over blocks.
-
-    Args:
-        logits: [B, K, h, w].
-        classes: int64 [B, h, w].
-    """
+    """Return cross-entropy, a sum over blocks and mean over images: GigaCount (3). Classes are int64 [B, h, w]."""
     return functional.cross_entropy(logits, classes, reduction="sum") / len(logits)
 
 
 def probability_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean over images of the squared distance of softmax to one-hot, summed over bins and blocks.
+    """Return the squared distance of softmax to one-hot, summed over bins and blocks: GigaCount (4).
 
-    GigaCount equation (4); its 1/N is one over the batch size.
-
-    Args:
-        logits: [B, K, h, w].
-        classes: int64 [B, h, w].
+    It is a mean over images: the paper's 1/N is one over the batch size.
     """
     truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1)  # (B, K, h, w)
     return (logits.softmax(dim=1) - truth).square().sum() / len(logits)

@@ -15,11 +15,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from recount.nn.precision import full_precision, without_autocast
 
@@ -36,24 +34,14 @@ DM_COUNT_EPS = 1e-6  # the same in DM-Count's own code
 DM_WEIGHTS = {"count": 1.0, "transport": 0.1, "variation": 0.01, "transport_cost": 0.0}
 DM_SUMS = frozenset({"transport", "transport_cost"})  # the terms that are sums over images, not means
 
-Domain = Literal["scaling", "log"]
-
 
 def sinkhorn(
-    source: Tensor,
-    target: Tensor,
-    kernel: Tensor,
-    transposed: Tensor,
-    start: Tensor,
-    *,
-    iterations: int = ITERATIONS,
-    tolerance: float = TOLERANCE,
-    check_every: int = CHECK_EVERY,
+    source: Tensor, target: Tensor, kernel: Tensor, transposed: Tensor, start: Tensor, *, iterations: int = ITERATIONS
 ) -> tuple[Tensor, Tensor]:
     """Scale B kernels so that their marginals become ``source`` and ``target`` (matrix scaling with floors).
 
-    Each problem stops by itself, when its squared marginal error, looked at every ``check_every`` iterations, is at
-    most ``tolerance``.
+    Each problem stops by itself, when its squared marginal error, looked at every ``CHECK_EVERY`` iterations, is at
+    most ``TOLERANCE``, and after so many iterations.
 
     Args:
         source: weights of the rows of all problems, one after the other [P].
@@ -61,9 +49,6 @@ def sinkhorn(
         kernel: the block-diagonal kernels exp(-C/regularisation), [P, B*M], dense or sparse (CSR).
         transposed: the same transposed, [B*M, P].
         start: u before the first iteration [P]: 1 over the number of rows of the problem.
-        iterations: at most so many.
-        tolerance: of the squared error.
-        check_every: iterations between two looks at the error.
 
     Returns:
         The scalings u [P] (of the last iteration of any problem) and v [B, M]; the plan is u * K * v.
@@ -73,53 +58,14 @@ def sinkhorn(
     for iteration in range(1, iterations + 1):
         right = goal / (transposed @ left + FLOOR)
         left = source / (kernel @ right + FLOOR)
-        if iteration % check_every and iteration < iterations:
+        if iteration % CHECK_EVERY and iteration < iterations:
             continue
         result = torch.where(stopped[:, None], result, right.view_as(target))
         errors = (goal - right * (transposed @ left)).square().view_as(target).sum(dim=1)
-        stopped = stopped | (errors <= tolerance)
+        stopped = stopped | (errors <= TOLERANCE)
         if stopped.all():
             break
     return left, result
-
-
-def log_sinkhorn(
-    source: Tensor,
-    target: Tensor,
-    cost: Tensor,
-    *,
-    regularisation: float = REGULARISATION,
-    iterations: int = ITERATIONS,
-    tolerance: float = TOLERANCE,
-    check_every: int = CHECK_EVERY,
-) -> tuple[Tensor, Tensor]:
-    """Solve the same problem as ``sinkhorn`` in the logarithmic domain, where no kernel underflows.
-
-    Only ``target`` is floored, so columns far from all points get their true potential instead of the common value that
-    the floors of ``sinkhorn`` give them.
-
-    Args:
-        source, target: as in ``sinkhorn``.
-        cost: [B, N, M].
-        regularisation: of the entropy.
-        iterations, tolerance, check_every: as in ``sinkhorn``; a problem that has converged is iterated further with
-            the others, which leaves it converged.
-
-    Returns:
-        The logarithms of the scalings, [B, N] (-inf for padding) and [B, M].
-    """
-    log_kernel = -cost / regularisation
-    log_source, log_target = source.log(), (target + FLOOR).log()
-    log_left = torch.where(source > 0, -(source > 0).sum(dim=1, keepdim=True).log(), -math.inf)
-    log_right = torch.zeros_like(log_target)
-    for iteration in range(1, iterations + 1):
-        log_right = log_target - torch.logsumexp(log_kernel + log_left.unsqueeze(2), dim=1)
-        log_left = log_source - torch.logsumexp(log_kernel + log_right.unsqueeze(1), dim=2)
-        if iteration % check_every == 0:
-            marginal = (log_right + torch.logsumexp(log_kernel + log_left.unsqueeze(2), dim=1)).exp()
-            if ((target - marginal).square().sum(dim=1) <= tolerance).all():
-                break
-    return log_left, log_right
 
 
 def _squared_distances(points: Tensor, size: tuple[int, int], block: int, normalised: bool) -> tuple[Tensor, Tensor]:
@@ -143,29 +89,25 @@ def _window(distances: Tensor, reach: float) -> tuple[Tensor, Tensor]:
     return cells, distances.gather(1, cells)
 
 
-def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return a CSR matrix of entries that are sorted by row."""
-    starts = torch.zeros(size[0] + 1, dtype=torch.int32, device=rows.device)
-    starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
-    return _csr(starts, columns.int(), values, size)
-
-
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return a CSR matrix; its indices are 32 bits wide, because wider ones would be converted at every product."""
     with warnings.catch_warnings():
         # torch calls the format beta; all that is used of it here is the product with a vector
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns, values, size=size, check_invariants=False)
+        return torch.sparse_csr_tensor(starts, columns.int(), values, size=size, check_invariants=False)
+
+
+def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return a CSR matrix of entries that are sorted by row."""
+    starts = torch.zeros(size[0] + 1, dtype=torch.int32, device=rows.device)
+    starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
+    return _csr(starts, columns, values, size)
 
 
 def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the block-diagonal kernel [P, images*h*w], its transpose, and the costs of the kernel's entries.
 
-    Args:
-        along_y: squared distances of points to rows of blocks [P, h].
-        along_x: and to columns [P, w].
-        owners: which image each point belongs to [P].
-        images: how many there are.
+    From squared distances of points to rows [P, h] and columns of blocks [P, w], and the image that owns a point [P].
     """
     height, width = along_y.shape[1], along_x.shape[1]
     reach = -REGULARISATION * math.log(max(torch.finfo(along_y.dtype).tiny, NEGLIGIBLE))
@@ -182,72 +124,33 @@ def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tu
     return _sparse(rows, columns, values, size), transposed, costs
 
 
-def _scaled_potentials(
-    weights: Tensor, target: Tensor, along_y: Tensor, along_x: Tensor, owners: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the column potentials [B, h*w] and the summed transport cost, as the released code computes them."""
-    kernel, transposed, costs = _kernel(along_y, along_x, owners, len(target))
-    left, right = sinkhorn(weights, target, kernel, transposed, start=weights)
-    weighted = _csr(kernel.crow_indices(), kernel.col_indices(), kernel.values() * costs, kernel.shape)
-    return REGULARISATION * torch.log(right + FLOOR), (left * (weighted @ right.flatten())).sum()
-
-
-def _log_potentials(
-    weights: Tensor, target: Tensor, along_y: Tensor, along_x: Tensor, numbers: list[int]
-) -> tuple[Tensor, Tensor]:
-    """Return the same from the iterations in the logarithmic domain."""
-    padded = pad_sequence(list(weights.split(numbers)), batch_first=True)  # (B, N)
-    rows = pad_sequence(list(along_y.split(numbers)), batch_first=True)  # (B, N, h)
-    columns = pad_sequence(list(along_x.split(numbers)), batch_first=True)  # (B, N, w)
-    cost = (rows.unsqueeze(3) + columns.unsqueeze(2)).flatten(2)  # (B, N, h*w)
-    log_left, log_right = log_sinkhorn(padded, target, cost)
-    plan = (log_left.unsqueeze(2) + log_right.unsqueeze(1) - cost / REGULARISATION).exp()
-    return REGULARISATION * log_right, (plan * cost).sum()
-
-
 def transport(
-    density: Tensor,
-    points: Sequence[Tensor],
-    block: int,
-    *,
-    eps: float = EBC_EPS,
-    domain: Domain = "scaling",
-    normalised_coordinates: bool = False,
+    density: Tensor, points: Sequence[Tensor], block: int, *, eps: float = EBC_EPS, normalised_coordinates: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the optimal-transport term between points and predicted density, and the cost of the plan.
+    """Return DM-Count's optimal-transport loss (section 4) between points and density, and the cost of the plan.
 
     The term is the sum over images with points of <density, g>, where g is the gradient of the dual objective and is
     held constant: its value is about 0, only its gradient acts. Because it is a sum, its strength grows with the batch.
-
-    Args:
-        density: [B, 1, h, w], objects per block.
-        points: B tensors [N_b, 2], x and y in pixels.
-        block: edge of a block, pixels.
-        eps: in the normalisation of the density.
-        domain: "scaling" as in the released code, or "log".
-        normalised_coordinates: measure distances in [-1, 1] instead of pixels (in the released code, never used).
-
-    Returns:
-        Two scalars: the term, and the summed transport cost (pixels squared), which carries no gradient.
+    The cost is summed, too, in pixels squared, and carries no gradient. The arguments are those of ``dm_terms``.
     """
     some = [index for index, each in enumerate(points) if len(each)]
     if not some:
         return 0.0 * density.sum(), density.new_zeros(())
-    size = (density.shape[2], density.shape[3])
     predicted = density[some].flatten(1)  # (B', h*w)
-    numbers = [len(points[index]) for index in some]
     with torch.no_grad():
         total = predicted.sum(dim=1, keepdim=True)  # (B', 1)
-        shares = predicted / (total + eps)
-        sizes = torch.tensor(numbers, device=density.device)
+        sizes = torch.tensor([len(points[index]) for index in some], device=density.device)
         owners = torch.repeat_interleave(torch.arange(len(some), device=density.device), sizes)  # (P)
         weights = (1 / sizes.to(density.dtype))[owners]
         places = torch.cat([points[index] for index in some]).to(density)
-        along_y, along_x = _squared_distances(places, size, block, normalised_coordinates)
-        if domain == "log":
-            potentials, cost = _log_potentials(weights, shares, along_y, along_x, numbers)
-        else:
-            potentials, cost = _scaled_potentials(weights, shares, along_y, along_x, owners)
+        size = (density.shape[2], density.shape[3])
+        kernel, transposed, costs = _kernel(
+            *_squared_distances(places, size, block, normalised_coordinates), owners, len(some)
+        )
+        left, right = sinkhorn(weights, predicted / (total + eps), kernel, transposed, start=weights)
+        weighted = _csr(kernel.crow_indices(), kernel.col_indices(), kernel.values() * costs, kernel.shape)
+        cost = (left * (weighted @ right.flatten())).sum()
+        potentials = REGULARISATION * torch.log(right + FLOOR)
         norm = total.square() + NORM_EPS
         gradient = total / norm * potentials - (predicted * potentials).sum(dim=1, keepdim=True) / norm
     return (predicted * gradient).sum(), cost
@@ -260,10 +163,9 @@ def dm_terms(
     block: int,
     *,
     eps: float = EBC_EPS,
-    domain: Domain = "scaling",
     normalised_coordinates: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the terms of the DM loss; ``DM_WEIGHTS`` weighs them.
+    """Return the terms of DM-Count's overall loss (section 4); ``DM_WEIGHTS`` weighs them.
 
     Computed in float32 with autocast off (in float64 if the density is).
 
@@ -273,7 +175,7 @@ def dm_terms(
         points: B tensors [N_b, 2], x and y in pixels of the image; they may lie outside it.
         block: edge of a block, pixels.
         eps: in the normalisation of both maps: ``EBC_EPS`` or ``DM_COUNT_EPS``.
-        domain, normalised_coordinates: see ``transport``.
+        normalised_coordinates: measure distances in [-1, 1] instead of pixels (in the released code, never used).
 
     Returns:
         ``count``: mean over images of |predicted - true count|; ``variation``: mean over images of the true count times
@@ -287,17 +189,10 @@ def dm_terms(
         totals = density.sum(dim=(1, 2, 3))
         shares = density / (totals + eps)[:, None, None, None]
         true_shares = target / (numbers + eps)[:, None, None, None]
-        value, cost = transport(
-            density, points, block, eps=eps, domain=domain, normalised_coordinates=normalised_coordinates
-        )
+        value, cost = transport(density, points, block, eps=eps, normalised_coordinates=normalised_coordinates)
         return {
             "count": (totals - numbers).abs().mean(),
             "transport": value,
             "variation": (numbers * (shares - true_shares).abs().sum(dim=(1, 2, 3))).mean(),
             "transport_cost": cost,
         }
-
-
-def dm_loss(terms: dict[str, Tensor]) -> Tensor:
-    """Return count + 0.1 transport + 0.01 variation."""
-    return terms["count"] + DM_WEIGHTS["transport"] * terms["transport"] + DM_WEIGHTS["variation"] * terms["variation"]

@@ -15,13 +15,7 @@ def gaussian_kernel(size: int, sigma: float) -> Tensor:
 
 
 def blurred(dots: Tensor, size: int, sigma: float) -> Tensor:
-    """Return dots [1, H, W] blurred by a size x size Gaussian; what falls over the border is lost.
-
-    Args:
-        dots: objects per pixel.
-        size: edge of the kernel, odd, pixels.
-        sigma: of the Gaussian, pixels.
-    """
+    """Return MCNN's density map: dots [1, H, W] blurred by a size x size Gaussian; what falls outside is lost."""
     kernel = gaussian_kernel(size, sigma).to(dots)
     margin = size // 2
     along_x = functional.conv2d(dots[None], kernel.view(1, 1, 1, -1), padding=(0, margin))

@@ -35,14 +35,8 @@ class CrossAttention(nn.Module):
 class InteractionBlock(nn.Module):
     """Self-attention, cross-attention to the text and a feed-forward layer, each normed first and added.
 
-    Args:
-        width: of the tokens.
-        heads: of both attentions.
-        mlp_ratio: width of the feed-forward layer over ``width``.
-        eps: of the norms.
-        dropout: after the projections and in the feed-forward layer.
-        drop_path: probability that a branch is left out for a sample.
-        convolution: whether the block has the 3x3 convolution that goes before doubling the resolution.
+    ``drop_path`` is the probability that a branch is left out for a sample; ``convolution`` adds the 3x3 convolution
+    that goes before doubling the resolution.
     """
 
     def __init__(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,17 @@ from recount.errors import UserError
 
 class CheckpointError(UserError):
     """A checkpoint file cannot be used; the message lists what is missing, unexpected or of the wrong shape."""
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file among the weights that come with recount (``mini_clip.safetensors``)."""
+    return Path(str(resources.files("recount") / "pretraining" / "weights" / name))
+
+
+@cache
+def card(name: str) -> dict[str, Any]:
+    """Return the card of weights that come with recount ("mini_sd"): sizes, origin, measured quality."""
+    return json.loads(shipped(f"{name}.json").read_text("utf-8"))
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -36,6 +51,23 @@ def read_tensors(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_released(path: Path, part: str = "state_dict") -> dict[str, Tensor]:
+    """Return the state dict of a training script's checkpoint, which may hold the script's arguments beside it.
+
+    Args:
+        path: of the checkpoint.
+        part: name of the state dict in the checkpoint; a file without it is a state dict itself.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is not a dictionary.
+    """
+    with torch.serialization.safe_globals([Namespace]):
+        content = read_tensors(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a dictionary of tensors but {type(content).__name__}")
+    return content.get(part, content)
+
+
 def renamed(
     state: Mapping[str, Tensor],
     rename: Callable[[str], str | None],
@@ -54,27 +86,18 @@ def renamed(
     Raises:
         CheckpointError: lists all missing, unexpected and wrongly shaped keys.
     """
-    result: dict[str, Tensor] = {}
-    unexpected = []
-    for key, value in state.items():
-        ours = rename(key)
-        if ours is None:
-            continue
-        if ours in expected:
-            result[ours] = value
-        else:
-            unexpected.append(key)
-    missing = sorted(set(expected) - set(result))
-    shapes = [
-        f"{key} {list(result[key].shape)} instead of {list(expected[key].shape)}"
-        for key in result
-        if result[key].shape != expected[key].shape
-    ]
-    problems = [
-        f"{title}: {', '.join(keys)}"
-        for title, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"{source}: " + "; ".join(problems))
+    names = {key: ours for key in state if (ours := rename(key)) is not None}
+    result = {ours: state[key] for key, ours in names.items() if ours in expected}
+    problems = {
+        "missing": sorted(set(expected) - set(result)),
+        "unexpected": [key for key, ours in names.items() if ours not in expected],
+        "wrong shape": [
+            f"{key} {list(value.shape)} instead of {list(expected[key].shape)}"
+            for key, value in result.items()
+            if value.shape != expected[key].shape
+        ],
+    }
+    told = [f"{title}: {', '.join(keys)}" for title, keys in problems.items() if keys]
+    if told:
+        raise CheckpointError(f"{source}: " + "; ".join(told))
     return result

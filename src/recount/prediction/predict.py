@@ -7,9 +7,10 @@ Density maps for figures are kept of as many images as a few megabytes hold (``k
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from recount.prediction.samples import Asking, LoadImage, Predicted, usable_prec
 from recount.results.files import file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
 from recount.results.run_record import RunRecord, Selection, read_run_record
+from recount.settings.base import merged
 from recount.settings.project import Project, Run
 from recount.settings.recipe import Precision
 from recount.systems.base import System
@@ -41,15 +43,19 @@ class PredictError(UserError):
     """A run cannot be predicted with; the message names the file and says what to do."""
 
 
-def load_run(folder: Path) -> tuple[RunRecord, System]:
-    """Return the record of a finished run and its system, built from the recorded settings, without weights.
+def load_run(folder: Path, reading: Mapping[str, Any] | None = None) -> tuple[RunRecord, System]:
+    """Return the record of a finished training and its system, built from the recorded settings, without weights.
+
+    Args:
+        folder: of the training.
+        reading: settings that another reading of it lays over the recorded ones.
 
     Raises:
         ResultsError: the run is not finished, or its run.json is damaged.
     """
     record = read_run_record(folder)
     system_class = systems.load(record.run.system)
-    return record, system_class(system_class.Settings.model_validate(record.settings))
+    return record, system_class(system_class.Settings.model_validate(merged(record.settings, reading or {})))
 
 
 def load_selection(system: System, folder: Path, name: str, selection: Selection) -> None:
@@ -80,6 +86,7 @@ def predict_run(
     maps: Path | None = None,
     device: torch.device | str = "cpu",
     precision: Precision | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> None:
     """Predict a benchmark with every selection of a finished run; write the CSV and, beside it, the times.
 
@@ -91,13 +98,14 @@ def predict_run(
         maps: the .npz that gets density maps float16 [h, w] under ``<selection>/<id>``, or None.
         device: where the network runs.
         precision: None: as the run's recipe says. fp16 needs a GPU and is fp32 on the CPU, with a message.
+        reading: as for ``load_run``.
 
     Raises:
         ResultsError, PredictError: the run is not finished or a file of it is damaged, or there is nothing to predict.
     """
     if not samples:
         raise PredictError(f"{output}: the benchmark has no samples")
-    record, system = load_run(folder)
+    record, system = load_run(folder, reading)
     precision = usable_precision(precision or record.recipe["precision"], torch.device(device))
     asking = Asking(system, load_image, device, precision)
     rows: list[PredictionRow] = []
@@ -200,6 +208,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
             maps=project.root / maps_path(project, run, benchmark),
             device=device,
             precision=project.config.precision,
+            reading=run.reading,
         )
     return output
 

@@ -54,7 +54,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
         raise PredictError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
-    record, system = load_run(folder)
+    record, system = load_run(folder, run.reading)
     name = next(name for name in SELECTIONS if name in record.selections)
     load_selection(system, folder, name, record.selections[name])
     samples = {

@@ -15,20 +15,19 @@ hold, and how it counts before fine-tuning.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
+from recount.nn.clip import ClipSize, build_clip, token_ids
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
 from recount.scenes.captions import (
     CLASSES,
     EDGE,
@@ -40,18 +39,9 @@ from recount.scenes.captions import (
     sentence,
     vague_quantity,
 )
-from recount.systems.countclip import (
-    NUMBERS,
-    WORD_OF,
-    ClipSize,
-    build_clip,
-    nine_captions,
-    token_ids,
-)
+from recount.systems.countclip import NUMBERS, WORD_OF, nine_captions
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 SIZE = ClipSize(
     embed_dim=64,
@@ -115,9 +105,7 @@ def _batch_loss(
 ) -> Tensor:
     chosen = _chosen(drawn, plan, step, rng)
     captions = [caption(drawn[int(index)], rng, plan) for index in chosen]
-    pictures = torch.rot90(images[torch.from_numpy(chosen)], int(rng.integers(4)), (2, 3))
-    if rng.random() < 0.5:
-        pictures = pictures.flip(-1)
+    pictures = turned(images[torch.from_numpy(chosen)], rng)
     image = model.encode_image(normalised(pictures), normalize=True)
     text = model.encode_text(token_ids(captions, SIZE), normalize=True)
     return shared_caption_loss(model.logit_scale.exp() * image @ text.T, [meaning(each) for each in captions])
@@ -204,45 +192,13 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
     plan = plan or Plan()
     started = time.process_time()
     model = train(plan, seed)
-    return publish(model, folder, plan, seed, steps=plan.steps, seconds=time.process_time() - started)
-
-
-def publish(model: nn.Module, folder: Path, plan: Plan, seed: int, *, steps: int, seconds: float) -> dict[str, Any]:
-    """Write a trained tiny CLIP, in half precision, and its card; return the card.
-
-    Args:
-        model: the network; its weights are rounded to half precision, which the measured quality is of.
-        folder: gets ``mini_clip.safetensors``, ``mini_clip.json`` and ``mini_clip.md``.
-        plan: how it was trained.
-        seed: of the training and of the scenes that quality is measured on.
-        steps: of training that were done.
-        seconds: of processor time that they took.
-    """
-    model = model.half().float().eval()
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half() for key, value in model.state_dict().items()}, folder / "mini_clip.safetensors")
+    seconds = time.process_time() - started
+    model = model.half().float().eval()  # what is written is what is measured
+    save_half(model.state_dict(), folder / "mini_clip.safetensors")
     card = {
         "name": "mini_clip",
         "command": "recount pretrain mini_clip",
         "licence": "MIT (made by recount)",
-        **described(plan),
-        "plan": plan.model_dump(mode="json"),
-        "steps_done": steps,
-        "seed": seed,
-        "torch": torch.__version__,
-        "cpu_seconds": round(seconds),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "quality": quality(model, seed),
-        "clip": SIZE.model_dump(mode="json"),
-    }
-    (folder / "mini_clip.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "mini_clip.md").write_text(_as_text(card), encoding="utf-8")
-    return card
-
-
-def described(plan: Plan) -> dict[str, str]:
-    """Return what the card says of pictures and captions."""
-    return {
         "data": (
             f"{plan.scenes} procedural scenes of {EDGE} x {EDGE} pixels: one to ten coloured shapes of a main class, "
             "evenly, and in one of five scenes one to three of a second class"
@@ -251,7 +207,16 @@ def described(plan: Plan) -> dict[str, str]:
             f"names of the classes, {plan.vague_words:.0%} with a vague quantity, none with a number word; a batch of "
             f"{plan.batch} has, by turns, {' or '.join(str(each) for each in plan.per_class)} scenes of a class"
         ),
+        "plan": plan.model_dump(mode="json"),
+        "steps_done": plan.steps,
+        "seed": seed,
+        "torch": torch.__version__,
+        "cpu_seconds": round(seconds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "quality": quality(model, seed),
+        "clip": SIZE.model_dump(mode="json"),
     }
+    return write_card(folder, card)
 
 
 def quality(model: nn.Module, seed: int) -> dict[str, float]:
@@ -267,27 +232,3 @@ def quality(model: nn.Module, seed: int) -> dict[str, float]:
         "counting_chance": 1 / len(NUMBERS),
         "counting_scenes": 100 * len(NUMBERS),
     }
-
-
-def _as_text(card: Mapping[str, Any]) -> str:
-    quality = card["quality"]
-    found, counted = quality["retrieval_accuracy_64_classes"], quality["counting_accuracy_before_fine_tuning"]
-    return "\n".join(
-        [
-            *card_opening(card, "a tiny CLIP", card["steps_done"]),
-            f"Pictures: {card['data']}.",
-            f"Captions: {card['captions']}.",
-            "",
-            "| on scenes that pretraining never showed | accuracy | chance | scenes |",
-            "|---|---|---|---|",
-            f"| which of 64 classes | {found:.1%} | {quality['retrieval_chance']:.1%} | "
-            f"{quality['retrieval_scenes']} |",
-            f"| which of one to ten, by a line fitted to the pictures | {quality['regression_accuracy']:.1%} | "
-            f"{quality['regression_chance']:.1%} | {quality['regression_scenes']} |",
-            f"| which of two to ten, before fine-tuning | {counted:.1%} | {quality['counting_chance']:.1%} | "
-            f"{quality['counting_scenes']} |",
-            "",
-            "It reads the words in `mini_clip.json` and no others: a caption with another one is refused.",
-            "",
-        ]
-    )

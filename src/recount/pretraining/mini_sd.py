@@ -5,13 +5,12 @@ CLIP-style causal text encoder, a cross-attention UNet with four levels, the v1 
 in Stable Diffusion the text encoder is frozen; there is no pretrained one of this size, so it stays as it was drawn:
 it tells words apart, and colours as well as shapes (trained along, it came to ignore the shapes).
 
-Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are: that
-the attention finds them is to be learnt from denoising alone. How soon that happens is chancy, and longer training
-helped (AUC of the fused map 0.61 after 1,000 steps, 0.93 after today's). It tells the named things from the ground,
-and only in part from other things; shapes, which change a few cells of a noisy latent, no trial taught so (swapping the
-shape words of a caption left the loss as it was). So a second stage goes on denoising and also says, for each word of
-the caption, which cells show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR 2024), where
-a segmentation network says it; here the drawing does. The card tells both stages apart.
+Two stages. In the first, captions name classes of a scene ("red stars and blue rings") and never where they are:
+denoising alone teaches the attention to find them (AUC of the fused map 0.61 after 1,000 steps, 0.93 after today's). It
+tells the named things from the ground, and only in part from other things: no trial taught it shapes, which change a
+few cells of a noisy latent. So a second stage goes on denoising and also says, for each word of the caption, which
+cells show what it names: the token-level supervision of TokenCompose (Wang et al., CVPR 2024), where a segmentation
+network says it; here the drawing does. The card tells both stages apart.
 
 The colour-shape pairs of the `val` and `test` classes of the data set `shapes` never occur in pretraining; the quality
 measure uses scenes of exactly these. In some scenes of the second stage the shapes have paints far from all named
@@ -20,7 +19,6 @@ colours, and captions name the shapes only.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,17 +30,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from recount.nn import stable_diffusion as sd
+from recount.pretraining.common import WEIGHTS, descend, save_half, write_card
 from recount.scenes import shapes as scenes
+from recount.scenes.car_parks import parking_scene
 from recount.settings.base import Strict
 from recount.systems import t2icount
 from recount.training.checkpoints import load_state, save_state
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 VOCABULARY = (
     *scenes.COLOURS,
@@ -51,7 +50,7 @@ VOCABULARY = (
     *scenes.NUMBER_WORDS,
 )
 
-BACKBONE = t2icount.Backbone(
+BACKBONE = sd.Backbone(
     unet_channels=(24, 48, 56, 56),
     unet_heads=(1, 1, 2, 2),
     unet_groups=8,
@@ -67,9 +66,7 @@ BACKBONE = t2icount.Backbone(
     image_size=96,
 )
 
-
-MOST_NAMED = 3
-"""Classes in a caption."""
+MOST_NAMED = 3  # classes in a caption
 
 
 class Plan(Strict):
@@ -147,7 +144,7 @@ def _any_scene(rng: np.random.Generator, size: int) -> scenes.Scene:
         counts = scenes.majority_and_minorities(rng, scenes.shape_classes("train"), room.majority, room.minority)
         return scenes.shapes_scene(rng, counts, size, size)
     if kind < 0.86:
-        return scenes.parking_scene(rng, size, size, rng.uniform(0.1, 0.9))
+        return parking_scene(rng, size, size, rng.uniform(0.1, 0.9))
     if kind < 0.94:
         cells = {"red blood cells": int(rng.integers(*room.red))}
         cells |= {"white blood cells": int(rng.integers(0, room.white))}
@@ -203,13 +200,9 @@ def unnamed_paint(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def named(classes: Sequence[str], rng: np.random.Generator, one_class: float, dropped: float) -> list[int]:
-    """Return which classes a caption names, in random order.
+    """Return which classes of a scene a caption names, in random order.
 
-    Args:
-        classes: of the scene.
-        rng: draws.
-        one_class: share of the captions that name one class; others name up to three.
-        dropped: share of the captions that are left out (for guidance): these name none.
+    A share ``dropped`` of the captions names none (for guidance), a share ``one_class`` one, the others up to three.
     """
     if not classes or rng.random() < dropped:
         return []
@@ -217,15 +210,10 @@ def named(classes: Sequence[str], rng: np.random.Generator, one_class: float, dr
     return [int(index) for index in rng.choice(len(classes), few, replace=False)]
 
 
-def caption(classes: Sequence[str]) -> str:
-    """Return a caption: "red stars and cars", or "" for no class."""
-    return " and ".join(classes)
-
-
 def context_ids(captions: Sequence[str]) -> Tensor:
     """Return token ids [B, L]; an empty caption is all padding."""
-    words = t2icount.tokenizer(BACKBONE)
-    ids, _ = t2icount.token_ids([text or "and" for text in captions], words, BACKBONE.text_length)
+    words = sd.tokenizer(BACKBONE)
+    ids, _ = sd.token_ids([text or "and" for text in captions], words, BACKBONE.text_length)
     for row, text in enumerate(captions):
         if not text:
             ids[row, 1:] = words.end
@@ -238,9 +226,7 @@ def context_ids(captions: Sequence[str]) -> Tensor:
 class Work:
     """What an interrupted pretraining has reached, and the CPU seconds that this has taken.
 
-    Args:
-        folder: gets a folder for each stage.
-        made_from: all that the weights depend on; what was kept with another one is not taken up.
+    ``folder`` gets a folder for each stage. What was kept with another ``made_from`` is not taken up.
     """
 
     def __init__(self, folder: Path, made_from: str) -> None:
@@ -266,13 +252,9 @@ class Work:
 
 
 def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
-    """Train the autoencoder on images uint8 [N, 3, H, W] (mean squared error + KL); standardise its latent's channels.
-
-    Mean and scale are folded into ``quant_conv`` and ``post_quant_conv``, so that the latent needs no scaling factor:
-    T2ICount does not apply one. Training sees random crops: for a convolutional network as good as whole pictures.
-    """
+    """Train the autoencoder on crops of images uint8 [N, 3, H, W] (mean squared error + KL); standardise its latent."""
     torch.manual_seed(seed)
-    vae = t2icount.autoencoder(BACKBONE)
+    vae = sd.autoencoder(BACKBONE)
     _start_linear(vae)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.vae_lr, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.vae_lr, total_steps=plan.vae_steps, pct_start=0.1)
@@ -283,11 +265,7 @@ def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
         batch = scaled(images[chosen][:, :, top : top + plan.vae_crop, left : left + plan.vae_crop])
         posterior = vae.encode(batch).latent_dist
         loss = F.mse_loss(vae.decode(posterior.sample()).sample, batch) + plan.kl_weight * posterior.kl().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(loss, vae.parameters(), optimiser, schedule)
         if step % 50 == 0:
             log.info("VAE step %d: loss %.4f", step, loss.item())
     _standardise(vae, images[:256])
@@ -335,7 +313,10 @@ def scaled(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _standardise(vae: Any, images: Tensor) -> None:
-    """Give each channel of the latent mean 0 and spread 1 on ``images``; what is decoded stays the same."""
+    """Give each channel of the latent mean 0 and spread 1 on ``images``; what is decoded stays the same.
+
+    Both are folded into ``quant_conv`` and ``post_quant_conv``, because T2ICount scales no latent.
+    """
     latent = vae.encode(scaled(images)).latent_dist.mode()
     mean, spread = latent.mean(dim=(0, 2, 3)), latent.std(dim=(0, 2, 3))
     rows = len(mean)  # of quant_conv: first the mean, then the log variance
@@ -364,15 +345,10 @@ def as_latents(vae: Any, pictures: Sequence[Captioned]) -> Latents:
     return Latents(latents, [picture.classes for picture in pictures], shares)
 
 
-def alpha_bar() -> Tensor:
-    """Return the cumulative signal share of the Stable Diffusion v1 schedule, [1000]."""
-    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
-
-
 def frozen_text_encoder(seed: int) -> Any:
     """Return the text encoder as it is drawn, with words whose embeddings differ."""
     torch.manual_seed(seed)
-    text = t2icount.text_encoder(BACKBONE)
+    text = sd.text_encoder(BACKBONE)
     nn.init.normal_(text.get_input_embeddings().weight, std=0.5)
     return text.eval().requires_grad_(False)
 
@@ -380,7 +356,7 @@ def frozen_text_encoder(seed: int) -> Any:
 def new_unet(seed: int) -> Any:
     """Return a UNet with the last layer of every residual branch zero, as LDM starts."""
     torch.manual_seed(seed)
-    unet = t2icount.unet(BACKBONE)
+    unet = sd.unet(BACKBONE)
     for module in unet.modules():
         kind = type(module).__name__
         if kind == "ResnetBlock2D":
@@ -394,10 +370,9 @@ def new_unet(seed: int) -> Any:
 def optimise(
     unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: float, plan: Plan, work: Work, stage: str
 ) -> Any:
-    """Train the UNet with AdamW over one cycle of the learning rate; resumes from what ``work`` kept of the stage.
+    """Train the UNet with AdamW over one cycle of the learning rate, from what ``work`` kept of the stage.
 
-    Returns:
-        a UNet with the averaged weights.
+    Returns the UNet with averaged weights.
     """
     average = torch.optim.swa_utils.AveragedModel(
         unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average)
@@ -410,37 +385,13 @@ def optimise(
         parts[name].load_state_dict(state[name])
     for step in range(state["step"], steps):
         loss = loss_of_step(step)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        descend(loss, unet.parameters(), optimiser, schedule)
         average.update_parameters(unet)
         if step % 50 == 0:
             log.info("%s step %d: loss %.4f", stage, step, loss.item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
             work.keep(stage, {name: part.state_dict() for name, part in parts.items()} | {"step": step + 1})
     return average.module
-
-
-def train_denoising(text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
-    """First stage: denoising alone. Return the UNet."""
-    unet = new_unet(seed)
-
-    def loss(step: int) -> Tensor:
-        return _denoising_loss(unet, text, shown, plan, np.random.default_rng([seed, 72, step]))
-
-    return optimise(unet, loss, plan.steps, plan.lr, plan, work, "denoising")
-
-
-def train_grounding(unet: Any, text: Any, shown: Latents, plan: Plan, seed: int, work: Work) -> Any:
-    """Second stage: denoising, and the attention to each class's words where the class is. Return the UNet."""
-    run = t2icount.UNetPass(unet, differentiable=True)
-
-    def loss(step: int) -> Tensor:
-        return _grounding_loss(run, text, shown, plan, np.random.default_rng([seed, 76, step]))
-
-    return optimise(unet, loss, plan.grounded_steps, plan.grounded_lr, plan, work, "grounding")
 
 
 def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
@@ -451,7 +402,7 @@ def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.ra
         clean = clean.flip(-1)
     classes = [shown.classes[int(row)] for row in chosen]
     places = [named(names, rng, plan.one_class_caption, plan.drop_caption) for names in classes]
-    captions = [caption([names[place] for place in some]) for names, some in zip(classes, places, strict=True)]
+    captions = [" and ".join(names[place] for place in some) for names, some in zip(classes, places, strict=True)]
     noisy = rng.random(plan.batch) < plan.noisy_share
     timestep = np.where(noisy, rng.integers(*plan.noisy_steps, plan.batch), rng.integers(0, 1000, plan.batch))
     drowned, velocity = _drowned(clean, timestep, rng)
@@ -465,7 +416,7 @@ def _drowned(clean: Tensor, timestep: np.ndarray, rng: np.random.Generator) -> t
     predicted noise it weighs the steps more in which the picture is hidden and only the caption tells the colours.
     """
     noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
-    signal = alpha_bar()[torch.from_numpy(timestep)].view(-1, 1, 1, 1)
+    signal = sd.alpha_bar()[torch.from_numpy(timestep)].view(-1, 1, 1, 1)
     drowned = signal.sqrt() * clean + (1 - signal).sqrt() * noise
     return drowned, signal.sqrt() * noise - (1 - signal).sqrt() * clean
 
@@ -475,7 +426,7 @@ def _states(text: Any, captions: Sequence[str]) -> Tensor:
     return text(context_ids(captions)).last_hidden_state
 
 
-def _grounding_loss(run: t2icount.UNetPass, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
+def _grounding_loss(run: sd.UNetPass, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
     """Return the denoising loss plus ``plan.grounding`` times the token loss on one random batch."""
     chosen = rng.integers(0, len(shown.latents), plan.batch)
     clean = shown.latents[torch.from_numpy(chosen)]
@@ -490,7 +441,7 @@ def _grounding_loss(run: t2icount.UNetPass, text: Any, shown: Latents, plan: Pla
     clear = rng.random(plan.batch) < plan.clear_share
     timestep = np.where(clear, rng.integers(*plan.clear_steps, plan.batch), rng.integers(300, 1000, plan.batch))
     drowned, velocity = _drowned(clean, timestep, rng)
-    context = _states(text, [caption(names) for names in spoken])
+    context = _states(text, [" and ".join(names) for names in spoken])
     groups = torch.stack([token_groups(names) for names in spoken])
     predicted, attention = run.denoise(drowned, torch.from_numpy(timestep), context, groups)
     captioned = torch.tensor([float(bool(names)) for names in spoken])
@@ -515,9 +466,7 @@ def token_groups(names: Sequence[str]) -> Tensor:
 def target_shares(shares: Tensor, places: Sequence[int]) -> Tensor:
     """Return which share of each cell shows each named class, and first what is none of them, [1 + MOST_NAMED, h, w].
 
-    Args:
-        shares: of all classes of the scene, [classes, h, w].
-        places: which classes the caption names.
+    ``shares`` [classes, h, w] are those of all classes of the scene, ``places`` says which the caption names.
     """
     target = torch.zeros(1 + MOST_NAMED, *shares.shape[-2:])
     for group, place in enumerate(places, start=1):
@@ -527,11 +476,10 @@ def target_shares(shares: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def token_loss(attention: Mapping[int, Tensor], target: Tensor, captioned: Tensor) -> Tensor:
-    """Return how far the attention is from going to the words of what a cell shows.
+    """Return the cross-entropy between the shares of what a cell shows and its attention to the words of each.
 
-    Cross-entropy between the shares of what a cell shows and the cell's attention to the words of each, per resolution
-    the mean over cells of named classes and the mean over the others, halved and added; finest with weight 1, the
-    coarser ones 1/2 and 1/4.
+    Per resolution the mean over cells of named classes and the mean over the others, halved and added; the finest
+    weighs 1, the coarser ones 1/2 and 1/4.
 
     Args:
         attention: divisor (1, 2, 4) -> attention per group, averaged over layers and heads [B, T, h / d, w / d].
@@ -586,12 +534,8 @@ def quality(system: t2icount.T2ICount, count: int = 100, seed: int = 0) -> dict[
     """Return how well prompt attention finds the prompted class's pixels: mean AUC over (scene, class) pairs.
 
     Every class of every scene is prompted by its bare name, as T2ICount does (timestep 0, no noise). Maps are enlarged
-    bilinearly to the picture; positives are the visible pixels of the class, negatives all others.
-
-    Returns:
-        the AUC of the fused map as T2ICount's mini size fuses it ("fused"), with the paper's weights ("paper"), with
-        equal weights ("equal"), and of each resolution ("coarse", "middle", "fine"); "pairs" is their number. Of the
-        fused map also with other things only as negatives ("things"), and that in scenes of one colour ("shapes").
+    bilinearly to the picture; positives are the visible pixels of the class, negatives all others. The card's text
+    says what the keys are.
     """
     system.eval()
     found: dict[str, list[float]] = {}
@@ -634,37 +578,39 @@ def _attention_maps(system: t2icount.T2ICount, image: Tensor, prompt: str) -> di
 
 
 def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
-    """Train the tiny Stable Diffusion and write ``mini_sd.safetensors``, ``mini_sd.json`` and ``mini_sd.md``.
+    """Train the tiny Stable Diffusion, write its weights and its card into the folder ``weights``; return the card.
 
-    Args:
-        work: holds what an interrupted run has reached; a second call with the same plan and seed goes on from there.
-        weights: gets the three files.
-        plan: how much is trained; None: as the packaged weights were.
-        seed: of scenes, captions, starts and noise.
-
-    Returns:
-        the card.
+    ``work`` holds what an interrupted run has reached: a second call with the same plan and seed goes on from there.
     """
     plan = plan or Plan()
     made_from = f"{plan.model_dump_json()} {BACKBONE.model_dump_json()} {seed}"
     kept = Work(work, made_from)
-    weights.mkdir(parents=True, exist_ok=True)
     vae = _autoencoder(plan, seed, kept)
     text = frozen_text_encoder(seed)
-    shown = [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)]
-    unet = train_denoising(text, as_latents(vae, shown), plan, seed, kept)
+    shown = as_latents(vae, [captioned_scene(index, seed, plan.side) for index in range(plan.scenes)])
+    start = new_unet(seed)
+
+    def denoising(step: int) -> Tensor:
+        return _denoising_loss(start, text, shown, plan, np.random.default_rng([seed, 72, step]))
+
+    unet = optimise(start, denoising, plan.steps, plan.lr, plan, kept, "denoising")
     _save(weights, vae, unet, text)
     alone = quality(mini_system(weights))
-    drawn = [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)]
-    unet = train_grounding(unet, text, as_latents(vae, drawn), plan, seed, kept)
+    drawn = as_latents(vae, [grounded_scene(index, seed, plan.side, plan) for index in range(plan.grounded_scenes)])
+    run = sd.UNetPass(unet, differentiable=True)
+
+    def grounding(step: int) -> Tensor:
+        return _grounding_loss(run, text, drawn, plan, np.random.default_rng([seed, 76, step]))
+
+    unet = optimise(unet, grounding, plan.grounded_steps, plan.grounded_lr, plan, kept, "grounding")
     _save(weights, vae, unet, text)
-    return write_card(weights, plan, seed, kept.seconds(), alone)
+    return write_card(weights, _card(weights, plan, seed, kept.seconds(), alone))
 
 
 def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
     parts = {"vae": vae, "unet": unet, "text": text}
     state = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
-    save_file({name: value.half().contiguous() for name, value in state.items()}, weights / "mini_sd.safetensors")
+    save_half(state, weights / "mini_sd.safetensors")
 
 
 def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
@@ -674,7 +620,7 @@ def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
         large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
         state = {"vae": train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()}
         work.keep("vae", state)
-    vae = t2icount.autoencoder(BACKBONE)
+    vae = sd.autoencoder(BACKBONE)
     vae.load_state_dict(state["vae"])
     return vae.eval().requires_grad_(False)
 
@@ -685,30 +631,22 @@ def mini_system(weights: Path | None = WEIGHTS) -> t2icount.T2ICount:
     settings = t2icount.T2ICount.mini_settings() | {"backbone": BACKBONE, "weights": "random"}
     system = t2icount.T2ICount(t2icount.T2ICountSettings(**settings))
     if weights is not None:
-        system.load_state_dict(system.mini_weights(weights / "mini_sd.safetensors"), strict=False)
+        system.load_state_dict(sd.mini_weights(weights / "mini_sd.safetensors", system.base_state()), strict=False)
     return system.eval()
 
 
 @torch.no_grad()
 def reconstruction_error(weights: Path = WEIGHTS, count: int = 32) -> float:
     """Return the mean squared error of the autoencoder on unseen scenes, pictures in [-1, 1]."""
-    vae = t2icount.autoencoder(BACKBONE)
+    vae = sd.autoencoder(BACKBONE)
     stored = load_file(weights / "mini_sd.safetensors")
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in stored.items() if name.startswith("vae.")})
     images = scaled(torch.stack([picture_of_scene(unseen_scene(index, 1)) for index in range(count)]))
     return float(F.mse_loss(vae.eval()(images).sample, images))
 
 
-def write_card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[str, float]) -> dict[str, Any]:
-    """Measure the weights in ``weights`` and write their card, as JSON and as text.
-
-    Args:
-        weights: holds ``mini_sd.safetensors``.
-        plan: how much was trained.
-        seed: of everything.
-        seconds: of CPU time that it took.
-        alone: quality after the first stage.
-    """
+def _card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[str, float]) -> dict[str, Any]:
+    """Return the card of the weights in ``weights``, measured now; ``alone``: the quality after the first stage."""
     card: dict[str, Any] = {
         "name": "mini_sd",
         "command": "recount pretrain mini_sd",
@@ -728,47 +666,4 @@ def write_card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapp
     card["attention_auc_denoising_alone"] = dict(alone)
     card["attention_auc_random"] = quality(mini_system(None))
     card["reconstruction_mse"] = reconstruction_error(weights)
-    (weights / "mini_sd.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (weights / "mini_sd.md").write_text(_as_text(card), encoding="utf-8")
     return card
-
-
-def check() -> dict[str, float]:
-    """Return the quality of the packaged weights, measured now (compare the card's ``attention_auc``)."""
-    return quality(mini_system())
-
-
-def _as_text(card: Mapping[str, Any]) -> str:
-    names = ("fused", "paper", "equal", "coarse", "middle", "fine", "things", "shapes")
-    trained, alone, random = (card[f"attention_auc{suffix}"] for suffix in ("", "_denoising_alone", "_random"))
-    rows = [f"| {name} | {trained[name]:.3f} | {alone[name]:.3f} | {random[name]:.3f} |" for name in names]
-    plan = card["plan"]
-    return "\n".join(
-        [
-            "# mini_sd: a tiny Stable Diffusion",
-            "",
-            "Made by recount from its own drawings: no outside picture, text or weight went into it (MIT).",
-            f"Command: `{card['command']}`, seed {card['seed']}, {card['cpu_seconds']} CPU seconds on one core.",
-            f"Parameters: {card['parameters']}; stored in half precision.",
-            "",
-            f"Trained by {plan['steps']} steps of denoising alone, then {plan['grounded_steps']} in which the drawing",
-            "also said which cells show what each word of the caption names (token-level supervision, as in",
-            "TokenCompose, CVPR 2024). Stable Diffusion had no such help, and over a hundred thousand times as many",
-            "pictures: so what is found with this model says nothing about how well denoising alone grounds words.",
-            "",
-            "How well the attention to a prompt finds the pixels of its class, on scenes of colour-shape pairs that "
-            f"pretraining never showed: mean AUC over {trained['pairs']} pairs of scene and class.",
-            "",
-            "| map | trained | after denoising alone | random UNet and text |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            "*fused* has the weights that T2ICount's mini size uses, *paper* the paper's (0.6, 0.3, 0.1 from coarse,",
-            "6x6, to fine, 24x24), *equal* equal ones. *things*: the fused map, but only pixels of other things, not",
-            "the ground, as what it is to be told from. *shapes*: the same in scenes of three shapes of one colour,",
-            "where colour words do not help.",
-            "",
-            f"Autoencoder: mean squared error {card['reconstruction_mse']:.4f} on such scenes, pictures in [-1, 1].",
-            "",
-        ]
-    )

@@ -16,7 +16,6 @@ well unseen pairs are recognised and found.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -27,19 +26,18 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.nn.clip_towers import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, tower_keys
-from recount.pretraining.contrastive import Budget, card_opening, normalised, optimise, shared_loss
+from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, named_towers, text_tower, token_ids, values_only
+from recount.nn.weights import read_tensors
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
 from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
 from recount.scenes import shapes as scenes
 from recount.systems.vlcounter import TEMPLATES
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).parent / "weights"
 SIZE = ClipTowers(**MINI_TOWERS)
 SIDE = 96  # pixels of a scene
 SENTENCES = ("{}", "{}", "the {}", "the {}", *TEMPLATES)
@@ -86,9 +84,7 @@ class TinyClip(nn.Module):
 
     def load_clip_state(self, state: Mapping[str, Tensor]) -> None:
         """Load what ``clip_state`` returned."""
-        image, text = tower_keys(state)
-        self.visual.load_state_dict(image)
-        self.text.load_state_dict(text)
+        self.load_state_dict(named_towers(state, "visual.", "text.") | {"logit_scale": state["logit_scale"]})
 
 
 def small(images: Tensor) -> Tensor:
@@ -120,9 +116,7 @@ def _batch_loss(model: TinyClip, drawn: Sequence[Captioned], plan: Plan, rng: np
     chosen = [drawn[int(place)] for place in rng.choice(len(drawn), plan.batch, replace=False)]
     names = sorted({name for scene in chosen for name in scene.classes})
     fits = torch.tensor([[name in scene.classes for name in names] for scene in chosen])
-    pictures = torch.rot90(torch.stack([scene.image for scene in chosen]), int(rng.integers(4)), (2, 3))
-    if rng.random() < 0.5:
-        pictures = pictures.flip(-1)
+    pictures = turned(torch.stack([scene.image for scene in chosen]), rng)
     text = model.encode_text([sentence(name, rng) for name in names])
     return shared_loss(model.logit_scale.exp() * model.encode_image(pictures) @ text.T, fits)
 
@@ -149,22 +143,16 @@ def patch_features(model: TinyClip, images: Tensor) -> Tensor:
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
         tokens = block(tokens)
-    width, attention = last.attn.embed_dim, last.attn
-    value = functional.linear(
-        last.ln_1(tokens), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
-    )
-    return functional.normalize(tower.ln_post(tokens + attention.out_proj(value))[:, 1:] @ tower.proj, dim=-1)
+    return functional.normalize(tower.ln_post(values_only(last, tokens))[:, 1:] @ tower.proj, dim=-1)
 
 
 @torch.no_grad()
 def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
     """Return how well classes that pretraining never showed are recognised and found in ``count`` unseen scenes.
 
-    Returns:
-        "recognised": share of scenes of which the nearest of 64 class names is one of the scene's; "recognised_chance";
-        "patch_auc": mean over pairs of scene and class of the area under the curve of the patches' similarity to the
-        class's text, enlarged bilinearly, with the class's visible pixels as positives (chance: 0.5); "pairs": their
-        number; "scenes": ``count``.
+    "recognised": share of scenes of which the nearest of 64 class names is one of the scene's. "patch_auc": mean over
+    "pairs" of scene and class of the area under the curve of the patches' similarity to the class's text, enlarged
+    bilinearly, with the class's visible pixels as positives (chance: 0.5).
     """
     model.eval()
     text = class_features(model)
@@ -201,11 +189,9 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
     model = train(plan, seed)
     seconds = time.process_time() - started
     model = model.half().float()  # what is written is what is measured
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: value.half().contiguous() for key, value in model.clip_state().items()},
-        folder / "mini_towers.safetensors",
-    )
+    save_half(model.clip_state(), folder / "mini_towers.safetensors")
+    torch.manual_seed(seed)
+    untrained = TinyClip()
     card = {
         "name": "mini_towers",
         "command": "recount pretrain mini_towers",
@@ -216,43 +202,14 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
         "cpu_seconds": round(seconds),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "quality": quality(model, seed),
-        "quality_random": quality(random_towers(seed), seed),
+        "quality_random": quality(untrained, seed),
         "clip": SIZE.model_dump(mode="json"),
     }
-    (folder / "mini_towers.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "mini_towers.md").write_text(_as_text(card), encoding="utf-8")
-    return card
-
-
-def random_towers(seed: int) -> TinyClip:
-    """Return untrained towers."""
-    torch.manual_seed(seed)
-    return TinyClip()
+    return write_card(folder, card)
 
 
 def shipped() -> TinyClip:
     """Return the towers that recount comes with."""
     model = TinyClip()
-    model.load_clip_state({key: value.float() for key, value in load_file(WEIGHTS / "mini_towers.safetensors").items()})
+    model.load_clip_state(read_tensors(WEIGHTS / "mini_towers.safetensors"))
     return model.eval()
-
-
-def _as_text(card: Mapping[str, Any]) -> str:
-    trained, random = card["quality"], card["quality_random"]
-    return "\n".join(
-        [
-            *card_opening(card, "tiny CLIP towers", card["plan"]["steps"]),
-            f"On {trained['scenes']} scenes of colour-shape pairs that pretraining never showed:",
-            "",
-            "| | trained | random towers | chance |",
-            "|---|---|---|---|",
-            f"| the nearest of 64 class names is one of the scene's | {trained['recognised']:.1%} | "
-            f"{random['recognised']:.1%} | {trained['recognised_chance']:.1%} |",
-            f"| mean AUC of the patches' similarity to a class's text ({trained['pairs']} pairs of scene and class) | "
-            f"{trained['patch_auc']:.3f} | {random['patch_auc']:.3f} | 0.5 |",
-            "",
-            "The patches are read as VLCounter reads them, by the values of the last block. The towers read the words",
-            "in `mini_towers.json` and no others.",
-            "",
-        ]
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -142,18 +141,3 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Return the rows of history.csv as text; none where there is no such file.
-
-    Raises:
-        ResultsError: it is damaged.
-    """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path}: damaged ({error}): delete its folder and run `recount train` again") from None

@@ -1,8 +1,8 @@
 """Captioned pictures of coloured shapes, two to ten of a kind: for the tiny CLIP's pretraining and for ``shapes_ten``.
 
 A scene shows some objects of a main class and, in some scenes, one to three of a second class, on plain ground, of
-about one size and without overlap: a million parameters that train for minutes shall see how many there are. Captions
-name the classes; of quantities they say nothing, something vague ("a few"), or a number word.
+about one size and without overlap, so that a million parameters that train for minutes can see how many there are.
+Captions name the classes with no quantity, a vague one ("a few"), or a number word.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _CELLS = 4  # objects stand in different cells of a grid of so many rows and col
 _JITTER = 2.0  # pixels from the middle of a cell
 _DIAMETERS = (11.0, 13.0)
 _PAINT_SPREAD = 11.0
+_SECOND_CLASS = 0.2  # share of the scenes that have one
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +61,15 @@ class Shapes:
         return self.scene.render()
 
 
-def draw_shapes(
-    rng: np.random.Generator, main: str | None = None, number: int | None = None, second_class: float = 0.2
-) -> Shapes:
-    """Return a scene of one or two classes.
+def draw_shapes(rng: np.random.Generator, main: str | None = None, number: int | None = None) -> Shapes:
+    """Return a scene of ``number`` objects of class ``main`` (None: one to ten, evenly; any class).
 
-    Args:
-        rng: draws everything.
-        main: the main class; None: any.
-        number: of its objects; None: one to ten, evenly.
-        second_class: share of scenes with one to three objects of a second class.
+    A fifth of the scenes also has one to three objects of a second class.
     """
     chosen = [CLASSES[int(index)] for index in rng.permutation(len(CLASSES))[:2]]
     main = main or chosen[0]
     counts = {main: number or int(rng.integers(1, MOST + 1))}
-    if rng.random() < second_class and chosen[1] != main:
+    if rng.random() < _SECOND_CLASS and chosen[1] != main:
         counts[chosen[1]] = int(rng.integers(1, 4))
     labels = [label for label, times in counts.items() for _ in range(times)]
     cells = rng.permutation(_CELLS**2)[: len(labels)]
@@ -86,11 +81,8 @@ def draw_shapes(
 def _thing(rng: np.random.Generator, label: str, cell: int) -> scenes.Thing:
     side = EDGE / _CELLS
     x, y = (side * (place + 0.5) + rng.uniform(-_JITTER, _JITTER) for place in divmod(cell, _CELLS))
-    paint = np.clip(
-        np.array(scenes.COLOURS[label.split(maxsplit=1)[0]]) + rng.normal(0, _PAINT_SPREAD, 3), 0, 255
-    ).astype(int)
-    red, green, blue = (int(channel) for channel in paint)
-    return scenes.Thing(label, x, y, rng.uniform(*_DIAMETERS), rng.uniform(0, 2 * np.pi), (red, green, blue))
+    paint = scenes.jittered(rng, scenes.COLOURS[label.split(maxsplit=1)[0]], _PAINT_SPREAD)
+    return scenes.Thing(label, x, y, rng.uniform(*_DIAMETERS), rng.uniform(0, 2 * np.pi), paint)
 
 
 def vague_quantity(number: int, rng: np.random.Generator) -> str:

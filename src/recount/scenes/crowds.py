@@ -8,7 +8,7 @@ and sharpness vary and are drawn independently of the number of heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,40 +34,18 @@ _PLACING_TRIES = 30
 _THING_TRIES = 8
 _STATURE = 6.4  # from the centre of the head to the feet, in heights of the head
 
-# What stands in a street: half its width, its lower and upper end above the foot, where it hides what is behind; in
-# heights of a head.
-_THINGS = {
-    "lamp": (0.6, 11.4, 12.6),
-    "tree": (3.8, 5.0, 13.0),
-    "bollard": (0.5, 0.0, 3.2),
-    "ball": (0.5, 0.0, 1.0),
-    "balloon": (0.6, 9.3, 10.7),
-    "car": (6.0, 0.0, 5.4),
-    "bin": (0.9, 0.0, 3.4),
-}
-
 
 @dataclass(frozen=True)
 class Scene:
-    """A planned picture.
-
-    Attributes:
-        kind: what the place is.
-        size: (width, height) in pixels.
-        heads: float64 [N, 3], x and y of the centre and the height of each head in pixels, from far to near.
-        top: row where the ground or the stand begins.
-        head_sizes: height of a head in pixels at ``top`` and at the lower edge.
-        seed: of everything that is drawn.
-        seats: float64 [M, 3] of a stadium, x, y and head size at each seat, taken or not.
-    """
+    """A planned picture."""
 
     kind: Literal["street", "stadium"]
-    size: tuple[int, int]
-    heads: np.ndarray
-    top: float
-    head_sizes: tuple[float, float]
-    seed: tuple[int, ...]
-    seats: np.ndarray
+    size: tuple[int, int]  # (width, height) in pixels
+    heads: np.ndarray  # float64 [N, 3], x and y of the centre and the height of each head in pixels, from far to near
+    top: float  # row where the ground or the stand begins
+    head_sizes: tuple[float, float]  # height of a head in pixels at ``top`` and at the lower edge
+    seed: tuple[int, ...]  # of everything that is drawn
+    seats: np.ndarray  # float64 [M, 3] of a stadium, x, y and head size at each seat, taken or not
 
 
 def plan(kind: Literal["street", "stadium"], count: int, size: tuple[int, int], seed: Sequence[int]) -> Scene:
@@ -119,10 +97,9 @@ def _apart(candidates: np.ndarray, count: int) -> np.ndarray:
     for candidate in candidates:
         others = kept[:number]
         near = 0.42 * (others[:, 2] + candidate[2])
-        if ((others[:, 0] - candidate[0]) ** 2 + (others[:, 1] - candidate[1]) ** 2 < near**2).any():
-            continue
-        kept[number] = candidate
-        number += 1
+        if not ((others[:, 0] - candidate[0]) ** 2 + (others[:, 1] - candidate[1]) ** 2 < near**2).any():
+            kept[number] = candidate
+            number += 1
         if number == count:
             break
     return kept[:number]
@@ -138,7 +115,7 @@ def _stadium(count: int, size: tuple[int, int], seed: tuple[int, ...], rng: np.r
     slope = rng.uniform(-0.12, 0.12)
     while True:
         head_sizes = (mean / growth**0.5, mean * growth**0.5)
-        seats = _seats(size, (top, bottom), head_sizes, slope, rng)
+        seats = _seats(width, (top, bottom), head_sizes, slope, rng)
         if len(seats) >= count:
             break
         mean *= 0.95
@@ -151,13 +128,8 @@ def _stadium(count: int, size: tuple[int, int], seed: tuple[int, ...], rng: np.r
 
 
 def _seats(
-    size: tuple[int, int],
-    rows: tuple[float, float],
-    heads: tuple[float, float],
-    slope: float,
-    rng: np.random.Generator,
+    width: int, rows: tuple[float, float], heads: tuple[float, float], slope: float, rng: np.random.Generator
 ) -> np.ndarray:
-    width, _ = size
     aisles = rng.uniform(0, width, int(rng.integers(1, 3)))
     seats = []
     y = rows[0] + heads[0]
@@ -176,9 +148,6 @@ def _clouds(size: tuple[int, int], rng: np.random.Generator, cells: int) -> np.n
     """Return a smooth random field in [0, 1], [height, width]."""
     coarse = Image.fromarray((rng.random((cells, cells)) * 255).astype(np.uint8))
     return np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.float32) / 255
-
-
-# ----------------------------------------------------------------------------------------------------------- drawing
 
 
 class _Pen:
@@ -224,10 +193,7 @@ def draw(scene: Scene) -> Image.Image:
     width, height = scene.size
     canvas = Image.new("RGB", (width * _SCALE, height * _SCALE))
     pen = _Pen(canvas, rng)
-    if scene.kind == "street":
-        _draw_street(pen, scene)
-    else:
-        _draw_stadium(pen, scene)
+    (_draw_street if scene.kind == "street" else _draw_stadium)(pen, scene)
     return _photographed(canvas.resize(scene.size, Image.Resampling.BOX), rng)
 
 
@@ -336,7 +302,7 @@ def _feet(scene: Scene) -> np.ndarray:
 
 
 def _hides_a_head(kind: str, x: float, foot: float, d: float, scene: Scene) -> bool:
-    half, low, high = _THINGS[kind]
+    half, low, high, _ = _THINGS[kind]
     heads = scene.heads
     behind = _feet(scene) < foot
     beside = np.abs(heads[:, 0] - x) < half * d + heads[:, 2] * 0.5
@@ -346,23 +312,17 @@ def _hides_a_head(kind: str, x: float, foot: float, d: float, scene: Scene) -> b
 
 def _draw_in_order(pen: _Pen, scene: Scene, things: list[tuple[float, str, float, float]]) -> None:
     """Draw people and things from far to near."""
-    drawers = {
-        "lamp": _draw_lamp,
-        "tree": _draw_tree,
-        "bollard": _draw_bollard,
-        "ball": _draw_ball,
-        "balloon": _draw_balloon,
-        "car": _draw_car,
-        "bin": _draw_bin,
-    }
     waiting = sorted(things)
+
+    def draw_things_before(row: float) -> None:
+        while waiting and waiting[0][0] < row:
+            foot, kind, x, d = waiting.pop(0)
+            _THINGS[kind][3](pen, x, foot, d)
+
     for (x, y, d), foot in zip(scene.heads, _feet(scene), strict=True):
-        while waiting and waiting[0][0] < foot:
-            thing_foot, kind, thing_x, thing_d = waiting.pop(0)
-            drawers[kind](pen, thing_x, thing_foot, thing_d)
+        draw_things_before(foot)
         _draw_person(pen, x, y, d)
-    for thing_foot, kind, thing_x, thing_d in waiting:
-        drawers[kind](pen, thing_x, thing_foot, thing_d)
+    draw_things_before(np.inf)
 
 
 def _draw_lamp(pen: _Pen, x: float, foot: float, d: float) -> None:
@@ -402,15 +362,8 @@ def _draw_balloon(pen: _Pen, x: float, foot: float, d: float) -> None:
 def _draw_car(pen: _Pen, x: float, foot: float, d: float) -> None:
     paint = pen.choice(((180, 30, 36), (210, 210, 208), (40, 44, 52), (60, 90, 140)))
     pen.box(x - d * 6, foot - d * 3.4, x + d * 6, foot - d * 0.8, paint)
-    pen.polygon(
-        [
-            (x - d * 4, foot - d * 3.4),
-            (x - d * 3, foot - d * 5.4),
-            (x + d * 3, foot - d * 5.4),
-            (x + d * 4, foot - d * 3.4),
-        ],
-        _dimmed(paint, 0.75),
-    )
+    roof = ((-4, 3.4), (-3, 5.4), (3, 5.4), (4, 3.4))
+    pen.polygon([(x + d * across, foot - d * up) for across, up in roof], _dimmed(paint, 0.75))
     pen.box(x - d * 2.8, foot - d * 5, x + d * 2.8, foot - d * 3.6, (150, 170, 184))
     for side in (-3.6, 3.6):
         pen.ellipse(x + d * side, foot - d * 0.9, d * 2, d * 2, (24, 24, 26))
@@ -420,6 +373,19 @@ def _draw_bin(pen: _Pen, x: float, foot: float, d: float) -> None:
     paint = pen.choice(((50, 80, 60), (60, 64, 70), (120, 60, 40)))
     pen.box(x - d * 0.9, foot - d * 3, x + d * 0.9, foot, paint)
     pen.ellipse(x, foot - d * 3, d * 1.8, d * 0.7, _dimmed(paint, 0.6))
+
+
+# What stands in a street: half its width, its lower and upper end above the foot, where it hides what is behind, in
+# heights of a head; and what draws it.
+_THINGS: dict[str, tuple[float, float, float, Callable[[_Pen, float, float, float], None]]] = {
+    "lamp": (0.6, 11.4, 12.6, _draw_lamp),
+    "tree": (3.8, 5.0, 13.0, _draw_tree),
+    "bollard": (0.5, 0.0, 3.2, _draw_bollard),
+    "ball": (0.5, 0.0, 1.0, _draw_ball),
+    "balloon": (0.6, 9.3, 10.7, _draw_balloon),
+    "car": (6.0, 0.0, 5.4, _draw_car),
+    "bin": (0.9, 0.0, 3.4, _draw_bin),
+}
 
 
 def _draw_person(pen: _Pen, x: float, y: float, d: float) -> None:
@@ -434,17 +400,10 @@ def _draw_person(pen: _Pen, x: float, y: float, d: float) -> None:
         pen.polygon(_limb(x + side * d * 0.32, y + d * 3.2, x + side * stride, foot, d * 0.55), trousers)
     shoulder = d * 0.95 * build
     hip = d * 0.72 * build
-    pen.polygon(
-        [
-            (x - shoulder * 0.7, y + d * 0.62),
-            (x + shoulder * 0.7, y + d * 0.62),
-            (x + shoulder, y + d * 1.05),
-            (x + hip, y + d * 3.5),
-            (x - hip, y + d * 3.5),
-            (x - shoulder, y + d * 1.05),
-        ],
-        clothes,
-    )
+    neck = shoulder * 0.7
+    right = [(neck, 0.62), (shoulder, 1.05), (hip, 3.5)]
+    torso = [(-neck, 0.62), *right, (-hip, 3.5), (-shoulder, 1.05)]
+    pen.polygon([(x + across, y + d * down) for across, down in torso], clothes)
     for side in (-1, 1):
         reach = d * pen.rng.uniform(0.8, 1.4)
         hand = (x + side * reach, y + d * pen.rng.uniform(2.4, 3.6))

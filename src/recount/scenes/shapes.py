@@ -1,4 +1,4 @@
-"""Procedural scenes: coloured shapes on clutter, parked cars, blood smears and dice, drawn with Pillow.
+"""Procedural scenes: coloured shapes and cars on clutter, blood smears and dice, drawn with Pillow.
 
 The scenes stand in for photographs where nothing may be downloaded, and they are the captioned pictures that the tiny
 Stable Diffusion is pretrained on. Everything follows from the generator that is passed in: the same seed gives the same
@@ -36,14 +36,9 @@ CARS = "cars"
 BLOOD_CELLS = ("red blood cells", "white blood cells", "platelets")
 DICE = tuple(f"dice showing {word} {'pip' if word == 'one' else 'pips'}" for word in NUMBER_WORDS)
 
+_DIAMETERS = (13.0, 23.0)  # pixels, of coloured shapes
 _CAR_PAINTS = (
-    (200, 44, 44),
-    (226, 226, 224),
-    (44, 46, 52),
-    (62, 92, 160),
-    (148, 152, 158),
-    (214, 184, 92),
-    (60, 112, 84),
+    *((200, 44, 44), (226, 226, 224), (44, 46, 52), (62, 92, 160), (148, 152, 158), (214, 184, 92), (60, 112, 84)),
 )
 
 
@@ -106,9 +101,8 @@ class Scene:
 
     def points(self, label: str) -> np.ndarray:
         """Return the centres of class ``label``, float32 [N, 2], x and y in pixels."""
-        return np.array([(thing.x, thing.y) for thing in self.things if thing.label == label], np.float32).reshape(
-            -1, 2
-        )
+        centres = [(thing.x, thing.y) for thing in self.things if thing.label == label]
+        return np.array(centres, np.float32).reshape(-1, 2)
 
     def boxes(self, label: str) -> np.ndarray:
         """Return the boxes around class ``label``, float32 [N, 4], x1 y1 x2 y2 in pixels, cut at the border."""
@@ -126,64 +120,36 @@ class Scene:
         return {label: labels.count(label) for label in dict.fromkeys(labels)}
 
 
-# ---------------------------------------------------------------------------------------------------------- scenes
-
-
 def shapes_scene(
     rng: np.random.Generator,
     counts: Mapping[str, int],
     width: int,
     height: int,
-    sizes: tuple[float, float] = (13.0, 23.0),
     paints: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Scene:
-    """Return coloured shapes (or cars) on clutter.
+    """Return coloured shapes (or cars) on clutter, as many of each class as ``counts`` says.
 
-    Args:
-        rng: draws everything.
-        counts: how many of each class.
-        width: pixels.
-        height: pixels.
-        sizes: smallest and largest diameter in pixels; each class has its own mean, each thing varies about it.
-        paints: of each class, whose name is then a shape alone ("stars"); None: as its name says.
+    Each class has its own mean diameter, each thing varies about it. With ``paints`` a class is named by its shape
+    alone ("stars"); without, its name says its colour.
     """
     wanted = [label for label, count in counts.items() for _ in range(count)]
     rng.shuffle(wanted)
-    means = {label: rng.uniform(*sizes) for label in counts}
+    means = {label: rng.uniform(*_DIAMETERS) for label in counts}
     things: list[Thing] = []
     for label in wanted:
-        size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *sizes))
+        size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *_DIAMETERS))
         x, y = _free_place(rng, things, size, width, height)
         angle = rng.uniform(0, 2 * pi)
-        paint = _jittered(rng, paints[label], 11) if paints else _paint_of(rng, label)
+        paint = jittered(rng, paints[label], 11) if paints else _paint_of(rng, label)
         things.append(Thing(label, x, y, size, angle, paint))
     return Scene(width, height, _clutter(rng, width, height), tuple(things))
-
-
-def parking_scene(rng: np.random.Generator, width: int, height: int, fullness: float) -> Scene:
-    """Return a car park from above: rows of bays on asphalt, a share ``fullness`` of them taken, with bushes and lines.
-
-    Rows are one car long (22 px); a lane separates pairs of rows.
-    """
-    background = _asphalt(rng, width, height)
-    length, pitch = 20.0, 12.5
-    tilt = pi / 2 + rng.uniform(-0.15, 0.15)
-    cars = []
-    rows = np.arange(rng.uniform(11, 17), height - 8, 32.0)
-    for y in rows:
-        for x in np.arange(rng.uniform(7, 12), width - 5, pitch):
-            if rng.random() < fullness:
-                jitter = rng.normal(0, 0.8, 2)
-                angle = tilt + rng.normal(0, 0.04)
-                cars.append(Thing(CARS, x + jitter[0], y + jitter[1], length * rng.uniform(0.9, 1.1), angle, _car(rng)))
-    return Scene(width, height, background, tuple(cars))
 
 
 def blood_scene(rng: np.random.Generator, width: int, height: int, counts: Mapping[str, int]) -> Scene:
     """Return a blood smear: pale ground, pink discs, lobed purple cells, small purple platelets."""
     sizes = {"red blood cells": (15.0, 19.0), "white blood cells": (22.0, 28.0), "platelets": (5.0, 8.0)}
     ground = np.array([226.0, 208.0, 206.0]) + rng.normal(0, 8, 3)
-    background = ground + _noise(rng, width, height, 3) * 10
+    background = ground + noise(rng, width, height, 3) * 10
     things: list[Thing] = []
     for label in BLOOD_CELLS:
         for _ in range(counts.get(label, 0)):
@@ -196,41 +162,29 @@ def blood_scene(rng: np.random.Generator, width: int, height: int, counts: Mappi
 def dice_scene(rng: np.random.Generator, width: int, height: int, counts: Mapping[str, int]) -> Scene:
     """Return dice on a table, seen from above; ``counts`` says how many show which face."""
     table = rng.uniform(40, 150, 3)
-    background = table + _noise(rng, width, height, 4) * 14
+    background = table + noise(rng, width, height, 4) * 14
     things: list[Thing] = []
     wanted = [label for label, count in counts.items() for _ in range(count)]
     rng.shuffle(wanted)
     size = rng.uniform(18, 24)
     for label in wanted:
         x, y = _free_place(rng, things, size * 1.2, width, height)
-        things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), _jittered(rng, (238, 236, 230), 8)))
+        things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), jittered(rng, (238, 236, 230), 8)))
     return Scene(width, height, background.astype(np.float32), tuple(things))
 
 
 def majority_and_minorities(
-    rng: np.random.Generator,
-    classes: Sequence[str],
-    majority: tuple[int, int],
-    minority: tuple[int, int],
-    minorities: tuple[int, int] = (1, 3),
+    rng: np.random.Generator, classes: Sequence[str], majority: tuple[int, int], minority: tuple[int, int]
 ) -> dict[str, int]:
-    """Draw 2-4 classes and their counts: the first has the majority, each other one fewer than half of it.
+    """Draw 2-4 of ``classes`` and their counts: the first has the majority, each other one fewer than half of it.
 
-    Args:
-        rng: draws everything.
-        classes: to draw from, without replacement.
-        majority: smallest and largest count of the majority class.
-        minority: smallest and largest count of a minority class.
-        minorities: smallest and largest number of minority classes.
+    ``majority`` and ``minority`` are the smallest and largest count of such a class.
     """
-    chosen = rng.choice(len(classes), 1 + int(rng.integers(minorities[0], minorities[1] + 1)), replace=False)
+    chosen = rng.choice(len(classes), 1 + int(rng.integers(1, 4)), replace=False)
     names = [classes[int(index)] for index in chosen]
     first = int(rng.integers(majority[0], majority[1] + 1))
     most = max(minority[0], min(minority[1], (first - 1) // 2))
     return {names[0]: first} | {name: int(rng.integers(minority[0], most + 1)) for name in names[1:]}
-
-
-# ------------------------------------------------------------------------------------------------------ placement
 
 
 def _free_place(
@@ -250,26 +204,25 @@ def _free_place(
     return float(tried[best, 0]), float(tried[best, 1])
 
 
-def _jittered(rng: np.random.Generator, colour: Sequence[int], spread: float) -> tuple[int, int, int]:
+def jittered(rng: np.random.Generator, colour: Sequence[int], spread: float) -> tuple[int, int, int]:
+    """Return a colour a little different, each channel by a normal draw of standard deviation ``spread``."""
     red, green, blue = np.clip(np.asarray(colour) + rng.normal(0, spread, 3), 0, 255).astype(int)
     return int(red), int(green), int(blue)
 
 
-def _car(rng: np.random.Generator) -> tuple[int, int, int]:
-    return _jittered(rng, _CAR_PAINTS[int(rng.integers(len(_CAR_PAINTS)))], 10)
+def car_paint(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Return the colour of a car."""
+    return jittered(rng, _CAR_PAINTS[int(rng.integers(len(_CAR_PAINTS)))], 10)
 
 
 def _paint_of(rng: np.random.Generator, label: str) -> tuple[int, int, int]:
     if label == CARS:
-        return _car(rng)
+        return car_paint(rng)
     cells = {"red blood cells": (206, 134, 136), "white blood cells": (124, 74, 150), "platelets": (142, 92, 160)}
-    return _jittered(rng, cells.get(label) or COLOURS[label.split(maxsplit=1)[0]], 11)
+    return jittered(rng, cells.get(label) or COLOURS[label.split(maxsplit=1)[0]], 11)
 
 
-# ---------------------------------------------------------------------------------------------------- backgrounds
-
-
-def _noise(rng: np.random.Generator, width: int, height: int, cells: int) -> np.ndarray:
+def noise(rng: np.random.Generator, width: int, height: int, cells: int) -> np.ndarray:
     """Return smooth noise [H, W, 3] of unit spread with about ``cells`` bumps along the shorter side."""
     step = min(width, height) / cells
     coarse = rng.normal(0, 1, (3, int(height / step) + 2, int(width / step) + 2)).astype(np.float32)
@@ -280,7 +233,7 @@ def _noise(rng: np.random.Generator, width: int, height: int, cells: int) -> np.
 def _clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Return a muted, textured background with strokes that are no object."""
     base = rng.uniform(70, 190) + rng.normal(0, 14, 3)
-    ground = base + 12 * _noise(rng, width, height, 2) + 5 * _noise(rng, width, height, 12)
+    ground = base + 12 * noise(rng, width, height, 2) + 5 * noise(rng, width, height, 12)
     canvas = Image.fromarray(ground.round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(2, 9))):
@@ -289,23 +242,6 @@ def _clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         dx, dy = rng.normal(0, 16, 2)
         pen.line([(x, y), (x + dx, y + dy)], fill=colour, width=int(rng.integers(1, 4)))
     return np.asarray(canvas, np.float32)
-
-
-def _asphalt(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    grey = rng.uniform(88, 140)
-    ground = grey + 6 * _noise(rng, width, height, 3) + rng.normal(0, 5, (height, width, 1))
-    canvas = Image.fromarray(ground.round().clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(canvas)
-    for x in np.arange(rng.uniform(0, 12.5), width, 12.5):
-        for y in np.arange(5.0, height, 32.0):
-            pen.line([(x, y), (x, y + 14)], fill=tuple([int(grey + 60)] * 3), width=1)
-    for _ in range(int(rng.integers(0, 4))):  # bushes
-        x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(3, 7)
-        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=_jittered(rng, (66, 104, 58), 12))
-    return np.asarray(canvas, np.float32)
-
-
-# -------------------------------------------------------------------------------------------------------- drawing
 
 
 def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
@@ -328,9 +264,8 @@ def _unit_outline(kind: str) -> np.ndarray:
         corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a)]
         return np.array([*corners, (-a, -a)])
     if kind == "cars":
-        return np.array(
-            [(-1, -0.38), (-0.86, -0.46), (0.86, -0.46), (1, -0.34), (1, 0.34), (0.86, 0.46), (-0.86, 0.46)]
-        )
+        corners = [(-1, -0.38), (-0.86, -0.46), (0.86, -0.46), (1, -0.34), (1, 0.34), (0.86, 0.46), (-0.86, 0.46)]
+        return np.array(corners)
     if kind == "lobes":
         turn = np.linspace(0, 2 * pi, 48, endpoint=False)
         radius = 0.82 + 0.16 * np.cos(3 * turn + 0.4)
@@ -402,8 +337,6 @@ def _paint_pips(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
     a = 0.46
     corners = [(-a, -a), (a, a), (-a, a), (a, -a), (-a, 0), (a, 0)]
     places = ([(0.0, 0.0)] if count % 2 else []) + corners[: count - count % 2]
-    turned = np.array(places) @ np.array(
-        [[cos(pi / 4), -sin(pi / 4)], [sin(pi / 4), cos(pi / 4)]]
-    )  # squares stand on a corner
-    for place in turned:
+    eighth = np.array([[cos(pi / 4), -sin(pi / 4)], [sin(pi / 4), cos(pi / 4)]])  # squares stand on a corner
+    for place in np.array(places) @ eighth:
         pen.polygon(_placed(thing, _regular(10) * 0.17 + place), fill=(28, 28, 32))

@@ -137,7 +137,7 @@ class Measurements:
                 return self._no_data(split)
         trained = (self.project.root / self.project.run_folder(run) / RUN).is_file()
         step, what = ("predict", "prediction") if trained else ("train", "training")
-        path = self.project.log(step, run.system, run.variant, f"seed{run.seed}")
+        path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
         tail = log_tail(self.project.root / path)
         if not tail:
             return Missing("not run", f"{what} was not run")

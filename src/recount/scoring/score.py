@@ -36,7 +36,7 @@ from recount.scoring.statistics import (
     rmse_without_largest,
 )
 from recount.scoring.trivial import TrivialRows
-from recount.settings.paper import Paper, Row, Table
+from recount.settings.paper import Row, Table
 from recount.settings.project import Project
 
 log = logging.getLogger(__name__)
@@ -71,14 +71,15 @@ def _cells(measurements: Measurements) -> Iterator[Score]:
     project = measurements.project
     trivial = TrivialRows(measurements, _filled)
     for name, paper in project.papers.items():
-        published = read_published(project.root / "papers" / name)
+        published = read_published(paper.folder)
         for key, table in paper.tables.items():
-            for benchmark in table.benchmarks:
+            for benchmark in table.on:
                 for metric in _scored_metrics(table):
                     bare = _empty(project, name, key, benchmark, metric)
                     for row in table.rows:
-                        yield from _row_cells(measurements, bare, paper, row, published)
-                    yield from trivial.cells(bare, paper, table)
+                        yield from _row_cells(measurements, bare, row, published)
+                    if table.floor == "constants":
+                        yield from trivial.cells(bare, table)
 
 
 def _scored_metrics(table: Table) -> list[str]:
@@ -91,42 +92,31 @@ def _scored_metrics(table: Table) -> list[str]:
 
 
 def _empty(project: Project, paper: str, table: str, benchmark: str, metric: str) -> Score:
-    entry = project.suite.benchmarks.get(benchmark)
-    dataset = f"{entry.dataset}/{entry.split}" if entry else ""
-    return Score(paper, table, "", "", "", ALL_SEEDS, benchmark, dataset, "", metric)
+    return Score(paper, table, "", "", "", ALL_SEEDS, benchmark, project.place(benchmark), "", metric)
 
 
-def _row_cells(
-    measurements: Measurements, bare: Score, paper: Paper, row: Row, published: Sequence[PublishedRow]
-) -> Iterator[Score]:
-    name = f"{row.system}/{row.variant}" if row.variant else row.system
-    cell = replace(bare, row=name, system=row.system, variant=row.variant or "")
-    because = paper.systems[row.system].quoted_because
-    if because:
-        yield _quoted(cell, row, published, because)
+def _row_cells(measurements: Measurements, bare: Score, row: Row, published: Sequence[PublishedRow]) -> Iterator[Score]:
+    cell = replace(bare, row=row.run or row.key, system=row.system, variant=row.variant)
+    if row.quoted:
+        yield _quoted(cell, published, row.quoted)
         return
-    why = _why_not_run(measurements, cell, paper)
+    why = _why_not_run(measurements, cell)
     if why is not None:
         yield replace(cell, reason=why)
         return
     yield from _measured_cells(measurements, cell)
 
 
-def _why_not_run(measurements: Measurements, cell: Score, paper: Paper) -> Reason | None:
+def _why_not_run(measurements: Measurements, cell: Score) -> Reason | None:
     project = measurements.project
-    if cell.benchmark not in project.suite.benchmarks:
-        return Reason("no counterpart", f"suite {project.suite.name} has nothing that stands for {cell.benchmark}")
-    described = paper.systems[cell.system]
-    if cell.variant not in described.variants:
-        return Reason("skipped", f"papers/{paper.name}/paper.yaml names no variant for this row")
-    why = project.not_run(cell.system, cell.variant, described)
+    why = project.why_no_data(cell.benchmark)
+    if why:
+        return Reason("no counterpart", why)
+    why = project.not_run(cell.system, cell.variant)
     if why:
         return Reason("skipped", why)
-    runs = measurements.runs.get((cell.system, cell.variant))
-    if not runs:
-        return Reason("skipped", "config.yaml leaves this system out (systems)")
-    if cell.benchmark not in runs[0].benchmarks:
-        return Reason("no counterpart", f"{cell.system} is not evaluated on {cell.benchmark}")
+    if cell.benchmark not in measurements.runs[cell.system, cell.variant][0].benchmarks:
+        return Reason("no counterpart", f"{cell.system}/{cell.variant} is not evaluated on {cell.benchmark}")
     return None
 
 
@@ -182,18 +172,16 @@ def _over_seeds(
 def _filled(cell: Score, measured: Measured, status: str) -> Score:
     if not measured.reason.is_note:
         return replace(cell, n=measured.n, reason=measured.reason)
-    value, low, high = measured.interval.value, measured.interval.low, measured.interval.high
-    return replace(
-        cell, value=value, ci_low=low, ci_high=high, n=measured.n, status=status, reason=measured.reason
-    )  # fmt: skip
+    found = measured.interval
+    cell = replace(cell, value=found.value, ci_low=found.low, ci_high=found.high)
+    return replace(cell, n=measured.n, status=status, reason=measured.reason)
 
 
 # -------------------------------------------------------------------------------------------------------- quoted cells
 
 
-def _quoted(cell: Score, row: Row, published: Sequence[PublishedRow], because: str) -> Score:
+def _quoted(cell: Score, published: Sequence[PublishedRow], because: str) -> Score:
     """Return the published value of a system that recount does not run."""
-    cell = replace(cell, row=row.published or cell.row)
     wanted = (cell.table, cell.row, cell.benchmark, cell.metric)
     for line in published:
         if (line.table, line.row, line.benchmark, line.metric) == wanted:

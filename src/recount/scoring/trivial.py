@@ -16,10 +16,9 @@ from recount.results.scores import Score
 from recount.scoring.measured import CONSTANT, Measured, Measurements
 from recount.scoring.oracles import BIN_SETTINGS, block_bins_counts, dot_map_counts
 from recount.scoring.statistics import Interval, best_constant, bootstrap
-from recount.settings.paper import Paper, Table
+from recount.settings.paper import Table
 
 ORACLE = "oracle"  # the "system" of what the annotation itself scores; its cells are marked oracle
-LISTED_STATISTICS = {"mean": "training_mean", "median": "training_median", "zero": "zero"}
 
 Guess = tuple[Sequence[float], str]  # what is answered, each equally often; what must be said of it
 Finish = Callable[[Score, Measured, str], Score]
@@ -33,11 +32,11 @@ class TrivialRows:
         self.project = measurements.project
         self._oracle_counts: dict[tuple[str, ...], Floats] = {}
 
-    def cells(self, cell: Score, paper: Paper, table: Table) -> Iterator[Score]:
-        """Yield the constant predictors of a column that the table does not list itself, and the oracles."""
-        if cell.metric not in METRICS or cell.benchmark not in self.project.suite.benchmarks:
+    def cells(self, cell: Score, table: Table) -> Iterator[Score]:
+        """Yield the constant predictors of a column, and the oracles."""
+        if cell.metric not in METRICS or cell.benchmark not in self.project.stand_ins:
             return
-        for variant, predictor in self._constants(cell, paper, table).items():
+        for variant, predictor in self._constants(cell, table).items():
             line = replace(cell, row=f"{CONSTANT}/{variant}", system=CONSTANT, variant=variant)
             try:
                 true = self._benchmark_counts(cell.benchmark)
@@ -46,40 +45,34 @@ class TrivialRows:
                 yield self.finish(line, Measured(interval, len(true), Reason("note", note)), "trivial")
             except Missing as missing:
                 yield replace(line, reason=missing.reason)
-        if "accuracy" not in table.metrics:
+        if not self._by_caption(cell.benchmark):
             yield from self._oracles(cell, table)
 
-    def _constants(self, cell: Score, paper: Paper, table: Table) -> dict[str, Callable[[Floats], Guess]]:
-        if "accuracy" in table.metrics:
+    def _by_caption(self, benchmark: str) -> bool:
+        return self.project.benchmarks[benchmark].kind == "captions"
+
+    def _constants(self, cell: Score, table: Table) -> dict[str, Callable[[Floats], Guess]]:
+        if self._by_caption(cell.benchmark):
             return {"uniform_guess": _uniform_guess, "most_frequent": _most_frequent}
-        training = self._training_of(cell.benchmark, paper, table)
-        every: dict[str, Callable[[Floats], Guess]] = {
+        training = self._training_of(cell.benchmark, table)
+        return {
             "zero": lambda true: ([0.0], "predicts 0"),
             "one": lambda true: ([1.0], "predicts 1"),
             "training_mean": lambda true: self._of_training(training, np.mean, "mean"),
             "training_median": lambda true: self._of_training(training, np.median, "median"),
             "best_constant": _best_constant,
         }
-        variants = paper.systems[CONSTANT].variants if CONSTANT in paper.systems else {}
-        statistics = [
-            str(variants[row.variant].settings.get("statistic"))
-            for row in table.rows
-            if row.system == CONSTANT and row.variant in variants
-        ]
-        listed = {LISTED_STATISTICS.get(statistic, "") for statistic in statistics}
-        return {name: predictor for name, predictor in every.items() if name not in listed}
 
-    def _training_of(self, benchmark: str, paper: Paper, table: Table) -> str | None:
-        """Return the training split of most systems of the table that are evaluated on the benchmark."""
-        systems = {row.system: paper.systems[row.system] for row in table.rows}
-        splits = Counter(
-            system.trained_on for system in systems.values() if system.trained_on and benchmark in system.evaluated_on
-        )
+    def _training_of(self, benchmark: str, table: Table) -> str | None:
+        """Return the training split of most runs of the table that are evaluated on the benchmark."""
+        runs = [row for row in table.rows if row.run]
+        every = [self.project.experiments[row.system].data_of(row.variant) for row in runs]
+        splits = Counter(data.trained_on for data in every if benchmark in data.evaluated_on)
         return splits.most_common(1)[0][0] if splits else None
 
     def _benchmark_counts(self, benchmark: str) -> Floats:
         """Return the true counts of what stands for a benchmark, from any preparation that is there."""
-        entry = self.project.suite.benchmarks[benchmark]
+        entry = self.project.stand_ins[benchmark]
         preparations = [entry.preparation]
         for run in (run for runs in self.measurements.runs.values() for run in runs):
             if benchmark in run.benchmarks:
@@ -89,13 +82,13 @@ class TrivialRows:
         missing: list[Missing] = []
         for preparation in dict.fromkeys(preparations):
             try:
-                return self.measurements.counts(entry.dataset, entry.split, preparation)
+                return self.measurements.counts(str(entry.dataset), str(entry.split), preparation)
             except Missing as reason:
                 missing.append(reason)
         raise missing[0]
 
     def _of_training(self, benchmark: str | None, statistic: Callable[[Floats], object], name: str) -> Guess:
-        if benchmark is None or benchmark not in self.project.suite.benchmarks:
+        if benchmark is None or benchmark not in self.project.stand_ins:
             what = f"suite {self.project.suite.name} has no training split for this column"
             raise Missing("no counterpart", what)
         counts = self._benchmark_counts(benchmark)
@@ -106,8 +99,8 @@ class TrivialRows:
 
     def _oracles(self, cell: Score, table: Table) -> Iterator[Score]:
         """Yield what the annotation itself scores in the forms in which the table's systems are taught it."""
-        entry = self.project.suite.benchmarks[cell.benchmark]
-        place = (entry.dataset, entry.split, entry.preparation)
+        entry = self.project.stand_ins[cell.benchmark]
+        place = (str(entry.dataset), str(entry.split), entry.preparation)
         forms = {"dot_map": ""}
         for number, settings in enumerate(self._bins_of(table), start=1):
             forms["block_bins" if number == 1 else f"block_bins_{number}"] = settings
@@ -128,7 +121,7 @@ class TrivialRows:
         """Return the settings of the bins (as JSON) of the table's systems that classify blocks, each once."""
         found: dict[str, None] = {}
         for row in table.rows:
-            for run in self.measurements.runs.get((row.system, row.variant or ""), ())[:1]:
+            for run in self.measurements.runs.get((row.system, row.variant), ())[:1]:
                 try:
                     settings = self.measurements.record(run.id).settings
                 except Missing:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from pkgutil import iter_modules
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recount.errors import UserError
 
+PACKAGE = Path(__file__).parents[1]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 BenchmarkId = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="system/variant")]
 
 
 class ConfigError(UserError):
@@ -26,20 +32,50 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML as YAML 1.2 does (``on`` is a word, not true), and refuses a key that stands twice in one mapping."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        letter: [(tag, regexp) for tag, regexp in entries if tag != "tag:yaml.org,2002:bool"]
+        for letter, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in lines:
+                raise ConfigError(f"line {line}: {key}: the key is there twice, first in line {lines[key]}")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+def read_yaml(path: Path, shown: str | Path | None = None) -> dict[str, Any]:
     """Return the keys and values of a YAML file.
 
+    Args:
+        path: the file.
+        shown: how messages call it.
+
     Raises:
-        ConfigError: it is missing, not YAML, or not keys and values.
+        ConfigError: it is missing, not YAML, not keys and values, or has a key twice.
     """
+    name = shown or path
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{name}: no such file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+        raise ConfigError(f"{name}: expected keys and values, found {type(content).__name__}")
     return content
 
 
@@ -68,6 +104,26 @@ def checked(model: type[Model], content: Mapping[str, Any], where: str) -> Model
         return model.model_validate(dict(content))
     except ValidationError as error:
         raise ConfigError("\n".join(error_lines(error, where))) from None
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return what to say of a name that does not exist: the nearest one, or all of them where there are few."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"there is no such {kind}; the nearest is {near[0]}"
+    return f"there is no such {kind}; there are {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
+
+
+def plugins(kind: str) -> set[str]:
+    """Return the names of all systems or data sets, recount's own and those of outside packages. Imports none of them.
+
+    Args:
+        kind: ``systems`` or ``datasets``.
+    """
+    modules = iter_modules([str(PACKAGE / kind)])
+    own = {module.name for module in modules if not module.ispkg and module.name != "base"}
+    return own | {point.name for point in entry_points(group=f"recount.{kind}")}
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from recount.settings.base import BenchmarkId, ConfigError, Name, Strict, checked, error_lines, merged, read_yaml
-from recount.settings.experiment import PaperSystem, PromptTestKind, Variant
-from recount.settings.paper import Paper, read_paper
+from recount.settings.base import (
+    BenchmarkId,
+    ConfigError,
+    Name,
+    Strict,
+    checked,
+    error_lines,
+    merged,
+    read_yaml,
+    unknown,
+)
+from recount.settings.experiment import Experiment, PromptTestKind, Variant
+from recount.settings.paper import CLAIMED, Paper, Table, read_paper
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
-from recount.settings.suite import Suite, SuiteSystem, SuiteVariant
+from recount.settings.schemas import system_schema
+from recount.settings.suite import Benchmark, StandIn, Suite
 
-SYSTEM_SCHEMAS = Path(__file__).parents[1] / "systems" / "schemas"
 WEIGHTS = "weights:"  # begins the name of a file that is fetched into resources/weights
+METRICS_OF = {"crowd": "counts", "text": "counts", "captions": "captions"}  # kind of benchmark -> family of metrics
 
 
 class Config(Strict):
     """config.yaml: what to run here, and where things lie."""
 
     suite: Name = "mini"
-    papers: tuple[Name, ...] = Field((), description="empty: all")
+    papers: tuple[str, ...] = Field((), description="names, or folders outside (~/my_paper); empty: all of recount's")
     systems: tuple[Name, ...] = Field((), description="empty: all of the papers")
     tables: tuple[Name, ...] = Field((), description="only runs that a row of these tables shows; empty: all")
     claims: tuple[Name, ...] = Field((), description="only runs that these claims compare; empty: all")
@@ -61,14 +74,23 @@ class PromptTest(Strict):
 
 
 class Run(Strict):
-    """One training run, resolved: everything its jobs need to know, and nothing else."""
+    """A variant of a system with a seed, resolved: everything its jobs need to know, and nothing else.
+
+    Two things are told apart. A *training* changes weights; ``trained_as`` is the variant whose training a run reads:
+    its own, that of the variant it ``reads`` (then ``reading`` are the settings that it lays over the trained ones), or
+    that of an earlier variant which this suite trains in exactly the same way. An *evaluation* reads them;
+    ``evaluated_as`` is the first variant that reads the same training in the same way.
+    """
 
     suite: Name
     system: Name
     variant: Name
     seed: int
+    trained_as: Name
+    evaluated_as: Name
     size: Literal["paper", "mini"]
     settings: dict[str, Any]
+    reading: dict[str, Any] = {}
     recipe: dict[str, Any]
     protocol: str
     checkpoint: str | None
@@ -86,12 +108,28 @@ class Run(Strict):
         return f"{self.system}/{self.variant}/seed{self.seed}"
 
     @property
+    def training_id(self) -> str:
+        """Return the id of the run whose training this one reads (mostly its own)."""
+        return f"{self.system}/{self.trained_as}/seed{self.seed}"
+
+    @property
+    def evaluation_id(self) -> str:
+        """Return the id of the run whose predictions are this one's (mostly its own)."""
+        return f"{self.system}/{self.evaluated_as}/seed{self.seed}"
+
+    @property
     def benchmark_of_split(self) -> dict[tuple[str, str], BenchmarkId]:
         """Return the first benchmark that each split (data set, split) stands for: several may share one."""
         found: dict[tuple[str, str], BenchmarkId] = {}
         for benchmark, split in self.benchmarks.items():
             found.setdefault((split.dataset, split.split), benchmark)
         return found
+
+    @property
+    def splits(self) -> list[Split]:
+        """Return all splits that it is trained, chosen and evaluated on, each once."""
+        every = (self.training, self.held_out, self.selected_on_test, *self.benchmarks.values())
+        return list({split.model_dump_json(): split for split in every if split is not None}.values())
 
 
 def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -105,46 +143,42 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         raise ConfigError(
             f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, its clone"
         )
-    return checked(Config, merged(read_yaml(path), overrides or {}), "config.yaml")
+    config = checked(Config, merged(read_yaml(path, "config.yaml"), overrides or {}), "config.yaml")
+    twice = [seed for seed in dict.fromkeys(config.seeds) if config.seeds.count(seed) > 1]
+    if twice:
+        raise ConfigError(f"config.yaml: seeds: {twice[0]} is there twice")
+    return config
 
 
-def _chosen(kind: str, wanted: tuple[str, ...], known: list[str]) -> list[str]:
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise ConfigError(f"config.yaml: {kind} = {unknown}: allowed are {', '.join(known)}")
-    return [name for name in known if not wanted or name in wanted]
-
-
-def _check_settings(system: str, settings: Mapping[str, Any], where: str) -> None:
-    """Check settings against the schema generated from the system's own Settings, without importing the system."""
-    path = SYSTEM_SCHEMAS / f"{system}.json"
-    if not path.is_file():  # an outside package's system: checked when it is built
-        return
-    from jsonschema import Draft202012Validator
-
-    problems = []
-    for error in Draft202012Validator(json.loads(path.read_text(encoding="utf-8"))).iter_errors(dict(settings)):
-        key = ".".join(["settings", *(str(part) for part in error.absolute_path)])
-        problems.append(f"{where}: {key}: {error.message[:300]}")
+def _chosen(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+    names = list(known)
+    problems = [
+        f"config.yaml: {kind} = {name}: {unknown(kind.removesuffix('s'), name, names)}"
+        for name in wanted
+        if name not in names
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
+def _raise(problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        raise ConfigError("\n".join(found))
+
+
 def default_recipe(system: str) -> dict[str, Any] | None:
-    """Return a system's recipe as it stands in its generated schema, without importing it; None: it does not train."""
-    path = SYSTEM_SCHEMAS / f"{system}.json"
-    if not path.is_file():  # an outside package's system
-        return Recipe().model_dump()
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content.get("recipe", Recipe().model_dump(mode="json"))
+    """Return a system's own recipe, without importing it; None: it does not train."""
+    return system_schema(system).get("recipe", Recipe().model_dump(mode="json"))
 
 
 class Project:
-    """Everything that is configured: config.yaml, the chosen suite and papers, and the runs that follow from them.
+    """Everything that is configured: config.yaml, the suite, experiments, benchmarks, papers, and the runs they make.
 
     Attributes:
         root: the folder of config.yaml; all relative paths start there.
-        config, suite, papers: as read and checked.
+        config, suite, papers: as read and checked; papers by name, those that are chosen.
+        experiments, benchmarks: by id, of recount and of outside papers.
     """
 
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
@@ -152,75 +186,284 @@ class Project:
         self.config = read_config(root, overrides)
         suites = sorted(path.stem for path in (root / "suites").glob("*.yaml"))
         if self.config.suite not in suites:
-            raise ConfigError(f"config.yaml: suite = {self.config.suite!r}: allowed are {', '.join(suites)}")
+            raise ConfigError(
+                f"config.yaml: suite = {self.config.suite}: {unknown('suite', self.config.suite, suites)}"
+            )
         path = root / "suites" / f"{self.config.suite}.yaml"
-        self.suite = checked(Suite, {**read_yaml(path), "name": path.stem}, f"suites/{path.name}")
-        folders = sorted(path.parent for path in (root / "papers").glob("*/paper.yaml"))
-        known = [folder.name for folder in folders]
-        chosen = _chosen("papers", self.config.papers, known)
-        every_paper = {folder.name: read_paper(folder, root) for folder in folders}
-        self.papers = {name: every_paper[name] for name in chosen}
-        self._check_unique(every_paper)
-        every = self.papers.values()
-        if self.config.systems:
-            _chosen("systems", self.config.systems, sorted({name for p in every for name in p.systems}))
-        _chosen("tables", self.config.tables, sorted({name for p in every for name in p.tables}))
-        _chosen("claims", self.config.claims, [claim.id for p in every for claim in p.claims])
+        self._suite_file = f"suites/{path.name}"
+        self.suite = checked(Suite, {**read_yaml(path, self._suite_file), "name": path.stem}, self._suite_file)
+        outside = [Path(name).expanduser() for name in self.config.papers if "/" in name or name.startswith("~")]
+        homes = [root, *(folder if folder.is_absolute() else root / folder for folder in outside)]
+        homes += [
+            folder for folder in _papers_of_packages() if folder.name in self.config.papers or not self.config.papers
+        ]
+        self.benchmarks = self._read_benchmarks(homes)
+        self.experiments = self._read_experiments(homes)
+        self.papers = self._read_papers(homes[1:])
+        self._check()
 
-    @staticmethod
-    def _check_unique(papers: Mapping[str, Paper]) -> None:
-        owner: dict[tuple[str, str], str] = {}
-        for paper in papers.values():
-            for system, entry in paper.systems.items():
-                for variant in entry.variants:
-                    other = owner.setdefault((system, variant), paper.name)
-                    if other != paper.name:
-                        raise ConfigError(
-                            f"papers/{paper.name}/paper.yaml: systems.{system}.variants.{variant}: papers/{other} "
-                            "has it already; give it another name"
-                        )
+    # ------------------------------------------------------------------------------------------------ reading, checking
 
-    def _split(self, benchmark: str | None, system: SuiteSystem) -> Split | None:
-        if benchmark is None:
-            return None
-        entry = self.suite.benchmarks.get(benchmark)
+    def _shown(self, path: Path) -> str:
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+    def _read_benchmarks(self, homes: Iterable[Path]) -> dict[str, Benchmark]:
+        found: dict[str, Benchmark] = {}
+        for path in (home / "benchmarks.yaml" for home in homes):
+            if not path.is_file():
+                continue
+            for name, content in read_yaml(path, self._shown(path)).items():
+                where = f"{self._shown(path)}: {name}"
+                benchmark = checked(Benchmark, content if isinstance(content, dict) else {"title": content}, where)
+                if found.setdefault(name, benchmark) != benchmark:
+                    raise ConfigError(f"{where}: another benchmark has this id already; give it another one")
+        return found
+
+    def _read_experiments(self, homes: Iterable[Path]) -> dict[str, Experiment]:
+        found: dict[str, Experiment] = {}
+        for path in (path for home in homes for path in sorted((home / "experiments").glob("*.yaml"))):
+            where = self._shown(path)
+            if path.stem in found:
+                raise ConfigError(
+                    f"{where}: there is an experiment of this system already; give its variants another file"
+                )
+            experiment = checked(Experiment, {**read_yaml(path, where), "name": path.stem}, where)
+            _raise(f"{where}: {problem}" for problem in experiment.problems())
+            _raise(
+                f"{where}: {key} = {name}: {unknown('benchmark', name, self.benchmarks)}"
+                for key, name in experiment.ids()
+                if name not in self.benchmarks
+            )
+            found[path.stem] = experiment
+        return found
+
+    def _read_papers(self, outside: Iterable[Path]) -> dict[str, Paper]:
+        inside = sorted(path.parent for path in (self.root / "papers").glob("*/paper.yaml"))
+        folders = {folder.name: folder for folder in inside} | {folder.name: folder for folder in outside}
+        wanted = [Path(name).name if "/" in name or name.startswith("~") else name for name in self.config.papers]
+        _chosen("papers", wanted, folders)
+        chosen = [name for name in folders if not wanted or name in wanted]
+        return {name: read_paper(folders[name], self._shown(folders[name] / "paper.yaml")) for name in chosen}
+
+    def _check(self) -> None:
+        """Check every id against what exists.
+
+        Raises:
+            ConfigError: one line for each that does not.
+        """
+        _raise(self._problems())
+        papers = self.papers.values()
+        _chosen("systems", self.config.systems, {run.partition("/")[0] for paper in papers for run in paper.runs})
+        _chosen("tables", self.config.tables, {name for paper in papers for name in paper.tables})
+        _chosen("claims", self.config.claims, [claim.id for paper in papers for claim in paper.claims])
+        checkpoints = {v.checkpoint for e in self.experiments.values() for v in e.variants.values() if v.checkpoint}
+        _chosen("checkpoints", self.config.checkpoints, checkpoints)
+
+    def _problems(self) -> Iterator[str]:
+        for paper in self.papers.values():
+            where = self._shown(paper.folder / "paper.yaml")
+            yield from (f"{where}: {problem}" for problem in self._paper_problems(paper))
+        where = self._suite_file
+        for name in self.suite.benchmarks:
+            if name not in self.benchmarks:
+                yield f"{where}: benchmarks.{name}: {unknown('benchmark', name, self.benchmarks)}"
+        for name, system in self.suite.systems.items():
+            if name not in self.experiments:
+                yield f"{where}: systems.{name}: {unknown('experiment', name, self.experiments)}"
+                continue
+            variants = self.experiments[name].variants
+            named = [(f"variants.{key}", key) for key in system.variants]
+            named += [(f"skip.{why}", key) for why, names in system.skip.items() for key in names]
+            for key, variant in named:
+                if variant not in variants:
+                    yield f"{where}: systems.{name}.{key} = {variant}: {unknown('variant', variant, variants)}"
+
+    def _paper_problems(self, paper: Paper) -> Iterator[str]:
+        for name, table in paper.tables.items():
+            for benchmark in table.on:
+                if benchmark not in self.benchmarks:
+                    yield f"tables.{name}.on = {benchmark}: {unknown('benchmark', benchmark, self.benchmarks)}"
+                else:
+                    yield from self._metric_problems(name, table, benchmark)
+            for row in table.rows:
+                if row.run and row.system not in self.experiments:
+                    yield f"tables.{name}.rows: {row.run}: {unknown('system', row.system, self.experiments)}"
+                elif row.run and row.variant not in self.experiments[row.system].variants:
+                    known = self.experiments[row.system].variants
+                    yield f"tables.{name}.rows: {row.run}: {unknown(f'variant of {row.system}', row.variant, known)}"
+        for claim in paper.claims:
+            for benchmark in claim.on:
+                if benchmark not in self.benchmarks:
+                    yield f"claims.{claim.id}.on = {benchmark}: {unknown('benchmark', benchmark, self.benchmarks)}"
+
+    def _metric_problems(self, name: str, table: Table, benchmark: str) -> Iterator[str]:
+        kind = self.benchmarks[benchmark].kind
+        for metric in table.metrics:
+            family = CLAIMED[metric].family if metric in CLAIMED else None
+            if family is None:
+                yield f"tables.{name}.metrics = {metric}: {unknown('metric', metric, CLAIMED)}"
+            elif family != "cost" and family != METRICS_OF[kind]:
+                yield f"tables.{name}.metrics = {metric}: it makes no sense of {benchmark}, which is of kind {kind}"
+
+    # ------------------------------------------------------------------------------------------------------- stand-ins
+
+    @cached_property
+    def stand_ins(self) -> dict[str, StandIn]:
+        """Return what stands for each benchmark in this suite; what nothing stands for is not in it."""
+        found = {name: self.suite.stand_in(name, benchmark) for name, benchmark in self.benchmarks.items()}
+        return {name: entry for name, entry in found.items() if entry is not None and entry.dataset is not None}
+
+    def why_no_data(self, benchmark: str) -> str:
+        """Return why this suite has nothing that stands for a benchmark ("" if it has)."""
+        if benchmark in self.stand_ins:
+            return ""
+        entry = self.suite.stand_in(benchmark, self.benchmarks[benchmark])
+        why = (entry.note if entry else "") or self.benchmarks[benchmark].by_hand
+        return f"suite {self.suite.name} has nothing that stands for {benchmark}{f': {why}' if why else ''}"
+
+    def place(self, benchmark: str) -> str:
+        """Return ``<data set>/<split>`` of what stands for a benchmark (two may share one: one measurement), or ""."""
+        entry = self.stand_ins.get(benchmark)
+        return f"{entry.dataset}/{entry.split}" if entry else ""
+
+    def _split(self, benchmark: str | None, system: str) -> Split | None:
+        entry = self.stand_ins.get(benchmark or "")
         if entry is None:
             return None
-        return Split(dataset=entry.dataset, split=entry.split, preparation=system.preparation or entry.preparation)
+        preparation = self.suite.systems[system].preparation or entry.preparation
+        return Split(dataset=str(entry.dataset), split=str(entry.split), preparation=preparation)
 
-    def _run(self, name: str, paper_system: PaperSystem, variant_name: str, seed: int, where: str) -> Run:
-        variant = paper_system.variants[variant_name]
-        system = self.suite.systems[name]
-        own = system.variants.get(variant_name, SuiteVariant())
-        settings = merged(merged(system.settings, variant.settings), own.settings)
-        recipe = merged(merged(system.recipe, variant.recipe), own.recipe)
-        _check_settings(name, settings, f"{where}: systems.{name}.variants.{variant_name}")
+    # ------------------------------------------------------------------------------------------------------------ runs
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Return every run of the chosen papers, systems, tables, claims and seeds in this suite, in a fixed order."""
+        return [
+            self._variants[key].model_copy(update={"seed": seed})
+            for key in self._named
+            if not self.not_run(*key)
+            for seed in self.config.seeds
+        ]
+
+    @cached_property
+    def trainings(self) -> list[Run]:
+        """Return the runs that are trained (or imported): one for each training that some run reads."""
+        return self._first_of("trained_as", "training_id")
+
+    @cached_property
+    def evaluations(self) -> list[Run]:
+        """Return the runs that are predicted: one for each evaluation."""
+        return self._first_of("evaluated_as", "evaluation_id")
+
+    def training_of(self, run: Run) -> Run:
+        """Return the run whose training a run reads: mostly itself."""
+        return self._variants[run.system, run.trained_as].model_copy(update={"seed": run.seed})
+
+    def _first_of(self, variant: str, run_id: str) -> list[Run]:
+        found = {
+            getattr(run, run_id): self._variants[run.system, getattr(run, variant)].model_copy(
+                update={"seed": run.seed}
+            )
+            for run in self.runs
+        }
+        return list(found.values())
+
+    @cached_property
+    def _named(self) -> list[tuple[str, str]]:
+        """Return the (system, variant) of the chosen papers' tables and the chosen systems, each once."""
+        found: dict[tuple[str, str], None] = {}
+        for paper in self.papers.values():
+            for run in paper.runs:
+                system, _, variant = run.partition("/")
+                if not self.config.systems or system in self.config.systems:
+                    found[system, variant] = None
+        return list(found)
+
+    @cached_property
+    def _variants(self) -> dict[tuple[str, str], Run]:
+        """Return every variant that this suite can run, with seed 0, resolved and with what it shares with others."""
+        found: dict[tuple[str, str], Run] = {}
+        first: dict[str, str] = {}
+        for system in self.suite.systems:
+            for variant in self.experiments[system].variants:
+                if self._not_in_suite(system, variant):
+                    continue
+                run = self._resolved(system, variant)
+                reads = self.experiments[system].variants[variant].reads
+                if reads is not None and (system, reads) in found:
+                    trained_as = found[system, reads].trained_as
+                else:
+                    trained_as = first.setdefault(f"train {_training_key(run)}", variant)
+                evaluation = json.dumps(
+                    [system, trained_as, run.settings, _split_keys(run)], sort_keys=True, default=str
+                )
+                evaluated_as = first.setdefault(f"evaluate {evaluation}", variant)
+                update = {"trained_as": trained_as, "evaluated_as": evaluated_as}
+                found[system, variant] = run.model_copy(update=update)
+        return found
+
+    def _resolved(self, system: str, variant_name: str) -> Run:
+        experiment, suite = self.experiments[system], self.suite.systems[system]
+        variant, data = experiment.variants[variant_name], experiment.data_of(variant_name)
+        where = f"experiments/{system}.yaml + {self._suite_file}: variants.{variant_name}"
+        layers: list[Any] = [suite, variant, suite.variant(variant_name)]
+        if variant.reads is not None:
+            self._check_reading(system, variant, where)
+            layers[1:1] = [experiment.variants[variant.reads], suite.variant(variant.reads)]
+        settings: dict[str, Any] = {}
+        recipe: dict[str, Any] = {}
+        for layer in layers:
+            settings, recipe = merged(settings, layer.settings), merged(recipe, layer.recipe)
+        _check_settings(system, settings, where)
         try:
             resolve_recipe(Recipe(), recipe)
         except ValidationError as error:
-            raise ConfigError("\n".join(error_lines(error, f"{where}: {name}/{variant_name}: recipe"))) from None
+            raise ConfigError("\n".join(error_lines(error, f"{where}: recipe"))) from None
         named: list[str] = []
         settings = self._located(settings, named)
-        checkpoint = self._released(variant)
-        clean = variant.protocol == "clean"
-        benchmarks = {entry: self._split(entry, system) for entry in paper_system.evaluated_on}
+        benchmarks = {entry: self._split(entry, system) for entry in data.evaluated_on}
+        tested = {entry: self._split(entry, system) for entry in experiment.prompt_tests}
         return Run(
             suite=self.suite.name,
-            system=name,
+            system=system,
             variant=variant_name,
-            seed=seed,
-            size=system.size,
+            seed=0,
+            trained_as=variant_name,
+            evaluated_as=variant_name,
+            size=suite.size,
             settings=settings,
+            reading=merged(variant.settings, suite.variant(variant_name).settings) if variant.reads else {},
             recipe=recipe,
             protocol=variant.protocol,
             checkpoint=variant.checkpoint,
-            checkpoint_path=self._located(checkpoint, named),
+            checkpoint_path=self._located(self._released(variant), named),
             weights=tuple(dict.fromkeys(named)),
-            training=self._split((clean and paper_system.clean_trained_on) or paper_system.trained_on, system),
-            held_out=self._split((clean and paper_system.clean_held_out) or paper_system.held_out, system),
-            selected_on_test=None if clean else self._split(paper_system.selected_on_test, system),
+            training=self._split(data.trained_on, system),
+            held_out=self._split(data.held_out, system),
+            selected_on_test=self._split(data.selected_on_test, system),
             benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
-            prompt_tests=self._prompt_tests(paper_system, system),
+            prompt_tests={
+                entry: PromptTest(
+                    split=split, tests=experiment.prompt_tests[entry], pictures=self.suite.prompt_test_pictures
+                )
+                for entry, split in tested.items()
+                if split is not None
+            },
+        )
+
+    def _check_reading(self, system: str, variant: Variant, where: str) -> None:
+        """Refuse a variant that would change more than how a trained model is read.
+
+        Raises:
+            ConfigError: a setting of it changes the training.
+        """
+        described = system_schema(system).get("properties", {})
+        reading = [key for key, entry in described.items() if entry.get("reading")]
+        _raise(
+            f"{where}.settings.{key}: reads: {variant.reads} shares that variant's training, and this setting changes "
+            f"the training; settings of the reading are {', '.join(reading) or 'none'}"
+            for key in variant.settings
+            if described and key not in reading
         )
 
     def _released(self, variant: Variant) -> str | None:
@@ -239,89 +482,83 @@ class Project:
         named.append(place.partition("/")[0])
         return str(self.weights / place)
 
-    def _prompt_tests(self, paper_system: PaperSystem, system: SuiteSystem) -> dict[str, PromptTest]:
-        splits = {benchmark: self._split(benchmark, system) for benchmark in paper_system.prompt_tests}
-        return {
-            benchmark: PromptTest(
-                split=split, tests=paper_system.prompt_tests[benchmark], pictures=self.suite.prompt_test_pictures
-            )
-            for benchmark, split in splits.items()
-            if split is not None
-        }
+    def not_run(self, system: str, variant: str) -> str:
+        """Return why this suite and config.yaml do not run a variant ("" if they do)."""
+        return self._not_in_suite(system, variant) or self._left_out.get((system, variant), "")
 
-    @cached_property
-    def runs(self) -> list[Run]:
-        """Return every run of the chosen papers, systems, tables, claims and seeds in this suite, in a fixed order."""
-        result: list[Run] = []
-        for paper in self.papers.values():
-            where = f"papers/{paper.name}/paper.yaml + suites/{self.suite.name}.yaml"
-            for name, variant_name in self._wanted(paper):
-                if not self.not_run(name, variant_name, paper.systems[name]):
-                    system = paper.systems[name]
-                    result.extend(self._run(name, system, variant_name, seed, where) for seed in self.config.seeds)
-        return result
-
-    def _wanted(self, paper: Paper) -> Iterator[tuple[str, str]]:
-        """Yield the systems and variants of a paper that config.yaml chooses and this suite knows."""
-        for name, system in paper.systems.items():
-            if (not self.config.systems or name in self.config.systems) and name in self.suite.systems:
-                yield from ((name, variant) for variant in system.variants)
-
-    def not_run(self, system: str, variant_name: str, described: PaperSystem) -> str:
-        """Return why this suite does not run a variant that its paper describes ("" if it does)."""
-        return self._not_in_suite(system, variant_name, described) or self._left_out.get((system, variant_name), "")
-
-    def _not_in_suite(self, system: str, variant_name: str, described: PaperSystem) -> str:
-        variant, entry = described.variants[variant_name], self.suite.systems.get(system)
+    def _not_in_suite(self, system: str, variant_name: str) -> str:
+        experiment, entry = self.experiments[system], self.suite.systems.get(system)
+        variant = experiment.variants[variant_name]
         if entry is None:
             return f"suite {self.suite.name} does not run {system}"
-        if described.trained_on not in self.suite.benchmarks and not variant.checkpoint:
-            return f"suite {self.suite.name} has nothing that stands for {described.trained_on}"
-        if variant_name in entry.variants and entry.variants[variant_name].skip:
-            return entry.variants[variant_name].skip
-        if variant.checkpoint and self._released(variant) is None:
-            return f"no file is given for the released checkpoint {variant.checkpoint} (config.yaml: checkpoints)"
-        return ""
+        if entry.skipped(variant_name):
+            return entry.skipped(variant_name)
+        if variant.checkpoint:
+            given = self._released(variant) is not None
+            return (
+                ""
+                if given
+                else f"no file is given for the released checkpoint {variant.checkpoint} (config.yaml: checkpoints)"
+            )
+        return self.why_no_data(experiment.data_of(variant_name).trained_on)
 
     @cached_property
     def _left_out(self) -> dict[tuple[str, str], str]:
-        """Return the variants that config.yaml's tables, claims and budget leave out, with the reason."""
+        """Return the variants that config.yaml's systems, tables, claims and budget leave out, with the reason."""
         result: dict[tuple[str, str], str] = {}
         budget, spent = self.config.budget_gpu_hours, 0.0
-        for paper in self.papers.values():
-            chosen = self._in_tables_and_claims(paper)
-            for key in self._wanted(paper):
-                if self._not_in_suite(*key, paper.systems[key[0]]):
-                    continue
-                hours, _ = self.gpu_hours(*key, paper.systems[key[0]])
-                cost = None if hours is None else hours * len(self.config.seeds)
-                if chosen is not None and key not in chosen:
-                    result[key] = "not in the tables or claims that config.yaml chooses"
-                elif budget is not None and cost is None:
-                    result[key] = f"left out by the budget of {budget:g} GPU hours: its cost is not known"
-                elif budget is not None and cost is not None and spent + cost > budget:
-                    result[key] = f"left out by the budget of {budget:g} GPU hours: it takes {cost:.3g}"
-                else:
-                    spent += cost or 0.0
+        chosen = self._in_tables_and_claims()
+        paid: set[str] = set()
+        for key in self._named:
+            if self._not_in_suite(*key):
+                continue
+            hours, _ = self.gpu_hours(*key)
+            training = self._variants[key].training_id
+            cost = 0.0 if training in paid else None if hours is None else hours * len(self.config.seeds)
+            if chosen is not None and key not in chosen:
+                result[key] = "not in the tables or claims that config.yaml chooses"
+            elif budget is not None and cost is None:
+                result[key] = f"left out by the budget of {budget:g} GPU hours: its cost is not known"
+            elif budget is not None and cost is not None and spent + cost > budget:
+                result[key] = f"left out by the budget of {budget:g} GPU hours: it takes {cost:.3g}"
+            else:
+                spent += cost or 0.0
+                paid.add(training)
+        if self.config.systems:
+            for system, variant in (
+                (run.partition("/")[0], run.partition("/")[2]) for p in self.papers.values() for run in p.runs
+            ):
+                if system not in self.config.systems:
+                    result.setdefault((system, variant), "config.yaml leaves this system out (systems)")
         return result
 
-    def _in_tables_and_claims(self, paper: Paper) -> set[tuple[str, str]] | None:
-        """Return what the chosen tables and claims of a paper need; None where all are chosen."""
+    def _in_tables_and_claims(self) -> set[tuple[str, str]] | None:
+        """Return what the chosen tables and claims need; None where all are chosen."""
         if not self.config.tables and not self.config.claims:
             return None
-        tables = [table for name, table in paper.tables.items() if name in self.config.tables]
-        rows = {(row.system, row.variant or "") for table in tables for row in table.rows}
-        claims = [claim for claim in paper.claims if claim.id in self.config.claims]
-        arms = {arm for claim in claims for arm in (*claim.better, *claim.worse)}
-        return rows | {(arm.partition("/")[0], arm.partition("/")[2]) for arm in arms}
+        papers = self.papers.values()
+        rows = [
+            row
+            for paper in papers
+            for name in self.config.tables
+            for row in paper.tables[name].rows
+            if name in paper.tables
+        ]
+        claims = [claim for paper in papers for claim in paper.claims if claim.id in self.config.claims]
+        arms = {arm for claim in claims for arm in (*claim.arm, *claim.against)}
+        return {(row.system, row.variant) for row in rows} | {
+            (arm.partition("/")[0], arm.partition("/")[2]) for arm in arms
+        }
 
-    def gpu_hours(self, system: str, variant_name: str, described: PaperSystem) -> tuple[float | None, str]:
+    def gpu_hours(self, system: str, variant_name: str) -> tuple[float | None, str]:
         """Return the GPU hours of training a variant once, and on what that is based; None: not known beforehand."""
-        entry, variant = self.suite.systems[system], described.variants[variant_name]
+        entry, variant = self.suite.systems[system], self.experiments[system].variants[variant_name]
+        if variant.reads is not None:
+            return self.gpu_hours(system, variant.reads)
         recipe = default_recipe(system)
         if variant.checkpoint or recipe is None or variant.settings.get("train") is False:
             return 0.0, "no training"
-        own = entry.variants.get(variant_name, SuiteVariant())
+        own = entry.variant(variant_name)
         cost = own.cost or entry.cost
         if cost is None:
             return None, "not known before a run of it has ended"
@@ -330,15 +567,16 @@ class Project:
         return cost.gpu_hours_per_100_epochs * recipe["epochs"] / 100, cost.source
 
     def run(self, system: str, variant: str, seed: int) -> Run:
-        """Return one run.
+        """Return one run: of those that are asked for, or of those whose training or predictions they read.
 
         Raises:
             ConfigError: there is no such run in this suite.
         """
-        for run in self.runs:
+        every = [*self.runs, *self.trainings, *self.evaluations]
+        for run in every:
             if (run.system, run.variant, run.seed) == (system, variant, seed):
                 return run
-        known = ", ".join(sorted({f"{run.system}/{run.variant}" for run in self.runs}))
+        known = ", ".join(sorted({f"{run.system}/{run.variant}" for run in every}))
         raise ConfigError(
             f"suite {self.suite.name} has no run {system}/{variant}/seed{seed}; it has, with seeds "
             f"{list(self.config.seeds)}: {known}"
@@ -376,29 +614,21 @@ class Project:
         return self.data / split.dataset / split.preparation / "index.csv"
 
     def run_folder(self, run: Run) -> Path:
-        """Return the folder of a run's model, history and run.json."""
-        return self.results / "runs" / run.id
+        """Return the folder of the model, history and run.json of the training that a run reads."""
+        return self.results / "runs" / run.training_id
 
     def checkpoint_folder(self, run: Run) -> Path:
         """Return the folder where an unfinished training run keeps what it needs to resume."""
-        return self.results / "checkpoints" / run.id
+        return self.results / "checkpoints" / run.training_id
 
     def predictions(self, run: Run, benchmark: str) -> Path:
         """Return the CSV of a run's predictions on a benchmark."""
         split = run.benchmarks[benchmark]
-        return (
-            self.results
-            / "predictions"
-            / split.dataset
-            / split.split
-            / run.system
-            / run.variant
-            / f"seed{run.seed}.csv"
-        )
+        return self.results / "predictions" / split.dataset / split.split / f"{run.evaluation_id}.csv"
 
     def prompt_test_file(self, run: Run) -> Path:
         """Return the JSON file of a run's prompt tests; its maps are beside it in an .npz."""
-        return self.results / "prompt_tests" / run.system / run.variant / f"seed{run.seed}.json"
+        return self.results / "prompt_tests" / f"{run.evaluation_id}.json"
 
     def log(self, step: str, *parts: str) -> Path:
         """Return the log file of a job."""
@@ -409,10 +639,37 @@ def load(root: Path | str = ".", overrides: Mapping[str, Any] | None = None) -> 
     """Read and check the whole configuration below ``root``.
 
     Args:
-        root: the folder of config.yaml, papers/ and suites/.
+        root: the folder of config.yaml, papers/, experiments/ and suites/.
         overrides: top-level keys of config.yaml to replace, as ``snakemake --config`` gives them.
 
     Raises:
         ConfigError: one line per error: file, key, value, what is allowed.
     """
     return Project(Path(root), overrides)
+
+
+def _papers_of_packages() -> list[Path]:
+    """Return the folders of papers that outside packages bring by the entry point ``recount.papers``."""
+    specs = [find_spec(point.value) for point in entry_points(group="recount.papers")]
+    return [Path(spec.submodule_search_locations[0]) for spec in specs if spec and spec.submodule_search_locations]
+
+
+def _check_settings(system: str, settings: Mapping[str, Any], where: str) -> None:
+    """Check settings against the schema generated from the system's own Settings, without importing the system."""
+    from jsonschema import Draft202012Validator
+
+    _raise(
+        f"{where}: {'.'.join(['settings', *(str(part) for part in error.absolute_path)])}: {error.message[:300]}"
+        for error in Draft202012Validator(system_schema(system)).iter_errors(dict(settings))
+    )
+
+
+def _training_key(run: Run) -> str:
+    """Return all that a training depends on, as text: equal for two variants that train in exactly the same way."""
+    which = {"system", "size", "settings", "recipe", "checkpoint_path", "training", "held_out", "selected_on_test"}
+    return json.dumps(run.model_dump(mode="json", include=which), sort_keys=True)
+
+
+def _split_keys(run: Run) -> list[Any]:
+    splits = sorted({split.model_dump_json() for split in run.benchmarks.values()})
+    return [splits, {name: test.model_dump(mode="json") for name, test in run.prompt_tests.items()}]

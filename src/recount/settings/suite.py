@@ -1,21 +1,42 @@
-"""How big: what stands for the benchmarks, sizes, budgets."""
+"""How big (``suites/<suite>.yaml``): what stands for the benchmarks, sizes, budgets."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recount.settings.base import BenchmarkId, Name, Strict
 
+Kind = Literal["crowd", "text", "captions"]
+Role = Literal["train", "held_out", "test"]
+
 
 class Benchmark(Strict):
-    """What stands for a benchmark of the papers in this suite."""
+    """A benchmark of the papers (``benchmarks.yaml``)."""
 
-    dataset: Name
-    split: Name
+    title: str
+    kind: Kind = Field(description="what is counted: people in crowds, what a text names, by choosing a caption")
+    role: Role
+    data: BenchmarkId | None = Field(None, description="<data set>/<split>; null: as the benchmark's id")
+    by_hand: str = Field("", description="why nobody can have its data; it is then quoted only")
+
+
+class StandIn(Strict):
+    """What stands for a benchmark in a suite: prepared samples of a data set's split, or nothing, and why."""
+
+    dataset: Name | None = None
+    split: Name | None = Field(None, description="several joined by +")
     preparation: Name = "original"
+    stand_in: Literal["none"] | None = None
     note: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        there = self.dataset is not None and self.split is not None
+        if there == (self.stand_in == "none") or (self.dataset is None) != (self.split is None):
+            raise ValueError("give dataset and split, or stand_in: none with a note that says why")
+        return self
 
 
 class Cost(Strict):
@@ -26,19 +47,18 @@ class Cost(Strict):
 
 
 class SuiteVariant(Strict):
-    """What this suite changes in one variant, over the paper's variant."""
+    """What this suite changes in one variant, over the experiment's variant."""
 
     settings: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     cost: Cost | None = None
-    skip: str = Field("", description="why this suite does not run the variant; empty: it does")
 
 
 class SuiteSystem(Strict):
     """How this suite runs a system: size, budget, preparation.
 
-    A paper's variant goes over ``settings`` and ``recipe``, so that a suite cannot undo what an ablation switches; the
-    suite's own ``variants`` go over both.
+    An experiment's variant goes over ``settings`` and ``recipe``, so that a suite cannot undo what an ablation
+    switches; the suite's own ``variants`` go over both.
     """
 
     size: Literal["paper", "mini"] = Field(
@@ -49,7 +69,16 @@ class SuiteSystem(Strict):
     recipe: dict[str, Any] = {}
     preparation: Name | None = None
     variants: dict[Name, SuiteVariant] = {}
+    skip: dict[str, tuple[Name, ...]] = Field({}, description="why -> variants that this suite does not run")
     cost: Cost | None = Field(None, description="of training; null: not known before a run of it has ended")
+
+    def variant(self, name: str) -> SuiteVariant:
+        """Return what the suite says of one variant."""
+        return self.variants.get(name, SuiteVariant())
+
+    def skipped(self, name: str) -> str:
+        """Return why the suite does not run a variant ("" if it does)."""
+        return next((why for why, names in self.skip.items() if name in names), "")
 
 
 class Suite(Strict):
@@ -61,12 +90,27 @@ class Suite(Strict):
     checkpoints: dict[Name, str] = Field(
         {}, description="released checkpoint -> weights:<name>/<file> that is fetched; config.yaml's go over it"
     )
-    comparable: bool = Field(description="whether its numbers may be compared with the published ones")
+    comparable: bool = Field(
+        description="whether its numbers may be compared with the published ones: its data are the benchmarks' own"
+    )
     why_not_comparable: str = ""
-    benchmarks: dict[BenchmarkId, Benchmark] = {}
+    benchmarks: dict[BenchmarkId, StandIn] = {}
+    stand_in_by_kind: dict[Kind, dict[Role, StandIn]] = Field(
+        {}, description="of benchmarks that are not listed; where there is none, a comparable suite has their own data"
+    )
+    preparation_by_kind: dict[Kind, Name] = Field({}, description="of a comparable suite; original where it says none")
     systems: dict[Name, SuiteSystem] = {}
     prompt_test_pictures: int | None = Field(
         None, gt=0, description="pictures of each benchmark that text-guided systems are prompt-tested on; null: all"
     )
     training_mem_mb: int = Field(4000, gt=0)
     training_minutes: int = Field(60, gt=0)
+
+    def stand_in(self, name: str, benchmark: Benchmark) -> StandIn | None:
+        """Return what stands for a benchmark; None: nothing does."""
+        found = self.benchmarks.get(name) or self.stand_in_by_kind.get(benchmark.kind, {}).get(benchmark.role)
+        if found is None and self.comparable and not benchmark.by_hand:
+            dataset, _, split = (benchmark.data or name).partition("/")
+            preparation = self.preparation_by_kind.get(benchmark.kind, "original")
+            return StandIn(dataset=dataset, split=split, preparation=preparation)
+        return found

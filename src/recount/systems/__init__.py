@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from recount.systems.base import System
 
-_NOT_SYSTEMS = {"base"}
+_NOT_SYSTEMS = {"base", "countr_family"}
 
 
 def own_names() -> set[str]:

@@ -15,45 +15,27 @@ from torch import Tensor, nn
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.weights import CheckpointError
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 
-__all__ = [
-    "Batch",
-    "CheckpointError",
-    "Example",
-    "ExampleMaker",
-    "Pool",
-    "Prediction",
-    "Stage",
-    "System",
-    "read_tensors",
-    "renamed",
-]
+__all__ = ["READING", "Batch", "CheckpointError", "Example", "ExampleMaker", "Pool", "Prediction", "Stage", "System"]
+
+READING: dict[str, Any] = {"reading": True}
+"""``json_schema_extra`` of a setting that changes how a trained model is read or prompted, and no training."""
 
 
 @dataclass(slots=True)
 class Example:
-    """One training example: a crop or a whole image.
+    """One training example: a crop or a whole image."""
 
-    Attributes:
-        id: of the sample it was made from (shown when a loss is not finite).
-        image: float32 [3, H, W] in [0, 1], not normalised; a system normalises inside its network.
-        prompt: what is to be counted.
-        points: float32 [N, 2], x and y in pixels of ``image``.
-        count: the true count of the example.
-        maps: further tensors that stack over a batch (density, image mask, ...).
-        attributes: further values that stay a list over a batch.
-    """
-
-    id: str
-    image: Tensor
-    prompt: str = ""
-    points: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
-    count: float = 0.0
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
+    id: str  # of the sample it was made from (shown when a loss is not finite)
+    image: Tensor  # float32 [3, H, W] in [0, 1], not normalised; a system normalises inside its network
+    prompt: str = ""  # what is to be counted
+    points: Tensor = field(default_factory=lambda: torch.zeros(0, 2))  # float32 [N, 2], x and y in pixels of ``image``
+    count: float = 0.0  # the true one
+    maps: dict[str, Tensor] = field(default_factory=dict)  # further tensors that stack over a batch (density, ...)
+    attributes: dict[str, Any] = field(default_factory=dict)  # further values that stay a list over a batch
 
 
 @dataclass(slots=True)
@@ -75,15 +57,14 @@ class Batch:
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Batch:
         """Stack examples of one size."""
-        first = examples[0]
         return cls(
-            ids=[example.id for example in examples],
-            images=torch.stack([example.image for example in examples]),
-            prompts=[example.prompt for example in examples],
-            points=[example.points for example in examples],
-            counts=torch.tensor([float(example.count) for example in examples]),
-            maps={name: torch.stack([example.maps[name] for example in examples]) for name in first.maps},
-            attributes={name: [example.attributes[name] for example in examples] for name in first.attributes},
+            ids=[each.id for each in examples],
+            images=torch.stack([each.image for each in examples]),
+            prompts=[each.prompt for each in examples],
+            points=[each.points for each in examples],
+            counts=torch.tensor([float(each.count) for each in examples]),
+            maps={name: torch.stack([each.maps[name] for each in examples]) for name in examples[0].maps},
+            attributes={name: [each.attributes[name] for each in examples] for name in examples[0].attributes},
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -117,21 +98,13 @@ class Batch:
 
 @dataclass(slots=True)
 class Prediction:
-    """What a system says of a batch.
+    """What a system says of a batch: a density, or (count-by-caption systems) scores."""
 
-    Attributes:
-        density: [B, 1, h, w], objects per cell, so that its sum is the count; None for count-by-caption systems.
-        scores: [B, K] class scores over the numbers ``numbers``; None for density systems.
-        numbers: the K numbers the scores stand for.
-        kept: bool [B], False where the protocol leaves an item out of the evaluation; None: all are kept.
-        maps: further maps [B, 1, h, w] for figures (similarity, attention, ...).
-    """
-
-    density: Tensor | None = None
-    scores: Tensor | None = None
+    density: Tensor | None = None  # [B, 1, h, w], objects per cell, so that its sum is the count
+    scores: Tensor | None = None  # [B, K], of the classes that ``numbers`` stand for
     numbers: tuple[int, ...] = ()
-    kept: Tensor | None = None
-    maps: dict[str, Tensor] = field(default_factory=dict)
+    kept: Tensor | None = None  # bool [B], False where the protocol leaves an item out of the evaluation; None: all
+    maps: dict[str, Tensor] = field(default_factory=dict)  # further maps [B, 1, h, w] for figures (similarity, ...)
 
     def counts(self) -> Tensor:
         """Return the counts [B] in float32."""
@@ -173,23 +146,18 @@ class Stage:
 class System(nn.Module, ABC):
     """A counting system. A module ``recount/systems/<name>.py`` holds one subclass, bound to the module's ``SYSTEM``.
 
-    Class attributes:
-        Settings: the system's own settings; the defaults are the released code's at paper size.
-        recipe: how the released code trains it.
-        trains: False for predictors without training steps (constants, released checkpoints only).
-        text_guided: whether the prompt names what is counted.
-        batch_sums: names of the loss terms that are sums over the examples of a batch; all others are means over them.
-        batch_coupled_by: what in the loss ties the examples of a batch together, so that a batch computed in parts (out
-            of memory, several GPUs) would train something else; "" where its terms are such sums and means. BatchNorm
-            in training mode is found by itself.
+    The module's ``EQUATIONS`` map the paper's equations to the functions that implement them; their docstrings say so.
     """
 
-    Settings: ClassVar[type[Strict]]
-    recipe: ClassVar[Recipe]
-    trains: bool = True  # of the class, or of an instance whose settings say that it does not train
-    text_guided: ClassVar[bool] = False
-    batch_sums: ClassVar[frozenset[str]] = frozenset()
-    batch_coupled_by: str = ""  # of the class, or of an instance whose settings couple
+    Settings: ClassVar[type[Strict]]  # the system's own; the defaults are the released code's at paper size
+    recipe: ClassVar[Recipe]  # how the released code trains it
+    trains: bool = True  # False for a class, or an instance by its settings, without training steps
+    text_guided: ClassVar[bool] = False  # whether the prompt names what is counted
+    batch_sums: ClassVar[frozenset[str]] = frozenset()  # the loss terms that are sums over a batch; others are means
+    # What in the loss of the class, or of an instance by its settings, ties the examples of a batch together, so that a
+    # batch computed in parts (out of memory, several GPUs) would train something else; "" where the terms are such sums
+    # and means. BatchNorm in training mode is found by itself.
+    batch_coupled_by: str = ""
 
     settings: Any
     windows: Windows | None = None
@@ -236,12 +204,7 @@ class System(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
-        """Predict a batch of equally large images or windows.
-
-        Args:
-            images: float32 [B, 3, H, W] in [0, 1], not normalised.
-            prompts: B prompts.
-        """
+        """Predict equally large images or windows, float32 [B, 3, H, W] in [0, 1], not normalised, with B prompts."""
 
     def read_out(self, prediction: Prediction, sample: Sample) -> Tensor:
         """Return the counts [1] of a whole picture, from its stitched maps (default: the sum of the density)."""
@@ -256,17 +219,11 @@ class System(nn.Module, ABC):
         return {}
 
     def foreground(self, sample: Sample) -> tuple[Tensor, int] | None:
-        """Return where this system's training sees the prompted objects: bool [h, w], and a cell's side in pixels.
-
-        Default: None, because only a system that trains maps of where its prompt is needs it.
-        """
+        """Return where training sees the prompted objects, bool [h, w], and a cell's side in pixels (default: None)."""
         return None
 
     def restore_base_weights(self) -> bool:
-        """Put the pretrained weights back where training started from; return whether there are any (default: not).
-
-        For asking what maps of the pretrained network show before any training.
-        """
+        """Put back the pretrained weights, to ask what they show before training; return whether there are any."""
         return False
 
     def prompt_of(self, sample: Sample) -> str:

@@ -11,7 +11,7 @@ Every default is the released code's, with its slips, each of which has a settin
 * ``count_mask``: the mask multiplies a loss that is a scalar already, so it masks nothing;
 * ``vpt_index``: the first set of visual prompts is used twice and the last never;
 * ``output_activation``: a sigmoid, at most 1, for targets that peak at 9.55;
-* ``augmentation.mosaic_jitter``: the colours of mosaics are jittered, then the unjittered tiles are taken.
+* ``augmentation.mosaic_jitter``: the colours of mosaics are jittered, then the unjittered crops are taken.
 
 Deviations: selection is by whole validation pictures (the release measures one random crop of each); CLIP computes in
 the recipe's precision. ``decoder_ln_pre``, ``decoder_norm`` and the first block's convolution are never used, as there.
@@ -20,52 +20,35 @@ the recipe's precision. ``decoder_ln_pre``, ``decoder_norm`` and the first block
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import (
-    DENSITY_SCALE,
-    CarpkWidth,
-    evaluation_size,
-    is_car_park,
-    resized_like_pillow,
-)
-from recount.augmentation.text_guided import CLIP_COUNT, CountrAugmentation, CountrCrops
+from recount.augmentation.countr_protocol import DENSITY_SCALE, CarpkWidth, is_car_park
+from recount.augmentation.text_guided import CLIP_COUNT, CountrAugmentation
 from recount.data.sample import Sample
-from recount.data.windows import Windows
-from recount.nn.clip_towers import (
-    CLIP_MEAN,
-    CLIP_STD,
-    MINI_TOWERS,
-    ClipTowers,
-    base_weights,
-    image_tower,
-    read_at,
-    read_released,
-    text_tower,
-    token_ids,
-    tower_keys,
-)
+from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, read_at, text_tower, token_ids
 from recount.nn.interaction import InteractionBlock
-from recount.nn.normalise import Normalise
 from recount.nn.pixel_mask import kept_pixels
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import CheckpointError, renamed
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+from recount.systems.base import READING, Batch, Prediction
+from recount.systems.countr_family import CountrSystem
 
-LIGHTNING_PREFIX = "model."
 GROUPS = 8  # of the decoder's norms
+CONTEXT_VECTORS = 2  # learned, before the class name
+DROPOUT = 0.1
+TEMPERATURE = 0.07  # of the contrast
 CONTRAST_EPS = 1e-5
+KEPT = 0.8  # share of the count loss's mask that is one
+CARPK_PROMPT = "car"  # what the released script asks for in CARPK's pictures
 FROZEN = ("image.tower.", "text.tower.")
 
 
@@ -79,28 +62,23 @@ class ClipCountSettings(Strict):
     visual_prompts: int = Field(20, gt=0, description="tokens")
     prompted_blocks: int = Field(10, gt=0, description="blocks that see prompts; the others see none")
     vpt_index: Literal["previous", "own"] = Field("previous", description="which prompts block i > 0 gets: i - 1, or i")
-    text_context: int = Field(2, ge=0, description="learned vectors before the class name")
     eot_index: Literal["as_released", "fixed"] = "as_released"
     width: int = Field(512, gt=0, description="of the interaction")
     heads: int = Field(8, gt=0)
     decoder_widths: tuple[int, int, int, int] = (256, 128, 64, 32)
-    dropout: float = Field(0.1, ge=0, lt=1)
     output_activation: Literal["sigmoid", "linear"] = "sigmoid"
     density_scale: float = Field(DENSITY_SCALE, gt=0)
     count_mask: Literal["scalar", "spatial"] = "scalar"
-    mask_kept: float = Field(0.8, gt=0, le=1)
-    temperature: float = Field(0.07, gt=0)
     contrast_epochs: int = Field(20, ge=0, description="epochs 0 to this one train the contrast alone (paper: 30)")
     augmentation: CountrAugmentation = CLIP_COUNT
-    carpk_width: CarpkWidth = 682
-    carpk_prompt: str = Field("car", description="the prompt for CARPK's pictures")
+    carpk_width: CarpkWidth = Field(682, json_schema_extra=READING)
 
 
 # ---------------------------------------------------------------------------------------------------------- two sides
 
 
 class PromptedImage(nn.Module):
-    """The frozen ViT, with learned tokens between class token and patches that are replaced before each block."""
+    """The frozen ViT with visual prompts: learned tokens after the class token, replaced before each block."""
 
     def __init__(self, towers: ClipTowers, prompts: int, blocks: int, index: str) -> None:
         super().__init__()
@@ -111,7 +89,7 @@ class PromptedImage(nn.Module):
         self.vpt_norm = nn.LayerNorm(width, eps=1e-6)
         self.vpt_proj = nn.Linear(width, width)
         nn.init.kaiming_normal_(self.vpt_proj.weight, a=0, mode="fan_out")
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(DROPOUT)
 
     def prompt(self, block: int, batch: int) -> Tensor:
         """Return the prompt tokens of a block, [B, prompts, width]."""
@@ -119,11 +97,7 @@ class PromptedImage(nn.Module):
         return self.dropout(self.vpt_proj(self.visual_prompt[row])).expand(batch, -1, -1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features].
-
-        Args:
-            images: normalised, of the tower's size.
-        """
+        """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features]."""
         tower, batch = self.tower, len(images)
         patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, n, width)
         tokens = torch.cat([tower.class_embedding.to(patches).expand(batch, 1, -1), patches], dim=1)
@@ -143,7 +117,7 @@ class PromptedImage(nn.Module):
 
 
 class ContextText(nn.Module):
-    """The frozen text tower, with learned vectors after the start token."""
+    """The frozen text tower with a text context: learned vectors after the start token."""
 
     def __init__(self, towers: ClipTowers, vectors: int, index: str) -> None:
         super().__init__()
@@ -214,35 +188,28 @@ class DensityDecoder(nn.Module):
 # --------------------------------------------------------------------------------------------------------------- losses
 
 
-def contrastive_losses(
-    patches: Tensor, text: Tensor, density: Tensor, towers: ClipTowers, temperature: float
-) -> Tensor:
-    """Return the patch-text contrast of each image, [B]; about 18 for a crop without objects.
+def contrastive_losses(patches: Tensor, text: Tensor, density: Tensor, towers: ClipTowers) -> Tensor:
+    """Return L_con, the patch-text contrastive loss of each image, [B]; about 18 for a crop without objects.
 
     Args:
         patches: [B, n, C], row by row.
         text: [B, 1, C].
         density: [B, 1, H, W]; patches whose share of it is positive are positive.
         towers: for the sizes of image and patch.
-        temperature: of the cosines.
     """
     cosines = functional.cosine_similarity(patches, text, dim=-1)  # (B, n)
     small = functional.interpolate(density, size=(towers.image_size, towers.image_size), mode="nearest")
     positive = functional.max_pool2d(small, towers.patch).flatten(1) > 0  # (B, n)
-    weights = (cosines / temperature).exp()
+    weights = (cosines / TEMPERATURE).exp()
     positives, negatives = (weights * positive).sum(dim=1), (weights * ~positive).sum(dim=1)
     share = (positives + CONTRAST_EPS) / (positives + negatives + 2 * CONTRAST_EPS)
     return -share.log()
 
 
 def count_loss(density: Tensor, target: Tensor, mask: Tensor, *, spatial: bool) -> Tensor:
-    """Return the masked mean squared error.
+    """Return L_count, the masked mean squared error of scaled densities [B, 1, H, W].
 
-    Args:
-        density: [B, 1, H, W], scaled.
-        target: the same of the truth.
-        mask: [H, W] of zeros and ones.
-        spatial: whether the mask applies to pixels; as released it multiplies the mean, after the fact.
+    ``mask`` [H, W] of zeros and ones applies to pixels if ``spatial``; as released it multiplies the mean.
     """
     errors = (density - target) ** 2
     return (errors * mask).mean() if spatial else (errors.mean() * mask).mean()
@@ -251,20 +218,7 @@ def count_loss(density: Tensor, target: Tensor, mask: Tensor, *, spatial: bool) 
 # --------------------------------------------------------------------------------------------------------------- system
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes one training crop of a sample."""
-
-    crops: CountrCrops
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop of sample ``index``, prompted with its class."""
-        sample = pool.samples[index]
-        image, maps, count = self.crops(index, pool, rng)
-        return [Example(sample.id, image, sample.prompt, count=count, maps=maps)]
-
-
-class ClipCount(System):
+class ClipCount(CountrSystem):
     """The whole network; its density has the resolution of the picture."""
 
     Settings = ClipCountSettings
@@ -277,24 +231,21 @@ class ClipCount(System):
         evaluate_every=1,
         select_by="mae",
     )
-    text_guided = True
     settings: ClipCountSettings
     patch_emb_pos_embed: Tensor
 
     def __init__(self, settings: ClipCountSettings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, "sigmoid")
         towers, width = settings.clip, settings.width
-        self.windows = Windows(settings.window, settings.window, settings.window // 3, stitch="sigmoid")
-        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.contrasting = settings.contrast_epochs > 0
         self.image = PromptedImage(towers, settings.visual_prompts, settings.prompted_blocks, settings.vpt_index)
-        self.text = ContextText(towers, settings.text_context, settings.eot_index)
+        self.text = ContextText(towers, CONTEXT_VECTORS, settings.eot_index)
         self.patch_feat_proj = nn.Linear(towers.vision_width, width)
         nn.init.xavier_normal_(self.patch_feat_proj.weight)
         self.patch_feat_proj_contrast = nn.Linear(towers.vision_width, towers.features)
         self.register_buffer("patch_emb_pos_embed", position_table(towers.grid**2, width))
         self.decoder_ln_pre = nn.LayerNorm(width)
-        common: dict[str, Any] = {"dropout": settings.dropout, "drop_path": settings.dropout, "convolution": True}
+        common: dict[str, Any] = {"dropout": DROPOUT, "drop_path": DROPOUT, "convolution": True}
         self.fim_blocks = nn.ModuleList(InteractionBlock(width, settings.heads, **common) for _ in range(2))
         self.decoder_norm = nn.LayerNorm(width)
         self.density_decoder = DensityDecoder(
@@ -322,20 +273,6 @@ class ClipCount(System):
             "contrast_epochs": 1,
         }
 
-    def prepare_training(self, samples: Sequence[Sample]) -> None:
-        """Load CLIP's weights, and check that every prompt can be read."""
-        token_ids([self.prompt_of(sample) for sample in samples], self.settings.clip)
-        if self.settings.weights != "random":
-            self.load_state_dict(self._base_state(), strict=False)
-
-    def _base_state(self) -> dict[str, Tensor]:
-        state, source = base_weights(self.settings.weights)
-        image, text = tower_keys(state)
-        named = {f"image.tower.{key}": value for key, value in image.items()}
-        named |= {f"text.tower.{key}": value for key, value in text.items()}
-        expected = {key: value for key, value in self.state_dict().items() if key.startswith(FROZEN)}
-        return renamed(named, lambda key: key, expected, source=source)
-
     def begin_epoch(self, epoch: int, samples: Sequence[Sample]) -> None:
         """Choose the loss: the contrast alone at first, the count alone afterwards."""
         self.contrasting = self.settings.contrast_epochs > 0 and epoch <= self.settings.contrast_epochs
@@ -356,17 +293,13 @@ class ClipCount(System):
         return self.density_decoder(*maps)
 
     def interact(self, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, n, width] after the first block and [B, 4n, width] after the second."""
+        """Return what the hierarchical patch-text interaction makes: tokens [B, n, width] and [B, 4n, width]."""
         grid = self.settings.clip.grid
         first: Any = self.fim_blocks[0]
         second: Any = self.fim_blocks[1]
         tokens = self.patch_feat_proj(patches) + self.patch_emb_pos_embed.to(patches.dtype)
         coarse = first(tokens, text)
         return coarse, second(second.doubled(coarse, (grid, grid)), text)
-
-    def example_maker(self) -> ExampleMaker:
-        """Return the maker of augmented crops."""
-        return Crops(CountrCrops(self.settings.window, self.settings.augmentation))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "contrast" in the first epochs, "count" later."""
@@ -377,21 +310,15 @@ class ClipCount(System):
             projected = self.patch_feat_proj_contrast(patches)
             with without_autocast(target.device):
                 pair = full_precision(projected), full_precision(text)
-                return {"contrast": contrastive_losses(*pair, target, settings.clip, settings.temperature).mean()}
+                return {"contrast": contrastive_losses(*pair, target, settings.clip).mean()}
         density = full_precision(self.decode(patches, text))
-        mask = kept_pixels(density, settings.mask_kept, batch.seed)
+        mask = kept_pixels(density, KEPT, batch.seed)
         scaled = settings.density_scale * target
         return {"count": count_loss(density, scaled, mask, spatial=settings.count_mask == "spatial")}
 
     def prompt_of(self, sample: Sample) -> str:
         """Return the class name; for CARPK's pictures the singular, as the released script has it."""
-        return self.settings.carpk_prompt if is_car_park(sample) else sample.prompt
-
-    def prepare_image(self, image: Tensor) -> Tensor:
-        """Return the picture at the window's height."""
-        height, width = image.shape[1:]
-        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
-        return resized_like_pillow(image, size)
+        return CARPK_PROMPT if is_car_park(sample) else sample.prompt
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density per pixel of windows."""
@@ -409,18 +336,26 @@ class ClipCount(System):
             raise CheckpointError(
                 f'{path}: the released file holds no CLIP; set weights: openai, or the path of ViT-B/16, not "random"'
             )
-        content = read_released(path)
         network = cls(settings)
         own = {key: value for key, value in network.state_dict().items() if not key.startswith(FROZEN)}
-        return network._base_state() | renamed(content.get("state_dict", content), our_name, own, source=path)
+        return network.base_state() | renamed(read_released(path), our_name, own, source=path)
 
 
 def our_name(key: str) -> str | None:
     """Return our name of a key of the released network; None for parts of CLIP, which are stripped on saving."""
-    name = key.removeprefix(LIGHTNING_PREFIX)
+    name = key.removeprefix("model.")  # Lightning's
     if name.startswith(("clip.", "img_encoder.vit.", "text_encoder.clip")):
         return None
     return name.replace("img_encoder.", "image.", 1).replace("text_encoder.", "text.", 1)
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "visual prompts: image side": PromptedImage,
+    "text context: text side": ContextText,
+    "L_con: patch-text contrastive loss": contrastive_losses,
+    "hierarchical patch-text interaction": ClipCount.interact,
+    "L_count: density regression": count_loss,
+}
+"""The paper's steps, in words: the sources that this was written from do not number its equations."""
 
 SYSTEM = ClipCount

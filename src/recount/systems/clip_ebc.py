@@ -22,16 +22,19 @@ trunk stays one, and only prompts, decoder and head learn.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.crowd import CrowdAugmentation
+from recount.augmentation.crowd import CrowdAugmentation, augmented_crop
 from recount.data.windows import Fit, Windows
 from recount.nn.bins import (
     AnchorKind,
@@ -39,48 +42,48 @@ from recount.nn.bins import (
     Coincident,
     Granularity,
     PromptStyle,
+    block_counts,
     block_error,
     cross_entropy,
     expectation,
     prompts,
     published_bins,
 )
+from recount.nn.clip import Activation, ClipTowers, TextFeatures, TextTower, encode, image_tower, tower_state
 from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision
-from recount.nn.text_tower import TextFeatures, TextTower, encode, tower_state
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.vgg import initialise
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Prediction, System
-from recount.systems.gigacount import Crops
+from recount.systems.base import READING, Batch, Example, Pool, Prediction, System
 
-if TYPE_CHECKING:
-    from open_clip.modified_resnet import ModifiedResNet
-
-INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
-
-CountLoss = Literal["none", "mae", "mse", "dmcount"]
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)  # of CLIP; trained from there, not clamped
 
 
-class BlockClassification(Strict):
-    """What CLIP-EBC and DMCount-EBC have in common: bins, DACE loss and crops. The defaults are the released code's."""
+# ----------------------------------------------------------------------------------------------- blocks: bins and crops
+
+
+class BlockSettings(Strict):
+    """What all counters by blocks have: bins and crops."""
 
     block: Literal[8, 16, 32] = Field(8, description="edge of a block, pixels; 16 and 32 have bins for qnrf only")
     bins_of: Literal["qnrf", "sha", "shb", "nwpu", "jhu"] = Field("qnrf", description="data set of the bins")
     truncation: int = Field(4, gt=0, description="block counts from here on share the last bin")
     granularity: Granularity = "fine"
     anchors: AnchorKind = "average"
-    last_anchor: float | None = Field(None, description="count of the last bin; null: as anchors says")
-    count_loss: CountLoss = Field("dmcount", description="DACE is cross-entropy plus this; none: cross-entropy alone")
-    count_weight: float = Field(1.0, ge=0)
+    last_anchor: float | None = Field(
+        None, description="count of the last bin; null: as anchors says (4.21937 as coded; 4.32696 at image size 2048)"
+    )
     coincident_points: Coincident = Field("set", description="whether points of one pixel count once in the target")
-
     augmentation: Literal["full", "crop_flip"] = "full"
     crops: int = Field(1, gt=0, description="per picture and epoch")
     crop_scale: tuple[float, float] = Field((1.0, 2.0), description="edge of a crop over the input size: zooms out")
     hue: float = Field(0.0, ge=0, le=0.5)
     blur: Literal["vertical", "isotropic"] = Field("vertical", description="vertical by a slip of the released code")
+
+    clamps_crops: ClassVar[bool] = False  # to [0, 1] after each bicubic resize
 
     @property
     def bins(self) -> Bins:
@@ -88,40 +91,48 @@ class BlockClassification(Strict):
         bins = published_bins(self.bins_of, self.block, self.truncation, self.granularity, self.anchors)
         return bins if self.last_anchor is None else bins.with_last_anchor(self.last_anchor)
 
-    def crop_maker(self, size: int) -> Crops:
-        """Return the maker of random crops of ``size`` pixels."""
-        full = CrowdAugmentation(
-            crops=self.crops, crop_scale=self.crop_scale, clamp=False, hue=self.hue, blur_kind=self.blur
-        )
-        augmentation = full if self.augmentation == "full" else full.without_photometric()
-        return Crops(size, self.block, self.coincident_points, augmentation)
 
-    def dace_terms(
-        self, logits: Tensor, density: Tensor, blocks: Tensor, points: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        """Return the terms of the DACE loss; ``dace_weights`` weighs them.
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Makes a picture's random crops with the counts of their blocks."""
 
-        Args:
-            logits: [B, K, h, w].
-            density: [B, 1, h, w].
-            blocks: true block counts [B, 1, h, w].
-            points: B tensors [N_b, 2], pixels.
-        """
-        terms = {"cross_entropy": cross_entropy(logits, self.bins.classes(blocks[:, 0]))}
-        match self.count_loss:
-            case "mae":
-                terms["count_mae"] = block_error(density, blocks, 1)
-            case "mse":
-                terms["count_mse"] = block_error(density, blocks, 2)
-            case "dmcount":
-                terms.update(dm_terms(density, blocks, points, self.block))
-        return terms
+    size: int
+    block: int
+    coincident: Coincident
+    augmentation: CrowdAugmentation
 
-    @property
-    def dace_weights(self) -> dict[str, float]:
-        """Return the weight of each count term; cross-entropy weighs 1."""
-        of_terms = {"count_mae": 1.0, "count_mse": 1.0, **DM_WEIGHTS}
-        return {name: self.count_weight * weight for name, weight in of_terms.items()}
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return ``augmentation.crops`` crops of sample ``index``."""
+        sample, image = pool.samples[index], pool.image(index)
+        points = torch.from_numpy(sample.points)
+        return [self._crop(sample.id, image, points, rng) for _ in range(self.augmentation.crops)]
+
+    def _crop(self, name: str, image: Tensor, points: Tensor, rng: np.random.Generator) -> Example:
+        piece, inside = augmented_crop(image, points, self.size, self.augmentation, rng)
+        blocks = block_counts(inside, self.size, self.size, self.block, coincident=self.coincident)
+        return Example(name, piece, points=inside, count=float(len(inside)), maps={"blocks": blocks})
+
+
+class EbcSettings(BlockSettings):
+    """What CLIP-EBC and DMCount-EBC have in common; the defaults are the released code's."""
+
+    count_loss: Literal["none", "mae", "mse", "dmcount"] = Field(
+        "dmcount", description="DACE is cross-entropy plus this; none: cross-entropy alone"
+    )
+
+
+class SentenceSettings(BlockSettings):
+    """What counters have whose bins are sentences: CLIP-EBC and GigaCount. The defaults are CLIP ViT-B/16's tower."""
+
+    text_width: int = Field(512, gt=0)
+    text_heads: int = Field(8, gt=0)
+    text_layers: int = Field(12, gt=0)
+    prompts: PromptStyle = "word"
+
+    def text_tower(self, features: int, weights: str, activation: Activation) -> TextTower:
+        """Return the text tower's settings."""
+        sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
+        return TextTower(features=features, activation=activation, weights=weights, **sizes)
 
 
 class ResNetTrunk(Strict):
@@ -145,21 +156,20 @@ class VitTrunk(Strict):
     input_size: int = Field(224, gt=0, description="edge of training crops and evaluation windows, pixels")
     visual_prompts: int = Field(32, ge=0, description="trained tokens per layer; 0: none, and the trunk is trained")
     deep: bool = Field(True, description="new prompts in every layer, or (shallow) one set that is carried on")
-    prompt_dropout: float = Field(0.0, ge=0, lt=1)
     weights: str = Field("random", description="path of CLIP ViT-B/16's state dict (image and text), or random")
 
 
-class ClipEbcSettings(BlockClassification):
+class ClipEbcSettings(EbcSettings, SentenceSettings):
     """CLIP-EBC's settings; the defaults are the released code's ResNet-50."""
 
     backbone: Literal["resnet50", "vit_b16"] = "resnet50"
     resnet: ResNetTrunk = ResNetTrunk()
     vit: VitTrunk = VitTrunk()
-    text_width: int = Field(512, gt=0)
-    text_heads: int = Field(8, gt=0)
-    text_layers: int = Field(12, gt=0)
-    prompts: PromptStyle = "word"
-    window_fit: Fit = Field("shift", description="vit_b16: what is done with images that windows do not cover exactly")
+    window_fit: Fit = Field(
+        "shift",
+        description="vit_b16: what is done with images that windows do not cover exactly",
+        json_schema_extra=READING,
+    )
 
     @property
     def trunk(self) -> ResNetTrunk | VitTrunk:
@@ -167,117 +177,79 @@ class ClipEbcSettings(BlockClassification):
         return self.resnet if self.backbone == "resnet50" else self.vit
 
     @property
+    def input_size(self) -> int:
+        """Return the edge of training crops, pixels."""
+        return self.trunk.input_size
+
+    @property
     def text(self) -> TextTower:
         """Return the text tower's settings; its weights come with the trunk's."""
-        return TextTower(
-            width=self.text_width,
-            heads=self.text_heads,
-            layers=self.text_layers,
-            features=self.trunk.features,
-            activation="quickgelu",
-            weights=self.trunk.weights,
-        )
+        return self.text_tower(self.trunk.features, self.trunk.weights, "quickgelu")
 
 
-# ------------------------------------------------------------------------------------------------------------ trunks
+# ------------------------------------------------------------------------------------------------------ image encoders
 
 
 class ResNetEncoder(nn.Module):
     """CLIP's ResNet without its attention pooling; /16 for blocks up to 16 pixels, otherwise /32."""
 
     def __init__(self, settings: ResNetTrunk, block: int) -> None:
+        from open_clip.modified_resnet import ModifiedResNet
+
         super().__init__()
-        self.trunk = _resnet(settings)
-        self.stride = 32
+        self.trunk = ModifiedResNet(list(settings.blocks), output_dim=settings.features, heads=1, width=settings.width)
+        self.trunk.attnpool = nn.Identity()
+        self.stride, self.channels = 32, 32 * settings.width
         if block <= 16:
-            first = self.trunk.layer4[0]
-            first.avgpool = nn.Identity()
-            first.downsample[0] = nn.Identity()
+            self.trunk.layer4[0].avgpool = nn.Identity()
+            self.trunk.layer4[0].downsample[0] = nn.Identity()
             self.stride = 16
-        self.channels = 32 * settings.width
         if settings.weights != "random":
-            state = _image_part(Path(settings.weights), left_out=("attnpool.",))
-            self.trunk.load_state_dict(
-                renamed(state, lambda key: key, self.trunk.state_dict(), source=settings.weights)
-            )
+            load_image_tower(self.trunk, settings.weights, "attnpool.")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, channels, H/stride, W/stride] of normalised images [B, 3, H, W]."""
         return self.trunk(images)
 
 
-def _resnet(settings: ResNetTrunk) -> ModifiedResNet:
-    from open_clip.modified_resnet import ModifiedResNet
-
-    trunk = ModifiedResNet(list(settings.blocks), output_dim=settings.features, heads=1, width=settings.width)
-    trunk.attnpool = nn.Identity()
-    return trunk
-
-
 class PromptedVit(nn.Module):
-    """CLIP's ViT with trained prompt tokens between the class token and the patches; the trunk is frozen then."""
+    """CLIP's ViT with visual prompts: trained tokens between class token and patches; the trunk is frozen then."""
 
     def __init__(self, settings: VitTrunk) -> None:
-        from open_clip.transformer import QuickGELU, VisionTransformer
-
         super().__init__()
         self.settings = settings
         self.stride, self.channels = settings.patch, settings.width
-        self.trunk = VisionTransformer(
-            image_size=settings.input_size,
-            patch_size=settings.patch,
-            width=settings.width,
-            layers=settings.layers,
-            heads=settings.heads,
-            mlp_ratio=4,
-            act_layer=QuickGELU,
-        )
+        sizes = {f"vision_{name}": getattr(settings, name) for name in ("width", "layers", "heads")}
+        self.trunk = image_tower(ClipTowers(image_size=settings.input_size, patch=settings.patch, **sizes))
         self.trunk.proj = None
         if settings.weights != "random":
-            self._load(Path(settings.weights))
+            load_image_tower(self.trunk, settings.weights, "proj", grid=settings.input_size // settings.patch)
         sets = 0 if not settings.visual_prompts else settings.layers if settings.deep else 1
         # the bound of the released code takes the patch's edge where the formula has its area
         bound = math.sqrt(6 / (3 * settings.patch + settings.width))
         self.prompts = nn.ParameterList(
             torch.empty(settings.visual_prompts, settings.width).uniform_(-bound, bound) for _ in range(sets)
         )
-        self.dropout = nn.Dropout(settings.prompt_dropout)
         self.trunk.requires_grad_(sets == 0)
-
-    def _load(self, path: Path) -> None:
-        state = _image_part(path, left_out=("proj",))
-        if "positional_embedding" in state:
-            edge = self.settings.input_size // self.settings.patch
-            state["positional_embedding"] = resized_positions(state["positional_embedding"], (edge, edge))
-        self.trunk.load_state_dict(renamed(state, lambda key: key, self.trunk.state_dict(), source=path))
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return class token and patches [B, 1 + h*w, C] of images [B, 3, H, W], with positions and normed."""
-        trunk = self.trunk
-        patches = trunk.conv1(images)  # (B, C, h, w)
-        positions = resized_positions(trunk.positional_embedding, (patches.shape[2], patches.shape[3]))
-        first = trunk.class_embedding.expand(len(images), 1, -1).to(patches.dtype)
-        tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)
-        return trunk.ln_pre(tokens + positions.to(tokens.dtype))
-
-    def _prompt(self, layer: int, batch: int) -> Tensor:
-        return self.dropout(self.prompts[layer].expand(batch, -1, -1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, C, H/patch, W/patch] of normalised images [B, 3, H, W]."""
-        tokens, number = self.embed(images), self.settings.visual_prompts
-        for layer, block in enumerate(self.trunk.transformer.resblocks):
-            if number and (layer == 0 or self.settings.deep):
-                prompt = self._prompt(layer, len(images)).to(tokens.dtype)
+        trunk, number = self.trunk, self.settings.visual_prompts
+        patches = trunk.conv1(images)  # (B, C, h, w)
+        size = (patches.shape[2], patches.shape[3])
+        first = trunk.class_embedding.expand(len(images), 1, -1).to(patches.dtype)
+        tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + h*w, C)
+        tokens = trunk.ln_pre(tokens + resized_positions(trunk.positional_embedding, size).to(tokens.dtype))
+        for layer, block in enumerate(trunk.transformer.resblocks):
             if not number:
                 tokens = block(tokens)
                 continue
+            if layer == 0 or self.settings.deep:
+                prompt = self.prompts[layer].expand(len(images), -1, -1).to(tokens.dtype)
             tokens = block(torch.cat([tokens[:, :1], prompt, tokens[:, 1:]], dim=1))
             prompt = tokens[:, 1 : 1 + number]
             tokens = torch.cat([tokens[:, :1], tokens[:, 1 + number :]], dim=1)
-        patches = self.trunk.ln_post(tokens)[:, 1:]
-        size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
-        return patches.transpose(1, 2).unflatten(2, size)
+        return trunk.ln_post(tokens)[:, 1:].transpose(1, 2).unflatten(2, size)
 
 
 def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
@@ -286,17 +258,21 @@ def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
     if (edge, edge) == size:
         return positions
     grid = positions[1:].T.unflatten(1, (edge, edge))[None]  # (1, C, edge, edge)
-    grid = functional.interpolate(grid.float(), size, mode="bicubic", align_corners=False).to(positions.dtype)
+    grid = functional.interpolate(grid, size, mode="bicubic", align_corners=False)
     return torch.cat([positions[:1], grid[0].flatten(1).T])
 
 
-def _image_part(path: Path, left_out: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the image tower of a CLIP state dict, without the parts that start with ``left_out``."""
-    state = {key.removeprefix("visual."): value for key, value in read_tensors(path).items() if "visual." in key}
-    return {key: value.float() for key, value in state.items() if not key.startswith(left_out)}
+def load_image_tower(trunk: nn.Module, weights: str, unused: str | tuple[()] = (), grid: int | None = None) -> None:
+    """Load the image part of a CLIP state dict but what starts with ``unused``; positions become grid x grid."""
+    whole = read_released(Path(weights))
+    state = {key.removeprefix("visual."): each.float() for key, each in whole.items() if key.startswith("visual.")}
+    if grid and "positional_embedding" in state:
+        state["positional_embedding"] = resized_positions(state["positional_embedding"], (grid, grid))
+    own = trunk.state_dict()
+    trunk.load_state_dict(renamed(state, lambda key: None if key.startswith(unused) else key, own, source=weights))
 
 
-# ------------------------------------------------------------------------------------------------------ decoder, system
+# -------------------------------------------------------------------------------------------------------- decoder, loss
 
 
 def build_decoder(backbone: str, width: int) -> nn.Sequential:
@@ -311,15 +287,6 @@ def build_decoder(backbone: str, width: int) -> nn.Sequential:
     return decoder
 
 
-def initialise(part: nn.Module) -> None:
-    """Initialise convolutions as the released code does: Kaiming-normal over the outputs, biases 0."""
-    for layer in part.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 def rescaled(features: Tensor, stride: int, block: int) -> Tensor:
     """Return features at one cell per block, bilinearly."""
     if stride == block:
@@ -327,11 +294,114 @@ def rescaled(features: Tensor, stride: int, block: int) -> Tensor:
     return functional.interpolate(features, scale_factor=stride / block, mode="bilinear", align_corners=False)
 
 
-class ClipEbc(System):
-    """The whole network; logits of the bins per block, and their expectation as density."""
+def padded(image: Tensor, multiple: int) -> Tensor:
+    """Return an image [3, H, W] with black at the right and the bottom, up to multiples of ``multiple``."""
+    height, width = image.shape[1:]
+    return functional.pad(image, (0, -width % multiple, 0, -height % multiple))
 
-    text_features: Tensor
+
+def dace_loss(
+    settings: EbcSettings, logits: Tensor, density: Tensor, blocks: Tensor, points: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Return the terms of the DACE loss: cross-entropy and the count loss, whose weight is 1.
+
+    Takes logits [B, K, h, w], density and true block counts [B, 1, h, w], and B tensors of points [N_b, 2] in pixels.
+    """
+    terms = {"cross_entropy": cross_entropy(logits, settings.bins.classes(blocks[:, 0]))}
+    match settings.count_loss:
+        case "mae":
+            terms["count_mae"] = block_error(density, blocks, 1)
+        case "mse":
+            terms["count_mse"] = block_error(density, blocks, 2)
+        case "dmcount":
+            terms.update(dm_terms(density, blocks, points, settings.block))
+    return terms
+
+
+# ------------------------------------------------------------------------------------------------------------- systems
+
+
+class BlockCounter(System):
+    """A counter by blocks: logits of the bins per block, and their expectation as density."""
+
     anchors: Tensor
+
+    batch_sums = DM_SUMS
+
+    def __init__(self, settings: BlockSettings) -> None:
+        super().__init__(settings)
+        self.normalise = Normalise()
+        self.register_buffer("anchors", torch.tensor(settings.bins.anchors), persistent=False)
+
+    def example_maker(self) -> Crops:
+        """Return the maker of random crops."""
+        chosen = self.settings
+        values = {"crops": chosen.crops, "crop_scale": chosen.crop_scale, "hue": chosen.hue, "blur_kind": chosen.blur}
+        crops = CrowdAugmentation(clamp=chosen.clamps_crops, **values)
+        crops = crops if chosen.augmentation == "full" else crops.without_photometric()
+        return Crops(chosen.input_size, chosen.block, chosen.coincident_points, crops)
+
+    @abstractmethod
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, K, h, w] and density [B, 1, h, w] of images [B, 3, H, W] in [0, 1]."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of the DACE loss."""
+        logits, density = self.classify(batch.images)
+        return dace_loss(self.settings, logits, density, batch.maps["blocks"], batch.points)
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Return the weights of the DM terms; the others weigh 1."""
+        return DM_WEIGHTS
+
+    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
+        """Return the density per block; if there are sentences, they are the bins', so ``prompts`` is not looked at."""
+        return Prediction(density=self.classify(images)[1])
+
+
+class SentenceCounter(BlockCounter):
+    """A counter by blocks whose bins are sentences. A subclass has ``image_decoder`` and ``projection``."""
+
+    image_decoder: nn.Module
+    projection: nn.Module
+    text_features: Tensor
+
+    def add_sentences(self, text: TextFeatures | None) -> None:
+        """Take the features of the bins' sentences: ``text`` if a checkpoint brings them, otherwise the tower's."""
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        text = text or encode(self.settings.text, prompts(self.settings.bins, self.settings.prompts))
+        self.frozen_text_parameters = text.parameters
+        self.register_buffer("text_features", text.values)
+
+    def compared(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image-text similarity, the logits [B, K, h, w], and density [B, 1, h, w] of features [B, C, h, w].
+
+        GigaCount, section 3.2: vision-language alignment and density map generation.
+        """
+        projected = functional.normalize(self.projection(self.image_decoder(features)), dim=1)  # (B, features, h, w)
+        classes = functional.normalize(self.text_features, dim=1).to(projected)  # (K, features)
+        logits = full_precision(self.logit_scale.exp() * torch.einsum("bchw,kc->bkhw", projected, classes))
+        return logits, expectation(logits, self.anchors)
+
+    @staticmethod
+    @abstractmethod
+    def our_name(key: str) -> str | None:
+        """Return our name of a key of the released network; None for the text tower."""
+
+    @classmethod
+    def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
+        """Read a checkpoint of the released training script, whose own tower gives the text features."""
+        state = released_state(path)
+        sentences = prompts(settings.bins, settings.prompts)
+        network = cls(settings, text=encode(settings.text, sentences, tower_state(state, "text_encoder.")))  # type: ignore[call-arg]
+        expected = network.state_dict()
+        text_features = expected.pop("text_features")
+        return {**renamed(state, cls.our_name, expected, source=path), "text_features": text_features}
+
+
+class ClipEbc(SentenceCounter):
+    """The whole network."""
 
     Settings = ClipEbcSettings
     recipe = Recipe(
@@ -344,34 +414,19 @@ class ClipEbc(System):
         evaluate_every=1,
         evaluate_from=50,
     )
-    batch_sums = DM_SUMS
 
     def __init__(self, settings: ClipEbcSettings, *, text: TextFeatures | None = None) -> None:
-        """Build the network.
-
-        Args:
-            settings: sizes and switches.
-            text: features of the prompts, where they are known already (from a checkpoint's own tower).
-        """
         super().__init__(settings)
-        trunk = settings.trunk
-        if settings.backbone == "vit_b16":
-            self.windows = Windows(trunk.input_size, trunk.input_size, trunk.input_size, fit=settings.window_fit)
-        self.bins = settings.bins
-        self.normalise = Normalise()
-        self.image_encoder: ResNetEncoder | PromptedVit = (
-            ResNetEncoder(settings.resnet, settings.block)
-            if settings.backbone == "resnet50"
-            else PromptedVit(settings.vit)
-        )
+        self.image_encoder: ResNetEncoder | PromptedVit
+        if settings.backbone == "resnet50":
+            self.image_encoder = ResNetEncoder(settings.resnet, settings.block)
+        else:
+            self.image_encoder, size = PromptedVit(settings.vit), settings.vit.input_size
+            self.windows = Windows(size, size, size, fit=settings.window_fit)
         self.image_decoder = build_decoder(settings.backbone, self.image_encoder.channels)
-        self.projection = nn.Conv2d(self.image_encoder.channels, trunk.features, 1)
+        self.projection = nn.Conv2d(self.image_encoder.channels, settings.trunk.features, 1)
         initialise(self.projection)
-        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
-        text = text or encode(settings.text, prompts(self.bins, settings.prompts))
-        self.frozen_text_parameters = text.parameters
-        self.register_buffer("text_features", text.values)
-        self.register_buffer("anchors", torch.tensor(self.bins.anchors), persistent=False)
+        self.add_sentences(text)
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
@@ -380,99 +435,60 @@ class ClipEbc(System):
         The text tower has one layer and one head: the more layers without training, the more alike all sentences. Crops
         zoom out less than the paper's, because heads in small pictures are a few pixels high already.
         """
+        size = {"features": 64, "input_size": 112}
         return {
-            "crop_scale": (1.0, 1.25),
-            "resnet": {"width": 8, "blocks": (1, 1, 1, 1), "features": 64, "input_size": 112},
-            "vit": {
-                **{"width": 48, "layers": 3, "heads": 3, "patch": 16, "features": 64},
-                **{"input_size": 112, "visual_prompts": 4},
-            },
-            **{"text_width": 64, "text_heads": 1, "text_layers": 1},
+            **{"crop_scale": (1.0, 1.25), "text_width": 64, "text_heads": 1, "text_layers": 1},
+            "resnet": {"width": 8, "blocks": (1, 1, 1, 1), **size},
+            "vit": {"width": 48, "layers": 3, "heads": 3, "patch": 16, "visual_prompts": 4, **size},
         }
 
     def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of the trunk's features [B, C, h', w']."""
-        blocks = rescaled(features, self.image_encoder.stride, self.settings.block)
-        projected = functional.normalize(self.projection(self.image_decoder(blocks)), dim=1)  # (B, features, h, w)
-        classes = functional.normalize(self.text_features, dim=1).to(projected.dtype)  # (K, features)
-        logits = full_precision(self.logit_scale.exp() * torch.einsum("bchw,kc->bkhw", projected, classes))
-        return logits, expectation(logits, self.anchors)
+        return self.compared(rescaled(features, self.image_encoder.stride, self.settings.block))
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of images [B, 3, H, W] in [0, 1]."""
         return self.head(self.image_encoder(self.normalise(images)))
 
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        return self.settings.crop_maker(self.settings.trunk.input_size)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of the DACE loss."""
-        logits, density = self.classify(batch.images)
-        return self.settings.dace_terms(logits, density, batch.maps["blocks"], batch.points)
-
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Return the weights of the count terms."""
-        return self.settings.dace_weights
-
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image padded to multiples of the ResNet's stride; windows take images as they are."""
         return image if self.windows is not None else padded(image, max(self.image_encoder.stride, self.settings.block))
 
-    def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
-        """Return the density per block; the prompts are the bins', so ``prompts`` is not looked at."""
-        return Prediction(density=self.classify(images)[1])
+    @staticmethod
+    def our_name(key: str) -> str | None:
+        """Return our name of a key of the released network; None for the text tower."""
+        if key.startswith("text_encoder."):
+            return None
+        if key.startswith("vpt_"):
+            return f"image_encoder.prompts.{key.removeprefix('vpt_')}"
+        return key.replace("image_encoder.", "image_encoder.trunk.", 1)
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: ClipEbcSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint: a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face.
-
-        The text features are those of the checkpoint's own tower.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
-        state = released_state(path)
-        if settings.backbone == "vit_b16" and settings.vit.visual_prompts and "vpt_0" not in state:
+        """Read a released checkpoint: a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face."""
+        if settings.backbone == "vit_b16" and settings.vit.visual_prompts and "vpt_0" not in released_state(path):
             raise CheckpointError(
                 f"{path}: has no visual prompts (vpt_*), as files of version 1; for those, set "
                 "vit: {visual_prompts: 0, input_size: 256} and window_fit: resize"
             )
-        sentences = prompts(settings.bins, settings.prompts)
-        bare = settings.model_copy(
-            update={
-                "resnet": settings.resnet.model_copy(update={"weights": "random"}),
-                "vit": settings.vit.model_copy(update={"weights": "random"}),
-            }
-        )
-        network = cls(bare, text=encode(bare.text, sentences, tower_state(state, "text_encoder.")))
-        expected = network.state_dict()
-        text_features = expected.pop("text_features")
-        return {**renamed(state, our_name, expected, source=path), "text_features": text_features}
+        trunks = {name: getattr(settings, name).model_copy(update={"weights": "random"}) for name in ("resnet", "vit")}
+        return super().import_checkpoint(path, settings.model_copy(update=trunks))
 
 
 def released_state(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a file that CLIP-EBC's scripts wrote, without the prefix of Hugging Face's wrapper."""
-    content = read_tensors(path)
-    state = content.get("model_state_dict", content)
+    state = read_released(path, "model_state_dict")
     wrapped = all(key.startswith("model.") for key in state)
     return {key.removeprefix("model.") if wrapped else key: value for key, value in state.items()}
 
 
-def our_name(key: str) -> str | None:
-    """Return our name of a key of the released network; None for the text tower."""
-    if key.startswith("text_encoder."):
-        return None
-    if key.startswith("vpt_"):
-        return f"image_encoder.prompts.{key.removeprefix('vpt_')}"
-    return key.replace("image_encoder.", "image_encoder.trunk.", 1)
-
-
-def padded(image: Tensor, multiple: int) -> Tensor:
-    """Return an image [3, H, W] with black at the right and the bottom, up to multiples of ``multiple``."""
-    height, width = image.shape[1:]
-    return functional.pad(image, (0, -width % multiple, 0, -height % multiple))
-
-
 SYSTEM = ClipEbc
+
+# by the paper's terms: recount was written after the released code
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "integer-valued bins": Bins.classes,
+    "visual prompts": PromptedVit,
+    "image-text similarity": SentenceCounter.compared,
+    "density map": expectation,
+    "DACE loss": dace_loss,
+}

@@ -21,69 +21,51 @@ values they would have in half precision but are computed with in single precisi
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from recount.data.sample import Sample
 from recount.errors import UserError
+from recount.nn.clip import (
+    CLIP_MEAN,
+    CLIP_STD,
+    NOT_A_TOWER,
+    ClipSize,
+    PromptError,
+    build_clip,
+    token_ids,
+    weights_file,
+)
 from recount.nn.normalise import Normalise
-from recount.nn.number_weights import NUMBERS, WORD_OF, WORDS, Weighting, lambdas
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import read_tensors, renamed
+from recount.nn.weights import card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
+from recount.systems.base import READING, Batch, Example, Pool, Prediction, Stage, System
 
 NOT_COUNTING = -1
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CAPTIONS_PER_PASS = 1024  # of the text tower, in evaluation
-BYTE_PAIRS = 49408  # size of CLIP's vocabulary
-ARCHIVE_KEYS = {"input_resolution", "context_length", "vocab_size"}  # numbers beside the weights in OpenAI's files
+NUMBERS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+WORD_OF = dict(zip(NUMBERS, WORDS, strict=True))
 
+Weighting = Literal["const", "norm", "modal", "log"]
 Swap = Literal["substring", "whole_word"]
 
 
-class CaptionError(UserError):
-    """A caption cannot be used; the message quotes it and says what is allowed."""
-
-
 # ------------------------------------------------------------------------------------------------------------ settings
-
-
-class ClipSize(Strict):
-    """The sizes of a CLIP. The defaults are ViT-B/32."""
-
-    embed_dim: int = 512
-    image_size: int = Field(224, description="edge of the square the image tower sees, pixels")
-    patch: int = 32
-    vision_width: int = 768
-    vision_layers: int = 12
-    vision_head_width: int = 64
-    text_width: int = 512
-    text_heads: int = 8
-    text_layers: int = 12
-    context: int = Field(77, description="tokens of a caption, start and end included")
-    vocabulary: tuple[str, ...] | None = Field(None, description="words of a word tokenizer; null: CLIP's byte pairs")
-
 
 VIT_B_32 = ClipSize()
 VIT_B_16 = ClipSize(patch=16)
@@ -92,21 +74,7 @@ VIT_L_14 = ClipSize(
 )
 SIZES = {"vit_b_32": VIT_B_32, "vit_b_16": VIT_B_16, "vit_l_14": VIT_L_14}
 SizeName = Literal["vit_b_32", "vit_b_16", "vit_l_14", "mini_clip"]
-OPEN_CLIP_NAMES = {
-    VIT_B_32: "ViT-B-32-quickgelu",
-    VIT_B_16: "ViT-B-16-quickgelu",
-    VIT_L_14: "ViT-L-14-quickgelu",
-}
-
-
-@cache
-def mini_clip_card() -> dict[str, Any]:
-    """Return the card of the tiny CLIP that comes with recount: sizes, origin, measured quality."""
-    return json.loads(_shipped("mini_clip.json").read_text("utf-8"))
-
-
-def _shipped(name: str) -> Any:
-    return resources.files("recount").joinpath("pretraining/weights", name)
+OPEN_CLIP_NAMES = {VIT_B_32: "ViT-B-32-quickgelu", VIT_B_16: "ViT-B-16-quickgelu", VIT_L_14: "ViT-L-14-quickgelu"}
 
 
 class CountClipSettings(Strict):
@@ -128,20 +96,26 @@ class CountClipSettings(Strict):
     swap: Swap = Field("substring", description='whether "ten" is also swapped inside "kitten"')
     draw: Literal["fixed", "per_epoch"] = Field("fixed", description="when the wrong number of a pair is drawn")
     cut_train: int | None = Field(110, gt=0, description="characters of a caption in training; null: all")
-    cut_eval: int | None = Field(77, gt=0, description="characters of a caption in evaluation; null: all")
+    cut_eval: int | None = Field(
+        77, gt=0, description="characters of a caption in evaluation; null: all", json_schema_extra=READING
+    )
     lost_word: Literal["predict_two", "drop"] = Field(
-        "predict_two", description="items whose number word the cut removes: nine equal captions, so two; or left out"
+        "predict_two",
+        description="items whose number word the cut removes: nine equal captions, so two; or left out",
+        json_schema_extra=READING,
     )
     precision: Literal["fp16_roundtrip", "fp32", "bf16"] = Field(
         "fp16_roundtrip", description="fp16_roundtrip: weights back to half precision after each step; bf16: autocast"
     )
-    eval_dtype: Literal["model", "float32"] = Field("model", description="of the cosines that are compared")
+    eval_dtype: Literal["model", "float32"] = Field(
+        "model", description="of the cosines that are compared", json_schema_extra=READING
+    )
 
     @field_validator("clip", mode="before", json_schema_input_type=ClipSize | SizeName)
     @classmethod
     def _named_size(cls, value: Any) -> Any:
         if value == "mini_clip":
-            return mini_clip_card()["clip"]
+            return card("mini_clip")["clip"]
         if isinstance(value, str) and value not in SIZES:
             raise ValueError(f"allowed are sizes, or {', '.join([*SIZES, 'mini_clip'])}")
         return SIZES.get(value, value) if isinstance(value, str) else value
@@ -177,83 +151,67 @@ def nine_captions(caption: str, number: int, cut: int | None, swap: Swap = "subs
 
 
 def captions_of_prompt(prompt: str) -> list[str]:
-    """Return the nine captions that a prompt stands for.
-
-    Args:
-        prompt: nine captions, one per line, for two to ten; or one caption with exactly one number word.
+    """Return the nine captions of a prompt: nine lines, for two to ten, or one caption with one number word.
 
     Raises:
-        CaptionError: it is neither.
+        PromptError: it is neither.
     """
     lines = prompt.split("\n")
     if len(lines) == len(NUMBERS):
         return lines
     found = [number for number in NUMBERS if has_number_word(prompt.lower(), number, "whole_word")]
     if len(lines) != 1 or len(found) != 1:
-        raise CaptionError(
+        raise PromptError(
             f"prompt {prompt[:200]!r}: CountCLIP chooses among nine captions: give one caption with exactly one of "
             f"the words {', '.join(WORDS)}, or nine captions, one per line"
         )
     return nine_captions(prompt, found[0], None, "whole_word")
 
 
-def token_ids(captions: Sequence[str], size: ClipSize) -> Tensor:
-    """Return token ids [N, context] of captions: start, words, end, zeros.
-
-    Raises:
-        CaptionError: a caption has a word that a word vocabulary lacks, or too many of them.
-    """
-    if size.vocabulary is None:
-        return _byte_pairs(size.context)(list(captions))
-    return _word_ids(captions, size.vocabulary, size.context)
-
-
-@cache
-def _byte_pairs(context: int) -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer(context_length=context)
-
-
-def _word_ids(captions: Sequence[str], vocabulary: Sequence[str], context: int) -> Tensor:
-    ids = _ids_of_words(tuple(vocabulary))
-    start, end = len(ids) + 1, len(ids) + 2  # the end has the highest id: the text tower reads out where it stands
-    rows = torch.zeros(len(captions), context, dtype=torch.long)
-    for row, caption in zip(rows, captions, strict=True):
-        words = caption.lower().replace(",", " ").replace(".", " ").split()
-        unknown = sorted({word for word in words if word not in ids})
-        if unknown or len(words) > context - 2:
-            wrong = f"does not know {', '.join(unknown)}" if unknown else f"reads at most {context - 2} words"
-            raise CaptionError(
-                f"caption {caption[:200]!r}: the tiny CLIP {wrong}; it knows: {', '.join(vocabulary)}. Use these "
-                "words, or a CLIP with byte pairs (clip: vit_b_32)"
-            )
-        row[: len(words) + 2] = torch.tensor([start, *(ids[word] for word in words), end])
-    return rows
-
-
-@cache
-def _ids_of_words(vocabulary: tuple[str, ...]) -> dict[str, int]:
-    return {word: index for index, word in enumerate(vocabulary, start=1)}
-
-
 # -------------------------------------------------------------------------------------------------------------- losses
 
 
 def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Return L_CLIP of raw features [B, D] and [B, D]: the symmetric cross-entropy of the scaled cosines."""
+    """Return L_CLIP of (1), for raw features [B, D] and [B, D]: the symmetric cross-entropy of the scaled cosines."""
     logits = logit_scale.exp() * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).T  # (B, B)
     target = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
 def count_loss(cosines: Tensor) -> Tensor:
-    """Return L_count (K = 1) or L_count+ (K = 8) of each pair, [N].
+    """Return L_count (2), where K = 1, or L_count+ (7), where K = 8, of each pair, [N].
 
-    Args:
-        cosines: [N, 1 + K] of each picture with its own caption and with K counterfactual ones.
+    ``cosines`` [N, 1 + K] are those of each picture with its own caption and with K counterfactual ones.
     """
     return -functional.log_softmax(cosines, dim=1)[:, 0]
+
+
+def lambdas(weighting: Weighting, counts: Mapping[int, int]) -> dict[int, float]:
+    """Return lambda of each number from how many counting pairs have it: (3), (4), (5) and (6), with lambda 0 = 1.
+
+    ``modal`` divides the count of two, whichever number is the most frequent; ``log`` divides by the
+    largest of the double logarithms, not by their range: both as coded.
+
+    Raises:
+        UserError: ``log`` is not defined for these counts.
+    """
+    total = sum(counts.values())
+    there = [number for number in NUMBERS if counts.get(number, 0)]
+    if weighting == "const":
+        return dict.fromkeys(there, 1.0)
+    if weighting == "norm":
+        return {number: 1 - counts[number] / total for number in there}
+    if weighting == "modal":
+        return {number: counts.get(2, 0) / counts[number] for number in there}
+    absent = [WORD_OF[number] for number in NUMBERS if number not in there]
+    if absent:
+        raise UserError(
+            f"weighting log: the training set has no counting pair for {', '.join(absent)}; the formula needs every "
+            "number from two to ten. Choose another weighting or training set"
+        )
+    sigma = {number: math.log2(math.log2(total / counts[number])) for number in NUMBERS}
+    least, most = min(sigma.values()), max(sigma.values())
+    return {number: 1 + (value - least) / most for number, value in sigma.items()}
 
 
 # ----------------------------------------------------------------------------------------------------------- examples
@@ -272,9 +230,7 @@ def clip_square(image: Tensor, size: int) -> Tensor:
 class Pairs:
     """Makes the pair of one training sample: its picture, its caption, and the captions with wrong numbers.
 
-    Attributes:
-        settings: of the system.
-        drawn: the wrong number of each counting sample by id, where it is drawn once; else None.
+    ``drawn`` has the wrong number of each counting sample by id, where it is drawn once; else it is None.
     """
 
     settings: CountClipSettings
@@ -325,46 +281,17 @@ def number_of(sample: Sample) -> int:
 # ------------------------------------------------------------------------------------------------------------- network
 
 
-def build_clip(size: ClipSize) -> CLIP:
-    """Return open_clip's CLIP with QuickGELU and random weights."""
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-
-    vision = CLIPVisionCfg(
-        layers=size.vision_layers,
-        width=size.vision_width,
-        head_width=size.vision_head_width,
-        patch_size=size.patch,
-        image_size=size.image_size,
-    )
-    text = CLIPTextCfg(
-        context_length=size.context,
-        vocab_size=BYTE_PAIRS if size.vocabulary is None else len(size.vocabulary) + 3,
-        width=size.text_width,
-        heads=size.text_heads,
-        layers=size.text_layers,
-    )
-    return CLIP(size.embed_dim, vision, text, quick_gelu=True)
-
-
-def half_precision_keys(clip: nn.Module) -> list[str]:
+def half_precision_keys(size: ClipSize) -> set[str]:
     """Return the names of the parameters that OpenAI's ``convert_weights`` puts into half precision.
 
     Convolutions, linear layers, attention and the two projections; norms, embeddings and the scale stay.
     """
-    names = []
-    for prefix, module in clip.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            own = ["weight", "bias"]
-        elif isinstance(module, nn.MultiheadAttention):
-            own = ["in_proj_weight", "in_proj_bias"]
-        else:
-            own = ["proj", "text_projection"]
-        names += [
-            f"{prefix}.{name}".removeprefix(".")
-            for name in own
-            if isinstance(getattr(module, name, None), nn.Parameter)
-        ]
-    return names
+    from open_clip.model import convert_weights_to_fp16
+
+    with torch.device("meta"):
+        converted = build_clip(size)
+    convert_weights_to_fp16(converted)
+    return {name for name, parameter in converted.named_parameters() if parameter.dtype == torch.float16}
 
 
 def _in_half(gradient: Tensor) -> Tensor:
@@ -394,7 +321,7 @@ class CountCLIP(System):
         self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.lambdas: dict[int, float] = {}
         self.drawn: dict[str, int] | None = None
-        halves = set(half_precision_keys(self.clip)) if settings.precision == "fp16_roundtrip" else set()
+        halves = half_precision_keys(settings.clip) if settings.precision == "fp16_roundtrip" else set()
         self.halves = [parameter for name, parameter in self.clip.named_parameters() if name in halves]
         for parameter in self.halves:
             parameter.register_hook(_in_half)
@@ -458,7 +385,7 @@ class CountCLIP(System):
             parameter.copy_(parameter.half())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return L_CLIP over all pairs ("clip") and lambda times L_count or L_count+ ("count")."""
+        """Return the terms of (1): L_CLIP over all pairs ("clip") and lambda times L_count or L_count+ ("count")."""
         numbers = batch.attributes["number"]
         texts = [*batch.prompts, *(text for row in batch.attributes["counterfactuals"] for text in row)]
         image = self.encode_images(batch.images)  # (B, D)
@@ -512,7 +439,7 @@ class CountCLIP(System):
         Each different caption is encoded once, in large batches; the nine variants share the picture's features.
 
         Raises:
-            CaptionError: a prompt is neither nine captions nor one caption with one number word.
+            PromptError: a prompt is neither nine captions nor one caption with one number word.
         """
         captions = [captions_of_prompt(prompt) for prompt in prompts]
         texts = list(dict.fromkeys(text for nine in captions for text in nine))
@@ -543,12 +470,14 @@ class CountCLIP(System):
         """
         with torch.device("meta"):
             expected = {f"clip.{key}": value for key, value in build_clip(settings.clip).state_dict().items()}
-        state = renamed(read_tensors(path), _our_name, expected, source=path)
+
+        def rename(key: str) -> str | None:  # OpenAI's files hold numbers beside the weights
+            if key in NOT_A_TOWER and key != "logit_scale":
+                return None
+            return key if key.startswith("clip.") else f"clip.{key}"
+
+        state = renamed(read_tensors(path), rename, expected, source=path)
         return {key: value.float() for key, value in state.items()}
-
-
-def _our_name(key: str) -> str | None:
-    return None if key in ARCHIVE_KEYS else key if key.startswith("clip.") else f"clip.{key}"
 
 
 def base_weights(settings: CountClipSettings) -> Path | None:
@@ -557,23 +486,18 @@ def base_weights(settings: CountClipSettings) -> Path | None:
     Raises:
         UserError: OpenAI's weights do not exist at this size.
     """
-    match settings.weights:
-        case "random":
-            return None
-        case "mini_clip":
-            return Path(str(_shipped("mini_clip.safetensors")))
-        case "openai":
-            return _openai_weights(settings.clip)
-        case path:
-            return Path(path)
-
-
-def _openai_weights(size: ClipSize) -> Path:
-    from open_clip import download_pretrained, get_pretrained_cfg
-
-    if size not in OPEN_CLIP_NAMES:
+    if settings.weights == "random":
+        return None
+    if settings.weights == "openai" and settings.clip not in OPEN_CLIP_NAMES:
         raise UserError("weights: openai: OpenAI's weights fit clip: vit_b_32, vit_b_16 or vit_l_14 only")
-    return Path(download_pretrained(get_pretrained_cfg(OPEN_CLIP_NAMES[size], "openai")))
+    return weights_file(settings.weights, {"openai": OPEN_CLIP_NAMES.get(settings.clip, "")})
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "(1) L = L_CLIP + lambda L_count": CountCLIP.losses,
+    "(2) L_count": count_loss,
+    "(3)-(6) lambda: const, norm, modal, log": lambdas,
+    "(7) L_count+": count_loss,
+}
 
 SYSTEM = CountCLIP

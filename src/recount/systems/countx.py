@@ -6,54 +6,41 @@ Numbers checked against niki-amini-naieni/CounTX@6e2af64 (MIT; golden cases ``co
 
 Every default is the released code's. Its copy of open_clip projects every image token without the last norm
 (``vision_norm: none``). It is trained and tested with the descriptions of FSC-147-D (``text``); where a data set has
-none, the description is "the" and the class name, as those are for 93 % of FSC-147. Pictures are resized to CLIP's size
-with antialiasing, which under the authors' torchvision 0.11 their argument asks for.
+none, the description is "the" and the class name, as those are for 93 % of FSC-147. ``test_text: class_name`` tests the
+model that was trained with descriptions with bare class names. Pictures are resized to CLIP's size with antialiasing,
+which under the authors' torchvision 0.11 their argument asks for.
 
 Deviation: selection is on every ``evaluate_every``-th epoch of the recipe, 1 as released.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import DENSITY_SCALE, CarpkWidth, evaluation_size, resized_like_pillow
-from recount.augmentation.text_guided import COUNTX, CountrAugmentation, CountrCrops
+from recount.augmentation.countr_protocol import DENSITY_SCALE, CarpkWidth
+from recount.augmentation.text_guided import COUNTX, CountrAugmentation
 from recount.data.sample import Sample
-from recount.data.windows import Windows
-from recount.nn.clip_towers import (
-    CLIP_MEAN,
-    CLIP_STD,
-    MINI_TOWERS,
-    NOT_A_TOWER,
-    ClipTowers,
-    FrozenText,
-    base_weights,
-    image_tower,
-    read_released,
-    token_ids,
-    tower_keys,
-)
+from recount.nn.clip import MINI_TOWERS, NOT_A_TOWER, ClipTowers, FrozenText, image_tower
 from recount.nn.interaction import InteractionBlock
-from recount.nn.normalise import Normalise
 from recount.nn.pixel_mask import kept_pixels
 from recount.nn.precision import full_precision
-from recount.nn.weights import renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+from recount.systems.base import READING, Batch, Prediction
+from recount.systems.countr_family import CountrSystem
 
 PATCH = 16  # pixels of the window per cell of the decoder's first map: four doublings
 GROUPS = 8  # of the decoder's norms
-TOWERS = ("image.", "text.tower.")
+KEPT = 0.8  # share of pixels whose error counts in a step
 
 Text = Literal["fsc147_d", "class_name"]
 
@@ -71,12 +58,14 @@ class CounTXSettings(Strict):
         "none", description="before the projection of image tokens; ln_post is stock open_clip's"
     )
     text: Text = Field("fsc147_d", description="what is said of a picture: its description, or the bare class name")
+    test_text: Text | None = Field(
+        None, description="the same outside training; null: as in training", json_schema_extra=READING
+    )
     heads: int = Field(16, gt=0)
     decoder_width: int = Field(256, gt=0, multiple_of=8)
     density_scale: float = Field(DENSITY_SCALE, gt=0)
-    mask_kept: float = Field(0.8, gt=0, le=1, description="share of pixels whose error counts in a step")
     augmentation: CountrAugmentation = COUNTX
-    carpk_width: CarpkWidth = 683
+    carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
 
 
 def description(sample: Sample, text: Text) -> str:
@@ -99,7 +88,7 @@ def position_table(grid: int, width: int) -> Tensor:
 
 
 def image_tokens(tower: Any, images: Tensor, norm: str) -> Tensor:
-    """Return the projected patch tokens [B, n, features] of normalised images of the tower's size."""
+    """Return the image tokens: projected patch tokens [B, n, features] of normalised images of the tower's size."""
     tokens = tower.transformer(tower._embeds(images))  # open_clip's own embedding, norm before the blocks included
     if norm == "ln_post":
         tokens = tower.ln_post(tokens)
@@ -111,31 +100,14 @@ def _head(low: int, width: int) -> list[nn.Module]:
 
 
 def train_loss(density: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the masked squared error per pixel of the crop and image.
+    """Return the training loss: the masked squared error per pixel and image, of scaled densities [B, 1, H, W].
 
-    Args:
-        density: scaled, [B, 1, H, W].
-        target: the same of the truth.
-        mask: [H, W] of zeros and ones, shared by the batch.
+    ``mask`` [H, W] of zeros and ones is shared by the batch.
     """
     return ((density - target) ** 2 * mask).sum() / (mask.numel() * len(density))
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes one training crop of a sample."""
-
-    crops: CountrCrops
-    text: Text
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop of sample ``index``, prompted with its description."""
-        sample = pool.samples[index]
-        image, maps, count = self.crops(index, pool, rng)
-        return [Example(sample.id, image, description(sample, self.text), count=count, maps=maps)]
-
-
-class CounTX(System):
+class CounTX(CountrSystem):
     """The whole network; its density has the resolution of the picture."""
 
     Settings = CounTXSettings
@@ -148,15 +120,13 @@ class CounTX(System):
         evaluate_every=1,
         select_by="mae",
     )
-    text_guided = True
+    image_prefix = "image."
     settings: CounTXSettings
     fim_pos_embed: Tensor
 
     def __init__(self, settings: CounTXSettings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, "halving")
         towers, width = settings.clip, settings.decoder_width
-        self.windows = Windows(settings.window, settings.window, settings.window // 3, stitch="halving")
-        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.image = image_tower(towers)
         self.text = FrozenText(towers)
         self.register_buffer("fim_pos_embed", position_table(towers.grid, towers.features))
@@ -187,27 +157,15 @@ class CounTX(System):
             "augmentation": {**COUNTX.model_dump(), "sigma": 4.0},
         }
 
-    def prepare_training(self, samples: Sequence[Sample]) -> None:
-        """Load CLIP's weights, and check that every prompt can be read."""
-        token_ids(list(dict.fromkeys(self.prompt_of(sample) for sample in samples)), self.settings.clip)
-        if self.settings.weights == "random":
-            return
-        state, source = base_weights(self.settings.weights)
-        image, text = tower_keys(state)
-        named = {f"image.{key}": value for key, value in image.items()}
-        named |= {f"text.tower.{key}": value for key, value in text.items()}
-        expected = {key: value for key, value in self.state_dict().items() if key.startswith(TOWERS)}
-        self.load_state_dict(renamed(named, lambda key: key, expected, source=source), strict=False)
-
     def interact(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """Return image tokens [B, n, C] after two exchanges with the text [B, 1, C], normed."""
+        """Return the feature interaction: image tokens [B, n, C] that have read the text [B, 1, C] twice, normed."""
         tokens = tokens + self.fim_pos_embed.to(tokens.dtype)
         for block in self.fim_blocks:
             tokens = block(tokens, text)
         return self.fim_norm(tokens)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the scaled density [B, 1, window, window] of tokens [B, n, C]."""
+        """Return the decoder's density map [B, 1, window, window], scaled, of tokens [B, n, C]."""
         grid, cells = self.settings.clip.grid, self.settings.window // PATCH
         x = tokens.transpose(1, 2).unflatten(2, (grid, grid))
         x = functional.interpolate(x, size=(cells, cells), mode="bilinear", align_corners=False)
@@ -225,14 +183,15 @@ class CounTX(System):
         tokens = image_tokens(self.image, self.normalise(small), settings.vision_norm)
         return self.decode(self.interact(tokens, self.text(prompts)[:, None]))
 
-    def example_maker(self) -> ExampleMaker:
-        """Return the maker of augmented crops."""
-        return Crops(CountrCrops(self.settings.window, self.settings.augmentation), self.settings.text)
+    @property
+    def training_prompt(self) -> Callable[[Sample], str]:
+        """Return what says how a training sample is prompted: by its description or its class name."""
+        return partial(description, text=self.settings.text)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "density", the masked squared error."""
         density = full_precision(self.count(batch.images, batch.prompts))
-        mask = kept_pixels(density, self.settings.mask_kept, batch.seed)
+        mask = kept_pixels(density, KEPT, batch.seed)
         return {"density": train_loss(density, self.settings.density_scale * batch.maps["density"], mask)}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -245,13 +204,7 @@ class CounTX(System):
 
     def prompt_of(self, sample: Sample) -> str:
         """Return the description of a sample, or its class name."""
-        return description(sample, self.settings.text)
-
-    def prepare_image(self, image: Tensor) -> Tensor:
-        """Return the picture at the window's height."""
-        height, width = image.shape[1:]
-        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
-        return resized_like_pillow(image, size)
+        return description(sample, self.settings.test_text or self.settings.text)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density per pixel of windows, which may be negative."""
@@ -264,8 +217,7 @@ class CounTX(System):
         Raises:
             CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
         """
-        content = read_released(path)
-        return renamed(content.get("model", content), our_name, cls(settings).state_dict(), source=path)
+        return renamed(read_released(path, "model"), our_name, cls(settings).state_dict(), source=path)
 
 
 def our_name(key: str) -> str | None:
@@ -277,5 +229,13 @@ def our_name(key: str) -> str | None:
         return None
     return f"image.{name.removeprefix('visual.')}" if name.startswith("visual.") else f"text.tower.{name}"
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "image tokens: the encoder that is fine-tuned": image_tokens,
+    "feature interaction: image tokens read the text": CounTX.interact,
+    "decoder: the density map": CounTX.decode,
+    "training loss: masked squared error": train_loss,
+}
+"""The paper's steps, in words: the sources that this was written from do not number its equations."""
 
 SYSTEM = CounTX

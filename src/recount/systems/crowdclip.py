@@ -19,11 +19,11 @@ tower; RAdam is torch's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,21 +31,21 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.data.resize import resize_like_opencv
+from recount.data.pictures import resize_like_opencv
+from recount.nn.clip import ClipTowers, TextTower, encode, image_tower, tower_state
+from recount.nn.grid import cut_grid
 from recount.nn.normalise import Normalise
-from recount.nn.text_tower import TextTower, encode, tower_state
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
-
-if TYPE_CHECKING:
-    from open_clip.transformer import VisionTransformer
+from recount.systems.base import READING, Batch, Example, Pool, Prediction, System
+from recount.systems.clip_ebc import load_image_tower
 
 OBJECTS = ("crowd", "tree", "car", "traffic light")
 PARTS = ("human heads", "hands", "legs", "road", "house", "shadow of man")
 PARTS_LOOKED_AT = 3
 LOGIT_SCALE = 100.0
+MAXIMUM_SIZE = 2048  # longest edge of a picture that is not square (configs/qnrf.yaml)
 
 
 class CrowdClipSettings(Strict):
@@ -53,7 +53,6 @@ class CrowdClipSettings(Strict):
 
     numbers: tuple[int, ...] = Field((20, 55, 90, 125, 160, 195), min_length=2, description="of the prompts, rising")
     patches: int = Field(4, gt=0, description="patches along an edge of a test picture")
-    maximum_size: int = Field(2048, gt=0, description="longest edge of a picture that is not square")
     resized: int = Field(256, gt=0, description="edge that crops and patches are resized to, aspect not kept")
     input_size: int = Field(224, gt=0, description="edge of the part that the tower sees")
     patch: int = Field(16, gt=0)
@@ -65,20 +64,21 @@ class CrowdClipSettings(Strict):
     text_heads: int = Field(8, gt=0)
     text_layers: int = Field(12, gt=0)
     clip_weights: str = Field("random", description="path of CLIP ViT-B/16's state dict (image and text), or random")
-    filter: Literal["crowd+heads", "crowd", "none"] = Field("crowd+heads", description="what a counted patch must show")
-    count_with: Literal["tuned", "untuned"] = Field("tuned", description="untuned: what CLIP says without training")
+    count_with: Literal["tuned", "untuned"] = Field(
+        "tuned", description="untuned: what CLIP says without training", json_schema_extra=READING
+    )
+
+    @property
+    def towers(self) -> ClipTowers:
+        """Return the image tower's sizes."""
+        sizes = {f"vision_{name}": getattr(self, name) for name in ("width", "layers", "heads")}
+        return ClipTowers(features=self.features, image_size=self.input_size, patch=self.patch, **sizes)
 
     @property
     def text(self) -> TextTower:
         """Return the text tower's settings."""
-        return TextTower(
-            width=self.text_width,
-            heads=self.text_heads,
-            layers=self.text_layers,
-            features=self.features,
-            activation="quickgelu",
-            weights=self.clip_weights,
-        )
+        sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
+        return TextTower(features=self.features, activation="quickgelu", weights=self.clip_weights, **sizes)
 
     @property
     def sentences(self) -> list[str]:
@@ -90,47 +90,31 @@ class CrowdClipSettings(Strict):
         ]
 
 
-def ranking_loss(logits: Tensor) -> Tensor:
-    """Return the ranking loss of nested crops: golden ``crowdclip_rank_loss``.
-
-    A crop's own prompt must fit it better than it fits any smaller crop.
-
-    Args:
-        logits: [..., K, K], rows are crops from small to large, columns prompts from few to many.
-
-    Returns:
-        [...], the sum over i < j of max(0, logits[i, j] - logits[j, j]).
-    """
-    own = logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # (..., 1, K)
-    return (logits - own).clamp(min=0).triu(diagonal=1).sum(dim=(-2, -1))
-
-
 def squeezed(pictures: Tensor, size: int) -> Tensor:
     """Return pictures [B, 3, H, W] at ``size`` x ``size`` pixels, bilinear with antialiasing as Pillow."""
     return functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def limited_size(height: int, width: int, maximum: int) -> tuple[int, int]:
-    """Return the (height, width) with the longer edge brought down to ``maximum``; squares stay, as coded."""
-    if height == width or max(height, width) < maximum:
-        return height, width
-    ratio = maximum / max(height, width)
-    return round(height * ratio), round(width * ratio)
+def limited(image: Tensor) -> Tensor:
+    """Return an image [3, H, W] with the longer edge brought down to ``MAXIMUM_SIZE``; squares stay, as coded."""
+    height, width = image.shape[1:]
+    if height == width or max(height, width) < MAXIMUM_SIZE:
+        return image
+    ratio = MAXIMUM_SIZE / max(height, width)
+    return resize_like_opencv(image, (round(height * ratio), round(width * ratio)))
 
 
 @dataclass(frozen=True, slots=True)
 class NestedCrops:
-    """The nested centre crops of a picture, each cut at random to the tower's input and mirrored or not."""
+    """The nested crops around the centre of a picture, each cut at random to the tower's input and mirrored or not."""
 
     number: int
-    maximum_size: int
     resized: int
     input_size: int
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one example; ``maps["crops"]`` has the crops [K, 3, S, S], small to large."""
-        image = pool.image(index).float() / 255
-        image = resize_like_opencv(image, limited_size(image.shape[1], image.shape[2], self.maximum_size))
+        image = limited(pool.image(index).float() / 255)
         crops = torch.stack([self._input(crop, rng) for crop in self.boxes(image)])
         return [Example(pool.samples[index].id, crops[-1], maps={"crops": crops})]
 
@@ -149,6 +133,16 @@ class NestedCrops:
         top, left = rng.integers(0, self.resized - self.input_size + 1, 2)
         crop = crop[:, top : top + self.input_size, left : left + self.input_size]
         return crop.flip(2) if rng.random() < 0.5 else crop
+
+
+def ranking_loss(logits: Tensor) -> Tensor:
+    """Return the multi-modal ranking loss of nested crops: golden ``crowdclip_rank_loss``.
+
+    A crop's own prompt must fit it better than it fits any smaller crop: the sum over i < j of max(0, logits[i, j] -
+    logits[j, j]) of logits [..., K, K], whose rows are crops from small to large, columns prompts from few to many.
+    """
+    own = logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # (..., 1, K)
+    return (logits - own).clamp(min=0).triu(diagonal=1).sum(dim=(-2, -1))
 
 
 class CrowdClip(System):
@@ -172,17 +166,12 @@ class CrowdClip(System):
     )
 
     def __init__(self, settings: CrowdClipSettings, *, text: dict[str, Tensor] | None = None) -> None:
-        """Build the towers.
-
-        Args:
-            settings: sizes, prompts and switches.
-            text: weights of the text tower, where a checkpoint brings them.
-        """
+        """Build the towers; ``text`` has the weights of the text tower, where a checkpoint brings them."""
         super().__init__(settings)
         self.normalise = Normalise()
-        self.image_encoder = build_image_tower(settings)
+        self.image_encoder = image_tower(settings.towers)
         if settings.clip_weights != "random":
-            _load_image_tower(self.image_encoder, Path(settings.clip_weights))
+            load_image_tower(self.image_encoder, settings.clip_weights)
         self.untuned = deepcopy(self.image_encoder).requires_grad_(False)
         features = encode(settings.text, settings.sentences, text)
         self.frozen_text_parameters = features.parameters
@@ -200,16 +189,9 @@ class CrowdClip(System):
             **{"text_width": 64, "text_heads": 1, "text_layers": 1},
         }
 
-    def example_maker(self) -> ExampleMaker:
+    def example_maker(self) -> NestedCrops:
         """Return the maker of nested crops."""
-        settings = self.settings
-        return NestedCrops(len(settings.numbers), settings.maximum_size, settings.resized, settings.input_size)
-
-    def train(self, mode: bool = True) -> CrowdClip:
-        """Switch to training; the untuned tower never is (CLIP has no layer that would notice)."""
-        super().train(mode)
-        self.untuned.eval()
-        return self
+        return NestedCrops(len(self.settings.numbers), self.settings.resized, self.settings.input_size)
 
     def similarities(self, tower: nn.Module, inputs: Tensor, sentences: Tensor) -> Tensor:
         """Return 100 times the cosine [B, K] between inputs [B, 3, S, S] in [0, 1] and sentences' features [K, C]."""
@@ -224,29 +206,25 @@ class CrowdClip(System):
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image with its longer edge brought down to the maximum."""
-        return resize_like_opencv(image, limited_size(image.shape[1], image.shape[2], self.settings.maximum_size))
+        return limited(image)
 
     def patches(self, images: Tensor) -> Tensor:
         """Return the towers' inputs [B, P * P, 3, S, S] of images [B, 3, H, W], row by row."""
         number, size, resized = self.settings.patches, self.settings.input_size, self.settings.resized
-        height, width = images.shape[2] // number, images.shape[3] // number
-        grid = images[:, :, : number * height, : number * width]
-        grid = grid.unflatten(3, (number, width)).unflatten(2, (number, height))  # (B, 3, P, h, P, w)
-        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # (B * P * P, 3, h, w)
+        patches = squeezed(cut_grid(images, number, number).flatten(0, 1), resized)
         start = (resized - size + 1) // 2
-        inputs = squeezed(patches, resized)[:, :, start : start + size, start : start + size]
+        inputs = patches[:, :, start : start + size, start : start + size]
         return inputs.unflatten(0, (len(images), number**2))
 
     def kept(self, inputs: Tensor) -> Tensor:
-        """Return which patches [B, N] of inputs [B, N, 3, S, S] are counted; all of an image where none passes."""
+        """Return by progressive filtering which patches [B, N] of inputs [B, N, 3, S, S] are counted.
+
+        The untuned tower must see a crowd in them, and then human heads. Where none passes, all of an image are.
+        """
         flat = inputs.flatten(0, 1)
-        passed = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-        if self.settings.filter != "none":
-            passed = self.similarities(self.untuned, flat, self.object_features).argmax(dim=1) == OBJECTS.index("crowd")
-        if self.settings.filter == "crowd+heads":
-            best = self.similarities(self.untuned, flat, self.part_features).topk(PARTS_LOOKED_AT, dim=1).indices
-            passed = passed & (best == PARTS.index("human heads")).any(dim=1)
-        passed = passed.view(inputs.shape[:2])
+        crowds = self.similarities(self.untuned, flat, self.object_features).argmax(dim=1) == OBJECTS.index("crowd")
+        best = self.similarities(self.untuned, flat, self.part_features).topk(PARTS_LOOKED_AT, dim=1).indices
+        passed = (crowds & (best == PARTS.index("human heads")).any(dim=1)).view(inputs.shape[:2])
         return passed | ~passed.any(dim=1, keepdim=True)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
@@ -264,52 +242,23 @@ class CrowdClip(System):
         """Read a released checkpoint (PyTorch Lightning: {"state_dict": keys under ``module.``, ...}).
 
         It holds the tuned tower only; the untuned one comes from ``clip_weights``.
-
-        Raises:
-            CheckpointError: it is not one, keys are missing or unexpected, or ``clip_weights`` is not given.
         """
-        content = read_tensors(path)
-        if "state_dict" not in content:
-            raise CheckpointError(f"{path}: a CrowdCLIP checkpoint has a key state_dict; found {sorted(content)[:5]}")
         if settings.clip_weights == "random":
             raise CheckpointError(
                 f"{path}: the filter needs the untuned CLIP, which the checkpoint does not hold: set clip_weights"
             )
-        state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
+        state = {key.removeprefix("module."): value for key, value in read_released(path).items()}
         own = cls(settings, text=tower_state(state, "text_encoder.")).state_dict()
         tuned = {key: value for key, value in own.items() if key.startswith("image_encoder.")}
-        return {**own, **renamed(state, our_name, tuned, source=path)}
-
-
-def our_name(key: str) -> str | None:
-    """Return our key for a released one; None for the frozen text tower and the frozen scale."""
-    return None if key.startswith(("text_encoder.", "logit_scale")) else key
-
-
-def build_image_tower(settings: CrowdClipSettings) -> VisionTransformer:
-    """Return CLIP's ViT at the size of the settings."""
-    from open_clip.transformer import QuickGELU, VisionTransformer
-
-    return VisionTransformer(
-        image_size=settings.input_size,
-        patch_size=settings.patch,
-        width=settings.width,
-        layers=settings.layers,
-        heads=settings.heads,
-        mlp_ratio=4,
-        output_dim=settings.features,
-        act_layer=QuickGELU,
-    )
-
-
-def _load_image_tower(tower: nn.Module, path: Path) -> None:
-    """Load the image part of a CLIP state dict, strictly."""
-
-    def own_name(key: str) -> str | None:
-        return key.removeprefix("visual.") if key.startswith("visual.") else None
-
-    state = {key: value.float() for key, value in read_tensors(path).items()}
-    tower.load_state_dict(renamed(state, own_name, tower.state_dict(), source=path))
+        frozen = ("text_encoder.", "logit_scale")
+        tower = renamed(state, lambda key: None if key.startswith(frozen) else key, tuned, source=path)
+        return {**own, **tower}
 
 
 SYSTEM = CrowdClip
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "nested crops": NestedCrops,
+    "ranking loss": ranking_loss,
+    "progressive filtering": CrowdClip.kept,
+}

@@ -12,7 +12,7 @@ Deviations from the released code, none of them in the numbers of a step:
 * The draws of the prior come with the crops (49 each), so a resumed run repeats them; the law is sampled by rejection
   from a Pareto law instead of an exponential one (the same law, 100 times fewer trials).
 * The selection draws its prior sample and the crops of "++" once per run, not per epoch, and so compares epochs on
-  equal terms; the moving average over epochs and the patience are the training loop's.
+  equal terms, one by one: the moving average over five epochs and the patience are left out.
 * "++" is not stopped when its sparse term diverges.
 * An image shorter than the crop (panoramas fall below it after the size rule, where the code raises) is enlarged.
 * "CSS-CCNN-Random" is not in the code: ``features: random`` is stage 2 on the untrained net of stage 1 (inferred).
@@ -23,7 +23,7 @@ The loss of stage 2 joins all crops of a batch: splitting a batch for memory cha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,20 +36,45 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recount.data.resize import resize_like_opencv
-from recount.data.size_rules import SizeRule, css_ccnn
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.data.pictures import resize_like_opencv
+from recount.data.size_rules import css_ccnn
+from recount.nn.gaussian import gaussian_kernel
+from recount.nn.weights import read_released, read_tensors, renamed
 from recount.settings.base import Strict
-from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, Stage, System
+from recount.settings.recipe import Optimiser, Recipe, resolve_recipe
+from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
 
+# all from val-iisc/css-ccnn@0d5691b
 ROTATIONS = 4
-VALIDATION_CROPS = 5  # crops per held-out image in the selection of "++" (stage2_main++.py)
+CHANNEL_MEANS = (104.008, 116.669, 122.675)  # subtracted from RGB in 0..255; the code's are in BGR order
+BLOCK = 8  # cells of the output (8 pixels each) along an edge of a block
+BLOCKS_PER_IMAGE = 4 * 16  # an image is thought of as 4 crops of 4 x 4 blocks
+ALPHA = 2.0  # exponent of the power law
+SHIFT_QUANTILE = 0.28  # of the law: draws below it are drawn again
+DRAWS_PER_CROP = 49
+EPSILON = 0.1  # weight of the entropy in the transport cost
+ITERATIONS = 1000  # of Sinkhorn, at most
+TOLERANCE = 0.1  # of the potentials' summed change
+COST_WEIGHT = 0.01  # of the transport cost in the loss
+SPARSE_SHARE = 0.3  # "++": share of the blocks that count as sparse
+VALIDATION_CROPS = 5  # "++": crops per held-out image in the selection (stage2_main++.py)
+CANNY_LOW, CANNY_HIGH = 225, 250  # a ridge pixel above the first is an edge if it hangs on one above the second
+EDGE_BLUR, EDGE_SIGMA = 5, 2.0  # "++": of the edge density, cells
+
 IMAGENET_MEAN_255 = (123.675, 116.28, 103.53)
 IMAGENET_STD_255 = (58.395, 57.12, 57.375)
-
-# torchvision's vgg16_bn numbers its layers: the seven convolutions of the feature net, and their normalisations.
+# torchvision's vgg16_bn numbers its layers: the seven convolutions of the feature net (their normalisations follow)
 VGG16_BN_LAYERS = {"1_1": 0, "1_2": 3, "2_1": 7, "2_2": 10, "3_1": 14, "3_2": 17, "3_3": 20}
+
+ROTATION = Recipe(  # of stage 1
+    epochs=1000,
+    batch_size=16,
+    drop_last=True,
+    optimiser=Optimiser(name="sgd", lr=1e-3, momentum=0.9, weight_decay=1e-4),
+    evaluate_every=1,
+    select_by="own",
+    held_out=240 / 1201,
+)
 
 
 class CssCcnnSettings(Strict):
@@ -63,45 +88,76 @@ class CssCcnnSettings(Strict):
         description="what the density head sees: stage 1, an untrained net, or ImageNet's VGG-16-BN (control)",
     )
     feature_weights: str = Field("random", description="path of torchvision's vgg16_bn weights, for features: imagenet")
-    channel_means: tuple[float, float, float] = Field(
-        (104.008, 116.669, 122.675),
-        description="subtracted from RGB in 0..255; the code's are in BGR order. Not used with features: imagenet",
-    )
     crop: int = Field(224, gt=0, le=224, multiple_of=8, description="pixels; no edge of an image is below 224")
     maximum_size: int = Field(1024, gt=0, description="longest edge, stage 2 and test")
     rotation_maximum_size: int = Field(768, gt=0, description="longest edge, stage 1")
-    block: int = Field(8, gt=0, description="cells of the output (8 pixels each) along an edge of a block")
-    alpha: float = Field(2.0, gt=1, description="exponent of the power law")
     cmax: float = Field(12000, gt=0, description="the one thing known of the data: the largest count of an image")
-    crops_per_image: int = Field(4, gt=0, description="an image is thought of as so many crops of 4 x 4 blocks")
     num_samples: int = Field(1500, gt=1, description="draws among which one is expected beyond the largest block")
-    draws_per_crop: int = Field(49, gt=0, description="draws of the prior for each crop of a batch")
-    sinkhorn_epsilon: float = Field(0.1, gt=0)
-    sinkhorn_iterations: int = Field(1000, gt=0)
     split_by_edges: bool = Field(False, description='"++": match sparse and dense blocks separately')
-    split_share: float = Field(0.3, gt=0, lt=1, description='"++": share of the blocks that count as sparse')
-    dense_weight: float = Field(0.01, ge=0, description='"++": weight of the dense term in the selection')
-    rotation: Recipe = Field(
-        Recipe(
-            epochs=1000,
-            batch_size=16,
-            drop_last=True,
-            optimiser=Optimiser(name="sgd", lr=1e-3, momentum=0.9, weight_decay=1e-4),
-            evaluate_every=1,
-            select_by="own",
-            held_out=240 / 1201,
-        ),
-        description="recipe of stage 1",
-    )
+    dense_weight: float = Field(0.01, ge=0, description='"++": weight of the dense term in the selection; 0.1 for A')
+    rotation: Recipe = Field(ROTATION, description="recipe of stage 1")
 
 
-# ------------------------------------------------------------------------------------------------------- size rule
+# ------------------------------------------------------------------------------------------------------- networks
 
 
-def _read_size(image: Tensor, rule: SizeRule) -> tuple[int, int]:
-    """Return the (height, width) at which the released code reads a picture [3, H, W]."""
-    width, height = rule.new_size(image.shape[2], image.shape[1])
-    return height, width
+class Features(nn.Module):
+    """The feature net: seven 3x3 convolutions, each with BatchNorm and ReLU, two poolings; keys as released."""
+
+    def __init__(self, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        one, two, three = widths
+        channels = (3, one, one, two, two, three, three, three)
+        for name, (before, after) in zip(VGG16_BN_LAYERS, pairwise(channels), strict=True):
+            self.add_module(f"conv{name}", nn.Conv2d(before, after, 3, padding=1, bias=False))
+            self.add_module(f"batch_norm_{name}", nn.BatchNorm2d(after))
+
+    def _run(self, block: str, x: Tensor) -> Tensor:
+        for name in (name for name in VGG16_BN_LAYERS if name.startswith(block)):
+            x = F.relu(self.get_submodule(f"batch_norm_{name}")(self.get_submodule(f"conv{name}")(x)))
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the maps after the second pooling [B, 128, H/4, W/4] and the third block [B, 256, H/4, W/4]."""
+        x = F.max_pool2d(self._run("1_", x), 2)
+        pooled = F.max_pool2d(self._run("2_", x), 2)
+        return pooled, self._run("3_", pooled)
+
+
+class RotationHead(nn.Module):
+    """Stage 1, rotation: which quarter turn. Keys as released (conv4_1, batch_norm_4_1, conv5_1, ..., fc)."""
+
+    def __init__(self, channels: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv4_1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.batch_norm_4_1 = nn.BatchNorm2d(widths[0])
+        self.conv5_1 = nn.Conv2d(widths[0], widths[1], 3, padding=1, bias=False)
+        self.batch_norm_5_1 = nn.BatchNorm2d(widths[1])
+        self.fc = nn.Linear(widths[1], ROTATIONS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [B, 4] from the third block's map."""
+        x = F.relu(self.batch_norm_4_1(self.conv4_1(F.max_pool2d(x, 2))))
+        x = F.relu(self.batch_norm_5_1(self.conv5_1(F.max_pool2d(x, 2))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+class DensityHead(nn.Module):
+    """Stage 2, density from the hypercolumn. Keys as released (conv4_1, conv4_2, conv5_1)."""
+
+    def __init__(self, channels: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv4_1 = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.conv4_2 = nn.Conv2d(widths[0], widths[1], 3, padding=1)
+        self.conv5_1 = nn.Conv2d(widths[1], 1, 3, padding=1)
+        for name, parameter in self.named_parameters():
+            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, std=0.01)
+
+    def forward(self, pooled: Tensor, block: Tensor) -> Tensor:
+        """Return the density [B, 1, H/8, W/8]."""
+        x = F.relu(self.conv4_1(torch.cat((pooled, block), dim=1)))
+        x = F.relu(self.conv4_2(x))
+        return F.relu(self.conv5_1(F.max_pool2d(x, 2)))
 
 
 # ------------------------------------------------------------------------------------------------------- the prior
@@ -109,12 +165,11 @@ def _read_size(image: Tensor, rule: SizeRule) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The law that block counts are thought to follow: p(x) ~ x^-alpha exp(-rate x) for x >= 1.
+    """The truncated power law that block counts are thought to follow: p(x) ~ x^-alpha exp(-rate x) for x >= 1.
 
     Draws below ``threshold`` are drawn again, uniform in [0, threshold).
     """
 
-    alpha: float
     rate: float
     threshold: float
 
@@ -122,7 +177,7 @@ class Prior:
         """Return ``number`` draws, float32."""
         draws = np.empty(0)
         while len(draws) < number:
-            pareto = (1 - rng.random(2 * number)) ** (-1 / (self.alpha - 1))
+            pareto = (1 - rng.random(2 * number)) ** (-1 / (ALPHA - 1))
             draws = np.append(draws, pareto[rng.random(2 * number) < np.exp(-self.rate * (pareto - 1))])
         draws = draws[:number]
         small = draws < self.threshold
@@ -130,101 +185,71 @@ class Prior:
         return draws.astype(np.float32)
 
 
-def _distribution(x: float, alpha: float, rate: float) -> float:
-    """Return the released code's distribution function, 1 - rate^(alpha-1) Gamma(1-alpha, rate x).
+def _distribution(x: float, rate: float) -> float:
+    """Return the released code's distribution function for alpha = 2, 1 - rate Gamma(-1, rate x).
 
-    It is not normalised at x = 1. The incomplete gamma function of order in (-1, 0] follows by one step of its
-    recurrence from order above 0; SciPy has none of negative order.
+    It is not normalised at x = 1. SciPy has no incomplete gamma function of negative order: one step of the recurrence.
     """
-    from scipy.special import exp1, gamma, gammaincc
+    from scipy.special import exp1
 
     z = rate * x
-    order = 2 - alpha
-    above = exp1(z) if order == 0 else gamma(order) * gammaincc(order, z)
-    incomplete = (above - z ** (order - 1) * math.exp(-z)) / (order - 1)
-    return 1 - rate ** (alpha - 1) * float(incomplete)
+    return 1 - rate * float(math.exp(-z) / z - exp1(z))
 
 
-def prior(settings: CssCcnnSettings) -> Prior:
+def prior(cmax: float, num_samples: int) -> Prior:
     """Return the prior that follows from the largest count: golden ``css_ccnn_prior``.
 
     Raises:
         ValueError: no rate of the code's grid (0.001 … 0.099) makes the largest block rare enough.
     """
-    if settings.alpha > 2:
-        raise ValueError(f"css_ccnn: alpha = {settings.alpha}: allowed are values in (1, 2]")
-    largest = settings.cmax / (settings.crops_per_image * 16)
-    rare = 1 - 1 / settings.num_samples
-    rates = (rate for rate in np.arange(0.001, 0.1, 0.001) if _distribution(largest, settings.alpha, rate) > rare)
-    rate = next(rates, None)
+    largest, rare = cmax / BLOCKS_PER_IMAGE, 1 - 1 / num_samples
+    rate = next((rate for rate in np.arange(0.001, 0.1, 0.001) if _distribution(largest, rate) > rare), None)
     if rate is None:
         raise ValueError(
-            f"css_ccnn: cmax = {settings.cmax} is too small for num_samples = {settings.num_samples}: no rate up to "
-            "0.099 leaves less than one draw in num_samples beyond the largest block; raise cmax or lower num_samples"
+            f"css_ccnn: cmax = {cmax} is too small for num_samples = {num_samples}: no rate up to 0.099 leaves less "
+            "than one draw in num_samples beyond the largest block; raise cmax or lower num_samples"
         )
-    values = np.arange(1.01, 10, 0.01)
-    threshold = next(value for value in values if _distribution(value, settings.alpha, rate) > 0.28)
-    return Prior(settings.alpha, float(rate), round(float(threshold), 2))
+    threshold = next(value for value in np.arange(1.01, 10, 0.01) if _distribution(value, rate) > SHIFT_QUANTILE)
+    return Prior(float(rate), round(float(threshold), 2))
 
 
-# ------------------------------------------------------------------------------------------------------- transport
+def sinkhorn_cost(x: Tensor, y: Tensor) -> Tensor:
+    """Return the Sinkhorn loss, the entropic transport cost between numbers x [N] and y [M].
 
-
-def sinkhorn_cost(x: Tensor, y: Tensor, epsilon: float = 0.1, iterations: int = 1000) -> Tensor:
-    """Return the entropic transport cost between two sets of numbers: golden ``css_ccnn_sinkhorn``.
-
-    Log-domain Sinkhorn iterations with uniform weights and squared distance, stopped when the potentials change by
-    less than 0.1 in sum. The gradient runs through all iterations, as in the released code; each is recomputed in the
-    backward pass, which keeps memory at two matrices instead of hundreds.
-
-    Args:
-        x: float [N].
-        y: float [M].
-        epsilon: weight of the entropy.
-        iterations: at most.
+    Golden ``css_ccnn_sinkhorn``. Log-domain iterations with uniform weights and squared distance, stopped when the
+    potentials change by less than ``TOLERANCE`` in sum. The gradient runs through all iterations, as in the released
+    code; each is recomputed in the backward pass, which keeps memory at two matrices instead of hundreds.
     """
     cost = (x[:, None] - y[None, :]) ** 2  # [N, M]
     log_a = math.log(1 / len(x) + 1e-8)
     log_b = math.log(1 / len(y) + 1e-8)
 
     def step(u: Tensor, v: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
-        u = epsilon * (log_a - torch.logsumexp((u[:, None] + v[None, :] - cost) / epsilon, dim=1)) + u
-        v = epsilon * (log_b - torch.logsumexp((u[:, None] + v[None, :] - cost) / epsilon, dim=0)) + v
+        u = EPSILON * (log_a - torch.logsumexp((u[:, None] + v[None, :] - cost) / EPSILON, dim=1)) + u
+        v = EPSILON * (log_b - torch.logsumexp((u[:, None] + v[None, :] - cost) / EPSILON, dim=0)) + v
         return u, v
 
     u, v = torch.zeros_like(x), torch.zeros_like(y)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         old_u, old_v = u, v
         u, v = checkpoint(step, u, v, cost, use_reentrant=False, preserve_rng_state=False)
-        if (u - old_u).abs().sum() + (v - old_v).abs().sum() < 0.1:
+        if (u - old_u).abs().sum() + (v - old_v).abs().sum() < TOLERANCE:
             break
-    plan = torch.exp((u[:, None] + v[None, :] - cost) / epsilon)
+    plan = torch.exp((u[:, None] + v[None, :] - cost) / EPSILON)
     return (plan * cost).sum()
 
 
-# ------------------------------------------------------------------------------------------------------- "++": edges
-
-
-def canny_edges(grey: np.ndarray, low: int = 225, high: int = 250) -> np.ndarray:
-    """Return the Canny edges of a grey picture as OpenCV finds them (3 x 3 Sobel, |dx| + |dy|).
-
-    Args:
-        grey: uint8 [H, W].
-        low: a ridge pixel above it is an edge if it hangs on one above ``high``.
-        high: a ridge pixel above it is an edge.
-
-    Returns:
-        bool [H, W].
-    """
+def canny_edges(grey: np.ndarray) -> np.ndarray:
+    """Return the Canny edges, bool [H, W], of a grey picture uint8 [H, W] as OpenCV finds them (3 x 3, |dx| + |dy|)."""
     from scipy import ndimage
 
     values = grey.astype(np.int64)
     dx = ndimage.sobel(values, axis=1, mode="nearest")
     dy = ndimage.sobel(values, axis=0, mode="nearest")
     strength = np.abs(dx) + np.abs(dy)
-    ridge = (strength > low) & _is_ridge(strength, dx, dy)
+    ridge = (strength > CANNY_LOW) & _is_ridge(strength, dx, dy)
     parts, _ = ndimage.label(ridge, structure=np.ones((3, 3)))
-    strong = np.unique(parts[ridge & (strength > high)])
+    strong = np.unique(parts[ridge & (strength > CANNY_HIGH)])
     return ridge & np.isin(parts, strong)
 
 
@@ -248,96 +273,32 @@ def _is_ridge(strength: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarra
 
 
 def edge_density(image: Tensor) -> Tensor:
-    """Return a pseudo density: blurred edges per cell of 8 pixels, uint8 values as float32 [1, H/8, W/8].
+    """Return the pseudo density of a picture [3, H, W] in [0, 1]: blurred edges per cell, float32 [1, H/8, W/8].
 
-    Args:
-        image: float [3, H, W] in [0, 1]. The code turns RGB to grey with the weights of BGR; so does this.
+    It has uint8 values. The code turns RGB to grey with the weights of BGR; so does this.
     """
     red, green, blue = (image * 255).round().long().cpu().numpy()
     grey = ((red * 1868 + green * 9617 + blue * 4899 + (1 << 13)) >> 14).astype(np.uint8)
     edges = torch.from_numpy(canny_edges(grey).astype(np.float32) * 255)[None, None]
     height, width = edges.shape[-2] // 8, edges.shape[-1] // 8
     small = F.interpolate(edges, (height, width), mode="bilinear", align_corners=False).round()
-    steps = torch.arange(-2.0, 3.0)
-    kernel = torch.exp(-(steps**2) / (2 * 2.0**2))  # blur of sigma 2, 5 x 5
-    kernel = kernel / kernel.sum()
-    padded = F.pad(small, (2, 2, 2, 2), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, 5)), kernel.view(1, 1, 5, 1)).round()[0]
-
-
-# ------------------------------------------------------------------------------------------------------- networks
-
-
-class Features(nn.Module):
-    """The feature net: seven 3x3 convolutions, each with BatchNorm and ReLU, two poolings; keys as released."""
-
-    def __init__(self, widths: tuple[int, int, int]) -> None:
-        super().__init__()
-        one, two, three = widths
-        channels = {1: [3, one, one], 2: [one, two, two], 3: [two, three, three, three]}
-        self.layers = {number: len(sizes) - 1 for number, sizes in channels.items()}
-        for number, sizes in channels.items():
-            for layer, (before, after) in enumerate(pairwise(sizes), start=1):
-                self.add_module(f"conv{number}_{layer}", nn.Conv2d(before, after, 3, padding=1, bias=False))
-                self.add_module(f"batch_norm_{number}_{layer}", nn.BatchNorm2d(after))
-
-    def _run(self, number: int, x: Tensor) -> Tensor:
-        for layer in range(1, self.layers[number] + 1):
-            conv, norm = getattr(self, f"conv{number}_{layer}"), getattr(self, f"batch_norm_{number}_{layer}")
-            x = F.relu(norm(conv(x)))
-        return x
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maps after the second pooling [B, 128, H/4, W/4] and the third block [B, 256, H/4, W/4]."""
-        x = F.max_pool2d(self._run(1, x), 2)
-        pooled = F.max_pool2d(self._run(2, x), 2)
-        return pooled, self._run(3, pooled)
-
-
-class RotationHead(nn.Module):
-    """Stage 1: which quarter turn. Keys as released (conv4_1, batch_norm_4_1, conv5_1, batch_norm_5_1, fc)."""
-
-    def __init__(self, channels: int, widths: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv4_1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
-        self.batch_norm_4_1 = nn.BatchNorm2d(widths[0])
-        self.conv5_1 = nn.Conv2d(widths[0], widths[1], 3, padding=1, bias=False)
-        self.batch_norm_5_1 = nn.BatchNorm2d(widths[1])
-        self.fc = nn.Linear(widths[1], ROTATIONS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits [B, 4] from the third block's map."""
-        x = F.relu(self.batch_norm_4_1(self.conv4_1(F.max_pool2d(x, 2))))
-        x = F.relu(self.batch_norm_5_1(self.conv5_1(F.max_pool2d(x, 2))))
-        return self.fc(x.mean(dim=(2, 3)))
-
-
-class DensityHead(nn.Module):
-    """Stage 2: density from the hypercolumn. Keys as released (conv4_1, conv4_2, conv5_1)."""
-
-    def __init__(self, channels: int, widths: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv4_1 = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.conv4_2 = nn.Conv2d(widths[0], widths[1], 3, padding=1)
-        self.conv5_1 = nn.Conv2d(widths[1], 1, 3, padding=1)
-        for name, parameter in self.named_parameters():
-            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, std=0.01)
-
-    def forward(self, pooled: Tensor, block: Tensor) -> Tensor:
-        """Return the density [B, 1, H/8, W/8]."""
-        x = F.relu(self.conv4_1(torch.cat((pooled, block), dim=1)))
-        x = F.relu(self.conv4_2(x))
-        return F.relu(self.conv5_1(F.max_pool2d(x, 2)))
+    kernel, margin = gaussian_kernel(EDGE_BLUR, EDGE_SIGMA), EDGE_BLUR // 2
+    padded = F.pad(small, (margin, margin, margin, margin), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).round()[0]
 
 
 # ------------------------------------------------------------------------------------------------------- examples
 
 
-def _image_of(pool: Pool, index: int, rule: SizeRule, crop: int) -> Tensor:
-    """Return a picture at its reading size, float32 in [0, 1], at least ``crop`` pixels along each edge."""
-    image = pool.image(index).float() / 255
-    height, width = _read_size(image, rule)
-    return resize_like_opencv(image, (max(height, crop), max(width, crop)))
+def sized(image: Tensor, stage: str, maximum: int, multiple: int, least: int = 0) -> Tensor:
+    """Return a picture [3, H, W] at the size at which the released code reads it, each edge at least ``least``."""
+    width, height = css_ccnn(stage, maximum, multiple).new_size(image.shape[2], image.shape[1])
+    return resize_like_opencv(image, (max(height, least), max(width, least)))
+
+
+def read(pool: Pool, index: int, *size: Any) -> Tensor:
+    """Return a picture of the pool, float32 in [0, 1]; ``size`` is ``sized``'s."""
+    return sized(pool.image(index).float() / 255, *size)
 
 
 def _random_crop(image: Tensor, size: int, multiple: int, rng: np.random.Generator) -> Tensor:
@@ -357,22 +318,12 @@ class RotationExamples:
     crop: int
     maximum: int
 
-    def centre(self, index: int, pool: Pool) -> Tensor:
-        """Return the centre [3, crop/2, crop/2] of a picture."""
-        image, half = self._image(index, pool), self.crop // 2
-        top, left = (edge // 2 - half // 2 for edge in image.shape[1:])
-        return image[:, top : top + half, left : left + half]
-
-    def _image(self, index: int, pool: Pool) -> Tensor:
-        return _image_of(pool, index, css_ccnn("stage1", self.maximum, 4), self.crop)
-
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one turned patch; ``maps["turns"]`` says by how many quarters."""
-        image = self._image(index, pool)
         quarter = self.crop // 4
-        patch = _random_crop(image, self.crop, 4, rng)[:, quarter : 3 * quarter, quarter : 3 * quarter]
+        crop = _random_crop(read(pool, index, "stage1", self.maximum, 4, self.crop), self.crop, 4, rng)
         turns = int(rng.integers(ROTATIONS))
-        turned = torch.rot90(patch, turns, dims=(1, 2)).contiguous()
+        turned = torch.rot90(crop[:, quarter : 3 * quarter, quarter : 3 * quarter], turns, dims=(1, 2)).contiguous()
         return [Example(pool.samples[index].id, turned, maps={"turns": torch.tensor(turns)})]
 
 
@@ -383,14 +334,12 @@ class MatchingExamples:
     crop: int
     maximum: int
     prior: Prior
-    draws: int
     edges: bool
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one crop; ``maps["prior"]`` has its draws, ``maps["edges"]`` its pseudo density ("++")."""
-        image = _image_of(pool, index, css_ccnn("stage2", self.maximum, 8), self.crop)
-        crop = _random_crop(image, self.crop, 8, rng)
-        maps = {"prior": torch.from_numpy(self.prior.draw(self.draws, rng))}
+        crop = _random_crop(read(pool, index, "stage2", self.maximum, 8, self.crop), self.crop, 8, rng)
+        maps = {"prior": torch.from_numpy(self.prior.draw(DRAWS_PER_CROP, rng))}
         if self.edges:
             maps["edges"] = edge_density(crop)
         return [Example(pool.samples[index].id, crop.contiguous(), maps=maps)]
@@ -399,26 +348,43 @@ class MatchingExamples:
 # ------------------------------------------------------------------------------------------------------- the system
 
 
+def block_sums(density: Tensor) -> Tensor:
+    """Return the sums over whole blocks of a map [B, 1, h, w], flattened."""
+    return (F.avg_pool2d(density.float(), BLOCK) * BLOCK**2).flatten()
+
+
+def _below_quantile(values: Tensor) -> Tensor:
+    rank = int(round(1 - SPARSE_SHARE, 2) * len(values))
+    return values < values.topk(rank).values[-1]
+
+
+def matching_loss(density: Tensor, draws: Tensor, edges: Tensor | None) -> dict[str, Tensor]:
+    """Return the terms of distribution matching between block sums of a density [B, 1, h, w] and draws of the prior.
+
+    "++": sparse and dense blocks, split by their sums of the pseudo density ``edges`` [B, 1, h, w].
+    """
+    sums = block_sums(density)
+    if edges is None:
+        return {"sinkhorn": sinkhorn_cost(sums, draws)}
+    sparse, sparse_draws = _below_quantile(block_sums(edges)), _below_quantile(draws)
+    if int(sparse.sum()) <= 2:  # as coded: too few edges to split by, so nothing is split
+        return {"sinkhorn_sparse": sinkhorn_cost(sums, draws), "sinkhorn_dense": sums.new_zeros(())}
+    dense = sinkhorn_cost(sums[~sparse], draws[~sparse_draws])
+    return {"sinkhorn_sparse": sinkhorn_cost(sums[sparse], draws[sparse_draws]), "sinkhorn_dense": dense}
+
+
 class CssCcnn(System):
     """Feature net, rotation head and density head; see the module's docstring."""
 
     means: Tensor
 
     Settings = CssCcnnSettings
-    recipe = Recipe(
-        epochs=200,
-        batch_size=32,
-        drop_last=True,
-        optimiser=Optimiser(name="sgd", lr=1e-5, momentum=0.9, weight_decay=1e-4),
-        evaluate_every=1,
-        select_by="own",
-        held_out=240 / 1201,
-    )
+    recipe = resolve_recipe(ROTATION, {"epochs": 200, "batch_size": 32, "optimiser": {"lr": 1e-5}})
     batch_coupled_by = "the transport cost matches the blocks of the whole batch with the prior"
 
     def __init__(self, settings: CssCcnnSettings) -> None:
         super().__init__(settings)
-        self.prior = prior(settings)
+        self.prior = prior(settings.cmax, settings.num_samples)
         self.features = Features(settings.widths)
         self.rotation_head = RotationHead(settings.widths[2], settings.rotation_widths)
         self.density_head = DensityHead(settings.widths[1] + settings.widths[2], settings.density_widths)
@@ -426,10 +392,10 @@ class CssCcnn(System):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(self.rotation_head.fc.bias)
-        means = IMAGENET_MEAN_255 if settings.features == "imagenet" else settings.channel_means
+        means = IMAGENET_MEAN_255 if settings.features == "imagenet" else CHANNEL_MEANS
         self.register_buffer("means", torch.tensor(means).view(1, 3, 1, 1), persistent=False)
         if settings.features == "imagenet":
-            self.features.load_state_dict(_imagenet_features(settings, self.features.state_dict()))
+            self.features.load_state_dict(_imagenet_features(settings.feature_weights, self.features.state_dict()))
         self.stage = "matching"
         # A finished model, and a released one, counts without the head of stage 1.
         self.register_load_state_dict_post_hook(_rotation_head_may_be_missing)
@@ -437,24 +403,11 @@ class CssCcnn(System):
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
         """Return an eighth of the channels, crops of 128 pixels, at most 600 heads; stage 1 in a few large steps."""
-        rotation = CssCcnnSettings().rotation.model_copy(
-            update={
-                "epochs": 16,
-                "batch_size": 8,
-                "evaluate_every": 4,
-                "optimiser": Optimiser(name="sgd", lr=0.03, momentum=0.9, weight_decay=1e-4),
-            }
-        )
+        few_steps = {"epochs": 16, "batch_size": 8, "evaluate_every": 4, "optimiser": {"lr": 0.03}}
         return {
-            "widths": (8, 16, 32),
-            "rotation_widths": (16, 8),
-            "density_widths": (16, 8),
-            "crop": 128,
-            "maximum_size": 448,
-            "rotation_maximum_size": 448,
-            "cmax": 600,
-            "num_samples": 24,
-            "rotation": rotation.model_dump(),
+            **{"widths": (8, 16, 32), "rotation_widths": (16, 8), "density_widths": (16, 8)},
+            **{"crop": 128, "maximum_size": 448, "rotation_maximum_size": 448, "cmax": 600, "num_samples": 24},
+            "rotation": resolve_recipe(ROTATION, few_steps).model_dump(),
         }
 
     def stages(self, recipe: Recipe) -> list[Stage]:
@@ -479,14 +432,12 @@ class CssCcnn(System):
             self.rotation_head.eval()
         return self
 
-    def example_maker(self) -> ExampleMaker:
+    def example_maker(self) -> RotationExamples | MatchingExamples:
         """Return the maker of the current stage's examples."""
         settings = self.settings
         if self.stage == "rotation":
             return RotationExamples(settings.crop, settings.rotation_maximum_size)
-        return MatchingExamples(
-            settings.crop, settings.maximum_size, self.prior, settings.draws_per_crop, settings.split_by_edges
-        )
+        return MatchingExamples(settings.crop, settings.maximum_size, self.prior, settings.split_by_edges)
 
     def turns(self, images: Tensor) -> Tensor:
         """Return the logits [B, 4] of how many quarters images [B, 3, H, W] in [0, 1] were turned."""
@@ -497,39 +448,15 @@ class CssCcnn(System):
         return self.density_head(*self.features(images * 255 - self.means))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the rotation loss, or the transport cost between block sums and prior ("++": sparse and dense)."""
+        """Return the rotation loss, or the terms of distribution matching."""
         if self.stage == "rotation":
             return {"rotation": F.cross_entropy(self.turns(batch.images), batch.maps["turns"])}
-        density = self.density(batch.images)
-        return self._matching(density, batch.maps["prior"].flatten(), batch.maps.get("edges"))
-
-    def _block_sums(self, density: Tensor) -> Tensor:
-        """Return the sums over whole blocks of a map [B, 1, h, w], flattened."""
-        return (F.avg_pool2d(density.float(), self.settings.block) * self.settings.block**2).flatten()
-
-    def _matching(self, density: Tensor, draws: Tensor, edges: Tensor | None) -> dict[str, Tensor]:
-        sums = self._block_sums(density)
-        if edges is None:
-            return {"sinkhorn": self._cost(sums, draws)}
-        sparse, sparse_draws = self._below_quantile(self._block_sums(edges)), self._below_quantile(draws)
-        if int(sparse.sum()) <= 2:  # as coded: too few edges to split by, so nothing is split
-            return {"sinkhorn_sparse": self._cost(sums, draws), "sinkhorn_dense": sums.new_zeros(())}
-        return {
-            "sinkhorn_sparse": self._cost(sums[sparse], draws[sparse_draws]),
-            "sinkhorn_dense": self._cost(sums[~sparse], draws[~sparse_draws]),
-        }
-
-    def _cost(self, sums: Tensor, draws: Tensor) -> Tensor:
-        return sinkhorn_cost(sums, draws, self.settings.sinkhorn_epsilon, self.settings.sinkhorn_iterations)
-
-    def _below_quantile(self, values: Tensor) -> Tensor:
-        rank = int(round(1 - self.settings.split_share, 2) * len(values))
-        return values < values.topk(rank).values[-1]
+        return matching_loss(self.density(batch.images), batch.maps["prior"].flatten(), batch.maps.get("edges"))
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Return 0.01 for the transport costs."""
-        return {"sinkhorn": 0.01, "sinkhorn_sparse": 0.01, "sinkhorn_dense": 0.01}
+        """Return the weight of the transport costs."""
+        return dict.fromkeys(("sinkhorn", "sinkhorn_sparse", "sinkhorn_dense"), COST_WEIGHT)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density at 1/8 of the images' size."""
@@ -537,45 +464,47 @@ class CssCcnn(System):
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image at the size of stage 2 (edges of multiples of 8)."""
-        return resize_like_opencv(image, _read_size(image, css_ccnn("test", self.settings.maximum_size, 8)))
+        return sized(image, "test", self.settings.maximum_size, 8)
 
     @torch.no_grad()
     def own_selection(self, pool: Pool) -> dict[str, float]:
         """Return what the released code selects an epoch by, on held-out images without their counts.
 
-        Stage 1: share of wrong answers over all four turns of each image's centre. Stage 2: mean transport cost
-        between the blocks of a whole image and one sample of the prior; "++": of batches of crops, sparse plus
-        ``dense_weight`` times dense. Costs times 0.01, as in the loss. The draws are the same at every call.
+        The error of stage 1, or the cost of stage 2, weighted as in the loss. The draws are the same at every call.
         """
         training, rng = self.training, np.random.default_rng(0)
         self.eval()
         try:
             if self.stage == "rotation":
                 return {"own": self._rotation_error(pool)}
-            cost = self._crop_cost if self.settings.split_by_edges else self._image_cost
-            return {"own": 0.01 * cost(pool, rng)}
+            costs = self._crop_costs if self.settings.split_by_edges else self._image_costs
+            return {"own": COST_WEIGHT * float(np.mean(costs(pool, rng)))}
         finally:
             self.train(training)
 
     def _rotation_error(self, pool: Pool) -> float:
-        maker = RotationExamples(self.settings.crop, self.settings.rotation_maximum_size)
-        wrong = 0
+        """Return the share of wrong answers over all four turns of each image's centre."""
+        half, wrong = self.settings.crop // 2, 0
         for index in range(len(pool.samples)):
-            centre = maker.centre(index, pool).to(self.means.device)
+            image = read(pool, index, "stage1", self.settings.rotation_maximum_size, 4, self.settings.crop)
+            top, left = (edge // 2 - half // 2 for edge in image.shape[1:])
+            centre = image[:, top : top + half, left : left + half].to(self.means.device)
             turned = torch.stack([torch.rot90(centre, turns, dims=(1, 2)) for turns in range(ROTATIONS)])
             answers = self.turns(turned).argmax(dim=1).tolist()
             wrong += sum(answer != turns for turns, answer in enumerate(answers))
         return wrong / (ROTATIONS * len(pool.samples))
 
-    def _image_cost(self, pool: Pool, rng: np.random.Generator) -> float:
-        draws = torch.from_numpy(self.prior.draw(32 * self.settings.draws_per_crop, rng)).to(self.means.device)
+    def _image_costs(self, pool: Pool, rng: np.random.Generator) -> list[float]:
+        """Return the transport costs between the blocks of whole images and one sample of the prior."""
+        draws = torch.from_numpy(self.prior.draw(32 * DRAWS_PER_CROP, rng)).to(self.means.device)
         costs = []
         for index in range(len(pool.samples)):
             image = self.prepare_image(pool.image(index).float() / 255).to(self.means.device)
-            costs.append(float(self._cost(self._block_sums(self.density(image[None])), draws)))
-        return float(np.mean(costs))
+            costs.append(float(sinkhorn_cost(block_sums(self.density(image[None])), draws)))
+        return costs
 
-    def _crop_cost(self, pool: Pool, rng: np.random.Generator) -> float:
+    def _crop_costs(self, pool: Pool, rng: np.random.Generator) -> list[float]:
+        """Return the transport costs of batches of crops ("++"): sparse plus ``dense_weight`` times dense."""
         maker = self.example_maker()
         indices = list(range(len(pool.samples))) * VALIDATION_CROPS
         costs = []
@@ -583,59 +512,56 @@ class CssCcnn(System):
             examples = [example for index in indices[start : start + 32] for example in maker(index, pool, rng)]
             terms = self.losses(Batch.of(examples).to(self.means.device))
             costs.append(float(terms["sinkhorn_sparse"]) + self.settings.dense_weight * float(terms["sinkhorn_dense"]))
-        return float(np.mean(costs))
+        return costs
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: CssCcnnSettings) -> dict[str, Tensor]:
-        """Read a released stage-2 checkpoint ({"epoch", "state_dict", "optimizer"}, 48 tensors).
-
-        Raises:
-            CheckpointError: it is not one; all missing and unexpected keys are listed.
-        """
-        content = read_tensors(path)
-        if "state_dict" not in content:
-            raise CheckpointError(f"{path}: a CSS-CCNN checkpoint has a key state_dict; found {sorted(content)[:5]}")
-        expected = {
-            key: value for key, value in cls(settings).state_dict().items() if not key.startswith("rotation_head.")
-        }
-        return renamed(content["state_dict"], official_name, expected, source=path)
+        """Read a released stage-2 checkpoint ({"epoch", "state_dict", "optimizer"}, 48 tensors)."""
+        own = cls(settings).state_dict()
+        expected = {key: value for key, value in own.items() if not key.startswith("rotation_head.")}
+        return renamed(read_released(path), official_name, expected, source=path)
 
 
 def official_name(key: str) -> str:
     """Return our key for a key of the released stage-2 network."""
-    head = key.startswith(("conv4_", "conv5_"))
-    return f"{'density_head' if head else 'features'}.{key}"
+    return f"{'density_head' if key.startswith(('conv4_', 'conv5_')) else 'features'}.{key}"
 
 
 def _rotation_head_may_be_missing(module: nn.Module, keys: Any) -> None:
     keys.missing_keys[:] = [key for key in keys.missing_keys if not key.startswith("rotation_head.")]
 
 
-def _imagenet_features(settings: CssCcnnSettings, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _imagenet_features(weights: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return VGG-16-BN's first seven layers under our names, for inputs in 0..255 minus ImageNet's mean.
 
     Its convolutions have biases, which move into the running means; ImageNet's standard deviation moves into the
     first convolution.
     """
-    if settings.feature_weights == "random":
+    if weights == "random":
         raise ValueError("css_ccnn: features: imagenet needs feature_weights: the path of torchvision's vgg16_bn file")
-    state = read_tensors(Path(settings.feature_weights))
-    result = {}
+    ours: dict[str, str] = {}
     for name, number in VGG16_BN_LAYERS.items():
-        conv, norm = f"features.{number}", f"features.{number + 1}"
-        needed = [f"{conv}.weight", f"{conv}.bias", *(f"{norm}.{part}" for part in _NORM_PARTS)]
-        missing = [key for key in needed if key not in state]
-        if missing:
-            raise CheckpointError(f"{settings.feature_weights}: missing: {', '.join(missing)}")
-        result[f"conv{name}.weight"] = state[f"{conv}.weight"]
-        for part in _NORM_PARTS:
-            result[f"batch_norm_{name}.{part}"] = state[f"{norm}.{part}"]
-        result[f"batch_norm_{name}.running_mean"] = state[f"{norm}.running_mean"] - state[f"{conv}.bias"]
-        result[f"batch_norm_{name}.num_batches_tracked"] = expected[f"batch_norm_{name}.num_batches_tracked"]
-    result["conv1_1.weight"] = result["conv1_1.weight"] / torch.tensor(IMAGENET_STD_255).view(1, 3, 1, 1)
-    return renamed(result, lambda key: key, expected, source=settings.feature_weights)
+        ours |= {f"features.{number}.weight": f"conv{name}.weight", f"features.{number}.bias": f"shift{name}"}
+        parts = ("weight", "bias", "running_mean", "running_var")
+        ours |= {f"features.{number + 1}.{part}": f"batch_norm_{name}.{part}" for part in parts}
+    counters = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
+    needed = {key: value for key, value in expected.items() if key not in counters}
+    needed |= {f"shift{name}": expected[f"batch_norm_{name}.bias"] for name in VGG16_BN_LAYERS}
+    state = renamed(read_tensors(Path(weights)), ours.get, needed, source=weights)
+    for name in VGG16_BN_LAYERS:
+        state[f"batch_norm_{name}.running_mean"] = state[f"batch_norm_{name}.running_mean"] - state.pop(f"shift{name}")
+    state["conv1_1.weight"] = state["conv1_1.weight"] / torch.tensor(IMAGENET_STD_255).view(1, 3, 1, 1)
+    return {**state, **counters}
 
-
-_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 SYSTEM = CssCcnn
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "rotation": RotationHead,
+    "density": DensityHead,
+    "truncated power law": Prior,
+    "largest count": prior,
+    "Sinkhorn loss": sinkhorn_cost,
+    "distribution matching": matching_loss,
+    "pseudo density": edge_density,
+}

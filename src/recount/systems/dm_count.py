@@ -10,7 +10,7 @@ only; its preparation leaves no such picture of UCF-QNRF), and without the round
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,29 +23,28 @@ from torch.nn import functional
 
 from recount.augmentation.crowd import as_floats, enlarge_to
 from recount.nn.bins import block_counts
-from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, Domain, dm_terms
+from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, dm_terms, transport
 from recount.nn.normalise import Normalise
+from recount.nn.vgg import initialise, load_vgg19, regression, vgg19
 from recount.nn.weights import read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 BLOCK = 8  # edge of a cell of the density map: four poolings, then one doubling
+FLIPPED = 0.5  # share of the crops (datasets/crowd.py)
 
 
 class DmCountSettings(Strict):
     """DM-Count's settings; the defaults are the released code's on UCF-QNRF."""
 
     crop_size: int = Field(512, gt=0, multiple_of=16, description="512: UCF-QNRF, ShanghaiTech B; 256: A; 384: NWPU")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of the horizontal flip")
     flip_rule: Literal["width", "width_minus_one"] = Field(
         "width", description="what x is taken from when flipped: the crop's width, or (ShanghaiTech) one less"
     )
     transport_weight: float = Field(0.1, ge=0)
     variation_weight: float = Field(0.01, ge=0)
-    transport_domain: Domain = Field("scaling", description="of the Sinkhorn iterations")
     widths: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
-    depths: tuple[int, int, int, int, int] = (2, 2, 4, 4, 4)
     regression_widths: tuple[int, int] = (256, 128)
     output_bias: float | None = Field(
         None, description="initial bias of the density layer; null: torch's random one, which can leave its ReLU shut"
@@ -58,7 +57,6 @@ class Crops:
     """Makes one random crop of a picture, with the counts of its blocks."""
 
     size: int
-    flip: float
     flip_rule: Literal["width", "width_minus_one"]
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
@@ -72,7 +70,7 @@ class Crops:
         points = points[((points >= 0) & (points <= size)).all(dim=1)]
         # the map is made before the flip and mirrored with the picture: mirrored points would round differently
         blocks = block_counts(points, size, size, BLOCK, coincident="add", rounding="half_even")
-        if rng.random() < self.flip:
+        if rng.random() < FLIPPED:
             piece, blocks = piece.flip(2), blocks.flip(2)
             edge = size if self.flip_rule == "width" else size - 1
             points = torch.stack([edge - points[:, 0], points[:, 1]], dim=1)
@@ -96,40 +94,14 @@ class DmCount(System):
     def __init__(self, settings: DmCountSettings) -> None:
         super().__init__(settings)
         self.normalise = Normalise()
-        self.features = self._features(settings)
-        first, second = settings.regression_widths
-        self.reg_layer = nn.Sequential(
-            nn.Conv2d(settings.widths[-1], first, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 3, padding=1),
-            nn.ReLU(),
-        )
-        output = nn.Conv2d(second, 1, 1)
+        self.features = vgg19(settings.widths)
+        initialise(self.features)
+        load_vgg19(self.features, settings.backbone_weights)
+        self.reg_layer = regression(settings.widths[-1], settings.regression_widths)
+        output = nn.Conv2d(settings.regression_widths[1], 1, 1)
         if settings.output_bias is not None:
             nn.init.constant_(output.bias, settings.output_bias)  # type: ignore[arg-type]
         self.density_layer = nn.Sequential(output, nn.ReLU())
-
-    @staticmethod
-    def _features(settings: DmCountSettings) -> nn.Sequential:
-        """Return VGG-19 to conv5_4 and its ReLU, without the last pooling."""
-        from torchvision.models.vgg import make_layers
-
-        plan: list[str | int] = []
-        for width, depth in zip(settings.widths, settings.depths, strict=True):
-            plan += [*([width] * depth), "M"]
-        features = make_layers(plan[:-1])
-        for layer in features:
-            if isinstance(layer, nn.Conv2d):  # as torchvision initialises its VGG
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                layer.bias.data.zero_()  # type: ignore[union-attr]
-        if settings.backbone_weights != "random":
-            path = Path(settings.backbone_weights)
-
-            def our_name(key: str) -> str | None:
-                return key.removeprefix("features.") if key.startswith("features.") else None
-
-            features.load_state_dict(renamed(read_tensors(path), our_name, features.state_dict(), source=path))
-        return features
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
@@ -141,31 +113,25 @@ class DmCount(System):
         return {"crop_size": 128, "widths": (8, 16, 32, 64, 64), "regression_widths": (32, 16), "output_bias": 0.2}
 
     def density(self, images: Tensor) -> Tensor:
-        """Return the density [B, 1, h, w] of normalised images [B, 3, H, W]."""
+        """Return the density [B, 1, h, w] of images [B, 3, H, W], normalised already."""
         features = self.features(images)  # (B, 512, H/16, W/16)
         features = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=True)
         return self.density_layer(self.reg_layer(features))  # (B, 1, H/8, W/8)
 
     def example_maker(self) -> Crops:
         """Return the maker of random crops."""
-        return Crops(self.settings.crop_size, self.settings.flip, self.settings.flip_rule)
+        return Crops(self.settings.crop_size, self.settings.flip_rule)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the count, transport and variation terms."""
+        """Return the terms of section 4: count, transport and variation."""
         density = self.density(self.normalise(batch.images))
-        domain = self.settings.transport_domain
-        return dm_terms(density, batch.maps["blocks"], batch.points, BLOCK, eps=DM_COUNT_EPS, domain=domain)
+        return dm_terms(density, batch.maps["blocks"], batch.points, BLOCK, eps=DM_COUNT_EPS)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """Return the weights of the terms; the plan's cost is only recorded."""
-        settings = self.settings
-        return {
-            "count": 1.0,
-            "transport": settings.transport_weight,
-            "variation": settings.variation_weight,
-            "transport_cost": 0.0,
-        }
+        weights = {"transport": self.settings.transport_weight, "variation": self.settings.variation_weight}
+        return {"count": 1.0, **weights, "transport_cost": 0.0}
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density; whole images of any size."""
@@ -173,13 +139,14 @@ class DmCount(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: DmCountSettings) -> dict[str, Tensor]:
-        """Read a released state dict, whose names are ours.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a released state dict, whose names are ours."""
         network = cls(settings.model_copy(update={"backbone_weights": "random"}))
         return renamed(read_tensors(path), lambda key: key, network.state_dict(), source=path)
 
 
 SYSTEM = DmCount
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "section 4: overall loss": dm_terms,
+    "section 4: optimal-transport loss": transport,
+}

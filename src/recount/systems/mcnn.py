@@ -12,7 +12,8 @@ in each epoch and have the size that the settings give.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,7 @@ REDUCTION = 4
 KERNEL, SIGMA = 15, 4.0  # of the density map, pixels
 SCALE = 100.0  # the RGB network learns 100 times the density
 CROP_MULTIPLE = 16
+FLIPPED = 0.5  # share of the crops
 
 
 class McnnSettings(Strict):
@@ -53,27 +55,21 @@ class McnnSettings(Strict):
     crop_height: int = Field(576, gt=0, multiple_of=CROP_MULTIPLE)
     crop_width: int = Field(768, gt=0, multiple_of=CROP_MULTIPLE)
     crops: int = Field(1, gt=0, description="per picture and epoch; the grey network's authors took 9")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of the horizontal flip")
     width: float = Field(1.0, gt=0, description="multiplies every column's channels")
 
 
-class ConvReLU(nn.Module):
-    """A convolution that keeps the size, and ReLU; initialised as N(0, 0.01) with biases 0."""
-
-    def __init__(self, channels: int, out: int, size: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, out, size, padding=size // 2)
-        nn.init.normal_(self.conv.weight, std=0.01)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a map [B, out, H, W] of a map [B, channels, H, W]."""
-        return functional.relu(self.conv(x))
+def conv_relu(channels: int, out: int, size: int) -> nn.Sequential:
+    """Return a convolution that keeps the size, named ``conv``, and ReLU; initialised as N(0, 0.01) with biases 0."""
+    conv = nn.Conv2d(channels, out, size, padding=size // 2)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(OrderedDict(conv=conv, relu=nn.ReLU()))
 
 
-def _column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
+def column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
+    """Return one of the columns: four convolutions of these kernel sizes and widths, two poolings."""
     first, second, third, fourth = (
-        ConvReLU(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
+        conv_relu(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
     )
     return nn.Sequential(first, nn.MaxPool2d(2), second, nn.MaxPool2d(2), third, fourth)
 
@@ -84,7 +80,6 @@ class Crops:
 
     height: int
     width: int
-    flip: float
     crops: int
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
@@ -104,7 +99,7 @@ class Crops:
         around = around[:, top : top + height + 2 * margin, left : left + width + 2 * margin]
         density = blurred(around, KERNEL, SIGMA)[:, margin:-margin, margin:-margin]
         piece = as_floats(image[:, top : top + height, left : left + width])
-        if rng.random() < self.flip:
+        if rng.random() < FLIPPED:
             piece, density = piece.flip(2), density.flip(2)
         return Example(name, piece, count=float(density.sum()), maps={"density": density})
 
@@ -114,32 +109,35 @@ class Mcnn(System):
 
     Settings = McnnSettings
     recipe = Recipe(
-        epochs=3000,
-        batch_size=1,
-        optimiser=Optimiser(name="adam", lr=1e-4, weight_decay=1e-4),
-        evaluate_every=10,
+        epochs=3000, batch_size=1, optimiser=Optimiser(name="adam", lr=1e-4, weight_decay=1e-4), evaluate_every=10
     )
+
+    grey: Tensor
 
     def __init__(self, settings: McnnSettings) -> None:
         super().__init__(settings)
         channels, out = (3 if settings.colour == "rgb" else 1), 0
         for name, (sizes, widths) in COLUMNS.items():
             scaled = [max(1, round(settings.width * width)) for width in widths]
-            self.add_module(name, _column(channels, sizes, scaled))
+            self.add_module(name, column(channels, sizes, scaled))
             out += scaled[-1]
-        self.fuse = nn.Sequential(ConvReLU(out, 1, 1))
+        self.fuse = nn.Sequential(conv_relu(out, 1, 1))
         self.normalise = Normalise(QNRF_MEAN, QNRF_STD)
         self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
-
-    grey: Tensor
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
         """Return half the channels, for crops of 96 x 128 pixels."""
         return {"crop_height": 96, "crop_width": 128, "width": 0.5}
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return images [B, 3, H, W] in [0, 1] as the network wants them."""
+        if self.settings.colour == "rgb":
+            return self.normalise(images)
+        return 255 * (images * self.grey).sum(dim=1, keepdim=True)
+
     def network_output(self, pictures: Tensor) -> Tensor:
-        """Return the raw output of the columns for prepared pictures [B, 3 or 1, H, W].
+        """Return the multi-column network's raw output for prepared pictures [B, 3 or 1, H, W].
 
         RGB: 100 times the density per pixel [B, 1, H, W] (H and W rounded down to multiples of 4); grey: the density
         per cell of 4 x 4 pixels [B, 1, H/4, W/4].
@@ -148,19 +146,12 @@ class Mcnn(System):
         fused = self.fuse(torch.cat(columns, dim=1))
         return functional.interpolate(fused, scale_factor=REDUCTION) if self.settings.colour == "rgb" else fused
 
-    def prepared(self, images: Tensor) -> Tensor:
-        """Return images [B, 3, H, W] in [0, 1] as the network wants them."""
-        if self.settings.colour == "rgb":
-            return self.normalise(images)
-        return 255 * (images * self.grey).sum(dim=1, keepdim=True)
-
     def example_maker(self) -> Crops:
         """Return the maker of random crops."""
-        settings = self.settings
-        return Crops(settings.crop_height, settings.crop_width, settings.flip, settings.crops)
+        return Crops(self.settings.crop_height, self.settings.crop_width, self.settings.crops)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean squared error of the map."""
+        """Return the Euclidean loss: the mean squared error of the map."""
         density = batch.maps["density"]
         target = SCALE * density
         if self.settings.colour == "grey":
@@ -174,11 +165,7 @@ class Mcnn(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: McnnSettings) -> dict[str, Tensor]:
-        """Read a state dict of the C-3 framework, whose names are ours below the prefixes of its wrappers.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a state dict of the C-3 framework, whose names are ours below the prefixes of its wrappers."""
 
         def our_name(key: str) -> str:
             return key.removeprefix("CCN.").removeprefix("module.")
@@ -187,3 +174,9 @@ class Mcnn(System):
 
 
 SYSTEM = Mcnn
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "density map": blurred,
+    "multi-column network": Mcnn.network_output,
+    "Euclidean loss": Mcnn.losses,
+}

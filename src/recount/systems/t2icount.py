@@ -17,15 +17,12 @@ settings (``noise``, ``latent_scale``, ``attention_threshold``).
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib import resources
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,332 +30,65 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from recount.data.arrays import load_npy
+from recount.augmentation.prompted import PromptedCrops, SampleKinds, density_of
 from recount.data.pictures import load_image
 from recount.data.sample import Sample
 from recount.data.windows import Windows
-from recount.errors import UserError
+from recount.nn import stable_diffusion as sd
+from recount.nn.weights import CheckpointError, card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import (
-    Batch,
-    CheckpointError,
-    Example,
-    ExampleMaker,
-    Pool,
-    Prediction,
-    System,
-    read_tensors,
-    renamed,
-)
+from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
 
 log = logging.getLogger(__name__)
 
-_TRIED = 2
-"""Training pictures on which a start is tried."""
-_DEAD = 0.01
-"""Share of cells with a count above zero below which a start is dead."""
+FOREGROUND = 1e-3  # objects per cell from which a cell is foreground
+TRIED = 2  # training pictures on which a start is tried
+DEAD = 0.01  # share of cells with a count above zero below which a start is dead
 
-# ------------------------------------------------------------------------------------------------------- backbone
-
-
-class Backbone(Strict):
-    """The sizes of a Stable Diffusion: UNet, VAE and text encoder. The defaults are version 1.5."""
-
-    unet_channels: tuple[int, int, int, int] = (320, 640, 1280, 1280)
-    unet_heads: tuple[int, int, int, int] = (8, 8, 8, 8)
-    unet_groups: int = 32
-    context: int = Field(768, description="width of the text states")
-    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
-    vae_groups: int = 32
-    vae_layers: int = 2
-    text_layers: int = 12
-    text_heads: int = 12
-    text_feedforward: int = 3072
-    text_length: int = Field(77, description="positions, start and end included")
-    vocabulary: tuple[str, ...] | None = Field(None, description="words of a word tokenizer; null: CLIP's byte pairs")
-    image_size: int = Field(384, description="side of the windows of prediction, pixels")
-
-    @property
-    def stride(self) -> int:
-        """Return the pixels per latent cell."""
-        return 2 ** (len(self.vae_channels) - 1)
+# ------------------------------------------------------------------------------------------------------------ settings
 
 
-@cache
-def mini_sd_card() -> dict[str, Any]:
-    """Return the card of the tiny Stable Diffusion that comes with recount: sizes, origin, measured quality."""
-    return json.loads(resources.files("recount").joinpath("pretraining/weights/mini_sd.json").read_text("utf-8"))
+class T2ICountSettings(Strict):
+    """What T2ICount is; the defaults are the released code's."""
 
-
-def unet(backbone: Backbone) -> Any:
-    """Return a ``UNet2DConditionModel`` with Stable Diffusion v1's structure and random weights."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=backbone.image_size // backbone.stride,
-        block_out_channels=backbone.unet_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        layers_per_block=2,
-        cross_attention_dim=backbone.context,
-        attention_head_dim=backbone.unet_heads,  # diffusers' name for the number of heads in v1 models
-        norm_num_groups=backbone.unet_groups,
-        flip_sin_to_cos=True,
-        freq_shift=0,
+    backbone: sd.Backbone = Field(sd.Backbone(), description='sizes of the diffusion model, or "sd15" or "mini_sd"')
+    weights: str = Field(
+        "resources/weights/sd15/v1-5-pruned-emaonly.safetensors",
+        description='base weights: a Stable Diffusion v1 file, "mini_sd" (comes with recount), or "random"',
     )
-
-
-def autoencoder(backbone: Backbone) -> Any:
-    """Return an ``AutoencoderKL`` with Stable Diffusion v1's structure and random weights."""
-    from diffusers import AutoencoderKL
-
-    levels = len(backbone.vae_channels)
-    return AutoencoderKL(
-        block_out_channels=backbone.vae_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=backbone.vae_layers,
-        norm_num_groups=backbone.vae_groups,
-        latent_channels=4,
-        sample_size=backbone.image_size,
+    rrc: bool = Field(True, description="train the similarity maps with the coherence loss")
+    hscm: bool = Field(True, description="semantic enhancement and correction in the decoder")
+    counter_width: int = Field(256, gt=0)
+    heads: int = Field(8, gt=0, description="of the decoder's attentions")
+    noise: Literal["none", "first_step"] = Field("none", description="first_step: of timestep 0 (the paper's text)")
+    latent_scale: float = Field(1.0, gt=0, description="0.18215 is the usual factor of Stable Diffusion v1")
+    attention_threshold: float | Literal["mean"] = 0.3
+    attention_weights: tuple[float, float, float] = Field((0.6, 0.3, 0.1), description="coarse, middle, fine")
+    density_scale: float = Field(60.0, gt=0)
+    dist_weight: float = Field(0.1, ge=0)
+    rrc_weight: float = Field(0.01, ge=0, description="gamma")
+    positive_weight: float = Field(2.0, ge=0, description="lambda")
+    wrong_prompt_weight: float = Field(
+        0.0, ge=0, description="recount's control: of the mean count under wrong prompts, which L_reg leaves alone"
     )
+    unet_factor: float = Field(0.1, gt=0, description="of learning rate and weight decay of the UNet")
+    gradient_checkpointing: bool = True
+    crop: int = Field(384, gt=0, description="side of the training crops, pixels")
+    mosaic_tile: int = Field(224, gt=0)
+    largest_scale: float = Field(2.0, ge=1)
+    density_sigma: float | Literal["adaptive"] = "adaptive"
+    sample_kinds: SampleKinds = SampleKinds()
+
+    @field_validator("backbone", mode="before", json_schema_input_type=sd.Backbone | Literal["sd15", "mini_sd"])
+    @classmethod
+    def _named_backbone(cls, value: Any) -> Any:
+        if value == "mini_sd":
+            return card("mini_sd")["backbone"]
+        return {} if value == "sd15" else value
 
 
-def text_encoder(backbone: Backbone) -> Any:
-    """Return a ``CLIPTextModel`` with random weights."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    words = tokenizer(backbone)
-    config = CLIPTextConfig(
-        vocab_size=words.size,
-        hidden_size=backbone.context,
-        intermediate_size=backbone.text_feedforward,
-        num_hidden_layers=backbone.text_layers,
-        num_attention_heads=backbone.text_heads,
-        max_position_embeddings=backbone.text_length,
-        bos_token_id=words.start,
-        eos_token_id=words.end,
-        pad_token_id=words.end,
-    )
-    return CLIPTextModel(config)
-
-
-class Tokenizer(Protocol):
-    """Turns a prompt into token ids, without the special tokens."""
-
-    size: int
-    start: int
-    end: int
-
-    def encode(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt."""
-        ...
-
-
-class ClipTokenizer:
-    """CLIP's byte-pair encoding; the merges come with open_clip, so nothing is downloaded."""
-
-    size, start, end = 49408, 49406, 49407
-
-    def encode(self, prompt: str) -> list[int]:
-        """Return the ids of the prompt's byte pairs."""
-        return _byte_pairs().encode(prompt)
-
-
-@cache
-def _byte_pairs() -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
-
-
-class WordTokenizer:
-    """One id per word of a fixed vocabulary."""
-
-    start, end = 0, 1
-
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        self.ids = {word: index for index, word in enumerate(vocabulary, start=2)}
-        self.size = len(self.ids) + 2
-
-    def encode(self, prompt: str) -> list[int]:
-        """Return the ids of the prompt's words.
-
-        Raises:
-            UserError: a word is not in the vocabulary.
-        """
-        words = prompt.lower().replace(",", " ").split()
-        unknown = [word for word in words if word not in self.ids]
-        if unknown:
-            raise UserError(
-                f"prompt {prompt!r}: the tiny Stable Diffusion does not know {', '.join(unknown)}; it knows: "
-                f"{', '.join(self.ids)}. Use these words, or a backbone with CLIP's vocabulary (sd15)"
-            )
-        return [self.ids[word] for word in words]
-
-
-def tokenizer(backbone: Backbone) -> Tokenizer:
-    """Return the tokenizer that belongs to a backbone."""
-    return ClipTokenizer() if backbone.vocabulary is None else WordTokenizer(backbone.vocabulary)
-
-
-def token_ids(prompts: Sequence[str], words: Tokenizer, length: int) -> tuple[Tensor, Tensor]:
-    """Return padded ids [B, L] (start, prompt, then end up to the last) and the mask [B, L] of the prompt's tokens.
-
-    A prompt longer than L - 2 tokens is cut. There is no attention mask: all positions go to the UNet.
-
-    Raises:
-        UserError: a prompt has no token.
-    """
-    ids = torch.full((len(prompts), length), words.end)
-    ids[:, 0] = words.start
-    mask = torch.zeros(len(prompts), length)
-    for row, prompt in enumerate(prompts):
-        tokens = words.encode(prompt)[: length - 2]
-        if not tokens:
-            raise UserError(f"prompt {prompt!r} has no words: T2ICount needs the name of what to count")
-        ids[row, 1 : 1 + len(tokens)] = torch.tensor(tokens)
-        mask[row, 1 : 1 + len(tokens)] = 1
-    return ids, mask
-
-
-# ------------------------------------------------------------------------- features and attention of one UNet pass
-
-
-class _KeepPromptAttention:
-    """Cross-attention with an explicit softmax; keeps, per cell, a weighted sum over the tokens, averaged over heads.
-
-    It overwrites by layer name: under gradient checkpointing a layer runs again in the backward pass.
-    """
-
-    def __init__(self, name: str, kept: UNetPass) -> None:
-        self.name = name
-        self.kept = kept
-
-    def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None, **_: Any
-    ) -> Tensor:
-        query = attn.head_to_batch_dim(attn.to_q(hidden_states))  # (B * heads, N, C / heads)
-        key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
-        value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
-        attention = attn.get_attention_scores(query, key)  # (B * heads, N, L)
-        kept = attention if self.kept.differentiable else attention.detach()
-        mean = kept.float().unflatten(0, (len(hidden_states), -1)).mean(dim=1)  # (B, N, L)
-        self.kept.attention[self.name] = torch.bmm(mean, self.kept.token_weights.float())
-        out = attn.batch_to_head_dim(attention.to(value.dtype) @ value)
-        return attn.to_out[1](attn.to_out[0](out))
-
-
-class UNetPass:
-    """Runs a diffusers UNet once and keeps its decoder features and its prompt attention.
-
-    Only cross-attention outside the middle block gets its own processor. F4, F3, F2 are taken after the *second* of the
-    three layers of their level, F1 after the last of its level.
-
-    Args:
-        network: a ``UNet2DConditionModel``.
-        differentiable: whether gradients flow through the kept attention (counting needs none).
-
-    Attributes:
-        attention: layer name -> float32 [B, N, T], filled by each pass.
-        token_weights: [B, L, T], what is kept of the attention over L tokens.
-    """
-
-    def __init__(self, network: Any, *, differentiable: bool = False) -> None:
-        self.network = network
-        self.differentiable = differentiable
-        self.attention: dict[str, Tensor] = {}
-        self.token_weights = torch.empty(0)
-        self._features: dict[str, Tensor] = {}
-        up = network.up_blocks
-        places = {
-            "F4": up[0].resnets[1],
-            "F3": up[1].attentions[1],
-            "F2": up[2].attentions[1],
-            "F1": up[3].attentions[2],
-        }
-        for name, module in places.items():
-            module.register_forward_hook(partial(self._keep, name))
-        for name, module in network.named_modules():
-            if name.endswith("attn2") and not name.startswith("mid_block"):
-                module.set_processor(_KeepPromptAttention(name, self))
-
-    def _keep(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        self._features[name] = output[0] if isinstance(output, tuple) else output
-
-    def __call__(
-        self, latent: Tensor, context: Tensor, token_weights: Tensor
-    ) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
-        """Run the UNet at timestep 0.
-
-        Args:
-            latent: [B, 4, h, w].
-            context: text states [B, L, D].
-            token_weights: [B, L, T]; for the mean over the prompt's tokens, the mask divided by its sum, with T = 1.
-
-        Returns:
-            F1..F4 ([B, C, h, w], at strides 1, 2, 4 and 8 of the latent), and per resolution (1, 2, 4: the divisor of
-            the latent's size) the attention [B, T, h, w], the mean over the layers of that resolution.
-        """
-        first = torch.zeros(len(latent), dtype=torch.long, device=latent.device)
-        _, attention = self.denoise(latent, first, context, token_weights)
-        features, self._features = self._features, {}
-        return features, attention
-
-    def denoise(
-        self, latent: Tensor, timestep: Tensor, context: Tensor, token_weights: Tensor
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Run the UNet at timesteps [B]; return its own output [B, 4, h, w], and the attention as ``__call__`` does."""
-        self.token_weights = token_weights
-        output = self.network(latent, timestep, context).sample
-        return output, layer_average(self.attention, latent.shape[-2:])
-
-
-def layer_average(attention: Mapping[str, Tensor], size: Sequence[int]) -> dict[int, Tensor]:
-    """Average cross-attention over the layers of each resolution, middle block excluded.
-
-    Args:
-        attention: diffusers layer name -> [B, N, T].
-        size: (h, w) of the latent.
-
-    Returns:
-        divisor of the latent's size (1, 2, 4) -> [B, T, h / divisor, w / divisor].
-    """
-    levels: dict[int, list[Tensor]] = {1: [], 2: [], 4: []}
-    for name, value in attention.items():
-        block, index = name.split(".")[:2]
-        if block == "mid_block":
-            continue
-        levels[2 ** (int(index) if block == "down_blocks" else 3 - int(index))].append(value)
-    return {
-        divisor: torch.stack(maps).mean(dim=0).mT.unflatten(-1, (size[0] // divisor, size[1] // divisor))
-        for divisor, maps in levels.items()
-    }
-
-
-def normalised(maps: Tensor) -> Tensor:
-    """Return maps [B, 1, h, w] stretched to [0, 1] per image: (x - min) / (max - min + 1e-7)."""
-    low, high = maps.amin(dim=(1, 2, 3), keepdim=True), maps.amax(dim=(1, 2, 3), keepdim=True)
-    return (maps - low) / (high - low + 1e-7)
-
-
-def fused_attention(per_resolution: Mapping[int, Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the fused cross-attention map A of the prompt, float32 [B, 1, h, w] in [0, 1].
-
-    Args:
-        per_resolution: divisor (1, 2, 4) -> attention averaged over the prompt's tokens [B, 1, h / d, w / d].
-        weights: of the coarse, middle and fine map (the paper's: 0.6, 0.3, 0.1).
-    """
-    size = per_resolution[1].shape[-2:]
-    fused = torch.zeros_like(per_resolution[1])
-    for weight, divisor in zip(weights, (4, 2, 1), strict=True):
-        enlarged = F.interpolate(per_resolution[divisor], size=size, mode="bilinear", align_corners=False)
-        fused = fused + weight * normalised(enlarged)
-    return fused
-
-
-# ---------------------------------------------------------------------------------------------- decoder (HSCM, counter)
+# ----------------------------------------------------------------- hierarchical semantic correction (HSCM) and counter
 
 
 def _twice(x: Tensor) -> Tensor:
@@ -370,7 +100,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 
 def similarity_map(features: Tensor, text: Tensor) -> Tensor:
-    """Return the cosine over channels between features [B, C, H, W] and a text vector [B, C], float32 [B, 1, H, W]."""
+    """Return S_i: the cosine over channels of features [B, C, H, W] and a text vector [B, C], float32 [B, 1, H, W]."""
     return F.cosine_similarity(features.float(), text.float()[:, :, None, None], dim=1).unsqueeze(1)
 
 
@@ -387,8 +117,8 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend from [B, N, C] to [B, M, C]."""
-        projected = ((self.query, query), (self.key, key), (self.value, value))
-        q, k, v = (linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear, x in projected)
+        inputs = ((self.query, query), (self.key, key), (self.value, value))
+        q, k, v = (linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear, x in inputs)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -417,7 +147,7 @@ class TextFusion(nn.Module):
 
 
 class Stage(nn.Module):
-    """One step of the decoder from a coarse map to the next finer one.
+    """One step of HSCM, from a coarse map to the next finer one: F'_i, then V_i.
 
     Args:
         low, high, out: channels of the coarse map, of the finer feature, of the result.
@@ -496,13 +226,12 @@ class Counter(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three stages and the counter.
+    """HSCM, three stages from coarse to fine, and the counter.
 
     Args:
         channels: of F1, F2, F3, F4.
         context: width of the text states.
-        width: of the counter.
-        heads: of every attention in the decoder.
+        width, heads: of the counter; of every attention.
         hscm: semantic enhancement (text fusion) and semantic correction (similarity times the coarser map).
         similarity: whether S3 and S2 are made at all; always with ``hscm``, otherwise only for the RRC loss.
     """
@@ -520,11 +249,7 @@ class Decoder(nn.Module):
         self.hscm = hscm
 
     def forward(self, features: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
-        """Decode.
-
-        Args:
-            features: F1..F4.
-            text: t0, the mean text state of the prompt's tokens [B, D].
+        """Decode F1..F4 and t0, the mean text state of the prompt's tokens [B, D].
 
         Returns:
             "density" (60 x objects per cell) [B, 1, h, w], the stages' outputs "V3", "V2", "V1", and, where they are
@@ -542,7 +267,62 @@ class Decoder(nn.Module):
         return {name: value for name, value in made.items() if value is not None}
 
 
-# --------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------- representational regional coherence (RRC)
+
+
+def normalised(maps: Tensor) -> Tensor:
+    """Return maps [B, 1, h, w] stretched to [0, 1] per image: (x - min) / (max - min + 1e-7)."""
+    low, high = maps.amin(dim=(1, 2, 3), keepdim=True), maps.amax(dim=(1, 2, 3), keepdim=True)
+    return (maps - low) / (high - low + 1e-7)
+
+
+def fused_attention(per_resolution: Mapping[int, Tensor], weights: Sequence[float]) -> Tensor:
+    """Return A^cross, the fused cross-attention map of the prompt, float32 [B, 1, h, w] in [0, 1].
+
+    Args:
+        per_resolution: divisor (1, 2, 4) -> attention averaged over the prompt's tokens [B, 1, h / d, w / d].
+        weights: of the coarse, middle and fine map (the paper's: 0.6, 0.3, 0.1).
+    """
+    size = per_resolution[1].shape[-2:]
+    fused = torch.zeros_like(per_resolution[1])
+    for weight, divisor in zip(weights, (4, 2, 1), strict=True):
+        enlarged = F.interpolate(per_resolution[divisor], size=size, mode="bilinear", align_corners=False)
+        fused = fused + weight * normalised(enlarged)
+    return fused
+
+
+def region_labels(
+    target: Tensor, attention: Tensor, own: Tensor, threshold: float | Literal["mean"], positive: float = 0.06
+) -> Tensor:
+    """Return the PNA map, the positive-negative-ambiguous labels: 1, 0, -1, float32 [B, 1, h, w].
+
+    Args:
+        target: 60 x objects per cell.
+        attention: A^cross in [0, 1].
+        own: 1 where the pixels come from a picture of the prompt's class; 0 on foreign tiles and under a wrong prompt.
+        threshold: cells with A * own at or above it are attended; "mean" (the paper's text): own cells with A at or
+            above its mean over them. Cells that are neither positive nor attended are negative.
+        positive: cells with a target at or above it are positive.
+    """
+    if threshold == "mean":
+        mean = (attention * own).sum(dim=(1, 2, 3), keepdim=True) / (own.sum(dim=(1, 2, 3), keepdim=True) + 1e-7)
+        attended = (attention >= mean) & (own > 0)
+    else:
+        attended = attention * own >= threshold
+    labels = torch.where(attended, -1.0, 0.0)
+    return torch.where(target >= positive, 1.0, labels)
+
+
+def coherence_loss(similarity: Tensor, labels: Tensor, positive_weight: float = 2.0) -> Tensor:
+    """Return L_RRC = lambda L_pos + L_neg: image means of 1 - S where positive and of max(S, 0) where negative."""
+    positive, negative = (labels == 1).to(similarity), (labels == 0).to(similarity)
+    cells = (1, 2, 3)
+    pull = ((1 - similarity) * positive).sum(cells) / (positive.sum(cells) + 1e-7)
+    push = (similarity.clamp(min=0) * negative).sum(cells) / (negative.sum(cells) + 1e-7)
+    return (positive_weight * pull + push).mean()
+
+
+# ----------------------------------------------------------------------------------------------------- regression loss
 
 
 def ssim_window() -> Tensor:
@@ -583,258 +363,28 @@ def distribution_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def regression_loss(predicted: Tensor, target: Tensor, threshold: float = 0.06, dist_weight: float = 0.1) -> Tensor:
     """Return L_reg: the mean SSIM loss over three levels within the foreground, plus 0.1 times the distribution loss.
 
-    Args:
-        predicted: 60 x objects per cell, float32 [B, 1, h, w].
-        target: the same of the truth.
-        threshold: cells above it (strictly) are foreground.
-        dist_weight: of the distribution loss.
-
-    On a sample without objects it is ``dist_weight`` (0 for an empty prediction) with practically no gradient.
+    ``predicted`` and ``target`` are 60 x objects per cell, float32 [B, 1, h, w]; cells of the target strictly above
+    ``threshold`` are foreground. On a sample without objects it is ``dist_weight`` (0 for an empty prediction) with
+    practically no gradient.
     """
     foreground = (target > threshold).to(predicted)
     ssim = torch.stack(ssim_losses(predicted, target, foreground)).mean()
     return ssim + dist_weight * distribution_loss(predicted, target)
 
 
-def region_labels(
-    target: Tensor, attention: Tensor, own: Tensor, threshold: float | Literal["mean"], positive: float = 0.06
-) -> Tensor:
-    """Return the positive-negative-ambiguous labels: 1, 0, -1, float32 [B, 1, h, w].
-
-    Args:
-        target: 60 x objects per cell.
-        attention: fused cross-attention A in [0, 1].
-        own: 1 where the pixels come from a picture of the prompt's class; 0 on foreign tiles and under a wrong prompt.
-        threshold: cells with A * own at or above it are attended; "mean" (the paper's text): own cells with A at or
-            above its mean over them. Cells that are neither positive nor attended are negative.
-        positive: cells with a target at or above it are positive.
-    """
-    if threshold == "mean":
-        mean = (attention * own).sum(dim=(1, 2, 3), keepdim=True) / (own.sum(dim=(1, 2, 3), keepdim=True) + 1e-7)
-        attended = (attention >= mean) & (own > 0)
-    else:
-        attended = attention * own >= threshold
-    labels = torch.where(attended, -1.0, 0.0)
-    return torch.where(target >= positive, 1.0, labels)
-
-
-def coherence_loss(similarity: Tensor, labels: Tensor, positive_weight: float = 2.0) -> Tensor:
-    """Return L_RRC: per image the mean of 1 - S over positive cells (times 2) and of max(S, 0) over negative ones."""
-    positive, negative = (labels == 1).to(similarity), (labels == 0).to(similarity)
-    cells = (1, 2, 3)
-    pull = ((1 - similarity) * positive).sum(cells) / (positive.sum(cells) + 1e-7)
-    push = (similarity.clamp(min=0) * negative).sum(cells) / (negative.sum(cells) + 1e-7)
-    return (positive_weight * pull + push).mean()
-
-
-# ---------------------------------------------------------------------------------------------- training examples
+# -------------------------------------------------------------------------------------------------------------- system
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
-    """A picture on its way to an example: image uint8 [3, H, W], density [H, W], own (1 or 0) [H, W]."""
+class Examples:
+    """Makes the training example of a sample."""
 
-    image: Tensor
-    density: Tensor
-    own: Tensor
-
-    def cut(self, top: int, left: int, side: int) -> Canvas:
-        """Return the square of ``side`` pixels whose upper left corner is (top, left)."""
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        return Canvas(self.image[:, rows, columns], self.density[rows, columns], self.own[rows, columns])
-
-    def blank(self) -> Canvas:
-        """Return the picture as one of another class: no density, not own."""
-        return Canvas(self.image, torch.zeros_like(self.density), torch.zeros_like(self.own))
-
-    def enlarged(self, scale: float) -> Canvas:
-        """Return it enlarged: picture bicubic (Pillow), density cubic divided by scale^2, own nearest.
-
-        The sides are truncated to int(scale * side), but the nominal scale divides the density, as in the release.
-        """
-        from PIL import Image
-
-        height, width = int(scale * self.density.shape[0]), int(scale * self.density.shape[1])
-        picture = Image.fromarray(self.image.permute(1, 2, 0).numpy()).resize((width, height), Image.Resampling.BICUBIC)
-        resize = partial(F.interpolate, size=(height, width))
-        return Canvas(
-            torch.from_numpy(np.array(picture)).permute(2, 0, 1),
-            resize(self.density[None, None], mode="bicubic", align_corners=False)[0, 0] / scale**2,
-            resize(self.own[None, None], mode="nearest")[0, 0],
-        )
-
-
-def mosaic(tiles: Sequence[Canvas]) -> Canvas:
-    """Return four equally large tiles on one canvas: top left, top right, bottom left, bottom right."""
-
-    def joined(parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([torch.cat([parts[0], parts[1]], -1), torch.cat([parts[2], parts[3]], -1)], -2)
-
-    return Canvas(*(joined([getattr(tile, name) for tile in tiles]) for name in ("image", "density", "own")))
-
-
-def training_maps(canvas: Canvas, stride: int, mirror: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the image [3, H, W] in [0, 1] and "density" (summed per cell) and "own" (every stride-th), [1, h, w]."""
-    cells = canvas.density.unflatten(0, (-1, stride)).unflatten(-1, (-1, stride)).sum(dim=(1, 3))
-    maps = {"density": cells.float()[None], "own": canvas.own[::stride, ::stride].float()[None]}
-    image = canvas.image.float() / 255
-    if mirror:
-        image, maps = image.flip(-1), {name: value.flip(-1) for name, value in maps.items()}
-    return image, maps
-
-
-def density_from_points(points: np.ndarray, width: int, height: int, sigma: float | Literal["adaptive"]) -> Tensor:
-    """Return a density map [H, W], float64, whose sum is the number of points inside the picture.
-
-    "adaptive" is the rule that the FSC-147 paper describes for its ready maps (Ranjan et al., CVPR 2021): the window is
-    the mean distance of the points to their nearest neighbour, sigma a quarter of it, here at least 1 pixel. Their own
-    code is not public, so a map built here stands in for the ready one. A single point has no neighbour: its window is
-    a quarter of the picture's shorter side. The kernel is cut at two sigma and reflected at the border.
-    """
-    from scipy.ndimage import gaussian_filter
-    from scipy.spatial import cKDTree
-
-    impulses = np.zeros((height, width))
-    inside = points[(points[:, 0] >= 0) & (points[:, 0] < width) & (points[:, 1] >= 0) & (points[:, 1] < height)]
-    if not len(inside):
-        return torch.from_numpy(impulses)
-    np.add.at(impulses, (inside[:, 1].astype(int), inside[:, 0].astype(int)), 1.0)
-    if sigma == "adaptive":
-        window = min(width, height) / 4
-        if len(inside) > 1:
-            window = float(cKDTree(inside).query(inside, k=2)[0][:, 1].mean())
-        sigma = max(window / 4, 1.0)
-    return torch.from_numpy(gaussian_filter(impulses, sigma, truncate=2.0))
-
-
-class _ExampleMaker:
-    """Half own prompts, a quarter prompts of another training picture, a quarter mosaics; then enlarge, crop, mirror.
-
-    Data sets that have several prompts per picture (FSC-147 has one) know the truth of a drawn prompt: it is used
-    instead of an empty target.
-    """
-
-    def __init__(self, settings: T2ICountSettings) -> None:
-        self.settings = settings
-        self._rows: dict[tuple[Path | None, str], int] = {}
+    crops: PromptedCrops
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        chosen = self.settings.sample_kinds
-        kind = rng.choice(("own", "other_prompt", "mosaic"), p=(chosen.own, chosen.other_prompt, chosen.mosaic))
-        prompt = pool.samples[index].prompt
-        if kind == "other_prompt":
-            prompt = pool.samples[int(rng.integers(len(pool.samples)))].prompt
-        canvas = self._mosaic(index, pool, rng) if kind == "mosaic" else self._canvas(index, prompt, pool)
-        if rng.random() < self.settings.enlarge_probability:
-            canvas = canvas.enlarged(1 + rng.random() * (self.settings.largest_scale - 1))
-        canvas = self._random_cut(canvas, self.settings.crop, rng)
-        image, maps = training_maps(canvas, self.settings.backbone.stride, bool(rng.random() < 0.5))
+        """Return one crop under its own prompt, another one's, or of a mosaic."""
+        image, prompt, maps = self.crops(index, pool, rng)
         return [Example(pool.samples[index].id, image, prompt, count=float(maps["density"].sum()), maps=maps)]
-
-    def _mosaic(self, index: int, pool: Pool, rng: np.random.Generator) -> Canvas:
-        """Return four crops: of this picture and of three others (with repetition where there are fewer)."""
-        others = [row for row in range(len(pool.samples)) if row != index] or [index]
-        rows = [index, *(int(row) for row in rng.choice(others, 3, replace=len(others) < 3))]
-        prompt = pool.samples[index].prompt
-        side = self.settings.mosaic_tile
-        tiles = [self._random_cut(self._canvas(row, prompt, pool), side, rng) for row in rows]
-        return mosaic([tiles[int(place)] for place in rng.permutation(4)])
-
-    def _canvas(self, index: int, prompt: str, pool: Pool) -> Canvas:
-        """Return picture ``index`` with the truth for ``prompt``: its own, that of another row, or none."""
-        sample, image = pool.samples[index], pool.image(index)
-        if min(image.shape[-2:]) < self.settings.crop:
-            raise UserError(
-                f"{sample.id}: the picture is {image.shape[-1]}x{image.shape[-2]} pixels, T2ICount cuts squares of "
-                f"{self.settings.crop}: prepare the data set at a size whose shorter side is at least that"
-            )
-        if sample.prompt != prompt:
-            row = self._row_of(sample.image, prompt, pool)
-            if row is None:
-                empty = torch.zeros(image.shape[-2:], dtype=torch.float64)
-                return Canvas(image, empty, torch.zeros(image.shape[-2:]))
-            sample = pool.samples[row]
-        density = _density(sample, image.shape[-1], image.shape[-2], self.settings.density_sigma)
-        return Canvas(image, density, torch.ones(image.shape[-2:]))
-
-    def _row_of(self, image: Path | None, prompt: str, pool: Pool) -> int | None:
-        if not self._rows:
-            self._rows = {(sample.image, sample.prompt): row for row, sample in enumerate(pool.samples)}
-        return self._rows.get((image, prompt))
-
-    @staticmethod
-    def _random_cut(canvas: Canvas, side: int, rng: np.random.Generator) -> Canvas:
-        height, width = canvas.density.shape
-        return canvas.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
-
-
-def _density(sample: Sample, width: int, height: int, sigma: float | Literal["adaptive"]) -> Tensor:
-    """Return the ready density map of a sample where its data set has one, else one built from its points."""
-    ready = sample.attributes.get("density_map")
-    if ready is None:
-        return density_from_points(sample.points, width, height, sigma)
-    assert sample.image is not None  # <resources>/data/<data set>/<preparation>/images/<file>
-    path = sample.image.parents[4] / "raw" / ready
-    density = load_npy(path)
-    if density.shape != (height, width):
-        raise UserError(f"{path}: the density map is {density.shape}, the picture of {sample.id} {(height, width)}")
-    return torch.from_numpy(density.astype(np.float64))
-
-
-# --------------------------------------------------------------------------------------------------------- system
-
-
-class SampleKinds(Strict):
-    """The shares of the three kinds of training samples."""
-
-    own: float = Field(0.5, ge=0, le=1)
-    other_prompt: float = Field(0.25, ge=0, le=1)
-    mosaic: float = Field(0.25, ge=0, le=1)
-
-
-class T2ICountSettings(Strict):
-    """What T2ICount is; the defaults are the released code's."""
-
-    backbone: Backbone = Field(Backbone(), description='sizes of the diffusion model, or the name "sd15" or "mini_sd"')
-    weights: str = Field(
-        "resources/weights/sd15/v1-5-pruned-emaonly.safetensors",
-        description='base weights: a Stable Diffusion v1 file, "mini_sd" (comes with recount), or "random"',
-    )
-    rrc: bool = Field(True, description="train the similarity maps with the coherence loss")
-    hscm: bool = Field(True, description="semantic enhancement and correction in the decoder")
-    counter_width: int = Field(256, gt=0)
-    heads: int = Field(8, gt=0, description="of the decoder's attentions")
-    noise: Literal["none", "first_step"] = Field(
-        "none", description="first_step: noise of timestep 0 (the paper's text)"
-    )
-    latent_scale: float = Field(1.0, gt=0, description="0.18215 is the usual factor of Stable Diffusion v1")
-    attention_threshold: float | Literal["mean"] = 0.3
-    attention_weights: tuple[float, float, float] = Field((0.6, 0.3, 0.1), description="coarse, middle, fine")
-    density_scale: float = Field(60.0, gt=0)
-    foreground: float = Field(1e-3, ge=0, description="objects per cell from which a cell counts as foreground")
-    dist_weight: float = Field(0.1, ge=0)
-    rrc_weight: float = Field(0.01, ge=0, description="gamma")
-    positive_weight: float = Field(2.0, ge=0, description="lambda")
-    wrong_prompt_weight: float = Field(
-        0.0,
-        ge=0,
-        description="recount's control: of the mean count under wrong prompts, which L_reg leaves alone",
-    )
-    unet_factor: float = Field(0.1, gt=0, description="of learning rate and weight decay of the UNet")
-    gradient_checkpointing: bool = True
-    crop: int = Field(384, gt=0, description="side of the training crops, pixels")
-    mosaic_tile: int = Field(224, gt=0)
-    enlarge_probability: float = Field(0.5, ge=0, le=1)
-    largest_scale: float = Field(2.0, ge=1)
-    density_sigma: float | Literal["adaptive"] = "adaptive"
-    sample_kinds: SampleKinds = SampleKinds()
-
-    @field_validator("backbone", mode="before", json_schema_input_type=Backbone | Literal["sd15", "mini_sd"])
-    @classmethod
-    def _named_backbone(cls, value: Any) -> Any:
-        if value == "mini_sd":
-            return mini_sd_card()["backbone"]
-        return {} if value == "sd15" else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -868,11 +418,11 @@ class T2ICount(System):
         backbone = settings.backbone
         side = backbone.image_size
         self.windows = Windows(side, side, side, stitch="average_pixels")
-        self.words = tokenizer(backbone)
-        self.unet = unet(backbone)
-        self.vae = autoencoder(backbone)
+        self.words = sd.tokenizer(backbone)
+        self.unet = sd.unet(backbone)
+        self.vae = sd.autoencoder(backbone)
         del self.vae.decoder
-        self.text = text_encoder(backbone)
+        self.text = sd.text_encoder(backbone)
         self.vae.requires_grad_(False)
         self.text.requires_grad_(False)
         self.decoder = Decoder(
@@ -883,8 +433,8 @@ class T2ICount(System):
             hscm=settings.hscm,
             similarity=settings.rrc or settings.hscm,
         )
-        self.to(memory_format=torch.channels_last)  # convolutions are faster so
-        self._pass = UNetPass(self.unet)
+        self.to(memory_format=torch.channels_last)  # makes convolutions faster
+        self._pass = sd.UNetPass(self.unet)
         if settings.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 
@@ -894,14 +444,12 @@ class T2ICount(System):
 
         Training crops have the size of its pretraining scenes; windows of prediction are larger, because in one without
         the class, of which L_reg teaches nothing, things of other classes are counted. The rest was chosen on held-out
-        scenes of the training and validation classes of ``shapes``, because a few hundred steps have to do: targets
-        near one, which a network reaches soon from its start; blobs of one size, because those of rare things, which
-        have no near neighbour, would be as wide as the scene; a UNet that learns 0.3 times as fast as the decoder and
-        not 0.1 times (as fast as the decoder, it forgets to tell shapes apart); more mosaics, in which the things of
-        other pictures are to be left alone; and more weight on the two terms that tell the prompted class from others,
-        the distribution loss and RRC. In RRC the positive cells count half: with the paper's double weight all
-        similarities go to 1, where a cosine has no gradient any more. The finest attention, which is the sharpest on a
-        grid this small (see the model's card), has the most weight, and in the paper the coarsest.
+        scenes of the training and validation classes of ``shapes``, so that a few hundred steps do: targets near one;
+        blobs of one size, because those of rare things would be as wide as the scene; a UNet that learns 0.3 times as
+        fast as the decoder (as fast as it, the UNet forgets to tell shapes apart); more mosaics; and more weight on the
+        two terms that tell the prompted class from others, the distribution loss and RRC. In RRC the positive cells
+        count half: with the paper's double weight all similarities go to 1, where a cosine has no gradient any more.
+        The finest attention, the sharpest on so small a grid, has the most weight; in the paper it is the coarsest.
         """
         return {
             "attention_weights": (0.1, 0.3, 0.6),
@@ -927,7 +475,7 @@ class T2ICount(System):
         for prompt in dict.fromkeys(sample.prompt for sample in samples):
             self.words.encode(prompt)
         self.restore_base_weights()
-        self._turn_dead_counter(samples[:_TRIED])
+        self._turn_dead_counter(samples[:TRIED])
 
     @torch.no_grad()
     def _turn_dead_counter(self, samples: Sequence[Sample]) -> None:
@@ -945,7 +493,7 @@ class T2ICount(System):
         densities = [self.predict(picture.float() / 255, [prompt]).density for picture, prompt in fitting]
         self.train(training)
         counted = [density > 0 for density in densities if density is not None]
-        if counted and float(torch.cat(counted).float().mean()) < _DEAD:
+        if counted and float(torch.cat(counted).float().mean()) < DEAD:
             last: Any = self.decoder.counter.head[-2]
             last.weight.neg_()
             last.bias.neg_()
@@ -955,45 +503,36 @@ class T2ICount(System):
         """Load the base weights of the diffusion model; the decoder stays as it is. False for random weights."""
         if self.settings.weights == "random":
             return False
-        self.load_state_dict(self._base_weights(self.settings.weights), strict=False)
+        self.load_state_dict(sd.base_weights(self.settings.weights, self.base_state()), strict=False)
         return True
+
+    def base_state(self) -> dict[str, Tensor]:
+        """Return the state dict without the decoder."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
 
     def foreground(self, sample: Sample) -> tuple[Tensor, int]:
         """Return the positive cells of the coherence loss, bool [h, w], and the latent's stride."""
-        density = _density(sample, sample.width, sample.height, self.settings.density_sigma)
+        density = density_of(sample, sample.width, sample.height, self.settings.density_sigma)
         stride = self.settings.backbone.stride
         padded = F.pad(density[None, None], (0, -sample.width % stride, 0, -sample.height % stride))
-        return F.avg_pool2d(padded, stride)[0, 0] * stride**2 >= self.settings.foreground, stride
-
-    def mini_weights(self, path: Path) -> dict[str, Tensor]:
-        """Return what ``recount pretrain mini_sd`` wrote to ``path``, under our names; all of it must be there."""
-        return renamed(read_tensors(path), _mini_key, self._base_state(), source=path)
-
-    def _base_state(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
-
-    def _base_weights(self, weights: str) -> dict[str, Tensor]:
-        if weights == "mini_sd":
-            with resources.as_file(resources.files("recount") / "pretraining/weights/mini_sd.safetensors") as path:
-                return self.mini_weights(path)
-        path, expected = Path(weights), self._base_state()
-        state = read_tensors(path)
-        return renamed(_linear_attention(state.get("state_dict", state)), _base_key(expected), expected, source=path)
+        return F.avg_pool2d(padded, stride)[0, 0] * stride**2 >= FOREGROUND, stride
 
     def latent(self, images: Tensor) -> Tensor:
-        """Return what the UNet sees of images [B, 3, H, W] in [0, 1]: [B, 4, h, w], by default the posterior's mode."""
+        """Return z_t, what the UNet sees of images [B, 3, H, W] in [0, 1]: [B, 4, h, w]; as released without noise."""
         with torch.no_grad():
             clean = self.settings.latent_scale * self.vae.encode(images * 2 - 1).latent_dist.mode()
         if self.settings.noise == "none":
             return clean
-        signal = first_alpha_bar()
-        noise = torch.randn_like(clean) if self.training else _fixed_noise(clean)
-        return signal**0.5 * clean + (1 - signal) ** 0.5 * noise
+        if self.training:
+            noise = torch.randn_like(clean)
+        else:  # the same for every window, so that a prediction depends on its window only
+            noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(0)).to(clean).expand_as(clean)
+        return sd.FIRST_ALPHA_BAR**0.5 * clean + (1 - sd.FIRST_ALPHA_BAR) ** 0.5 * noise
 
     def context(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the text states [B, L, D] and the mask [B, L] of the prompt's own tokens."""
         device = self.text.device
-        ids, mask = token_ids(prompts, self.words, self.settings.backbone.text_length)
+        ids, mask = sd.token_ids(prompts, self.words, self.settings.backbone.text_length)
         with torch.no_grad():
             return self.text(ids.to(device)).last_hidden_state, mask.to(device)
 
@@ -1007,7 +546,9 @@ class T2ICount(System):
 
     def example_maker(self) -> ExampleMaker:
         """Return the maker of own-prompt, other-prompt and mosaic samples."""
-        return _ExampleMaker(self.settings)
+        settings, stride = self.settings, self.settings.backbone.stride
+        sizes = (settings.crop, settings.mosaic_tile, settings.largest_scale, settings.density_sigma, stride)
+        return Examples(PromptedCrops(*sizes, settings.sample_kinds))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "regression", with RRC "rrc_s3" and "rrc_s2", and the recorded "train_mae" (all in float32)."""
@@ -1017,11 +558,11 @@ class T2ICount(System):
             return self.loss_terms(outputs, batch.maps["density"], batch.maps["own"])
 
     def loss_terms(self, outputs: Outputs, density: Tensor, own: Tensor) -> dict[str, Tensor]:
-        """Return the loss terms for a target density (objects per cell) and own mask, [B, 1, h, w]."""
+        """Return the terms of L, the total loss, for a target density (objects per cell) and own mask, [B, 1, h, w]."""
         settings = self.settings
         predicted = outputs.decoded["density"].float()
         target = settings.density_scale * density
-        threshold = settings.density_scale * settings.foreground
+        threshold = settings.density_scale * FOREGROUND
         counts = predicted.sum(dim=(1, 2, 3)) / settings.density_scale
         terms = {"regression": regression_loss(predicted, target, threshold, settings.dist_weight)}
         if settings.rrc:
@@ -1038,13 +579,8 @@ class T2ICount(System):
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """Return gamma for both coherence losses and 0 for what is only recorded."""
-        gamma = self.settings.rrc_weight
-        return {
-            "rrc_s3": gamma,
-            "rrc_s2": gamma,
-            "wrong_prompt": self.settings.wrong_prompt_weight,
-            "train_mae": 0.0,
-        }
+        gamma, wrong = self.settings.rrc_weight, self.settings.wrong_prompt_weight
+        return {"rrc_s3": gamma, "rrc_s2": gamma, "wrong_prompt": wrong, "train_mae": 0.0}
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Predict the density at the latent's stride.
@@ -1080,104 +616,45 @@ class T2ICount(System):
             )
         with torch.device("meta"):
             expected = cls(settings).state_dict()
-        return renamed(_linear_attention(read_tensors(path)), _released_key(expected), expected, source=path)
+        state = sd.linear_attention(read_tensors(path))
+        of_base = sd.ldm_renamer([ldm_key(key) for key in state], expected)
+
+        def rename(key: str) -> str | None:
+            if key.startswith("decoder."):
+                return f"decoder.{decoder_key(key.removeprefix('decoder.'))}"
+            return of_base(name) if (name := ldm_key(key)) != key else key
+
+        return renamed(state, rename, expected, source=path)
 
 
-def first_alpha_bar() -> float:
-    """Return the signal share of the first step of the Stable Diffusion v1 schedule, 0.99915."""
-    return 1 - 0.00085
+# ---------------------------------------------------------------------------------------------------- checkpoint names
 
-
-def _fixed_noise(like: Tensor) -> Tensor:
-    """Return the same noise for every window, so that a prediction depends on nothing but its window."""
-    noise = torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(0))
-    return noise.to(like).expand_as(like)
-
-
-# --------------------------------------------------------------------------------------------------- checkpoint names
-
-_RESNET = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
+BASES = {"unet.unet.": "model.", "vae.": "first_stage_model.", "clip.": "cond_stage_model."}
+"""What the release calls the parts of Stable Diffusion -> what LDM calls them."""
+PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out", "img_pe_transform": "position"}
+FUSION = PROJECTIONS | {
+    **{"txt2img": "text_reads_image", "img2txt": "image_reads_text", "mlp.net.0.0": "mlp.0", "mlp.net.2": "mlp.2"},
+    **{"norm1": "norm_read", "norm2": "norm_mlp", "norm3": "norm_image"},
 }
-_FUSION = {
-    "img_pe_transform": "position",
-    "txt2img": "text_reads_image",
-    "img2txt": "image_reads_text",
-    "norm1": "norm_read",
-    "norm2": "norm_mlp",
-    "norm3": "norm_image",
-    "mlp.net.0.0": "mlp.0",
-    "mlp.net.2": "mlp.2",
+COUNTER = PROJECTIONS | {"conv.0": "between", "self_attn": "attention", "reg_head.": "head."}
+STAGE = {
+    **{"conv1.0": "reduce", "conv2.0": "merge", "conv3.0": "refine"},
+    **{"text_conv": "text_projection", "norm1": "text_norm"},
 }
-_COUNTER = {
-    "conv.0": "between",
-    "img_pe_transform": "position",
-    "self_attn": "attention",
-    "reg_head.": "head.",
-}
-_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 
 
-def _replaced(name: str, table: Mapping[str, str]) -> str:
-    for old, new in table.items():
-        name = name.replace(old, new)
+def ldm_key(name: str) -> str:
+    """Return LDM's name of a tensor of the release's Stable Diffusion; another name stays as it is."""
+    for theirs, ldm in BASES.items():
+        if name.startswith(theirs):
+            return ldm + name.removeprefix(theirs)
     return name
-
-
-def unet_key(name: str) -> str:
-    """Return the diffusers name of a tensor of LDM's UNet, for example ``input_blocks.1.0.in_layers.0.weight``."""
-    place, _, rest = name.partition(".")
-    simple = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
-    simple |= {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
-    for old, new in simple.items():
-        if name.startswith(f"{old}."):
-            return new + name.removeprefix(old)
-    if place == "middle_block":
-        index, _, rest = rest.partition(".")
-        module = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}[index]
-        return f"mid_block.{module}.{_replaced(rest, _RESNET)}"
-    block, part, rest = (*rest.split(".", 2), "")[:3]
-    return _down_key(int(block), part, rest) if place == "input_blocks" else _up_key(int(block), part, rest)
-
-
-def _down_key(block: int, part: str, rest: str) -> str:
-    level, layer = divmod(block - 1, 3)
-    if rest.startswith("op."):
-        return f"down_blocks.{level}.downsamplers.0.conv.{rest.removeprefix('op.')}"
-    module = "resnets" if part == "0" else "attentions"
-    return f"down_blocks.{level}.{module}.{layer}.{_replaced(rest, _RESNET)}"
-
-
-def _up_key(block: int, part: str, rest: str) -> str:
-    level, layer = divmod(block, 3)
-    if rest.startswith("conv."):
-        return f"up_blocks.{level}.upsamplers.0.{rest}"
-    module = "resnets" if part == "0" else "attentions"
-    return f"up_blocks.{level}.{module}.{layer}.{_replaced(rest, _RESNET)}"
-
-
-def vae_key(name: str) -> str | None:
-    """Return the diffusers name of a tensor of the original VAE; None for its decoder, which counting does not need."""
-    if name.startswith(("decoder.", "loss.")):
-        return None
-    name = re.sub(r"\.down\.(\d)\.block\.", r".down_blocks.\1.resnets.", name)
-    name = re.sub(r"\.down\.(\d)\.downsample\.", r".down_blocks.\1.downsamplers.0.", name)
-    name = name.replace("mid.block_1", "mid_block.resnets.0").replace("mid.block_2", "mid_block.resnets.1")
-    attention = {"attn_1.norm": "attn_1.group_norm", "attn_1.proj_out": "attn_1.to_out.0"}
-    name = _replaced(name, attention | {f"attn_1.{x}.": f"attn_1.to_{x}." for x in "qkv"})
-    name = name.replace("mid.attn_1", "mid_block.attentions.0")
-    return name.replace("nin_shortcut", "conv_shortcut").replace("encoder.norm_out", "encoder.conv_norm_out")
 
 
 def decoder_key(name: str) -> str:
     """Return our name of a tensor of the released decoder, for example ``upsample1.img_txt_fusion1.norm3.weight``."""
     if name.startswith("regressor."):
-        return "counter." + _replaced(name.removeprefix("regressor."), _COUNTER | _PROJECTIONS)
+        return "counter." + _replaced(name.removeprefix("regressor."), COUNTER)
     stage, _, rest = name.partition(".")
     return f"{stage.replace('upsample', 'stage')}.{stage_key(rest)}"
 
@@ -1186,56 +663,26 @@ def stage_key(name: str) -> str:
     """Return our name of a tensor within one stage of the released decoder."""
     if name.startswith("img_txt_fusion"):
         fusion, _, rest = name.partition(".")
-        return f"fusion{fusion[-1]}.{_replaced(rest, _FUSION | _PROJECTIONS)}"
-    names = {"conv1.0": "reduce", "conv2.0": "merge", "conv3.0": "refine"}
-    return _replaced(name, names | {"text_conv": "text_projection", "norm1": "text_norm"})
+        return f"fusion{fusion[-1]}.{_replaced(rest, FUSION)}"
+    return _replaced(name, STAGE)
 
 
-def _text_key(name: str, expected: Mapping[str, Tensor]) -> str | None:
-    """Return our name of a CLIP text tensor; transformers names its tensors with or without ``text_model.``."""
-    if name.endswith("embeddings.position_ids"):
-        return None
-    level = "text_model." if any(key.startswith("text.text_model.") for key in expected) else ""
-    return f"text.{level}{name.removeprefix('text_model.')}"
+def _replaced(name: str, table: Mapping[str, str]) -> str:
+    for old, new in table.items():
+        name = name.replace(old, new)
+    return name
 
 
-def _released_key(expected: Mapping[str, Tensor]) -> Callable[[str], str | None]:
-    def rename(key: str) -> str | None:
-        if key.startswith("decoder."):
-            return f"decoder.{decoder_key(key.removeprefix('decoder.'))}"
-        for ours, theirs in (("model.", "unet.unet."), ("first_stage_model.", "vae."), ("cond_stage_model.", "clip.")):
-            if key.startswith(theirs):
-                return base(ours + key.removeprefix(theirs))
-        return key
-
-    base = _base_key(expected)
-    return rename
-
-
-def _base_key(expected: Mapping[str, Tensor]) -> Callable[[str], str | None]:
-    """Return what renames the keys of a Stable Diffusion v1 file (LDM layout); others (EMA, schedule) are dropped."""
-
-    def rename(key: str) -> str | None:
-        if key.startswith("model.diffusion_model."):
-            return f"unet.{unet_key(key.removeprefix('model.diffusion_model.'))}"
-        if key.startswith("first_stage_model."):
-            name = vae_key(key.removeprefix("first_stage_model."))
-            return None if name is None else f"vae.{name}"
-        if key.startswith("cond_stage_model.transformer."):
-            return _text_key(key.removeprefix("cond_stage_model.transformer."), expected)
-        return None
-
-    return rename
-
-
-def _mini_key(key: str) -> str | None:
-    return None if key.startswith("vae.decoder.") else key
-
-
-def _linear_attention(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a state dict whose VAE attention has linear weights [C, C] instead of 1x1 convolutions [C, C, 1, 1]."""
-    pattern = re.compile(r"mid\.attn_1\.(q|k|v|proj_out)\.weight$")
-    return {key: value[..., 0, 0] if pattern.search(key) and value.ndim == 4 else value for key, value in state.items()}
-
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "z_t: the noisy latent of one denoising step": T2ICount.latent,
+    "F'_i, V_i: feature fusion, semantic enhancement and correction (HSCM)": Stage,
+    "S_i: text-image similarity map": similarity_map,
+    "A^cross: fused cross-attention": fused_attention,
+    "PNA map: positive, negative and ambiguous cells": region_labels,
+    "L_pos, L_neg, L_RRC: regional coherence": coherence_loss,
+    "L_reg: regression": regression_loss,
+    "L: total loss": T2ICount.loss_terms,
+}
+"""The paper's equations, by symbol: the text that this was written from does not number them."""
 
 SYSTEM = T2ICount

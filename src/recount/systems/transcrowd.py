@@ -19,7 +19,7 @@ moves them to the opposite border.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,16 +30,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recount.data.resize import resize_like_opencv
+from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import forced
+from recount.nn.grid import cut_grid
 from recount.nn.normalise import Normalise
-from recount.nn.weights import CheckpointError, read_tensors, renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+from recount.systems.base import Batch, Example, Pool, Prediction, System
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+
+LONG_TILES, SHORT_TILES = 3, 2  # along a picture's edges (data/predataset_qnrf.py)
+PATCH = 16  # of DeiT-B/16
+DROPOUT = 0.5  # of the counting heads (Networks/models.py)
 
 Dots = Literal["merged", "all"]
 
@@ -49,33 +54,29 @@ class TransCrowdSettings(Strict):
 
     head: Literal["token", "gap"] = "gap"
     tile: int = Field(384, gt=0, description="edge of a tile in pixels")
-    long_tiles: int = Field(3, gt=0, description="tiles along the longer edge")
-    short_tiles: int = Field(2, gt=0, description="tiles along the shorter edge")
-    patch: int = Field(16, gt=0)
     width: int = Field(768, gt=0)
     depth: int = Field(12, gt=0)
     heads: int = Field(12, gt=0)
     classes: int = Field(1000, gt=0, description="outputs of DeiT's own head")
     pooled: int = Field(48, gt=0, description="gap: numbers that the channels of a token are averaged to")
     hidden: int = Field(128, gt=0, description="gap: width of the hidden layer")
-    dropout: float = Field(0.5, ge=0, lt=1)
     dots: Dots = Field(
         "merged", description="heads on one pixel count once and outside ones not (merged), or all count"
     )
     weights: str = Field("random", description="path of deit_base_patch16_384-8de9b5d1.pth")
 
 
-# ---------------------------------------------------------------------------------------------------------- examples
+def forced_size(height: int, width: int, tile: int) -> tuple[int, int]:
+    """Return the (height, width) that every picture is forced to: lying or upright."""
+    rule = forced("transcrowd", tile * LONG_TILES, tile * SHORT_TILES, "TransCrowd predataset_qnrf.py")
+    new_width, new_height = rule.new_size(width, height)
+    return new_height, new_width
 
 
 def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: Dots) -> Tensor:
-    """Return the heads in each tile, float32 [rows, columns].
+    """Return the heads in each tile, float32 [rows, columns], from points [N, 2] in pixels of the resized picture.
 
-    Args:
-        points: [N, 2], x and y in pixels of the resized picture.
-        tile: edge of a tile.
-        rows, columns: of tiles.
-        dots: "merged": from a 0/1 map of truncated coordinates; "all": outside heads count in the nearest tile.
+    "merged": from a 0/1 map of truncated coordinates; "all": outside heads count in the nearest tile.
     """
     width, height = columns * tile, rows * tile
     pixels = points.trunc().long()  # (N, 2)
@@ -87,20 +88,11 @@ def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: Dots) 
     return torch.bincount(cells, minlength=rows * columns).view(rows, columns).float()
 
 
-def cut_tiles(images: Tensor, tile: int) -> Tensor:
-    """Return the tiles [B, rows * columns, 3, tile, tile] of images [B, 3, H, W], row by row."""
-    rows, columns = images.shape[2] // tile, images.shape[3] // tile
-    grid = images.unflatten(3, (columns, tile)).unflatten(2, (rows, tile))  # (B, 3, rows, tile, columns, tile)
-    return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-
-
 @dataclass(frozen=True, slots=True)
 class TileExamples:
     """All tiles of a picture, each with its own count, each mirrored or not."""
 
     tile: int
-    long_tiles: int
-    short_tiles: int
     dots: Dots
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
@@ -108,31 +100,43 @@ class TileExamples:
         sample = pool.samples[index]
         image = pool.image(index).float() / 255
         height, width = image.shape[1:]
-        size = forced_size(height, width, self.tile, self.long_tiles, self.short_tiles)
-        tiles = cut_tiles(resize_like_opencv(image, size)[None], self.tile)[0]
+        size = forced_size(height, width, self.tile)
+        rows, columns = size[0] // self.tile, size[1] // self.tile
+        tiles = cut_grid(resize_like_opencv(image, size)[None], rows, columns)[0]
         scale = torch.tensor([size[1] / width, size[0] / height])
         points = torch.from_numpy(np.asarray(sample.points, np.float32)).view(-1, 2) * scale
-        counts = tile_counts(points, self.tile, size[0] // self.tile, size[1] // self.tile, self.dots).flatten()
+        counts = tile_counts(points, self.tile, rows, columns, self.dots).flatten()
         lost = torch.tensor((len(points) - float(counts.sum())) / len(counts))
-        return [
-            Example(
-                sample.id,
-                tile.flip(2) if rng.random() > 0.5 else tile.contiguous(),
-                count=float(count),
-                maps={"lost": lost},
-            )
-            for tile, count in zip(tiles, counts, strict=True)
-        ]
+        examples = []
+        for tile, count in zip(tiles, counts, strict=True):
+            turned = tile.flip(2) if rng.random() > 0.5 else tile.contiguous()
+            examples.append(Example(sample.id, turned, count=float(count), maps={"lost": lost}))
+        return examples
 
 
-def forced_size(height: int, width: int, tile: int, long_tiles: int, short_tiles: int) -> tuple[int, int]:
-    """Return the (height, width) that every picture is forced to: lying or upright."""
-    rule = forced("transcrowd", tile * long_tiles, tile * short_tiles, "TransCrowd predataset_qnrf.py")
-    new_width, new_height = rule.new_size(width, height)
-    return new_height, new_width
+def build_transformer(settings: TransCrowdSettings) -> VisionTransformer:
+    """Return DeiT's transformer, the transformer encoder at the size of the settings, with timm's initialisation."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=settings.tile,
+        patch_size=PATCH,
+        embed_dim=settings.width,
+        depth=settings.depth,
+        num_heads=settings.heads,
+        num_classes=settings.classes,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- the system
+def build_head(settings: TransCrowdSettings) -> nn.Sequential:
+    """Return the regression head, of the token or of the average (gap); its layers' places are the released names."""
+    if settings.head == "token":
+        return nn.Sequential(nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(settings.classes, 1))
+    tokens = (settings.tile // PATCH) ** 2
+    pooled = nn.Sequential(nn.AdaptiveAvgPool1d(settings.pooled), nn.Flatten(), nn.ReLU())  # (B, tokens * pooled)
+    hidden = nn.Linear(tokens * settings.pooled, settings.hidden)
+    return nn.Sequential(pooled, hidden, nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(settings.hidden, 1))
 
 
 class TransCrowd(System):
@@ -160,17 +164,17 @@ class TransCrowd(System):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         if settings.weights != "random":
-            self.vit.load_state_dict(_deit_state(Path(settings.weights), self.vit.state_dict()))
+            state = read_released(Path(settings.weights), "model")
+            self.vit.load_state_dict(renamed(state, lambda key: key, self.vit.state_dict(), source=settings.weights))
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
         """Return tiles of 96 pixels and a transformer of two layers."""
         return {"tile": 96, "width": 48, "depth": 2, "heads": 3, "classes": 64, "pooled": 12, "hidden": 32}
 
-    def example_maker(self) -> ExampleMaker:
+    def example_maker(self) -> TileExamples:
         """Return what makes the tiles of a picture."""
-        settings = self.settings
-        return TileExamples(settings.tile, settings.long_tiles, settings.short_tiles, settings.dots)
+        return TileExamples(self.settings.tile, self.settings.dots)
 
     def tokens(self, normalised: Tensor) -> Tensor:
         """Return the class token [B, C], or for ``gap`` the patch tokens [B, N, C], after the last norm."""
@@ -183,7 +187,7 @@ class TransCrowd(System):
         return self.output1(self.vit.head(tokens) if self.settings.head == "token" else tokens).squeeze(1)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the absolute errors summed over the tiles, and the mean number of heads lost per tile."""
+        """Return the L1 loss summed over the tiles, and the mean number of heads lost per tile."""
         counts = self.count_tiles(batch.images)
         return {"count": (counts - batch.counts).abs().sum(), "lost_heads": batch.maps["lost"].mean()}
 
@@ -194,28 +198,18 @@ class TransCrowd(System):
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image at the size of all tiles."""
-        settings = self.settings
-        size = forced_size(image.shape[1], image.shape[2], settings.tile, settings.long_tiles, settings.short_tiles)
-        return resize_like_opencv(image, size)
+        return resize_like_opencv(image, forced_size(image.shape[1], image.shape[2], self.settings.tile))
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return a density with one cell per tile."""
-        tile = self.settings.tile
-        tiles = cut_tiles(images, tile)  # (B, rows * columns, 3, tile, tile)
-        counts = self.count_tiles(tiles.flatten(0, 1))
-        return Prediction(density=counts.view(len(images), 1, images.shape[2] // tile, images.shape[3] // tile))
+        rows, columns = (edge // self.settings.tile for edge in images.shape[2:])
+        counts = self.count_tiles(cut_grid(images, rows, columns).flatten(0, 1))
+        return Prediction(density=counts.view(len(images), 1, rows, columns))
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: TransCrowdSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint ({"state_dict": keys under ``module.``, ...}).
-
-        Raises:
-            CheckpointError: it is not one; all missing and unexpected keys are listed.
-        """
-        content = read_tensors(path)
-        if "state_dict" not in content:
-            raise CheckpointError(f"{path}: a TransCrowd checkpoint has a key state_dict; found {sorted(content)[:5]}")
-        return renamed(content["state_dict"], our_name, cls(settings).state_dict(), source=path)
+        """Read a released checkpoint ({"state_dict": keys under ``module.``, ...})."""
+        return renamed(read_released(path), our_name, cls(settings).state_dict(), source=path)
 
 
 def our_name(key: str) -> str:
@@ -224,51 +218,10 @@ def our_name(key: str) -> str:
     return key if key.startswith("output1.") else f"vit.{key}"
 
 
-def build_transformer(settings: TransCrowdSettings) -> VisionTransformer:
-    """Return DeiT's transformer at the size of the settings, with timm's initialisation."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    return VisionTransformer(
-        img_size=settings.tile,
-        patch_size=settings.patch,
-        embed_dim=settings.width,
-        depth=settings.depth,
-        num_heads=settings.heads,
-        num_classes=settings.classes,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-    )
-
-
-def build_head(settings: TransCrowdSettings) -> nn.Sequential:
-    """Return the counting head; the places of its layers are the released names."""
-    if settings.head == "token":
-        return nn.Sequential(nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(settings.classes, 1))
-    tokens = (settings.tile // settings.patch) ** 2
-    return GapHead(
-        nn.ReLU(),
-        nn.Linear(tokens * settings.pooled, settings.hidden),
-        nn.ReLU(),
-        nn.Dropout(settings.dropout),
-        nn.Linear(settings.hidden, 1),
-        pooled=settings.pooled,
-    )
-
-
-class GapHead(nn.Sequential):
-    """Averages the channels of each token to ``pooled`` numbers, then runs its layers on all of them."""
-
-    def __init__(self, *layers: nn.Module, pooled: int) -> None:
-        super().__init__(*layers)
-        self.pooled = pooled
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return [B, 1] from tokens [B, N, C]."""
-        return super().forward(nn.functional.adaptive_avg_pool1d(tokens, self.pooled).flatten(1))
-
-
-def _deit_state(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    content = read_tensors(path)
-    return renamed(content.get("model", content), lambda key: key, expected, source=path)
-
-
 SYSTEM = TransCrowd
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "transformer encoder": build_transformer,
+    "regression head": build_head,
+    "L1 loss": TransCrowd.losses,
+}

@@ -21,85 +21,55 @@ classes go into the templates as they are (the release asks the package inflect 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import (
-    CELL,
-    DENSITY_SCALE,
-    CarpkWidth,
-    evaluation_size,
-    is_car_park,
-    resized_like_pillow,
-)
-from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation, CountrCrops
+from recount.augmentation.countr_protocol import CELL, DENSITY_SCALE, CarpkWidth, is_car_park
+from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation
 from recount.data.sample import Sample
-from recount.data.windows import Windows
-from recount.nn.clip_towers import (
-    CLIP_MEAN,
-    CLIP_STD,
+from recount.nn.clip import (
     MINI_TOWERS,
     NOT_A_TOWER,
     ClipTowers,
     FrozenText,
-    base_weights,
+    base_towers,
     image_tower,
-    read_released,
     resized_positions,
-    token_ids,
-    tower_keys,
+    values_only,
 )
-from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import CheckpointError, renamed
+from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
-from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
+from recount.systems.base import READING, Batch, Prediction
+from recount.systems.countr_family import CountrSystem
 
 TEMPLATES = (
-    "a photo of a number of {}.",
-    "a photo of a number of small {}.",
-    "a photo of a number of medium {}.",
-    "a photo of a number of large {}.",
-    "there are a photo of a number of {}.",
-    "there are a photo of a number of small {}.",
-    "there are a photo of a number of medium {}.",
-    "there are a photo of a number of large {}.",
+    *(f"a photo of a number of {size}{{}}." for size in ("", "small ", "medium ", "large ")),
+    *(f"there are a photo of a number of {size}{{}}." for size in ("", "small ", "medium ", "large ")),
     "a number of {} in the scene.",
     "a photo of a number of {} in the scene.",
     "there are a number of {} in the scene.",
 )
-PLURALS = {
-    "chopstick": "chopsticks",
-    "cupcake tray": "cupcake trays",
-    "donuts tray": "donuts trays",
-    "fresh cut": "fresh cuts",
-    "go game": "go games",
-    "goldfish snack": "goldfish snacks",
-    "ice cream": "ice creams",
-    "lipstick": "lipsticks",
-    "naan bread": "naan breads",
-    "nail polish": "nail polishes",
-    "skateboard": "skateboards",
-    "spoon": "spoons",
-    "supermarket shelf": "supermarket shelves",
-    "watermelon": "watermelons",
-}
+SINGULARS = (
+    *("chopstick", "cupcake tray", "donuts tray", "fresh cut", "go game", "goldfish snack", "ice cream", "lipstick"),
+    *("naan bread", "skateboard", "spoon", "watermelon"),
+)
+PLURALS = {name: f"{name}s" for name in SINGULARS}
+PLURALS |= {"nail polish": "nail polishes", "supermarket shelf": "supermarket shelves"}
 """FSC-147's class names that inflect 7.6.0 takes for singulars."""
 PUCPR_PROMPT = "vehicles"
 CELL_LIMIT = 1.224  # objects in a cell of 16 x 16 pixels above which the rule for cars takes one away
 RANK_EDGES = (1.0, 0.8, 0.6, 0.4)
 GROUPS = 8  # of the decoder's norms
-FROZEN = ("image.tower.", "text.tower.")
+DROPOUT = 0.1  # of the visual prompts
 
 
 class VLCounterSettings(Strict):
@@ -109,16 +79,19 @@ class VLCounterSettings(Strict):
     weights: str = Field("openai", description='"openai" (open_clip fetches them), "mini_towers", a path, or "random"')
     window: int = Field(384, gt=0, multiple_of=48, description="edge of training crops and windows; stride: a third")
     visual_prompts: int = Field(10, gt=0, description="tokens per block")
-    prompt_dropout: float = Field(0.1, ge=0, lt=1)
     cls_twice: bool = Field(True, description="the class embedding is added to itself")
     skips: tuple[int, int, int] = Field((8, 7, 6), description="blocks whose output goes to decoder stages 1, 2, 3")
     width: int = Field(64, gt=0, multiple_of=8, description="of the counter")
     density_scale: float = Field(DENSITY_SCALE, gt=0)
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
-    carpk_width: CarpkWidth = 683
-    carpk_cell_rule: bool = Field(True, description="the hand-made correction of counts on car parks")
-    pucpr_normalise: bool = Field(False, description="whether PUCPR+ is normalised; as released not")
+    carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
+    carpk_cell_rule: bool = Field(
+        True, description="the hand-made correction of counts on car parks", json_schema_extra=READING
+    )
+    pucpr_normalise: bool = Field(
+        False, description="whether PUCPR+ is normalised; as released not", json_schema_extra=READING
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- two sides
@@ -135,7 +108,7 @@ def mean_direction(features: Tensor) -> Tensor:
 
 
 class TextPromptedImage(nn.Module):
-    """The frozen ViT with tokens made of learned vectors and the text, and a last block without mixing."""
+    """The frozen ViT with semantic-conditioned prompts, made of vectors and text, and a last block without mixing."""
 
     def __init__(self, towers: ClipTowers, text: int, settings: VLCounterSettings) -> None:
         super().__init__()
@@ -152,7 +125,7 @@ class TextPromptedImage(nn.Module):
         for layer in (self.prompt_proj, self.text_proj):
             nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_out")
         self.prompt_norm = nn.LayerNorm(width, eps=1e-6)
-        self.dropout = nn.Dropout(settings.prompt_dropout)
+        self.dropout = nn.Dropout(DROPOUT)
 
     def _slots(self, block: int, text: Tensor) -> Tensor:
         """Return the tokens of a block for texts [B, 1, C], [B, prompts, width]."""
@@ -176,9 +149,7 @@ class TextPromptedImage(nn.Module):
     def forward(self, images: Tensor, text: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """Return the kept blocks' maps [B, width, h, w] by number, and the final one [B, features, h, w].
 
-        Args:
-            images: normalised, [B, 3, H, W] of the tower's size.
-            text: unit length, [B, 1, features].
+        ``images`` are normalised and of the tower's size, ``text`` is of unit length [B, 1, features].
         """
         tokens = self._embedded(images)
         after_slots = 1 + self.prompt_embeddings.shape[1]
@@ -189,16 +160,8 @@ class TextPromptedImage(nn.Module):
             tokens = block(torch.cat([tokens[:, :1], self._slots(number, text).to(tokens), rest], dim=1))
             if number in self.kept:
                 maps[number] = self._square(tokens)
-        patches = tokens[:, after_slots:]
-        value = functional.linear(last.ln_1(patches), *_value_part(last.attn))
-        patches = patches + last.attn.out_proj(value)
+        patches = values_only(last, tokens[:, after_slots:])
         return maps, self._square(self.tower.ln_post(self.prompt_norm(patches)) @ self.tower.proj)
-
-
-def _value_part(attention: nn.MultiheadAttention) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the value projection."""
-    width = attention.embed_dim
-    return attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
 
 
 # -------------------------------------------------------------------------------------------------------------- counter
@@ -226,7 +189,7 @@ def _enlarged(x: Tensor, factor: int) -> Tensor:
 
 
 class Counter(nn.Module):
-    """Similarity map, its affine version and the decoder."""
+    """Similarity map, its affine version, and the decoder with segment-aware skips."""
 
     def __init__(self, features: int, vision: int, width: int, grid: int) -> None:
         super().__init__()
@@ -248,11 +211,9 @@ class Counter(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def similarity(self, final: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return projected patches [B, width, h, w], similarity and its affine version [B, 1, h, w].
+        """Return projected patches [B, width, h, w], the similarity map and its affine version [B, 1, h, w].
 
-        Args:
-            final: [B, features, h, w].
-            text: unit length, [B, features].
+        ``final`` is [B, features, h, w], ``text`` of unit length [B, features].
         """
         patches = self.v_proj(final.movedim(1, -1)).movedim(-1, 1)
         similarity = torch.einsum("bc,bchw->bhw", self.t_proj(text), patches)[:, None]
@@ -286,13 +247,10 @@ def rank_mask(target: Tensor, grid: int) -> Tensor:
 
 
 def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:
-    """Return the rank-aware contrast: cells of more density should be more similar to the text than those of less.
+    """Return L_rank, the rank-aware contrast: the denser a cell, the more similar it should be to the text.
 
-    Args:
-        affine: the affine similarity, [B, 1, h, w].
-        mask: ``rank_mask``, [B, 1, h, w].
-
-    Cells outside a mask still contribute exp(0), and a cell of exactly 1 belongs to no set, as released.
+    Of the affine similarity and the ``rank_mask``, both [B, 1, h, w]. Cells outside a mask still contribute exp(0), and
+    a cell of exactly 1 belongs to no set, as released.
     """
     total = affine.new_zeros(())
     for high, low in pairwise(RANK_EDGES):
@@ -303,10 +261,10 @@ def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:
 
 
 def cell_rule_count(density: Tensor) -> Tensor:
-    """Return the count [B] of car parks: complete cells of 16 x 16 pixels, less one for each with more than 1.224.
+    """Return the count [B] of car parks from the density per pixel [B, 1, H, W].
 
-    Args:
-        density: objects per pixel, [B, 1, H, W]. Columns and rows beyond the last complete cell are not counted.
+    Complete cells of 16 x 16 pixels are added up, less one for each with more than 1.224; what lies beyond the last
+    complete cell is not counted.
     """
     cells = functional.avg_pool2d(density, CELL) * CELL**2  # (B, 1, h, w)
     return cells.sum(dim=(1, 2, 3)) - (cells > CELL_LIMIT).sum(dim=(1, 2, 3))
@@ -315,20 +273,7 @@ def cell_rule_count(density: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------------------------- system
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes one training crop of a sample."""
-
-    crops: CountrCrops
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop of sample ``index``, prompted with its class."""
-        sample = pool.samples[index]
-        image, maps, count = self.crops(index, pool, rng)
-        return [Example(sample.id, image, sample.prompt, count=count, maps=maps)]
-
-
-class VLCounter(System):
+class VLCounter(CountrSystem):
     """The whole network; its density has the resolution of the picture."""
 
     Settings = VLCounterSettings
@@ -339,15 +284,12 @@ class VLCounter(System):
         evaluate_every=1,
         select_by="mae",
     )
-    text_guided = True
     batch_coupled_by = "the rank loss grades density by the extremes of the whole batch"
     settings: VLCounterSettings
 
     def __init__(self, settings: VLCounterSettings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, "halving")
         towers = settings.clip
-        self.windows = Windows(settings.window, settings.window, settings.window // 3, stitch="halving")
-        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.text = FrozenText(towers)
         self.image = TextPromptedImage(towers, towers.features, settings)
         self.counter = Counter(towers.features, towers.vision_width, settings.width, towers.grid)
@@ -369,21 +311,15 @@ class VLCounter(System):
             "augmentation": {**VLCOUNTER.model_dump(), "sigma": 4.0},
         }
 
-    def prepare_training(self, samples: Sequence[Sample]) -> None:
-        """Load CLIP's weights, and check that every prompt can be read."""
+    def sentences_of(self, samples: Sequence[Sample]) -> list[str]:
+        """Return the sentences about the classes of samples."""
         names = dict.fromkeys(self.prompt_of(sample) for sample in samples)
-        token_ids([sentence for name in names for sentence in sentences(name)], self.settings.clip)
-        if self.settings.weights != "random":
-            self.load_state_dict(self._base_state(), strict=False)
+        return [sentence for name in names for sentence in sentences(name)]
 
-    def _base_state(self) -> dict[str, Tensor]:
-        state, source = base_weights(self.settings.weights)
-        image, text = tower_keys(state)
-        image["positional_embedding"] = resized_positions(image["positional_embedding"], self.settings.clip.grid)
-        named = {f"image.tower.{key}": value for key, value in image.items()}
-        named |= {f"text.tower.{key}": value for key, value in text.items()}
-        expected = {key: value for key, value in self.state_dict().items() if key.startswith(FROZEN)}
-        return renamed(named, lambda key: key, expected, source=source)
+    def base_state(self) -> dict[str, Tensor]:
+        """Return the base weights of both towers, with CLIP's positions enlarged to this grid."""
+        grid = self.settings.clip.grid
+        return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, self.text_prefix, grid)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """Return the text of class names, unit length, [B, features]."""
@@ -399,12 +335,8 @@ class VLCounter(System):
         maps, final = self.image(images, text[:, None])
         return self.counter([maps[number] for number in self.settings.skips], final, text)
 
-    def example_maker(self) -> ExampleMaker:
-        """Return the maker of augmented crops."""
-        return Crops(CountrCrops(self.settings.window, self.settings.augmentation))
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return "density", the mean squared error, and "rank"."""
+        """Return the terms of the total loss: "density", the mean squared error, and "rank"."""
         density, affine = self.count(self.normalise(batch.images), batch.prompts)
         target = self.settings.density_scale * batch.maps["density"]
         with without_autocast(target.device):
@@ -415,12 +347,6 @@ class VLCounter(System):
     def loss_weights(self) -> Mapping[str, float]:
         """Return the weight of the rank loss."""
         return {"rank": self.settings.rank_weight}
-
-    def prepare_image(self, image: Tensor) -> Tensor:
-        """Return the picture at the window's height."""
-        height, width = image.shape[1:]
-        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
-        return resized_like_pillow(image, size)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density per pixel of windows; ``maps``: "similarity", the affine one."""
@@ -445,8 +371,7 @@ class VLCounter(System):
             CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape, or the two
                 copies of the last block's attention differ.
         """
-        content = read_released(path)
-        state = _without_copy(dict(content.get("state_dict", content)), path)
+        state = _without_copy(dict(read_released(path)), path)
         place = "v_enc.positional_embedding"
         if place in state:
             state[place] = resized_positions(state[place].float(), settings.clip.grid)
@@ -480,5 +405,14 @@ def our_name(key: str) -> str | None:
     name = name.replace(".attn.qkv.weight", ".attn.in_proj_weight").replace(".attn.qkv.bias", ".attn.in_proj_bias")
     return f"image.tower.{name.replace('.attn.proj.', '.attn.out_proj.')}"
 
+
+EQUATIONS: dict[str, Callable[..., Any]] = {
+    "semantic-conditioned prompts: image side": TextPromptedImage,
+    "similarity map: with its learnable affine version": Counter.similarity,
+    "segment-aware skips: decoder": Counter,
+    "L_rank: rank-aware contrastive loss": rank_loss,
+    "L: total loss": VLCounter.losses,
+}
+"""The paper's steps, in words: the sources that this was written from do not number its equations."""
 
 SYSTEM = VLCounter

@@ -17,23 +17,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SharedBatchNorm(_BatchNorm):
-    """BatchNorm of any number of dimensions; in training mode it normalises by the statistics of all processes.
+    """BatchNorm of any number of dimensions; in training mode it normalises by the statistics of all processes."""
 
-    Attributes:
-        shared: whether each process has a part of the batch. Where each has all of it, it normalises by its own.
-    """
-
-    shared = True
+    shared = True  # each process has a part of the batch; where each has all of it, it normalises by its own
 
     @classmethod
     def of(cls, layer: _BatchNorm) -> SharedBatchNorm:
         """Return a layer with the parameters, buffers and settings of ``layer``, which are not copied."""
         new = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        new.weight, new.bias = layer.weight, layer.bias
-        new.running_mean, new.running_var = layer.running_mean, layer.running_var
-        new.num_batches_tracked = layer.num_batches_tracked
-        new.train(layer.training)
-        return new
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(new, name, getattr(layer, name))
+        return new.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [B, C, ...], normalised, in its own type; the statistics are computed in single precision."""
@@ -41,21 +35,16 @@ class SharedBatchNorm(_BatchNorm):
             return super().forward(x)
         with torch.no_grad():
             number, mean, variance = _statistics(x.detach().float())
-            self._track(number, mean, variance)
+            if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * number / (number - 1), share)  # the unbiased one
         normalised: Tensor = _Normalised.apply(x, self.weight, self.bias, number, mean, (variance + self.eps).rsqrt())
         return normalised
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Take any number of dimensions."""
-
-    def _track(self, number: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards those of this batch; the running variance is the unbiased one."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * number / (number - 1), share)
 
 
 class _Normalised(torch.autograd.Function):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Example, ExampleMaker, Pool
 from recount.training.processes import Processes
 
@@ -20,13 +22,13 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+@dataclass
 class Examples(Dataset[list[Example]]):
     """The examples of (epoch, sample index), with random draws that depend on nothing else but the seed."""
 
-    def __init__(self, pool: Pool, maker: ExampleMaker, seed: int) -> None:
-        self.pool = pool
-        self.maker = maker
-        self.seed = seed
+    pool: Pool
+    maker: ExampleMaker
+    seed: int
 
     def __getitem__(self, position: Position) -> list[Example]:
         """Return the examples that one sample yields in one epoch."""
@@ -37,37 +39,34 @@ class Examples(Dataset[list[Example]]):
             return self.maker(index, self.pool, np.random.default_rng(seed))
 
 
+@dataclass
 class EpochBatches(Sampler[list[Position]]):
     """The sample indices of one epoch's batches, or of this process's share of each.
 
-    Set ``epoch`` and ``first`` before each pass.
+    Set ``epoch`` and ``first`` (batch) before each pass over ``count`` samples.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int, processes: Processes
-    ) -> None:
-        self.count = count
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.drop_last = drop_last and count >= batch_size
-        self.seed = seed
-        self.processes = processes
-        self.epoch = 0
-        self.first = 0
+    count: int
+    recipe: Recipe
+    seed: int
+    processes: Processes
+    epoch: int = 0
+    first: int = 0
 
     def __len__(self) -> int:
-        return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
+        size = self.recipe.batch_size
+        return self.count // size if self.recipe.drop_last and self.count >= size else -(-self.count // size)
 
     def size_of(self, batch: int) -> int:
         """Return how many samples a batch has, over all processes."""
-        return min(self.batch_size, self.count - batch * self.batch_size)
+        return min(self.recipe.batch_size, self.count - batch * self.recipe.batch_size)
 
     def __iter__(self) -> Iterator[list[Position]]:
-        order = np.arange(self.count)
-        if self.shuffle:
+        order, size = np.arange(self.count), self.recipe.batch_size
+        if self.recipe.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         for batch in range(self.first, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            chosen = order[batch * size : (batch + 1) * size].tolist()
             yield [(self.epoch, index) for index in self.processes.share(chosen)]
 
 

@@ -53,12 +53,9 @@ def save_model(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def save_state(folder: Path, digest: str, state: dict[str, Any]) -> None:
-    """Write the state of an unfinished training run, atomically.
+    """Write the state (tensors, numbers, strings, and containers of them) of an unfinished training run, atomically.
 
-    Args:
-        folder: the run's checkpoint folder.
-        digest: of the settings and the code; ``load_state`` refuses any other.
-        state: tensors, numbers, strings, and containers of them.
+    ``digest`` is that of the settings and the code; ``load_state`` refuses any other.
     """
     write_atomically(folder / STATE, lambda temporary: torch.save({"digest": digest, **state}, temporary))
 

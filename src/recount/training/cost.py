@@ -16,28 +16,22 @@ from recount.systems.base import System
 
 def parameters(network: nn.Module) -> dict[str, int]:
     """Count the parameters: all of them, and those that training changes."""
-    return {
-        "parameters_total": sum(parameter.numel() for parameter in network.parameters()),
-        "parameters_trained": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-    }
+    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    trained = sum(number for number, changes in numbers if changes)
+    return {"parameters_total": sum(number for number, _ in numbers), "parameters_trained": trained}
 
 
 @torch.no_grad()
 def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int, list[int]]:
     """Count the floating-point operations (2 per multiply-add) of predicting one window, and its size.
 
-    Args:
-        system: in evaluation mode.
-        image: an evaluation image [3, H, W] in [0, 1].
-        prompt: its prompt.
+    ``system`` is in evaluation mode; ``image`` is an evaluation image [3, H, W] in [0, 1].
     """
     prepared = system.prepare_image(image)
     if system.windows is not None:
         height, width = system.windows.height, system.windows.width
-        prepared = nn.functional.pad(
-            prepared, (0, max(0, width - prepared.shape[2]), 0, max(0, height - prepared.shape[1]))
-        )
-        prepared = prepared[:, :height, :width]
+        missing = (max(0, width - prepared.shape[2]), max(0, height - prepared.shape[1]))
+        prepared = nn.functional.pad(prepared, (0, missing[0], 0, missing[1]))[:, :height, :width]
     trained = [parameter for parameter in system.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)  # the counter hooks backward passes of parameters that stand alone (prompts)
@@ -52,23 +46,17 @@ class Meter:
     """Measures wall seconds, GPU seconds and peak memory from its making on, of a run on so many equal devices."""
 
     def __init__(self, device: torch.device, devices: int = 1) -> None:
-        self.device = device
-        self.devices = devices
-        self.started = time.monotonic()
+        self.device, self.devices, self.started = device, devices, time.monotonic()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def read(self) -> dict[str, Any]:
-        """Return wall_seconds, gpu_seconds (of all cards held), peak_memory_mb and, on a GPU, peak_gpu_memory_mb.
-
-        The peaks are those of this process.
-        """
+        """Return the seconds (on a GPU: of all cards held) and the peaks, which are those of this process."""
         seconds = time.monotonic() - self.started
-        on_gpu = self.device.type == "cuda"
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
-        return {
-            "wall_seconds": round(seconds, 2),
-            "gpu_seconds": round(seconds * self.devices, 2) if on_gpu else 0.0,
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1),
-            "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1) if on_gpu else None,
-        }
+        memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+        found = {"wall_seconds": round(seconds, 2), "gpu_seconds": 0.0, "peak_memory_mb": memory}
+        if self.device.type != "cuda":
+            return found | {"peak_gpu_memory_mb": None}
+        on_gpu = round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1)
+        return found | {"gpu_seconds": round(seconds * self.devices, 2), "peak_gpu_memory_mb": on_gpu}

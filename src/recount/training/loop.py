@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,84 +63,31 @@ class Progress:
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed every generator, and ask for deterministic algorithms.
-
-    PyTorch would then also fill whatever it allocates with NaN, for programs that read what they never wrote.
-    """
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    deterministic: Any = torch.utils.deterministic  # the attribute exists on the imported module only
-    deterministic.fill_uninitialized_memory = False
-
-
-def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.optim.Optimizer:
-    """Return the optimiser; a group's own ``lr_scale`` multiplies the learning rate at every step."""
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    match settings.name:
-        case "sgd":
-            return torch.optim.SGD(groups, momentum=settings.momentum, **common)
-        case "adam":
-            return torch.optim.Adam(groups, betas=settings.betas, eps=settings.eps, fused=True, **common)
-        case "adamw":
-            return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True, **common)
-        case "radam":
-            return torch.optim.RAdam(groups, betas=settings.betas, eps=settings.eps, **common)
-
-
+@dataclass(eq=False)
 class Trainer:
-    """Trains one system through its stages.
+    """Trains one system through its stages. Where several processes train a run together, each has a Trainer."""
 
-    Args:
-        system: the network, on the processor.
-        recipe: how; already resolved.
-        pool: the training samples.
-        watched: benchmarks to evaluate during training, by selection name; the best model by each is kept.
-        seed: of all random draws.
-        folder: where the state of the unfinished run lives (a folder that the workflow does not delete).
-        digest: of settings and code; a state with another digest is not taken up.
-        device: where to compute.
-        checkpoint_minutes: between saved states; 0 saves after each step.
-        loader_processes: that read and augment samples.
-        processes: that train this run together; each has a Trainer.
-    """
+    system: System  # on the processor
+    recipe: Recipe  # already resolved
+    pool: Pool  # the training samples
+    _: KW_ONLY
+    watched: Mapping[str, Watched]  # by selection name: evaluated during training; the best model by each is kept
+    seed: int  # of all random draws
+    folder: Path  # of the unfinished run's state; the workflow does not delete it
+    digest: str  # of settings and code; a state with another digest is not taken up
+    device: torch.device
+    checkpoint_minutes: float = 10.0  # between saved states; 0 saves after each step
+    loader_processes: int = 0  # that read and augment samples
+    processes: Processes = field(default_factory=Processes)  # all processes of the run, seen from this one
 
-    def __init__(
-        self,
-        system: System,
-        recipe: Recipe,
-        pool: Pool,
-        *,
-        watched: Mapping[str, Watched],
-        seed: int,
-        folder: Path,
-        digest: str,
-        device: torch.device,
-        checkpoint_minutes: float = 10.0,
-        loader_processes: int = 0,
-        processes: Processes | None = None,
-    ) -> None:
-        self.system = system
-        self.recipe = recipe
-        self.pool = pool
-        self.watched = watched
-        self.seed = seed
-        self.folder = folder
-        self.digest = digest
-        self.checkpoint_seconds = 60 * checkpoint_minutes
-        self.loader_processes = loader_processes
-        self.processes = processes or Processes()
-        self.precision = usable_precision(recipe.precision, device)
+    def __post_init__(self) -> None:
+        self.precision = usable_precision(self.recipe.precision, self.device)
+        self.on_gpu = self.device.type == "cuda"
         self.accelerator = Accelerator(
-            mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=device.type == "cpu"
+            mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=self.device.type == "cpu"
         )
         self.progress = Progress()
         self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
-        self._shared_norms: list[SharedBatchNorm] = []
-        self._resumed: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
 
     def train(self) -> Progress:
@@ -157,116 +104,82 @@ class Trainer:
         self.system.to(self.accelerator.device)
         if not self.processes.first:  # the first draws what a single process would
             torch.manual_seed(seed_of(self.seed, self.processes.rank))
-        self._resume()
-        stages = self.system.stages(self.recipe)
+        saved = checkpoints.load_state(self.folder, self.digest)
+        if saved is not None:
+            where = self.progress = Progress(**json.loads(saved["progress"]))
+            log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
+        progress, stages = self.progress, self.system.stages(self.recipe)
         with Reporter(shown=self.processes.first) as self.reporter:
-            while self.progress.stage < len(stages):
-                self._train_stage(stages[self.progress.stage])
-                if self.progress.stage + 1 < len(stages):
-                    self._keep_best_of_stage(stages[self.progress.stage])
-                self.progress.stage += 1
-                self.progress.epoch = 0
-                self.progress.evaluated = False
-        return self.progress
+            for stage in stages[progress.stage :]:
+                self._begin_stage(stage, saved)
+                saved = None
+                for _ in range(progress.epoch, epochs_of(stage.recipe, len(self.batches))):
+                    self._train_epoch()
+                    self._finish_epoch()
+                if progress.stage + 1 < len(stages):
+                    self._keep_best_of_stage()
+                progress.stage, progress.epoch, progress.evaluated = progress.stage + 1, 0, False
+        return progress
 
-    def _resume(self) -> None:
-        state = checkpoints.load_state(self.folder, self.digest)
-        if state is None:
-            return
-        self.progress = Progress(**json.loads(state["progress"]))
-        self._resumed = state
-        where = self.progress
-        log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
-
-    def _train_stage(self, stage: Stage) -> None:
-        recipe = stage.recipe
+    def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
+        """Make what the stage trains with; put back what a killed run had ``saved`` in it."""
+        self.stage, recipe, count = stage, stage.recipe, len(self.pool.samples)
         self.system.begin_stage(stage)
-        maker = self.system.example_maker()
-        batches = EpochBatches(
-            len(self.pool.samples),
-            recipe.batch_size,
-            shuffle=recipe.shuffle,
-            drop_last=recipe.drop_last,
-            seed=self.seed,
-            processes=self.processes,
-        )
-        on_gpu = self.accelerator.device.type == "cuda"
-        data = loader(Examples(self.pool, maker, self.seed), batches, self.loader_processes, pin=on_gpu)
+        examples = Examples(self.pool, self.system.example_maker(), self.seed)
+        self.batches = EpochBatches(count, recipe, self.seed, self.processes)
+        self.data = loader(examples, self.batches, self.loader_processes, pin=self.on_gpu)
         if self.processes.size > 1:
-            check_shareable(self.system, self.processes.size, len(self.pool.samples), recipe.batch_size)
+            check_shareable(self.system, self.processes.size, count, recipe.batch_size)
             share_statistics(self.system)
         self._shared_norms = [layer for layer in self.system.modules() if isinstance(layer, SharedBatchNorm)]
         optimiser = build_optimiser(self.system.parameter_groups(recipe), recipe.optimiser)
         # Not wrapped for several processes: this loop adds the gradients up itself, after all parts of a batch.
         self.network = self.accelerator.prepare_model(self.system, evaluation_mode=True)
         self.optimiser = self.accelerator.prepare(optimiser)
-        self._restore()
+        if saved is not None:
+            self._restore(saved)
         self.processes.same_weights(self.system)
-        epochs = epochs_of(recipe, len(batches))
-        self.reporter.begin_stage(stage.name, epochs * len(batches), self.progress.epoch * len(batches))
-        for epoch in range(self.progress.epoch, epochs):
-            self._train_epoch(stage, epoch, batches, data)
-            self._finish_epoch(stage, epoch)
+        steps = len(self.batches)
+        self.reporter.begin_stage(stage.name, epochs_of(recipe, steps) * steps, self.progress.epoch * steps)
 
-    def _keep_best_of_stage(self, stage: Stage) -> None:
-        """Go on from the stage's best model, where it was selected by the system's own value; forget its selections."""
-        if stage.recipe.select_by == "own" and self.progress.best:
-            name = next(iter(self.progress.best))
-            self.processes.gathered(None)  # until the first has written it
-            self.system.load_state_dict(load_file(self.folder / f"model.{name}.safetensors"))
-        self.progress.best = {}
-
-    def _restore(self) -> None:
-        """Put back what a killed run had saved, once, into the stage it was in."""
-        if self._resumed is None:
-            return
-        state, self._resumed = self._resumed, None
-        self.system.load_state_dict(state["system"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.accelerator.scaler is not None and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if len(state["random"]) == self.processes.size:
-            self._set_random_state(state["random"][self.processes.rank])
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.system.load_state_dict(saved["system"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.accelerator.scaler is not None and saved["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        if len(saved["random"]) == self.processes.size:
+            self._set_random_state(saved["random"][self.processes.rank])
         else:
             log.warning("resumed with another number of processes: dropout draws other numbers than without a break")
 
-    def _random_state(self) -> list[Tensor]:
-        device = self.accelerator.device
-        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-    def _set_random_state(self, state: list[Tensor]) -> None:
-        torch.set_rng_state(state[0])
-        if len(state) > 1 and self.accelerator.device.type == "cuda":
-            torch.cuda.set_rng_state(state[1], self.accelerator.device)
-
-    def _train_epoch(self, stage: Stage, epoch: int, batches: EpochBatches, data: Any) -> None:
-        self.system.begin_epoch(epoch, self.pool.samples)
+    def _train_epoch(self) -> None:
+        progress, recipe, steps = self.progress, self.stage.recipe, len(self.batches)
+        self.system.begin_epoch(progress.epoch, self.pool.samples)
         # as coded, some scripts stay in evaluation mode once they have evaluated
-        self.network.train(not (stage.recipe.eval_mode_after_first_evaluation and self.progress.evaluated))
-        batches.epoch, batches.first = epoch, self.progress.step
-        steps, limit = len(batches), stage.recipe.max_steps or math.inf
+        self.network.train(not (recipe.eval_mode_after_first_evaluation and progress.evaluated))
+        self.batches.epoch, self.batches.first = progress.epoch, progress.step
         started = time.monotonic()
-        for batch in data:
-            if epoch * steps + self.progress.step >= limit:
+        for batch in self.data:
+            if progress.epoch * steps + progress.step >= (recipe.max_steps or math.inf):
                 break
-            batch.seed = seed_of(self.seed, epoch, self.progress.step)
-            copies = self.processes.copies(batches.size_of(self.progress.step))
-            self._train_step(stage, epoch, batch.to(self.accelerator.device), steps, copies)
+            batch.seed = seed_of(self.seed, progress.epoch, progress.step)
+            self._train_step(batch.to(self.accelerator.device))
             now = time.monotonic()
-            self.progress.seconds += now - started
+            progress.seconds += now - started
             started = now
-            if self.processes.first_says(now - self._saved_at >= self.checkpoint_seconds):
-                self._read_losses(stage, epoch)
+            if self.processes.first_says(now - self._saved_at >= 60 * self.checkpoint_minutes):
+                self._read_losses()
                 self._save_state()
-        self._read_losses(stage, epoch)
+        self._read_losses()
 
-    def _train_step(self, stage: Stage, epoch: int, batch: Batch, steps: int, copies: int) -> None:
-        recipe = stage.recipe
-        position = position_of(recipe.schedule, epoch, self.progress.step, steps)
+    def _train_step(self, batch: Batch) -> None:
+        progress, recipe, steps = self.progress, self.stage.recipe, len(self.batches)
+        position = position_of(recipe.schedule, progress.epoch, progress.step, steps)
         total = steps_of(recipe.schedule, epochs_of(recipe, steps), steps)
         rate = learning_rate(recipe.schedule, recipe.optimiser.lr, position, total)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
+        copies = self.processes.copies(self.batches.size_of(progress.step))
         for layer in self._shared_norms:
             layer.shared = copies == 1
         terms = self._compute_gradients(batch, copies)
@@ -275,12 +188,12 @@ class Trainer:
         self.optimiser.step()
         self.system.after_step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.progress.sums["lr"] = rate
-        self.progress.step += 1
-        self.progress.steps_done += 1
-        self._pending.append((self.progress.step, batch.ids, terms))
-        if len(self._pending) >= (GPU_STEPS_BETWEEN_READINGS if self.accelerator.device.type == "cuda" else 1):
-            self._read_losses(stage, epoch)
+        progress.sums["lr"] = rate
+        progress.step += 1
+        progress.steps_done += 1
+        self._pending.append((progress.step, batch.ids, terms))
+        if not self.on_gpu or len(self._pending) >= GPU_STEPS_BETWEEN_READINGS:
+            self._read_losses()
 
     def _compute_gradients(self, batch: Batch, copies: int) -> dict[str, Tensor]:
         """Leave the gradients of the whole batch in the parameters; return its loss and terms (this process's share).
@@ -321,15 +234,12 @@ class Trainer:
         return whole
 
     def _cut_further(self, batch: Batch, longest: int) -> None:
-        if self.progress.parts >= longest:
+        progress = self.progress
+        if progress.parts >= longest:
             raise OutOfMemory(self._too_large(batch, "it was computed one sample at a time"))
-        self.progress.parts = min(2 * self.progress.parts, longest)
-        log.warning(
-            "out of memory: from step %d on, a batch of %d is computed in %d parts, whose gradients are added up",
-            self.progress.steps_done + 1,
-            longest,
-            self.progress.parts,
-        )
+        progress.parts = min(2 * progress.parts, longest)
+        message = "out of memory: from step %d on, a batch of %d is computed in %d parts, whose gradients are added up"
+        log.warning(message, progress.steps_done + 1, longest, progress.parts)
 
     def _too_large(self, batch: Batch, reason: str) -> str:
         return (
@@ -339,59 +249,26 @@ class Trainer:
             "(which trains something else than the paper)"
         )
 
-    def _read_losses(self, stage: Stage, epoch: int) -> None:
+    def _read_losses(self) -> None:
         """Bring the losses of the last steps to the processor, in one go: each reading waits for the GPU."""
+        sums = self.progress.sums
         for step, ids, terms in self._pending:
             values = self.processes.add_up(torch.stack(list(terms.values()))).tolist()
             if not all(map(math.isfinite, values)):
-                self._refuse(stage, epoch, step, ids, dict(zip(terms, values, strict=True)))
+                self._refuse(step, ids, dict(zip(terms, values, strict=True)))
             for name, value in zip(terms, values, strict=True):
-                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
-            self.reporter.step(self.progress.sums["loss"] / step)
+                sums[name] = sums.get(name, 0.0) + value
+            self.reporter.step(sums["loss"] / step)
         self._pending.clear()
 
-    def _refuse(self, stage: Stage, epoch: int, step: int, ids: list[str], terms: Mapping[str, float]) -> None:
+    def _refuse(self, step: int, ids: list[str], terms: Mapping[str, float]) -> None:
+        where = f"stage {self.stage.name}, epoch {self.progress.epoch + 1}, step {step}"
         values = ", ".join(f"{name} = {value:g}" for name, value in terms.items())
-        ids = [name for part in self.processes.gathered(ids) for name in part]
+        samples = ", ".join(dict.fromkeys(name for part in self.processes.gathered(ids) for name in part))
         raise NonFiniteLoss(
-            f"stage {stage.name}, epoch {epoch + 1}, step {step}: the loss is not finite ({values}); samples: "
-            f"{', '.join(dict.fromkeys(ids))}; precision {self.precision}. Lower the learning rate, or train in fp32"
+            f"{where}: the loss is not finite ({values}); samples: {samples}; precision {self.precision}. "
+            "Lower the learning rate, or train in fp32"
         )
-
-    def _finish_epoch(self, stage: Stage, epoch: int) -> None:
-        progress = self.progress
-        sums = {name: value / max(progress.step, 1) for name, value in progress.sums.items() if name != "lr"}
-        row: dict[str, Any] = {
-            "stage": stage.name,
-            "epoch": epoch + 1,
-            "step": progress.steps_done,
-            "seconds": round(progress.seconds, 3),
-            "lr": progress.sums.get("lr"),
-            **sums,
-        }
-        if self._due(stage.recipe, epoch + 1):
-            row |= self._evaluate(stage.recipe, epoch + 1)
-            progress.evaluated = True
-        progress.history.append(row)
-        self.reporter.epoch(row)
-        progress.epoch, progress.step, progress.sums, progress.epochs_done = epoch + 1, 0, {}, epoch + 1
-
-    @staticmethod
-    def _due(recipe: Recipe, epoch: int) -> bool:
-        every = recipe.evaluate_every
-        return every is not None and epoch % every == 0 and epoch >= recipe.evaluate_from
-
-    def _evaluate(self, recipe: Recipe, epoch: int) -> dict[str, float]:
-        row: dict[str, float] = {}
-        for name, watched in self.watched.items():
-            self.system.eval()
-            values = evaluate(self.system, watched, self.accelerator.device, self.precision, self.processes)
-            row |= {f"{watched.column}_{metric}": value for metric, value in values.items()}
-            if is_better(values, self.progress.best.get(name), recipe.select_by):
-                self.progress.best[name] = {"epoch": epoch, "on": values}
-                if self.processes.first:
-                    checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
-        return row
 
     def _save_state(self) -> None:
         random_states = self.processes.gathered(self._random_state())
@@ -407,6 +284,76 @@ class Trainer:
         }
         checkpoints.save_state(self.folder, self.digest, state)
         self._saved_at = time.monotonic()
+
+    def _random_state(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.accelerator.device)] if self.on_gpu else [])]
+
+    def _set_random_state(self, state: list[Tensor]) -> None:
+        torch.set_rng_state(state[0])
+        if len(state) > 1 and self.on_gpu:
+            torch.cuda.set_rng_state(state[1], self.accelerator.device)
+
+    def _finish_epoch(self) -> None:
+        progress, recipe, epoch = self.progress, self.stage.recipe, self.progress.epoch + 1
+        row: dict[str, Any] = {"stage": self.stage.name, "epoch": epoch, "step": progress.steps_done}
+        row |= {"seconds": round(progress.seconds, 3), "lr": progress.sums.pop("lr", None)}
+        row |= {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
+        every = recipe.evaluate_every
+        if every is not None and epoch % every == 0 and epoch >= recipe.evaluate_from:
+            row |= self._evaluate(epoch)
+            progress.evaluated = True
+        progress.history.append(row)
+        self.reporter.epoch(row)
+        progress.epoch, progress.step, progress.sums, progress.epochs_done = epoch, 0, {}, epoch
+
+    def _evaluate(self, epoch: int) -> dict[str, float]:
+        row: dict[str, float] = {}
+        for name, watched in self.watched.items():
+            self.system.eval()
+            values = evaluate(self.system, watched, self.accelerator.device, self.precision, self.processes)
+            row |= {f"{watched.column}_{metric}": value for metric, value in values.items()}
+            if is_better(values, self.progress.best.get(name), self.stage.recipe.select_by):
+                self.progress.best[name] = {"epoch": epoch, "on": values}
+                if self.processes.first:
+                    checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
+        return row
+
+    def _keep_best_of_stage(self) -> None:
+        """Go on from the stage's best model, where it was selected by the system's own value; forget its selections."""
+        if self.stage.recipe.select_by == "own" and self.progress.best:
+            name = next(iter(self.progress.best))
+            self.processes.gathered(None)  # until the first has written it
+            self.system.load_state_dict(load_file(self.folder / f"model.{name}.safetensors"))
+        self.progress.best = {}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator, and ask for deterministic algorithms.
+
+    PyTorch would then also fill whatever it allocates with NaN, for programs that read what they never wrote.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic: Any = torch.utils.deterministic  # the attribute exists on the imported module only
+    deterministic.fill_uninitialized_memory = False
+
+
+def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.optim.Optimizer:
+    """Return the optimiser; a group's own ``lr_scale`` multiplies the learning rate at every step."""
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, **common)
+    common |= {"betas": settings.betas, "eps": settings.eps}
+    match settings.name:
+        case "adam":
+            return torch.optim.Adam(groups, fused=True, **common)
+        case "adamw":
+            return torch.optim.AdamW(groups, fused=True, **common)
+        case "radam":
+            return torch.optim.RAdam(groups, **common)
 
 
 def epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:

@@ -24,33 +24,22 @@ def why_whole(system: System) -> str:
 
 
 def weight_of_part(system: System, term: str, examples: int, total: int, copies: int = 1) -> float:
-    """Return what a loss term of a part of a batch weighs in that of the whole batch.
+    """Return what a loss term of a part of a batch, of so many examples, weighs in that of the whole batch.
 
-    Args:
-        system: says which of its terms are sums.
-        term: its name.
-        examples: in the part.
-        total: in all parts of all processes, copies counted.
-        copies: how often the whole batch is computed.
+    ``total`` is the number of examples in all parts of all processes, of which each computes one of ``copies``.
     """
     return 1 / copies if term in system.batch_sums else examples / total
 
 
 def check_shareable(system: System, processes: int, samples: int, batch_size: int) -> None:
-    """Check that several processes train a system to what a single one would.
-
-    Args:
-        system: ``begin_stage`` has been called.
-        processes: how many.
-        samples: of the training set.
-        batch_size: samples in a batch.
+    """Check that several processes train a system (in its stage) on so many samples to what a single one would.
 
     Raises:
         CannotShare: its loss or its batch cannot be shared.
     """
-    reason = system.batch_coupled_by
-    if min(batch_size, samples) < processes:
-        reason = f"its batch of {min(batch_size, samples)} is too small for {processes} processes"
+    reason, batch = system.batch_coupled_by, min(batch_size, samples)
+    if batch < processes:
+        reason = f"its batch of {batch} is too small for {processes} processes"
     if reason:
         name = type(system).__module__.rpartition(".")[2]
         raise CannotShare(

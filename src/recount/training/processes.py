@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from recount.errors import UserError
 
@@ -31,23 +32,15 @@ class ProcessFailed(UserError):
 
 
 class Processes:
-    """The processes of one run, seen from one of them. A single process (the default) exchanges nothing.
+    """The ``size`` processes of one run, seen from number ``rank``. A single process (the default) exchanges nothing.
 
-    Attributes:
-        rank: of this process; the first, 0, is the only one that writes.
-        size: how many there are.
+    The ``first`` is the only one that writes and speaks.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank = rank
-        self.size = size
+        self.rank, self.size, self.first = rank, size, rank == 0
         # small messages go between processors, so that no GPU is waited for
         self._messages: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-
-    @property
-    def first(self) -> bool:
-        """Return whether this process is the one that writes and speaks."""
-        return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """Return this process's part of a batch; where there are fewer items than processes, all of it."""
@@ -100,13 +93,10 @@ class Processes:
         trained = list(parameters)
         present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
         dist.all_reduce(present, group=self._messages)
-        gradients = []
         for parameter, processes in zip(trained, present.tolist(), strict=True):
             if processes and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                gradients.append(parameter.grad)
-        for bucket in _buckets(gradients):
+        for bucket in _buckets(parameter.grad for parameter in trained if parameter.grad is not None):
             flat = self.add_up(torch.cat([gradient.flatten() for gradient in bucket]))
             for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
@@ -137,19 +127,12 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 def together(work: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
     """Call ``work(processes, device, *arguments)`` in a process of its own for each device; return when all are done.
 
-    If this process is killed, they end with it. If one fails, the others are ended.
-
-    Args:
-        work: a function that a new Python can import.
-        arguments: what can be pickled.
-        devices: all cards, or all processors.
+    If this process is killed, they end with it. If one fails, the others are ended. The devices are all cards or all
+    processors; a new Python must be able to import ``work``, and to read the pickled arguments.
 
     Raises:
         ProcessFailed: one of them has raised a ``UserError``.
     """
-    from torch.multiprocessing import start_processes
-    from torch.multiprocessing.spawn import ProcessException
-
     with tempfile.TemporaryDirectory(prefix="recount-processes-") as folder:
         given = (folder, [str(device) for device in devices], work, tuple(arguments))
         started: Any = start_processes(_begin, given, len(devices), join=False, start_method="spawn")
@@ -165,30 +148,22 @@ def together(work: Callable[..., None], arguments: Sequence[Any], devices: Seque
 
 def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     size = len(devices)
-    device = torch.device(devices[rank])
+    device, backend = torch.device(devices[rank]), "gloo"
     if device.type == "cuda":
-        _show_only([torch.device(each).index for each in devices])
-        device = torch.device("cuda", rank)
+        # hide all other cards: accelerate counts them from 0
+        cards = [int(torch.device(each).index) for each in devices]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(card) for card in range(max(cards) + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[card] for card in cards)
+        device, backend = torch.device("cuda", rank), "nccl"
         torch.cuda.set_device(device)
     # accelerate asks the environment who it is
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"{Path(folder, 'rendezvous').as_uri()}",
-        rank=rank,
-        world_size=size,
-        timeout=PATIENCE,
-    )
+    meeting = Path(folder, "rendezvous").as_uri()
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         work(Processes(rank, size), device, *arguments)
     except UserError as error:
         Path(folder, f"{rank}.error").write_text(str(error), encoding="utf-8")
         raise SystemExit(1) from None
     dist.destroy_process_group()
-
-
-def _show_only(cards: Sequence[int]) -> None:
-    """Hide all cards but these from this process: accelerate counts them from 0."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(card) for card in range(max(cards) + 1)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[card] for card in cards)

@@ -5,52 +5,36 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
 
 
-class Reporter:
+class Reporter(Progress):
     """Shows progress; use it as a context manager. Of several processes, the first one's is ``shown``."""
 
     def __init__(self, *, shown: bool = True) -> None:
-        self._shown = shown
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+        super().__init__(
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
             TextColumn("loss {task.fields[loss]:.4g}"),
             console=Console(stderr=True),
             disable=not shown or not sys.stderr.isatty(),
         )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Reporter:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        self.shown = shown
 
     def begin_stage(self, name: str, steps: int, done: int) -> None:
         """Show a new bar for a stage of ``steps`` steps, ``done`` of which are behind us."""
-        self._task = self._bar.add_task(name, total=steps, completed=done, loss=float("nan"))
+        self.stage = self.add_task(name, total=steps, completed=done, loss=float("nan"))
 
     def step(self, loss: float) -> None:
         """One step is done; ``loss`` is the epoch's mean so far."""
-        if self._task is not None:
-            self._bar.update(self._task, advance=1, loss=loss)
+        self.update(self.stage, advance=1, loss=loss)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done."""
-        if not self._shown:
-            return
-        shown = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float))
-        log.info("%s epoch %s: %s", row["stage"], row["epoch"], shown)
+        if self.shown:
+            numbers = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float))
+            log.info("%s epoch %s: %s", row["stage"], row["epoch"], numbers)

@@ -22,21 +22,14 @@ from recount.prediction.samples import usable_precision
 from recount.results.files import file_digest, text_digest
 from recount.results.run_record import HISTORY, RUN, RunRecord, write_history
 from recount.settings.base import merged
-from recount.settings.project import Project, Run, load
+from recount.settings.project import Project, Run, Split, load
 from recount.settings.recipe import Recipe, resolve_recipe
 from recount.systems.base import CheckpointError, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model
-from recount.training.loop import (
-    MODEL,
-    Progress,
-    Trainer,
-    samples_with_pictures,
-)
+from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
 from recount.training.processes import Processes, together
 from recount.training.selection import Watched
-
-log = logging.getLogger(__name__)
 
 
 def train(project: Project, run: Run) -> Path:
@@ -46,7 +39,7 @@ def train(project: Project, run: Run) -> Path:
         NonFiniteLoss, OutOfMemory, CannotShare, SaveError, RunInUse, DataError, CheckpointError, NoDevice,
             ProcessFailed: the message says what to do.
     """
-    config = project.config
+    config, run = project.config, project.training_of(run)
     number = config.gpus_per_job if run.checkpoint is None else 1
     with (
         only_training(project.root / project.checkpoint_folder(run)),
@@ -71,7 +64,7 @@ def _write_together(
     if device.type == "cpu":
         keep_freed_memory()
     project = load(root, config)
-    _write(processes, device, project, next(run for run in project.runs if run.id == run_id))
+    _write(processes, device, project, next(run for run in project.trainings if run.id == run_id))
 
 
 def _write(processes: Processes, device: torch.device, project: Project, run: Run) -> None:
@@ -171,46 +164,37 @@ def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], 
     """Return the training samples, and the benchmarks to watch while training on them."""
     if run.training is None:
         raise ValueError(f"{run.id}: suite {run.suite} has nothing that stands for its training set")
-    samples = read_index(project.root / project.index(run.training), run.training.split)
+    samples = _read(project, run.training)
+    watched: dict[str, list[Sample]] = {}
+    if recipe.evaluate_every is not None:
+        if run.selected_on_test is not None:
+            watched["test"] = _read(project, run.selected_on_test)
+        if run.held_out is not None:
+            watched["held_out"] = _read(project, run.held_out)
+        elif recipe.held_out:
+            order = np.random.default_rng([run.seed, len(samples)]).permutation(len(samples))
+            held_out = set(order[: max(1, round(recipe.held_out * len(samples)))].tolist())
+            watched["held_out"] = [samples[index] for index in sorted(held_out)]
+            samples = [sample for index, sample in enumerate(samples) if index not in held_out]
     cache = project.config.image_cache_mb
-    watched: dict[str, Watched] = {}
-    if recipe.evaluate_every is None:
-        return samples, watched
-    if run.selected_on_test is not None:
-        test = read_index(project.root / project.index(run.selected_on_test), run.selected_on_test.split)
-        watched["best_on_test"] = Watched(ImagePool(test, cache), "test")
-    held_out: list[Sample] = []
-    if run.held_out is not None:
-        held_out = read_index(project.root / project.index(run.held_out), run.held_out.split)
-    elif recipe.held_out:
-        samples, held_out = _hold_out(samples, recipe.held_out, run.seed)
-    if held_out:
-        watched["best_on_held_out"] = Watched(ImagePool(held_out, cache), "held_out")
-    return samples, watched
+    return samples, {f"best_on_{name}": Watched(ImagePool(of, cache), name) for name, of in watched.items() if of}
 
 
-def _hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    order = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
-    held_out = set(order[: max(1, round(share * len(samples)))].tolist())
-    kept = [sample for index, sample in enumerate(samples) if index not in held_out]
-    return kept, [samples[index] for index in sorted(held_out)]
+def _read(project: Project, split: Split) -> list[Sample]:
+    return read_index(project.root / project.index(split), split.split)
 
 
 def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
     """Count parameters, and the operations of predicting the first test image's first window."""
     counted: dict[str, Any] = dict(cost.parameters(system))
-    if not system.trains:
+    firsts = (_read(project, split)[0] for split in run.benchmarks.values())
+    sample = next((first for first in firsts if first.image is not None), None) if system.trains else None
+    if sample is None:
         return counted
-    for split in run.benchmarks.values():
-        sample = read_index(project.root / project.index(split), split.split)[0]
-        if sample.image is None:
-            continue
-        system.eval()
-        device = next(system.parameters()).device
-        image = ImagePool([sample], 0).image(0).to(device).float() / 255
-        flops, size = cost.flops_of_prediction(system, image, system.prompt_of(sample))
-        return counted | {"flops_per_window": flops, "window": size}
-    return counted
+    system.eval()
+    image = ImagePool([sample], 0).image(0).to(next(system.parameters()).device).float() / 255
+    flops, size = cost.flops_of_prediction(system, image, system.prompt_of(sample))
+    return counted | {"flops_per_window": flops, "window": size}
 
 
 def _digest(project: Project, run: Run, recipe: Recipe) -> str:

@@ -12,13 +12,9 @@ from recount.settings.recipe import Schedule
 
 
 def learning_rate(schedule: Schedule, base: float, position: float, total: float) -> float:
-    """Return the learning rate at a position.
+    """Return the learning rate at a position, where ``base`` is the optimiser's.
 
-    Args:
-        schedule: which schedule, and its parameters.
-        base: the optimiser's learning rate.
-        position: units done before this step: epochs (whole), steps, or epochs with their fraction (``schedule.unit``).
-        total: units of the whole training.
+    ``position`` is how many of ``total`` units (``schedule.unit``) are done before this step.
     """
     warmup = schedule.warmup * total if schedule.warmup < 1 else schedule.warmup
     match schedule.name:
@@ -52,10 +48,6 @@ def position_of(schedule: Schedule, epoch: int, step: int, steps_per_epoch: int)
     return epoch + (step / steps_per_epoch if schedule.unit == "fraction" else 0)
 
 
-def _half_cosine(top: float, bottom: float, share: float) -> float:
-    return bottom + (top - bottom) * (1 + math.cos(math.pi * share)) / 2
-
-
 def _warmup_cosine(schedule: Schedule, base: float, position: float, warmup: float, total: float) -> float:
     warmup = math.floor(warmup) if schedule.unit == "step" else warmup
     if position < warmup:
@@ -67,12 +59,9 @@ def _warmup_cosine(schedule: Schedule, base: float, position: float, warmup: flo
 
 def _cosine_restarts(schedule: Schedule, base: float, position: float) -> float:
     """Loshchilov and Hutter's warm restarts: cycle i lasts period * period_factor^i."""
-    period, factor = schedule.period, schedule.period_factor
-    if factor == 1:
-        return _half_cosine(base, schedule.minimum_lr, (position % period) / period)
-    start, length = 0.0, float(period)
+    start, length = 0.0, float(schedule.period)
     while position >= start + length:
-        start, length = start + length, length * factor
+        start, length = start + length, length * schedule.period_factor
     return _half_cosine(base, schedule.minimum_lr, (position - start) / length)
 
 
@@ -81,3 +70,7 @@ def _sawtooth(step: int, period: int) -> float:
     if step < period:
         return 1 / 3 + (2 / 3) * step / period
     return _half_cosine(1.0, 0.0, ((step - period + 1) % period) / period)
+
+
+def _half_cosine(top: float, bottom: float, share: float) -> float:
+    return bottom + (top - bottom) * (1 + math.cos(math.pi * share)) / 2

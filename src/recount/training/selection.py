@@ -21,12 +21,7 @@ from recount.training.processes import Processes
 
 @dataclass(frozen=True)
 class Watched:
-    """A benchmark evaluated during training.
-
-    Attributes:
-        pool: its samples.
-        column: prefix of its columns in history.csv ("test" or "held_out").
-    """
+    """A benchmark evaluated during training; ``column`` is the prefix of its columns in history.csv."""
 
     pool: Pool
     column: str
@@ -46,9 +41,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return mae and rmse (for count-by-caption systems accuracy too) of ``system`` on a watched benchmark.
 
-    Each process predicts its share of the samples.
-
-    Random draws inside are undone, so that evaluating changes nothing of the training that follows.
+    Each process predicts its share of the samples. Random draws are undone, so that nothing changes for training.
     """
     cards = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cards):
@@ -78,6 +71,4 @@ def selection_value(values: Mapping[str, float], select_by: str) -> float:
 
 def is_better(values: Mapping[str, float], best: Mapping[str, Any] | None, select_by: str) -> bool:
     """Return whether an evaluation beats the best so far; the earlier epoch wins ties."""
-    if best is None:
-        return True
-    return selection_value(values, select_by) < selection_value(best["on"], select_by)
+    return best is None or selection_value(values, select_by) < selection_value(best["on"], select_by)

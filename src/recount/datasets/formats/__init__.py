@@ -1,1 +1,1 @@
-"""Readers of strangers' file formats that several data sets share."""
+"""Readers of file formats that several data sets share."""

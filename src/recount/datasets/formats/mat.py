@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
-from recount.data.dataset import DataError
-from recount.data.defects import Defects
+from recount.data.dataset import DataError, Dataset
+from recount.data.health import Defects
+from recount.data.sample import NO_POINTS
+
+Select = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
-def find_folder(raw: Path, names: tuple[str, ...], by_hand: str) -> Path:
+@dataclass(frozen=True, slots=True)
+class MatLayout:
+    """How a crowd set names its files (regular expressions whose group is the number), and where its points are."""
+
+    picture: str
+    annotation: str
+    points: Select
+
+
+def ann_points(mat: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the points of a UCF-QNRF or NWPU-Crowd file."""
+    return mat["annPoints"]
+
+
+SHANGHAITECH = MatLayout(r"IMG_(\d+)\.jpg", r"GT_IMG_(\d+)\.mat", lambda mat: mat["image_info"][0, 0]["location"][0, 0])
+UCF_QNRF = MatLayout(r"img_(\d+)\.jpg", r"img_(\d+)_ann\.mat", ann_points)
+
+
+def find_folder(raw: Path, names: tuple[str, ...], dataset: Dataset) -> Path:
     """Return the folder of one of ``names`` in ``raw`` or at most two levels below it, as archives unpack.
 
     Raises:
@@ -24,28 +46,27 @@ def find_folder(raw: Path, names: tuple[str, ...], by_hand: str) -> Path:
             found = sorted(path for path in raw.glob(level + name) if path.is_dir())
             if found:
                 return found[0]
-    raise DataError(f"{raw}: there is no folder {' or '.join(names)} in it. {by_hand}".rstrip())
+    how = f"{dataset.by_hand}. Licence: {dataset.licence}"
+    raise DataError(f"{raw}: there is no folder {' or '.join(names)} in it. {how}")
 
 
-def matched_pairs(
-    pictures: Path, annotations: Path, picture: str, annotation: str, defects: Defects
-) -> Iterator[tuple[int, Path, Path]]:
-    """Yield (number, picture, annotation) by number; note a picture or an annotation that lacks the other.
+def annotated_pictures(
+    pictures: Path, annotations: Path, layout: MatLayout, defects: Defects
+) -> Iterator[tuple[int, Path, np.ndarray]]:
+    """Yield (number, picture, points [N, 2]) by number.
 
-    Args:
-        pictures, annotations: the folders.
-        picture, annotation: file names as regular expressions with one group, the number (``img_(\\d+)\\.jpg``).
-        defects: gets a line for each file without its partner.
+    ``defects`` gets a line for each picture or annotation that lacks the other, and for each broken annotation.
     """
-    of_pictures = _numbered(pictures, picture)
-    of_annotations = _numbered(annotations, annotation)
+    of_pictures = _numbered(pictures, layout.picture)
+    of_annotations = _numbered(annotations, layout.annotation)
     for number in sorted(of_pictures.keys() | of_annotations.keys()):
         if number not in of_annotations:
             defects.add(f"{of_pictures[number]}: its annotation is missing in {annotations}")
         elif number not in of_pictures:
             defects.add(f"{of_annotations[number]}: its picture is missing in {pictures}")
         else:
-            yield number, of_pictures[number], of_annotations[number]
+            with defects.collected():
+                yield number, of_pictures[number], mat_points(of_annotations[number], layout.points)
 
 
 def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
@@ -54,12 +75,8 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
     return {int(match[1]): path for match, path in matches if match}
 
 
-def mat_points(path: Path, select: Callable[[dict[str, np.ndarray]], np.ndarray]) -> np.ndarray:
-    """Return the points of a MATLAB 5 file, float32 [N, 2], x and y in pixels.
-
-    Args:
-        path: the file.
-        select: picks the array out of the file's variables.
+def mat_points(path: Path, select: Select) -> np.ndarray:
+    """Return the points that ``select`` finds in a MATLAB 5 file, float32 [N, 2], x and y in pixels.
 
     Raises:
         DataError: the file is missing or broken, or holds no such array.
@@ -73,19 +90,8 @@ def mat_points(path: Path, select: Callable[[dict[str, np.ndarray]], np.ndarray]
     except Exception as error:  # scipy's reader stumbles over damaged files in many ways
         raise DataError(f"{path}: not a readable MATLAB file: {error}") from error
     if points.size == 0:
-        return np.zeros((0, 2), np.float32)
+        return NO_POINTS
     if points.ndim != 2 or points.shape[1] != 2 or not np.issubdtype(points.dtype, np.number):
-        raise DataError(
-            f"{path}: the points have shape {points.shape} and type {points.dtype}, expected numbers (n, 2)"
-        )
+        found = f"shape {points.shape} and type {points.dtype}"
+        raise DataError(f"{path}: the points have {found}, expected numbers (n, 2)")
     return points.astype(np.float32)
-
-
-def image_info_points(mat: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the points of a ShanghaiTech file: ``image_info{1,1}.location``."""
-    return mat["image_info"][0, 0]["location"][0, 0]
-
-
-def ann_points(mat: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the points of a UCF-QNRF or NWPU-Crowd file: ``annPoints``."""
-    return mat["annPoints"]

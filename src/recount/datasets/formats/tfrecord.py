@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from recount.data.dataset import DataError
@@ -19,21 +18,20 @@ _CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 _MASK_DELTA = 0xA282EAD8
 
 
-@cache
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = (byte >> 1) ^ (_CRC32C_POLYNOMIAL if byte & 1 else 0)
-        table.append(byte)
-    return table
+def _crc_of_byte(byte: int) -> int:
+    for _ in range(8):
+        byte = (byte >> 1) ^ (_CRC32C_POLYNOMIAL if byte & 1 else 0)
+    return byte
+
+
+_CRC_TABLE = [_crc_of_byte(byte) for byte in range(256)]
 
 
 def crc32c(data: bytes) -> int:
     """Return the CRC-32C of ``data``."""
-    table, crc = _crc_table(), 0xFFFFFFFF
+    crc = 0xFFFFFFFF
     for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     return crc ^ 0xFFFFFFFF
 
 
@@ -52,16 +50,17 @@ def records(path: Path) -> Iterator[bytes]:
     content = path.read_bytes()
     start = number = 0
     while start < len(content):
+        where = f"{path}: record {number}"
         header = content[start : start + 12]
         if len(header) < 12:
-            raise DataError(f"{path}: record {number} is cut off; fetch the file again")
+            raise DataError(f"{where} is cut off; fetch the file again")
         length, length_crc = struct.unpack("<QI", header)
         end = start + 12 + length
         if masked_crc32c(header[:8]) != length_crc or end + 4 > len(content):
-            raise DataError(f"{path}: record {number} has a wrong length; fetch the file again")
+            raise DataError(f"{where} has a wrong length; fetch the file again")
         payload = content[start + 12 : end]
         if masked_crc32c(payload) != struct.unpack("<I", content[end : end + 4])[0]:
-            raise DataError(f"{path}: record {number} has a wrong checksum; fetch the file again")
+            raise DataError(f"{where} has a wrong checksum; fetch the file again")
         yield payload
         start, number = end + 4, number + 1
 
@@ -82,7 +81,13 @@ def _values(feature: bytes) -> Values:
         if kind == 1:
             return [_bytes(entry) for _, entry in contents]
         packed = b"".join(_bytes(entry) for _, entry in contents)
-        return list(struct.unpack(f"<{len(packed) // 4}f", packed)) if kind == 2 else list(_varints(packed))
+        if kind == 2:
+            return list(struct.unpack(f"<{len(packed) // 4}f", packed))
+        numbers, position = [], 0
+        while position < len(packed):
+            number, position = _varint(packed, position)
+            numbers.append(number)
+        return numbers
     return []
 
 
@@ -105,13 +110,6 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
             position += length
         else:
             raise DataError(f"not a tf.train.Example: wire type {tag & 7}")
-
-
-def _varints(packed: bytes) -> Iterator[int]:
-    position = 0
-    while position < len(packed):
-        value, position = _varint(packed, position)
-        yield value
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

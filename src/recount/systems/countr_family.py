@@ -1,0 +1,83 @@
+"""What CLIP-Count, VLCounter and CounTX share: CLIP's base weights, CounTR's training crops and sizes of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from recount.augmentation.countr_protocol import evaluation_size, resized_like_pillow
+from recount.augmentation.text_guided import CountrCrops
+from recount.data.sample import Sample
+from recount.data.windows import Windows
+from recount.nn.clip import CLIP_MEAN, CLIP_STD, base_towers, check_prompts
+from recount.nn.normalise import Normalise
+from recount.systems.base import Example, Pool, System
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Makes one training crop of a sample; ``prompt_of`` says what it is prompted with."""
+
+    crops: CountrCrops
+    prompt_of: Callable[[Sample], str]
+
+    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+        """Return one crop of sample ``index``."""
+        sample = pool.samples[index]
+        image, maps, count = self.crops(index, pool, rng)
+        return [Example(sample.id, image, self.prompt_of(sample), count=count, maps=maps)]
+
+
+def class_name(sample: Sample) -> str:
+    """Return the bare class name of a sample."""
+    return sample.prompt
+
+
+class CountrSystem(System):
+    """A system with CLIP's towers that is trained on CounTR's crops and predicts a density at the picture's resolution.
+
+    Class attributes:
+        image, text: prefixes of the towers in the state dict.
+    """
+
+    text_guided = True
+    image_prefix: ClassVar[str] = "image.tower."
+    text_prefix: ClassVar[str] = "text.tower."
+
+    def __init__(self, settings: Any, stitch: Any) -> None:
+        super().__init__(settings)
+        self.windows = Windows(settings.window, settings.window, settings.window // 3, stitch=stitch)
+        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
+
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Load CLIP's weights, and check that every prompt can be read."""
+        check_prompts(self.sentences_of(samples), self.settings.clip)
+        if self.settings.weights != "random":
+            self.load_state_dict(self.base_state(), strict=False)
+
+    def sentences_of(self, samples: Sequence[Sample]) -> list[str]:
+        """Return what the text tower will read of samples."""
+        return [self.prompt_of(sample) for sample in samples]
+
+    def base_state(self) -> dict[str, Tensor]:
+        """Return the base weights of both towers."""
+        return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, self.text_prefix)
+
+    def example_maker(self) -> Crops:
+        """Return the maker of augmented crops."""
+        return Crops(CountrCrops(self.settings.window, self.settings.augmentation), self.training_prompt)
+
+    @property
+    def training_prompt(self) -> Callable[[Sample], str]:
+        """Return what says how a training sample is prompted: by its class name."""
+        return class_name
+
+    def prepare_image(self, image: Tensor) -> Tensor:
+        """Return the picture at the window's height."""
+        height, width = image.shape[1:]
+        size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
+        return resized_like_pillow(image, size)
