@@ -50,7 +50,7 @@ def make_evidence(project: Project, paper: str) -> list[Path]:
     tables = {name: make(project.root / project.raw) for name, make in makers.items()}
     paths = []
     for name, rows in tables.items():
-        path = project.root / "papers" / paper / "evidence" / f"{name}.csv"
+        path = project.papers[paper].folder / "evidence" / f"{name}.csv"
         columns = [field.name for field in fields(rows[0])]
         write_rows(path, columns, [[str(value) for value in astuple(row)] for row in rows])
         paths.append(path)

@@ -35,7 +35,6 @@ from recount.judging.countclip_evidence import (
     lost_words,
     read_epochs,
 )
-from recount.nn.number_weights import WORD_OF, lambdas
 from recount.report.exhibits import Context, Exhibit, Plot
 from recount.report.figures import confusions
 from recount.report.numbers import number, percent, signed_to
@@ -45,6 +44,7 @@ from recount.report.sources import Sources
 from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
 from recount.report.tables import SELECTIONS
 from recount.settings.paper import Paper
+from recount.systems.countclip import WORD_OF, lambdas
 
 STATES = {END: "last", BEST: "best_on_test"}
 FILES = {"confusions", "epochs", "cut_77", "leak"}
@@ -82,7 +82,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
     if not files.keys() >= FILES:
         return
     try:
-        found = evidence(context.sources.project.root / "papers" / context.name)
+        found = evidence(context.paper.folder)
     except EvidenceError as error:
         context.sources.problem(files["confusions"], str(error))
         return
@@ -263,7 +263,7 @@ def weights_by_number() -> Figure:
     left.bar_label(bars, fontsize=7.5, color=MUTED)
     left.set(yscale="log", xlabel="number", ylabel="counting pairs", xticks=list(CLASS_COUNTS), title="training set")
     for place, weighting in enumerate(("const", "norm", "modal", "log")):
-        values = lambdas(weighting, CLASS_COUNTS)  # type: ignore[arg-type]
+        values = lambdas(weighting, CLASS_COUNTS)
         right.plot(list(values), list(values.values()), "o-", color=SERIES[place], markersize=4, label=weighting)
     right.set(yscale="log", xlabel="number", ylabel="lambda", xticks=list(CLASS_COUNTS), title="weight of a pair")
     right.grid(axis="y", linewidth=0.6)

@@ -36,7 +36,7 @@ from recount.metrics import metric as metric_of
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.figures import plain_log
 from recount.report.numbers import signed
-from recount.report.sources import Sources, row_key
+from recount.report.sources import Sources
 from recount.report.style import ALARM, PAPER, SERIES, WIDTH
 from recount.settings.paper import Paper
 
@@ -115,7 +115,7 @@ def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
     rows = []
     for key, table in paper.tables.items():
         for row in table.rows:
-            values = published[(published["table"] == key) & (published["row"] == row_key(row))]
+            values = published[(published["table"] == key) & (published["row"] == row.key)]
             printed = dict(zip(values["metric"], values["value"], strict=True))
             if row.system.startswith("gigacount") and {"mae", "rmse"} <= printed.keys():
                 pair = float(printed["mae"]), float(printed["rmse"])
@@ -166,7 +166,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
         ),
         figures=(context.plot(figure(log), "published-log", caption),),
         tables=(_row_sheet(context.name, log), _rate_sheet(context.name, log)),
-        findings=tuple(findings(log, context.paper, published)),
+        findings=tuple(findings(log, published, {name: entry.label for name, entry in context.experiments.items()})),
         glance=_glance(log),
     )
 
@@ -217,17 +217,17 @@ def _rate_sheet(paper: str, log: Log) -> Sheet:
 # -------------------------------------------------------------------------------------------------------- findings
 
 
-def findings(log: Log, paper: Paper, published: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def findings(log: Log, published: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield what the log and the printed numbers show."""
     if log.headline is not None:
         yield "The headline is not in the log.", _of_headline(log, log.headline)
-    for place, (run, labels) in enumerate(log.shared.items()):
+    for place, (run, rows) in enumerate(log.shared.items()):
         more = (
             " Two ablations that share both runs cannot be told apart: what differs between the runs differs in both."
             if place == 0 and len(log.shared) > 1
             else ""
         )
-        yield "One run, several rows.", f"{'; '.join(labels)}: all are read off run {run}.{more}"
+        yield "One run, several rows.", f"{'; '.join(rows)}: all are read off run {run}.{more}"
     yield from _of_pairs(log)
     yield from _of_scheduler(log)
     horizon = min((found.horizon or 0 for _, found in log.ablations), default=0)
@@ -235,7 +235,7 @@ def findings(log: Log, paper: Paper, published: pd.DataFrame) -> Iterator[tuple[
     listed = ", ".join(f"run {name} {best['mae']:.2f}" for name, best in bests if best is not None)
     if listed:
         yield f"Other runs at the same {horizon} epochs.", f"Lowest test MAE up to epoch {horizon}: {listed}."
-    yield from conflicts(published, {name: system.label for name, system in paper.systems.items()})
+    yield from conflicts(published, labels)
 
 
 def _of_headline(log: Log, row: LoggedRow) -> str:

@@ -19,7 +19,7 @@ from recount.metrics import metric as metric_of
 from recount.papers.t2icount_evidence import TRIVIAL, UNREAD, trivial_rows, unread_rows
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.numbers import interval, number, percent, seconds
-from recount.report.sources import Sources, row_key
+from recount.report.sources import Sources
 from recount.report.style import ALARM, BEHIND, MUTED, SERIES, WIDTH
 from recount.settings.paper import Paper
 
@@ -116,7 +116,7 @@ def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.Dat
     label = here["name"].map(labels).where(lambda texts: texts != "", here["label"].str.split(" (", regex=False).str[0])
     kind = here["oracle"].map({True: "oracle", False: "constant"})
     parts, seen = [here.assign(source=here["label"], text="", kind=kind, label=label)], set()
-    for key, words in dict.fromkeys((row_key(row), row.label) for row in paper.tables[name].rows):
+    for key, words in dict.fromkeys((row.key, row.label or row.key) for row in paper.tables[name].rows):
         mine = published[(published["table"] == name) & (published["row"] == key)]
         mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce")).dropna(
             subset="value"

@@ -93,7 +93,7 @@ def equations(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of the paper, which function computes which equation."""
     address = repository()
     sheets: list[Sheet] = []
-    for name, entry in context.paper.systems.items():
+    for name, entry in context.experiments.items():
         lines = []
         for found in equations_of(name):
             where = f"src/{found.file}:{found.line}"

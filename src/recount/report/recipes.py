@@ -12,7 +12,7 @@ from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.provenance_view import flat
 
 if TYPE_CHECKING:
-    from recount.settings.experiment import PaperSystem, Variant
+    from recount.settings.experiment import Experiment, Variant
     from recount.settings.suite import SuiteSystem, SuiteVariant
 
 READINGS = {
@@ -26,12 +26,10 @@ HEADS = ("Variant", "Recipe", "Switches", "This suite also", "Trained on", "Epoc
 def recipes(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of a paper, where its recipe comes from and how each of its variants differs."""
     sheets: list[Sheet] = []
-    quoted: list[str] = []
-    for name, entry in context.paper.systems.items():
-        if entry.quoted_because:
-            quoted.append(f"{entry.label} ({entry.quoted_because})")
-        elif entry.variants and name != "constant":
+    for name, entry in context.experiments.items():
+        if name != "constant":
             sheets.append(_sheet(context, name, entry, folded=bool(sheets)))
+    quoted = [f"{context.sources.label_of(row)} ({row.quoted})" for row in context.paper.quoted.values()]
     smaller = "" if context.comparable else ", and what this suite makes smaller in all of them"
     yield Exhibit(
         id="recipes",
@@ -46,33 +44,33 @@ def recipes(context: Context) -> Iterator[Exhibit]:
     )
 
 
-def _sheet(context: Context, name: str, entry: PaperSystem, *, folded: bool) -> Sheet:
+def _sheet(context: Context, name: str, entry: Experiment, *, folded: bool) -> Sheet:
     suite = context.sources.project.suite.systems.get(name)
-    counts = [f"{len(entry.variants)} variant{'' if len(entry.variants) == 1 else 's'}"]
+    variants = [run.partition("/")[2] for run in context.paper.runs if run.partition("/")[0] == name]
+    counts = [f"{len(variants)} variant{'' if len(variants) == 1 else 's'}"]
     for reading, (words, _) in READINGS.items():
-        times = sum(variant.protocol == reading for variant in entry.variants.values())
+        times = sum(entry.variants[variant].protocol == reading for variant in variants)
         counts += [f"{times} {words}"] if times and reading != "as_code" else []
     return Sheet(
         file=f"{context.name}-recipes-{name}",
         title=f"{entry.label}: {' · '.join([*filter(None, [entry.citation]), *counts])}",
         heads=HEADS,
-        lines=tuple(_line(context, name, entry, variant) for variant in entry.variants),
+        lines=tuple(_line(context, name, entry, variant) for variant in variants),
         folded=folded,
         note=f"This suite, in all of them: size: {suite.size}, {_words(suite)}".rstrip(", ") if suite else "",
     )
 
 
-def _line(context: Context, system: str, entry: PaperSystem, name: str) -> Line:
+def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
     project, variant = context.sources.project, entry.variants[name]
     suite = project.suite.systems.get(system)
     own = suite.variants.get(name) if suite else None
-    clean = variant.protocol == "clean"
-    trained_on = (clean and entry.clean_trained_on) or entry.trained_on or ""
-    held_out = (clean and entry.clean_held_out) or entry.held_out or ""
-    on_test = "" if clean or variant.checkpoint else entry.selected_on_test or ""
-    chosen_on = "" if variant.checkpoint else f"{on_test} ⚑ (test images)" if on_test else held_out
+    data = entry.data_of(name)
+    trained_on = f"reads the training of {entry.variants[variant.reads].label}" if variant.reads else data.trained_on
+    chosen_on = f"{data.selected_on_test} ⚑ (test images)" if data.selected_on_test else data.held_out or ""
+    chosen_on = "" if variant.checkpoint else chosen_on
     label, meaning = READINGS[variant.protocol]
-    not_run = project.not_run(system, name, entry)
+    not_run = project.not_run(system, name)
     rows = [
         (f"#{table.id}-{row.anchor}", f"{table.short_title}: {row.label}")
         for table in context.tables

@@ -64,11 +64,6 @@ class ReportedRun:
         return float(seconds.median()) if len(seconds) else None
 
 
-def row_key(row: Row) -> str:
-    """Return the id of a table's row in published.csv and scores.csv."""
-    return row.published or f"{row.system}/{row.variant or row.system}"
-
-
 @dataclass
 class Sources:
     """The files of one suite, read once.
@@ -190,8 +185,8 @@ class Sources:
     def places(self) -> Iterator[Place]:
         """Yield what the suite scores and has predictions for, each split once."""
         present = {(dataset, split) for dataset, split, _, _ in self.predictions_by_variant}
-        for name, entry in self.project.suite.benchmarks.items():
-            place = (entry.dataset, entry.split)
+        for name, entry in self.project.stand_ins.items():
+            place = (str(entry.dataset), str(entry.split))
             if place in present:
                 present.remove(place)
                 yield Place(name, *place, entry.preparation)
@@ -201,13 +196,31 @@ class Sources:
     @cached_property
     def published(self) -> dict[str, pd.DataFrame]:
         """Return each paper's published.csv; ``value`` stays the printed text."""
-        folder = self.project.root / "papers"
-        return {name: self._frame(PUBLISHED, folder / name / "published.csv") for name in self.project.papers}
+        return {name: self._frame(PUBLISHED, paper.published) for name, paper in self.project.papers.items()}
 
     def evidence(self, paper: str) -> dict[str, Path]:
         """Return the paper's evidence files by name without suffix."""
-        folder = self.project.root / "papers" / paper / "evidence"
-        return {path.stem: path for path in sorted(folder.glob("*.csv"))}
+        return self.project.papers[paper].evidence
+
+    def label_of(self, row: Row) -> str:
+        """Return how a table calls a row: as the row says, or as the experiment calls the variant."""
+        if row.label or not row.run:
+            return row.label or row.system
+        return self.project.experiments[row.system].variants[row.variant].label
+
+    # ---------------------------------------------------------------------------------------------- shared runs
+
+    @cached_property
+    def _planned(self) -> dict[tuple[str, str], Run]:
+        return {(run.system, run.variant): run for run in self.project.runs}
+
+    def trained_as(self, key: tuple[str, str]) -> tuple[str, str]:
+        """Return the (system, variant) whose training a variant reads: mostly its own."""
+        return (key[0], self._planned[key].trained_as) if key in self._planned else key
+
+    def evaluated_as(self, key: tuple[str, str]) -> tuple[str, str]:
+        """Return the (system, variant) whose predictions are a variant's: mostly its own."""
+        return (key[0], self._planned[key].evaluated_as) if key in self._planned else key
 
     def samples(self, dataset: str, preparation: str) -> pd.DataFrame:
         """Return the index of a prepared data set, by id, with ``folder``; empty if there is none."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from recount.metrics import metric as metric_of
 from recount.report.numbers import present
-from recount.report.sources import Sources, row_key
+from recount.report.sources import Sources
 from recount.results.reason import NOTHING, Reason, joined
 from recount.results.scores import ALL_SEEDS, Score
-from recount.settings.paper import Paper, Row, Table
+from recount.settings.paper import Row, Table
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
 EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored
@@ -202,10 +202,10 @@ class TableView:
 def paper_tables(sources: Sources, name: str) -> list[TableView]:
     """Return the tables of a paper, in its own order."""
     paper = sources.project.papers[name]
-    return [_table(sources, name, paper, key, table) for key, table in paper.tables.items()]
+    return [_table(sources, name, key, table) for key, table in paper.tables.items()]
 
 
-def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) -> TableView:
+def _table(sources: Sources, name: str, key: str, table: Table) -> TableView:
     scores = [score for score in sources.score_rows if (score.paper, score.table) == (name, key)]
     published = sources.published[name]
     published = published[published["table"] == key]
@@ -214,7 +214,7 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
     measured: dict[tuple[str, str, str, str], list[Score]] = defaultdict(list)
     for score in scores:
         measured[score.system, score.variant, score.benchmark, score.metric].append(score)
-    rows = [_row(sources, paper, table, row, measured, printed, columns) for row in table.rows]
+    rows = [_row(sources, table, row, measured, printed, columns) for row in table.rows]
     rows += _unlisted_marks(scores, table, measured, columns, {(row.system, row.variant) for row in rows})
     suite = sources.project.suite
     return TableView(
@@ -223,7 +223,7 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
         paper=name,
         title=table.title,
         caption=table.caption,
-        selection=table.selection,
+        selection=table.weights,
         columns=columns,
         rows=tuple(sorted(rows, key=_place)),
         why_not_comparable="" if suite.comparable else suite.why_not_comparable,
@@ -245,10 +245,10 @@ def _place(row: RowView) -> tuple[int, float]:
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
     """Yield what stands for the table's benchmarks in this suite, and what is noted of them; the same things once."""
     said: dict[str, list[str]] = defaultdict(list)
-    for benchmark in table.benchmarks:
-        entry = sources.project.suite.benchmarks.get(benchmark)
+    for benchmark in table.on:
+        entry = sources.project.stand_ins.get(benchmark)
         if entry is None:
-            said["this suite has nothing that stands for it."].append(benchmark)
+            yield f"{sources.project.why_no_data(benchmark)}."
             continue
         itself = f"{entry.dataset}/{entry.split}" == benchmark
         words = f"{'' if itself else f'{entry.dataset}/{entry.split} stands for it here. '}{entry.note}".strip()
@@ -258,10 +258,9 @@ def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
 
 
 def _columns(sources: Sources, table: Table, scores: Sequence[Score]) -> Iterable[Column]:
-    labels = {(row.system, row.variant or ""): row.label for row in table.rows}
-    for benchmark in table.benchmarks:
-        entry = sources.project.suite.benchmarks.get(benchmark)
-        stand_in = f"{entry.dataset}/{entry.split}" if entry else ""
+    labels = {(row.system, row.variant): sources.label_of(row) for row in table.rows}
+    for benchmark in table.on:
+        stand_in = sources.project.place(benchmark)
         scored = {score.metric for score in scores if score.benchmark == benchmark}
         for name in [*table.metrics, *(name for name in EXTRA_METRICS if name in scored)]:
             label, value = _best_constant(scores, benchmark, name, labels)
@@ -286,36 +285,29 @@ def _best_constant(
 
 def _row(
     sources: Sources,
-    paper: Paper,
     table: Table,
     row: Row,
     scores: Mapping[tuple[str, str, str, str], Sequence[Score]],
     printed: Mapping[tuple[str, str, str], Mapping[Any, Any]],
     columns: Sequence[Column],
 ) -> RowView:
-    key, name = row_key(row), row.variant or ""
-    entry = paper.systems.get(row.system)
-    variant = entry.variants.get(name) if entry else None
-    absent = _absent(sources, row, paper)
+    variant = sources.project.experiments[row.system].variants[row.variant] if row.run else None
+    absent = _absent(sources, row)
     cells = []
     for column in columns:
-        mine = scores.get((row.system, name, column.benchmark, column.metric), ())
-        cells.append(_cell(mine, column, table.selection, _published(printed, key, column, table.selection), absent))
-    note = row.note or (variant.note if variant else "")
-    protocol = variant.protocol if variant else ""
-    return RowView(key, row.label, row.system, name, row.group, note, protocol, tuple(cells))
+        mine = scores.get((row.system, row.variant, column.benchmark, column.metric), ())
+        cells.append(_cell(mine, column, table.weights, _published(printed, row.key, column, table.weights), absent))
+    note, protocol = row.note or (variant.note if variant else ""), variant.protocol if variant else ""
+    label = sources.label_of(row)
+    return RowView(row.key, label, row.system, row.variant, row.group, note, protocol, tuple(cells))
 
 
-def _absent(sources: Sources, row: Row, paper: Paper) -> tuple[str, Reason]:
+def _absent(sources: Sources, row: Row) -> tuple[str, Reason]:
     """Return status and reason of a row that scores.csv does not have."""
-    entry = paper.systems.get(row.system)
-    if entry is not None and entry.quoted_because:
-        return "quoted", Reason("skipped", entry.quoted_because)
-    if row.variant and entry is not None and row.variant in entry.variants:
-        why = sources.project.not_run(row.system, row.variant, entry)
-        if why:
-            return "missing", Reason("skipped", why)
-    return "missing", Reason("not run", "not run yet: scores.csv has no such row")
+    if row.quoted:
+        return "quoted", Reason("skipped", row.quoted)
+    why = sources.project.not_run(row.system, row.variant)
+    return "missing", Reason("skipped", why) if why else Reason("not run", "not run yet: scores.csv has no such row")
 
 
 def _published(
@@ -394,7 +386,7 @@ def _unlisted_marks(
             cells = tuple(
                 _cell(
                     measured.get((system, variant, column.benchmark, column.metric), ()),
-                    column, table.selection, None, ("missing", Reason("not run", "not scored")),
+                    column, table.weights, None, ("missing", Reason("not run", "not scored")),
                 )
                 for column in columns
             )  # fmt: skip
