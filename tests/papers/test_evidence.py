@@ -103,9 +103,10 @@ def test_intervals_contain_the_value_and_are_those_of_the_plain_bootstrap() -> N
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     """Return a project folder without evidence whose data sets are those of the mirror."""
-    for name in ("papers", "suites"):
+    for name in ("papers", "suites", "experiments"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("evidence"))
-    shutil.copy(ROOT / "config.yaml", tmp_path)
+    for name in ("config.yaml", "benchmarks.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 

@@ -77,12 +77,13 @@ def test_drawing_puts_the_effect_inside_its_interval_and_the_region_on_the_claim
 
 
 def test_region_of_each_kind_of_claim_is_read_from_its_yaml() -> None:
-    arms = {"statement": "s", "better": ["a/b"], "worse": ["c/d"], "benchmarks": ["x/y"]}
-    ratio = Claim.model_validate({"id": "r", "test": "ratio", "at_most": 0.15, **arms})
+    arms = {"says": "s", "arm": "a/b", "on": "x/y"}
+    pair = {**arms, "against": "c/d", "expect": "lower mae"}
+    ratio = Claim.model_validate({"id": "r", "test": "ratio", "at_most": 0.15, **pair})
     bound = {"metric": "pccn", "at_least": 60}
     quantity = Claim.model_validate({"id": "q", "test": "quantity", "bounds": [bound], **arms})
-    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, **arms})
-    assert region(Claim.model_validate({"id": "d", **arms}), "mae") == (0.0, math.inf)
+    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, "expect": "lower mae", **arms})
+    assert region(Claim.model_validate({"id": "d", **pair}), "mae") == (0.0, math.inf)
     assert region(ratio, "mae") == (-math.inf, 0.15)
     assert region(quantity, "pccn") == (60, math.inf)
     assert region(value, "mae") is None
@@ -129,7 +130,7 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     claim = text[text.index('id="gigacount-claim-G2"') :]
     claim = claim[: claim.index("</article>")]
     assert "Rule: 95 % interval of" in claim
-    assert "paired difference above 0" in claim
+    assert "lower mae than the arm it is compared with" in claim
 
 
 def test_effects_have_their_unit(views: dict[str, ClaimView]) -> None:

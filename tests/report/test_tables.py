@@ -117,12 +117,12 @@ def test_what_stands_for_several_benchmarks_is_said_once() -> None:
         "real/test": SimpleNamespace(dataset="real", split="test", note="196 entries"),
         "plain/test": SimpleNamespace(dataset="plain", split="test", note=""),
     }
-    sources = SimpleNamespace(project=SimpleNamespace(suite=SimpleNamespace(benchmarks=entries)))
-    table = SimpleNamespace(benchmarks=[*entries, "absent/test"])
-    assert list(_stand_in_notes(cast(Any, sources), cast(Any, table))) == [
-        "small/v1, small/v2: drawn/test stands for it here. the same pictures",
+    project = SimpleNamespace(stand_ins=entries, why_no_data=lambda name: f"nothing stands for {name}")
+    sources, table = SimpleNamespace(project=project), SimpleNamespace(on=[*entries, "absent/test"])
+    assert sorted(_stand_in_notes(cast(Any, sources), cast(Any, table))) == [
+        "nothing stands for absent/test.",
         "real/test: 196 entries",
-        "absent/test: this suite has nothing that stands for it.",
+        "small/v1, small/v2: drawn/test stands for it here. the same pictures",
     ]
 
 

@@ -67,7 +67,7 @@ def test_section_on_the_published_log_is_there(page: Path) -> None:
 
 
 def test_report_of_nothing_says_what_is_absent(built: Tree, tmp_path: Path) -> None:
-    for name in ("config.yaml", "suites", "papers"):
+    for name in ("config.yaml", "benchmarks.yaml", "suites", "papers", "experiments"):
         source = built.root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     text = write_report(load(tmp_path)).read_text(encoding="utf-8")

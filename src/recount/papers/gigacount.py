@@ -166,7 +166,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
         ),
         figures=(context.plot(figure(log), "published-log", caption),),
         tables=(_row_sheet(context.name, log), _rate_sheet(context.name, log)),
-        findings=tuple(findings(log, {name: one.label for name, one in context.experiments.items()}, published)),
+        findings=tuple(findings(log, published, {name: entry.label for name, entry in context.experiments.items()})),
         glance=_glance(log),
     )
 
@@ -217,7 +217,7 @@ def _rate_sheet(paper: str, log: Log) -> Sheet:
 # -------------------------------------------------------------------------------------------------------- findings
 
 
-def findings(log: Log, labels: Mapping[str, str], published: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def findings(log: Log, published: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield what the log and the printed numbers show."""
     if log.headline is not None:
         yield "The headline is not in the log.", _of_headline(log, log.headline)

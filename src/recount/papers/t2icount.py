@@ -116,7 +116,7 @@ def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.Dat
     label = here["name"].map(labels).where(lambda texts: texts != "", here["label"].str.split(" (", regex=False).str[0])
     kind = here["oracle"].map({True: "oracle", False: "constant"})
     parts, seen = [here.assign(source=here["label"], text="", kind=kind, label=label)], set()
-    for key, words in dict.fromkeys((row.key, row.label) for row in paper.tables[name].rows):
+    for key, words in dict.fromkeys((row.key, row.label or row.key) for row in paper.tables[name].rows):
         mine = published[(published["table"] == name) & (published["row"] == key)]
         mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce")).dropna(
             subset="value"

@@ -21,8 +21,7 @@ from recount.report.panels import shortened
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, TableView
 from recount.results.verdicts import ALL_PARTS, VerdictRow
-from recount.settings.experiment import Experiment
-from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper
+from recount.settings.paper import TRIVIAL_ARMS, Claim
 
 VERDICTS = {
     "holds": ("✔", "the evidence is inside the region that the claim names, images and seeds agreeing"),
@@ -121,7 +120,7 @@ class ClaimView:
 def claim_views(sources: Sources, name: str, tables: Sequence[TableView]) -> list[ClaimView]:
     """Return the claims of a paper that verdicts.csv has, in the paper's order."""
     paper = sources.project.papers[name]
-    labels = _labels(paper, sources.project.experiments, tables)
+    labels = _labels(sources, name, tables)
     views = []
     for claim in paper.claims:
         mine = [row for row in sources.verdicts if (row.paper, row.claim) == (name, claim.id)]
@@ -133,12 +132,13 @@ def claim_views(sources: Sources, name: str, tables: Sequence[TableView]) -> lis
     return views
 
 
-def _labels(paper: Paper, experiments: Mapping[str, Experiment], tables: Sequence[TableView]) -> dict[str, str]:
+def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[str, str]:
     """Return how arms are called: by their row in the paper's tables, else by system and variant."""
-    labels = {name: ORACLES.get(name, name) for name in TRIVIAL_ARMS}
-    for name, system in experiments.items():
-        labels |= {f"{name}/{key}": f"{system.label}: {variant.label}" for key, variant in system.variants.items()}
-    labels |= {name: row.label for name, row in paper.quoted.items()}
+    labels = {name: ORACLES.get(name, name.replace("_", " ")) for name in TRIVIAL_ARMS}
+    for run in sources.project.papers[name].runs:
+        experiment = sources.project.experiments[run.partition("/")[0]]
+        labels[run] = f"{experiment.label}: {experiment.variants[run.partition('/')[2]].label}"
+    labels |= {key: sources.label_of(row) for key, row in sources.project.papers[name].quoted.items()}
     for table in reversed(tables):
         for row in table.rows:
             if row.variant and row.status != "trivial":
@@ -154,7 +154,7 @@ def _judgement(claim: Claim, row: VerdictRow, labels: Mapping[str, str]) -> Judg
 def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
     """Say what an effect is: a difference with sign and unit, a ratio or a quantity as it is."""
     effect, low, high = row.effect, row.ci_low, row.ci_high
-    if claim.test.startswith("log_") or not present(effect):
+    if claim.reads_log or not present(effect):
         return ""
     names = {"ratio": "ratio", "quantity": "value", "value": "off the published number by"}
     unit = ""
@@ -178,7 +178,7 @@ def region(claim: Claim, name: str) -> tuple[float, float] | None:
         name: the metric of the part.
     """
     if claim.test in ("difference", "relative_drop"):
-        return claim.margin or 0.0, math.inf
+        return claim.margin or claim.at_least or 0.0, math.inf
     if claim.test == "ratio":
         return _ends(claim.at_least, claim.at_most)
     for bound in claim.bounds:

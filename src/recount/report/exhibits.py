@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recount.report.sources import Sources
     from recount.report.tables import TableView
     from recount.settings.experiment import Experiment
-from recount.settings.paper import Paper
+    from recount.settings.paper import Paper
 
 WIDE = 48  # letters; columns with longer texts wrap
 Value = str | int | float | None
@@ -209,6 +209,12 @@ class Context:
     def comparable(self) -> bool:
         """Whether measured and published numbers may be set against each other."""
         return self.sources.project.suite.comparable
+
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        """Return the experiments of the systems that the paper's tables name."""
+        names = dict.fromkeys(run.partition("/")[0] for run in self.paper.runs)
+        return {name: self.sources.project.experiments[name] for name in names}
 
     @property
     def labels(self) -> dict[str, str]:

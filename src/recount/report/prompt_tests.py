@@ -98,8 +98,7 @@ def prompt_tested(sources: Sources, variants: Sequence[Variant]) -> tuple[list[P
 
 def exhibits(context: Context) -> Iterator[Exhibit]:
     """Yield what the paper's own text-guided systems answered to other prompts."""
-    variants = [variant for variant in context.variants if variant.system in context.experiments]
-    entries, absent = prompt_tested(context.sources, variants)
+    entries, absent = prompt_tested(context.sources, context.variants)
     scores = prompt_scores(entries)
     if len(scores):
         reasons = [reason for entry in entries for reason in entry.reasons()]

@@ -27,8 +27,9 @@ def recipes(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of a paper, where its recipe comes from and how each of its variants differs."""
     sheets: list[Sheet] = []
     for name, entry in context.experiments.items():
-        sheets.append(_sheet(context, name, entry, folded=bool(sheets)))
-    quoted = [f"{row.label} ({row.quoted})" for row in context.paper.quoted.values()]
+        if name != "constant":
+            sheets.append(_sheet(context, name, entry, folded=bool(sheets)))
+    quoted = [f"{context.sources.label_of(row)} ({row.quoted})" for row in context.paper.quoted.values()]
     smaller = "" if context.comparable else ", and what this suite makes smaller in all of them"
     yield Exhibit(
         id="recipes",
@@ -45,7 +46,7 @@ def recipes(context: Context) -> Iterator[Exhibit]:
 
 def _sheet(context: Context, name: str, entry: Experiment, *, folded: bool) -> Sheet:
     suite = context.sources.project.suite.systems.get(name)
-    variants = [run.partition("/")[2] for run in context.paper.runs if run.startswith(f"{name}/")]
+    variants = [run.partition("/")[2] for run in context.paper.runs if run.partition("/")[0] == name]
     counts = [f"{len(variants)} variant{'' if len(variants) == 1 else 's'}"]
     for reading, (words, _) in READINGS.items():
         times = sum(entry.variants[variant].protocol == reading for variant in variants)
@@ -65,9 +66,9 @@ def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
     suite = project.suite.systems.get(system)
     own = suite.variants.get(name) if suite else None
     data = entry.data_of(name)
-    on_test, held_out = data.selected_on_test or "", data.held_out or ""
-    chosen_on = "" if variant.checkpoint else f"{on_test} ⚑ (test images)" if on_test else held_out
-    trained_on = f"{data.trained_on} (the training of {variant.reads})" if variant.reads else data.trained_on
+    trained_on = f"reads the training of {entry.variants[variant.reads].label}" if variant.reads else data.trained_on
+    chosen_on = f"{data.selected_on_test} ⚑ (test images)" if data.selected_on_test else data.held_out or ""
+    chosen_on = "" if variant.checkpoint else chosen_on
     label, meaning = READINGS[variant.protocol]
     not_run = project.not_run(system, name)
     rows = [

@@ -19,7 +19,7 @@ from recount.report import figures
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Value, Variant
 from recount.report.gallery import Gallery, Shown, gallery
 from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
-from recount.report.sources import Place, ReportedRun, Sources
+from recount.report.sources import Place, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
 from recount.results.scores import ALL_SEEDS, InfluentialImage
 
@@ -147,7 +147,7 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
 # --------------------------------------------------------------------------------------------------------- curves
 
 
-def training_curves(runs: Sequence[ReportedRun], variants: Sequence[Variant], name: str) -> tuple[pd.DataFrame, str]:
+def training_curves(sources: Sources, variants: Sequence[Variant], name: str) -> tuple[pd.DataFrame, str]:
     """Return our evaluations of a metric during training: on test where it was watched, else on held-out images.
 
     Returns:
@@ -158,8 +158,8 @@ def training_curves(runs: Sequence[ReportedRun], variants: Sequence[Variant], na
         parts = [
             pd.DataFrame({"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "value": seen[column]})
             for variant in variants
-            for run in runs
-            if run.key == variant.key and column in run.history
+            for run in sources.runs
+            if run.key == sources.trained_as(variant.key) and column in run.history
             if len(seen := run.history.dropna(subset=column)) > 1
         ]
         if parts:
@@ -171,7 +171,7 @@ def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
     """Yield the learning curves, over the authors' own where there are some of the paper's metric."""
     metric, sources, plots = paper_metric(context.tables), context.sources, []
     label = metric_of(metric).label
-    runs, watched = training_curves(sources.runs, context.variants, metric)
+    runs, watched = training_curves(sources, context.variants, metric)
     if len(runs):
         grey = ", the authors' own in grey" if behind else ""
         caption = (
@@ -185,7 +185,7 @@ def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
     histories: dict[str, pd.DataFrame] = {}
     for variant in context.variants:
         for run in sources.runs:
-            if run.key == variant.key and "loss" in run.history:
+            if run.key == sources.trained_as(variant.key) and "loss" in run.history:
                 histories.setdefault(variant.label, run.history)
     if histories:
         caption = f"Loss and {in_a_sentence(label)} of every run's first seed."
@@ -206,7 +206,7 @@ def predictions_of(
     Returns:
         the seed, the selection and the predictions; None where there are none.
     """
-    mine = sources.predictions_by_variant.get((place.dataset, place.split, *variant.key))
+    mine = sources.predictions_by_variant.get((place.dataset, place.split, *sources.evaluated_as(variant.key)))
     if mine is None:
         return None
     mine = mine[mine["seed"] == mine["seed"].min()]
@@ -226,7 +226,7 @@ def photographs(context: Context) -> Iterator[Exhibit]:
             found = predictions_of(context.sources, place, variant, selection)
             if found is not None:
                 seed, chosen, predictions = found
-                maps = context.sources.maps(place, *variant.key, seed, chosen)
+                maps = context.sources.maps(place, *context.sources.evaluated_as(variant.key), seed, chosen)
                 shown.append(Shown(variant.label, predictions, maps, variant.first))
         words = SELECTIONS.get(selection, selection)
         pictures = gallery(context.sources, stem, place, shown, words, notice(place.dataset))
@@ -247,7 +247,7 @@ def influential(context: Context, place: Place, most: int = 3) -> list[Influenti
     images = [image for image in context.sources.influence if image.benchmark == place.benchmark]
     here = [image for image in images if image.dataset in (place.dataset, str(place))]
     for variant in context.variants:
-        mine = [image for image in here if (image.system, image.variant) == variant.key]
+        mine = [image for image in here if (image.system, image.variant) == context.sources.evaluated_as(variant.key)]
         seed = min((image.seed for image in mine), default=0)
         there = [image.selection for image in mine if image.seed == seed]
         chosen = seed, wanted if wanted in there else next(iter(there), "")
@@ -329,7 +329,8 @@ def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[
     for variant in context.variants:
         found = predictions_of(context.sources, place, variant, selection)
         if found is not None:
-            there = set(context.sources.predictions_by_variant[place.dataset, place.split, *variant.key]["selection"])
+            key = (place.dataset, place.split, *context.sources.evaluated_as(variant.key))
+            there = set(context.sources.predictions_by_variant[key]["selection"])
             # An untrained baseline has one kind of weights only, which stands for both.
             if (found[1] == selection or there == {"last"}) and found[2]["predicted_count"].notna().any():
                 yield variant.label, found[2]
@@ -378,14 +379,14 @@ def costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dic
     """Return what each variant that was run cost, as means over its seeds; NaN where a run did not say."""
     found = {}
     for variant in variants:
-        runs = [run for run in sources.runs if run.key == variant.key]
+        runs = [run for run in sources.runs if run.key == sources.trained_as(variant.key)]
         if runs:
             said = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record])
             costs = said.reindex(columns=list(COSTS))
             values = {str(name): float(v) for name, v in costs.apply(pd.to_numeric, errors="coerce").mean().items()}
             epochs = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
             values["seconds_per_100_epochs"] = 100 * sum(epochs) / len(epochs) if epochs else math.nan
-            values["seconds_per_image"] = sources.seconds_per_image.get(variant.key, math.nan)
+            values["seconds_per_image"] = sources.seconds_per_image.get(sources.evaluated_as(variant.key), math.nan)
             found[variant] = values
     return found
 
@@ -428,7 +429,7 @@ def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -
         for row in table.rows
         if row.cells and row.cells[0].column.metric == metric and row.cells[0].value is not None
     }
-    labels = {name: system.label for name, system in context.experiments.items()}
+    labels = {name: experiment.label for name, experiment in context.experiments.items()}
     points = [
         (labels.get(variant.system, variant.system), cost["wall_seconds"], values.get(variant.key))
         for variant, cost in costs.items()

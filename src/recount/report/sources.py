@@ -201,6 +201,26 @@ class Sources:
         """Return the paper's evidence files by name without suffix."""
         return self.project.papers[paper].evidence
 
+    def label_of(self, row: Row) -> str:
+        """Return how a table calls a row: as the row says, or as the experiment calls the variant."""
+        if row.label or not row.run:
+            return row.label or row.system
+        return self.project.experiments[row.system].variants[row.variant].label
+
+    # ---------------------------------------------------------------------------------------------- shared runs
+
+    @cached_property
+    def _planned(self) -> dict[tuple[str, str], Run]:
+        return {(run.system, run.variant): run for run in self.project.runs}
+
+    def trained_as(self, key: tuple[str, str]) -> tuple[str, str]:
+        """Return the (system, variant) whose training a variant reads: mostly its own."""
+        return (key[0], self._planned[key].trained_as) if key in self._planned else key
+
+    def evaluated_as(self, key: tuple[str, str]) -> tuple[str, str]:
+        """Return the (system, variant) whose predictions are a variant's: mostly its own."""
+        return (key[0], self._planned[key].evaluated_as) if key in self._planned else key
+
     def samples(self, dataset: str, preparation: str) -> pd.DataFrame:
         """Return the index of a prepared data set, by id, with ``folder``; empty if there is none."""
         key = (dataset, preparation)

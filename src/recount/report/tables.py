@@ -14,7 +14,7 @@ from recount.report.numbers import present
 from recount.report.sources import Sources
 from recount.results.reason import NOTHING, Reason, joined
 from recount.results.scores import ALL_SEEDS, Score
-from recount.settings.paper import Paper, Row, Table
+from recount.settings.paper import Row, Table
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
 EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored
@@ -202,10 +202,10 @@ class TableView:
 def paper_tables(sources: Sources, name: str) -> list[TableView]:
     """Return the tables of a paper, in its own order."""
     paper = sources.project.papers[name]
-    return [_table(sources, name, paper, key, table) for key, table in paper.tables.items()]
+    return [_table(sources, name, key, table) for key, table in paper.tables.items()]
 
 
-def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) -> TableView:
+def _table(sources: Sources, name: str, key: str, table: Table) -> TableView:
     scores = [score for score in sources.score_rows if (score.paper, score.table) == (name, key)]
     published = sources.published[name]
     published = published[published["table"] == key]
@@ -246,9 +246,9 @@ def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
     """Yield what stands for the table's benchmarks in this suite, and what is noted of them; the same things once."""
     said: dict[str, list[str]] = defaultdict(list)
     for benchmark in table.on:
-        place, entry = sources.project.place(benchmark), sources.project.stand_ins.get(benchmark)
+        entry = sources.project.stand_ins.get(benchmark)
         if entry is None:
-            said[f"{sources.project.why_no_data(benchmark)}."].append(benchmark)
+            yield f"{sources.project.why_no_data(benchmark)}."
             continue
         words = f"{'' if place == benchmark else f'{place} stands for it here. '}{entry.note}".strip()
         if words:
@@ -257,7 +257,7 @@ def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
 
 
 def _columns(sources: Sources, table: Table, scores: Sequence[Score]) -> Iterable[Column]:
-    labels = {(row.system, row.variant): row.label for row in table.rows}
+    labels = {(row.system, row.variant): sources.label_of(row) for row in table.rows}
     for benchmark in table.on:
         stand_in = sources.project.place(benchmark)
         scored = {score.metric for score in scores if score.benchmark == benchmark}
@@ -290,17 +290,15 @@ def _row(
     printed: Mapping[tuple[str, str, str], Mapping[Any, Any]],
     columns: Sequence[Column],
 ) -> RowView:
-    key, name = row.key, row.variant
-    variant = sources.project.experiments[row.system].variants[name] if row.run else None
+    variant = sources.project.experiments[row.system].variants[row.variant] if row.run else None
     absent = _absent(sources, row)
     cells = []
     for column in columns:
-        mine = scores.get((row.system, name, column.benchmark, column.metric), ())
-        cells.append(_cell(mine, column, table.weights, _published(printed, key, column, table.weights), absent))
-    note = row.note or (variant.note if variant else "")
-    protocol = variant.protocol if variant else ""
-    label = row.label or (variant.label if variant else key)
-    return RowView(key, label, row.system, name, row.group, note, protocol, tuple(cells))
+        mine = scores.get((row.system, row.variant, column.benchmark, column.metric), ())
+        cells.append(_cell(mine, column, table.weights, _published(printed, row.key, column, table.weights), absent))
+    note, protocol = row.note or (variant.note if variant else ""), variant.protocol if variant else ""
+    label = sources.label_of(row)
+    return RowView(row.key, label, row.system, row.variant, row.group, note, protocol, tuple(cells))
 
 
 def _absent(sources: Sources, row: Row) -> tuple[str, Reason]:
@@ -308,9 +306,7 @@ def _absent(sources: Sources, row: Row) -> tuple[str, Reason]:
     if row.quoted:
         return "quoted", Reason("skipped", row.quoted)
     why = sources.project.not_run(row.system, row.variant)
-    if why:
-        return "missing", Reason("skipped", why)
-    return "missing", Reason("not run", "not run yet: scores.csv has no such row")
+    return "missing", Reason("skipped", why) if why else Reason("not run", "not run yet: scores.csv has no such row")
 
 
 def _published(
