@@ -48,7 +48,6 @@ from recount.report.sources import Sources
 from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
 from recount.report.tables import SELECTIONS
 from recount.settings.paper import Paper
-from recount.systems.countclip import WORD_OF, lambdas
 
 STATES = {END: "last", BEST: "best_on_test"}
 FILES = {"confusions", "epochs", "cut_77", "lambdas", "leak"}
@@ -288,9 +287,8 @@ def weights_by_number(weights: pd.DataFrame) -> Figure:
     bars = left.bar(list(CLASS_COUNTS), list(CLASS_COUNTS.values()), color=BEHIND)
     left.bar_label(bars, fontsize=7.5, color=MUTED)
     left.set(yscale="log", xlabel="number", ylabel="counting pairs", xticks=list(CLASS_COUNTS), title="training set")
-    for place, weighting in enumerate(("const", "norm", "modal", "log")):
-        values = lambdas(weighting, CLASS_COUNTS)
-        right.plot(list(values), list(values.values()), "o-", color=SERIES[place], markersize=4, label=weighting)
+    for place, (weighting, own) in enumerate(weights.groupby("weighting", sort=False)):
+        right.plot(own["number"], own["value"], "o-", color=SERIES[place], markersize=4, label=weighting)
     right.set(yscale="log", xlabel="number", ylabel="lambda", xticks=list(CLASS_COUNTS), title="weight of a pair")
     right.grid(axis="y", linewidth=0.6)
     right.legend()

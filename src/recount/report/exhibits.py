@@ -211,12 +211,6 @@ class Context:
         return self.sources.project.suite.comparable
 
     @property
-    def experiments(self) -> dict[str, Experiment]:
-        """Return the experiments of the systems that the paper's tables name."""
-        names = dict.fromkeys(run.partition("/")[0] for run in self.paper.runs)
-        return {name: self.sources.project.experiments[name] for name in names}
-
-    @property
     def labels(self) -> dict[str, str]:
         """Return how the paper's own variants are called in its tables."""
         return {variant.variant: variant.label for variant in reversed(self.variants)}

@@ -24,6 +24,7 @@ from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
 from recount.results.verdicts import VERDICTS, VerdictRow
+from recount.settings.paper import Row
 from recount.settings.project import Project, Run
 
 Content = TypeVar("Content")
