@@ -99,6 +99,8 @@ def project(tmp_path: Path) -> Project:
     (tmp_path / "suites/mini.yaml").write_text(yaml.safe_dump(SUITE))
     (tmp_path / "config.yaml").write_text("suite: mini\npapers: [t2icount]\n")
     shutil.copytree(ROOT / "papers/t2icount", tmp_path / "papers/t2icount")
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    shutil.copy(ROOT / "benchmarks.yaml", tmp_path)
     folder = tmp_path / "resources/data/drawn/original"
     folder.mkdir(parents=True)
     Image.new("RGB", (96, 64), (90, 120, 90)).save(folder / "p.png")

@@ -21,7 +21,7 @@ SOURCES = [path.read_text(encoding="utf-8") for room in ("report", "papers") for
 
 def test_page_refers_to_nothing_outside(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    sources = re.findall(r"""(?:src|xlink:href|url\()=?["'(]*([^"')\s>]+)""", text)
+    sources = re.findall(r"""(?:\bsrc=|xlink:href=|url\()["'(]*([^"')\s>]+)""", text)
     assert sources
     assert all(source.startswith(("data:", "#")) for source in sources), set(sources)
     assert "default-src 'none'" in text

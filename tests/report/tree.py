@@ -113,7 +113,9 @@ def _experiments() -> dict[str, dict[str, Any]]:
         return {"label": label, "data": {"split": data}, "variants": variants}
 
     def labels(**variants: str) -> dict[str, Any]:
-        return {name: {"label": label} for name, label in variants.items()}
+        """Return variants that differ, because equal ones share a training."""
+        named = enumerate(variants.items(), start=12)
+        return {name: {"label": label, "recipe": {"epochs": epochs}} for epochs, (name, label) in named}
 
     by_text = {"label": "the paper's schedule", "protocol": "as_paper", "recipe": {"epochs": 4}}
     captions = labels(untrained="untrained CLIP", balanced="C3 modal", guessing="worse than one answer for all")
