@@ -44,7 +44,7 @@ from recount.report.sources import Sources
 from recount.report.style import ALARM, BEHIND, INK, MUTED, SERIES, WIDTH
 from recount.report.tables import SELECTIONS
 from recount.settings.paper import Paper
-from recount.systems.countclip import WORD_OF, lambdas
+from recount.systems.countclip import WORD_OF, Weighting, lambdas
 
 STATES = {END: "last", BEST: "best_on_test"}
 FILES = {"confusions", "epochs", "cut_77", "leak"}
@@ -262,7 +262,8 @@ def weights_by_number() -> Figure:
     bars = left.bar(list(CLASS_COUNTS), list(CLASS_COUNTS.values()), color=BEHIND)
     left.bar_label(bars, fontsize=7.5, color=MUTED)
     left.set(yscale="log", xlabel="number", ylabel="counting pairs", xticks=list(CLASS_COUNTS), title="training set")
-    for place, weighting in enumerate(("const", "norm", "modal", "log")):
+    weightings: tuple[Weighting, ...] = ("const", "norm", "modal", "log")
+    for place, weighting in enumerate(weightings):
         values = lambdas(weighting, CLASS_COUNTS)
         right.plot(list(values), list(values.values()), "o-", color=SERIES[place], markersize=4, label=weighting)
     right.set(yscale="log", xlabel="number", ylabel="lambda", xticks=list(CLASS_COUNTS), title="weight of a pair")
