@@ -71,6 +71,6 @@ def _named(values: Any) -> list[str]:
 
 def _benchmark(name: str) -> dict[str, str]:
     place, _, split = name.partition("/")
-    kind = "captions" if place.startswith(("captions", "count")) else "crowd"
+    kind = "captions" if place == "captions" else "crowd"
     role = "train" if split.startswith("train") else "held_out" if split.startswith(("val", "held")) else "test"
     return {"title": name, "kind": kind, "role": role}

@@ -70,12 +70,7 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
 def _project(overrides: list[str] | None) -> Project:
     from recount.settings.project import load
 
-    project = load(Path.cwd(), _given(overrides))
-    if "RECOUNT_CONFIG" not in os.environ:  # else Snakemake has checked it
-        from recount.planning import check_data
-
-        check_data(project)
-    return project
+    return load(Path.cwd(), _given(overrides))
 
 
 def _run(project: Project, run_id: str) -> Run:

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import small_data
 import torch
-import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from small_weights import FEATURES, HEADS, IMAGE, LAYERS, PATCH, TEXT_WIDTH, WEIGHTS, WIDTH
 
 import recount.datasets.countbench
 import recount.datasets.countclip_zenodo
+from projects import experiment, write_project
 from recount import datasets
 from recount.data.index import read_index
 from recount.data.prepare import prepare
@@ -106,23 +106,22 @@ def _released(system: str) -> dict[str, Any]:
     return {"released": {"label": "released", "checkpoint": RELEASED[system]}} if system in RELEASED else {}
 
 
-def _paper() -> dict[str, Any]:
-    described = {
-        name: {
-            **{"label": name, "trained_on": training, "evaluated_on": benchmarks},
-            "variants": {"full": {"label": "full"}, **_released(name)},
-        }
+def _experiments() -> dict[str, Any]:
+    return {
+        name: experiment(name, {"full": "full", **_released(name)}, trained_on=training, evaluated_on=benchmarks)
         for name, ((training, benchmarks), _, _) in SYSTEMS.items()
     }
+
+
+def _paper() -> dict[str, Any]:
     tables = {
         name: {
-            **{"title": name, "benchmarks": benchmarks, "metrics": ["mae"]},
-            "rows": [{"label": name, "system": name, "variant": variant} for variant in ("full", *_released(name))],
+            **{"title": name, "on": benchmarks, "metrics": ["mae"]},
+            "rows": [{"run": f"{name}/{variant}", "label": name} for variant in ("full", *_released(name))],
         }
         for name, ((_, benchmarks), _, _) in SYSTEMS.items()
     }
-    about = {"title": "Formats", "short_title": "Formats", "authors": "none", "year": 2026, "venue": "none"}
-    return {**about, "systems": described, "tables": tables}
+    return {"tables": tables}
 
 
 def _suite() -> dict[str, Any]:
@@ -167,11 +166,8 @@ def _without_digests(patch: pytest.MonkeyPatch) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Return a project with everything fetched from a mirror."""
     root, mirror = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("mirror")
-    (root / "papers" / "formats").mkdir(parents=True)
-    (root / "suites").mkdir()
-    (root / "config.yaml").write_text(yaml.safe_dump({"suite": "formats", "device": "cpu"}))
-    (root / "suites" / "formats.yaml").write_text(yaml.safe_dump(_suite()))
-    (root / "papers" / "formats" / "paper.yaml").write_text(yaml.safe_dump(_paper()))
+    config = {"suite": "formats", "device": "cpu"}
+    write_project(root, experiments=_experiments(), papers={"formats": _paper()}, suite=_suite(), config=config)
     for name, files in small_data.DATA.items():
         small_data.write(mirror / name, files())
     for name, (file, make) in WEIGHTS.items():

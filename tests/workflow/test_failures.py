@@ -55,7 +55,7 @@ def test_next_run_goes_on_and_renews_the_report(broken_house: House) -> None:
 def test_report_is_renewed_when_the_failed_variant_is_given_up(house: House) -> None:
     house.run(FAIL=FAILING)
     paper = house.work / "papers/demo/paper.yaml"
-    paper.write_text("\n".join(line for line in paper.read_text().splitlines() if "small:" not in line))
+    paper.write_text(paper.read_text().replace("alpha/small, ", ""))
     house.calls()
     assert house.run().code == 0
     assert house.calls() == ["judge", "report", "score"]

@@ -250,7 +250,7 @@ def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
         if entry is None:
             yield f"{sources.project.why_no_data(benchmark)}."
             continue
-        place = sources.project.place(benchmark)
+        place = f"{entry.dataset}/{entry.split}"
         words = f"{'' if place == benchmark else f'{place} stands for it here. '}{entry.note}".strip()
         if words:
             said[words].append(benchmark)
