@@ -1,11 +1,9 @@
 """``recount count``: a trained run on a user's own pictures: counts, overlays, a CSV.
 
 A picture goes the way of the run's training pictures: read as ``recount prepare`` reads them (stored pixels, an EXIF
-orientation is not applied; damaged ones are refused), brought to size by the size rule of the preparation that run.json
-names, saved and read again where that preparation saves JPEG, then cut into the system's own windows.
-
-One step is added. Prepared training pictures fit the cells of their system's density map, a user's may not: such a
-picture's edges are rounded to whole cells by resizing, as the size rules of the crowd systems do, and the log says so.
+orientation is not applied; damaged ones are refused), resized and perhaps saved as JPEG by the preparation that
+run.json names, then cut into the system's windows. One step is added, because a user's picture may not fit the cells of
+the density map: its edges are rounded to whole cells by resizing, as crowd systems' size rules do, and the log says so.
 """
 
 from __future__ import annotations
@@ -16,9 +14,11 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from recount.prediction.samples import Asking, Predicted, usable_precision
 from recount.report.gallery import crowded, overlay_png, smoothed
 from recount.results.files import number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
+from recount.settings.base import ConfigError
 from recount.settings.project import Project
 from recount.settings.recipe import Precision
 from recount.systems.base import System
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 COLUMNS = (
     "image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem",
 )  # fmt: skip
-COUNTS = "recount_counts.csv"
 # A user's pictures are none that a selection was made on, so that the best one by any evaluation is the one to use.
 PREFERRED = ("best_on_held_out", "best_on_test", "last")
 OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
@@ -73,10 +73,17 @@ class Counted:
     overlay: Path | None = None  # the PNG that was written
     problem: str = ""
 
+    def row(self, prompt: str, run: str, selection: str) -> list[str]:
+        """Return the fields of ``COLUMNS``."""
+        size = [str(edge or "") for edge in (self.width, self.height)]
+        took = "" if math.isnan(self.seconds) else f"{self.seconds:.4f}"
+        told = [str(self.image), prompt, number_text(self.count), run, selection]
+        return [*told, *size, took, str(self.overlay or ""), self.problem]
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The counts of a call, the CSV they are in (None for a single picture without ``output``), and the weights."""
+    """The counts of a call, their CSV (None for a single picture without ``output``), and the weights that counted."""
 
     counted: tuple[Counted, ...]
     csv: Path | None
@@ -84,7 +91,7 @@ class Counts:
 
     @property
     def problems(self) -> list[str]:
-        """Return why pictures have no count, a line each."""
+        """A line for each picture without a count."""
         return [entry.problem for entry in self.counted if entry.problem]
 
 
@@ -97,22 +104,14 @@ def count(
     output: Path | None = None,
     selection: str | None = None,
 ) -> Counts:
-    """Count on pictures with a trained run of the project's suite.
+    """Count on pictures with a run of the project's suite; one that cannot be read has a problem instead of a count.
 
-    Args:
-        project: says where results are, which device and which precision.
-        run: ``<system>/<variant>/seed<k>``.
-        images: one that cannot be read has a problem instead of a count; the others are counted.
-        prompt: what is counted; for text-guided systems, and only for them.
-        output: folder of the overlays and of the CSV. None: each overlay is written beside its picture, the CSV, of
-            several pictures, into the current folder.
-        selection: whose weights of the run's; None: the first of ``PREFERRED`` that the run has.
-
-    Raises:
-        CountError, PredictError, NoDevice: the message says what to do.
+    Overlays and CSV go into ``output``; without it, each overlay beside its picture, and the CSV, of several pictures,
+    into the current folder. ``selection`` names the weights; None takes the first of ``PREFERRED`` that there are.
+    Raises CountError, PredictError or NoDevice, whose messages say what to do.
     """
-    folder = _run_folder(project, run)
-    record, system = load_run(folder)
+    folder, reading = _training_of(project, run)
+    record, system = load_run(folder, reading)
     if system.text_guided and not prompt.strip():
         raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
     if not system.text_guided and prompt:
@@ -131,27 +130,32 @@ def count(
         counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))
     table = None
     if output is not None or len(images) > 1:
-        table = (output or Path()) / COUNTS
-        write_rows(table, COLUMNS, [_row(entry, prompt, run, chosen) for entry in counted])
+        table = (output or Path()) / "recount_counts.csv"
+        write_rows(table, COLUMNS, [entry.row(prompt, run, chosen) for entry in counted])
     return Counts(counted, table, chosen)
 
 
-def _run_folder(project: Project, run: str) -> Path:
+def _training_of(project: Project, run: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of the training that a run reads, and the settings that the run lays over it."""
     if not RUN_ID.fullmatch(run):
         raise CountError(f"--run {run}: expected SYSTEM/VARIANT/seedK, for instance gigacount/full/seed0")
     runs = project.root / project.results / "runs"
-    if not (runs / run / "run.json").is_file():
+    training, reading = run, {}
+    with suppress(ConfigError):  # what was trained outside this choice of papers and tables lies under its own name
+        system, variant, seed = run.split("/")
+        known = project.run(system, variant, int(seed.removeprefix("seed")))
+        training, reading = known.training_id, known.reading
+    if not (runs / training / "run.json").is_file():
         found = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/seed*/run.json"))
         trained = f"trained are: {', '.join(found)}" if found else "nothing is trained there yet"
         raise CountError(
-            f"--run {run}: there is no such run in {runs}; {trained}. `recount train {run}` trains it; "
+            f"--run {run}: there is no such run in {runs}; {trained}. `recount train {training}` trains it; "
             "--config suite=NAME looks in another suite"
         )
-    return runs / run
+    return runs / training, reading
 
 
 def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
-    """Return where the overlay of each picture is written."""
     targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
@@ -160,7 +164,6 @@ def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
 
 
 def _size_rule(record: RunRecord) -> SizeRule:
-    """Return the size rule that the run's training pictures were prepared with."""
     training = record.run.training
     if training is None:  # a released checkpoint without a training set in its suite
         return ORIGINAL_SIZE
@@ -168,21 +171,6 @@ def _size_rule(record: RunRecord) -> SizeRule:
     if name not in datasets.names() or preparation not in datasets.load(name).preparations:
         raise CountError(f"run.json: this recount has no preparation {preparation!r} of a data set {name!r}")
     return datasets.load(name).preparations[preparation]
-
-
-def _row(entry: Counted, prompt: str, run: str, selection: str) -> tuple[str, ...]:
-    return (
-        str(entry.image),
-        prompt,
-        number_text(entry.count),
-        run,
-        selection,
-        str(entry.width or ""),
-        str(entry.height or ""),
-        "" if math.isnan(entry.seconds) else f"{entry.seconds:.4f}",
-        str(entry.overlay or ""),
-        entry.problem,
-    )
 
 
 # --------------------------------------------------------------------------------------------------------- one picture
@@ -215,7 +203,7 @@ class _Counter:
             problem = f"{path}: the system's output is not a finite number"
         number = math.nan if problem else predicted.count
         shown = "no count" if problem else f"{number:.1f}".removesuffix(".0")
-        drawn = _overlay(image, predicted, " · ".join((f"{shown} {self.prompt}".strip(), self.title)))
+        drawn = _overlay(image, predicted, f"{f'{shown} {self.prompt}'.strip()} · {self.title}")
         write_atomically(target, lambda temporary: drawn.save(temporary, format="PNG"))
         return Counted(path, number, image.width, image.height, predicted.seconds, target, problem)
 
@@ -273,9 +261,6 @@ class _Counter:
             raise
 
 
-# ------------------------------------------------------------------------------------------------------------- overlay
-
-
 def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Image:
     """Return the picture, dimmed, with the density over it and the count below it."""
     picture = image.resize([edge * max(1, READABLE_EDGE // max(image.size)) for edge in image.size])
@@ -291,7 +276,7 @@ def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Im
 
 
 def _captioned(picture: Image.Image, caption: str) -> Image.Image:
-    """Return the picture with a line of text below it, in as many lines as its width needs."""
+    """Return the picture with text below it, in as many lines as its width needs."""
     size = max(12, picture.width // 45)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
     lines = list(_wrapped(caption, font, picture.width - size))

@@ -6,10 +6,9 @@ names an image and gives a count, or the points that are counted (in CSV also on
     image,count              {"image": "1.jpg", "count": 12}             {"1.jpg": 12, "2.jpg": [[3, 4], [8, 1]]}
     1.jpg,12                 {"image": "2.jpg", "points": [[3, 4]]}      {"1.jpg": {"points": [[3, 4]]}}
 
-Without a header, the first two columns are image and count (the format of NWPU-Crowd's submissions). Where all files
-have a prompt, a line is about that prompt on that image. Nothing is guessed: images that do not match, images that
-occur twice, counts that are not finite and true counts below 0 stop with a list of them. Predictions below 0, as
-networks make them, count as they are, and that is said.
+Without a header, columns are image and count (as in NWPU-Crowd's submissions). Where all files have a prompt, a line is
+about that prompt on that image. Nothing is guessed: images that do not match or occur twice, counts that are not finite
+and true counts below 0 stop with a list of them. Predictions below 0 count as they are, and that is said.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,17 +60,10 @@ class Counts:
     counts: dict[Key, float]
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
 def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
-    """Read a file of counts or points, none below ``lowest``.
+    """Read a file of counts or points, none below ``lowest``; PredictionsError lists the first of what is wrong.
 
     ``values`` are the names that the column (or key) of the count or the points may have; the first one there is taken.
-
-    Raises:
-        PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is too small or
-            not a finite number; the message lists the first of each.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -99,8 +91,7 @@ def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) ->
 
 
 def _named(key: Key) -> str:
-    image, prompt = key
-    return f"{image} ({prompt})" if prompt else image
+    return f"{key[0]} ({key[1]})" if key[1] else key[0]
 
 
 def _listed(items: Sequence[str], separator: str = ", ") -> str:
@@ -132,8 +123,9 @@ Line = tuple[str, Key, Any]  # where it stands, image and prompt, count or point
 def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
-        yield from _objects(_parsed_lines(text, path), path, values)
+    except json.JSONDecodeError:  # an object in each line
+        lines = [(f"line {number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        yield from _objects(((where, _parsed(line, f"{path}: {where}")) for where, line in lines), path, values)
         return
     if isinstance(whole, list):
         yield from _objects(((f"entry {number}", item) for number, item in enumerate(whole, start=1)), path, values)
@@ -145,22 +137,20 @@ def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
             yield f"key {image!r}", (image, ""), value if inner is None else value[inner]
 
 
-def _parsed_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    for number, line in lines:
-        try:
-            yield f"line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PredictionsError(f"{where}: not valid JSON: {error.msg}") from None
 
 
 def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:
     for where, item in items:
-        image = _first(item, IMAGE_COLUMNS) if isinstance(item, dict) else None
-        value = _first(item, values) if isinstance(item, dict) else None
+        found = item if isinstance(item, dict) else {}
+        image, value = _first(found, IMAGE_COLUMNS), _first(found, values)
         if image is None or value is None:
             raise PredictionsError(f"{path}: {where}: expected an object with {_expected(values)}")
-        yield where, (str(item[image]), str(item.get("prompt", ""))), item[value]
+        yield where, (str(found[image]), str(found.get("prompt", ""))), found[value]
 
 
 def _first(item: Container[str], names: Sequence[str]) -> str | None:
@@ -205,9 +195,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------------------------- scoring
-
-
 @dataclass(frozen=True, slots=True)
 class Stratum:
     """Errors on the images of one bin or tercile of the true count."""
@@ -220,14 +207,13 @@ class Stratum:
     bias: float
 
 
-@dataclass(frozen=True, slots=True)
-class Influential:
+class Influential(NamedTuple):
     """An image and its share of the squared error."""
 
     image: str
     true: float
     predicted: float
-    share_of_squared_error: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,16 +242,26 @@ class UserScores:
 
     def text(self) -> str:
         """Return everything as text for a terminal."""
-        return "\n".join(_text_lines(self))
+        left_out = f", {self.left_out} left out" if self.left_out else ""
+        constant, mae, rmse = map(_shown, self.best_constant)
+        lines = [
+            f"{self.images} images of {self.truth}{left_out}; 95 % intervals over images",
+            f"best constant ({constant}, an oracle): MAE {mae}, RMSE {rmse}",
+        ]
+        for system in self.systems:
+            lines += ["", *_system_lines(system)]
+        if self.differences:
+            lines += ["", f"{self.systems[0].name} minus {self.systems[1].name}, on the same images"]
+        for name, difference in self.differences.items():
+            interval = Interval(difference.value, difference.low, difference.high)
+            lines.append(f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}")
+        return "\n".join(lines)
 
 
 def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
     """Score one file of predictions, or compare two, against a truth file.
 
-    An image without a prediction is an error, unless ``only_predicted`` leaves it out.
-
-    Raises:
-        PredictionsError: a file cannot be used, or images do not match.
+    An image without a prediction is a PredictionsError, unless ``only_predicted`` leaves it out.
     """
     if len(predictions) not in {1, 2}:
         raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
@@ -288,7 +284,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
         left_out=len(truths.counts) - len(keys),
         best_constant=(constant, MAE(true, flat), RMSE(true, flat)),
         systems=tuple(
-            _system(str(table.path), keys, true, counts) for table, counts in zip(tables, predicted, strict=True)
+            _system(str(path), keys, true, counts) for path, counts in zip(predictions, predicted, strict=True)
         ),
         differences={metric.name: paired_difference(metric, true, *predicted) for metric in metrics},
     )
@@ -296,8 +292,7 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
 
 def _without_prompts(table: Counts) -> Counts:
     """Return the table by image alone: another file does not tell prompts apart."""
-    times = Counter(image for image, _ in table.counts)
-    twice = [image for image, number in times.items() if number > 1]
+    twice = [image for image, times in Counter(image for image, _ in table.counts).items() if times > 1]
     if twice:
         raise PredictionsError(
             f"{table.path}: several prompts on one image, but another file has no prompts: {_listed(twice)}; "
@@ -325,7 +320,7 @@ def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> 
 
 def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
     whole = all((counts == np.round(counts)).all() for counts in (true, *predicted))
-    return [MAE, RMSE, NAE, SRE] + ([ACCURACY] if whole else [])
+    return [MAE, RMSE, NAE, SRE, ACCURACY] if whole else [MAE, RMSE, NAE, SRE]
 
 
 def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> SystemScores:
@@ -336,11 +331,7 @@ def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> 
         metrics={metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)},
         calibration=calibration(true, predicted),
         strata=tuple(_strata(true, predicted)),
-        influential=tuple(
-            Influential(_named(keys[k]), float(true[k]), float(predicted[k]), float(share[k]))
-            for k in order
-            if share[k] > 0
-        ),
+        influential=tuple(Influential(_named(keys[k]), true[k], predicted[k], share[k]) for k in order if share[k] > 0),
         rmse_without=(rmse_without_largest(true, predicted, 1), rmse_without_largest(true, predicted, 2)),
         negative=int((predicted < 0).sum()),
     )
@@ -354,9 +345,6 @@ def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
             yield Stratum(kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean()))
 
 
-# ---------------------------------------------------------------------------------------------------------------- text
-
-
 def _shown(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
 
@@ -367,22 +355,6 @@ def _with_interval(interval: Interval) -> str:
     return f"{_shown(interval.value)} [{_shown(interval.low)}, {_shown(interval.high)}]"
 
 
-def _text_lines(scores: UserScores) -> Iterator[str]:
-    left_out = f", {scores.left_out} left out" if scores.left_out else ""
-    yield f"{scores.images} images of {scores.truth}{left_out}; 95 % intervals over images"
-    constant, mae, rmse = scores.best_constant
-    yield f"best constant ({_shown(constant)}, an oracle): MAE {_shown(mae)}, RMSE {_shown(rmse)}"
-    for system in scores.systems:
-        yield ""
-        yield from _system_lines(system)
-    if scores.differences:
-        yield ""
-        yield f"{scores.systems[0].name} minus {scores.systems[1].name}, on the same images"
-        for name, difference in scores.differences.items():
-            interval = Interval(difference.value, difference.low, difference.high)
-            yield f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}"
-
-
 def _system_lines(system: SystemScores) -> Iterator[str]:
     yield system.name
     if system.negative:
@@ -390,13 +362,13 @@ def _system_lines(system: SystemScores) -> Iterator[str]:
     for name, interval in system.metrics.items():
         yield f"  {name:<9} {_with_interval(interval)}"
     yield f"  {'bias':<9} {_with_interval(system.calibration.bias)}"
-    slope, intercept = system.calibration.slope, system.calibration.intercept
-    yield f"  {'slope':<9} {_with_interval(slope)}, intercept {_shown(intercept)}"
-    one, two = system.rmse_without
-    yield f"  rmse without the largest error {_shown(one)}, without the two largest {_shown(two)}"
+    slope, intercept = _with_interval(system.calibration.slope), _shown(system.calibration.intercept)
+    yield f"  {'slope':<9} {slope}, intercept {intercept}"
+    one, two = map(_shown, system.rmse_without)
+    yield f"  rmse without the largest error {one}, without the two largest {two}"
     for image in system.influential:
         counts = f"true {_shown(image.true)}, predicted {_shown(image.predicted)}"
-        yield f"  {image.share_of_squared_error:>6.1%} of the squared error: {image.image} ({counts})"
+        yield f"  {image.share:>6.1%} of the squared error: {image.image} ({counts})"
     for stratum in system.strata:
         errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
         yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.n}: {errors}, bias {_shown(stratum.bias)}"
