@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -116,12 +116,12 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class ComparedVerdict:
-    """What both say of a paper's claim on one kind of evidence; "" where one has no verdict."""
+    """What both say of a paper's claim on one kind of evidence."""
 
     paper: str
     claim: str
     evidence: str
-    a: str
+    a: str  # "" where it has no verdict
     b: str
 
 
@@ -160,17 +160,15 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
     cells = list(_adjusted([_compared(place, *sides, a, b) for place, sides in _sides(a, b)]))
     if not any(cell.a.status and cell.b.status for cell in cells):
         raise ReproductionError(f"{a.path} and {b.path} have no cell of any table in common")
-    common = [run for run in a.records if run in b.records]
+    claims = dict.fromkeys([*a.verdicts, *b.verdicts])
+    common = {run: (record, b.records[run]) for run, record in a.records.items() if run in b.records}
     return Comparison(
         a=str(a.path),
         b=str(b.path),
         cells=tuple(cells),
-        verdicts=tuple(
-            ComparedVerdict(*key, a.verdicts.get(key, ""), b.verdicts.get(key, ""))
-            for key in dict.fromkeys([*a.verdicts, *b.verdicts])
-        ),
-        changed=tuple(_changed({run: (a.records[run], b.records[run]) for run in common})),
-        runs=tuple(_compared_run(run, a.records[run], b.records[run]) for run in common),
+        verdicts=tuple(ComparedVerdict(*key, a.verdicts.get(key, ""), b.verdicts.get(key, "")) for key in claims),
+        changed=tuple(_changed(common)),
+        runs=tuple(_compared_run(run, *records) for run, records in common.items()),
         only_a=tuple(run for run in a.records if run not in b.records),
         only_b=tuple(run for run in b.records if run not in a.records),
     )
@@ -199,7 +197,7 @@ def _cells(side: Reproduction) -> dict[Place, Side]:
     for row in scores[whole].to_dict("records"):
         key = tuple(str(row[name]) for name in KEY)
         measured = row["status"] not in ("quoted", "missing")  # score repeats a quoted row's printed number
-        numbers = [row["value"] if measured else math.nan, *(row[name] for name in ("ci_low", "ci_high", "sd", "n"))]
+        numbers = row["value"] if measured else math.nan, row["ci_low"], row["ci_high"], row["sd"], row["n"]
         cells[Place(*key)] = Side(*numbers, seeds.get(key, ""), row["dataset"], row["status"], row["reason"])
     return cells
 
@@ -217,7 +215,8 @@ def _compared(place: Place, one: Side, other: Side, a: Reproduction, b: Reproduc
         elif math.isfinite(paired.p_value):
             found, outcome = paired, ""
     difference = math.nan if outcome == "other data" else found.value
-    return ComparedCell(*astuple(place), one, other, difference, found.low, found.high, found.p_value, outcome, why)
+    numbers = {"difference": difference, "low": found.low, "high": found.high, "p_value": found.p_value}
+    return ComparedCell(**vars(place), **numbers, a=one, b=other, outcome=outcome, why=why)
 
 
 def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:
@@ -231,9 +230,7 @@ def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:
             return "only A", other.reason or "no such cell"
     if one.dataset != other.dataset:
         return "other data", f"{one.dataset or 'nothing'} and {other.dataset or 'nothing'}"
-    if one.value == other.value:
-        return "identical", ""
-    return "no interval", ""
+    return ("identical" if one.value == other.value else "no interval"), ""
 
 
 def _paired(place: Place, one: Side, a: Reproduction, b: Reproduction) -> Difference | tuple[str, str]:
@@ -270,18 +267,18 @@ def _adjusted(cells: Sequence[ComparedCell]) -> Iterator[ComparedCell]:
 
 def _changed(records: Mapping[str, tuple[RunRecord, RunRecord]]) -> Iterator[Changed]:
     """Yield what differs in the records of runs that both have, each once with the runs it concerns."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
-    for run, sides in records.items():
-        contents = [record.model_dump(mode="json", exclude_unset=True) for record in sides]
-        for part, path in PARTS.items():
-            first, second = (_flat_part(content, path) for content in contents)
+    contents = {
+        run: [record.model_dump(mode="json", exclude_unset=True) for record in sides] for run, sides in records.items()
+    }
+    for part, path in PARTS.items():
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for run, (one, other) in contents.items():
+            first, second = _flat_part(one, path), _flat_part(other, path)
             for key in dict.fromkeys([*first, *second]):
-                values = first.get(key, "absent"), second.get(key, "absent")
-                if values[0] != values[1]:
-                    found.setdefault((part, key, *values), []).append(run)
-    order = list(PARTS)
-    for what, runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        yield Changed(*what, tuple(runs))
+                if first.get(key) != second.get(key):
+                    found.setdefault((key, first.get(key, "absent"), second.get(key, "absent")), []).append(run)
+        for what, runs in found.items():
+            yield Changed(part, *what, tuple(runs))
 
 
 def _flat_part(record: Mapping[str, Any], path: str) -> dict[str, str]:

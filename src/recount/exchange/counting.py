@@ -44,9 +44,7 @@ from recount.systems.base import System
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem",
-)  # fmt: skip
+COLUMNS = ["image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem"]
 # A user's pictures are none that a selection was made on, so that the best one by any evaluation is the one to use.
 PREFERRED = ("best_on_held_out", "best_on_test", "last")
 OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
@@ -116,7 +114,10 @@ def count(
         raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
     if not system.text_guided and prompt:
         raise CountError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
-    targets = _overlays(images, output)
+    targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
+    twice = sorted({target.name for target in targets if targets.count(target) > 1})
+    if twice:
+        raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
     there = record.selections
     if selection is not None and selection not in there:
         raise CountError(f"--selection {selection}: {run} has no such weights; it has: {', '.join(there)}")
@@ -155,14 +156,6 @@ def _training_of(project: Project, run: str) -> tuple[Path, dict[str, Any]]:
     return runs / training, reading
 
 
-def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
-    targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
-    twice = sorted({target.name for target in targets if targets.count(target) > 1})
-    if twice:
-        raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
-    return targets
-
-
 def _size_rule(record: RunRecord) -> SizeRule:
     training = record.run.training
     if training is None:  # a released checkpoint without a training set in its suite
@@ -178,7 +171,7 @@ def _size_rule(record: RunRecord) -> SizeRule:
 
 @dataclass
 class _Counter:
-    """A loaded system on its device, and how pictures reach it; ``title`` says which it is."""
+    """A loaded system on its device, and how pictures reach it."""
 
     system: System
     rule: SizeRule
@@ -188,7 +181,7 @@ class _Counter:
     title: str
 
     def count(self, path: Path, target: Path) -> Counted:
-        """Count one picture and write its overlay; a picture that cannot be used has a problem instead."""
+        """Count one picture and write its overlay."""
         try:
             image = self._prepared(read_picture(path), path)
         except DataError as error:
@@ -262,7 +255,7 @@ class _Counter:
 
 
 def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Image:
-    """Return the picture, dimmed, with the density over it and the count below it."""
+    """Return the picture, dimmed, with the density over it and text below it."""
     picture = image.resize([edge * max(1, READABLE_EDGE // max(image.size)) for edge in image.size])
     picture.thumbnail((OVERLAY_EDGE, OVERLAY_EDGE), Image.Resampling.LANCZOS)
     if predicted.density is not None:
@@ -272,11 +265,6 @@ def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Im
         layer.putalpha(layer.getchannel("A").point(lambda value: int(value * OPACITY)))
         layer = layer.resize(picture.size, Image.Resampling.BILINEAR)
         picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
-    return _captioned(picture, caption)
-
-
-def _captioned(picture: Image.Image, caption: str) -> Image.Image:
-    """Return the picture with text below it, in as many lines as its width needs."""
     size = max(12, picture.width // 45)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
     lines = list(_wrapped(caption, font, picture.width - size))

@@ -18,6 +18,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -26,18 +27,9 @@ import numpy as np
 
 from recount.errors import UserError
 from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric
+from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
-from recount.scoring.statistics import (
-    Calibration,
-    Difference,
-    Interval,
-    best_constant,
-    bootstrap,
-    calibration,
-    influence,
-    paired_difference,
-    rmse_without_largest,
-)
+from recount.scoring.statistics import Difference, Interval, bootstrap
 
 IMAGE_COLUMNS = ("image", "file", "filename", "image_id", "id", "name")
 PREDICTED = ("predicted_count", "prediction", "predicted", "pred", "count", "points")
@@ -173,9 +165,10 @@ def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
         for name, points in Counter(row[place] for _, row in body if len(row) > place).items():
             yield "points", (name, ""), points
         return
-    if image is None and len(head) == 2 and _is_number(head[1]):
-        (image, value), body = ("image", "count"), numbered
-        head = [image, value]
+    if image is None and len(head) == 2:
+        with suppress(ValueError):  # a second number means that there is no header
+            float(head[1])
+            head, body = [image := "image", value := "count"], numbered
     if image is None or value is None:
         raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
     if not body:
@@ -187,16 +180,7 @@ def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
         yield f"line {number}", (item[image], item.get("prompt", "")), item[value]
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Stratum:
+class Stratum(NamedTuple):
     """Errors on the images of one bin or tercile of the true count."""
 
     kind: str
@@ -207,37 +191,47 @@ class Stratum:
     bias: float
 
 
-class Influential(NamedTuple):
-    """An image and its share of the squared error."""
-
-    image: str
-    true: float
-    predicted: float
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class SystemScores:
     """Everything about one file of predictions."""
 
-    name: str
-    metrics: dict[str, Interval]  # over images; accuracy only where all counts are whole numbers
-    calibration: Calibration
-    strata: tuple[Stratum, ...]
-    influential: tuple[Influential, ...]
-    rmse_without: tuple[float, float]  # the one and the two images of largest error
-    negative: int  # predictions below 0
+    def __init__(self, name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> None:
+        self.name = name
+        self.metrics = {metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)}
+        self.calibration = statistics.calibration(true, predicted)
+        self.strata = list(_strata(true, predicted))
+        share = statistics.influence(true, predicted).share_of_squared_error
+        order = [k for k in np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES] if share[k] > 0]
+        self.influential = [(_named(keys[k]), true[k], predicted[k], share[k]) for k in order]
+        self.rmse_without = [statistics.rmse_without_largest(true, predicted, images) for images in (1, 2)]
+        self.negative = int((predicted < 0).sum())
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as lines for a terminal."""
+        yield self.name
+        if self.negative:
+            yield f"  {self.negative} predictions are below 0; they count as they are"
+        for name, interval in (*self.metrics.items(), ("bias", self.calibration.bias)):
+            yield f"  {name:<9} {_with_interval(interval)}"
+        slope, intercept = _with_interval(self.calibration.slope), _shown(self.calibration.intercept)
+        yield f"  {'slope':<9} {slope}, intercept {intercept}"
+        one, two = map(_shown, self.rmse_without)
+        yield f"  rmse without the largest error {one}, without the two largest {two}"
+        for image, true, predicted, share in self.influential:
+            yield f"  {share:>6.1%} of the squared error: {image} (true {_shown(true)}, predicted {_shown(predicted)})"
+        for stratum in self.strata:
+            errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
+            yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.n}: {errors}, bias {_shown(stratum.bias)}"
 
 
 @dataclass(frozen=True, slots=True)
 class UserScores:
     """What ``recount score --predictions --truth`` says."""
 
-    truth: str
+    truth: Path
     images: int  # that were scored
     left_out: int  # images of the truth file without a prediction, left out on request
     best_constant: tuple[float, float, float]  # that with the smallest MAE on the truth; its MAE and RMSE
-    systems: tuple[SystemScores, ...]  # one or two
+    systems: list[SystemScores]  # one or two
     differences: dict[str, Difference]  # metric -> first minus second system; empty for one system
 
     def text(self) -> str:
@@ -249,7 +243,7 @@ class UserScores:
             f"best constant ({constant}, an oracle): MAE {mae}, RMSE {rmse}",
         ]
         for system in self.systems:
-            lines += ["", *_system_lines(system)]
+            lines += ["", *system.lines()]
         if self.differences:
             lines += ["", f"{self.systems[0].name} minus {self.systems[1].name}, on the same images"]
         for name, difference in self.differences.items():
@@ -275,18 +269,17 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
     keys = [key for key in truths.counts if key in wanted]
     true = np.array([truths.counts[key] for key in keys])
     predicted = [np.array([table.counts[key] for key in keys]) for table in tables]
-    constant = best_constant(true)
+    systems = [SystemScores(str(path), keys, true, counts) for path, counts in zip(predictions, predicted, strict=True)]
+    constant = statistics.best_constant(true)
     flat = np.full(len(true), constant)
     metrics = _metrics(true, *predicted) if len(tables) == 2 else []
     return UserScores(
-        truth=str(truth),
+        truth=truth,
         images=len(keys),
         left_out=len(truths.counts) - len(keys),
         best_constant=(constant, MAE(true, flat), RMSE(true, flat)),
-        systems=tuple(
-            _system(str(path), keys, true, counts) for path, counts in zip(predictions, predicted, strict=True)
-        ),
-        differences={metric.name: paired_difference(metric, true, *predicted) for metric in metrics},
+        systems=systems,
+        differences={metric.name: statistics.paired_difference(metric, true, *predicted) for metric in metrics},
     )
 
 
@@ -323,20 +316,6 @@ def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
     return [MAE, RMSE, NAE, SRE, ACCURACY] if whole else [MAE, RMSE, NAE, SRE]
 
 
-def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> SystemScores:
-    share = influence(true, predicted).share_of_squared_error
-    order = np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES]
-    return SystemScores(
-        name=name,
-        metrics={metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)},
-        calibration=calibration(true, predicted),
-        strata=tuple(_strata(true, predicted)),
-        influential=tuple(Influential(_named(keys[k]), true[k], predicted[k], share[k]) for k in order if share[k] > 0),
-        rmse_without=(rmse_without_largest(true, predicted, 1), rmse_without_largest(true, predicted, 2)),
-        negative=int((predicted < 0).sum()),
-    )
-
-
 def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
     for kind, names in (("count", count_bins(true)), ("tercile", terciles(true))):
         for name in dict.fromkeys(name for _, name in sorted(zip(true.tolist(), names, strict=True))):
@@ -353,22 +332,3 @@ def _with_interval(interval: Interval) -> str:
     if math.isnan(interval.low):
         return _shown(interval.value)
     return f"{_shown(interval.value)} [{_shown(interval.low)}, {_shown(interval.high)}]"
-
-
-def _system_lines(system: SystemScores) -> Iterator[str]:
-    yield system.name
-    if system.negative:
-        yield f"  {system.negative} predictions are below 0; they count as they are"
-    for name, interval in system.metrics.items():
-        yield f"  {name:<9} {_with_interval(interval)}"
-    yield f"  {'bias':<9} {_with_interval(system.calibration.bias)}"
-    slope, intercept = _with_interval(system.calibration.slope), _shown(system.calibration.intercept)
-    yield f"  {'slope':<9} {slope}, intercept {intercept}"
-    one, two = map(_shown, system.rmse_without)
-    yield f"  rmse without the largest error {one}, without the two largest {two}"
-    for image in system.influential:
-        counts = f"true {_shown(image.true)}, predicted {_shown(image.predicted)}"
-        yield f"  {image.share:>6.1%} of the squared error: {image.image} ({counts})"
-    for stratum in system.strata:
-        errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
-        yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.n}: {errors}, bias {_shown(stratum.bias)}"

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -30,9 +31,14 @@ class Patience:
     failures_in_a_row: int = 16  # of one host, over all files, after which it is left alone
     dead_hosts: int = 12  # with none that could be reached: there is no network, and no further host is tried
 
+    @property
+    def timeout(self) -> tuple[float, float]:
+        """As requests takes it."""
+        return self.connect_seconds, self.read_seconds
+
 
 class RefusedError(Exception):
-    """An address does not deliver the file, and trying again would not help; the message says why."""
+    """An address does not deliver the file, and trying again would not help."""
 
 
 class WrongBytesError(RefusedError):
@@ -63,18 +69,13 @@ class TransientError(Exception):
 
 
 class Part:
-    """The unfinished file ``<path>.part``, and beside it ``<path>.part.source``: where it comes from.
-
-    Attributes:
-        path: of the unfinished file.
-        reached: the most bytes that any attempt has brought.
-    """
+    """The unfinished file ``<path>.part``, and beside it ``<path>.part.source``: where it comes from."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self.path = target.with_name(target.name + ".part")
         self._note = target.with_name(target.name + ".part.source")
-        self.reached = self.size()
+        self.reached = self.size()  # the most bytes that any attempt has brought
 
     def size(self) -> int:
         """Return the bytes that are there."""
@@ -106,7 +107,6 @@ class Part:
 
 
 def _sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -114,7 +114,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-class Writer:
+class Writer(AbstractContextManager["Writer"]):
     """What pooch writes into: counts, reports progress, can be stopped, and tells a full disk from a broken line.
 
     Nothing is opened, created or cut before ``begin``: an address that fails must not cost the bytes that are there.
@@ -126,9 +126,6 @@ class Writer:
         self._stream: BinaryIO | None = None
         self.position = 0
         self.total: int | None = None
-
-    def __enter__(self) -> Writer:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not None:
@@ -157,7 +154,7 @@ class Writer:
         self._session.progress(self._part.path, self.position, self.total)
 
     def flush(self) -> None:
-        """Do nothing: pooch asks for it after each ``write``, which has done it."""
+        """Do nothing: ``write``, after which pooch calls it, has done it."""
 
 
 @dataclass
@@ -169,14 +166,29 @@ class _Host:
     last_failure: str = ""
 
 
-class Hosts:
-    """What is known of the hosts of one data set: each is reached for once, and left alone when it does not answer."""
+class Session:
+    """What the downloads of one data set share; ``cancel`` is set to stop all of them.
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    Each host is reached for once, and left alone when it does not answer. ``progress`` is called with (part's path,
+    bytes there, bytes in all or None).
+    """
+
+    def __init__(self, patience: Patience, progress: Callable[[Path, int, int | None], None]) -> None:
+        self.patience = patience
+        self.progress = progress
+        self.cancel = threading.Event()
         self._too_late = f"no connection within {patience.connect_seconds:g} s"
         self._lock = threading.Lock()
         self._hosts: dict[tuple[str, int], _Host] = {}
+
+    def check(self) -> None:
+        """Raise CancelledError if all downloads are to stop."""
+        if self.cancel.is_set():
+            raise CancelledError
+
+    def pause(self, seconds: float) -> None:
+        """Wait, at most until all downloads are to stop."""
+        self.cancel.wait(seconds)
 
     def require(self, url: str) -> None:
         """Raise RefusedError if the host of ``url`` cannot be reached, or has failed too often."""
@@ -188,7 +200,7 @@ class Hosts:
             host.connected.set()
         if host.dead:
             raise RefusedError(f"{key[0]} cannot be reached ({host.dead})")
-        if host.failures >= self._patience.failures_in_a_row:
+        if host.failures >= self.patience.failures_in_a_row:
             raise RefusedError(f"{key[0]} was given up after {host.failures} failures in a row ({host.last_failure})")
 
     def answered(self, url: str) -> None:
@@ -202,16 +214,16 @@ class Hosts:
 
     def _new_host(self, key: tuple[str, int]) -> _Host:
         tried = [host for host in self._hosts.values() if host.connected.is_set()]
-        if len(tried) >= self._patience.dead_hosts and all(host.dead for host in tried):
+        if len(tried) >= self.patience.dead_hosts and all(host.dead for host in tried):
             raise RefusedError(f"{key[0]} was not tried: none of {len(tried)} other hosts could be reached")
-        host = self._hosts[key] = _Host(time.monotonic() + self._patience.connect_seconds)
+        host = self._hosts[key] = _Host(time.monotonic() + self.patience.connect_seconds)
         # A daemon, because a name server that does not answer can hold getaddrinfo for a minute.
         threading.Thread(target=self._connect, args=(key, host), daemon=True).start()
         return host
 
     def _connect(self, key: tuple[str, int], host: _Host) -> None:
         try:
-            socket.create_connection(key, timeout=self._patience.connect_seconds).close()
+            socket.create_connection(key, timeout=self.patience.connect_seconds).close()
         except TimeoutError:
             host.dead = self._too_late
         except (OSError, UnicodeError) as error:
@@ -221,28 +233,6 @@ class Hosts:
 
 
 def _endpoint(url: str) -> tuple[str, int]:
-    """Return host and port that a request for ``url`` connects to: its proxy's where the environment names one."""
+    """Return the host and port that a request connects to: its proxy's where the environment names one."""
     parts = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
     return parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 80)
-
-
-class Session:
-    """What the downloads of one data set share; ``cancel`` is set to stop all of them.
-
-    ``progress`` is called with (part's path, bytes there, bytes in all or None).
-    """
-
-    def __init__(self, patience: Patience, progress: Callable[[Path, int, int | None], None]) -> None:
-        self.patience = patience
-        self.progress = progress
-        self.cancel = threading.Event()
-        self.hosts = Hosts(patience)
-
-    def check(self) -> None:
-        """Raise CancelledError if all downloads are to stop."""
-        if self.cancel.is_set():
-            raise CancelledError
-
-    def pause(self, seconds: float) -> None:
-        """Wait, but not longer than until all downloads are to stop."""
-        self.cancel.wait(seconds)

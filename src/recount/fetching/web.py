@@ -35,10 +35,9 @@ def fetch_http(
                 writer.begin(*_body(response, file, start))
                 part.note_source(url, _validator(response))
 
-        timeout = (session.patience.connect_seconds, session.patience.read_seconds)
-        hooks = {"response": on_response}
+        options = {"headers": asked, "timeout": session.patience.timeout, "hooks": {"response": on_response}}
         try:
-            HTTPDownloader(chunk_size=CHUNK_BYTES, headers=asked, timeout=timeout, hooks=hooks)(url, writer, None)
+            HTTPDownloader(chunk_size=CHUNK_BYTES, **options)(url, writer, None)
         except requests.RequestException as error:
             failure = _failure(error, part, writer, start, session.patience)
             if failure is not None:
@@ -102,7 +101,7 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _announced(response: requests.Response) -> tuple[int, int | None]:
-    """Return the offset of the first byte of a body and the size of the whole file, where the server says it."""
+    """Return as ``_body`` what the server says."""
     if response.status_code == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if span is None:
@@ -120,17 +119,13 @@ def status_error(response: requests.Response) -> Exception:
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code not in TRANSIENT_STATUS:
         return RefusedError(status)
-    return TransientError(status, wait_seconds=_retry_after(response.headers.get("Retry-After", "")))
-
-
-def _retry_after(header: str) -> float:
-    """Return the seconds that a Retry-After header asks for; it holds seconds or a date (RFC 9110, 10.2.3)."""
-    if header.isdigit():
-        return float(header)
+    asked = response.headers.get("Retry-After", "")  # seconds or a date (RFC 9110, 10.2.3)
+    if asked.isdigit():
+        return TransientError(status, wait_seconds=float(asked))
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+        return TransientError(status, wait_seconds=parsedate_to_datetime(asked).timestamp() - time.time())
     except ValueError:
-        return 0.0
+        return TransientError(status)
 
 
 def timeout_error(error: Exception, patience: Patience) -> TransientError:
