@@ -10,7 +10,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -58,12 +58,15 @@ def devices_for(wanted: Wanted, number: int, jobs_per_gpu: int = 1) -> Iterator[
     if torch.cuda.device_count() < number:
         raise NoDevice(f"gpus_per_job = {number}, but PyTorch sees {torch.cuda.device_count()} GPUs; set it to fewer")
     names = [str(torch.cuda.get_device_properties(card).uuid) for card in range(torch.cuda.device_count())]
-    locks = _wait_for_places(names, number, jobs_per_gpu)
-    try:
-        yield [torch.device("cuda", card) for card in locks]
-    finally:
-        for lock in locks.values():
-            lock.release()
+    for waits in itertools.count():
+        with ExitStack() as held:
+            cards = _free_cards(names, number, jobs_per_gpu, held)
+            if len(cards) == number:
+                yield [torch.device("cuda", card) for card in cards]
+                return
+        if not waits:
+            log.info("of %d places on %d GPUs, too few are free; waiting", jobs_per_gpu * len(names), len(names))
+        time.sleep(POLL_SECONDS)
 
 
 def keep_freed_memory() -> None:
@@ -80,30 +83,14 @@ def keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def _wait_for_places(names: Sequence[str], number: int, places: int) -> dict[int, FileLock]:
-    """Return locks on places on ``number`` different cards, by the place of their name in ``names``."""
-    waited = False
-    while True:
-        locks = _free_places(names, number, places)
-        if len(locks) == number:
-            return locks
-        for lock in locks.values():
-            lock.release()
-        if not waited:
-            log.info("of %d places on %d GPUs, too few are free; waiting", places * len(names), len(names))
-            waited = True
-        time.sleep(POLL_SECONDS)
-
-
-def _free_places(names: Sequence[str], number: int, places: int) -> dict[int, FileLock]:
-    """Lock free places on at most ``number`` cards, on empty cards first."""
+def _free_cards(names: Sequence[str], number: int, places: int, held: ExitStack) -> list[int]:
+    """Lock places, until ``held`` ends, on at most ``number`` cards that have a free one; empty cards come first."""
     folder = Path(tempfile.gettempdir()) / "recount-gpu-locks"
     folder.mkdir(exist_ok=True)
-    locks: dict[int, FileLock] = {}
+    cards: list[int] = []
     for place, (card, name) in itertools.product(range(places), enumerate(names)):
-        if len(locks) < number and card not in locks:
-            lock = FileLock(folder / f"{name}.{place}.lock")
+        if len(cards) < number and card not in cards:
             with suppress(Timeout):
-                lock.acquire(timeout=0)
-                locks[card] = lock
-    return locks
+                held.enter_context(FileLock(folder / f"{name}.{place}.lock").acquire(timeout=0))
+                cards.append(card)
+    return cards

@@ -10,9 +10,9 @@ No path of this machine goes out: paths below the project become relative, other
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,24 +64,19 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
     if not snakefile.is_file():
         raise ExportError(f"{snakefile}: no such file: an export holds its workflow")
     target.parent.mkdir(parents=True, exist_ok=True)
-    building = target.with_name(f".{target.name}.{os.getpid()}")
-    packed = building.with_name(f"{building.name}.zip")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+        building, packed = Path(place, "export"), Path(place, "export.zip")
+        building.mkdir()
         notes = _fill(project, building, licence)
-        files = [path for path in building.rglob("*") if path.is_file()]
+        files = sorted(path for path in building.rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files)
         if target.suffix == ".zip":
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-                for path in sorted(files):
+                for path in files:
                     archive.write(path, path.relative_to(building).as_posix())
             packed.replace(target)
         else:
             building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        packed.unlink(missing_ok=True)
     return Exported(target, len(files), size, tuple(notes))
 
 
@@ -187,9 +182,8 @@ def _parquet(table: Path) -> None:
     """Write a CSV as Parquet, too; only an empty field is a missing one ("NA" is a text)."""
     text = dict.fromkeys(("seed", "seeds", "id", "image", "prompt"), str)
     frame = pd.read_csv(table, dtype=text, keep_default_na=False, na_values=[""])
-    empty = [name for name in frame.columns if frame[name].isna().all()]
-    texts = {name: frame[name].astype("string") for name in empty}  # Parquet has no column without a type
-    frame.assign(**texts).to_parquet(table.with_suffix(".parquet"))
+    untyped = frame.columns[frame.isna().all()]  # Parquet has no column without a type
+    frame.astype(dict.fromkeys(untyped, "string")).to_parquet(table.with_suffix(".parquet"))
 
 
 def _report(project: Project, folder: Path) -> list[str]:
@@ -210,8 +204,6 @@ def _report(project: Project, folder: Path) -> list[str]:
     return []
 
 
-def _may_be_shown(dataset: str) -> bool:
-    if dataset not in datasets.names():  # this recount does not know its licence
-        return False
-    known = datasets.load(dataset)
-    return known.publishable or known.embedded
+def _may_be_shown(name: str) -> bool:
+    known = datasets.load(name) if name in datasets.names() else None  # whose licence this recount does not know
+    return known is not None and (known.publishable or known.embedded)

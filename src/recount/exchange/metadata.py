@@ -25,7 +25,6 @@ from recount.results.files import file_digest
 from recount.results.run_record import Provenance, RunRecord
 from recount.settings.project import Project
 
-METADATA = "ro-crate-metadata.json"
 WORKFLOW = "Snakefile"
 SETTINGS = ("config.yaml", "benchmarks.yaml", "experiments/", "suites/", "papers/")
 
@@ -50,12 +49,15 @@ def write_metadata(
     Records are by run id; ``licence`` is an SPDX name or None; ``notes`` say what was left out and why.
     """
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    given = _licence(licence)
+    given: Entity = _FIXED["no_licence"]
+    if licence is not None:
+        given = {"@id": f"https://spdx.org/licenses/{quote(licence)}", "@type": "CreativeWork", "name": licence}
     graph = [
         _FIXED["descriptor"],
         _root(project, files, records, given, notes),
         *_FIXED["profiles"],
-        *([_FIXED["mit"]] if given == _FIXED["mit"] else [_FIXED["mit"], given]),
+        _FIXED["mit"],
+        *([given] if given != _FIXED["mit"] else []),
         _FIXED["snakemake"],
         *(_file(folder, path) for path in files if path != WORKFLOW),
         _file(folder, WORKFLOW) | {"version": commit()["commit"] or "unknown"},
@@ -64,13 +66,7 @@ def write_metadata(
         *_actions(project, files, records),
     ]
     text = json.dumps({"@context": _FIXED["context"], "@graph": graph}, indent=1, ensure_ascii=False)
-    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
-
-
-def _licence(name: str | None) -> Entity:
-    if name is None:
-        return dict(_FIXED["no_licence"])
-    return {"@id": f"https://spdx.org/licenses/{quote(name)}", "@type": "CreativeWork", "name": name}
+    (folder / "ro-crate-metadata.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _root(
@@ -111,14 +107,9 @@ def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRe
     software: dict[str, Entity] = {}
     actions: list[Entity] = []
     for run, record in records.items():
-        made_with = record.provenance
-        inputs: dict[str, Entity] = {}
-        for name, digest in made_with.data.items():
-            key = f"#data-{quote(name)}-{digest[:12]}"
-            own = {"@id": key, "name": f"prepared data set {name}", "sha256": digest}
-            inputs[key] = _FIXED["data"] | own
+        inputs = {entity["@id"]: entity for entity in map(_data, record.provenance.data.items())}
         data |= inputs
-        tool = _software(made_with)
+        tool = _software(record.provenance)
         software[tool["@id"]] = tool
         results = [path for path in files if path.startswith(f"results/runs/{run}/") or path.endswith(f"/{run}.csv")]
         actions.append(
@@ -144,6 +135,12 @@ def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRe
         "result": _refs(_identifier(path) for path in results),
     }
     return [whole, *actions, *data.values(), *software.values()]
+
+
+def _data(prepared: tuple[str, str]) -> Entity:
+    name, digest = prepared
+    own = {"@id": f"#data-{quote(name)}-{digest[:12]}", "name": f"prepared data set {name}", "sha256": digest}
+    return _FIXED["data"] | own
 
 
 def _software(made_with: Provenance) -> Entity:

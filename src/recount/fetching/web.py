@@ -61,6 +61,7 @@ def _failure(
     error: requests.RequestException, part: Part, writer: Writer, start: int, patience: Patience
 ) -> Exception | None:
     """Return what an error means; None where it says that all bytes are there."""
+    text = str(error)
     match error:
         case requests.HTTPError(response=response) if response.status_code != 416:
             return status_error(response)
@@ -69,11 +70,17 @@ def _failure(
                 return None
             part.discard()
             return TransientError("the file there is shorter than the part that is here: starting again")
+        case requests.exceptions.SSLError() if "CERTIFICATE" in text:
+            return RefusedError(f"its certificate is not accepted ({text})")
         case requests.Timeout():
             return timeout_error(error, patience)
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError() if "timed out" in text:
+            return timeout_error(error, patience)
+        case requests.exceptions.ProxyError():
+            return TransientError(f"the proxy does not let it through ({text})")
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
-            return _broken_line(error, writer, patience)
-    return RefusedError(f"cannot be asked ({error})")
+            return TransientError(f"the connection dropped after {writer.position:,} bytes")
+    return RefusedError(f"cannot be asked ({text})")
 
 
 def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[int, int | None]:
@@ -81,7 +88,17 @@ def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[in
 
     An offset of 0 is right whatever was asked for: a server without ranges, or with a newer version, starts again.
     """
-    begin, total = _announced(response)
+    begin, length = 0, response.headers.get("Content-Length", "")
+    if response.status_code == 206:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if span is None:
+            raise RefusedError("answers a range request without saying which range it sends")
+        begin, length = int(span[1]), span[2]
+    elif response.status_code != 200:
+        raise RefusedError(f"HTTP {response.status_code} {response.reason}")
+    elif response.headers.get("Content-Encoding"):
+        length = ""
+    total = int(length) if length.isdigit() else None
     if begin not in (0, start):
         raise RefusedError(f"sends bytes from {begin:,} on when asked for those from {start:,} on")
     if file.bytes is not None and total is not None and total != file.bytes:
@@ -98,20 +115,6 @@ def _validator(response: requests.Response) -> str | None:
         return None
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _announced(response: requests.Response) -> tuple[int, int | None]:
-    """Return as ``_body`` what the server says."""
-    if response.status_code == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if span is None:
-            raise RefusedError("answers a range request without saying which range it sends")
-        return int(span[1]), None if span[2] == "*" else int(span[2])
-    if response.status_code != 200:
-        raise RefusedError(f"HTTP {response.status_code} {response.reason}")
-    length = response.headers.get("Content-Length", "")
-    plain = not response.headers.get("Content-Encoding")
-    return 0, int(length) if length.isdigit() and plain else None
 
 
 def status_error(response: requests.Response) -> Exception:
@@ -133,14 +136,3 @@ def timeout_error(error: Exception, patience: Patience) -> TransientError:
     connecting = isinstance(error, requests.ConnectTimeout)
     seconds = patience.connect_seconds if connecting else patience.read_seconds
     return TransientError(f"no {'connection within' if connecting else 'data for'} {seconds:g} s", cost=2)
-
-
-def _broken_line(error: Exception, writer: Writer, patience: Patience) -> Exception:
-    text = str(error)
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in text:
-        return RefusedError(f"its certificate is not accepted ({text})")
-    if "timed out" in text:
-        return timeout_error(error, patience)
-    if isinstance(error, requests.exceptions.ProxyError):
-        return TransientError(f"the proxy does not let it through ({text})")
-    return TransientError(f"the connection dropped after {writer.position:,} bytes")
