@@ -212,8 +212,7 @@ def test_strata_and_calibration(tmp_path: Path, truth: Path) -> None:
     assert system.calibration.slope.value == pytest.approx(0.5)
     assert system.calibration.intercept == pytest.approx(0)
     assert system.calibration.bias.value == pytest.approx(-167 / 4)
-    by_bin = {stratum.name: stratum for stratum in system.strata if stratum.kind == "count"}
-    assert {name: (stratum.n, stratum.mae.value) for name, stratum in by_bin.items()} == {
+    assert {name: (images, mae.value) for kind, name, images, mae, *_ in system.strata if kind == "count"} == {
         "1-10": (2, 3.5),
         "11-50": (1, 10),
         ">200": (1, 150),

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from recount.exchange.reproduction import Reproduction, ReproductionError
 from recount.metrics import METRICS
@@ -23,33 +25,9 @@ from recount.results.scores import ALL_SEEDS
 from recount.scoring.statistics import Difference, holm, paired_difference
 
 SIGNIFICANT = 0.05  # of the adjusted p value
-# The parts of run.json that are compared. A command line says nothing that the settings do not.
-PARTS = {
-    "settings": "settings",
-    "recipe": "recipe",
-    "run": "run",
-    "precision": "precision_used",
-    "device": "provenance.device",
-    "hardware": "provenance.hardware",
-    "python": "provenance.python",
-    "packages": "provenance.packages",
-    "recount": "provenance.recount",
-    "commit": "provenance.commit",
-    "uncommitted changes": "provenance.dirty",
-    "code of the step": "provenance.code",
-    "data": "provenance.data",
-    "checkpoint": "checkpoint",
-}
-OUTCOMES = {
-    "identical": "the same number, bit for bit",
-    "agree": "no difference beyond chance (adjusted p of 0.05 or more)",
-    "differ": "a difference beyond chance (adjusted p below 0.05)",
-    "no interval": "two numbers, but no predictions of the same images to say how sure their difference is",
-    "other data": "scored on other data, or against other true counts: not to be compared",
-    "only A": "B has no number",
-    "only B": "A has no number",
-    "neither": "no number on either side",
-}
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+PARTS: dict[str, str] = _TABLES["parts"]
+OUTCOMES: dict[str, str] = _TABLES["outcomes"]
 
 
 @dataclass(frozen=True)
@@ -215,8 +193,10 @@ def _compared(place: Place, one: Side, other: Side, a: Reproduction, b: Reproduc
         elif math.isfinite(paired.p_value):
             found, outcome = paired, ""
     difference = math.nan if outcome == "other data" else found.value
-    numbers = {"difference": difference, "low": found.low, "high": found.high, "p_value": found.p_value}
-    return ComparedCell(**vars(place), **numbers, a=one, b=other, outcome=outcome, why=why)
+    return ComparedCell(
+        **vars(place), a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
+        outcome=outcome, why=why,
+    )  # fmt: skip
 
 
 def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from recount.settings.project import Project
 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
+TEXT_COLUMNS = ("seed", "seeds", "id", "image", "prompt")
 TEXT = {".csv", ".json", ".yaml", ".md", ".html", ".svg", ".tex"}
 # An absolute path in a line of text: no part of an address (https://a/b), of a relative path or of a benchmark's name.
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\+=<-])(?:/[\w.+@-]+){2,}|\b[A-Za-z]:\\[\w.+@\\-]+")
@@ -174,16 +175,11 @@ def _write_tables(sources: Sources, folder: Path) -> None:
     for name, text in texts.items():
         path = folder / f"{name}.csv"
         _write(path, text, project.root, everywhere=name != "predictions")
-        _parquet(path)
+        # Only an empty field is a missing one ("NA" is a text), and Parquet has no column without a type.
+        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+        untyped = frame.columns[frame.isna().all()]
+        frame.astype(dict.fromkeys(untyped, "string")).to_parquet(path.with_suffix(".parquet"))
     (folder / "scores.csv").unlink()  # results/scores.csv is the same
-
-
-def _parquet(table: Path) -> None:
-    """Write a CSV as Parquet, too; only an empty field is a missing one ("NA" is a text)."""
-    text = dict.fromkeys(("seed", "seeds", "id", "image", "prompt"), str)
-    frame = pd.read_csv(table, dtype=text, keep_default_na=False, na_values=[""])
-    untyped = frame.columns[frame.isna().all()]  # Parquet has no column without a type
-    frame.astype(dict.fromkeys(untyped, "string")).to_parquet(table.with_suffix(".parquet"))
 
 
 def _report(project: Project, folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -180,15 +180,7 @@ def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
         yield f"line {number}", (item[image], item.get("prompt", "")), item[value]
 
 
-class Stratum(NamedTuple):
-    """Errors on the images of one bin or tercile of the true count."""
-
-    kind: str
-    name: str
-    n: int
-    mae: Interval
-    rmse: Interval
-    bias: float
+Stratum = tuple[str, str, int, Interval, Interval, float]  # bin or tercile, its name, images, MAE, RMSE, bias
 
 
 class SystemScores:
@@ -218,9 +210,9 @@ class SystemScores:
         yield f"  rmse without the largest error {one}, without the two largest {two}"
         for image, true, predicted, share in self.influential:
             yield f"  {share:>6.1%} of the squared error: {image} (true {_shown(true)}, predicted {_shown(predicted)})"
-        for stratum in self.strata:
-            errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
-            yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.n}: {errors}, bias {_shown(stratum.bias)}"
+        for kind, name, images, mae, rmse, bias in self.strata:
+            errors = f"mae {_with_interval(mae)}, rmse {_with_interval(rmse)}"
+            yield f"  {kind} {name:<7} n = {images}: {errors}, bias {_shown(bias)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +313,7 @@ def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
         for name in dict.fromkeys(name for _, name in sorted(zip(true.tolist(), names, strict=True))):
             inside = np.array([other == name for other in names])
             t, p = true[inside], predicted[inside]
-            yield Stratum(kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean()))
+            yield kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean())
 
 
 def _shown(value: float) -> str:

@@ -29,23 +29,23 @@ def download(address: str, file: RemoteFile, part: Part, session: Session) -> No
     left, wait, most = patience.attempts, patience.backoff_seconds, part.reached
     while True:
         session.check()
-        session.require(url)
+        host = session.host(url)
         try:
             attempt(url, file, part, session)
         except TransientError as failure:
             if part.reached > most:  # a line that drops, but moves on, is worth any number of attempts
                 left, wait, most = patience.attempts, patience.backoff_seconds, part.reached
-                session.answered(url)
+                host.failures = 0
             else:
                 left -= failure.cost
-                session.failed(url, str(failure))
+                host.failures, host.last_failure = host.failures + 1, str(failure)
             pause = max(wait, failure.wait_seconds)
             if left <= 0 or pause > patience.longest_wait_seconds:
                 raise RefusedError(str(failure)) from failure
             session.pause(pause)
             wait *= 2
         else:
-            session.answered(url)
+            host.failures = 0
             return
 
 

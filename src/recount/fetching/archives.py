@@ -74,16 +74,15 @@ def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: No
             f"{folder} is in the place where {archive.name} is to be unpacked, but was not unpacked from it: "
             "move it away and fetch again"
         )
-    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.unpacking-", dir=folder.parent))
-    try:
+    prefix = f".{folder.name}.unpacking-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as place:
+        new = Path(place, "new")
         with _members(archive) as members:
-            _write(_checked(members, archive), workshop / "new", archive, check)
-        (workshop / "new" / MARKER).write_text(_note(workshop / "new", digest))
+            _write(_checked(members, archive), new, archive, check)
+        (new / MARKER).write_text(_note(new, digest))
         if folder.exists():
-            folder.rename(workshop / "old")
-        (workshop / "new").rename(folder)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+            folder.rename(Path(place, "old"))
+        new.rename(folder)
     return folder
 
 

@@ -158,11 +158,13 @@ class Writer(AbstractContextManager["Writer"]):
 
 
 @dataclass
-class _Host:
-    deadline: float
-    connected: threading.Event = field(default_factory=threading.Event)
-    dead: str = ""
-    failures: int = 0
+class Host:
+    """What is known of a host."""
+
+    deadline: float  # of the first connection, by time.monotonic
+    connected: threading.Event = field(default_factory=threading.Event)  # or given up
+    dead: str = ""  # why it cannot be reached
+    failures: int = 0  # in a row
     last_failure: str = ""
 
 
@@ -179,7 +181,7 @@ class Session:
         self.cancel = threading.Event()
         self._too_late = f"no connection within {patience.connect_seconds:g} s"
         self._lock = threading.Lock()
-        self._hosts: dict[tuple[str, int], _Host] = {}
+        self._hosts: dict[tuple[str, int], Host] = {}
 
     def check(self) -> None:
         """Raise CancelledError if all downloads are to stop."""
@@ -190,9 +192,11 @@ class Session:
         """Wait, at most until all downloads are to stop."""
         self.cancel.wait(seconds)
 
-    def require(self, url: str) -> None:
-        """Raise RefusedError if the host of ``url`` cannot be reached, or has failed too often."""
-        key = _endpoint(url)
+    def host(self, url: str) -> Host:
+        """Return the host of ``url``, or raise RefusedError if it cannot be reached, or has failed too often."""
+        # What a request connects to is its proxy, where the environment names one.
+        parts = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
+        key = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 80)
         with self._lock:
             host = self._hosts.get(key) or self._new_host(key)
         if not host.connected.wait(max(0.0, host.deadline - time.monotonic())):
@@ -202,26 +206,18 @@ class Session:
             raise RefusedError(f"{key[0]} cannot be reached ({host.dead})")
         if host.failures >= self.patience.failures_in_a_row:
             raise RefusedError(f"{key[0]} was given up after {host.failures} failures in a row ({host.last_failure})")
+        return host
 
-    def answered(self, url: str) -> None:
-        """Remember that the host of ``url`` did what it should."""
-        self._hosts[_endpoint(url)].failures = 0
-
-    def failed(self, url: str, why: str) -> None:
-        """Remember that the host of ``url`` did not do what it should."""
-        host = self._hosts[_endpoint(url)]
-        host.failures, host.last_failure = host.failures + 1, why
-
-    def _new_host(self, key: tuple[str, int]) -> _Host:
+    def _new_host(self, key: tuple[str, int]) -> Host:
         tried = [host for host in self._hosts.values() if host.connected.is_set()]
         if len(tried) >= self.patience.dead_hosts and all(host.dead for host in tried):
             raise RefusedError(f"{key[0]} was not tried: none of {len(tried)} other hosts could be reached")
-        host = self._hosts[key] = _Host(time.monotonic() + self.patience.connect_seconds)
+        host = self._hosts[key] = Host(time.monotonic() + self.patience.connect_seconds)
         # A daemon, because a name server that does not answer can hold getaddrinfo for a minute.
         threading.Thread(target=self._connect, args=(key, host), daemon=True).start()
         return host
 
-    def _connect(self, key: tuple[str, int], host: _Host) -> None:
+    def _connect(self, key: tuple[str, int], host: Host) -> None:
         try:
             socket.create_connection(key, timeout=self.patience.connect_seconds).close()
         except TimeoutError:
@@ -230,9 +226,3 @@ class Session:
             host.dead = getattr(error, "strerror", None) or str(error)
         finally:
             host.connected.set()
-
-
-def _endpoint(url: str) -> tuple[str, int]:
-    """Return the host and port that a request connects to: its proxy's where the environment names one."""
-    parts = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
-    return parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 80)
