@@ -46,8 +46,7 @@ def devices_for(wanted: Wanted, number: int, jobs_per_gpu: int = 1) -> Iterator[
     """Yield the devices of a job of ``number`` processes: different cards, or so many times the processor.
 
     A lock holds a place on each card. If too few are free, the job waits without holding any, so that two jobs cannot
-    wait for each other. Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. On the processor this
-    process keeps memory that it frees from then on: see ``keep_freed_memory``.
+    wait for each other. On the processor this process keeps memory that it frees: see ``keep_freed_memory``.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         keep_freed_memory()
@@ -70,11 +69,10 @@ def devices_for(wanted: Wanted, number: int, jobs_per_gpu: int = 1) -> Iterator[
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to ``KEPT_BYTES`` at the free end of its heap, instead of asking for them at each step.
+    """Let this process keep up to ``KEPT_BYTES`` at the free end of its heap.
 
-    On the processor every step frees and allocates each activation, and glibc by default hands most of it back to the
-    kernel: thousands of page faults per step. Nothing is done where MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_
-    say what to do, or with another C library.
+    On the processor every step frees and allocates each activation, and glibc hands most of it back to the kernel:
+    thousands of page faults per step. Another C library, or one told by the environment, is left as it is.
     """
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
     if platform.libc_ver()[0] == "glibc" and not chosen:

@@ -1,9 +1,8 @@
 """``recount compare``: two reproductions side by side, and what differed in how they were made.
 
 A cell is the mean over seeds that scores.csv has for a row, column and selection of a paper's table. Where both sides
-predict the same images with the same true counts, its difference has an interval and a p value over images (and seeds),
-as two systems on one benchmark have (``scoring.statistics``); p values are adjusted by Holm's rule for the number of
-comparisons, so that of many cells that agree none "differs" by chance.
+predict the same images with the same true counts, its difference has an interval and a p value over images and seeds
+(``scoring.statistics``), adjusted by Holm's rule, so that of many cells that agree none "differs" by chance.
 """
 
 from __future__ import annotations
@@ -153,10 +152,7 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
 
 
 def _sides(a: Reproduction, b: Reproduction) -> Iterator[tuple[Place, tuple[Side, Side]]]:
-    """Yield the cells of both in the order of A, then those that only B has.
-
-    A missing cell has no selection: beside cells of the other side that have one, it stands for each of them.
-    """
+    """Yield the cells of A, then those that only B has; a missing cell, without a selection, stands for all of them."""
     ours, theirs = _cells(a), _cells(b)
     places = dict.fromkeys([*ours, *theirs])
     selected = {replace(place, selection="") for place in places if place.selection}

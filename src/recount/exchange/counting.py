@@ -12,6 +12,7 @@ import io
 import logging
 import math
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -52,6 +53,7 @@ SMALLEST = 32  # edge in pixels below which networks may run out of cells
 READABLE_EDGE = 480  # a smaller picture is enlarged towards this longest edge, by a whole factor
 DIMMED = 0.55  # brightness of the photograph below the density
 OPACITY = 0.75  # of the density where it is highest
+ANY_SIZE = (sys.maxsize, 1)  # a window that all pictures fit into
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
 
 
@@ -73,10 +75,9 @@ class Counted:
 
     def row(self, prompt: str, run: str, selection: str) -> list[str]:
         """Return the fields of ``COLUMNS``."""
-        size = [str(edge or "") for edge in (self.width, self.height)]
         took = "" if math.isnan(self.seconds) else f"{self.seconds:.4f}"
-        told = [str(self.image), prompt, number_text(self.count), run, selection]
-        return [*told, *size, took, str(self.overlay or ""), self.problem]
+        seen = [str(self.width or ""), str(self.height or ""), took, str(self.overlay or ""), self.problem]
+        return [str(self.image), prompt, number_text(self.count), run, selection, *seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,6 @@ def _size_rule(record: RunRecord) -> SizeRule:
     return datasets.load(name).preparations[preparation]
 
 
-# --------------------------------------------------------------------------------------------------------- one picture
-
-
 @dataclass
 class _Counter:
     """A loaded system on its device, and how pictures reach it."""
@@ -189,11 +187,9 @@ class _Counter:
         predicted = self._predicted(image, path)
         if isinstance(predicted, str):
             return Counted(path, width=image.width, height=image.height, problem=f"{path}: {predicted}")
-        problem = ""
+        problem = f"{path}: the system's output is not a finite number" if math.isnan(predicted.count) else ""
         if not predicted.kept:
             problem = f"{path}: the system's protocol leaves this picture out"
-        elif math.isnan(predicted.count):
-            problem = f"{path}: the system's output is not a finite number"
         number = math.nan if problem else predicted.count
         shown = "no count" if problem else f"{number:.1f}".removesuffix(".0")
         drawn = _overlay(image, predicted, f"{f'{shown} {self.prompt}'.strip()} · {self.title}")
@@ -209,34 +205,29 @@ class _Counter:
             with tempfile.TemporaryDirectory() as folder:
                 save(image, Path(folder) / "prepared.jpg", self.rule.encoding)
                 image = read_picture(Path(folder) / "prepared.jpg").image
-        fitted = self._whole_cells(image.size)
+        width, height = (
+            edge if edge <= window else max(round(edge / cell) * cell, window)
+            for edge, (window, cell) in zip(image.size, self._grid, strict=True)
+        )
+        fitted = width, height
         if fitted != image.size:
             log.info("%s: resized from %d x %d to %d x %d, whole cells of the density map", path, *image.size, *fitted)
             image = resize(image, fitted, "bicubic", antialias=True)
         return image
 
-    def _whole_cells(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (width, height) with edges longer than the window rounded to whole cells."""
-        if self._cell is None or self.system.windows is None:
-            return size
-        windows = (self.system.windows.width, self.system.windows.height)
-        width, height = (
-            edge if edge <= window else max(round(edge / cell) * cell, window)
-            for edge, window, cell in zip(size, windows, self._cell, strict=True)
-        )
-        return width, height
-
     @cached_property
-    def _cell(self) -> tuple[int, int] | None:
-        """Return width and height in pixels of a cell of a windowed system's density map, from a black window."""
-        windows = self.system.windows
+    def _grid(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Along width and height, pixels of a window and of a cell of its density map, seen from a black window."""
+        windows, density = self.system.windows, None
         # The other ways to fit and to stitch bring pictures to size themselves, or work on pixels.
-        if windows is None or windows.fit != "shift" or windows.stitch != "average":
-            return None
-        black = torch.zeros(1, 3, windows.height, windows.width, device=self.device)
-        with torch.inference_mode():
-            density = self.system.predict(black, [self.prompt]).density
-        return None if density is None else (windows.width // density.shape[-1], windows.height // density.shape[-2])
+        if windows is not None and windows.fit == "shift" and windows.stitch == "average":
+            black = torch.zeros(1, 3, windows.height, windows.width, device=self.device)
+            with torch.inference_mode():
+                density = self.system.predict(black, [self.prompt]).density
+        if windows is None or density is None:
+            return ANY_SIZE, ANY_SIZE
+        rows, columns = density.shape[-2:]
+        return (windows.width, windows.width // columns), (windows.height, windows.height // rows)
 
     def _predicted(self, image: Image.Image, path: Path) -> Predicted | str:
         """Return the prediction, or what prevented it."""

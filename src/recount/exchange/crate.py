@@ -140,7 +140,7 @@ def _datasets(project: Project) -> list[str]:
 
 
 def _copy(origin: Path, target: Path, root: Path) -> None:
-    """Copy a file; of text that was made here, without this machine's paths."""
+    """Copy a file; text that was made here without this machine's paths."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if origin.suffix in TEXT and not origin.is_relative_to(root / "workflow"):
         whole_lines = origin.suffix in {".csv", ".json", ".yaml"} and "predictions" not in target.parts  # captions
@@ -150,10 +150,9 @@ def _copy(origin: Path, target: Path, root: Path) -> None:
 
 
 def without_paths(text: str, root: Path, *, everywhere: bool) -> str:
-    """Return text without absolute paths: those below ``root``, the project's folder, become relative to it.
+    """Return text with paths below ``root``, the project's folder, made relative, and the user's home shortened.
 
-    ``everywhere`` shortens any other absolute path to its last part, too: not in HTML and SVG, where closing tags and
-    embedded pictures look like paths.
+    ``everywhere`` shortens all other absolute paths, which closing tags of HTML and SVG only look like.
     """
     for known, short in ((root.resolve(), ""), (root.absolute(), ""), (Path.home(), "~")):
         if known != Path(known.anchor):

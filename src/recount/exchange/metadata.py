@@ -44,10 +44,7 @@ def _identifier(path: str) -> str:
 def write_metadata(
     folder: Path, project: Project, records: Mapping[str, RunRecord], licence: str | None, notes: Sequence[str]
 ) -> None:
-    """Describe every file of a finished export, and write the description into it.
-
-    Records are by run id; ``licence`` is an SPDX name or None; ``notes`` say what was left out and why.
-    """
+    """Describe every file of a finished export, with its records by run id, and write the description into it."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     given: Entity = _FIXED["no_licence"]
     if licence is not None:

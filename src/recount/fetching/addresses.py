@@ -21,8 +21,7 @@ from recount.fetching.web import fetch_http, status_error, timeout_error
 def download(address: str, file: RemoteFile, part: Part, session: Session) -> None:
     """Bring the bytes behind an address into ``part``, continuing what is there; they are not verified here.
 
-    Raises RefusedError where the address does not deliver, for good or after all attempts; LocalError or OSError where
-    the part cannot be written; CancelledError.
+    Raises RefusedError (for good or after all attempts), LocalError or OSError (for the part), or CancelledError.
     """
     url, attempt = _way(address)
     patience = session.patience
@@ -85,13 +84,13 @@ def _hub(url: str, file: RemoteFile, part: Part, session: Session) -> None:
     try:
         fetch_http(url, file, part, session, build_hf_headers(library_name="recount"))
     except RefusedError as refusal:
-        if str(refusal).startswith(("HTTP 401", "HTTP 403")):
-            page = url.split("/resolve/", maxsplit=1)[0]
-            raise RefusedError(
-                f"{refusal}: private, gated or absent; accept its licence at {page} and log in with `hf auth login` "
-                "(or set HF_TOKEN)"
-            ) from refusal
-        raise
+        if not str(refusal).startswith(("HTTP 401", "HTTP 403")):
+            raise
+        page = url.partition("/resolve/")[0]
+        raise RefusedError(
+            f"{refusal}: private, gated or absent; accept its licence at {page} and log in with `hf auth login` "
+            "(or set HF_TOKEN)"
+        ) from refusal
 
 
 def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ MIRROR_VARIABLE = "RECOUNT_MIRROR"
 BY_HAND = "by hand"
 MIRRORED = "mirror:"
 WORKERS = 8
+PATIENCE = Patience()
 DIGITS = 64  # of a whole SHA-256
 
 
@@ -47,7 +49,7 @@ def fetch(
     raw_root: Path,
     *,
     mirror: str | Path | None = None,
-    patience: Patience | None = None,
+    patience: Patience = PATIENCE,
     workers: int = WORKERS,
 ) -> dict[str, Any]:
     """Bring all files of a data set into ``raw_root/<name>/``, unpack its archives, and write its manifest.
@@ -61,11 +63,15 @@ def fetch(
     folder = raw_root / dataset.name
     files = dataset.files()
     _check_paths(dataset, files)
-    store = _mirror(os.environ.get(MIRROR_VARIABLE) if mirror is None else str(mirror))
+    store = os.environ.get(MIRROR_VARIABLE, "") if mirror is None else str(mirror)
+    if store and not is_web(store) and not Path(store).is_dir():
+        raise FetchError(
+            f"the mirror {store!r} ({MIRROR_VARIABLE}) is neither a folder that exists nor an http(s) address: "
+            "correct it or unset it"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_process(raw_root / f".{dataset.name}.lock", dataset.name):
-            patience = patience or Patience()
             outcomes = _fetch_all(dataset, files, folder, store, patience, workers)
             if all(isinstance(outcome, Fetched) or outcome.file.optional for outcome in outcomes):
                 listed = dataset.listed_files(folder)
@@ -88,15 +94,6 @@ def _check_paths(dataset: Source, files: list[RemoteFile]) -> None:
             raise ValueError(f"data set {dataset.name}: {path!r} is declared twice")
 
 
-def _mirror(mirror: str | None) -> str:
-    if mirror and not is_web(mirror) and not Path(mirror).is_dir():
-        raise FetchError(
-            f"the mirror {mirror!r} ({MIRROR_VARIABLE}) is neither a folder that exists nor an http(s) address: "
-            "correct it or unset it"
-        )
-    return (mirror or "").rstrip("/")
-
-
 def is_web(mirror: str) -> bool:
     """Return whether a mirror is asked over the network."""
     return mirror.startswith(("http://", "https://"))
@@ -115,7 +112,7 @@ def _fetch_all(
     dataset: Source, files: list[RemoteFile], folder: Path, mirror: str, patience: Patience, workers: int
 ) -> list[Fetched | _NotFetched]:
     bars = _Bars(dataset.name, files)
-    job = _Job(dataset.name, folder, mirror, Ledger(folder), Session(patience, bars.moved))
+    job = _Job(dataset.name, folder, mirror.rstrip("/"), Ledger(folder), Session(patience, bars.moved))
     outcomes: dict[str, Fetched | _NotFetched] = {}
     # Its threads are daemons, so that Ctrl-C does not wait for a server that says nothing.
     with bars.progress, ThreadPool(workers) as pool:
@@ -162,8 +159,8 @@ class _Job:
             digest = file_digest(target)
             wrong = _difference(file, target, digest)
             if not wrong:
-                known = recorded if recorded is not None and recorded.sha256 == digest else None
-                return known or self.ledger.record(file.path, digest, BY_HAND)
+                same = recorded is not None and recorded.sha256 == digest
+                return recorded if recorded and same else self.ledger.record(file.path, digest, BY_HAND)
             tries.append((str(target), f"is there already, but {wrong}{advice}"))
             log.warning("%s: %s is there, but %s", self.dataset, target, wrong)
         for address, label in self._addresses(file):
@@ -206,7 +203,7 @@ class _Job:
 
 
 def _difference(file: RemoteFile, path: Path, digest: str) -> str:
-    """Return in what the bytes at ``path`` are not those of ``file``, "" if they are as far as is known."""
+    """Return in what the bytes at ``path`` are not those of ``file``, as far as is known; "" for nothing."""
     size = path.stat().st_size
     if file.sha256 is not None and not digest.startswith(file.sha256):
         expected = "" if file.bytes is None else f" ({file.bytes:,} bytes)"
@@ -243,17 +240,13 @@ def _tried(missing: list[_NotFetched]) -> list[str]:
     """Return lines with every file: hundreds of one repository share an address with ``<path>`` in it and a reason."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for outcome in missing:
-        tries = [f"  {_template(address, outcome.file.path)}: {reason}" for address, reason in outcome.tries]
+        ending = re.compile(f"(?<=/)({re.escape(outcome.file.path)}|{re.escape(quote(outcome.file.path))})$")
+        tries = [f"  {ending.sub('<path>', address)}: {reason}" for address, reason in outcome.tries]
         groups.setdefault(tuple(tries), []).append(f"    {_described(outcome.file)}")
     lines: list[str] = []
     for reasons, files in groups.items():
         lines += [*(reasons or ["  no address is known, only by hand:"]), *files]
     return lines
-
-
-def _template(address: str, path: str) -> str:
-    ending = next((ending for ending in (path, quote(path)) if address.endswith("/" + ending)), None)
-    return address.removesuffix(ending) + "<path>" if ending else address
 
 
 def _described(file: RemoteFile) -> str:
@@ -282,8 +275,7 @@ class _Bars:
 
     def done(self, file: RemoteFile, folder: Path) -> None:
         self._done += 1
-        task = self._tasks.pop(Part(folder / file.path).path, None)
-        if task is not None:
+        if (task := self._tasks.pop(Part(folder / file.path).path, None)) is not None:
             self.progress.remove_task(task)
         text = f"{self._name}: {self._done} of {self._files} files"
         self.progress.update(self._whole, description=text, advance=file.bytes or 0)

@@ -115,10 +115,7 @@ def _sync(path: Path) -> None:
 
 
 class Writer(AbstractContextManager["Writer"]):
-    """What pooch writes into: counts, reports progress, can be stopped, and tells a full disk from a broken line.
-
-    Nothing is opened, created or cut before ``begin``: an address that fails must not cost the bytes that are there.
-    """
+    """What pooch writes into; nothing is cut before ``begin``: an address that fails must not cost bytes."""
 
     def __init__(self, part: Part, session: Session) -> None:
         self._part = part
@@ -169,16 +166,12 @@ class Host:
 
 
 class Session:
-    """What the downloads of one data set share; ``cancel`` is set to stop all of them.
-
-    Each host is reached for once, and left alone when it does not answer. ``progress`` is called with (part's path,
-    bytes there, bytes in all or None).
-    """
+    """What the downloads of one data set share. Each host is reached for once, and left alone when it is silent."""
 
     def __init__(self, patience: Patience, progress: Callable[[Path, int, int | None], None]) -> None:
         self.patience = patience
-        self.progress = progress
-        self.cancel = threading.Event()
+        self.progress = progress  # called with (part's path, bytes there, bytes in all or None)
+        self.cancel = threading.Event()  # stops all of them
         self._too_late = f"no connection within {patience.connect_seconds:g} s"
         self._lock = threading.Lock()
         self._hosts: dict[tuple[str, int], Host] = {}

@@ -23,7 +23,10 @@ def fetch_http(
     url: str, file: RemoteFile, part: Part, session: Session, headers: Mapping[str, str | None] | None = None
 ) -> None:
     """One attempt over HTTP."""
-    start, validator = _resume_from(url, file, part)
+    start, validator = part.size(), part.validator(url)
+    # Without a known digest, bytes of two versions could be joined unnoticed: then only the same version is continued.
+    if (file.sha256 is None and validator is None) or (file.bytes is not None and start >= file.bytes):
+        start, validator = 0, None
     # Offsets count the bytes on the disk, so the server must not compress on the way.
     asked = {"User-Agent": f"recount/{VERSION}", **(headers or {}), "Accept-Encoding": "identity"}
     if start:
@@ -44,17 +47,6 @@ def fetch_http(
                 raise failure from error
     if writer.total is not None and writer.position < writer.total:
         raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
-
-
-def _resume_from(url: str, file: RemoteFile, part: Part) -> tuple[int, str | None]:
-    """Return the offset to go on from and the version that the bytes before it belong to.
-
-    Without a known digest, bytes of two versions could be joined unnoticed: then only the same version is continued.
-    """
-    validator, size = part.validator(url), part.size()
-    if (file.sha256 is None and validator is None) or (file.bytes is not None and size >= file.bytes):
-        return 0, None
-    return size, validator
 
 
 def _failure(
