@@ -97,7 +97,8 @@ def open_reproduction(path: Path) -> Reproduction:
 def _below(path: Path, names: list[str], read: Callable[[str], bytes]) -> Reproduction:
     """Return the reproduction in the folder of scores.csv: the results, not the tables beside them."""
     folders = [name.removesuffix(SCORE_FILE) for name in names if PurePosixPath(name).name == SCORE_FILE]
-    nearest = [name for name in folders if name.count("/") == min(folder.count("/") for folder in folders)]
+    depth = min((folder.count("/") for folder in folders), default=0)
+    nearest = [folder for folder in folders if folder.count("/") == depth]
     if not nearest:
         raise ReproductionError(
             f"{path}: no {SCORE_FILE} in it: give an export (recount export), or a suite's results, results/<suite>"

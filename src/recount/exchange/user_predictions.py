@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +44,7 @@ class PredictionsError(UserError):
     """A file of counts cannot be used; the message names the file, the line and what is allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Counts read from a file, by image and prompt (prompts are "" where the file has none)."""
 
     path: Path
@@ -289,11 +288,8 @@ def _without_prompts(table: Counts) -> Counts:
 def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> None:
     unknown = [_named(key) for key in table.counts if key not in truths.counts]
     absent = [_named(key) for key in wanted if key not in table.counts]
-    problems = []
-    if unknown:
-        problems.append(f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}")
-    if absent:
-        problems.append(f"{len(absent)} images have no prediction: {_listed(absent)}")
+    problems = [f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}"] if unknown else []
+    problems += [f"{len(absent)} images have no prediction: {_listed(absent)}"] if absent else []
     stems, true_stems = ({PurePosixPath(image).stem for image, _ in side.counts} for side in (table, truths))
     if unknown and absent and stems & true_stems:
         problems.append("the names differ in folder or suffix; write them alike in both files")

@@ -118,8 +118,8 @@ class Writer(AbstractContextManager["Writer"]):
     """What pooch writes into; nothing is cut before ``begin``: an address that fails must not cost bytes."""
 
     def __init__(self, part: Part, session: Session) -> None:
-        self._part = part
-        self._session = session
+        self.part = part
+        self.session = session
         self._stream: BinaryIO | None = None
         self.position = 0
         self.total: int | None = None
@@ -130,14 +130,14 @@ class Writer(AbstractContextManager["Writer"]):
 
     def begin(self, offset: int, total: int | None) -> None:
         """Keep the part's first ``offset`` bytes and write after them; the whole has ``total`` bytes, if known."""
-        self._stream = self._part.path.open("r+b" if self._part.path.exists() else "wb")
+        self._stream = self.part.path.open("r+b" if self.part.path.exists() else "wb")
         self._stream.seek(offset)
         self._stream.truncate()
         self.position, self.total = offset, total
 
     def write(self, chunk: bytes) -> None:
         """Append bytes and hand them to the operating system."""
-        self._session.check()
+        self.session.check()
         if self.total is not None and self.position + len(chunk) > self.total:
             raise RefusedError(f"sends more than the {self.total:,} bytes that were announced")
         assert self._stream is not None, "begin comes before write"
@@ -145,10 +145,10 @@ class Writer(AbstractContextManager["Writer"]):
             self._stream.write(chunk)
             self._stream.flush()
         except OSError as error:  # which names no file
-            raise LocalError(error, self._part.path) from error
+            raise LocalError(error, self.part.path) from error
         self.position += len(chunk)
-        self._part.reached = max(self._part.reached, self.position)
-        self._session.progress(self._part.path, self.position, self.total)
+        self.part.reached = max(self.part.reached, self.position)
+        self.session.progress(self.part.path, self.position, self.total)
 
     def flush(self) -> None:
         """Do nothing: ``write``, after which pooch calls it, has done it."""

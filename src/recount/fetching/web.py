@@ -42,16 +42,13 @@ def fetch_http(
         try:
             HTTPDownloader(chunk_size=CHUNK_BYTES, **options)(url, writer, None)
         except requests.RequestException as error:
-            failure = _failure(error, part, writer, start, session.patience)
-            if failure is not None:
+            if failure := _failure(error, writer, start):
                 raise failure from error
     if writer.total is not None and writer.position < writer.total:
         raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
 
 
-def _failure(
-    error: requests.RequestException, part: Part, writer: Writer, start: int, patience: Patience
-) -> Exception | None:
+def _failure(error: requests.RequestException, writer: Writer, start: int) -> Exception | None:
     """Return what an error means; None where it says that all bytes are there."""
     text = str(error)
     match error:
@@ -60,14 +57,14 @@ def _failure(
         case requests.HTTPError(response=response):
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return None
-            part.discard()
+            writer.part.discard()
             return TransientError("the file there is shorter than the part that is here: starting again")
         case requests.exceptions.SSLError() if "CERTIFICATE" in text:
             return RefusedError(f"its certificate is not accepted ({text})")
         case requests.Timeout():
-            return timeout_error(error, patience)
+            return timeout_error(error, writer.session.patience)
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError() if "timed out" in text:
-            return timeout_error(error, patience)
+            return timeout_error(error, writer.session.patience)
         case requests.exceptions.ProxyError():
             return TransientError(f"the proxy does not let it through ({text})")
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
