@@ -3,7 +3,8 @@
 #   make report              fetch, train, evaluate and report what config.yaml says
 #   make report SUITE=open   the same for another suite
 #   make test                the tests, in at most ten minutes on two slow cores
-#   make test-more           the long ones: the whole workflow, kills of several processes; new examples for properties
+#   make test-more           the long ones: the whole workflow, kills of several processes
+#   make test-search         the properties with new examples
 #   make test-full           at paper size
 #   make test-cluster        the workflow on a real SLURM, started for it (root; Debian: apt install slurm-wlm munge)
 #   make test-environments   each kind of job in an environment of what its conda file declares, built by uv
@@ -22,7 +23,7 @@ READY = .venv/.recount-is-installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 APART = full_size or cluster or environments
 
-.PHONY: report test test-more test-full test-cluster test-environments lint format bench schemas lock clean-environment
+.PHONY: report test test-more test-search test-full test-cluster test-environments lint format bench schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
@@ -32,7 +33,10 @@ test: $(READY)
 	$(PYTEST) -m "not more and not ($(APART))" $(ARGS)
 
 test-more: $(READY)
-	$(PYTEST) -m "(more or hypothesis) and not ($(APART))" --hypothesis-profile=searching $(ARGS)
+	$(PYTEST) -m "more and not ($(APART))" $(ARGS)
+
+test-search: $(READY)
+	$(PYTEST) -m "hypothesis and not ($(APART))" --hypothesis-profile=searching $(ARGS)
 
 test-full: $(READY)
 	$(BIN)/pytest -s -m full_size $(ARGS)
@@ -66,7 +70,7 @@ format: $(READY)
 bench: $(READY)
 	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
-# JSON schemas, from the typed configuration and the systems' settings.
+# JSON schemas of the YAML files and of the systems' settings, for editors: workflow/schemas/, which is not in git.
 schemas: $(READY)
 	$(BIN)/recount schemas
 

@@ -5,8 +5,7 @@
     snakemake --cores all --use-conda                   each job in its own conda environment
     snakemake --cores all pretrain                      the tiny base models anew, into recount's own folder
 
-What is to be done follows from config.yaml, suites/, experiments/ and papers/ (workflow/rules/common.smk reads them).
-Each rule calls the recount command of its name.
+What is to be done follows from config.yaml, suites/, experiments/ and papers/. Each rule calls the recount command of its name.
 """
 
 import sys

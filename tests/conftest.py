@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 # A machine with much else to do is no fault of the code under test. ``make test`` tries the same examples everywhere;
-# ``make test-more`` looks for new ones.
+# ``make test-search`` looks for new ones.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("searching", settings.get_profile("steady"), derandomize=False, max_examples=500)
 settings.load_profile("steady")

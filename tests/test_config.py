@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,18 @@ def test_a_paper_and_its_experiment_may_lie_outside(tmp_path: Path) -> None:
     assert list(project.papers) == ["mine"]
     assert {run.id for run in project.runs} == {"other/full/seed0", "counter/full/seed0"}
     assert project.place("mine/test") == project.place("set/test") == "crowd/test"
+
+
+def test_an_installed_package_may_bring_a_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "project")
+    package = tmp_path / "site" / "brought"
+    write_yaml(package / "paper.yaml", yaml.safe_load((tmp_path / "project/papers/p/paper.yaml").read_text()))
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    point = EntryPoint("brought", "brought", "recount.papers")
+    monkeypatch.setattr(settings, "entry_points", lambda group: [point] if group == point.group else [])
+    assert list(load(tmp_path / "project").papers) == ["p", "brought"]
+    assert [run.id for run in load(tmp_path / "project", {"papers": ["brought"]}).runs]
 
 
 def test_a_named_missing_stand_in_says_why(tmp_path: Path) -> None:

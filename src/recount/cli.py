@@ -248,6 +248,16 @@ def judge(config: Overrides = None) -> None:
 
 
 @app.command()
+def evidence(paper: str, config: Overrides = None) -> None:
+    """Compute the evidence of a paper that recount makes itself, from fetched annotations."""
+    with _plain_errors():
+        from recount.papers import make_evidence
+
+        for path in make_evidence(_project(config), paper):
+            typer.echo(path)
+
+
+@app.command()
 def report(config: Overrides = None) -> None:
     """Write the report of the suite from what exists."""
     with _plain_errors():

@@ -14,7 +14,7 @@ from recount.report.claims import (
     WIDTH,
     ClaimView,
     Judgement,
-    claim_table,
+    claim_sheet,
     claim_views,
     region,
     relative_effects,
@@ -48,13 +48,13 @@ def drawn(view: ClaimView) -> list[Judgement]:
 
 def test_every_claim_of_the_papers_is_there_with_its_verdict(views: dict[str, ClaimView]) -> None:
     assert set(views) == {"K1", "G2", "G12", "G5", "G6"}
-    assert all(trained(view).verdict in VERDICTS for view in views.values())
+    assert all(trained(view).row.verdict in VERDICTS for view in views.values())
 
 
 def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: dict[str, ClaimView]) -> None:
-    assert trained(views["G5"]).verdict == "not tested"
-    assert "dm_count" in trained(views["G5"]).reason
-    assert all(part.evidence == "published" for part in drawn(views["G5"]))
+    assert trained(views["G5"]).row.verdict == "not tested"
+    assert "dm_count" in trained(views["G5"]).row.reason.text
+    assert all(part.row.evidence_status == "published" for part in drawn(views["G5"]))
 
 
 def test_arms_are_called_as_the_rows_of_the_tables(views: dict[str, ClaimView]) -> None:
@@ -71,18 +71,19 @@ def test_drawing_puts_the_effect_inside_its_interval_and_the_region_on_the_claim
         assert drawing is not None
         assert MARGIN <= drawing.at <= WIDTH - MARGIN
         assert drawing.region == (drawing.zero, WIDTH)
-        assert (drawing.at > drawing.zero) == (part.effect > 0)
+        assert (drawing.at > drawing.zero) == (part.row.effect > 0)
         if drawing.low is not None and drawing.high is not None:
             assert drawing.low <= drawing.at <= drawing.high
 
 
 def test_region_of_each_kind_of_claim_is_read_from_its_yaml() -> None:
-    arms = {"statement": "s", "better": ["a/b"], "worse": ["c/d"], "benchmarks": ["x/y"]}
-    ratio = Claim.model_validate({"id": "r", "test": "ratio", "at_most": 0.15, **arms})
+    arms = {"says": "s", "arm": "a/b", "on": "x/y"}
+    pair = {**arms, "against": "c/d", "expect": "lower mae"}
+    ratio = Claim.model_validate({"id": "r", "test": "ratio", "at_most": 0.15, **pair})
     bound = {"metric": "pccn", "at_least": 60}
     quantity = Claim.model_validate({"id": "q", "test": "quantity", "bounds": [bound], **arms})
-    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, **arms})
-    assert region(Claim.model_validate({"id": "d", **arms}), "mae") == (0.0, math.inf)
+    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, "expect": "lower mae", **arms})
+    assert region(Claim.model_validate({"id": "d", **pair}), "mae") == (0.0, math.inf)
     assert region(ratio, "mae") == (-math.inf, 0.15)
     assert region(quantity, "pccn") == (60, math.inf)
     assert region(value, "mae") is None
@@ -92,8 +93,8 @@ def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, C
     effects = relative_effects([views["G6"], views["K1"]])
     worse = effects[(effects["claim"] == "G6") & (effects["evidence"] == "trained")].iloc[0]
     better = effects[(effects["claim"] == "K1") & (effects["evidence"] == "trained")].iloc[0]
-    part = next(part for part in views["G6"].parts if part.selection == trained(views["G6"]).selection)
-    assert worse["effect"] == pytest.approx(part.effect / part.value_worse)
+    part = next(part for part in views["G6"].parts if part.row.selection == trained(views["G6"]).row.selection)
+    assert worse["effect"] == pytest.approx(part.row.effect / part.row.value_worse)
     assert worse["effect"] < 0 < better["effect"]
     assert better["low"] <= better["effect"] <= better["high"]
 
@@ -110,10 +111,10 @@ def test_tally_counts_each_claim_once_for_each_kind_of_evidence(views: dict[str,
 
 
 def test_exported_verdicts_carry_rule_and_reason(views: dict[str, ClaimView]) -> None:
-    table = claim_table(list(views.values()))
-    rows = {(row[0], row[2]): dict(zip(table.heads, row, strict=True)) for row in table.rows}
-    assert "10,000" in rows["G2", "Retrained here"]["Rule"]
-    assert rows["G5", "Retrained here"]["Why"]
+    sheet = claim_sheet("x", list(views.values()))
+    rows = {line.values[:3:2]: dict(zip(sheet.heads, line.cells, strict=True)) for line in sheet.lines}
+    assert "10,000" in rows["G2", "Retrained here"]["Rule"].shown
+    assert not rows["G5", "Retrained here"]["Why"].empty
 
 
 def test_board_leads_from_every_verdict_to_its_claim(page: Path) -> None:
@@ -129,7 +130,7 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     claim = text[text.index('id="gigacount-claim-G2"') :]
     claim = claim[: claim.index("</article>")]
     assert "Rule: 95 % interval of" in claim
-    assert "paired difference above 0" in claim
+    assert "lower mae than the arm it is compared with" in claim
 
 
 def test_effects_have_their_unit(views: dict[str, ClaimView]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from recount.report.gallery import Shown, _top, best_median_worst, by_quantiles, overlay_uri, smoothed
+from recount.report.gallery import best_median_worst, by_quantiles, overlay_png, scale_of, smoothed
 
 
 def test_quantiles_take_the_smallest_and_the_largest_count() -> None:
@@ -37,8 +36,8 @@ def test_predictions_that_are_all_nan_have_no_best_image() -> None:
 
 
 def test_overlay_is_transparent_where_nothing_is_and_opaque_at_the_top() -> None:
-    uri = overlay_uri(np.array([[0.0, 2.0], [0.5, 9.0]], dtype=np.float32), top=2.0)
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA")
+    png = overlay_png(np.array([[0.0, 2.0], [0.5, 9.0]], dtype=np.float32), top=2.0)
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
     opacity = np.asarray(picture)[..., 3]
     assert picture.size == (2, 2)
     assert opacity[0, 0] == 0
@@ -49,11 +48,10 @@ def test_overlay_is_transparent_where_nothing_is_and_opaque_at_the_top() -> None
 def test_scale_of_an_image_follows_its_objects_not_its_empty_cells() -> None:
     sparse = np.zeros((50, 50), dtype=np.float32)
     sparse[10, 10] = 5
-    entry = Shown("a", pd.DataFrame(), {"img": sparse})
-    assert _top("img", [entry]) > 0.9 * smoothed(sparse).max()
+    assert scale_of([sparse]) > 0.9 * smoothed(sparse).max()
 
 
 def test_map_of_zeros_or_nan_is_an_empty_overlay() -> None:
     for density in (np.zeros((2, 3)), np.full((2, 3), np.nan)):
-        picture = Image.open(io.BytesIO(base64.b64decode(overlay_uri(density, 0.0).partition(",")[2]))).convert("RGBA")
+        picture = Image.open(io.BytesIO(overlay_png(density, 0.0))).convert("RGBA")
         assert not np.asarray(picture)[..., 3].any()

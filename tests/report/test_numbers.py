@@ -31,6 +31,7 @@ def test_standard_deviation_takes_the_digits_of_its_mean() -> None:
 
 def test_whole_counts_have_no_decimals() -> None:
     assert (numbers.count(88.0), numbers.count(87.71), numbers.count(312.4)) == ("88", "87.7", "312")
+    assert numbers.count(-0.04) == "0.0"
 
 
 def test_interval_without_bounds_is_left_out() -> None:
@@ -46,8 +47,3 @@ def test_durations_have_the_unit_that_suits_them(value: float, text: str) -> Non
 
 def test_a_share_that_rounds_to_nothing_has_no_sign() -> None:
     assert numbers.percent(-0.001) == "0 %"
-
-
-def test_an_unknown_metric_keeps_its_name_and_is_no_error() -> None:
-    assert numbers.metric("odd_metric").label == "odd metric"
-    assert not numbers.metric("odd_metric").scored

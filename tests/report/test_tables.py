@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from recount.report.sections import best_rows, findings, selection_rows
+from recount.report.sections import selection_rows
 from recount.report.sources import Sources
+from recount.report.summary import best_rows, findings
 from recount.report.tables import RowView, TableView, _stand_in_notes, paper_tables, status_counts
 from recount.settings.project import load
 from report.tree import BENCHMARK, Tree
@@ -40,12 +41,14 @@ def test_measured_cell_is_the_mean_over_seeds_of_the_tables_own_selection(
     built: Tree, tables: dict[str, TableView]
 ) -> None:
     cell = row(tables["table1"], "GigaCount").cells[0]
-    scores = Sources(load(built.root)).scores
-    mine = scores[(scores["variant"] == "default") & (scores["system"] == "gigacount") & (scores["metric"] == "mae")]
-    mine = mine[(mine["table"] == "table1") & (mine["selection"] == "best_on_test")]
-    seeds = mine[mine["seed"] != "all"]["value"].astype(float)
+    wanted = ("gigacount", "table1", "gigacount", "default", "mae", "best_on_test")
+    seeds = [
+        s.value
+        for s in Sources(load(built.root)).score_rows
+        if (s.paper, s.table, s.system, s.variant, s.metric, s.selection) == wanted and s.seed != "all"
+    ]
     assert cell.seeds == ("0", "1")
-    assert cell.value == pytest.approx(seeds.mean())
+    assert cell.value == pytest.approx(sum(seeds) / len(seeds))
     assert cell.chosen_on_test
 
 
@@ -58,21 +61,21 @@ def test_difference_is_measured_minus_published(tables: dict[str, TableView]) ->
 def test_quoted_row_has_no_measured_number_and_says_why(tables: dict[str, TableView]) -> None:
     quoted = row(tables["table1"], "LoViTCrowd")
     assert (quoted.status, quoted.cells[0].value) == ("quoted", None)
-    assert quoted.reasons == (("no code was released", ""),)
+    assert [(reason.text, reason.log) for reason in quoted.reasons] == [("no code was released", "")]
 
 
 def test_failed_run_shows_the_last_lines_of_its_log(tables: dict[str, TableView]) -> None:
     failed = row(tables["table1"], "DM-Count")
-    ((sentence, log),) = failed.reasons
-    assert failed.status == "missing"
-    assert "logs/mini/train/dm_count/default/seed0.log" in sentence
-    assert "loss is NaN at step 312" in log
+    (reason,) = failed.reasons
+    assert (failed.status, reason.kind) == ("missing", "failed")
+    assert "logs/mini/train/dm_count/default/seed0.log" in reason.text
+    assert "loss is NaN at step 312" in reason.log
 
 
 def test_seed_with_a_prediction_that_is_not_a_number_is_left_out_and_said(tables: dict[str, TableView]) -> None:
     cell = row(tables["table3"], "with LR scheduler (30 epochs)").cells[0]
     assert cell.value is not None
-    assert "1 of 2 seeds" in cell.reason
+    assert "1 of 2 seeds" in cell.reason.text
 
 
 def test_constants_stand_last_with_the_best_first(tables: dict[str, TableView]) -> None:
@@ -114,12 +117,12 @@ def test_what_stands_for_several_benchmarks_is_said_once() -> None:
         "real/test": SimpleNamespace(dataset="real", split="test", note="196 entries"),
         "plain/test": SimpleNamespace(dataset="plain", split="test", note=""),
     }
-    sources = SimpleNamespace(project=SimpleNamespace(suite=SimpleNamespace(benchmarks=entries)))
-    table = SimpleNamespace(benchmarks=[*entries, "absent/test"])
-    assert list(_stand_in_notes(cast(Any, sources), cast(Any, table))) == [
-        "small/v1, small/v2: drawn/test stands for it here. the same pictures",
+    project = SimpleNamespace(stand_ins=entries, why_no_data=lambda name: f"nothing stands for {name}")
+    sources, table = SimpleNamespace(project=project), SimpleNamespace(on=[*entries, "absent/test"])
+    assert sorted(_stand_in_notes(cast(Any, sources), cast(Any, table))) == [
+        "nothing stands for absent/test.",
         "real/test: 196 entries",
-        "absent/test: this suite has nothing that stands for it.",
+        "small/v1, small/v2: drawn/test stands for it here. the same pictures",
     ]
 
 
@@ -144,8 +147,9 @@ def test_accuracy_above_the_best_constant_was_learned_and_below_it_nothing(capti
 def test_share_of_the_constants_error_is_of_wrong_answers(captions: TableView) -> None:
     cell = row(captions, "C3 modal").cells[0]
     assert cell.value is not None
-    assert cell.constant is not None
-    assert cell.of_constant == pytest.approx((1 - cell.value) / (1 - cell.constant))
+    constant = cell.column.constant
+    assert constant is not None
+    assert cell.of_constant == pytest.approx((1 - cell.value) / (1 - constant))
 
 
 def test_accuracy_chosen_on_test_is_flagged_printed_and_measured(captions: TableView) -> None:
@@ -163,7 +167,7 @@ def test_gain_by_selection_of_an_accuracy_is_what_it_rises_by(built: Tree, capti
 
 def test_best_row_of_an_accuracy_is_the_highest(captions: TableView) -> None:
     (sentence,) = best_rows([captions])
-    assert "highest accuracy measured is 0.800, C3 modal" in sentence
+    assert "highest accuracy measured is 0.800 (C3 modal)" in sentence
 
 
 def test_findings_say_which_way_choosing_on_test_moves_each_metric(

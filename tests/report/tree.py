@@ -66,64 +66,76 @@ table1,captioner/balanced,captioner,balanced,captions/test,accuracy,0.2888,paper
 def _captions_paper() -> dict[str, Any]:
     """Return a paper that counts by caption: its metric is a share of right answers, and higher is better."""
     rows = [("untrained", "untrained CLIP"), ("balanced", "C3 modal"), ("guessing", "worse than one answer for all")]
+    extra = {"run": "captioner/by_text", "label": "the paper's schedule"}
     return {
         "title": "Counting by caption",
         "short_title": "Captioner",
         "authors": "C. Author",
         "year": 2024,
         "venue": "a venue",
-        "systems": {
-            "captioner": {
-                "label": "Captioner",
-                "trained_on": "captions/train",
-                "evaluated_on": [CAPTIONS],
-                "selected_on_test": CAPTIONS,
-                "variants": {name: {"label": label} for name, label in rows}
-                | {"by_text": {"label": "the paper's schedule", "protocol": "as_paper", "recipe": {"epochs": 4}}},
-            },
-        },
         "tables": {
             "table1": {
                 "title": "Table 1. CountBench",
-                "benchmarks": [CAPTIONS],
+                "on": CAPTIONS,
                 "metrics": ["accuracy", "mean_absolute_deviation"],
-                "selection": "best_on_test",
-                "rows": [{"label": label, "system": "captioner", "variant": name} for name, label in rows],
+                "weights": "best_on_test",
+                "floor": "constants",
+                "rows": [*({"run": f"captioner/{name}", "label": label} for name, label in rows), extra],
             },
         },
         "claims": [
-            _claim("K1", "Tuning beats the untrained model.", "captioner/balanced", "captioner/untrained", CAPTIONS)
-            | {"metric": "accuracy"}
+            _claim(
+                "K1", "Tuning beats the untrained model.", "captioner/balanced", "captioner/untrained", CAPTIONS,
+                "higher accuracy",
+            )
         ],
+    }  # fmt: skip
+
+
+def _claim(name: str, says: str, arm: str, against: str, benchmark: str, expect: str = "lower mae") -> dict[str, Any]:
+    return {"id": name, "says": says, "arm": arm, "against": against, "on": benchmark, "expect": expect}
+
+
+PAIRS = [
+    ("no LR scheduler (30 epochs)", "no_scheduler", "no_scheduler", "LR scheduler"),
+    ("with LR scheduler (30 epochs)", "scheduler", "scheduler", "LR scheduler"),
+    ("with Stage 4 (150 epochs)", "stage4", "with_stage4", "Stage 4"),
+    ("no Stage 4 (150 epochs)", "no_stage4", "no_stage4", "Stage 4"),
+    ("no data augmentation (200 epochs)", "no_augmentation", "no_augmentation", "Augmentation"),
+    ("with data augmentation (200 epochs)", "augmentation", "augmentation", "Augmentation"),
+]
+
+
+def _experiments() -> dict[str, dict[str, Any]]:
+    def experiment(label: str, on: str, variants: dict[str, Any]) -> dict[str, Any]:
+        train = on.replace("/test", "/train")
+        data = {"trained_on": train, "evaluated_on": [on], "selected_on_test": on}
+        return {"label": label, "data": {"split": data}, "variants": variants}
+
+    def labels(**variants: str) -> dict[str, Any]:
+        """Return variants that differ, because equal ones share a training."""
+        named = enumerate(variants.items(), start=12)
+        return {name: {"label": label, "recipe": {"epochs": epochs}} for epochs, (name, label) in named}
+
+    by_text = {"label": "the paper's schedule", "protocol": "as_paper", "recipe": {"epochs": 4}}
+    captions = labels(untrained="untrained CLIP", balanced="C3 modal", guessing="worse than one answer for all")
+    variants = labels(default="as the code is", **{variant: label for label, variant, _, _ in PAIRS})
+    return {
+        "mcnn": experiment("MCNN", BENCHMARK, labels(default="as released")),
+        "dm_count": experiment("DM-Count", BENCHMARK, labels(default="as released")),
+        "clip_ebc": experiment("CLIP-EBC", BENCHMARK, labels(vit_b_16="ViT-B/16, deep prompts")),
+        "gigacount": experiment("GigaCount", BENCHMARK, variants),
+        "captioner": experiment("Captioner", CAPTIONS, captions | {"by_text": by_text}),
     }
 
 
-def _claim(name: str, statement: str, better: str, worse: str, benchmark: str) -> dict[str, Any]:
-    arms = {"better": [better], "worse": [worse]}
-    return {"id": name, "statement": statement, "benchmarks": [benchmark], "rule": "paired difference above 0"} | arms
-
-
 def _paper() -> dict[str, Any]:
-    def runnable(label: str, **variants: str) -> dict[str, Any]:
-        return {
-            "label": label,
-            "trained_on": "ucf_qnrf/train",
-            "evaluated_on": [BENCHMARK],
-            "selected_on_test": BENCHMARK,
-            "variants": {name: {"label": text} for name, text in variants.items()},
-        }
+    def row(label: str, run: str, published: str, group: str = "") -> dict[str, Any]:
+        return {"label": label, "run": run, "published": published, "group": group}
 
-    def row(label: str, system: str, variant: str | None, published: str, group: str = "") -> dict[str, Any]:
-        return {"label": label, "system": system, "variant": variant, "published": published, "group": group}
+    def pair(label: str, variant: str, key: str, group: str) -> dict[str, Any]:
+        return row(label, f"gigacount/{variant}", key, group)
 
-    pairs = [
-        ("no LR scheduler (30 epochs)", "no_scheduler", "no_scheduler", "LR scheduler"),
-        ("with LR scheduler (30 epochs)", "scheduler", "scheduler", "LR scheduler"),
-        ("with Stage 4 (150 epochs)", "stage4", "with_stage4", "Stage 4"),
-        ("no Stage 4 (150 epochs)", "no_stage4", "no_stage4", "Stage 4"),
-        ("no data augmentation (200 epochs)", "no_augmentation", "no_augmentation", "Augmentation"),
-        ("with data augmentation (200 epochs)", "augmentation", "augmentation", "Augmentation"),
-    ]
     return {
         "title": "GigaCount: lightweight crowd counting with language guidance",
         "short_title": "GigaCount",
@@ -133,46 +145,36 @@ def _paper() -> dict[str, Any]:
         "url": "https://example.org/paper",
         "code": "https://example.org/code",
         "summary": "A ConvNeXt-Tiny without its last stage, a neck of dynamic convolutions and a CLIP text head.",
-        "systems": {
-            "constant": runnable("Constant predictors", mean="training mean", median="training median", zero="zero"),
-            "mcnn": runnable("MCNN", default="as released"),
-            "dm_count": runnable("DM-Count", default="as released"),
-            "clip_ebc": runnable("CLIP-EBC", vit_b_16="ViT-B/16, deep prompts"),
-            "gigacount": runnable(
-                "GigaCount",
-                default="as the code is",
-                **{variant: label for label, variant, _, _ in pairs},
-            ),
-            "lovitcrowd": {"label": "LoViTCrowd", "quoted_because": "no code was released"},
-        },
         "tables": {
             "table1": {
                 "title": "Table 1. UCF-QNRF",
                 "caption": "Errors on the test images.",
-                "benchmarks": [BENCHMARK],
-                "selection": "best_on_test",
+                "on": BENCHMARK,
+                "weights": "best_on_test",
+                "floor": "constants",
                 "rows": [
-                    row("MCNN", "mcnn", "default", "mcnn"),
-                    row("LoViTCrowd", "lovitcrowd", None, "lovitcrowd"),
-                    row("DM-Count", "dm_count", "default", "dm_count"),
-                    row("CLIP-EBC (ViT-B/16)", "clip_ebc", "vit_b_16", "clip_ebc"),
-                    row("GigaCount", "gigacount", "default", "gigacount"),
+                    row("MCNN", "mcnn/default", "mcnn"),
+                    {"id": "lovitcrowd", "label": "LoViTCrowd", "quoted": "no code was released"},
+                    row("DM-Count", "dm_count/default", "dm_count"),
+                    row("CLIP-EBC (ViT-B/16)", "clip_ebc/vit_b_16", "clip_ebc"),
+                    row("GigaCount", "gigacount/default", "gigacount"),
                 ],
             },
             "table2": {
                 "title": "Table 2. Training time",
-                "benchmarks": [BENCHMARK],
+                "on": BENCHMARK,
                 "metrics": ["train_hours_100_epochs", "inference_seconds_per_image"],
                 "rows": [
-                    row("CLIP-EBC", "clip_ebc", "vit_b_16", "clip_ebc"),
-                    row("GigaCount", "gigacount", "default", "gigacount"),
+                    row("CLIP-EBC", "clip_ebc/vit_b_16", "clip_ebc"),
+                    row("GigaCount", "gigacount/default", "gigacount"),
                 ],
             },
             "table3": {
                 "title": "Table 3. Ablations",
-                "benchmarks": [BENCHMARK],
-                "selection": "best_on_test",
-                "rows": [row(label, "gigacount", variant, key, group) for label, variant, key, group in pairs],
+                "on": BENCHMARK,
+                "weights": "best_on_test",
+                "floor": "constants",
+                "rows": [pair(*entry) for entry in PAIRS],
             },
         },
         "claims": [
@@ -227,7 +229,12 @@ def build(
     _write_evidence(root, log)
     _write_data(tree, photographs, hostile)
     _write_captions(root)
-    keys = [f"{name}/{variant}" for name, entry in content["systems"].items() for variant in entry.get("variants", ())]
+    keys = [
+        f"{name}/{variant}"
+        for name, entry in _experiments().items()
+        for variant in entry["variants"]
+        if name != "captioner"
+    ]
     failed = ("dm_count/default", "crowdclip/ranking")
     for key in keys:
         if key not in failed and not key.endswith("_released"):
@@ -249,7 +256,7 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
         paper["tables"]["table1"]["caption"] = HOSTILE
         paper["tables"]["table1"]["rows"][0]["label"] = HOSTILE
         paper["summary"] = HOSTILE
-        paper["claims"][0]["statement"] = HOSTILE
+        paper["claims"][0]["says"] = HOSTILE
     suite = {
         "title": "Drawn scenes",
         "comparable": comparable,
@@ -262,10 +269,16 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
             CAPTIONS: {"dataset": "shapes_ten", "split": "test"},
             "captions/train": {"dataset": "shapes_ten", "split": "train"},
         },
-        "systems": {name: {} for name, entry in paper["systems"].items() if "variants" in entry} | {"captioner": {}},
+        "systems": {name: {} for name in _experiments()},
     }
     _dump(root / "config.yaml", {"suite": "mini", "seeds": [0, 1]})
     _dump(root / "suites/mini.yaml", suite)
+    for name, experiment in _experiments().items():
+        _dump(root / f"experiments/{name}.yaml", experiment)
+    kinds = {BENCHMARK: "crowd", "ucf_qnrf/train": "crowd", CAPTIONS: "captions", "captions/train": "captions"}
+    roles = {"test": "test", "train": "train"}
+    entries = {key: {"title": key, "kind": kind, "role": roles[key.split("/")[1]]} for key, kind in kinds.items()}
+    _dump(root / "benchmarks.yaml", entries)
     _dump(root / "papers/captioner/paper.yaml", _captions_paper())
     (root / "papers/captioner/published.csv").write_text(CAPTIONS_PUBLISHED, encoding="utf-8")
     if write_paper:

@@ -497,13 +497,13 @@ def test_predictions_leave_out_dropped_samples_and_name_ties() -> None:
 @pytest.mark.parametrize("suite", ["mini", "open", "paper"])
 def test_every_suite_runs_each_row_of_the_papers_table_and_says_why_it_leaves_others_out(suite: str) -> None:
     project = load(ROOT, {"suite": suite, "papers": ["countclip"]})
-    paper = project.papers["countclip"]
-    rows = {str(row.variant) for name in ("table1_last", "table1_best") for row in paper.tables[name].rows}
-    ran = {run.variant for run in project.runs}
-    described = paper.systems["countclip"]
+    tables = project.papers["countclip"].tables
+    rows = {row.run for name in ("table1_last", "table1_best") for row in tables[name].rows}
+    ran = {f"countclip/{run.variant}" for run in project.runs if run.system == "countclip"}
+    every = project.experiments["countclip"].variants
     assert len(rows) == 12
     assert rows <= ran
-    assert all(project.not_run("countclip", variant, described) for variant in described.variants if variant not in ran)
+    assert all(project.not_run("countclip", variant) for variant in every if f"countclip/{variant}" not in ran)
 
 
 def test_editions_of_countbench_never_stand_for_each_other() -> None:

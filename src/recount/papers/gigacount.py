@@ -1,24 +1,26 @@
 """What GigaCount's published log shows, computed from ``papers/gigacount/evidence/evallog.csv`` and ``published.csv``.
 
-The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Every number of this section is found
+The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Every number of this exhibit is found
 in or computed from the two files; only the names of four runs are given here, so that they can be spoken about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from recount.judging.published_log import (
     LATE_SHARE,
     Found,
-    Late,
+    LogError,
     LoggedRun,
-    Start,
     best_run,
     find_pair,
     late_evaluations,
@@ -30,10 +32,17 @@ from recount.judging.published_log import (
     schedule_starts,
     stated_epochs,
 )
-from recount.report.sources import row_key
-from recount.settings.paper import Paper, Table
+from recount.metrics import metric as metric_of
+from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
+from recount.report.figures import plain_log
+from recount.report.numbers import signed
+from recount.report.sources import Sources
+from recount.report.style import ALARM, PAPER, SERIES, WIDTH
+from recount.settings.paper import Paper
 
+LOG = "evallog"
 RUN_NAMES = {26: "N", 218: "A", 778: "S", 1141: "B"}  # first line in the log -> name in the notes of published.csv
+CURVES = 2  # logged runs drawn behind ours: the longest named ones
 
 
 @dataclass(frozen=True)
@@ -45,233 +54,294 @@ class LoggedRow:
     mae: float
     rmse: float
     found: Found | None
-    run: str
+
+    @property
+    def run(self) -> str:
+        """Return the name of its run, or the run's number in the log where it has none."""
+        return "" if self.found is None else RUN_NAMES.get(self.found.run.lines[0], f"no. {self.found.run.number}")
 
     @property
     def selection_gain(self) -> float | None:
         """Return by how much the printed MAE is below the one at the stated number of epochs."""
-        if self.found is None or self.found.at_horizon is None:
-            return None
-        return self.found.at_horizon[0] - self.mae
+        return self.found.at_horizon[0] - self.mae if self.found and self.found.at_horizon else None
 
 
 @dataclass(frozen=True)
-class AblationPair:
-    """Two rows of a table at one horizon: the printed difference and the one without selection on the test images.
+class Log:
+    """The log's runs, and the rows of GigaCount itself that print MAE and RMSE."""
 
-    ``peaks`` and ``starts`` are the highest learning rate and the number of warm-ups begun up to that horizon.
-    """
+    runs: list[LoggedRun]
+    rows: list[LoggedRow]
 
-    horizon: int
-    labels: tuple[str, str]
-    runs: tuple[str, str]
-    printed: float
-    at_horizon: float | None
-    peaks: tuple[float, float]
-    starts: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """A named run: where it stands, how long it was, and what its learning rate did."""
-
-    name: str
-    run: LoggedRun
-    starts: list[Start]
-    restarts: list[int]
-    best: tuple[int, float, float]
-
-    def peak(self, horizon: int | None = None) -> float:
-        """Return the highest learning rate printed up to an epoch."""
-        rates = self.run.rates
-        return float((rates if horizon is None else rates[rates["epoch"] <= horizon])["rate"].max())
-
-    def warm_ups(self, horizon: int | None = None) -> int:
-        """Return how many warm-ups begin up to an epoch."""
-        return sum(horizon is None or start.epoch <= horizon for start in self.starts)
+    @cached_property
+    def named(self) -> dict[str, LoggedRun]:
+        """Return the runs that have a name."""
+        return {RUN_NAMES[run.lines[0]]: run for run in self.runs if run.lines[0] in RUN_NAMES}
 
     @property
-    def rate_changes(self) -> int:
-        """Return after how many epochs the printed learning rate differs from the one before."""
-        return rate_changes(self.run)
+    def ablations(self) -> list[tuple[LoggedRow, Found]]:
+        """Return the rows whose label states a number of epochs, with their place in the log."""
+        return [(row, row.found) for row in self.rows if row.found is not None and row.found.horizon is not None]
+
+    @property
+    def headline(self) -> LoggedRow | None:
+        """Return the row whose numbers the log does not hold."""
+        return next((row for row in self.rows if row.found is None), None)
+
+    @property
+    def shared(self) -> dict[str, list[str]]:
+        """Return, for each run that several rows were read off, their labels."""
+        by_run: dict[str, list[str]] = {}
+        for row, _ in self.ablations:
+            by_run.setdefault(row.run, []).append(row.label)
+        return {run: labels for run, labels in by_run.items() if len(labels) > 1}
+
+    @property
+    def pairs(self) -> list[tuple[int, LoggedRow, LoggedRow]]:
+        """Return the pairs of rows of one table at one number of epochs."""
+        by_horizon: dict[tuple[str, int], list[LoggedRow]] = {}
+        for row, found in self.ablations:
+            by_horizon.setdefault((row.table, found.horizon or 0), []).append(row)
+        return [(horizon, rows[0], rows[1]) for (_, horizon), rows in by_horizon.items() if len(rows) == 2]
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """One quantity that was printed with different values."""
-
-    system: str
-    variant: str
-    benchmark: str
-    metric: str
-    values: tuple[tuple[str, str, str], ...]
-    same: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LogEvidence:
-    """Everything the section says.
-
-    Attributes:
-        rows: table rows whose label states a number of epochs, with their place in the log.
-        headline: the row whose numbers the log does not hold.
-        headline_occurs: whether its MAE, its RMSE occur anywhere in the log.
-        best, last, late: of the run with the lowest MAE: (line, epoch, MAE, RMSE) twice, and statistics.
-        runs: the named runs.
-        number_of_runs, evaluations: of the whole log.
-        pairs: ablations with their printed difference.
-        shared: run -> labels of the rows that were read off it, where there are several groups.
-        at_short_horizon: (horizon, name and best MAE up to it) for the named runs.
-        conflicts: quantities printed with different values.
-    """
-
-    rows: list[LoggedRow]
-    headline: LoggedRow | None
-    headline_occurs: tuple[bool, bool]
-    best: tuple[int, int, float, float]
-    last: tuple[int, int, float, float]
-    late: Late
-    runs: list[RunSummary]
-    number_of_runs: int
-    evaluations: int
-    pairs: list[AblationPair]
-    shared: dict[str, list[str]]
-    at_short_horizon: tuple[int, list[tuple[str, float]]]
-    conflicts: list[Conflict]
-
-
-def log_evidence(path: Path, paper: Paper, published: pd.DataFrame) -> LogEvidence:
-    """Compute what the log shows.
-
-    Args:
-        path: the log's table.
-        paper: GigaCount; rows whose label says "(N epochs)" are looked up with that horizon.
-        published: published.csv, values as text.
+def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
+    """Read the log and look up the printed rows; labels that say "(N epochs)" with that horizon.
 
     Raises:
         LogError: the log has not the expected columns.
     """
     runs = logged_runs(read_log(path))
-    rows = [row for key, table in paper.tables.items() for row in _logged_rows(key, table, published, runs)]
-    ablation = [row for row in rows if row.found is not None and row.found.horizon is not None]
-    longest = best_run(runs)
-    best, last = longest.best(), longest.evaluations.iloc[-1]
-    assert best is not None
-    headline = next((row for row in rows if row.found is None), None)
-    named = [_summary(run) for run in runs if run.lines[0] in RUN_NAMES]
-    return LogEvidence(
-        rows=ablation,
-        headline=headline,
-        headline_occurs=(
-            headline is not None and occurs(runs, "mae", headline.mae),
-            headline is not None and occurs(runs, "rmse", headline.rmse),
+    rows = []
+    for key, table in paper.tables.items():
+        for row in table.rows:
+            values = published[(published["table"] == key) & (published["row"] == row.key)]
+            printed = dict(zip(values["metric"], values["value"], strict=True))
+            if row.system.startswith("gigacount") and {"mae", "rmse"} <= printed.keys():
+                pair = float(printed["mae"]), float(printed["rmse"])
+                rows.append(LoggedRow(key, row.label, *pair, find_pair(runs, *pair, stated_epochs(row.label))))
+    return Log(runs, rows)
+
+
+def _log(sources: Sources, paper: Paper) -> Log | None:
+    """Return the log, or None where there is none or it cannot be read."""
+    path = sources.evidence(paper.name).get(LOG)
+    if path is None:
+        return None
+    try:
+        return read(path, paper, sources.published[paper.name])
+    except LogError as error:
+        sources.problem(path, str(error))
+        return None
+
+
+def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataFrame]:
+    """Return the longest named runs of the log, evaluated on the test images: columns epoch, value."""
+    log = _log(sources, paper) if metric == "mae" else None
+    longest = sorted(log.named.items(), key=lambda item: -item[1].epochs)[:CURVES] if log else []
+    return {
+        f"authors' run {name}, {run.epochs} epochs": run.evaluations.rename(columns={"mae": "value"})
+        for name, run in longest
+    }
+
+
+def exhibits(context: Context) -> Iterator[Exhibit]:
+    """Yield what the log shows."""
+    log = _log(context.sources, context.paper)
+    if log is None:
+        return
+    caption = (
+        "The authors' evaluation log: MAE on the test images and learning rate of the runs that printed numbers come "
+        "from. Circles: the evaluations that became rows of Table 3."
+    )
+    evaluations = sum(len(run.evaluations) for run in log.runs)
+    published = context.sources.published[context.name]
+    yield Exhibit(
+        id="log",
+        title="What the published log shows",
+        sentence=(
+            f"The authors committed the log of their training runs: {evaluations} evaluations in {len(log.runs)} runs, "
+            f"all of them on the test images. Everything below is computed from it (papers/{context.name}/evidence/"
+            f"{LOG}.csv) and from the printed tables."
         ),
-        best=_evaluation(best),
-        last=_evaluation(last),
-        late=late_evaluations(longest, int(longest.epochs * LATE_SHARE)),
-        runs=named,
-        number_of_runs=len(runs),
-        evaluations=sum(len(run.evaluations) for run in runs),
-        pairs=_pairs(ablation, named),
-        shared=_shared(ablation),
-        at_short_horizon=_short_horizon(ablation, named),
-        conflicts=published_conflicts(published),
+        figures=(context.plot(figure(log), "published-log", caption),),
+        tables=(_row_sheet(context.name, log), _rate_sheet(context.name, log)),
+        findings=tuple(findings(log, published, {name: entry.label for name, entry in context.experiments.items()})),
+        glance=_glance(log),
     )
 
 
-def _evaluation(row: pd.Series) -> tuple[int, int, float, float]:
-    return int(row["line"]), int(row["epoch"]), float(row["mae"]), float(row["rmse"])
+def _pair(mae: float, rmse: float) -> str:
+    return f"{mae:.2f} / {rmse:.2f}"
 
 
-def _logged_rows(key: str, table: Table, published: pd.DataFrame, runs: Sequence[LoggedRun]) -> list[LoggedRow]:
-    """Return the rows of GigaCount itself in a table that prints MAE and RMSE."""
-    result = []
-    for row in table.rows:
-        values = published[(published["table"] == key) & (published["row"] == row_key(row))]
-        printed = dict(zip(values["metric"], values["value"], strict=True))
-        if not row.system.startswith("gigacount") or not {"mae", "rmse"} <= printed.keys():
-            continue
-        mae, rmse = float(printed["mae"]), float(printed["rmse"])
-        found = find_pair(runs, mae, rmse, stated_epochs(row.label))
-        result.append(LoggedRow(key, row.label, mae, rmse, found, run_name(found.run) if found else ""))
-    return result
+def _glance(log: Log) -> str:
+    best, row = best_run(log.runs).best(), log.headline
+    if row is None or best is None:
+        return ""
+    return (
+        f"the printed {row.mae:g} / {row.rmse:.1f} is not in the authors' own log; the best pair there is "
+        f"{best['mae']:g} / {best['rmse']:g}."
+    )
 
 
-def run_name(run: LoggedRun) -> str:
-    """Return the name of a run, or its number in the log where it has none."""
-    return RUN_NAMES.get(run.lines[0], f"no. {run.number}")
+def _row_sheet(paper: str, log: Log) -> Sheet:
+    heads = ("Row", "Printed MAE", "Printed RMSE", "Line of the log", "Run", "Epoch", "What it is",
+             "MAE at the stated epoch", "RMSE at the stated epoch", "Selection took off")  # fmt: skip
+    lines = []
+    for row, found in log.ablations:
+        what = ("lowest test MAE" if found.is_best else "not the lowest") + f" up to epoch {found.horizon}"
+        at = found.at_horizon or (math.nan, math.nan)
+        errors = [Cell(value, f"{value:g}") for value in (row.mae, row.rmse, *at)]
+        place = found.line, row.run, found.epoch, what
+        values = row.label, *errors[:2], *place, *errors[2:], row.selection_gain
+        lines.append(Line(values))
+    return Sheet(
+        f"{paper}-log", "Where the rows of the tables come from (all chosen on the test images ⚑)", heads, tuple(lines)
+    )
 
 
-def _summary(run: LoggedRun) -> RunSummary:
-    best = run.best()
-    assert best is not None
-    _, epoch, mae, rmse = _evaluation(best)
-    return RunSummary(run_name(run), run, schedule_starts(run), restarts(run), (epoch, mae, rmse))
+def _rate_sheet(paper: str, log: Log) -> Sheet:
+    heads = ("Run", "First line", "Last line", "Epochs", "Best MAE", "Its RMSE", "Its epoch",
+             "Warm-ups: epoch (first rate → highest)", "Jumps without warm-up after epoch")  # fmt: skip
+    lines = []
+    for name, run in log.named.items():
+        best = run.best()
+        starts = ", ".join(f"{s.epoch} ({s.initial:.0e} → {s.highest:g})" for s in schedule_starts(run))
+        jumps = ", ".join(map(str, restarts(run))) or "–"
+        pair = (None, None, None) if best is None else (float(best["mae"]), float(best["rmse"]), int(best["epoch"]))
+        lines.append(Line((name, *run.lines, run.epochs, *pair, starts, jumps)))
+    return Sheet(f"{paper}-rates", "The learning rate of the named runs", heads, tuple(lines), folded=True)
 
 
-def _pairs(rows: Sequence[LoggedRow], runs: Sequence[RunSummary]) -> list[AblationPair]:
-    summaries = {run.name: run for run in runs}
-    pairs = []
-    for table, horizon in dict.fromkeys((row.table, row.found.horizon) for row in rows if row.found is not None):
-        members = [row for row in rows if row.table == table and row.found and row.found.horizon == horizon]
-        if len(members) != 2:
-            continue
-        first, second = members
-        ends = [row.found.at_horizon for row in members if row.found is not None]
-        at_horizon = ends[0][0] - ends[1][0] if ends[0] is not None and ends[1] is not None else None
-        pairs.append(
-            AblationPair(
-                horizon=horizon or 0,
-                labels=(first.label, second.label),
-                runs=(first.run, second.run),
-                printed=first.mae - second.mae,
-                at_horizon=at_horizon,
-                peaks=(summaries[first.run].peak(horizon), summaries[second.run].peak(horizon)),
-                starts=(summaries[first.run].warm_ups(horizon), summaries[second.run].warm_ups(horizon)),
-            )
+# -------------------------------------------------------------------------------------------------------- findings
+
+
+def findings(log: Log, published: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what the log and the printed numbers show."""
+    if log.headline is not None:
+        yield "The headline is not in the log.", _of_headline(log, log.headline)
+    for place, (run, rows) in enumerate(log.shared.items()):
+        more = (
+            " Two ablations that share both runs cannot be told apart: what differs between the runs differs in both."
+            if place == 0 and len(log.shared) > 1
+            else ""
         )
-    return pairs
+        yield "One run, several rows.", f"{'; '.join(rows)}: all are read off run {run}.{more}"
+    yield from _of_pairs(log)
+    yield from _of_scheduler(log)
+    horizon = min((found.horizon or 0 for _, found in log.ablations), default=0)
+    bests = [(name, run.best(horizon)) for name, run in log.named.items()]
+    listed = ", ".join(f"run {name} {best['mae']:.2f}" for name, best in bests if best is not None)
+    if listed:
+        yield f"Other runs at the same {horizon} epochs.", f"Lowest test MAE up to epoch {horizon}: {listed}."
+    yield from conflicts(published, labels)
 
 
-def _shared(rows: Sequence[LoggedRow]) -> dict[str, list[str]]:
-    by_run: dict[str, list[str]] = {}
-    for row in rows:
-        by_run.setdefault(row.run, []).append(row.label)
-    return {run: labels for run, labels in by_run.items() if len(labels) > 1}
+def _of_headline(log: Log, row: LoggedRow) -> str:
+    known = [name for name, value in (("mae", row.mae), ("rmse", row.rmse)) if occurs(log.runs, name, value)]
+    where = (
+        f"its {known[0].upper()} occurs somewhere, the pair does not"
+        if known
+        else "neither number occurs in any evaluation"
+    )
+    run = best_run(log.runs)
+    best, last, late = run.best(), run.evaluations.iloc[-1], late_evaluations(run, int(run.epochs * LATE_SHARE))
+    assert best is not None
+    return (
+        f"{row.label} is printed with {row.mae:g} / {row.rmse:.1f}; {where}. The best pair in the log is "
+        f"{_pair(best['mae'], best['rmse'])} (epoch {best['epoch']:.0f}, line {best['line']:.0f}). The last evaluation "
+        f"of that run is {_pair(last['mae'], last['rmse'])} (epoch {last['epoch']:.0f}). The mean of its {late.n} "
+        f"evaluations from epoch {late.first_epoch} on is {late.mae_mean:.1f} / {late.rmse_mean:.1f} (standard "
+        f"deviation of the MAE {late.mae_sd:.2f}, range {late.mae_min:.2f} to {late.mae_max:.2f})."
+    )
 
 
-def _short_horizon(rows: Sequence[LoggedRow], runs: Sequence[RunSummary]) -> tuple[int, list[tuple[str, float]]]:
-    horizon = min((row.found.horizon for row in rows if row.found and row.found.horizon), default=0)
-    bests = [(run.name, run.run.best(horizon)) for run in runs]
-    return horizon, [(name, float(best["mae"])) for name, best in bests if best is not None]
+def _of_pairs(log: Log) -> Iterator[tuple[str, str]]:
+    for horizon, one, other in log.pairs:
+        ends = [row.found.at_horizon for row in (one, other) if row.found and row.found.at_horizon]
+        there = f", at epoch {horizon} itself {signed(ends[0][0] - ends[1][0])}" if len(ends) == 2 else ""
+        runs = [row.found.run for row in (one, other) if row.found]
+        rates = [run.rates.loc[run.rates["epoch"] <= horizon, "rate"].max() for run in runs]
+        begun = [sum(start.epoch <= horizon for start in schedule_starts(run)) for run in runs]
+        warm_ups = f"; the warm-up was begun {begun[0]} times against {begun[1]}" if begun[0] != begun[1] else ""
+        yield (
+            f"{one.label} against {other.label[0].lower()}{other.label[1:]}:",
+            f"printed difference {signed(one.mae - other.mae)} MAE{there}. Up to there the runs differ in more than "
+            f"the named factor: highest learning rate {rates[0]:g} against {rates[1]:g}{warm_ups}.",
+        )
 
 
-def published_conflicts(published: pd.DataFrame) -> list[Conflict]:
-    """Find experiments that two sources print with one metric equal and another different.
+def _of_scheduler(log: Log) -> Iterator[tuple[str, str]]:
+    for row, found in log.ablations:
+        if "no" in row.label.lower() and "scheduler" in row.label.lower():
+            run, jumps = found.run, ", ".join(map(str, restarts(found.run)))
+            yield (
+                f"“{row.label}” had a scheduler.",
+                f"The learning rate of run {row.run} changes after {rate_changes(run)} of its {run.epochs} epochs: it "
+                f"warms up to {run.rates['rate'].max():g}, then falls"
+                f"{f' and jumps up again after epoch {jumps}' if jumps else ''}.",
+            )
+
+
+def conflicts(published: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield experiments that two sources print with one metric equal and another different.
 
     The equal metric is what says that both mean the same experiment.
     """
     numbers = published.assign(number=pd.to_numeric(published["value"], errors="coerce")).dropna(subset="number")
     experiments = [
-        (keys, _by_metric(part))
+        (keys, {str(row["metric"]): row for row in part.to_dict("records")})
         for keys, part in numbers.groupby(["system", "benchmark", "table", "row", "source", "note"], sort=False)
     ]
-    conflicts = []
     for place, (one_keys, one) in enumerate(experiments):
         for other_keys, other in experiments[place + 1 :]:
             if one_keys[:2] != other_keys[:2] or one_keys[2] == other_keys[2]:
                 continue
-            common = [name for name in one if name in other]
-            same = tuple(name for name in common if one[name].number == other[name].number)
-            if same:
-                conflicts += [_conflict(one[name], other[name], same) for name in common if name not in same]
-    return conflicts
+            same = [name for name in one if name in other and one[name]["number"] == other[name]["number"]]
+            for name in one if same else ():
+                if name in other and name not in same:
+                    values = " against ".join(f"{row['value']} ({row['source']})" for row in (one[name], other[name]))
+                    system = labels.get(str(one_keys[0]), str(one_keys[0]))
+                    yield (
+                        f"{system} on {one_keys[1]}, {metric_of(name).label}:",
+                        f"{values}, with the same {', '.join(map(str.upper, same))} in both.",
+                    )
 
 
-def _by_metric(rows: pd.DataFrame) -> dict[str, Any]:
-    return {str(row.metric): row for row in rows.itertuples(index=False)}
+# ---------------------------------------------------------------------------------------------------------- figure
 
 
-def _conflict(one: Any, other: Any, same: tuple[str, ...]) -> Conflict:
-    values = tuple((entry.table, entry.value, entry.source) for entry in (one, other))
-    return Conflict(one.system, one.variant, one.benchmark, one.metric, values, same)
+def figure(log: Log) -> Figure:
+    """Draw the named runs with the evaluations that became printed numbers, and their learning rates."""
+    drawn, (top, bottom) = plt.subplots(
+        2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=(3, 1.15), layout="constrained"
+    )
+    colours = dict(zip(log.named, SERIES, strict=False))
+    for name, run in log.named.items():
+        label = f"run {name}, lines {run.lines[0]} to {run.lines[1]}"
+        top.plot(run.evaluations["epoch"], run.evaluations["mae"], color=colours[name], linewidth=1.4, label=label)
+        bottom.plot(run.rates["epoch"], run.rates["rate"], color=colours[name], linewidth=1.1)
+    marks = [(found.epoch, row) for row, found in log.ablations if row.run in colours]
+    for place, (epoch, row) in enumerate(sorted(marks, key=lambda mark: mark[0])):
+        colour = colours[row.run]
+        top.plot(epoch, row.mae, marker="o", markersize=7, markerfacecolor="none", markeredgewidth=1.8, color=colour)
+        top.annotate(
+            f"{row.mae:g}", (epoch, row.mae), xytext=(-4, -24) if place % 2 else (10, 30), textcoords="offset points",
+            fontsize=8.5, color=colour, ha="center", zorder=5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkB": 4},
+        )  # fmt: skip
+    if log.headline is not None:
+        mae = log.headline.mae
+        top.axhline(mae, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
+        text, at = f"printed in Table 1: {mae:g}, nowhere in the log", (600, mae)
+        top.annotate(text, at, xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right")
+    top.set(yscale="log", ylim=(80, 1000), ylabel="MAE on the test images")
+    plain_log(top.yaxis, (1, 1.5, 2, 3, 5, 7))
+    top.legend(loc="upper right", title=None)
+    bottom.set(yscale="log", ylabel="learning rate", xlabel="epoch")
+    plain_log(bottom.yaxis)
+    for ax in (top, bottom):
+        ax.grid(axis="y", linewidth=0.6)
+    return drawn

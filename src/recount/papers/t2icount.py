@@ -1,356 +1,316 @@
 """What T2ICount's public evidence shows without a GPU: real annotations, real class names, the authors' training log.
 
-Every number is computed from ``papers/t2icount/evidence/*.csv`` and the published cells; how those files were made
-stands in ``recount.papers.trivial_on_real_annotation`` and ``recount.papers.unread_prompts``, and the log is
-``logs/train.log`` of cha15yq/T2ICount@289d3fb, one row per epoch.
+Every number is computed from ``papers/t2icount/evidence/*.csv`` and the printed cells. ``recount evidence t2icount``
+makes the first two files (``t2icount_evidence``); the log is ``logs/train.log`` of cha15yq/T2ICount@289d3fb, one row
+per epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from recount.report.sources import row_key
+from recount.metrics import metric as metric_of
+from recount.papers.t2icount_evidence import TRIVIAL, UNREAD, trivial_rows, unread_rows
+from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
+from recount.report.numbers import interval, number, percent, seconds
+from recount.report.sources import Sources
+from recount.report.style import ALARM, BEHIND, MUTED, SERIES, WIDTH
 from recount.settings.paper import Paper
 
-TRIVIAL = "trivial_on_real_annotation"
-UNREAD = "clip_count_unread_prompts"
+EVIDENCE = {TRIVIAL: trivial_rows, UNREAD: unread_rows}
 LOG = "trainlog"
 METRICS = ("mae", "rmse")
 BLIND = "prompt_blind"
-#: Annotations with no column in the paper's tables: the dominant pictures left out.
-WITHOUT_DOMINANT = "fsc147/test_without_1123_7611"
 #: table of the paper -> real benchmarks, in the order of their columns
 REAL_TABLES: Mapping[str, tuple[str, ...]] = {
-    "table1": ("fsc147/test", WITHOUT_DOMINANT, "fsc147/val"),
+    "table1": ("fsc147/test", "fsc147/test_without_1123_7611", "fsc147/val"),
     "table2": ("fsc147s/v1", "fsc147s/v2"),
     "table3": ("carpk/test",),
 }
+COLUMNS = {
+    TRIVIAL: ("dataset", "split", "predictor", "label", "oracle", "metric", "value", "ci_low", "ci_high", "n"),
+    UNREAD: ("dataset", "split", "prompts", "unread", "names", "unread_names", "told_apart"),
+    LOG: ("epoch", "val_mae", "val_rmse", "test_mae", "test_rmse", "train_seconds", "val_seconds", "test_seconds"),
+}
+
+
+Record = Mapping[Any, Any]  # a row of a table, by column
 
 
 class EvidenceError(ValueError):
     """A file of evidence is not of the expected form."""
 
 
-# ------------------------------------------------------------------------------------------------- real annotations
-
-
-@dataclass(frozen=True)
-class RealCell:
-    """A number on a real benchmark: printed, or computed from its annotation with a 95 % interval over pictures.
-
-    ``source`` says where it is printed, or which constant it is; ``text`` is the number as printed.
-    """
-
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-    source: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class RealRow:
-    """A published system or a predictor that looks at no picture.
-
-    Attributes:
-        name: in published.csv or in the evidence.
-        label: for people.
-        kind: "published", "constant" or "oracle" (uses the answers that it is tested on).
-        cells: (benchmark, metric) -> number.
-    """
-
-    name: str
-    label: str
-    kind: str
-    cells: dict[tuple[str, str], RealCell]
-
-
-@dataclass(frozen=True)
-class RealTable:
-    """A table of the paper on its real benchmarks: published rows among the trivial ones, lowest error first.
-
-    Attributes:
-        name, title: of the paper's table.
-        columns: (benchmark, metric).
-        pictures: benchmark -> number of samples.
-        rows: by the first column in which they have a number.
-        beaten: (benchmark, the best constant's label and cell, how many published systems are below it, all of them as
-            label and cell, lowest first).
-    """
-
-    name: str
-    title: str
-    columns: tuple[tuple[str, str], ...]
-    pictures: dict[str, int]
-    rows: list[RealRow]
-    beaten: list[tuple[str, str, RealCell, int, list[tuple[str, RealCell]]]]
-
-
-def real_tables(path: Path, paper: Paper, published: pd.DataFrame) -> list[RealTable]:
-    """Return the paper's tables with trivial predictors on the real annotation beside the published rows.
-
-    Args:
-        path: ``evidence/trivial_on_real_annotation.csv``.
-        paper: whose tables 1 to 3 are meant.
-        published: published.csv, values as text.
+def read(path: Path) -> pd.DataFrame:
+    """Return a file of evidence, with a column ``benchmark`` where it has data set and split.
 
     Raises:
-        EvidenceError: the file has not the expected columns.
+        EvidenceError: it is no CSV, or a column is absent.
     """
-    trivial = _read(path, ("dataset", "split", "predictor", "label", "oracle", "metric", "value", "ci_low", "ci_high"))
-    trivial = trivial.assign(benchmark=trivial["dataset"] + "/" + trivial["split"])
-    return [
-        _real_table(name, paper, benchmarks, trivial, published)
-        for name, benchmarks in REAL_TABLES.items()
-        if name in paper.tables
-    ]
-
-
-def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise EvidenceError(f"not a readable CSV: {error}") from None
-    absent = [column for column in columns if column not in table.columns]
+    absent = [column for column in COLUMNS[path.stem] if column not in table.columns]
     if absent:
         raise EvidenceError(f"no column {', '.join(absent)}")
-    return table
+    if path.stem == LOG and table[["val_mae", "val_rmse"]].dropna().empty:
+        raise EvidenceError("no epoch has a validation error")
+    return table.assign(benchmark=table["dataset"] + "/" + table["split"]) if "split" in table else table
 
 
-def _real_table(
-    name: str, paper: Paper, benchmarks: tuple[str, ...], trivial: pd.DataFrame, published: pd.DataFrame
-) -> RealTable:
-    table = paper.tables[name]
-    here = trivial[trivial["benchmark"].isin(benchmarks) & trivial["metric"].isin(METRICS)]
-    columns = tuple((benchmark, metric) for benchmark in benchmarks for metric in METRICS)
-    labels = dict.fromkeys((row_key(row), row.label) for row in table.rows)
-    printed = [_printed(key, label, published[published["table"] == name]) for key, label in labels]
-    rows = [*(row for row in _once(printed) if row.cells), *_trivial_rows(here)]
-    return RealTable(
-        name=name,
-        title=table.title,
-        columns=columns,
-        pictures={str(k): int(v) for k, v in here.groupby("benchmark", sort=False)["n"].first().items()},
-        rows=sorted(rows, key=lambda row: [row.cells[c].value if c in row.cells else float("inf") for c in columns]),
-        beaten=[found for benchmark in benchmarks for found in _beaten(benchmark, rows)],
+def _evidence(sources: Sources, name: str) -> pd.DataFrame | None:
+    """Return a file of evidence, or None where there is none or it cannot be read."""
+    path = sources.evidence("t2icount").get(name)
+    try:
+        return None if path is None else read(path)
+    except EvidenceError as error:
+        sources.problem(path or Path(name), str(error))
+        return None
+
+
+def exhibits(context: Context) -> Iterator[Exhibit]:
+    """Yield what the real annotation and the authors' training log show."""
+    trivial, unread, log = (_evidence(context.sources, name) for name in (TRIVIAL, UNREAD, LOG))
+    if trivial is not None or unread is not None:
+        yield _real(context, trivial, unread)
+    if log is not None:
+        yield _train_log(context, log)
+
+
+def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataFrame]:
+    """Return the validation errors of the training log, whose epochs are counted from 0: columns epoch, value."""
+    log = _evidence(sources, LOG) if metric == "mae" else None
+    if log is None:
+        return {}
+    seen = log.dropna(subset="val_mae")
+    return {"authors' run, on val": pd.DataFrame({"epoch": seen["epoch"] + 1, "value": seen["val_mae"]})}
+
+
+# ------------------------------------------------------------------------------------------------- real annotations
+
+
+def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.DataFrame) -> Sequence[Record]:
+    """Return a table of the paper on its real benchmarks: printed numbers among those of trivial predictors.
+
+    Args:
+        name: of the table.
+        paper: whose table is meant.
+        trivial: ``evidence/trivial_on_real_annotation.csv``.
+        published: published.csv, values as text.
+
+    Returns:
+        records with name, label, kind ("published", "constant", "oracle": uses the answers that it is tested on),
+        benchmark, metric, value, low, high (NaN where printed), text (as printed), source (where, or which constant).
+    """
+    here = trivial[trivial["benchmark"].isin(REAL_TABLES[name]) & trivial["metric"].isin(METRICS)]
+    here = here.rename(columns={"predictor": "name", "ci_low": "low", "ci_high": "high"})
+    labels = here.groupby("name")["label"].agg(lambda texts: texts.iloc[0] if texts.nunique() == 1 else "")
+    # The number in a constant's label stays only if it is the same on every benchmark.
+    label = here["name"].map(labels).where(lambda texts: texts != "", here["label"].str.split(" (", regex=False).str[0])
+    kind = here["oracle"].map({True: "oracle", False: "constant"})
+    parts, seen = [here.assign(source=here["label"], text="", kind=kind, label=label)], set()
+    for key, words in dict.fromkeys((row.key, row.label or row.key) for row in paper.tables[name].rows):
+        mine = published[(published["table"] == name) & (published["row"] == key)]
+        mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce")).dropna(
+            subset="value"
+        )
+        once = repr(sorted(zip(mine["benchmark"], mine["metric"], mine["value"], strict=True)))
+        if len(mine) and once not in seen:  # released weights and trained ones share a printed row
+            seen.add(once)
+            parts.append(mine.assign(name=key, label=words, kind="published"))
+    columns = ["name", "label", "kind", "benchmark", "metric", "value", "low", "high", "text", "source"]
+    return pd.concat(parts, ignore_index=True)[columns].to_dict("records")
+
+
+def _real(context: Context, trivial: pd.DataFrame | None, unread: pd.DataFrame | None) -> Exhibit:
+    names = [name for name in REAL_TABLES if name in context.paper.tables] if trivial is not None else []
+    published = context.sources.published[context.name]
+    tables = {name: real_cells(name, context.paper, trivial, published) for name in names if trivial is not None}
+    findings = [found for cells in tables.values() for found in below_a_constant(cells)]
+    findings += [found for cells in tables.values() for found in prompt_blind(cells)]
+    findings += [] if unread is None else list(unread_names(unread))
+    return Exhibit(
+        id="real",
+        title="Computed on the real annotation: what needs no picture",
+        sentence=(
+            "The published rows of Tables 1 to 3 among predictors that look at no picture, scored on the papers' own "
+            "annotation files. These are real numbers in every suite: only counts and class names are needed. Oracles "
+            "use the answers that they are tested on. Intervals are 95 % over pictures."
+        ),
+        findings=tuple(findings),
+        tables=tuple(_sheet(context, name, cells, trivial) for name, cells in tables.items() if trivial is not None),
+        short="On the real annotation",
     )
 
 
-def _once(rows: Sequence[RealRow]) -> list[RealRow]:
-    """Return each published number once: released weights and trained ones share a printed row."""
-    seen: dict[str, RealRow] = {}
-    for row in rows:
-        seen.setdefault(repr(sorted((place, cell.value) for place, cell in row.cells.items())), row)
-    return list(seen.values())
-
-
-def _printed(key: str, label: str, published: pd.DataFrame) -> RealRow:
-    mine = published[published["row"] == key]
-    values = pd.to_numeric(mine["value"], errors="coerce")
-    cells = {
-        (str(row.benchmark), str(row.metric)): RealCell(float(value), source=str(row.source), text=str(row.value))
-        for row, value in zip(mine.itertuples(index=False), values, strict=True)
-        if pd.notna(value)
-    }
-    return RealRow(key, label, "published", cells)
-
-
-def _trivial_rows(rows: pd.DataFrame) -> list[RealRow]:
-    """Return a row per predictor; the number in a constant's label stays only if it is the same on every benchmark."""
-    found = []
-    for name, mine in rows.groupby("predictor", sort=False):
-        labels = mine["label"].unique().tolist()
-        cells = {
-            (row["benchmark"], row["metric"]): RealCell(row["value"], row["ci_low"], row["ci_high"], row["label"])
-            for row in mine.to_dict("records")
-        }
-        label = labels[0] if len(labels) == 1 else labels[0].split(" (")[0]
-        found.append(RealRow(str(name), label, "oracle" if mine["oracle"].iloc[0] else "constant", cells))
-    return found
-
-
-def _beaten(
-    benchmark: str, rows: Sequence[RealRow]
-) -> list[tuple[str, str, RealCell, int, list[tuple[str, RealCell]]]]:
-    """Return the best constant of a benchmark and which published systems have a lower MAE; [] if none is known."""
-    place = (benchmark, "mae")
-    printed = _published(benchmark, rows)
-    constants = [row for row in rows if row.kind == "constant" and place in row.cells]
-    if not printed or not constants:
-        return []
-    best = min(constants, key=lambda row: row.cells[place].value)
-    cell = best.cells[place]
-    return [(benchmark, best.label, cell, sum(other.value < cell.value for _, other in printed), printed)]
-
-
-def _published(benchmark: str, rows: Sequence[RealRow]) -> list[tuple[str, RealCell]]:
-    """Return the published MAEs on a benchmark, lowest first."""
-    place = (benchmark, "mae")
-    found = [(row.label, row.cells[place]) for row in rows if row.kind == "published" and place in row.cells]
-    return sorted(found, key=lambda entry: entry[1].value)
-
-
-@dataclass(frozen=True)
-class Blind:
-    """A perfect counter that ignores the prompt, and the published systems that are no better, on one version."""
-
-    benchmark: str
-    cell: RealCell
-    within: list[tuple[str, RealCell]]
-    below: list[tuple[str, RealCell]]
-
-
-def prompt_blind(tables: Sequence[RealTable]) -> list[Blind]:
-    """Return, for each version of FSC-147-S, the prompt-blind perfect counter beside the published systems.
-
-    ``within``: published MAEs at or above the lower end of its interval; ``below``: those under it.
-    """
-    found = []
-    for table in tables:
-        for row in table.rows:
-            if row.name != BLIND:
-                continue
-            for (benchmark, metric), cell in row.cells.items():
-                if metric != "mae":
-                    continue
-                printed = _published(benchmark, table.rows)
-                within = [entry for entry in printed if entry[1].value >= cell.low]
-                found.append(Blind(benchmark, cell, within, [entry for entry in printed if entry[1].value < cell.low]))
-    return found
-
-
-# ------------------------------------------------------------------------------------------------- unread class names
-
-
-@dataclass(frozen=True)
-class UnreadPrompts:
-    """What CLIP-Count's text defect does to a benchmark's prompts: see ``recount.papers.unread_prompts``."""
-
-    benchmark: str
-    prompts: int
-    unread: int
-    names: int
-    unread_names: int
-    told_apart: int
-
-    @property
-    def share(self) -> float:
-        """Return the share of samples whose prompt is not read at all."""
-        return self.unread / self.prompts
-
-
-def unread_prompts(path: Path) -> list[UnreadPrompts]:
-    """Return the evidence on unread prompts, a row per benchmark.
-
-    Raises:
-        EvidenceError: the file has not the expected columns.
-    """
-    columns = ("prompts", "unread", "names", "unread_names", "told_apart")
-    table = _read(path, ("dataset", "split", *columns))
-    return [
-        UnreadPrompts(f"{row['dataset']}/{row['split']}", *(int(row[name]) for name in columns))
-        for row in table.to_dict("records")
+def _sheet(context: Context, name: str, cells: Sequence[Record], trivial: pd.DataFrame) -> Sheet:
+    columns = [(benchmark, metric) for benchmark in REAL_TABLES[name] for metric in METRICS]
+    rows: dict[tuple[str, str], dict[tuple[str, str], Cell]] = {}
+    for row in cells:
+        ends: tuple[float, float] | None = None if pd.isna(row["low"]) else (row["low"], row["high"])
+        shown = Cell(row["value"], row["text"], ends, hint=row["source"])
+        rows.setdefault((row["label"], row["kind"]), {})[row["benchmark"], row["metric"]] = shown
+    ordered = sorted(
+        rows.items(), key=lambda row: [float(row[1].get(place, Cell("inf")).value or 0) for place in columns]
+    )
+    lines = [
+        Line(
+            (label, kind, *(found.get(place, Cell(None)) for place in columns)),
+            "quoted" if kind == "published" else "trivial",
+        )
+        for (label, kind), found in ordered
     ]
+    sizes = trivial.groupby("benchmark")["n"].first()
+    without = ("/test_without_1123_7611", "/test without 1123.jpg and 7611.jpg")
+    groups = [(f"{b.replace(*without)}, {sizes.get(b, 0)} samples", len(METRICS)) for b in REAL_TABLES[name]]
+    heads = ("Row", "Kind", *(metric_of(metric).label for _, metric in columns))
+    title = context.paper.tables[name].title
+    return Sheet(f"{context.name}-real-{name}", title, heads, tuple(lines), groups=(("", 2), *groups))
+
+
+def _maes(cells: Sequence[Record], benchmark: str, kind: str) -> list[Record]:
+    """Return the MAEs of one kind on a benchmark, lowest first."""
+    wanted = (benchmark, "mae", kind)
+    mine = [cell for cell in cells if (cell["benchmark"], cell["metric"], cell["kind"]) == wanted]
+    return sorted(mine, key=lambda cell: cell["value"])
+
+
+def below_a_constant(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Yield, for each benchmark, the best constant where not all published systems have a lower MAE."""
+    for benchmark in dict.fromkeys(cell["benchmark"] for cell in cells if cell["kind"] == "constant"):
+        best, printed = _maes(cells, benchmark, "constant")[0], _maes(cells, benchmark, "published")
+        below = sum(cell["value"] < best["value"] for cell in printed)
+        if below < len(printed):
+            lowest = printed[0]
+            yield (
+                f"{benchmark}:",
+                f"“{best['label']}” has an MAE of {_with_interval(best)}; {below or 'none'} of the {len(printed)} "
+                f"published systems {'are' if below > 1 else 'is'} below it. The lowest published is "
+                f"{lowest['label']} with {lowest['text']}.",
+            )
+
+
+def prompt_blind(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Yield the perfect counter that ignores the prompt beside the published systems, for each version of FSC-147-S."""
+    for blind in cells:
+        if (blind["name"], blind["metric"]) == (BLIND, "mae"):
+            printed = _maes(cells, blind["benchmark"], "published")
+            above, below = (
+                ", ".join(
+                    f"{cell['label']} {cell['text']}" for cell in printed if (cell["value"] >= blind["low"]) == where
+                )
+                for where in (True, False)
+            )
+            yield (
+                f"{blind['benchmark']}, a perfect counter that ignores the prompt",
+                f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: {above or 'none'}. "
+                f"Below it: {below or 'none'}.",
+            )
+
+
+def _with_interval(cell: Record) -> str:
+    return f"{number(cell['value'])} ({interval(cell['low'], cell['high'], cell['value'])})"
+
+
+def unread_names(unread: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield what CLIP-Count's text defect does to the prompts of each test set (see ``t2icount_evidence``)."""
+    for row in unread.to_dict("records"):
+        if row["split"] not in ("train", "val"):
+            yield (
+                f"{row['benchmark']}, prompts that CLIP-Count as released does not read:",
+                f"{row['unread']} of {row['prompts']} ({percent(row['unread'] / row['prompts'])}), because their class "
+                "name is one token and the text is read two tokens early. Every longer name loses its last token. Of "
+                f"{row['names']} different names {row['told_apart']} are told apart.",
+            )
 
 
 # ------------------------------------------------------------------------------------------------------- training log
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """An evaluated epoch of the log, counted from 0 as there; test errors only where the log has them."""
-
-    epoch: int
-    val_mae: float
-    val_rmse: float
-    test_mae: float
-    test_rmse: float
-
-    @property
-    def score(self) -> float:
-        """Return what the released code selects by: validation MAE + RMSE."""
-        return self.val_mae + self.val_rmse
+def evaluated(log: pd.DataFrame) -> pd.DataFrame:
+    """Return the epochs with a validation, and ``score``: what the released code selects by (MAE + RMSE)."""
+    seen = log.dropna(subset=["val_mae", "val_rmse"]).reset_index(drop=True)
+    return seen.assign(score=seen["val_mae"] + seen["val_rmse"])
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How a validation error varies over the evaluated epochs."""
-
-    metric: str
-    lowest: float
-    lowest_epoch: int
-    median: float
-    sd: float
-    highest: float
-    step: float
+def selected(seen: pd.DataFrame) -> tuple[Record, Record | None]:
+    """Return the epoch that the released code picks, and the next best of those whose test error is in the log."""
+    ranked = seen.sort_values("score", kind="stable")
+    return ranked.to_dict("records")[0], next(iter(ranked[1:].dropna(subset="test_mae").to_dict("records")), None)
 
 
-@dataclass(frozen=True)
-class TrainLog:
-    """What the authors' log says of the choice of an epoch.
-
-    Attributes:
-        epochs: how many epochs were trained.
-        evaluated: those with a validation.
-        selected: the epoch that the released code's rule picks.
-        runner_up: the best by that rule among the other epochs whose test error is in the log.
-        spreads: of validation MAE and RMSE; ``step`` is the median change from one epoch to the next.
-        seconds_per_epoch: median of training.
-        hours: training and validation in all.
-    """
-
-    epochs: int
-    evaluated: list[Epoch]
-    selected: Epoch
-    runner_up: Epoch | None
-    spreads: list[Spread]
-    seconds_per_epoch: float
-    hours: float
-
-    @property
-    def tested(self) -> list[Epoch]:
-        """Return the epochs whose test error is in the log: each was the best so far on validation."""
-        return [epoch for epoch in self.evaluated if pd.notna(epoch.test_mae)]
-
-
-def train_log(path: Path) -> TrainLog:
-    """Compute what the log shows.
-
-    Raises:
-        EvidenceError: the file has not the expected columns, or no evaluation.
-    """
-    seconds = ("train_seconds", "val_seconds", "test_seconds")
-    table = _read(path, ("epoch", "val_mae", "val_rmse", "test_mae", "test_rmse", *seconds))
-    seen = table.dropna(subset=["val_mae", "val_rmse"])
-    if seen.empty:
-        raise EvidenceError("no epoch has a validation error")
-    columns = ["epoch", "val_mae", "val_rmse", "test_mae", "test_rmse"]
-    evaluated = [Epoch(int(row[0]), *map(float, row[1:])) for row in seen[columns].itertuples(index=False)]
-    selected = min(evaluated, key=lambda epoch: epoch.score)
-    others = [epoch for epoch in evaluated if epoch is not selected and pd.notna(epoch.test_mae)]
-    return TrainLog(
-        epochs=len(table),
-        evaluated=evaluated,
-        selected=selected,
-        runner_up=min(others, key=lambda epoch: epoch.score, default=None),
-        spreads=[_spread(seen, metric) for metric in METRICS],
-        seconds_per_epoch=float(table["train_seconds"].median()),
-        hours=float(table[list(seconds)].sum().sum() / 3600),
+def log_findings(log: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield how much validation errors vary over the epochs, and what was chosen."""
+    seen = evaluated(log)
+    best, runner_up = selected(seen)
+    for metric in METRICS:
+        values = seen[f"val_{metric}"]
+        lowest = seen["epoch"].iloc[int(values.argmin())]
+        yield (
+            f"Validation {metric_of(metric).label}",
+            f"is {values.min():.2f} (epoch {lowest}) to {values.max():.2f} over these epochs, median "
+            f"{values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it changes by "
+            f"{values.diff().abs().median():.2f} in the median. The selected epoch has {best[f'val_{metric}']:.2f}.",
+        )
+    test: str = f", test {best['test_mae']:g} / {best['test_rmse']:g}" if pd.notna(best["test_mae"]) else ""
+    behind = (
+        f" Epoch {runner_up['epoch']} was {percent(runner_up['score'] / best['score'] - 1, 1)} behind by that score, "
+        f"and its test MAE is {runner_up['test_mae']:g}, {percent(runner_up['test_mae'] / best['test_mae'] - 1)} "
+        "higher."
+        if runner_up is not None
+        else ""
+    )
+    yield (
+        "The choice.",
+        f"Lowest validation MAE + RMSE: epoch {best['epoch']} with {best['score']:.2f}{test}.{behind}",
     )
 
 
-def _spread(seen: pd.DataFrame, metric: str) -> Spread:
-    values = seen[f"val_{metric}"].reset_index(drop=True)
-    return Spread(
-        metric=metric,
-        lowest=float(values.min()),
-        lowest_epoch=int(seen["epoch"].iloc[int(values.argmin())]),
-        median=float(values.median()),
-        sd=float(values.std()),
-        highest=float(values.max()),
-        step=float(values.diff().abs().median()),
+def _train_log(context: Context, log: pd.DataFrame) -> Exhibit:
+    seen = evaluated(log)
+    hours = log[["train_seconds", "val_seconds", "test_seconds"]].sum().sum() / 3600
+    caption = (
+        "The authors' training log: validation errors of every evaluated epoch; dashed: their median, shaded: one "
+        "standard deviation. Circles: epochs that were the best so far and were tested; red: the one selected."
     )
+    return Exhibit(
+        id="trainlog",
+        title="What the authors' training log shows",
+        sentence=(
+            f"The released log holds {len(log)} epochs. {len(seen)} of them (from epoch {seen['epoch'][0]} on) have a "
+            f"validation. Training took {hours:.1f} hours in all, {seconds(log['train_seconds'].median())} an epoch. "
+            f"Computed from papers/{context.name}/evidence/{LOG}.csv."
+        ),
+        figures=(context.plot(validation_noise(seen), "trainlog", caption),),
+        findings=tuple(log_findings(log)),
+        short="What the training log shows",
+    )
+
+
+def validation_noise(seen: pd.DataFrame) -> Figure:
+    """Draw the validation errors of the authors' log over the epochs, with what was selected and tested."""
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.4), sharex=True, layout="constrained")
+    tested = seen.dropna(subset="test_mae").to_dict("records")
+    for ax, metric in zip(axes, METRICS, strict=True):
+        values = seen[f"val_{metric}"]
+        middle, spread = values.median(), values.std()
+        ax.axhspan(middle - spread, middle + spread, color=BEHIND, alpha=0.25, linewidth=0)
+        ax.axhline(middle, color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
+        ax.plot(seen["epoch"], values, color=MUTED, linewidth=1.3, marker="o", markersize=2.6)
+        for row in tested:
+            place = row["epoch"], row[f"val_{metric}"]
+            colour = ALARM if row["epoch"] == selected(seen)[0]["epoch"] else SERIES[0]
+            ax.plot(*place, marker="o", markersize=8, markerfacecolor="none", color=colour, markeredgewidth=1.8)
+            text = f"test {row[f'test_{metric}']:g}"
+            ax.annotate(text, place, xytext=(8, -4), textcoords="offset points", fontsize=8.5, color=colour)
+        ax.set_ylabel(f"validation {metric.upper()}")
+        ax.grid(axis="y", linewidth=0.6)
+    axes[1].set_xlabel("epoch, counted from 0 as in the log")
+    return figure

@@ -14,29 +14,30 @@ from typing import Any
 
 import pandas as pd
 
-from recount.report.numbers import interval, metric, number, percent, signed
-from recount.report.numbers import present as is_present
-from recount.report.sections import PlainTable
+from recount.metrics import metric as metric_of
+from recount.report.exhibits import Cell, Line, Sheet
+from recount.report.numbers import interval, number, percent, present, signed
+from recount.report.panels import shortened
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, TableView
-from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper
+from recount.results.verdicts import ALL_PARTS, VerdictRow
+from recount.settings.paper import TRIVIAL_ARMS, Claim
 
 VERDICTS = {
     "holds": ("✔", "the evidence is inside the region that the claim names, images and seeds agreeing"),
     "holds in direction": (
         "↗",
-        "it points the claimed way, from too few seeds, from printed numbers alone, or only close to the number",
+        "it points the claimed way, but from too few seeds, from printed numbers alone, or only close to the number",
     ),
     "contradicted": ("✘", "the evidence is outside that region"),
     "inconclusive": ("≈", "the evidence reaches both sides"),
-    "not tested": ("–", "and the reason is given"),
+    "not tested": ("–", "the reason is given"),
 }
 EVIDENCE = {
     "trained": ("Retrained here", "runs that this suite trained"),
     "checkpoint": ("Released weights", "the authors' released weights, evaluated here"),
     "published": ("Published numbers", "what the authors printed or committed, recomputed"),
 }
-ALL = "all"  # the part of verdicts.csv that speaks for a whole claim
 SCALED = ("difference", "ratio")  # tests whose effect is an amount by which one arm is better than another
 ORACLES = {"best_constant": "best constant", "prompt_blind": "prompt-blind counter"}  # short for TRIVIAL_ARMS
 SHORT = 25  # letters of an arm's name in the forest
@@ -64,44 +65,36 @@ class Judgement:
     """A row of verdicts.csv, for people.
 
     Attributes:
-        benchmark, stand_in: what it was measured on: the paper's, and what stands for it if that is something else.
+        better, worse: how the arms are called.
         words: the effect and its interval, in words; "" where there is none or the reason alone says it.
         drawing: the effect, where it can be drawn.
     """
 
-    evidence: str
-    selection: str
-    part: str
+    row: VerdictRow
     better: str
     worse: str
-    benchmark: str
-    stand_in: str
-    metric: str
-    value_better: float
-    value_worse: float
-    verdict: str
-    direction: str
-    effect: float
-    low: float
-    high: float
-    p_holm: float
-    n: float
-    seeds: tuple[str, ...]
-    rule: str
-    needed: str
-    reason: str
     words: str
     drawing: Drawing | None = None
 
     @property
+    def stand_in(self) -> str:
+        """Return what stands for the paper's benchmark, if that is something else."""
+        return self.row.dataset if self.row.dataset != self.row.benchmark else ""
+
+    @property
+    def seeds(self) -> list[str]:
+        """Return the seeds of the runs."""
+        return self.row.seeds.split()
+
+    @property
     def chosen_on(self) -> str:
         """Return which weights were judged, in words."""
-        return SELECTIONS.get(self.selection, self.selection)
+        return SELECTIONS.get(self.row.selection, self.row.selection)
 
     @property
     def css(self) -> str:
         """Return the class that colours the verdict."""
-        return self.verdict.replace(" ", "-")
+        return self.row.verdict.replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -121,41 +114,31 @@ class ClaimView:
     @property
     def marks(self) -> tuple[str, ...]:
         """Return what the page's filter finds the claim by."""
-        return tuple(dict.fromkeys(judgement.verdict for judgement in self.headlines.values()))
+        return tuple(dict.fromkeys(judgement.row.verdict for judgement in self.headlines.values()))
 
 
 def claim_views(sources: Sources, name: str, tables: Sequence[TableView]) -> list[ClaimView]:
     """Return the claims of a paper that verdicts.csv has, in the paper's order."""
     paper = sources.project.papers[name]
-    verdicts = sources.verdicts[sources.verdicts["paper"] == name]
-    labels = _labels(paper, tables)
+    labels = _labels(sources, name, tables)
     views = []
     for claim in paper.claims:
-        mine = verdicts[verdicts["claim"] == claim.id]
-        if mine.empty:
-            continue
-        headlines = mine[(mine["headline"] == "yes") & (mine["part"] == ALL)]
-        by_evidence = {
-            str(row["evidence_status"]): _judgement(claim, row, labels) for row in headlines.to_dict("records")
-        }
-        parts = [_judgement(claim, row, labels) for row in mine[mine["part"] != ALL].to_dict("records")]
-        views.append(
-            ClaimView(
-                paper=name,
-                claim=claim,
-                headlines={kind: by_evidence[kind] for kind in EVIDENCE if kind in by_evidence},
-                parts=tuple(_drawn(claim, parts)),
-            )
-        )
+        mine = [row for row in sources.verdicts if (row.paper, row.claim) == (name, claim.id)]
+        headlines = {row.evidence_status: row for row in mine if row.headline == "yes" and row.part == ALL_PARTS}
+        parts = [_judgement(claim, row, labels) for row in mine if row.part != ALL_PARTS]
+        if mine:
+            shown = {kind: _judgement(claim, headlines[kind], labels) for kind in EVIDENCE if kind in headlines}
+            views.append(ClaimView(name, claim, shown, tuple(_drawn(claim, parts))))
     return views
 
 
-def _labels(paper: Paper, tables: Sequence[TableView]) -> dict[str, str]:
+def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[str, str]:
     """Return how arms are called: by their row in the paper's tables, else by system and variant."""
-    labels = {name: ORACLES.get(name, name) for name in TRIVIAL_ARMS}
-    for name, system in paper.systems.items():
-        labels[name] = system.label
-        labels |= {f"{name}/{key}": f"{system.label}: {variant.label}" for key, variant in system.variants.items()}
+    labels = {name: ORACLES.get(name, name.replace("_", " ")) for name in TRIVIAL_ARMS}
+    for run in sources.project.papers[name].runs:
+        experiment = sources.project.experiments[run.partition("/")[0]]
+        labels[run] = f"{experiment.label}: {experiment.variants[run.partition('/')[2]].label}"
+    labels |= {key: sources.label_of(row) for key, row in sources.project.papers[name].quoted.items()}
     for table in reversed(tables):
         for row in table.rows:
             if row.variant and row.status != "trivial":
@@ -163,47 +146,23 @@ def _labels(paper: Paper, tables: Sequence[TableView]) -> dict[str, str]:
     return labels
 
 
-def _judgement(claim: Claim, row: Mapping[Any, Any], labels: Mapping[str, str]) -> Judgement:
-    benchmark, dataset = str(row["benchmark"]), str(row["dataset"])
-    return Judgement(
-        evidence=str(row["evidence_status"]),
-        selection=str(row["selection"]),
-        part=str(row["part"]),
-        better=labels.get(str(row["better"]), str(row["better"])),
-        worse=labels.get(str(row["worse"]), str(row["worse"])),
-        benchmark=benchmark,
-        stand_in=dataset if dataset != benchmark else "",
-        metric=str(row["metric"]),
-        value_better=float(row["value_better"]),
-        value_worse=float(row["value_worse"]),
-        verdict=str(row["verdict"]),
-        direction=str(row["direction"]),
-        effect=float(row["effect"]),
-        low=float(row["ci_low"]),
-        high=float(row["ci_high"]),
-        p_holm=float(row["p_holm"]),
-        n=float(row["n"]),
-        seeds=tuple(str(row["seeds"]).split()),
-        rule=str(row["rule"]),
-        needed=str(row["needed"]),
-        reason=str(row["reason"]),
-        words=_effect_in_words(
-            claim, str(row["metric"]), float(row["effect"]), float(row["ci_low"]), float(row["ci_high"])
-        ),
-    )
+def _judgement(claim: Claim, row: VerdictRow, labels: Mapping[str, str]) -> Judgement:
+    better, worse = (labels.get(arm, arm) for arm in (row.better, row.worse))
+    return Judgement(row, better, worse, _effect_in_words(claim, row))
 
 
-def _effect_in_words(claim: Claim, name: str, effect: float, low: float, high: float) -> str:
+def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
     """Say what an effect is: a difference with sign and unit, a ratio or a quantity as it is."""
-    if claim.test.startswith("log_") or not is_present(effect):
+    effect, low, high = row.effect, row.ci_low, row.ci_high
+    if claim.reads_log or not present(effect):
         return ""
     names = {"ratio": "ratio", "quantity": "value", "value": "off the published number by"}
     unit = ""
-    if claim.test == "relative_drop" or (claim.test == "difference" and metric(name).lower_is_better is False):
+    if claim.test == "relative_drop" or (claim.test == "difference" and metric_of(row.metric).is_share):
         effect, low, high = 100 * effect, 100 * low, 100 * high
         unit = " percentage points"
     elif claim.test == "difference":
-        unit = f" {metric(name).label}"
+        unit = f" {metric_of(row.metric).label}"
     shown = number(effect) if claim.test in ("ratio", "quantity") else signed(effect)
     ends = f" ({interval(low, high, effect)})" if interval(low, high) else ""
     return f"{names.get(claim.test, 'better by')} {shown}{unit}{ends}"
@@ -219,7 +178,7 @@ def region(claim: Claim, name: str) -> tuple[float, float] | None:
         name: the metric of the part.
     """
     if claim.test in ("difference", "relative_drop"):
-        return claim.at_least or 0.0, math.inf
+        return claim.margin or claim.at_least or 0.0, math.inf
     if claim.test == "ratio":
         return _ends(claim.at_least, claim.at_most)
     for bound in claim.bounds:
@@ -234,44 +193,28 @@ def _ends(low: float | None, high: float | None) -> tuple[float, float]:
 
 def _drawn(claim: Claim, parts: Sequence[Judgement]) -> Iterable[Judgement]:
     """Yield the parts with their drawings; parts of one metric and one kind of evidence share a scale."""
+    zero = 1.0 if claim.test == "ratio" else 0.0
+    regions = [region(claim, part.row.metric) if present(part.row.effect) else None for part in parts]
     scales: dict[tuple[str, str], list[float]] = {}
-    for part in parts:
-        ends = region(claim, part.metric)
-        if ends is not None and is_present(part.effect):
-            values = [part.effect, part.low, part.high, *ends, 1.0 if claim.test == "ratio" else 0.0]
-            scales.setdefault((part.metric, part.evidence), []).extend(filter(math.isfinite, values))
-    for part in parts:
-        ends, scale = region(claim, part.metric), scales.get((part.metric, part.evidence))
-        if ends is None or scale is None or not is_present(part.effect):
-            yield part
-        else:
-            yield _with_drawing(part, ends, (min(scale), max(scale)), 1.0 if claim.test == "ratio" else 0.0)
+    for part, ends in zip(parts, regions, strict=True):
+        values = (part.row.effect, part.row.ci_low, part.row.ci_high, *ends, zero) if ends else ()
+        scales.setdefault((part.row.metric, part.row.evidence_status), []).extend(filter(math.isfinite, values))
+    for part, ends in zip(parts, regions, strict=True):
+        scale = scales[part.row.metric, part.row.evidence_status]
+        yield part if ends is None else replace(part, drawing=_drawing(part.row, ends, min(scale), max(scale), zero))
 
 
-def _with_drawing(part: Judgement, ends: tuple[float, float], scale: tuple[float, float], zero: float) -> Judgement:
-    span = (scale[1] - scale[0]) or 1.0
-
+def _drawing(row: VerdictRow, ends: tuple[float, float], left: float, right: float, zero: float) -> Drawing:
     def x(value: float) -> float:
         if math.isinf(value):
             return 0.0 if value < 0 else float(WIDTH)
-        return round(MARGIN + (value - scale[0]) / span * (WIDTH - 2 * MARGIN), 1)
+        return round(MARGIN + (value - left) / ((right - left) or 1.0) * (WIDTH - 2 * MARGIN), 1)
 
-    drawing = Drawing(
-        at=x(part.effect),
-        low=x(part.low) if is_present(part.low) else None,
-        high=x(part.high) if is_present(part.high) else None,
-        zero=x(zero),
-        region=(x(ends[0]), x(ends[1])),
-    )
-    return replace(part, drawing=drawing)
+    low, high = (x(end) if present(end) else None for end in (row.ci_low, row.ci_high))
+    return Drawing(x(row.effect), low, high, x(zero), (x(ends[0]), x(ends[1])))
 
 
 # ------------------------------------------------------------------------------------------------------------ forests
-
-
-def _short(name: str) -> str:
-    """Cut a name for the forest, whose labels are beside one another."""
-    return name if len(name) <= SHORT else f"{name[: SHORT - 1]}…"
 
 
 def relative_effects(views: Sequence[ClaimView]) -> pd.DataFrame:
@@ -284,32 +227,30 @@ def relative_effects(views: Sequence[ClaimView]) -> pd.DataFrame:
     rows = []
     for view in views:
         for part in view.parts:
-            headline = view.headlines.get(part.evidence)
-            scaled = view.claim.test in SCALED and headline is not None and part.selection == headline.selection
-            if scaled and is_present(part.effect):
-                rows.append(_relative(view.claim, part))
+            headline = view.headlines.get(part.row.evidence_status)
+            if view.claim.test in SCALED and headline and part.row.selection == headline.row.selection:
+                rows += [_relative(view.claim, part)] if present(part.row.effect) else []
     columns = ["claim", "label", "verdict", "evidence", "effect", "low", "high", "claimed"]
     return pd.DataFrame(rows, columns=columns).dropna(subset="effect")
 
 
 def _relative(claim: Claim, part: Judgement) -> dict[str, Any]:
     """Return one part's effect as a share: of a ratio of errors what it is below 1."""
-    ends = region(claim, part.metric) or (0.0, math.inf)
-    low, high = part.low, part.high
+    row, ends = part.row, region(claim, part.row.metric) or (0.0, math.inf)
     if claim.test == "ratio":
-        higher_is_better = metric(part.metric).lower_is_better is False
-        share = (lambda value: value - 1) if higher_is_better else (lambda value: 1 - value)
-        effect, claimed = share(part.effect), share(ends[1] if math.isfinite(ends[1]) else ends[0])
-        low, high = sorted((share(low), share(high)))
+        sign = 1 if metric_of(row.metric).is_share else -1
+        bound = ends[1] if math.isfinite(ends[1]) else ends[0]
+        effect, low, high, claimed = (sign * (v - 1) for v in (row.effect, row.ci_low, row.ci_high, bound))
+        low, high = sorted((low, high))
     else:
-        worse = abs(part.value_worse) or math.nan
-        effect, low, high, claimed = (value / worse for value in (part.effect, low, high, ends[0]))
-    on = f", {part.benchmark}" if len(claim.benchmarks) > 1 else ""
+        worse = abs(row.value_worse) or math.nan
+        effect, low, high, claimed = (value / worse for value in (row.effect, row.ci_low, row.ci_high, ends[0]))
+    on = f", {row.benchmark}" if len(claim.on) > 1 else ""
     return {
         "claim": claim.id,
-        "label": f"{claim.id}  {_short(part.better)} against {_short(part.worse)}{on}",
-        "verdict": part.verdict,
-        "evidence": part.evidence,
+        "label": f"{claim.id}  {shortened(part.better, SHORT)} against {shortened(part.worse, SHORT)}{on}",
+        "verdict": row.verdict,
+        "evidence": row.evidence_status,
         "effect": effect,
         "low": low,
         "high": high,
@@ -322,7 +263,7 @@ def _relative(claim: Claim, part: Judgement) -> dict[str, Any]:
 
 def tally(views: Iterable[ClaimView]) -> dict[str, dict[str, int]]:
     """Count the headline verdicts by kind of evidence, in the order of the legend."""
-    counted = Counter((kind, row.verdict) for view in views for kind, row in view.headlines.items())
+    counted = Counter((kind, found.row.verdict) for view in views for kind, found in view.headlines.items())
     return {
         kind: {verdict: counted[kind, verdict] for verdict in VERDICTS if counted[kind, verdict]}
         for kind in EVIDENCE
@@ -330,24 +271,26 @@ def tally(views: Iterable[ClaimView]) -> dict[str, dict[str, int]]:
     }
 
 
-def claim_table(views: Sequence[ClaimView]) -> PlainTable:
-    """Return the verdicts as a table of texts, for export: a row for each claim and kind of evidence."""
-    heads = ["Claim", "Statement", "Evidence", "Weights", "Verdict", "Effect", "95 % interval", "p (Holm)", "Images",
-             "Seeds", "Rule", "What would decide", "Why"]  # fmt: skip
-    rows = [
-        [
-            view.claim.id, view.claim.statement, EVIDENCE[kind][0], row.chosen_on, row.verdict, signed(row.effect),
-            interval(row.low, row.high, row.effect), number(row.p_holm), f"{row.n:.0f}" if is_present(row.n) else "–",
-            " ".join(row.seeds), row.rule, row.needed, row.reason,
-        ]
+def claim_sheet(paper: str, views: Sequence[ClaimView]) -> Sheet:
+    """Return the verdicts: a row for each claim and kind of evidence."""
+    heads = ("Claim", "Statement", "Evidence", "Weights", "Verdict", "Effect", "p (Holm)", "Images", "Seeds", "Rule",
+             "What would decide", "Why")  # fmt: skip
+    lines = [
+        Line(
+            (
+                view.claim.id, view.claim.says, EVIDENCE[kind][0], found.chosen_on, found.row.verdict,
+                Cell(found.row.effect, signed(found.row.effect), (found.row.ci_low, found.row.ci_high)),
+                found.row.p_holm, found.row.n, " ".join(found.seeds), found.row.rule, found.row.needed,
+                found.row.reason.text,
+            )
+        )
         for view in views
-        for kind, row in view.headlines.items()
+        for kind, found in view.headlines.items()
     ]  # fmt: skip
-    return PlainTable("Verdicts on the claims", heads, rows, "lwlllrrrrlwww")
+    return Sheet(f"{paper}-claims", "Verdicts on the claims", heads, tuple(lines))
 
 
 def values_text(part: Judgement) -> str:
     """Return the two values that were compared, or the one that was measured."""
-    as_text = percent if metric(part.metric).lower_is_better is False else number
-    pair = [as_text(value) for value in (part.value_better, part.value_worse) if is_present(value)]
-    return " : ".join(pair)
+    as_text = percent if metric_of(part.row.metric).is_share else number
+    return " : ".join(as_text(value) for value in (part.row.value_better, part.row.value_worse) if present(value))

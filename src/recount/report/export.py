@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from recount.report.numbers import interval, metric, number, percent, signed
+from recount.metrics import metric
+from recount.report.exhibits import Sheet
+from recount.report.numbers import interval, number, percent, signed
 from recount.report.tables import SELECTIONS, Cell, TableView
 
 CELL_COLUMNS = (
@@ -16,41 +18,14 @@ CELL_COLUMNS = (
 )  # fmt: skip
 LATEX_PREAMBLE = r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp} \usepackage{graphicx}"
 LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "−": r"\ensuremath{-}",
-    "±": r"\ensuremath{\pm}",
-    "×": r"\ensuremath{\times}",
-    "–": "--",
-    "—": "---",
-    "…": r"\ldots{}",
-    "‘": "`",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-    "≤": r"\ensuremath{\leq}",
-    "≥": r"\ensuremath{\geq}",
-    "÷": r"\ensuremath{\div}",
-    "→": r"\ensuremath{\rightarrow}",
-    "λ": r"\ensuremath{\lambda}",
-    "σ": r"\ensuremath{\sigma}",
-    "\u00a0": "~",
-    "\u00ad": r"\-",
-    "\u202f": r"\,",
-    "\n": " ",
-}
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "−": r"\ensuremath{-}", "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}", "–": "--", "—": "---", "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
+    "≤": r"\ensuremath{\leq}", "≥": r"\ensuremath{\geq}", "÷": r"\ensuremath{\div}",
+    "→": r"\ensuremath{\rightarrow}", "λ": r"\ensuremath{\lambda}", "σ": r"\ensuremath{\sigma}", "\u00a0": "~",
+    "\u00ad": r"\-", "\u202f": r"\,", "\n": " ",
+}  # fmt: skip
 
 
 def escape_latex(text: str) -> str:
@@ -73,94 +48,87 @@ def escape_markdown(text: str) -> str:
 
 def as_csv(table: TableView) -> str:
     """Return the table with one line per cell, numbers in full precision."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CELL_COLUMNS)
-    for row in table.rows:
-        for cell in row.cells:
-            writer.writerow([table.paper, table.name, row.key, row.label, row.system, row.variant, *_csv_cell(cell)])
-    return buffer.getvalue()
+    lines = [
+        [table.paper, table.name, row.key, row.label, row.system, row.variant, *_csv_cell(cell)]
+        for row in table.rows
+        for cell in row.cells
+    ]
+    return csv_table(CELL_COLUMNS, lines)
 
 
 def _csv_cell(cell: Cell) -> list[object]:
-    printed = cell.published
+    """Return the values of ``CELL_COLUMNS`` from benchmark on; the writer leaves None empty."""
+    printed, column = cell.published, cell.column
     return [
-        cell.benchmark,
-        cell.metric,
-        printed.text if printed else "",
-        printed.source if printed else "",
-        printed.chosen_on_test if printed else "",
-        *("" if value is None else value for value in (cell.value, cell.low, cell.high, cell.sd)),
-        " ".join(cell.seeds),
-        "" if cell.n is None else cell.n,
-        "" if cell.difference is None else cell.difference,
-        "" if cell.constant is None else cell.constant,
-        cell.selection,
-        cell.status,
-        cell.reason,
-    ]
+        column.benchmark, column.metric,
+        *((printed.text, printed.source, printed.chosen_on_test) if printed else ("", "", "")),
+        cell.value, cell.low, cell.high, cell.sd, " ".join(cell.seeds), cell.n, cell.difference, column.constant,
+        cell.selection, cell.status, " · ".join(filter(None, [cell.reason.text, cell.reason.log])),
+    ]  # fmt: skip
 
 
-def table_rows(table: TableView) -> tuple[list[str], list[list[str]]]:
-    """Return heads and cells of the printed form: label, then published, measured and difference per column."""
+def table_files(table: TableView) -> dict[str, str]:
+    """Return a paper's table as CSV, LaTeX and Markdown; the last two as printed, with a warning where it belongs."""
+    parts = [table.title, table.caption]
+    if table.why_not_comparable:
+        parts.append(f"Not comparable with the published numbers: {table.why_not_comparable}")
+    caption = " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)
+    heads = _heads(table)
+    rows = [[row.label, *_printed(row.cells), row.status] for row in table.rows]
+    alignment = "l" + "r" * (len(heads) - 3) + "ll"
+    return {
+        "csv": as_csv(table),
+        "tex": latex_table(caption, heads, rows, alignment),
+        "md": markdown_table(caption, heads, rows, alignment),
+    }
+
+
+def _heads(table: TableView) -> list[str]:
     heads = ["System"]
     for column in table.columns:
         name = metric(column.metric).label
         if len({entry.benchmark for entry in table.columns}) > 1:
             name = f"{column.benchmark} {name}"
         heads += [name] if column.extra else [f"{name} published", f"{name} measured", f"{name} difference"]
-    heads += ["Seeds", "Selection", "Status"]
-    rows = []
-    for row in table.rows:
-        cells = [row.label]
-        for cell in row.cells:
-            cells += [_measured(cell)] if cell.extra else _printed_cells(cell)
-        first = row.cells[0]
-        cells += [str(len(first.seeds) or "–"), SELECTIONS.get(first.selection, "–"), row.status]
-        rows.append(cells)
-    return heads, rows
+    return [*heads, "Seeds", "Selection", "Status"]
 
 
-def _printed_cells(cell: Cell) -> list[str]:
-    return [cell.published.text if cell.published else "–", _measured(cell), _difference(cell)]
+def _printed(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield published, measured and difference of each cell, then seeds and selection of the first."""
+    for cell in cells:
+        spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
+        bounds = interval(cell.low, cell.high, cell.value)
+        measured = f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
+        measured = cell.status if cell.value is None else measured
+        difference = "–" if cell.difference is None else f"{signed(cell.difference)} ({percent(cell.relative)})"
+        yield from [measured] if cell.extra else [cell.published.text if cell.published else "–", measured, difference]
+    yield str(len(cells[0].seeds) or "–")
+    yield SELECTIONS.get(cells[0].selection, "–")
 
 
-def _measured(cell: Cell) -> str:
-    if cell.value is None:
-        return cell.status
-    spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
-    bounds = interval(cell.low, cell.high, cell.value)
-    return f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
+def sheet_files(sheet: Sheet) -> dict[str, str]:
+    """Return a sheet as CSV (numbers in full precision, ends of intervals in columns of their own), LaTeX, Markdown."""
+    heads = list(sheet.file_heads)
+    texts = [[f"{c.shown} ({c.small})" if c.small else c.shown for c in line.cells] for line in sheet.lines]
+    with_ends = [any(line.cells[n].ends for line in sheet.lines) for n in range(len(heads))]
+    columns = [[head, f"{head} low", f"{head} high"] if with_ends[n] else [head] for n, head in enumerate(heads)]
+    values = [
+        [
+            v
+            for n, cell in enumerate(line.cells)
+            for v in ([cell.bare, *(cell.ends or ("", ""))] if with_ends[n] else [cell.bare])
+        ]
+        for line in sheet.lines
+    ]
+    return {
+        "csv": csv_table([name for group in columns for name in group], values),
+        "tex": latex_table(sheet.title, heads, texts, sheet.alignment),
+        "md": markdown_table(sheet.title, heads, texts, sheet.alignment),
+    }
 
 
-def _difference(cell: Cell) -> str:
-    if cell.difference is None:
-        return "–"
-    return f"{signed(cell.difference)} ({percent(cell.relative)})"
-
-
-def caption(table: TableView) -> str:
-    """Return the caption, with the warning where numbers are not comparable."""
-    parts = [table.title, table.caption]
-    if table.why_not_comparable:
-        parts.append(f"Not comparable with the published numbers: {table.why_not_comparable}")
-    return " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)
-
-
-def as_latex(table: TableView) -> str:
-    """Return the table as LaTeX."""
-    heads, rows = table_rows(table)
-    return latex_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
-
-
-def as_markdown(table: TableView) -> str:
-    """Return the table as Markdown."""
-    heads, rows = table_rows(table)
-    return markdown_table(caption(table), heads, rows, "l" + "r" * (len(heads) - 3) + "ll")
-
-
-def csv_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts as CSV."""
+def csv_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([heads, *rows])
     return buffer.getvalue()

@@ -28,12 +28,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from recount.judging.published_log import LoggedRun
-from recount.report.numbers import Metric
-from recount.report.numbers import metric as shown_metric
-from recount.report.panels import Panels, Scale, row_axes, width
-from recount.report.sections import Curves
-from recount.report.style import ALARM, BEHIND, GRID, INK, MUTED, PAPER, SERIES, STYLE, VARIABLES, WIDTH
+from recount.metrics import Metric
+from recount.metrics import metric as metric_of
+from recount.report.panels import Panels, Scale, row_axes, shortened, width
+from recount.report.style import ALARM, BEHIND, GRID, INK, MUTED, SERIES, STYLE, VARIABLES, WIDTH
 from recount.report.tables import MARKS, SELECTIONS, Cell, TableView
 from recount.scoring.groups import confusion
 
@@ -64,13 +62,9 @@ def use_style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, description: str) -> str:
-    """Write ``<name>.svg`` and ``<name>.png``, and return the SVG for the page.
+    """Write ``<name>.svg`` and ``<name>.png`` into a folder, close the figure, and return the SVG for the page.
 
-    Args:
-        figure: is closed afterwards.
-        folder: must exist.
-        name: file name without suffix.
-        description: for readers who do not see the figure; escaped here.
+    ``description`` is for readers who do not see the figure; it is escaped here.
     """
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()  # lays the figure out, once for both files
@@ -98,19 +92,11 @@ def inlined(svg: str, description: str) -> str:
     return f'{head} role="img" aria-label="{escape(description)}">{rest}'
 
 
-def _plain(value: float, _: object = None) -> str:
-    return f"{value:g}"
-
-
-def _plain_log(axis: Axis, subs: Sequence[float] = (1,)) -> None:
+def plain_log(axis: Axis, subs: Sequence[float] = (1,)) -> None:
     """Write the ticks of a logarithmic axis as plain numbers; matplotlib's own would need its mathematical markup."""
     axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
-
-
-def _shortened(text: str, length: int = 42) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 # --------------------------------------------------------------------------------------------------------- tables
@@ -125,14 +111,14 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
     place = next(
         n for n, column in enumerate(table.columns) if (column.benchmark, column.metric) == (benchmark, metric)
     )
-    column, shown = table.columns[place], shown_metric(metric)
+    column, shown = table.columns[place], metric_of(metric)
     rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status not in MARKS]
     if not rows:
         return None
     cells = [row.cells[place] for row in rows]
     printed = [cell.published.value if cell.published else None for cell in cells]
     beside = not comparable and any(value is not None for value in printed)
-    labels = [_shortened(row.label) for row in rows]
+    labels = [shortened(row.label) for row in rows]
     figure, axes = row_axes(labels, 0.3, above=0.25, ratios=(1, 2.2) if beside else (1,))
     ax = axes[-1]
     _measured_dots(ax, cells)
@@ -190,11 +176,10 @@ def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None
 def claims_forest(effects: pd.DataFrame) -> Figure:
     """Draw by how much the arm that a claim puts first is better, retrained here and as published, against the claim.
 
-    Args:
-        effects: columns claim, label, verdict, evidence, effect, low, high, claimed, all as shares of the worse arm.
+    ``effects``: columns claim, label, verdict, evidence, and effect, low, high, claimed as shares of the worse arm.
     """
     labels = list(dict.fromkeys(effects["label"]))
-    figure, (ax,) = row_axes([_shortened(label, 68) for label in labels], 0.27, above=0.4, size=7.5, grid=False)
+    figure, (ax,) = row_axes([shortened(label, 68) for label in labels], 0.27, above=0.4, size=7.5, grid=False)
     finite = effects[["effect", "low", "high"]].to_numpy(dtype=float)
     left = max(float(np.nanmin(np.append(finite, 0))), EFFECTS[0])
     right = min(max(float(np.nanmax(np.append(finite, 0))), 0.05), EFFECTS[1])
@@ -240,13 +225,8 @@ def _legend_of_claims(effects: pd.DataFrame) -> list[Line2D]:
 
 
 def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
-    """Draw each variant's error under the three selection protocols on one line.
-
-    Args:
-        rows: columns label, last, best_on_test, best_on_held_out.
-        metric: for the axis.
-    """
-    figure, (ax,) = row_axes([_shortened(label) for label in rows["label"]], 0.28, above=0.35)
+    """Draw each variant's error under the three selections: columns label, last, best_on_test, best_on_held_out."""
+    figure, (ax,) = row_axes([shortened(label) for label in rows["label"]], 0.28, above=0.35)
     looks = {
         "best_on_test": ("o", SERIES[1], "none"),
         "best_on_held_out": ("s", SERIES[2], SERIES[2]),
@@ -259,7 +239,7 @@ def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
             rows[name], range(len(rows)), marker=marker, linestyle="", color=edge, markerfacecolor=face,
             markersize=6.5, markeredgewidth=1.6, label=SELECTIONS[name],
         )  # fmt: skip
-    ax.set_xlabel(shown_metric(metric).label)
+    ax.set_xlabel(metric_of(metric).label)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
@@ -267,29 +247,28 @@ def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
 # --------------------------------------------------------------------------------------------------------- learning
 
 
-def _colours(labels: Sequence[str]) -> dict[str, str]:
-    return {label: SERIES[n % len(SERIES)] for n, label in enumerate(labels)}
-
-
-def curves_over_log(curves: Curves, behind: Mapping[str, pd.DataFrame], comparable: bool) -> Figure:
+def curves_over_log(
+    runs: pd.DataFrame, metric: str, watched: str, behind: Mapping[str, pd.DataFrame], comparable: bool
+) -> Figure:
     """Draw our evaluations during training over the authors' own log, one panel per variant, one line per seed.
 
     Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the metric as a
     multiple of the best value of the same run.
 
     Args:
-        curves: what was evaluated.
+        runs: columns label, seed, epoch, value.
+        metric, watched: what was evaluated, on which images.
         behind: name of a published run -> columns epoch, value.
         comparable: whether epochs and values share axes with the published ones.
     """
-    shown, runs = shown_metric(curves.metric), curves.runs
+    shown = metric_of(metric)
     if not comparable:
         runs = pd.concat(_shape(run, shown) for _, run in runs.groupby(["label", "seed"], sort=False))
         behind = {name: _shape(run, shown) for name, run in behind.items()}
     labels = list(dict.fromkeys(runs["label"]))
     across = Scale(0, max(float(run["epoch"].max()) for run in (runs, *behind.values())))
     up = _scale_of_curves(runs["value"], shown)
-    panels = Panels([_shortened(label, 30) for label in labels], 4, 1.5, above=0.4)
+    panels = Panels([shortened(label, 30) for label in labels], 4, 1.5, above=0.4)
     panels.shared(across.ticks(), up.ticks())
     for panel, label in enumerate(labels):
         panels.grid(panel, up.ticks())
@@ -300,7 +279,7 @@ def curves_over_log(curves: Curves, behind: Mapping[str, pd.DataFrame], comparab
     handles = [Line2D([], [], color=SERIES[0], label="here, a line per seed")]
     for name, dashes in zip(behind, DASHES, strict=False):
         handles.append(Line2D([], [], color=BEHIND, linestyle=dashes, label=name))
-    title = f"{shown.label} on {curves.watched}" if comparable else f"{shown.label} ÷ {shown.best} of the run"
+    title = f"{shown.label} on {watched}" if comparable else f"{shown.label} ÷ {shown.best} of the run"
     return panels.finish("epoch" if comparable else "share of training", title, handles)
 
 
@@ -322,8 +301,8 @@ def _shape(run: pd.DataFrame, shown: Metric) -> pd.DataFrame:
 
 def training_panels(runs: Mapping[str, pd.DataFrame], metric: str) -> Figure:
     """Draw loss (left axis) and a metric (right axis) of each run against the epoch, one panel per run."""
-    panels = Panels([_shortened(name, 30) for name in runs], 4, 1.5, above=0.4, between=0.66)
-    label = shown_metric(metric).label
+    panels = Panels([shortened(name, 30) for name in runs], 4, 1.5, above=0.4, between=0.66)
+    label = metric_of(metric).label
     columns = {f"test_{metric}": SERIES[1], f"held_out_{metric}": SERIES[2]}
     for panel, history in enumerate(runs.values()):
         across = Scale(0, float(history["epoch"].max()))
@@ -362,16 +341,12 @@ def _ends(values: pd.Series) -> tuple[float, float]:
 
 
 def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw predicted against true counts, one panel per variant, logarithmic above 1; the diagonal is exact.
-
-    Args:
-        predictions: label -> columns true_count, predicted_count.
-    """
+    """Draw predicted against true counts, one panel per label, logarithmic above 1; the diagonal is exact."""
     every = pd.concat(predictions.values())
     top = 1.3 * float(np.nanmax(every[["true_count", "predicted_count"]].to_numpy()))
     low = 0.8 * max(1.0, float(every["true_count"].min()))
     scale = Scale(low, top, log=True, subs=(1,) if top / low > 30 else (1, 2, 5))
-    panels = Panels([_shortened(name, 24) for name in predictions], 5, 1.95, above=0.1, square=True)
+    panels = Panels([shortened(name, 24) for name in predictions], 5, 1.95, above=0.1, square=True)
     panels.shared(scale.ticks(), scale.ticks())
     for panel, table in enumerate(predictions.values()):
         panels.line(panel, [0, 1], [0, 1], MUTED, 1)
@@ -381,16 +356,12 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def confusions(predictions: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a confusion matrix per variant: for each true number (row), the share of each answer (column).
-
-    Args:
-        predictions: label -> columns true_count, predicted_count, both from a short list of whole numbers.
-    """
+    """Draw a confusion matrix per label: for each true number (row), the share of each answer (column)."""
     every = pd.concat(predictions.values()).dropna(subset=["true_count", "predicted_count"])
     numbers = sorted({int(value) for value in every[["true_count", "predicted_count"]].to_numpy().ravel()})
     places = {number: place for place, number in enumerate(numbers)}
     matrices = {name: _matrix(table, numbers) for name, table in predictions.items()}
-    titles = [(_shortened(name, 20), _right(matrix)) for name, matrix in matrices.items()]
+    titles = [(shortened(name, 20), _right(matrix)) for name, matrix in matrices.items()]
     panels = Panels(
         [title for title, _ in titles], 6, 1.75, above=0.1, between=0.12, square=True, title_size=7.5,
         subtitles=[subtitle for _, subtitle in titles],
@@ -415,13 +386,9 @@ def _right(matrix: np.ndarray) -> str:
 
 
 def influence_bars(shares: pd.DataFrame) -> Figure:
-    """Draw which images carry a system's squared error.
-
-    Args:
-        shares: columns label (system), image, share (of the squared error); largest first for each system.
-    """
+    """Draw which images carry a system's squared error: columns label (system), image, share, largest first."""
     labels = list(dict.fromkeys(shares["label"]))
-    figure, (ax,) = row_axes([_shortened(label) for label in labels], 0.3, grid=False)
+    figure, (ax,) = row_axes([shortened(label) for label in labels], 0.3, grid=False)
     for y, label in enumerate(labels):
         mine = shares[shares["label"] == label]
         ends = np.append(0.0, np.cumsum(mine["share"]))
@@ -434,7 +401,7 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
         for n, (image, share) in enumerate(zip(mine["image"], mine["share"], strict=True)):
             if share > 0.12:
                 ax.text(
-                    ends[n] + share / 2, y, _shortened(str(image), 16), ha="center", va="center", fontsize=7.5,
+                    ends[n] + share / 2, y, shortened(str(image), 16), ha="center", va="center", fontsize=7.5,
                     color="white" if n < 2 else INK,
                 )  # fmt: skip
     ax.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (2, 2)))
@@ -452,66 +419,12 @@ def cost_against_value(costs: pd.DataFrame, metric: str) -> Figure:
         ax.plot(mine["seconds"], mine["value"], "o", color=colour, markersize=7, markeredgewidth=0, label=str(system))
     if costs["seconds"].max() > 10 * costs["seconds"].min():
         ax.set_xscale("log")
-        _plain_log(ax.xaxis, (1, 2, 5))
+        plain_log(ax.xaxis, (1, 2, 5))
     else:
         ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("training time on this machine, seconds")
-    ax.set_ylabel(shown_metric(metric).label)
+    ax.set_ylabel(metric_of(metric).label)
     ax.grid(linewidth=0.6)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=None)
-    return figure
-
-
-# --------------------------------------------------------------------------------------------------------- evidence
-
-
-def published_log(
-    runs: Mapping[str, LoggedRun], marks: Sequence[tuple[str, str, int, float]], printed: float | None
-) -> Figure:
-    """Draw the runs of a published log, with the evaluations that became printed numbers, and their learning rates.
-
-    Args:
-        runs: name -> run.
-        marks: (name of the run, label, epoch, MAE) of printed numbers.
-        printed: a printed MAE that the log does not hold, drawn as a line, or None.
-    """
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=(3, 1.15), layout="constrained"
-    )
-    colours = _colours(list(runs))
-    for name, run in runs.items():
-        top.plot(
-            run.evaluations["epoch"],
-            run.evaluations["mae"],
-            color=colours[name],
-            linewidth=1.4,
-            label=f"run {name}, lines {run.lines[0]} to {run.lines[1]}",
-        )
-        bottom.plot(run.rates["epoch"], run.rates["rate"], color=colours[name], linewidth=1.1)
-    above = True
-    for name, label, epoch, mae in sorted(marks, key=lambda mark: mark[2]):
-        top.plot(epoch, mae, marker="o", markersize=7, markerfacecolor="none", markeredgewidth=1.8, color=colours[name])
-        place = (10, 30) if above else (-4, -24)
-        top.annotate(
-            label, (epoch, mae), xytext=place, textcoords="offset points", fontsize=8.5, color=colours[name],
-            ha="center", zorder=5, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
-            arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.8, "shrinkB": 4},
-        )  # fmt: skip
-        above = not above
-    if printed is not None:
-        top.axhline(printed, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
-        text = f"printed in Table 1: {printed:g}, nowhere in the log"
-        top.annotate(
-            text, (600, printed), xytext=(0, -11), textcoords="offset points", fontsize=8, color=ALARM, ha="right"
-        )
-    top.set(yscale="log", ylim=(80, 1000), ylabel="MAE on the test images")
-    _plain_log(top.yaxis, (1, 1.5, 2, 3, 5, 7))
-    top.legend(loc="upper right", title=None)
-    bottom.set_yscale("log")
-    _plain_log(bottom.yaxis)
-    bottom.set_ylabel("learning rate")
-    bottom.set_xlabel("epoch")
-    for ax in (top, bottom):
-        ax.grid(axis="y", linewidth=0.6)
     return figure

@@ -1,4 +1,4 @@
-"""The qualitative gallery: which images are shown, and how photograph, points and density become a few kilobytes each.
+"""Galleries: which pictures are shown, and how photograph, points and maps become a few kilobytes each.
 
 Nothing is picked by hand. The comparison shows the test images nearest to fixed quantiles of the true count; each
 system's own best, median and worst image follow from its absolute errors.
@@ -19,12 +19,13 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from recount.report.sources import Sources
+from recount.report.numbers import count, off_by, present
+from recount.report.sources import Place, Sources
 
 QUANTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 BRIGHTEST_SHARE = 0.2  # of the objects are drawn at full strength
 BLUR = 0.008  # of the width of a map
-LEVELS = 48  # palette entries of a density overlay
+LEVELS = 48  # palette entries of a map
 PHOTO_WIDTHS = ((40, 560), (120, 400))  # up to so many photographs -> width in pixels
 SMALLEST_PHOTO = 260
 
@@ -34,11 +35,9 @@ class Photo:
     """A photograph with its annotated points, embedded once and used by every card that shows it.
 
     Attributes:
-        id: sample id; ``css``: the class that paints it.
+        css: the class that paints it.
         uri: JPEG as data URI ("" if the picture cannot be read).
-        width, height: of the prepared picture, pixels.
         points: SVG path that marks every point, in the picture's pixels; "" where none are annotated.
-        prompt: what is to be counted, or "".
     """
 
     id: str
@@ -53,47 +52,52 @@ class Photo:
 
 @dataclass(frozen=True)
 class Card:
-    """One prediction on one photograph; ``overlay`` is a PNG data URI of the density, "" if none was stored."""
+    """A photograph with what one system says of it.
+
+    Attributes:
+        kind: "truth" (with its points), "plain" (the picture alone), "heat" (a map instead of the picture) or "".
+        label: who says it. value: the count. words: how far off it is, or what is missing.
+        overlay: data URI of the density or map, "" if there is none.
+    """
 
     photo: Photo
     label: str
-    rank: str
-    true: float
-    predicted: float
-    overlay: str
-
-    @property
-    def error(self) -> float:
-        """Return predicted minus true."""
-        return self.predicted - self.true
+    value: str = ""
+    words: str = ""
+    overlay: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One photograph with every system's prediction beside it; ``others`` are the variants of later tables."""
+class Group:
+    """Cards side by side under a heading; ``others`` are variants of later tables, folded."""
 
-    photo: Photo
+    heading: str
     cards: tuple[Card, ...]
-    others: tuple[Card, ...]
+    others: tuple[Card, ...] = ()
+    css: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The gallery of a benchmark."""
+    """Groups of cards, with the photographs in them; a gallery with a heading is folded under it."""
 
-    benchmark: str
-    place: str
+    sentence: str
     photos: tuple[Photo, ...]
-    comparisons: tuple[Comparison, ...]
-    extremes: tuple[tuple[str, tuple[Card, ...]], ...]
-    selection: str
-    notice: str
+    groups: tuple[Group, ...]
+    heading: str = ""
+    notice: str = ""
+
+    @property
+    def cards(self) -> list[Card]:
+        """Return all cards."""
+        return [card for group in self.groups for card in (*group.cards, *group.others)]
 
     @property
     def densities(self) -> bool:
-        """Whether any system has density maps here; count-by-caption systems have none."""
-        every = [card for comparison in self.comparisons for card in (*comparison.cards, *comparison.others)]
-        return any(card.overlay for card in every)
+        """Whether any card has a density; systems that count by captions have none."""
+        return any(card.overlay for card in self.cards)
 
     @property
     def dots(self) -> bool:
@@ -101,23 +105,18 @@ class Gallery:
         return any(photo.points for photo in self.photos)
 
 
-def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
-    """Return the ids whose true counts are nearest to the quantiles of all; ties go to the smaller id, no id twice.
+# ------------------------------------------------------------------------------------------------------ which pictures
 
-    Args:
-        counts: true counts by sample id.
-    """
+
+def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
+    """Return the ids whose true counts are nearest to the quantiles of all; ties go to the smaller id, no id twice."""
     ordered = counts.rename_axis("id").reset_index(name="count").sort_values(["count", "id"], ignore_index=True)
     places = dict.fromkeys(round(q * (len(ordered) - 1)) for q in quantiles)
     return [str(ordered["id"].iloc[place]) for place in places]
 
 
 def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (rank, id) of the smallest, the median and the largest absolute error; NaN predictions are left out.
-
-    Args:
-        predictions: columns id, true_count, predicted_count.
-    """
+    """Return (rank, id) of the smallest, the median and the largest absolute error; NaN predictions are left out."""
     errors = (predictions["predicted_count"] - predictions["true_count"]).abs()
     ordered = predictions.assign(error=errors).dropna(subset="error").sort_values(["error", "id"], ignore_index=True)
     if ordered.empty:
@@ -126,27 +125,47 @@ def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
     return [(rank, str(ordered["id"].iloc[place])) for rank, place in places.items()]
 
 
-def overlay_png(density: np.ndarray, top: float) -> bytes:
-    """Return a density map as a PNG: colour and opacity grow with the density up to ``top``.
+# ------------------------------------------------------------------------------------------------------------ pictures
 
-    Args:
-        density: float [h, w], objects per cell.
-        top: density that is drawn at full strength.
-    """
-    scaled = np.nan_to_num(density / top if top > 0 else density * 0)
-    levels = (np.sqrt(np.clip(scaled, 0, 1)) * (LEVELS - 1)).round().astype(np.uint8)
-    picture = Image.fromarray(levels, mode="P")
-    colours = mpl.colormaps["inferno"](np.linspace(0.2, 1, LEVELS))[:, :3]
-    picture.putpalette((colours * 255).round().astype(np.uint8).tobytes())
+
+def map_png(shares: np.ndarray, colours: str, *, transparent: bool) -> bytes:
+    """Return a map [h, w] of shares (0 to 1) as a PNG in a colour map; low values may let the photograph through."""
+    picture = Image.fromarray((shares * (LEVELS - 1)).round().astype(np.uint8), mode="P")
+    palette = mpl.colormaps[colours](np.linspace(0.2 if transparent else 0, 1, LEVELS))[:, :3]
+    picture.putpalette((palette * 255).round().astype(np.uint8).tobytes())
     opacity = bytes(int(v) for v in (255 * np.minimum(1, 1.5 * np.linspace(0, 1, LEVELS))).round())
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", transparency=opacity, optimize=True)
+    picture.save(buffer, format="PNG", optimize=True, **({"transparency": opacity} if transparent else {}))
     return buffer.getvalue()
 
 
-def overlay_uri(density: np.ndarray, top: float) -> str:
-    """Return ``overlay_png`` as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(overlay_png(density, top)).decode()
+def overlay_png(density: np.ndarray, top: float) -> bytes:
+    """Return a density map [h, w] as a PNG: colour and opacity grow with the density up to ``top``."""
+    scaled = np.nan_to_num(density / top if top > 0 else density * 0)
+    return map_png(np.sqrt(np.clip(scaled, 0, 1)), "inferno", transparent=True)
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """Return a picture's bytes as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def crowded(density: np.ndarray) -> float:
+    """Return the density above which a fifth of a map's objects lie, a scale for sparse and crowded images alike."""
+    values = np.sort(np.nan_to_num(density).clip(min=0), axis=None)[::-1]
+    share = np.cumsum(values)
+    return float(values[np.searchsorted(share, BRIGHTEST_SHARE * share[-1])]) if share[-1] > 0 else 0.0
+
+
+def smoothed(density: np.ndarray) -> np.ndarray:
+    """Blur a map as wide as a small picture can show, for display only: single cells would vanish."""
+    return gaussian_filter(np.nan_to_num(density), sigma=density.shape[-1] * BLUR, mode="reflect")
+
+
+def scale_of(densities: Sequence[np.ndarray]) -> float:
+    """Return the density drawn at full strength on an image, the same for all its maps so that they can be compared."""
+    peaks = [crowded(smoothed(density)) for density in densities]
+    return float(np.median(peaks)) if peaks else 0.0
 
 
 def photo_of(sources: Sources, samples: pd.DataFrame, name: str, css: str, width: int) -> Photo | None:
@@ -155,16 +174,16 @@ def photo_of(sources: Sources, samples: pd.DataFrame, name: str, css: str, width
         return None
     row: Any = samples.loc[name]
     folder = Path(row["folder"])
-    points = _points(sources, folder / row["points"]) if isinstance(row["points"], str) and row["points"] else []
+    points = _points(sources, folder / row["points"]) if row["points"] else []
     return Photo(
         id=name,
         css=css,
-        uri=_jpeg(sources, folder / row["image"], width) if isinstance(row["image"], str) else "",
+        uri=_jpeg(sources, folder / row["image"], width) if row["image"] else "",
         width=int(row["width"]),
         height=int(row["height"]),
         points="".join(f"M{x:.0f} {y:.0f}h0" for x, y in points),
         count=float(row["count"]),
-        prompt=row["prompt"] if isinstance(row["prompt"], str) else "",
+        prompt=row["prompt"],
     )
 
 
@@ -187,7 +206,22 @@ def _jpeg(sources: Sources, path: Path, width: int) -> str:
         return ""
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=72, optimize=True, progressive=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "jpeg")
+
+
+def answer(photo: Photo, label: str, predicted: float, density: np.ndarray | None, top: float, rank: str = "") -> Card:
+    """Return the card of a prediction on a photograph, with its density map (drawn up to ``top``) if one was stored.
+
+    A ``rank`` stands in the label's place, with the true count beside the predicted one.
+    """
+    value = f"{count(predicted)} of {count(photo.count)}" if rank else count(predicted)
+    known = present(predicted)
+    words = off_by(photo.count, predicted) if known else "no finite prediction"
+    overlay = "" if density is None else data_uri(overlay_png(smoothed(density), top))
+    return Card(photo, rank or label, value if known else "", words, overlay)
+
+
+# ---------------------------------------------------------------------------------------------------- of a benchmark
 
 
 @dataclass(frozen=True)
@@ -202,78 +236,72 @@ class Shown:
     maps: dict[str, np.ndarray]
     first: bool = True
 
+    def card(self, photo: Photo, top: float, rank: str = "") -> Card:
+        """Return its card for a photograph."""
+        mine = self.predictions.loc[self.predictions["id"] == photo.id, "predicted_count"]
+        predicted = float(mine.iloc[0]) if len(mine) else float("nan")
+        return answer(photo, self.label, predicted, self.maps.get(photo.id), top, rank)
+
 
 def gallery(
-    sources: Sources, number: int, place: tuple[str, str, str, str], shown: Sequence[Shown], selection: str, notice: str
+    sources: Sources, stem: str, place: Place, shown: Sequence[Shown], selection: str, notice: str
 ) -> Gallery | None:
     """Build the gallery of a benchmark, or None if there is nothing to show.
 
     Args:
-        number: of the benchmark in the report, for class names.
-        place: benchmark, data set, split, preparation.
-        shown: the variants, in the order in which they appear.
-        selection: which weights the predictions are of, for the caption.
+        stem: of class names, unique in the report.
+        selection: which weights the predictions are of, in words.
         notice: what the data set's licence says about showing its pictures.
     """
-    benchmark, dataset, split, preparation = place
-    samples = sources.samples(dataset, preparation)
+    samples = sources.samples(place.dataset, place.preparation)
     if samples.empty or not shown:
         return None
-    true = shown[0].predictions.drop_duplicates("id").set_index("id")["true_count"]
-    compared = by_quantiles(true)
+    compared = by_quantiles(shown[0].predictions.drop_duplicates("id").set_index("id")["true_count"])
     ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown if entry.first}
     wanted = list(dict.fromkeys([*compared, *(name for ranks in ranked.values() for _, name in ranks)]))
     width = next((width for limit, width in PHOTO_WIDTHS if len(wanted) <= limit), SMALLEST_PHOTO)
-    built = {name: photo_of(sources, samples, name, f"photo-{number}-{n}", width) for n, name in enumerate(wanted)}
-    photos = {name: photo for name, photo in built.items() if photo is not None}
-    tops = {name: _top(name, shown) for name in photos}
-    return Gallery(
-        benchmark=benchmark,
-        place=f"{dataset}/{split}",
-        photos=tuple(photos.values()),
-        comparisons=tuple(
-            Comparison(
-                photos[name],
-                tuple(_card(entry, photos[name], "", tops[name]) for entry in shown if entry.first),
-                tuple(_card(entry, photos[name], "", tops[name]) for entry in shown if not entry.first),
-            )
-            for name in compared
-            if name in photos
-        ),
-        extremes=tuple(
-            (
-                entry.label,
-                tuple(_card(entry, photos[n], rank, tops[n]) for rank, n in ranked[entry.label] if n in photos),
-            )
-            for entry in shown
-            if entry.first
-        ),
-        selection=selection,
-        notice=notice,
+    built = [photo_of(sources, samples, name, f"{stem}-{n}", width) for n, name in enumerate(wanted)]
+    photos = {photo.id: photo for photo in built if photo is not None}
+    tops = {name: scale_of([entry.maps[name] for entry in shown if name in entry.maps]) for name in photos}
+    maps = any(entry.maps for entry in shown)
+    groups = [_comparison(photos[name], shown, tops[name], maps) for name in compared if name in photos]
+    for entry in shown:
+        if entry.first:
+            best = [(rank, photos[name]) for rank, name in ranked[entry.label] if name in photos]
+            groups.append(_extremes(entry, best, tops))
+    scale = "Densities of one image share one scale, so that systems can be compared; they are smoothed for display. "
+    sentence = (
+        f"{place}, in place of {place.benchmark}. Nothing is picked by hand: the pictures are those nearest to fixed "
+        f"quantiles of the true count; below them, each system's best, median and worst picture by absolute error. "
+        f"{scale if maps else ''}Weights: {selection}."
+    )
+    heading = f"{place.benchmark}: {len(compared)} pictures"
+    return Gallery(sentence, tuple(photos.values()), tuple(groups), heading, notice)
+
+
+def _comparison(photo: Photo, shown: Sequence[Shown], top: float, maps: bool) -> Group:
+    plain = [plain_card(photo)] if maps else []
+    cards = [(entry.first, entry.card(photo, top)) for entry in shown]
+    return Group(
+        "",
+        (*plain, truth_card(photo, f"annotated, {photo.id}"), *(card for first, card in cards if first)),
+        tuple(card for first, card in cards if not first),
     )
 
 
-def _top(name: str, shown: Sequence[Shown]) -> float:
-    """Return the density drawn at full strength on an image, the same for all systems so that they can be compared."""
-    peaks = [crowded(smoothed(entry.maps[name])) for entry in shown if name in entry.maps]
-    return float(np.median(peaks)) if peaks else 0.0
+def _extremes(entry: Shown, ranked: Sequence[tuple[str, Photo]], tops: dict[str, float]) -> Group:
+    cards = []
+    for rank, photo in ranked:
+        card = entry.card(photo, tops[photo.id], rank)
+        cards += [plain_card(photo), card] if card.overlay else [card]
+    return Group(f"{entry.label}: best, median and worst", tuple(cards), css="extremes", folded=True)
 
 
-def crowded(density: np.ndarray) -> float:
-    """Return the density above which a fifth of a map's objects lie, a scale for sparse and crowded images alike."""
-    values = np.sort(np.nan_to_num(density).clip(min=0), axis=None)[::-1]
-    share = np.cumsum(values)
-    return float(values[np.searchsorted(share, BRIGHTEST_SHARE * share[-1])]) if share[-1] > 0 else 0.0
+def plain_card(photo: Photo) -> Card:
+    """Return the card of the picture alone."""
+    return Card(photo, f"picture {photo.id}", words=f"“{photo.prompt}”" if photo.prompt else "", kind="plain")
 
 
-def smoothed(density: np.ndarray) -> np.ndarray:
-    """Blur a map as wide as a small picture can show, for display only: single cells would vanish."""
-    return gaussian_filter(np.nan_to_num(density), sigma=density.shape[-1] * BLUR, mode="reflect")
-
-
-def _card(entry: Shown, photo: Photo, rank: str, top: float) -> Card:
-    mine = entry.predictions[entry.predictions["id"] == photo.id]
-    predicted = float(mine["predicted_count"].iloc[0]) if len(mine) else float("nan")
-    density = entry.maps.get(photo.id)
-    overlay = overlay_uri(smoothed(density), top) if density is not None else ""
-    return Card(photo, entry.label, rank, photo.count, predicted, overlay)
+def truth_card(photo: Photo, label: str) -> Card:
+    """Return the card of the picture with its annotated points and its true count."""
+    return Card(photo, label, count(photo.count), f"“{photo.prompt}”" if photo.prompt else "", kind="truth")

@@ -3,62 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
-
-    Attributes:
-        label: name in a column head.
-        title: what it is, in one sentence.
-        lower_is_better: None where neither direction is better.
-        scored: whether it is computed from predictions, so that a constant predictor says what it is worth.
-    """
-
-    label: str
-    title: str
-    lower_is_better: bool | None = True
-    scored: bool = False
-
-    def wrong(self, value: float) -> float:
-        """Return what is wrong, lower always being better: an error itself, of a share of right answers the rest."""
-        return 1 - value if self.lower_is_better is False else value
-
-    @property
-    def best(self) -> str:
-        """Return what the best value is: the lowest or the highest."""
-        return "highest" if self.lower_is_better is False else "lowest"
-
-
-METRICS = {
-    "mae": Metric("MAE", "mean absolute error of the counts", scored=True),
-    "rmse": Metric("RMSE", "root of the mean squared error of the counts", scored=True),
-    "nae": Metric("NAE", "mean of the absolute error over the true count", scored=True),
-    "sre": Metric("SRE", "root of the mean squared error over the true count", scored=True),
-    "accuracy": Metric("Accuracy", "share of exactly right counts", lower_is_better=False, scored=True),
-    "mean_absolute_deviation": Metric(
-        "Mean deviation", "mean absolute deviation of the answered number from the true one", scored=True
-    ),
-    "recall_7_to_10": Metric(
-        "Recall, 7 to 10", "share of right answers where seven to ten are shown", lower_is_better=False, scored=True
-    ),
-    "train_hours_100_epochs": Metric("Hours per 100 epochs", "training time of 100 epochs"),
-    "train_hours_100_epochs_min": Metric("Hours per 100 epochs, from", "training time, lower end of the printed range"),
-    "train_hours_100_epochs_max": Metric("Hours per 100 epochs, to", "training time, upper end of the printed range"),
-    "inference_seconds_per_image_min": Metric("Seconds per image, from", "lower end of the printed range"),
-    "inference_seconds_per_image_max": Metric("Seconds per image, to", "upper end of the printed range"),
-    "inference_seconds_per_image": Metric("Seconds per image", "inference time per image"),
-    "parameters_million": Metric("Parameters, M", "millions of parameters", lower_is_better=None),
-}
-
-
-def metric(name: str) -> Metric:
-    """Return how a metric is shown; one that is not known keeps its own name."""
-    return METRICS.get(name, Metric(name.replace("_", " "), name.replace("_", " "), lower_is_better=None))
 
 
 def in_a_sentence(label: str) -> str:
@@ -90,9 +36,8 @@ def count(value: float | None) -> str:
     """Write a number of objects: whole if it is whole or large, else with one decimal."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return _signed(
-        f"{value:,.0f}".replace(",", "\u202f") if value == round(value) or abs(value) >= 100 else f"{value:.1f}"
-    )
+    whole = value == round(value) or abs(value) >= 100
+    return _signed(f"{value:,.0f}".replace(",", "\u202f") if whole else f"{round(value, 1) + 0.0:.1f}")  # no minus zero
 
 
 def signed(value: float | None) -> str:
@@ -100,6 +45,11 @@ def signed(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     return number(value) if value <= 0 else f"+{number(value)}"
+
+
+def signed_to(value: float, digits: int) -> str:
+    """Write a difference with its sign and so many decimals."""
+    return _signed(f"{value:+.{digits}f}")
 
 
 def percent(share: float | None, digits: int = 0) -> str:
@@ -125,6 +75,13 @@ def big(value: float | None) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g} {prefix}"
     return number(value) if value % 1 else f"{value:.0f}"
+
+
+def off_by(true: float, predicted: float) -> str:
+    """Write by how much a count is off, with its sign and as a share of the true count."""
+    error = predicted - true
+    plus = "+" if error > 0 else ""
+    return f"{plus}{count(error)}" + (f" ({plus}{percent(error / true)})" if true else "")
 
 
 def seconds(value: float | None) -> str:

@@ -58,17 +58,12 @@ class Scale:
 
 
 class Panels:
-    """A figure of panels, row by row.
+    """A figure of panels with a title each, row by row; lengths in inches, letters in points.
 
     Args:
-        titles: of the panels, one each.
-        columns: panels in a row.
-        height: of a row with its title and labels, inches.
-        above: room above the first row's titles, for a legend, inches.
-        between: room between panels of a row, inches.
-        square: whether the panels are square.
-        title_size: of the titles' letters, points.
-        subtitles: a second line for each panel.
+        height: of a row with its title and labels.
+        above: room above the first row's titles, for a legend.
+        between: room between panels of a row.
     """
 
     def __init__(
@@ -117,12 +112,7 @@ class Panels:
         self._dots[key].append(self._placed(panel, x, y))
 
     def squares(self, panel: int, shares: np.ndarray, colours: np.ndarray) -> None:
-        """Draw a matrix [rows, columns], the first row above; what is above 0 is filled with so much of its colour.
-
-        Args:
-            shares: strength of the colours, 0 to 1.
-            colours: of the cells, as an array of texts of the same shape.
-        """
+        """Draw a matrix [rows, columns], the first row above; shares (0 to 1) are the strengths of the colours."""
         rows, columns = shares.shape
         for row, column in zip(*np.nonzero(shares), strict=True):
             x = np.array([column, column + 1, column + 1, column]) / columns
@@ -157,14 +147,7 @@ class Panels:
     def finish(
         self, across: str, up: str, handles: Sequence[Line2D] = (), *, frame: bool = True, dots_as_picture: bool = False
     ) -> Figure:
-        """Draw everything and return the figure.
-
-        Args:
-            across, up: what the axes of all panels show.
-            handles: of the legend above.
-            frame: whether the panels have their axes drawn.
-            dots_as_picture: whether the dots become pixels, which are smaller where they are very many.
-        """
+        """Draw everything, with what the axes show and a legend above; many dots are smaller as a picture."""
         for panel, title in enumerate(self.titles):
             x, y = self._corner(panel)
             top = y + self.size[1] + 0.06
@@ -203,13 +186,7 @@ def row_axes(
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """Return a figure with a row for each label, the first above at y = 0, and its panels side by side.
 
-    Args:
-        labels: of the rows, at the left.
-        height: of a row, inches.
-        above: room above the first row, inches.
-        ratios: widths of the panels.
-        size: of the labels' letters, points.
-        grid: whether there are lines at the ticks of x.
+    Lengths (of a row, of the room above) in inches, letters in points; ``ratios`` are the widths of the panels.
     """
     tall = above + BOTTOM + height * len(labels)
     left = 0.2 + max((width(label, size) for label in labels), default=0.0)
@@ -230,6 +207,11 @@ def row_axes(
             -0.01, y, label, fontsize=size, ha="right", va="center", transform=panels[0].get_yaxis_transform()
         )
     return figure, panels
+
+
+def shortened(text: str, length: int = 42) -> str:
+    """Cut a label that is too long for its place."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def width(text: str, size: float) -> float:

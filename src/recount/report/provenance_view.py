@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recount.report.sources import RunRecord
+from recount.report.sources import ReportedRun
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -23,14 +23,18 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def shared_and_differing(
-    runs: Sequence[RunRecord],
+    runs: Sequence[ReportedRun],
 ) -> tuple[dict[str, str], list[str], list[tuple[str, dict[str, str]]]]:
     """Split the provenance of runs.
 
     Returns:
         what is the same in all runs; the keys that differ or are not everywhere; and (run, its values of those keys).
     """
-    tables = [(f"{run.key}/seed{run.seed}", flat(run.record.get("provenance", {}))) for run in runs]
+    tables = [
+        (f"{run.system}/{run.variant}/seed{run.seed}", flat(run.record.provenance.model_dump(exclude_unset=True)))
+        for run in runs
+        if run.record
+    ]
     if not tables:
         return {}, [], []
     keys = list(dict.fromkeys(key for _, table in tables for key in table))

@@ -1,54 +1,53 @@
-"""What the sections of the page show, computed from the sources: selection, curves, errors, cost, summary."""
+"""Exhibits of every paper: how weights were chosen, learning curves, photographs, errors, cost."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
-from recount.report.gallery import Shown
-from recount.report.numbers import big, in_a_sentence, metric, number, percent, present, signed
-from recount.report.sources import RunRecord, Sources
-from recount.report.tables import MARKS, Cell, RowView, TableView
+from recount import datasets
+from recount.datasets.formats.captions import NUMBERS
+from recount.metrics import LARGE_NUMBERS
+from recount.metrics import metric as metric_of
+from recount.report import figures
+from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Value, Variant
+from recount.report.gallery import Gallery, Shown, gallery
+from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
+from recount.report.sources import Place, Sources
+from recount.report.tables import MARKS, SELECTIONS, TableView
+from recount.results.scores import ALL_SEEDS, InfluentialImage
 
-INFLUENCE = ("system", "variant", "seed", "selection", "id", "share_of_squared_error", "mae_effect", "rmse_effect")
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
+UNPUBLISHABLE = "The licence of these photographs does not let them be published: keep this page to yourself."
+Influential = tuple[str, InfluentialImage]  # a system's label, and an image that moves its errors
+Behind = Mapping[str, pd.DataFrame]  # name of a published run -> columns epoch, value
 
 
-@dataclass(frozen=True)
-class PlainTable:
-    """A table of texts, for export; ``alignment`` has l, r or w (wide) for each column."""
-
-    caption: str
-    heads: list[str]
-    rows: list[list[str]]
-    alignment: str
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A variant that a paper's tables show: its ids, its label there, and whether the first table has it."""
-
-    system: str
-    variant: str
-    label: str
-    first: bool = True
-
-
-def variants_of(tables: Sequence[TableView]) -> list[Variant]:
+def variants_of(tables: Sequence[TableView]) -> tuple[Variant, ...]:
     """Return the variants of a paper's tables that have a network, each once, with the label of its first row."""
     found: dict[tuple[str, str], Variant] = {}
     for place, table in enumerate(tables):
         for row in table.rows:
-            if row.variant and row.system and not _marks_the_scale(row):
+            if row.variant and row.system and not any(cell.status in MARKS for cell in row.cells):
                 found.setdefault((row.system, row.variant), Variant(row.system, row.variant, row.label, place == 0))
-    return list(found.values())
+    return tuple(found.values())
 
 
-def _marks_the_scale(row: RowView) -> bool:
-    return any(cell.status in MARKS for cell in row.cells)
+def paper_metric(tables: Sequence[TableView]) -> str:
+    """Return the metric that a paper is about: the first one in its tables that is computed from predictions."""
+    names = [column.metric for table in tables for column in table.columns]
+    return next((name for name in names if metric_of(name).scored), "mae")
+
+
+def chosen_by(tables: Sequence[TableView]) -> str:
+    """Return how a paper's first table chooses its weights."""
+    return next((table.selection for table in tables), "last")
 
 
 # ------------------------------------------------------------------------------------------------------- selection
@@ -56,14 +55,7 @@ def _marks_the_scale(row: RowView) -> bool:
 
 @dataclass(frozen=True)
 class SelectionRow:
-    """One variant's metric under the three protocols; NaN where a protocol was not run.
-
-    Attributes:
-        metric: mae, accuracy, …
-        gain: how much better the best epoch on test looks than the last one: what selection on the test images gave.
-        relative: the gain as a share of the last epoch's value.
-        share: the gain as a share of all that the variant is better than the best constant.
-    """
+    """One variant's metric by the way to choose the epoch, and the best constant's; NaN where it is not known."""
 
     label: str
     benchmark: str
@@ -71,421 +63,404 @@ class SelectionRow:
     last: float
     best_on_test: float
     best_on_held_out: float
-    gain: float
-    relative: float
-    share: float
+    constant: float
 
+    @property
+    def gain(self) -> float:
+        """Return how much better the best epoch on test looks than the last one."""
+        wrong = metric_of(self.metric).wrong
+        return wrong(self.last) - wrong(self.best_on_test)
 
-def paper_metric(tables: Sequence[TableView]) -> str:
-    """Return the metric that a paper is about: the first one in its tables that is computed from predictions."""
-    names = [column.metric for table in tables for column in table.columns]
-    return next((name for name in names if metric(name).scored), "mae")
+    @property
+    def relative(self) -> float:
+        """Return the gain as a share of the last epoch's value."""
+        return self.gain / self.last if self.last else math.nan
+
+    @property
+    def share(self) -> float:
+        """Return the gain as a share of all that the variant is better than the best constant."""
+        worth = metric_of(self.metric).wrong(self.constant) - metric_of(self.metric).wrong(self.best_on_test)
+        return self.gain / worth if worth > 0 else math.nan
 
 
 def selection_rows(sources: Sources, tables: Sequence[TableView]) -> list[SelectionRow]:
     """Return the protocols side by side, on the first table's benchmarks, for variants scored with two at least."""
     name = paper_metric(tables)
     benchmarks = {column.benchmark for table in tables[:1] for column in table.columns}
-    scores = sources.scores[(sources.scores["metric"] == name) & sources.scores["benchmark"].isin(benchmarks)]
+    found: dict[tuple[str, str, str, str], float] = {}  # the mean over seeds, or the value of the single seed
+    for score in sources.score_rows:
+        key = (score.system, score.variant, score.benchmark, score.selection)
+        wanted = score.metric == name and score.benchmark in benchmarks and present(score.value)
+        if wanted and (score.seed == ALL_SEEDS or key not in found):
+            found[key] = score.value
     constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns}
     rows = []
     for variant in variants_of(tables):
-        mine = scores[(scores["system"] == variant.system) & (scores["variant"] == variant.variant)]
-        for benchmark, part in mine.groupby("benchmark", sort=False):
-            values = {
-                name: _mean(part[part["selection"] == name]) for name in ("last", "best_on_test", "best_on_held_out")
-            }
-            if sum(present(value) for value in values.values()) >= 2:
-                constant = constants.get((str(benchmark), name))
-                rows.append(_selection_row(variant.label, str(benchmark), name, values, constant))
+        for benchmark in dict.fromkeys(key[2] for key in found if key[:2] == variant.key):
+            values = {selection: found.get((*variant.key, benchmark, selection), math.nan) for selection in SELECTIONS}
+            if sum(map(present, values.values())) >= 2:
+                constant = constants.get((benchmark, name))
+                constant = math.nan if constant is None else constant
+                rows.append(SelectionRow(variant.label, benchmark, name, **values, constant=constant))
     return rows
 
 
-def _selection_row(
-    label: str, benchmark: str, name: str, values: dict[str, float], constant: float | None
-) -> SelectionRow:
-    wrong = metric(name).wrong
-    gain = wrong(values["last"]) - wrong(values["best_on_test"])
-    worth = float("nan") if constant is None else wrong(constant) - wrong(values["best_on_test"])
-    return SelectionRow(
-        label=label,
-        benchmark=benchmark,
-        metric=name,
-        **values,
-        gain=gain,
-        relative=gain / values["last"] if values["last"] else float("nan"),
-        share=gain / worth if worth > 0 else float("nan"),
-    )
-
-
-def selection_table(rows: Sequence[SelectionRow]) -> PlainTable:
-    """Return the protocols as a table of texts, for export."""
-    heads = ["System", "Benchmark", "Metric", "Best on test", "Last epoch", "Best on held-out", "Gain", "Share"]
-    cells = [
-        [
-            row.label, row.benchmark, metric(row.metric).label, number(row.best_on_test), number(row.last),
-            number(row.best_on_held_out), number(row.gain), percent(row.share, 1),
-        ]
+def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibit]:
+    """Yield how weights are chosen and what that does to a number."""
+    if not rows:
+        return
+    metric = metric_of(rows[0].metric)
+    plots = []
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        table = pd.DataFrame([vars(row) for row in rows if row.benchmark == benchmark])
+        caption = f"{metric.label} on {benchmark} of the same runs, by the way to choose the weights."
+        name = f"selection-{benchmark.replace('/', '-')}"
+        plots.append(context.plot(figures.selection_dumbbells(table, rows[0].metric), name, caption))
+    lines = [
+        Line(
+            (
+                row.label, row.benchmark, row.best_on_test, row.last, row.best_on_held_out,
+                Cell(row.gain, below=percent(row.relative, 1)), Cell(row.share, percent(row.share, 1)),
+            )
+        )
         for row in rows
     ]  # fmt: skip
-    return PlainTable("Weights chosen on test, on held-out images and not at all", heads, cells, "lllrrrrr")
-
-
-def _mean(rows: pd.DataFrame) -> float:
-    """Return the mean over seeds as scores.csv gives it, or of its single seed."""
-    overall = rows[rows["seed"] == "all"]
-    values = pd.to_numeric((overall if len(overall) else rows)["value"], errors="coerce").dropna()
-    return float(values.iloc[0]) if len(values) else float("nan")
+    heads = ("System", "Benchmark", "Best on test ⚑", "Last epoch", "Best on held-out", "Gain",
+             "Share of what was learned")  # fmt: skip
+    yield Exhibit(
+        id="selection",
+        title="How weights are chosen, and what that does to a number",
+        sentence=(
+            "The same runs, three ways to choose the epoch whose weights are scored. “Best on test” looks at the "
+            "answers (⚑); “last epoch” and “best on held-out” do not. The gain says how much better the "
+            f"{in_a_sentence(metric.label)} looks when the epoch is chosen on test. Its share says how much of all "
+            "that the system is better than a constant is only that choice."
+        ),
+        figures=tuple(plots),
+        tables=(
+            Sheet(f"{context.name}-selection", f"{metric.label} by the way to choose the weights", heads, tuple(lines)),
+        ),
+        short="How weights are chosen",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- curves
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Evaluations during training: ``runs`` has columns label, seed, epoch, value; ``watched`` says on what."""
+def training_curves(sources: Sources, variants: Sequence[Variant], name: str) -> tuple[pd.DataFrame, str]:
+    """Return our evaluations of a metric during training: on test where it was watched, else on held-out images.
 
-    runs: pd.DataFrame
-    metric: str
-    watched: str
-
-
-def training_curves(runs: Sequence[RunRecord], variants: Sequence[Variant], name: str) -> Curves:
-    """Return our evaluations of a metric during training: on test where it was watched, else on held-out images."""
+    Returns:
+        columns label, seed, epoch, value; and which images were watched.
+    """
     for watched, prefix in (("test", "test"), ("held-out", "held_out")):
-        found = _evaluations(runs, variants, f"{prefix}_{name}")
-        if len(found):
-            return Curves(found, name, watched)
-    return Curves(found, name, "test")
+        column = f"{prefix}_{name}"
+        parts = [
+            pd.DataFrame({"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "value": seen[column]})
+            for variant in variants
+            for run in sources.runs
+            if run.key == sources.trained_as(variant.key) and column in run.history
+            if len(seen := run.history.dropna(subset=column)) > 1
+        ]
+        if parts:
+            return pd.concat(parts, ignore_index=True), watched
+    return pd.DataFrame(columns=["label", "seed", "epoch", "value"]), "test"
 
 
-def _evaluations(runs: Sequence[RunRecord], variants: Sequence[Variant], column: str) -> pd.DataFrame:
-    parts = []
-    for variant in variants:
-        for run in runs:
-            if (run.system, run.variant) != (variant.system, variant.variant) or column not in run.history:
-                continue
-            seen = run.history.dropna(subset=column)
-            if len(seen) > 1:
-                values = {"label": variant.label, "seed": run.seed, "epoch": seen["epoch"], "value": seen[column]}
-                parts.append(pd.DataFrame(values))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["label", "seed", "epoch", "value"])
-
-
-def histories(runs: Sequence[RunRecord], variants: Sequence[Variant]) -> dict[str, pd.DataFrame]:
-    """Return the history of each variant's first seed by label, where it has a loss."""
-    found: dict[str, pd.DataFrame] = {}
-    for variant in variants:
-        for run in runs:
-            if (run.system, run.variant) == (variant.system, variant.variant) and "loss" in run.history:
-                found.setdefault(variant.label, run.history)
-    return found
+def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
+    """Yield the learning curves, over the authors' own where there are some of the paper's metric."""
+    metric, sources, plots = paper_metric(context.tables), context.sources, []
+    label = metric_of(metric).label
+    runs, watched = training_curves(sources, context.variants, metric)
+    if len(runs):
+        grey = ", the authors' own in grey" if behind else ""
+        caption = (
+            f"{label} on {watched} images during training, ours in colour{grey}."
+            if context.comparable
+            else f"Shape of training, ours in colour{grey}: {label} on {watched} images as a multiple of the run's own "
+            f"{metric_of(metric).best}, against the share of training. Values are not comparable in this suite."
+        )
+        figure = figures.curves_over_log(runs, metric, watched, behind, context.comparable)
+        plots.append(context.plot(figure, "curves", caption))
+    histories: dict[str, pd.DataFrame] = {}
+    for variant in context.variants:
+        for run in sources.runs:
+            if run.key == sources.trained_as(variant.key) and "loss" in run.history:
+                histories.setdefault(variant.label, run.history)
+    if histories:
+        caption = f"Loss and {in_a_sentence(label)} of every run's first seed."
+        heading = "Run by run" if plots else ""
+        plots.append(context.plot(figures.training_panels(histories, metric), "runs", caption, heading))
+    if plots:
+        yield Exhibit("curves", "Learning curves", figures=tuple(plots))
 
 
 # --------------------------------------------------------------------------------------------------------- errors
 
 
 def predictions_of(
-    sources: Sources, dataset: str, split: str, variant: Variant, selection: str
+    sources: Sources, place: Place, variant: Variant, selection: str
 ) -> tuple[int, str, pd.DataFrame] | None:
     """Return a variant's predictions on a split: its lowest seed, the wanted selection or else its first.
 
     Returns:
         the seed, the selection and the predictions; None where there are none.
     """
-    mine = sources.predictions_by_variant.get((dataset, split, variant.system, variant.variant))
+    mine = sources.predictions_by_variant.get((place.dataset, place.split, *sources.evaluated_as(variant.key)))
     if mine is None:
         return None
-    seed = int(mine["seed"].min())
-    mine = mine[mine["seed"] == seed]
+    mine = mine[mine["seed"] == mine["seed"].min()]
     there = mine["selection"].unique().tolist()
     chosen = selection if selection in there else there[0]
-    return seed, chosen, mine[mine["selection"] == chosen].reset_index(drop=True)
+    return int(mine["seed"].iloc[0]), chosen, mine[mine["selection"] == chosen].reset_index(drop=True)
 
 
-def shown_predictions(
-    sources: Sources, place: tuple[str, str, str, str], variants: Sequence[Variant], selection: str
-) -> list[Shown]:
-    """Return each variant's predictions on a benchmark with its density maps; ``predictions_of`` says which."""
-    _, dataset, split, _ = place
-    shown = []
-    for variant in variants:
-        found = predictions_of(sources, dataset, split, variant, selection)
-        if found is not None:
-            seed, chosen, predictions = found
-            maps = sources.maps(dataset, split, variant.system, variant.variant, seed, chosen)
-            shown.append(Shown(variant.label, predictions, maps, variant.first))
-    return shown
+def photographs(context: Context) -> Iterator[Exhibit]:
+    """Yield the gallery of each benchmark, the first open."""
+    selection = chosen_by(context.tables)
+    built: list[Gallery] = []
+    for place in context.sources.places():
+        stem = re.sub(r"[^\w-]", "-", f"photo-{context.name}-{place.dataset}-{place.split}")  # a class of CSS
+        shown = []
+        for variant in context.variants:
+            found = predictions_of(context.sources, place, variant, selection)
+            if found is not None:
+                seed, chosen, predictions = found
+                maps = context.sources.maps(place, *context.sources.evaluated_as(variant.key), seed, chosen)
+                shown.append(Shown(variant.label, predictions, maps, variant.first))
+        words = SELECTIONS.get(selection, selection)
+        pictures = gallery(context.sources, stem, place, shown, words, notice(place.dataset))
+        built += [pictures] if pictures else []
+    if built:
+        yield Exhibit("gallery", "Photographs", galleries=tuple(built))
 
 
-@dataclass(frozen=True)
-class Influential:
-    """An image that moves a system's errors."""
-
-    label: str
-    image: str
-    share: float
-    mae_effect: float
-    rmse_effect: float
-
-    @property
-    def heavy(self) -> bool:
-        """Whether this image alone carries more than half of the squared error."""
-        return self.share > HEAVY
+def notice(dataset: str) -> str:
+    """Return what the data set's licence says about showing its pictures, or ""."""
+    entry = datasets.load(dataset) if dataset in datasets.names() else None
+    return "" if entry is None or entry.publishable or entry.embedded else UNPUBLISHABLE
 
 
-def influential(
-    sources: Sources, place: tuple[str, str, str, str], variants: Sequence[Variant], selection: str, most: int = 3
-) -> list[Influential]:
+def influential(context: Context, place: Place, most: int = 3) -> list[Influential]:
     """Return the images that carry most of each variant's squared error, largest first, from influence.csv."""
-    table = sources.influence
-    if any(column not in table.columns for column in INFLUENCE):
-        return []
-    benchmark, dataset, split, _ = place
-    if "dataset" in table.columns:
-        table = table[table["dataset"].isin([dataset, f"{dataset}/{split}"])]
-    if "benchmark" in table.columns:
-        table = table[table["benchmark"] == benchmark]
-    rows = []
-    for variant in variants:
-        mine = table[(table["system"] == variant.system) & (table["variant"] == variant.variant)]
-        if mine.empty:
-            continue
-        mine = mine[mine["seed"] == mine["seed"].min()]
-        there = mine["selection"].unique().tolist()
-        mine = mine[mine["selection"] == (selection if selection in there else there[0])]
-        for row in mine.nlargest(most, "share_of_squared_error").itertuples(index=False):
-            rows.append(
-                Influential(variant.label, str(row.id), row.share_of_squared_error, row.mae_effect, row.rmse_effect)
-            )
+    wanted, rows = chosen_by(context.tables), []
+    images = [image for image in context.sources.influence if image.benchmark == place.benchmark]
+    here = [image for image in images if image.dataset in (place.dataset, str(place))]
+    for variant in context.variants:
+        mine = [image for image in here if (image.system, image.variant) == context.sources.evaluated_as(variant.key)]
+        seed = min((image.seed for image in mine), default=0)
+        there = [image.selection for image in mine if image.seed == seed]
+        chosen = seed, wanted if wanted in there else next(iter(there), "")
+        first = [image for image in mine if (image.seed, image.selection) == chosen]
+        first.sort(key=lambda image: -image.share_of_squared_error)
+        rows += [(variant.label, image) for image in first[:most]]
     return rows
+
+
+def errors(context: Context, heavy: Mapping[Place, Sequence[Influential]]) -> Iterator[Exhibit]:
+    """Yield what was answered for what was there: counts as dots, answers by caption as confusion matrices."""
+    selection, plots, sheets = chosen_by(context.tables), [], []
+    for place in context.sources.places():
+        shown = [(v.label, predictions_of(context.sources, place, v, selection)) for v in context.variants]
+        found = {label: predicted[2] for label, predicted in shown if predicted is not None}
+        if not found or paper_metric(context.tables) == "accuracy":
+            continue
+        caption = f"Predicted against true count on {place}; the line is exact."
+        figure = figures.predicted_against_true(found)
+        plots.append(context.plot(figure, f"{place.dataset}-{place.split}-scatter", caption))
+        if heavy.get(place):
+            shares = pd.DataFrame(
+                [{"label": label, "image": i.id, "share": i.share_of_squared_error} for label, i in heavy[place]]
+            )
+            caption = f"The three images that carry most of each system's squared error on {place}."
+            figure = figures.influence_bars(shares)
+            plots.append(context.plot(figure, f"{place.dataset}-{place.split}-influence", caption))
+            sheets.append(influence_sheet(context.name, place, heavy[place]))
+    if plots:
+        yield Exhibit("errors", "Errors, image by image", figures=tuple(plots), tables=tuple(sheets), short="Errors")
+
+
+def influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) -> Sheet:
+    """Return the influential images of a benchmark."""
+    lines = []
+    for label, image in entries:
+        share = image.share_of_squared_error
+        below, marks = ("more than half", "heavy") if share > HEAVY else ("", "")
+        effects = [Cell(effect, signed(effect)) for effect in (image.mae_effect, image.rmse_effect)]
+        cell = Cell(share, percent(share), below=below, alarm=True)
+        lines.append(Line((label, image.id, cell, *effects), marks=marks))
+    heads = ("System", "Image", "Share of squared error", "MAE with it − without", "RMSE with it − without")
+    file = f"{paper}-influence-{place.dataset}-{place.split}"
+    return Sheet(file, f"Images that move the errors on {place}", heads, tuple(lines), folded=True)
+
+
+# --------------------------------------------------------------------------------------------- answers by caption
+
+
+def answers(context: Context) -> Iterator[Exhibit]:
+    """Yield confusion matrices and recalls of systems that answer a number, for each way to choose the epoch."""
+    plots: list[Plot] = []
+    lines: list[Line] = []
+    places: list[str] = []
+    for place in context.sources.places():
+        for selection in ("last", "best_on_test"):
+            found = dict(_answered(context, place, selection))
+            if not found or paper_metric(context.tables) != "accuracy":
+                continue
+            places.append(str(place))
+            words = SELECTIONS[selection]
+            lines += [answer_line(label, str(place), words, predictions) for label, predictions in found.items()]
+            caption = (
+                f"Measured on {place}, {words}: for each true number (row), the share of pictures by answer (column)."
+            )
+            name, heading = f"{place.dataset}-{place.split}-{selection}", f"{place}, {words}" if plots else ""
+            plots.append(context.plot(figures.confusions(found), f"confusions-{name}", caption, heading))
+    if plots:
+        where = ", ".join(dict.fromkeys(places))
+        yield Exhibit(
+            "matrices", "Confusion matrices",
+            f"Measured on {where}, one seed. The intervals of the accuracy are exact (Clopper-Pearson) and 95 %; those "
+            "of the tables are bootstrapped.",
+            tuple(plots), (answer_sheet(f"{context.name}-answers", "Accuracy and recall measured here", lines),),
+        )  # fmt: skip
+
+
+def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    for variant in context.variants:
+        found = predictions_of(context.sources, place, variant, selection)
+        if found is not None:
+            key = (place.dataset, place.split, *context.sources.evaluated_as(variant.key))
+            there = set(context.sources.predictions_by_variant[key]["selection"])
+            # An untrained baseline has one kind of weights only, which stands for both.
+            if (found[1] == selection or there == {"last"}) and found[2]["predicted_count"].notna().any():
+                yield variant.label, found[2]
+
+
+def answer_line(label: str, where: str, weights: str, predictions: pd.DataFrame) -> Line:
+    """Return accuracy with its exact interval, mean absolute deviation and recalls of predictions."""
+    finite = predictions.dropna(subset=["true_count", "predicted_count"])
+    true, answer = finite["true_count"].to_numpy(), finite["predicted_count"].to_numpy()
+    right = true == answer
+    ends = binomtest(int(right.sum()), len(finite)).proportion_ci(0.95, "exact")
+    groups = [true >= LARGE_NUMBERS[0], *(true == number for number in NUMBERS.values())]
+    recalls = [float(right[group].mean()) if group.any() else math.nan for group in groups]
+    accuracy = Cell(
+        float(right.mean()), percent(right.mean(), 2), ends=(ends.low, ends.high),
+        below=f"{percent(ends.low, 1)} to {percent(ends.high, 1)}",
+    )  # fmt: skip
+    return Line(
+        (
+            label, where, weights, Cell(int(right.sum()), f"{right.sum()} of {len(finite)}"), accuracy,
+            float(np.abs(answer - true).mean()), *(Cell(recall, percent(recall)) for recall in recalls),
+        )
+    )  # fmt: skip
+
+
+def answer_sheet(file: str, title: str, lines: Sequence[Line], *, folded: bool = False) -> Sheet:
+    """Return answers as a table."""
+    recalls = tuple(str(number) for number in NUMBERS.values())
+    heads = ("System", "Where", "Weights", "Right", "Accuracy", "Mean |error|", "Recall, 7 to 10", *recalls)
+    hints = tuple((number, f"recall of {number}") for number in recalls)
+    return Sheet(file, title, heads, tuple(lines), hints, folded=folded)
 
 
 # ----------------------------------------------------------------------------------------------------------- cost
 
 
-COSTS = (
-    "wall_seconds", "gpu_seconds", "peak_memory_mb", "parameters_total", "parameters_trained", "flops_per_window",
-    "seconds_per_step",
-)  # fmt: skip
+COSTS = {
+    "wall_seconds": ("Wall time", seconds), "gpu_seconds": ("GPU time", seconds),
+    "seconds_per_step": ("Per step", seconds), "seconds_per_100_epochs": ("100 epochs", seconds),
+    "peak_memory_mb": ("Peak memory", megabytes), "parameters_trained": ("Trained", big),
+    "parameters_total": ("All", big), "flops_per_window": ("FLOPs", big), "seconds_per_image": ("Per image", seconds),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CostRow:
-    """What a variant cost, as the mean over its seeds; NaN where a run did not say."""
-
-    variant: Variant
-    seeds: int
-    values: dict[str, float]
-    seconds_per_epoch: float
-    seconds_per_image: float
-
-
-def cost_rows(sources: Sources, variants: Iterable[Variant]) -> list[CostRow]:
-    """Return the cost of each variant that was run."""
-    rows = []
+def costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dict[str, float]]:
+    """Return what each variant that was run cost, as means over its seeds; NaN where a run did not say."""
+    found = {}
     for variant in variants:
-        runs = [run for run in sources.runs if (run.system, run.variant) == (variant.system, variant.variant)]
-        costs = [run.record.get("cost", {}) for run in runs]
-        if not costs:
-            continue
-        values = {
-            name: float(pd.to_numeric(pd.Series([cost.get(name) for cost in costs]), errors="coerce").mean())
-            for name in COSTS
-        }
-        seconds = sources.seconds_per_image.get((variant.system, variant.variant), float("nan"))
-        epochs = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
-        per_epoch = sum(epochs) / len(epochs) if epochs else float("nan")
-        rows.append(CostRow(variant, len(runs), values, per_epoch, seconds))
-    return rows
+        runs = [run for run in sources.runs if run.key == sources.trained_as(variant.key)]
+        if runs:
+            said = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record])
+            costs = said.reindex(columns=list(COSTS))
+            values = {str(name): float(v) for name, v in costs.apply(pd.to_numeric, errors="coerce").mean().items()}
+            epochs = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
+            values["seconds_per_100_epochs"] = 100 * sum(epochs) / len(epochs) if epochs else math.nan
+            values["seconds_per_image"] = sources.seconds_per_image.get(sources.evaluated_as(variant.key), math.nan)
+            found[variant] = values
+    return found
 
 
-def cost_table(rows: Sequence[CostRow]) -> PlainTable:
-    """Return the costs as a table of texts, for export."""
-    heads = ["System", "Seeds", *(name.replace("_", " ") for name in COSTS), "seconds per epoch", "seconds per image"]
-    cells = [
-        [
-            row.variant.label, str(row.seeds), *(number(row.values[name]) for name in COSTS),
-            number(row.seconds_per_epoch), number(row.seconds_per_image),
-        ]
-        for row in rows
-    ]  # fmt: skip
-    return PlainTable("What training and prediction cost", heads, cells, "l" + "r" * (len(heads) - 1))
+def cost(context: Context) -> Iterator[Exhibit]:
+    """Yield what training and prediction cost, and printed beside counted parameters."""
+    costs = costs_of(context.sources, context.variants)
+    if not costs:
+        return
+    on_gpu = any(values["gpu_seconds"] > 0 for values in costs.values())
+    shown_costs = {name: how for name, how in COSTS.items() if on_gpu or name != "gpu_seconds"}
+    lines = [
+        Line((variant.label, *(Cell(values[name], write(values[name])) for name, (_, write) in shown_costs.items())))
+        for variant, values in costs.items()
+    ]
+    heads = ("System", *(head for head, _ in shown_costs.values()))
+    groups = (("", 1), ("training", 5 if on_gpu else 4), ("parameters", 2), ("prediction", 2))
+    sheets = [Sheet(f"{context.name}-cost", "What training and prediction cost", heads, tuple(lines), groups=groups)]
+    sheets += [sheet for sheet in [_sizes(context, costs)] if sheet.lines]
+    smaller = "" if context.comparable else " The networks are those of this suite, smaller than the papers'."
+    yield Exhibit(
+        id="cost",
+        title="Cost",
+        sentence=(
+            "Measured inside each run, mean over its seeds; “100 epochs” is a hundred times the median epoch"
+            f"{'' if on_gpu else '; no run used a GPU'}. FLOPs are two per multiply-add, of one window or image at the "
+            "size that the system predicts at. Of the parameters, “trained” are those that got a gradient; “all” "
+            f"includes frozen towers.{smaller}"
+        ),
+        figures=tuple(_cost_plot(context, costs)),
+        tables=tuple(sheets),
+    )
 
 
-@dataclass(frozen=True)
-class PrintedSize:
-    """How many parameters a paper says that a variant has, beside what was counted here; NaN where it was not run.
+def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Iterator[Plot]:
+    metric = paper_metric(context.tables)
+    values = {
+        (row.system, row.variant): row.cells[0].value
+        for table in reversed(context.tables)
+        for row in table.rows
+        if row.cells and row.cells[0].column.metric == metric and row.cells[0].value is not None
+    }
+    labels = {name: experiment.label for name, experiment in context.experiments.items()}
+    points = [
+        (labels.get(variant.system, variant.system), cost["wall_seconds"], values.get(variant.key))
+        for variant, cost in costs.items()
+    ]
+    table = pd.DataFrame(points, columns=["system", "seconds", "value"]).dropna()
+    if not table.empty:
+        caption = f"{metric_of(metric).label} against training time on this machine; one dot per variant."
+        yield context.plot(figures.cost_against_value(table, metric), "cost", caption)
 
-    Attributes:
-        printed: millions, as printed; ``source``, ``note``: where, and what is odd about it.
-        trained, total: parameters counted in the run: with a gradient, and all.
-    """
 
-    variant: Variant
-    printed: str
-    source: str
-    note: str
-    trained: float
-    total: float
-
-
-def printed_sizes(published: pd.DataFrame, variants: Iterable[Variant], costs: Sequence[CostRow]) -> list[PrintedSize]:
-    """Return the printed numbers of parameters of a paper's variants, from its published.csv."""
-    counted = {(row.variant.system, row.variant.variant): row.values for row in costs}
+def _sizes(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Sheet:
+    """Return the printed numbers of parameters of a paper's variants beside what was counted here."""
+    published = context.sources.published[context.name]
     printed = published[published["metric"] == "parameters_million"].drop_duplicates(["system", "variant"])
     rows = {(row["system"], row["variant"]): row for row in printed.to_dict("records")}
-    sizes = []
-    for variant in variants:
-        key = (variant.system, variant.variant)
-        if key in rows:
-            values, row = counted.get(key, {}), rows[key]
-            trained, total = (values.get(f"parameters_{which}", float("nan")) for which in ("trained", "total"))
-            sizes.append(PrintedSize(variant, row["value"], row["source"], row["note"], trained, total))
-    return sizes
-
-
-def size_table(sizes: Sequence[PrintedSize]) -> PlainTable:
-    """Return printed and counted parameters as a table of texts, for export."""
-    heads = ["System", "Printed, millions", "Trained here", "All here", "Printed where", "Note"]
-    cells = [[s.variant.label, s.printed, big(s.trained), big(s.total), s.source, s.note] for s in sizes]
-    return PlainTable("Parameters, printed and counted", heads, cells, "lrrrww")
-
-
-def influence_table(place: str, entries: Sequence[Influential]) -> PlainTable:
-    """Return the influential images of a benchmark as a table of texts, for export."""
-    heads = ["System", "Image", "Share of squared error", "MAE with it - without", "RMSE with it - without"]
-    cells = [
-        [entry.label, entry.image, percent(entry.share), signed(entry.mae_effect), signed(entry.rmse_effect)]
-        for entry in entries
-    ]
-    return PlainTable(f"Images that carry most of the squared error on {place}", heads, cells, "llrrr")
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How two systems of a table of times compare, printed and here."""
-
-    metric: str
-    slower: str
-    faster: str
-    published: tuple[float, float] | None
-    measured: tuple[float, float] | None
-
-
-def time_ratios(table: TableView, times: Sequence[str]) -> list[Ratio]:
-    """Return the ratio of a two-row table's rows for each column that is a time."""
-    if len(table.rows) != 2:
-        return []
-    first, second = table.rows
-    ratios = []
-    for place, column in enumerate(table.columns):
-        if column.metric in times:
-            pair = (first.cells[place], second.cells[place])
-            ratios.append(Ratio(column.metric, first.label, second.label, _printed(pair), _here(pair)))
-    return ratios
-
-
-def _printed(pair: tuple[Cell, Cell]) -> tuple[float, float] | None:
-    values = [cell.published.value for cell in pair if cell.published and cell.published.value]
-    return (values[0], values[1]) if len(values) == 2 else None
-
-
-def _here(pair: tuple[Cell, Cell]) -> tuple[float, float] | None:
-    values = [cell.value for cell in pair if cell.value]
-    return (values[0], values[1]) if len(values) == 2 else None
-
-
-# -------------------------------------------------------------------------------------------------------- summary
-
-
-def findings(
-    tables: Sequence[TableView], selections: Sequence[SelectionRow], heavy: Sequence[Influential]
-) -> list[str]:
-    """Return what a reader should know first, as sentences; each is computed."""
-    sentences = []
-    # by each table's first metric; a row may stand in several tables
-    trained = {
-        (row.system, row.variant): row
-        for table in tables
-        for row in table.rows
-        if row.cells and row.cells[0].status in ("trained", "checkpoint") and row.cells[0].constant
-    }
-    nothing = [row.label for row in trained.values() if row.cells[0].learned_nothing]
-    if nothing:
-        names = ", ".join(nothing)
-        sentences.append(
-            f"{len(nothing)} of {len(trained)} systems and variants do no better than the best constant: {names}."
-        )
-    elif trained:
-        sentences.append(f"All {len(trained)} systems and variants do better than the best constant predictor.")
-    sentences += _against_training_mean(tables)
-    sentences += _gains(selections)
-    alone = [entry for entry in heavy if entry.heavy]
-    if alone:
-        images = ", ".join(dict.fromkeys(f"{entry.image} ({entry.label}, {percent(entry.share)})" for entry in alone))
-        sentences.append(f"A single image carries more than half of a squared error: {images}.")
-    return sentences
-
-
-def _gains(selections: Sequence[SelectionRow]) -> Iterable[str]:
-    """Yield, for each metric, what choosing the epoch on the test images does to it."""
-    for name in dict.fromkeys(row.metric for row in selections):
-        gains = pd.Series([row.relative for row in selections if row.metric == name], dtype=float).dropna()
-        shown = metric(name)
-        does = "raises" if shown.best == "highest" else "lowers"
-        if len(gains):
-            yield (
-                f"Choosing the epoch on the test images {does} the {in_a_sentence(shown.label)} by "
-                f"{percent(gains.median(), 1)} in the median over {len(gains)} variants, by {percent(gains.max(), 1)} "
-                "at most."
+    lines = []
+    for variant in context.variants:
+        if variant.key in rows:
+            row, counted = rows[variant.key], costs.get(variant, {})
+            here: list[Cell | Value] = [
+                Cell(counted.get(name, math.nan), big(counted.get(name)))
+                for name in ("parameters_trained", "parameters_total")
+            ]
+            lines.append(
+                Line((variant.label, Cell(float(row["value"]), f"{row['value']} M"), *here, row["source"], row["note"]))
             )
-
-
-def _against_training_mean(tables: Sequence[TableView]) -> Iterable[str]:
-    """Yield, for the first table's first column, which systems do no better than the mean of the training counts."""
-    for table in tables[:1]:
-        means = [row.cells[0].value for row in table.rows if row.status == "trivial" and "training mean" in row.label]
-        trained = [row for row in table.rows if row.status in ("trained", "checkpoint")]
-        if not means or means[0] is None or not trained:
-            continue
-        mean = means[0]
-        behind = [row.label for row in trained if row.cells[0].value is not None and row.cells[0].value >= mean]
-        column = table.columns[0]
-        which = f": not so {', '.join(behind)}" if behind else ""
-        yield (
-            f"{len(trained) - len(behind)} of the {len(trained)} systems run in {_short(table)} have a lower "
-            f"{in_a_sentence(metric(column.metric).label)} than the training mean ({number(mean)}){which}."
-        )
-
-
-def _short(table: TableView) -> str:
-    return re.split(r"[.:(]", table.title)[0].strip()
-
-
-def best_rows(tables: Sequence[TableView]) -> list[str]:
-    """Return, for each table of scores, which row is best, and by how much it beats the best constant."""
-    sentences = []
-    for table in tables:
-        ranked = [
-            (row.cells[0].of_constant, row)
-            for row in table.rows
-            if row.cells and row.cells[0].status in ("trained", "checkpoint") and row.cells[0].of_constant is not None
-        ]
-        if not ranked:
-            continue
-        share, row = min(ranked, key=lambda entry: entry[0] or 0.0)
-        column, cell = table.columns[0], row.cells[0]
-        shown, name = metric(column.metric), _short(table)
-        assert share is not None
-        if share >= 1:
-            sentences.append(f"{name}: no row is better than the best constant.")
-            continue
-        against = (
-            f"against {number(column.constant)} of the best constant"
-            if shown.best == "highest"
-            else f"{percent(1 - share)} below the best constant"
-        )
-        label = in_a_sentence(shown.label)
-        sentences.append(f"{name}: {shown.best} {label} measured is {number(cell.value)}, {row.label}, {against}.")
-    return sentences
+    heads = ("System", "Printed, millions", "Trained here", "All here", "Printed where", "Note")
+    note = (
+        ""
+        if context.comparable
+        else "Not comparable: this suite runs smaller networks, so what is counted here is not what the paper speaks "
+        "of. The notes say what was counted at the paper's size."
+    )
+    return Sheet(f"{context.name}-parameters", "Parameters, printed and counted", heads, tuple(lines), note=note)

@@ -6,19 +6,18 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from recount.report.numbers import metric as shown_metric
+from recount.metrics import metric as metric_of
 from recount.report.numbers import present
-from recount.report.sources import Sources, row_key
-from recount.settings.paper import Paper, Row, Table
+from recount.report.sources import Sources
+from recount.results.reason import NOTHING, Reason, joined
+from recount.results.scores import ALL_SEEDS, Score
+from recount.settings.paper import Row, Table
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
 EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored
-DOMINATED = "alone carries"
 ANCHOR = "anchor"  # the group of rows that are quoted for orientation, under a line
 TIMES = ("train_hours_100_epochs", "inference_seconds_per_image")
 CONSTANTS = {
@@ -31,29 +30,21 @@ CONSTANTS = {
     "block_bins": "the annotation through the bins of blocks (an oracle)",
     "block_bins_2": "the same through the other variant's bins (an oracle)",
 }
-Record = Mapping[str, Any]  # a row of a CSV, by column
-Records = Mapping[tuple[str, ...], Sequence[Record]]
 MARKS = ("trivial", "oracle")  # statuses of rows that mark the scale; no system stands behind them
+RUN_HERE = ("trained", "checkpoint")  # statuses of measured systems
 STATUSES = {
     "trained": ("●", "trained here"),
     "checkpoint": ("◆", "a released checkpoint, evaluated here"),
     "quoted": ("❞", "published only; not run here"),
     "trivial": ("▬", "a constant predictor"),
-    "oracle": ("◇", "the annotation itself, in the form in which systems are taught it"),
+    "oracle": ("◇", "the annotation itself, in the form that systems are trained on"),
     "missing": ("○", "no number, and the reason is given"),
 }
 
 
 @dataclass(frozen=True)
 class Published:
-    """A printed number.
-
-    Attributes:
-        text: as printed.
-        value: as a number; None where it is not one.
-        source, note: where it is printed, and what is odd about it.
-        chosen_on_test: whether it was selected with the test images in view.
-    """
+    """A printed number (``value``: None where the text is none), where it is printed, and what is odd about it."""
 
     text: str
     value: float | None
@@ -67,31 +58,28 @@ class Cell:
     """A cell of a table: what was printed, what was measured, how sure that is, or why there is nothing.
 
     Attributes:
-        benchmark, metric: the column.
-        published: the printed number, or None.
         value, low, high, sd: measured mean over seeds, its 95 % interval, the standard deviation over seeds.
-        seeds: the seeds behind it.
         n: number of images.
         selection: which weights ("" where there is nothing to select).
         status, reason: as in scores.csv.
-        constant: value of the best constant predictor in this column, or None.
-        extra: whether the metric is recount's own addition to the paper's columns.
     """
 
-    benchmark: str
-    metric: str
+    column: Column
     published: Published | None
-    value: float | None
-    low: float | None
-    high: float | None
-    sd: float | None
-    seeds: tuple[str, ...]
-    n: int | None
-    selection: str
     status: str
-    reason: str
-    constant: float | None = None
-    extra: bool = False
+    reason: Reason
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    seeds: tuple[str, ...] = ()
+    n: int | None = None
+    selection: str = ""
+
+    @property
+    def extra(self) -> bool:
+        """Whether the metric is recount's own addition to the paper's columns."""
+        return self.column.extra
 
     @property
     def chosen_on_test(self) -> bool:
@@ -101,7 +89,7 @@ class Cell:
     @property
     def difference(self) -> float | None:
         """Return measured minus published."""
-        if self.published is None or self.published.value is None or self.value is None or not present(self.value):
+        if self.published is None or self.published.value is None or self.value is None:
             return None
         return self.value - self.published.value
 
@@ -115,20 +103,20 @@ class Cell:
     @property
     def of_constant(self) -> float | None:
         """Return the error as a share of the best constant predictor's; an accuracy's error is its wrong answers."""
-        if self.constant is None or self.value is None or not present(self.value):
+        if self.column.constant is None or self.value is None:
             return None
-        wrong = shown_metric(self.metric).wrong
-        return wrong(self.value) / wrong(self.constant) if wrong(self.constant) else None
+        wrong = metric_of(self.column.metric).wrong
+        return wrong(self.value) / wrong(self.column.constant) if wrong(self.column.constant) else None
 
     @property
     def learned_nothing(self) -> bool:
         """Whether a trained system is no better than the best constant."""
-        return self.status in ("trained", "checkpoint") and self.of_constant is not None and self.of_constant >= 1
+        return self.status in RUN_HERE and self.of_constant is not None and self.of_constant >= 1
 
     @property
     def dominated(self) -> bool:
         """Whether one image carries more than half of the squared error behind the number, as score notes."""
-        return DOMINATED in self.reason
+        return self.reason.kind == "dominated"
 
 
 @dataclass(frozen=True)
@@ -164,12 +152,10 @@ class RowView:
         return statuses.pop() if len(statuses) == 1 else "mixed"
 
     @property
-    def reasons(self) -> tuple[tuple[str, str], ...]:
-        """Return why cells have no number: (sentence, last lines of the log that it ends with, or "")."""
-        given = dict.fromkeys(
-            cell.reason for cell in self.cells if cell.reason and cell.value is None and not cell.extra
-        )
-        return tuple(_with_log(reason) for reason in given)
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return why cells have no number."""
+        empty = [cell.reason for cell in self.cells if cell.value is None and not cell.extra]
+        return tuple(filter(None, dict.fromkeys(empty)))
 
 
 @dataclass(frozen=True)
@@ -200,44 +186,36 @@ class TableView:
     columns: tuple[Column, ...]
     rows: tuple[RowView, ...]
     why_not_comparable: str
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def groups(self) -> bool:
-        """Whether any row belongs to a named group."""
-        return any(row.group for row in self.rows)
+    notes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
         """Return the stem of the files that hold this table."""
         return f"{self.paper}-{self.name}"
 
-
-def _with_log(reason: str) -> tuple[str, str]:
-    """Split a reason as score writes it into its sentence and the lines of the log behind " ends: "."""
-    sentence, ends, lines = reason.partition(" ends: ")
-    return sentence + (" ends:" if ends else ""), lines.replace(" | ", "\n")
+    @property
+    def short_title(self) -> str:
+        """Return the title up to its first stop: "Table 1"."""
+        return re.split(r"\. |:| \(", self.title)[0].strip()
 
 
 def paper_tables(sources: Sources, name: str) -> list[TableView]:
     """Return the tables of a paper, in its own order."""
     paper = sources.project.papers[name]
-    return [_table(sources, name, paper, key, table) for key, table in paper.tables.items()]
+    return [_table(sources, name, key, table) for key, table in paper.tables.items()]
 
 
-def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) -> TableView:
-    scores = sources.scores
-    scores = scores[(scores["paper"] == name) & (scores["table"] == key)]
+def _table(sources: Sources, name: str, key: str, table: Table) -> TableView:
+    scores = [score for score in sources.score_rows if (score.paper, score.table) == (name, key)]
     published = sources.published[name]
     published = published[published["table"] == key]
-    labels = {(row.system, row.variant or ""): row.label for row in table.rows}
-    columns = tuple(_columns(sources, table, scores, labels))
-    measured = _by(scores, "system", "variant", "benchmark", "metric")
-    printed = _by(published, "row", "benchmark", "metric")
-    rows = [_row(sources, paper, table, row, measured, printed, columns) for row in table.rows]
-    listed = {(row.system, row.variant) for row in rows}
-    rows += _trivial_rows(scores, columns, table, listed)
-    rows.sort(key=_place)
+    printed = {(r["row"], r["benchmark"], r["metric"]): r for r in reversed(published.to_dict("records"))}
+    columns = tuple(_columns(sources, table, scores))
+    measured: dict[tuple[str, str, str, str], list[Score]] = defaultdict(list)
+    for score in scores:
+        measured[score.system, score.variant, score.benchmark, score.metric].append(score)
+    rows = [_row(sources, table, row, measured, printed, columns) for row in table.rows]
+    rows += _unlisted_marks(scores, table, measured, columns, {(row.system, row.variant) for row in rows})
     suite = sources.project.suite
     return TableView(
         id=f"{name}-{key}",
@@ -245,20 +223,12 @@ def _table(sources: Sources, name: str, paper: Paper, key: str, table: Table) ->
         paper=name,
         title=table.title,
         caption=table.caption,
-        selection=table.selection,
+        selection=table.weights,
         columns=columns,
-        rows=tuple(rows),
+        rows=tuple(sorted(rows, key=_place)),
         why_not_comparable="" if suite.comparable else suite.why_not_comparable,
         notes=tuple(_stand_in_notes(sources, table)),
     )
-
-
-def _by(table: pd.DataFrame, *columns: str) -> Records:
-    """Return the rows of a table by their values in some columns, in their order."""
-    found: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for record in table.to_dict("records"):
-        found[tuple(record[column] for column in columns)].append({str(name): value for name, value in record.items()})
-    return dict(found)
 
 
 def _place(row: RowView) -> tuple[int, float]:
@@ -267,107 +237,85 @@ def _place(row: RowView) -> tuple[int, float]:
         return 3, 0.0
     if row.status not in MARKS:
         return 0, 0.0
-    cell = row.cells[0] if row.cells else None
-    wrong = float("inf") if cell is None or cell.value is None else shown_metric(cell.metric).wrong(cell.value)
+    value = row.cells[0].value if row.cells else None
+    wrong = math.inf if value is None else metric_of(row.cells[0].column.metric).wrong(value)
     return (1 if row.status == "oracle" else 2), wrong
 
 
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
     """Yield what stands for the table's benchmarks in this suite, and what is noted of them; the same things once."""
     said: dict[str, list[str]] = defaultdict(list)
-    for benchmark in table.benchmarks:
-        entry = sources.project.suite.benchmarks.get(benchmark)
+    for benchmark in table.on:
+        entry = sources.project.stand_ins.get(benchmark)
         if entry is None:
-            said["this suite has nothing that stands for it."].append(benchmark)
+            yield f"{sources.project.why_no_data(benchmark)}."
             continue
-        itself = f"{entry.dataset}/{entry.split}" == benchmark
-        words = f"{'' if itself else f'{entry.dataset}/{entry.split} stands for it here. '}{entry.note}".strip()
+        place = sources.project.place(benchmark)
+        words = f"{'' if place == benchmark else f'{place} stands for it here. '}{entry.note}".strip()
         if words:
             said[words].append(benchmark)
     yield from (f"{', '.join(benchmarks)}: {words}" for words, benchmarks in said.items())
 
 
-def _columns(
-    sources: Sources, table: Table, scores: pd.DataFrame, labels: Mapping[tuple[str, str], str]
-) -> Iterable[Column]:
-    for benchmark in table.benchmarks:
-        entry = sources.project.suite.benchmarks.get(benchmark)
-        stand_in = f"{entry.dataset}/{entry.split}" if entry else ""
-        scored = set(scores.loc[scores["benchmark"] == benchmark, "metric"])
+def _columns(sources: Sources, table: Table, scores: Sequence[Score]) -> Iterable[Column]:
+    labels = {(row.system, row.variant): sources.label_of(row) for row in table.rows}
+    for benchmark in table.on:
+        stand_in = sources.project.place(benchmark)
+        scored = {score.metric for score in scores if score.benchmark == benchmark}
         for name in [*table.metrics, *(name for name in EXTRA_METRICS if name in scored)]:
             label, value = _best_constant(scores, benchmark, name, labels)
             yield Column(benchmark, name, stand_in, label, value, name not in table.metrics)
 
 
 def _best_constant(
-    scores: pd.DataFrame, benchmark: str, metric: str, labels: Mapping[tuple[str, str], str]
+    scores: Sequence[Score], benchmark: str, metric: str, labels: Mapping[tuple[str, str], str]
 ) -> tuple[str, float | None]:
     """Return the label and the value of the best constant predictor of a column."""
-    shown = shown_metric(metric)
-    if not shown.scored:
+    trivial = [
+        score
+        for score in scores
+        if (score.status, score.benchmark, score.metric) == ("trivial", benchmark, metric) and present(score.value)
+    ]
+    if not trivial or not metric_of(metric).scored:
         return "", None
-    trivial = scores[
-        (scores["status"] == "trivial") & (scores["benchmark"] == benchmark) & (scores["metric"] == metric)
-    ].dropna(subset="value")
-    if trivial.empty:
-        return "", None
-    best = trivial.iloc[int(trivial["value"].astype(float).map(shown.wrong).argmin())]
-    label = labels.get((best["system"], best["variant"])) or CONSTANTS.get(best["variant"], best["variant"])
-    return str(label), float(best["value"])
+    best = min(trivial, key=lambda score: metric_of(metric).wrong(score.value))
+    label = labels.get((best.system, best.variant)) or CONSTANTS.get(best.variant, best.variant)
+    return label, best.value
 
 
 def _row(
     sources: Sources,
-    paper: Paper,
     table: Table,
     row: Row,
-    scores: Records,
-    published: Records,
+    scores: Mapping[tuple[str, str, str, str], Sequence[Score]],
+    printed: Mapping[tuple[str, str, str], Mapping[Any, Any]],
     columns: Sequence[Column],
 ) -> RowView:
-    key = row_key(row)
-    entry = paper.systems.get(row.system)
-    variant = entry.variants.get(row.variant) if entry and row.variant else None
-    absent = _absent(sources, row, paper)
-    cells = tuple(
-        _cell(
-            scores.get((row.system, row.variant or "", column.benchmark, column.metric), ()),
-            column,
-            table.selection,
-            _published(published, key, column, table.selection),
-            absent,
-        )
-        for column in columns
-    )
-    return RowView(
-        key=key,
-        label=row.label,
-        system=row.system,
-        variant=row.variant or "",
-        group=row.group,
-        note=row.note or (variant.note if variant else ""),
-        protocol=variant.protocol if variant else "",
-        cells=cells,
-    )
+    variant = sources.project.experiments[row.system].variants[row.variant] if row.run else None
+    absent = _absent(sources, row)
+    cells = []
+    for column in columns:
+        mine = scores.get((row.system, row.variant, column.benchmark, column.metric), ())
+        cells.append(_cell(mine, column, table.weights, _published(printed, row.key, column, table.weights), absent))
+    note, protocol = row.note or (variant.note if variant else ""), variant.protocol if variant else ""
+    label = sources.label_of(row)
+    return RowView(row.key, label, row.system, row.variant, row.group, note, protocol, tuple(cells))
 
 
-def _absent(sources: Sources, row: Row, paper: Paper) -> tuple[str, str]:
-    """Return (status, reason) of a row that scores.csv does not have."""
-    entry = paper.systems.get(row.system)
-    if entry is not None and entry.quoted_because:
-        return "quoted", entry.quoted_because
-    if row.variant and entry is not None and row.variant in entry.variants:
-        why = sources.project.not_run(row.system, row.variant, entry)
-        if why:
-            return "missing", why
-    return "missing", "not run yet: scores.csv has no such row"
+def _absent(sources: Sources, row: Row) -> tuple[str, Reason]:
+    """Return status and reason of a row that scores.csv does not have."""
+    if row.quoted:
+        return "quoted", Reason("skipped", row.quoted)
+    why = sources.project.not_run(row.system, row.variant)
+    return "missing", Reason("skipped", why) if why else Reason("not run", "not run yet: scores.csv has no such row")
 
 
-def _published(published: Records, key: str, column: Column, selection: str) -> Published | None:
+def _published(
+    published: Mapping[tuple[str, str, str], Mapping[Any, Any]], key: str, column: Column, selection: str
+) -> Published | None:
     """Return the printed number of a row in a column; a printed range is shown as one."""
     printed, low, high = (
-        next(iter(published.get((key, column.benchmark, f"{column.metric}{end}"), ())), None)
-        for end in ("", "_min", "_max")
+        published.get((key, column.benchmark, f"{column.metric}{end}")) for end in ("", "_min", "_max")
     )
     span = f"{low['value']} to {high['value']}" if low and high else ""
     hit = printed or (low if span else None)
@@ -380,80 +328,71 @@ def _published(published: Records, key: str, column: Column, selection: str) -> 
         value=_number(text),
         source=hit["source"],
         note="; ".join(part for part in (hit["note"], note) if part),
-        chosen_on_test=selection == "best_on_test" and shown_metric(column.metric).scored,
+        chosen_on_test=selection == "best_on_test" and metric_of(column.metric).scored,
     )
 
 
 def _cell(
-    scores: Sequence[Record], column: Column, wanted: str, published: Published | None, absent: tuple[str, str]
+    scores: Sequence[Score], column: Column, wanted: str, published: Published | None, absent: tuple[str, Reason]
 ) -> Cell:
-    """Return the cell that the scores of one system in one column fill."""
+    """Return the cell that the scores of one system in one column fill.
+
+    It is of the table's own selection where that was measured, else of the first that was; the cell says which it is.
+    """
     if not scores:
-        status, reason = absent
-        return Cell(
-            column.benchmark, column.metric, published, None, None, None, None, (), None, "", status, reason,
-            column.constant, column.extra,
-        )  # fmt: skip
-    selection = _selection(scores, wanted)
-    mine = [score for score in scores if score["selection"] == selection]
-    seeds = tuple(sorted(score["seed"] for score in mine if score["seed"] not in ("all", "")))
-    chosen = next((score for score in mine if score["seed"] == "all"), mine[0])
-    value, low, high, sd, n = (_number(chosen[name]) for name in ("value", "ci_low", "ci_high", "sd", "n"))
-    status = str(chosen["status"])
-    if status == "quoted":  # score repeats the printed number; it was not measured
-        value = None
+        return Cell(column, published, *absent)
+    there = [score.selection for score in scores if present(score.value)] or [score.selection for score in scores]
+    selection = wanted if wanted in there else there[0]
+    mine = [score for score in scores if score.selection == selection]
+    chosen = next((score for score in mine if score.seed == ALL_SEEDS), mine[0])
     return Cell(
-        benchmark=column.benchmark,
-        metric=column.metric,
+        column=column,
         published=published,
-        value=value,
-        low=low,
-        high=high,
-        sd=sd,
-        seeds=seeds,
-        n=None if n is None else int(n),
-        selection="" if status in ("trivial", "oracle", "quoted", "missing") else selection,
-        status=status,
-        reason=" · ".join(dict.fromkeys(score["reason"] for score in mine if score["reason"])),
-        constant=column.constant,
-        extra=column.extra,
+        status=chosen.status,
+        reason=joined(score.reason for score in mine),
+        value=None if chosen.status == "quoted" else _known(chosen.value),  # score repeats the printed number
+        low=_known(chosen.ci_low),
+        high=_known(chosen.ci_high),
+        sd=_known(chosen.sd),
+        seeds=tuple(sorted(score.seed for score in mine if score.seed not in (ALL_SEEDS, ""))),
+        n=chosen.n,
+        selection=selection if chosen.status in RUN_HERE else "",
     )
 
 
-def _selection(scores: Sequence[Record], wanted: str) -> str:
-    """Return the table's own selection where it was measured, else the first that was; the cell says which it is."""
-    there = [score["selection"] for score in scores if _number(score["value"]) is not None]
-    there = there or [score["selection"] for score in scores]
-    return wanted if wanted in there else str(there[0])
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
-def _number(value: Any) -> float | None:
-    """Return a number, or None where there is none."""
+def _number(text: str) -> float | None:
+    """Return a printed number, or None where the text is none."""
     try:
-        converted = float(value)
-    except (TypeError, ValueError):
+        return _known(float(text))
+    except ValueError:
         return None
-    return None if math.isnan(converted) else converted
 
 
-def _trivial_rows(
-    scores: pd.DataFrame, columns: Sequence[Column], table: Table, listed: set[tuple[str, str]]
-) -> list[RowView]:
-    """Return the constant predictors and oracles that scores.csv has for a table and the table itself does not list."""
-    trivial = scores[scores["status"].isin(MARKS)]
-    rows = []
-    for (system, variant, status), part in trivial.groupby(["system", "variant", "status"], sort=False):
-        if (system, variant) in listed:
-            continue
-        mine = _by(part, "benchmark", "metric")
-        cells = tuple(
-            _cell(mine.get((c.benchmark, c.metric), ()), c, table.selection, None, ("missing", "not scored"))
-            for c in columns
-        )
-        label = CONSTANTS.get(str(variant), str(variant))
-        note = next((cell.reason for cell in cells if cell.reason), "")
-        rows.append(RowView(f"{system}/{variant}", label, str(system), str(variant), str(status), note, "", cells))
-    return rows
+def _unlisted_marks(
+    scores: Sequence[Score],
+    table: Table,
+    measured: Mapping[tuple[str, str, str, str], Sequence[Score]],
+    columns: Sequence[Column],
+    listed: set[tuple[str, str]],
+) -> Iterable[RowView]:
+    """Yield the constant predictors and oracles that scores.csv has for a table and the table itself does not list."""
+    there = dict.fromkeys((score.system, score.variant, score.status) for score in scores if score.status in MARKS)
+    for system, variant, status in there:
+        if (system, variant) not in listed:
+            cells = tuple(
+                _cell(
+                    measured.get((system, variant, column.benchmark, column.metric), ()),
+                    column, table.weights, None, ("missing", Reason("not run", "not scored")),
+                )
+                for column in columns
+            )  # fmt: skip
+            note = next((cell.reason for cell in cells if cell.reason), NOTHING).text
+            label = CONSTANTS.get(variant, variant)
+            yield RowView(f"{system}/{variant}", label, system, variant, status, note, "", cells)
 
 
 def status_counts(tables: Iterable[TableView]) -> dict[str, int]:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,22 @@ import pytest
 import yaml
 from PIL import Image
 
-from recount.report.sections import Variant
-from recount.report.sources import Sources
-from recount.report.text_export import write_sheets
-from recount.report.text_guided import (
+from recount.report.exhibits import Context, Variant
+from recount.report.export import sheet_files
+from recount.report.prompt_tests import (
     PromptTested,
+    exhibits,
     heat_uri,
-    map_rows,
-    not_tested,
-    prompt_gallery,
-    prompt_rows,
+    map_sheet,
+    prompt_galleries,
+    prompt_scores,
+    prompt_sheet,
     prompt_tested,
+    reads,
 )
-from recount.report.text_section import text_section
+from recount.report.sources import Sources
 from recount.report.write import write_report
-from recount.scoring.statistics import Interval
+from recount.results.prompt_tests import PromptTests
 from recount.settings.project import Project, load
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +99,8 @@ def project(tmp_path: Path) -> Project:
     (tmp_path / "suites/mini.yaml").write_text(yaml.safe_dump(SUITE))
     (tmp_path / "config.yaml").write_text("suite: mini\npapers: [t2icount]\n")
     shutil.copytree(ROOT / "papers/t2icount", tmp_path / "papers/t2icount")
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    shutil.copy(ROOT / "benchmarks.yaml", tmp_path)
     folder = tmp_path / "resources/data/drawn/original"
     folder.mkdir(parents=True)
     Image.new("RGB", (96, 64), (90, 120, 90)).save(folder / "p.png")
@@ -120,131 +122,142 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def entries(project: Project) -> list[PromptTested]:
-    return prompt_tested(Sources(project), [READER, BLIND])
+    return prompt_tested(Sources(project), [READER, BLIND])[0]
+
+
+def parsed(reads: bool) -> PromptTests:
+    return PromptTests.parse(json.dumps(answers(reads)), "x")
+
+
+def scores_of(entries: list[PromptTested]) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in prompt_scores(entries).to_dict("records")]
 
 
 def test_the_table_tells_a_reader_from_a_blind_system(entries: list[PromptTested]) -> None:
-    reader, blind = prompt_rows(entries)
-    assert (reader.minority, reader.absent) == ((2.0, 2.0), 0.0)
-    assert (blind.minority, blind.absent) == ((2.0, 10.0), 10.0)
-    assert (reader.nearer, blind.nearer) == (0.0, 1.0)
-    assert (reader.nmn.value, blind.nmn.value) == (0.0, 1.0)
-    assert (reader.pccn.value, blind.pccn.value) == (1.0, 0.0)
-    assert (reader.f, reader.pictures, reader.pairs) == (1.0, 3, 3)
-    assert np.isnan(blind.f)  # null in the file
+    reader, blind = scores_of(entries)
+    assert (reader["minority_true"], reader["minority"], reader["absent"]) == (2.0, 2.0, 0.0)
+    assert (blind["minority_true"], blind["minority"], blind["absent"]) == (2.0, 10.0, 10.0)
+    assert (reader["nearer"], blind["nearer"]) == (0.0, 1.0)
+    assert (reader["nmn"].value, blind["nmn"].value) == (0.0, 1.0)
+    assert (reader["pccn"].value, blind["pccn"].value) == (1.0, 0.0)
+    assert (reader["f"], reader["pictures"], reader["pairs"]) == (1.0, 3, 3)
+    assert np.isnan(blind["f"])  # null in the file
 
 
 def test_intervals_are_over_pictures(project: Project) -> None:
     content = answers(reads=True)
-    tested = content["benchmarks"]["fsc147/test"]["negative_prompts"]
-    tested["pictures"][0]["wrong"] = 5.0
-    tested["nmn"] = 5 / 30
+    negative = content["benchmarks"]["fsc147/test"]["negative_prompts"]
+    negative["pictures"][0]["wrong"] = 5.0
+    negative["nmn"] = 5 / 30
     write_run(project, READER, content, maps_of(reads=True))
-    (row,) = prompt_rows(prompt_tested(Sources(project), [READER]))
-    assert row.nmn.low == 0.0 < row.nmn.value < row.nmn.high <= 0.5
+    (row,) = scores_of(prompt_tested(Sources(project), [READER])[0])
+    assert row["nmn"].low == 0.0 < row["nmn"].value < row["nmn"].high <= 0.5
 
 
-def test_seeds_are_averaged(entries: list[PromptTested]) -> None:
-    both = PromptTested(READER, (0, 1), (answers(reads=True), answers(reads=False)))
-    (row,) = prompt_rows([both])
-    assert (row.seeds, row.minority[1], row.nmn.value, row.pccn.value) == (2, 6.0, 0.5, 0.5)
+def test_seeds_are_averaged() -> None:
+    (row,) = scores_of([PromptTested(READER, {0: parsed(reads=True), 1: parsed(reads=False)})])
+    assert (row["seeds"], row["minority"], row["nmn"].value, row["pccn"].value) == (2, 6.0, 0.5, 0.5)
 
 
 def test_attention_before_training_comes_first(entries: list[PromptTested]) -> None:
-    before, trained = map_rows(entries)
-    assert (before.label, before.auc) == ("before training", {"attention, fused": 0.7})
-    assert (trained.label, trained.auc["similarity S2"], trained.reached) == ("T2ICount", 0.6, 1.0)
+    sheet = map_sheet("t2icount", entries)
+    before, trained = ([cell.value for cell in line.cells] for line in sheet.lines)
+    assert sheet.heads[2:4] == ("attention, fused", "similarity S2")
+    assert before[:3] == ["before training", "fsc147/val", 0.7]
+    assert trained[:5] == ["T2ICount", "fsc147/val", 0.9, 0.6, 1.0]
 
 
 def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project, entries: list[PromptTested]) -> None:
-    shown = prompt_gallery(Sources(project), entries, "x")
+    shown, _ = prompt_galleries(Sources(project), entries, "x")
     assert shown is not None
-    assert len(shown.pictures) == len(NAMES)
-    majority, minority = shown.pictures[0]
-    assert (majority.prompt, majority.true, majority.photo.points) == ("reds", 10.0, "")  # its points are not known
-    assert (minority.prompt, minority.true) == ("blues", 2.0)
-    assert minority.photo.points
-    assert [(card.label, card.predicted) for card in minority.cards] == [("T2ICount", 2.0), ("VLCounter", 10.0)]
-    assert majority.photo.css != minority.photo.css
+    assert len(shown.groups) == 2 * len(NAMES)
+    majority, minority = shown.photos[:2]
+    assert (majority.prompt, majority.count, majority.points) == ("reds", 10.0, "")  # its points are not known
+    assert (minority.prompt, minority.count) == ("blues", 2.0)
+    assert minority.points
+    truth, *cards = shown.groups[1].cards
+    assert (truth.kind, truth.value) == ("truth", "2")
+    assert [(card.label, card.value) for card in cards] == [("T2ICount", "2"), ("VLCounter", "10")]
+    assert majority.css != minority.css
 
 
 def test_strips_show_the_maps_of_the_system_that_has_attention(project: Project, entries: list[PromptTested]) -> None:
-    shown = prompt_gallery(Sources(project), entries[::-1], "x")
-    assert shown is not None
-    assert shown.strip_label == "T2ICount"
-    assert len(shown.strips) == 2 * len(NAMES)
-    assert [heat.label for heat in shown.strips[0].heats] == ["attention, fine", "attention, fused", "similarity S2"]
-    fused, similarity = shown.strips[0].heats[1:]
-    assert fused.ends == "0 to 1"
-    assert -1 <= similarity.low < similarity.high <= 1
-    assert similarity.high - similarity.low < 2  # its own range, not all that a cosine can be
+    _, strips = prompt_galleries(Sources(project), entries[::-1], "x")
+    assert strips is not None
+    assert "Maps of T2ICount" in strips.sentence
+    assert len(strips.groups) == 2 * len(NAMES)
+    _, fine, fused, similarity, density = strips.groups[0].cards
+    assert [fine.label, fused.label, similarity.label] == ["attention, fine", "attention, fused", "similarity S2"]
+    assert fused.words == "0 to 1"
+    assert similarity.words == "0 to 1"  # its own range, not all that a cosine can be
+    assert density.label == "T2ICount"
 
 
 def test_a_picture_that_one_system_was_not_asked_about_is_shown_without_it(project: Project) -> None:
     content = answers(reads=True)
-    tested = content["benchmarks"]["fsc147s/v1"]["pairs"]
-    tested["pictures"] = tested["pictures"][1:]
+    pairs = content["benchmarks"]["fsc147s/v1"]["pairs"]
+    pairs["pictures"] = pairs["pictures"][1:]
     maps = {key: values for key, values in maps_of(reads=True).items() if NAMES[0] not in key}
     write_run(project, READER, content, maps)
     sources = Sources(project)
-    shown = prompt_gallery(sources, prompt_tested(sources, [BLIND, READER]), "x")
-    assert shown is not None
-    assert [card.label for card in shown.pictures[0][0].cards] == ["VLCounter"]
-    assert {strip.asked.photo.id for strip in shown.strips} == set(NAMES[1:])
+    shown, strips = prompt_galleries(sources, prompt_tested(sources, [BLIND, READER])[0], "x")
+    assert shown is not None and strips is not None
+    assert [card.label for card in shown.groups[0].cards[1:]] == ["VLCounter"]
+    assert {group.cards[0].photo.id for group in strips.groups} == set(NAMES[1:])
 
 
 def test_a_damaged_file_of_maps_is_listed_and_nothing_else_is_lost(project: Project) -> None:
     path = project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0))
     path.with_suffix(".npz").write_bytes(b"no zip")
     sources = Sources(project)
-    entries = prompt_tested(sources, [READER, BLIND])
-    shown = prompt_gallery(sources, entries, "x")
+    entries, _ = prompt_tested(sources, [READER, BLIND])
+    shown, _ = prompt_galleries(sources, entries, "x")
     assert shown is not None
-    assert [card.label for card in shown.pictures[0][0].cards] == ["T2ICount"]
-    assert any("not a readable file of maps" in what for _, what in sources.problems)
-    assert len(prompt_rows(entries)) == 2
+    assert [card.label for card in shown.groups[0].cards[1:]] == ["T2ICount"]
+    assert any("damaged" in what and "test-prompts" in what for _, what in sources.problems)
+    assert len(prompt_scores(entries)) == 2
 
 
 def test_a_test_that_was_not_made_is_said_with_its_reason(project: Project) -> None:
     content = answers(reads=True)
     content["benchmarks"]["fsc147/test"]["mosaics"] = {"not_tested": "one class only"}
     write_run(project, READER, content, maps_of(reads=True))
-    (entry,) = prompt_tested(Sources(project), [READER])
-    assert entry.reasons() == ["fsc147/test, mosaics: one class only"]
-    assert np.isnan(prompt_rows([entry])[0].f)
+    ((entry,), _) = prompt_tested(Sources(project), [READER])
+    assert entry.reasons() == ["T2ICount: fsc147/test, mosaics: one class only"]
+    assert np.isnan(scores_of([entry])[0]["f"])
 
 
 def test_a_run_without_its_file_is_named(project: Project) -> None:
     (project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0))).unlink()
-    assert not_tested(Sources(project), [READER, BLIND]) == ["VLCounter"]
+    assert prompt_tested(Sources(project), [READER, BLIND])[1] == ["VLCounter"]
 
 
-def test_a_paper_without_prompts_has_no_such_sections(project: Project) -> None:
-    shutil.rmtree(project.root / "papers/t2icount/evidence")
+def context_of(project: Project) -> Context:
+    sources = Sources(project)
+    paper = project.papers["t2icount"]
+    return Context(sources, "t2icount", paper, (), (READER, BLIND), lambda *_: None)
+
+
+def test_a_paper_without_prompt_tests_has_no_such_exhibits(project: Project) -> None:
     shutil.rmtree(project.root / project.results)
-    assert text_section(Sources(project), "t2icount", [READER], lambda *_: None) is None
+    assert list(exhibits(context_of(project))) == []
 
 
-def test_a_system_reads_its_prompt_by_the_rule_of_the_claim(entries: list[PromptTested]) -> None:
-    reader, blind = prompt_rows(entries)
-    assert (reader.reads, blind.reads) == (True, False)
-    assert replace(reader, pccn=Interval(0.6, 0, 1)).reads is False
-    assert replace(reader, nmn=Interval(float("nan"), 0, 1)).reads is None
+def test_a_system_reads_its_prompt_by_the_rule_of_recount() -> None:
+    assert (reads(nmn=0.0, pccn=1.0), reads(nmn=1.0, pccn=0.0)) == (True, False)
+    assert reads(nmn=0.0, pccn=0.6) is False
+    assert reads(nmn=float("nan"), pccn=1.0) is None
 
 
-def test_every_table_is_written_in_three_formats(project: Project, tmp_path: Path) -> None:
-    section = text_section(Sources(project), "t2icount", [READER, BLIND], lambda *_: None)
-    assert section is not None
-    write_sheets(section, "t2icount", tmp_path)
-    names = {f"t2icount-{name}" for name in ("prompts", "maps", "real-table1", "real-table2", "real-table3")}
-    assert {path.name for path in tmp_path.iterdir() if path.is_file() and path.stem in names} == {
-        f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "md")
-    }
-    table = pd.read_csv(tmp_path / "t2icount-prompts.csv").set_index("system")
-    assert table.loc["VLCounter", "minority counted"] == 10
-    assert table["mosaic F"].isna()["VLCounter"]
-    assert r"\begin{tabular}{lrlr" in (tmp_path / "t2icount-prompts.tex").read_text()
-    assert "| T2ICount | 1 |" in (tmp_path / "t2icount-prompts.md").read_text()
+def test_tables_are_written_in_full_precision_and_as_shown(project: Project, entries: list[PromptTested]) -> None:
+    published = Sources(project).published["t2icount"]
+    files = sheet_files(prompt_sheet("t2icount", prompt_scores(entries), published))
+    table = pd.read_csv(io.StringIO(files["csv"])).set_index("System")
+    assert table.loc["VLCounter", "Minority"] == 10
+    assert table["F"].isna()["VLCounter"]
+    assert {"NMN", "NMN low", "NMN high"} <= set(table)
+    assert r"\begin{tabular}{lrrr" in files["tex"]
+    assert "| T2ICount | 1 |" in files["md"]
 
 
 def test_heat_is_coloured_between_its_limits() -> None:
@@ -260,6 +273,8 @@ def test_the_page_holds_every_section_with_text_escaped(project: Project) -> Non
     for part in ("real", "prompts", "asked", "maps", "trainlog"):
         assert f'<section id="t2icount-{part}"' in page
         assert f'href="#t2icount-{part}"' in page
+    for name in ("prompts", "maps", "real-table1", "real-table2", "real-table3"):
+        assert f'href="tables/t2icount-{name}.csv"' in page
     assert "a&lt;b&gt;" in page
     assert "a<b>" not in page
     assert "1.312" in page  # PrACo's published CLIP-Count, quoted beside ours

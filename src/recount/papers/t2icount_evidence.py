@@ -1,0 +1,231 @@
+"""Two files of T2ICount's evidence, computed from annotations alone: no picture and no GPU is needed.
+
+``trivial_on_real_annotation``: what predictors that look at no picture score on the data sets of the paper's tables:
+FSC-147 (val, test, and test without the two pictures that decide its RMSE), FSC-147-S (v1, v2) and CARPK (test). Some
+are oracles, and marked as such: they use the counts they are tested on. The *prompt-blind perfect counter* answers, on
+FSC-147-S, what FSC-147 annotates for the picture: as well as a system can do that counts without a mistake and does not
+read its prompt. Checked against golden case ``real_count_lists`` of ``trivial_baselines.json``.
+
+``clip_count_unread_prompts``: how many prompts CLIP-Count's text defect touches. CLIP-Count
+(songrise/CLIP-Count@ba57fd0) inserts two learned vectors after the start token, but reads the text out where the end
+token stood before. With CLIP's causal attention a name of n tokens is therefore read after its first n - 1: a name of
+one token is not read at all, so that all of them have one and the same embedding, and a longer name loses its last
+token. Checked against golden case ``one_token_names`` of ``clip_count.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recount import datasets
+from recount.data.dataset import DataError
+from recount.data.sample import RawSample
+from recount.metrics import MAE, NAE, RMSE, SRE, Floats, Metric
+from recount.scoring.statistics import CONFIDENCE, RANDOM_SEED, RESAMPLES
+
+TRIVIAL = "trivial_on_real_annotation"
+UNREAD = "clip_count_unread_prompts"
+SCORED = (MAE, RMSE, NAE, SRE)
+DOMINANT = ("1123", "7611")  # FSC-147 test pictures with 3,701 and 2,560 objects: 65.6 % of the squared counts
+RESAMPLES_AT_ONCE = 1000
+
+
+def _read(raw: Path, name: str, *splits: str) -> list[list[RawSample]]:
+    """Return the samples of a data set's splits.
+
+    Raises:
+        DataError: its annotation is missing, or a split has no sample.
+    """
+    try:
+        samples = list(datasets.load(name).read(raw / name))
+    except DataError as error:
+        raise DataError(f"{error}\nThis evidence is computed from {name}: run `recount fetch {name}` first") from None
+    found = [[sample for sample in samples if sample.split == split] for split in splits]
+    for split, mine in zip(splits, found, strict=True):
+        if not mine:
+            raise DataError(f"{raw / name}: no sample is in split {split}; run `recount fetch {name}` again")
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- trivial predictors
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Predictions that no picture was looked at for; an oracle uses the counts it is tested on."""
+
+    name: str
+    label: str
+    counts: Floats
+    oracle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trivial:
+    """One metric of one predictor on one benchmark, with its 95 % interval over pictures."""
+
+    dataset: str
+    split: str
+    predictor: str
+    label: str
+    oracle: bool
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+def trivial_rows(raw: Path) -> list[Trivial]:
+    """Return the rows of ``trivial_on_real_annotation.csv``.
+
+    Args:
+        raw: the folder of fetched data sets, with ``fsc147``, ``fsc147s`` and ``carpk`` in it.
+
+    Raises:
+        DataError: an annotation is missing.
+    """
+    train, val, test = _read(raw, "fsc147", "train", "val", "test")
+    own_cars, cars = _read(raw, "carpk", "train", "test")
+    rest = [sample for sample in test if sample.id not in DOMINANT]
+    rows = _scored("fsc147", "val", val, [*_constants(val, train), *_per_class(val, val, "class")])
+    rows += _scored("fsc147", "test", test, [*_constants(test, train), *_per_class(test, test, "class")])
+    rows += _scored("fsc147", "test_without_1123_7611", rest, _constants(rest, train))
+    for version, samples in zip(("v1", "v2"), _read(raw, "fsc147s", "v1", "v2"), strict=True):
+        rows += _scored("fsc147s", version, samples, [*_constants(samples, train), *_for_fsc147s(samples, train)])
+    return rows + _scored("carpk", "test", cars, [*_constants(cars, train), *_for_carpk(cars, own_cars, train)])
+
+
+def _counts(samples: Iterable[RawSample]) -> Floats:
+    return np.array([sample.count for sample in samples], dtype=np.float64)
+
+
+def _constant(name: str, label: str, value: float, size: int, *, oracle: bool = False) -> Predictor:
+    return Predictor(name, f"{label} ({value:.4g})", np.full(size, float(value)), oracle)
+
+
+def _constants(samples: Sequence[RawSample], train: Sequence[RawSample]) -> list[Predictor]:
+    own, seen, size = _counts(samples), _counts(train), len(samples)
+    return [
+        Predictor("zero", "always 0", np.zeros(size)),
+        Predictor("one", "always 1", np.ones(size)),
+        _constant("fsc147_train_mean", "mean of FSC-147 train", float(seen.mean()), size),
+        _constant("fsc147_train_median", "median of FSC-147 train", float(np.median(seen)), size),
+        _constant("best_constant_mae", "best constant for MAE", float(np.median(own)), size, oracle=True),
+        _constant("best_constant_rmse", "best constant for RMSE", float(own.mean()), size, oracle=True),
+    ]
+
+
+def _per_class(samples: Sequence[RawSample], reference: Sequence[RawSample], name: str) -> Iterator[Predictor]:
+    """Yield mean and median of the reference's samples of each sample's class, else of the whole reference.
+
+    Class names are compared without regard to capitals.
+    """
+    by_class: dict[str, list[float]] = {}
+    for sample in reference:
+        by_class.setdefault(sample.prompt.lower(), []).append(sample.count)
+    groups = [by_class.get(sample.prompt.lower()) for sample in samples]
+    own = samples is reference
+    words = "of the picture's class in this set" if own else "of the prompt's class in FSC-147 train, else of all of it"
+    for statistic, function in (("mean", np.mean), ("median", np.median)):
+        counts = np.array([float(function(_counts(reference) if group is None else group)) for group in groups])
+        yield Predictor(f"{name}_{statistic}", f"{statistic} {words}", counts, own)
+
+
+def _for_fsc147s(samples: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[Predictor]:
+    size = len(samples)
+    yield Predictor("two", "always 2", np.full(size, 2.0))
+    yield Predictor("three", "always 3", np.full(size, 3.0))
+    yield from _per_class(samples, train, "train_class")
+    blind = np.array([sample.attributes["majority_count"] for sample in samples], dtype=np.float64)
+    yield Predictor("prompt_blind", "perfect counter that ignores the prompt", blind, oracle=True)
+
+
+def _for_carpk(cars: Sequence[RawSample], own: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[Predictor]:
+    size, seen = len(cars), _counts(own)
+    other = _counts(sample for sample in train if sample.prompt == "cars")
+    yield _constant("carpk_train_mean", "mean of CARPK train", float(seen.mean()), size)
+    yield _constant("carpk_train_median", "median of CARPK train", float(np.median(seen)), size)
+    yield _constant("fsc147_cars_mean", "mean of the cars in FSC-147 train", float(other.mean()), size)
+    yield _constant("fsc147_cars_median", "median of the cars in FSC-147 train", float(np.median(other)), size)
+
+
+def _scored(dataset: str, split: str, samples: Sequence[RawSample], predictors: Sequence[Predictor]) -> list[Trivial]:
+    true = _counts(samples)
+    every = [(predictor, metric) for predictor in predictors for metric in SCORED]
+    contributions = np.stack([metric.of_images(true, predictor.counts) for predictor, metric in every])
+    lows, highs = _intervals(contributions, [metric for _, metric in every])
+    return [
+        Trivial(
+            dataset, split, predictor.name, predictor.label, predictor.oracle, metric.name,
+            metric(true, predictor.counts), float(low), float(high), len(samples),
+        )
+        for (predictor, metric), low, high in zip(every, lows, highs, strict=True)
+    ]  # fmt: skip
+
+
+def _intervals(contributions: Floats, metrics: Sequence[Metric]) -> tuple[Floats, Floats]:
+    """Return the ends of percentile intervals over pictures, all rows resampled with the same pictures.
+
+    Args:
+        contributions: [rows, pictures].
+        metrics: of each row.
+    """
+    pictures, rng = contributions.shape[1], np.random.default_rng(RANDOM_SEED)
+    share = np.full(pictures, 1 / pictures)
+    drawn = (rng.multinomial(pictures, share, RESAMPLES_AT_ONCE) for _ in range(RESAMPLES // RESAMPLES_AT_ONCE))
+    means = np.concatenate([contributions @ (times / pictures).T for times in drawn], axis=1)
+    values = np.stack([metric.of_mean(row) for metric, row in zip(metrics, means, strict=True)])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail], axis=1)
+    return low, high
+
+
+# ------------------------------------------------------------------------------------------------------ unread prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """How many samples and different names a benchmark has, and how many of them are one token: nothing of it is read.
+
+    ``told_apart``: how many different names are left when each loses its last token.
+    """
+
+    dataset: str
+    split: str
+    prompts: int
+    unread: int
+    names: int
+    unread_names: int
+    told_apart: int
+
+
+def unread_rows(raw: Path) -> list[Unread]:
+    """Return the rows of ``clip_count_unread_prompts.csv``. Arguments and errors: as for ``trivial_rows``."""
+    splits = {"fsc147": ("train", "val", "test"), "fsc147s": ("v1", "v2")}
+    return [
+        unread_of(name, split, samples)
+        for name, wanted in splits.items()
+        for split, samples in zip(wanted, _read(raw, name, *wanted), strict=True)
+    ]
+
+
+def unread_of(dataset: str, split: str, samples: Sequence[RawSample]) -> Unread:
+    """Return what the defect does to the prompts of these samples."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    names = {prompt: tuple(tokenizer.encode(prompt)) for prompt in dict.fromkeys(s.prompt for s in samples)}
+    return Unread(
+        dataset=dataset,
+        split=split,
+        prompts=len(samples),
+        unread=sum(len(names[sample.prompt]) == 1 for sample in samples),
+        names=len(names),
+        unread_names=sum(len(ids) == 1 for ids in names.values()),
+        told_apart=len({ids[:-1] for ids in names.values()}),
+    )
