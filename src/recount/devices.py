@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from recount.errors import UserError
 
 log = logging.getLogger(__name__)
 
+Wanted = Literal["auto", "cpu", "cuda"]
 POLL_SECONDS = 5.0
 KEPT_BYTES = 512 * 2**20  # at the free end of the heap; blocks above the next number go back to the kernel anyway
 _LARGEST_KEPT_BLOCK = 32 * 2**20  # the most that glibc takes from its heap
@@ -31,7 +33,7 @@ class NoDevice(UserError):
 
 
 @contextmanager
-def device_for(wanted: Literal["auto", "cpu", "cuda"], jobs_per_gpu: int = 1) -> Iterator[torch.device]:
+def device_for(wanted: Wanted, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     """Yield the device of a job of one process: see ``devices_for``."""
     with devices_for(wanted, 1, jobs_per_gpu) as (device,):
         if device.type == "cuda":
@@ -40,17 +42,11 @@ def device_for(wanted: Literal["auto", "cpu", "cuda"], jobs_per_gpu: int = 1) ->
 
 
 @contextmanager
-def devices_for(
-    wanted: Literal["auto", "cpu", "cuda"], number: int, jobs_per_gpu: int = 1
-) -> Iterator[list[torch.device]]:
+def devices_for(wanted: Wanted, number: int, jobs_per_gpu: int = 1) -> Iterator[list[torch.device]]:
     """Yield the devices of a job of ``number`` processes: different cards, or so many times the processor.
 
     A lock holds a place on each card. If too few are free, the job waits without holding any, so that two jobs cannot
-    wait for each other. Cards that a scheduler has hidden (CUDA_VISIBLE_DEVICES) stay hidden. On the processor this
-    process keeps memory that it frees from then on: see ``keep_freed_memory``.
-
-    Raises:
-        NoDevice: ``cuda`` is wanted and PyTorch sees no card, or there are fewer cards than wanted.
+    wait for each other. On the processor this process keeps memory that it frees: see ``keep_freed_memory``.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         keep_freed_memory()
@@ -61,20 +57,22 @@ def devices_for(
     if torch.cuda.device_count() < number:
         raise NoDevice(f"gpus_per_job = {number}, but PyTorch sees {torch.cuda.device_count()} GPUs; set it to fewer")
     names = [str(torch.cuda.get_device_properties(card).uuid) for card in range(torch.cuda.device_count())]
-    locks = _wait_for_places(names, number, jobs_per_gpu)
-    try:
-        yield [torch.device("cuda", card) for card in locks]
-    finally:
-        for lock in locks.values():
-            lock.release()
+    for waits in itertools.count():
+        with ExitStack() as held:
+            cards = _free_cards(names, number, jobs_per_gpu, held)
+            if len(cards) == number:
+                yield [torch.device("cuda", card) for card in cards]
+                return
+        if not waits:
+            log.info("of %d places on %d GPUs, too few are free; waiting", jobs_per_gpu * len(names), len(names))
+        time.sleep(POLL_SECONDS)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to ``KEPT_BYTES`` at the free end of its heap, instead of asking for them at each step.
+    """Let this process keep up to ``KEPT_BYTES`` at the free end of its heap.
 
-    On the processor every step frees and allocates each activation, and glibc by default hands most of it back to the
-    kernel: thousands of page faults per step. Nothing is done with another C library than glibc, or where
-    MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ say what to do.
+    On the processor every step frees and allocates each activation, and glibc hands most of it back to the kernel:
+    thousands of page faults per step. Another C library, or one told by the environment, is left as it is.
     """
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
     if platform.libc_ver()[0] == "glibc" and not chosen:
@@ -83,34 +81,14 @@ def keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def _wait_for_places(names: Sequence[str], number: int, places: int) -> dict[int, FileLock]:
-    """Return locks on places on ``number`` different cards, by the place of their name in ``names``."""
-    waited = False
-    while True:
-        locks = _free_places(names, number, places)
-        if len(locks) == number:
-            return locks
-        for lock in locks.values():
-            lock.release()
-        if not waited:
-            log.info("of %d places on %d GPUs, too few are free; waiting", places * len(names), len(names))
-            waited = True
-        time.sleep(POLL_SECONDS)
-
-
-def _free_places(names: Sequence[str], number: int, places: int) -> dict[int, FileLock]:
-    """Lock free places on at most ``number`` cards, on empty cards first."""
+def _free_cards(names: Sequence[str], number: int, places: int, held: ExitStack) -> list[int]:
+    """Lock places, until ``held`` ends, on at most ``number`` cards that have a free one; empty cards come first."""
     folder = Path(tempfile.gettempdir()) / "recount-gpu-locks"
     folder.mkdir(exist_ok=True)
-    locks: dict[int, FileLock] = {}
-    for place in range(places):
-        for card, name in enumerate(names):
-            if len(locks) == number or card in locks:
-                continue
-            lock = FileLock(folder / f"{name}.{place}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            locks[card] = lock
-    return locks
+    cards: list[int] = []
+    for place, (card, name) in itertools.product(range(places), enumerate(names)):
+        if len(cards) < number and card not in cards:
+            with suppress(Timeout):
+                held.enter_context(FileLock(folder / f"{name}.{place}.lock").acquire(timeout=0))
+                cards.append(card)
+    return cards

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -31,13 +32,10 @@ MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what was found, what to do ("" if nothing).
-
-    ``missing`` is something that only some uses need; ``problem`` stops the chosen suite.
-    """
+    """One line of the examination."""
 
     subject: str
-    verdict: Verdict
+    verdict: Verdict  # "missing" is something that only some uses need; a "problem" stops the chosen suite
     found: str
     advice: str = ""
 
@@ -45,10 +43,8 @@ class Finding:
 def examine(project: Project) -> list[Finding]:
     """Return all findings for a project, in the order they are told."""
     python = Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
-    return [
-        python, _gpu(project), _memory(project), *_disk(project), _conda(), _slurm(), _mirror(), _token(),
-        *_sources(project),
-    ]  # fmt: skip
+    machine = [python, _gpu(project), _memory(project), *_disk(project)]
+    return [*machine, _conda(), _slurm(), _mirror(), _token(), *_sources(project)]
 
 
 def show(findings: list[Finding], console: Console) -> None:
@@ -62,16 +58,15 @@ def show(findings: list[Finding], console: Console) -> None:
 
 
 def _gpu(project: Project) -> Finding:
-    wanted, suite = project.config.gpus_per_job, project.suite
-    cards = visible_gpus()
+    wanted, device, suite, cards = project.config.gpus_per_job, project.config.device, project.suite, visible_gpus()
     if cards:
         names = ", ".join(f"{card['name']} ({card['memory_mb']} MB, driver {card['driver']})" for card in cards)
-        if wanted > len(cards) and project.config.device != "cpu":
+        if wanted > len(cards) and device != "cpu":
             return Finding("GPU", "problem", names, f"gpus_per_job is {wanted}: set it to {len(cards)} or fewer")
         return Finding("GPU", "ok", names)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     why = f"none: CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else "none: nvidia-smi names no card"
-    if project.config.device == "cuda":
+    if device == "cuda":
         return Finding("GPU", "problem", why, "device is cuda: install the driver, or set device: auto")
     if suite.comparable:
         return Finding("GPU", "missing", why, f"suite {suite.name} takes weeks on a processor; mini needs no GPU")
@@ -109,13 +104,12 @@ def _conda() -> Finding:
         return Finding("conda", "missing", "not found", "only --use-conda needs it; everything runs without")
     try:
         version = json.loads(text)["conda_version"]
-        numbers = tuple(int(part) for part in version.split(".")[:3])
+        if tuple(int(part) for part in version.split(".")[:3]) >= CONDA_MINIMUM:
+            return Finding("conda", "ok", version)
     except (json.JSONDecodeError, KeyError, ValueError):
         return Finding("conda", "missing", "conda info --json answers something else", "reinstall it, or do without")
-    if numbers < CONDA_MINIMUM:
-        wanted = ".".join(map(str, CONDA_MINIMUM))
-        return Finding("conda", "missing", version, f"Snakemake asks for {wanted} or newer with --use-conda")
-    return Finding("conda", "ok", version)
+    wanted = ".".join(map(str, CONDA_MINIMUM))
+    return Finding("conda", "missing", version, f"Snakemake asks for {wanted} or newer with --use-conda")
 
 
 def _slurm() -> Finding:
@@ -123,7 +117,7 @@ def _slurm() -> Finding:
     if text is None:
         return Finding("SLURM", "missing", "no sinfo that answers", "only --profile profiles/slurm needs it")
     partitions = "; ".join(line.strip() for line in text.splitlines() if line.strip())
-    if output_of(sys.executable, "-c", "import snakemake_executor_plugin_slurm") is None:
+    if find_spec("snakemake_executor_plugin_slurm") is None:
         advice = "Snakemake's plugin for it is not installed: docs/slurm.md has the command"
         return Finding("SLURM", "missing", partitions, advice)
     return Finding("SLURM", "ok", partitions or "no partition")
@@ -133,10 +127,8 @@ def _mirror() -> Finding:
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:
         return Finding("mirror", "ok", f"none ({MIRROR_VARIABLE} is not set)")
-    if is_web(mirror):
-        return Finding("mirror", "ok", f"{mirror} (asked first; not tried now)")
-    if Path(mirror).is_dir():
-        return Finding("mirror", "ok", f"{mirror} (asked first)")
+    if is_web(mirror) or Path(mirror).is_dir():
+        return Finding("mirror", "ok", f"{mirror} (asked first{'; not tried now' if is_web(mirror) else ''})")
     return Finding("mirror", "problem", f"{mirror} is no folder", f"mount it, or unset {MIRROR_VARIABLE}")
 
 
@@ -149,10 +141,7 @@ def _token() -> Finding:
 
 
 def _sources(project: Project) -> Iterator[Finding]:
-    """Tell of each data set and weights whether they are there, and what must be done by hand.
-
-    Without a released checkpoint only its own rows are missing; without data or base weights, all that needs them.
-    """
+    """Tell of each data set and weights whether they are there; a released checkpoint that lacks stops nothing else."""
     needed = {name for run in project.runs if not run.checkpoint for name in run.weights}
     only_released = {name for run in project.runs for name in run.weights} - needed
     for source, folder in needed_sources(project):
@@ -173,7 +162,6 @@ def _sources(project: Project) -> Iterator[Finding]:
 
 
 def _pictures(source: Dataset, folder: Path) -> Finding:
-    """Tell how to get the pictures of a data set, of which an address may deliver only the annotation."""
     advice = (
         f"{source.by_hand} ({source.licence}); here is {folder}; "
         f"then run recount fetch {source.name} and recount prepare {source.name}"

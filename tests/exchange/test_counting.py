@@ -49,18 +49,19 @@ def save_run(
     training: dict[str, str] = ORIGINAL,
     selections: tuple[str, ...] = ("last",),
     seed: int = 3,
+    variant: str = "full",
     **settings: Any,
 ) -> System:
-    """Write the folder of a run ``<name>/full/seed0`` with random weights; return its system, in evaluation mode."""
+    """Write the folder of a run ``<name>/<variant>/seed0`` with random weights; return its system, not training."""
     torch.manual_seed(seed)
     system_class = systems.load(name)
     system = system_class(system_class.Settings.model_validate({**system_class.mini_settings(), **settings})).eval()
-    folder = project.root / project.results / "runs" / name / "full" / "seed0"
+    folder = project.root / project.results / "runs" / name / variant / "seed0"
     folder.mkdir(parents=True)
     save_file({key: value.contiguous().clone() for key, value in system.state_dict().items()}, folder / "m.safetensors")
     digest = file_digest(folder / "m.safetensors")
     record = {
-        "run": {"system": name, "variant": "full", "seed": 0, "training": training},
+        "run": {"system": name, "variant": variant, "seed": 0, "training": training},
         "settings": system.settings.model_dump(mode="json"),
         "recipe": system.recipe.model_dump(mode="json"),
         "selections": {entry: {"model": "m.safetensors", "sha256": digest, "epoch": 1} for entry in selections},
@@ -223,6 +224,27 @@ def test_a_missing_run_lists_those_there_are(project: Project, photo: Path) -> N
     save_run(project, "mcnn")
     with pytest.raises(CountError, match="trained are: mcnn/full/seed0"):
         count(project, "gigacount/full/seed7", [photo])
+
+
+def test_a_run_that_reads_anothers_training_counts_with_it_in_its_own_way(
+    project: Project, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load_run(folder: Path, reading: Mapping[str, Any]) -> tuple[RunRecord, System]:
+        record, system = loaded(folder, reading)
+        asked.append((folder.parent.name, system.settings.model_dump()["carpk_cell_rule"]))
+        return record, system
+
+    loaded = counting.load_run
+    monkeypatch.setattr(counting, "load_run", load_run)
+    with pytest.raises(CountError, match="`recount train vlcounter/as_released/seed0` trains it"):
+        count(project, "vlcounter/no_cell_rule/seed0", [photo], prompt="stars")
+    save_run(project, "vlcounter", variant="as_released", weights="random")
+    for variant in ("as_released", "no_cell_rule"):
+        (counted,) = count(project, f"vlcounter/{variant}/seed0", [photo], prompt="stars").counted
+        assert math.isfinite(counted.count)
+    assert asked == [("as_released", True), ("as_released", False)]
 
 
 @pytest.mark.parametrize("run", ["gigacount", "../../etc/seed0", "a/b/c/seed0", "gigacount/full/0"])

@@ -35,7 +35,9 @@ def named_in(value: object) -> list[str]:
 @pytest.mark.parametrize("suite", ["mini", "open", "paper"])
 def test_every_file_that_a_suite_names_is_declared(suite: str) -> None:
     project = config.load(ROOT, {"suite": suite, "papers": []})
-    assert set(named_in(project.suite.model_dump())) <= {entry.reference for entry in WEIGHTS.values()}
+    assert set(named_in(project.suite.model_dump())) <= {
+        f"weights:{entry.name}/{entry.file.path}" for entry in WEIGHTS.values()
+    }
 
 
 def test_suite_paper_trains_no_crowd_system_from_random_weights() -> None:

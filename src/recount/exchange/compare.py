@@ -1,19 +1,20 @@
 """``recount compare``: two reproductions side by side, and what differed in how they were made.
 
-A cell is the mean over seeds that scores.csv has for a row, column and selection of a paper's table. Its difference is
-B minus A. Where both sides have predictions of the same images with the same true counts, it has an interval
-and a p value over images (and seeds), as two systems on one benchmark have (``scoring.statistics``); p values are
-adjusted by Holm's rule for the number of comparisons, so that of many cells that agree none "differs" by chance.
+A cell is the mean over seeds that scores.csv has for a row, column and selection of a paper's table. Where both sides
+predict the same images with the same true counts, its difference has an interval and a p value over images and seeds
+(``scoring.statistics``), adjusted by Holm's rule, so that of many cells that agree none "differs" by chance.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from recount.exchange.reproduction import Reproduction, ReproductionError
 from recount.metrics import METRICS
@@ -23,33 +24,9 @@ from recount.results.scores import ALL_SEEDS
 from recount.scoring.statistics import Difference, holm, paired_difference
 
 SIGNIFICANT = 0.05  # of the adjusted p value
-# What the comparison calls the parts of run.json. A command line says nothing that the settings do not.
-PARTS = {
-    "settings": "settings",
-    "recipe": "recipe",
-    "run": "run",
-    "precision": "precision_used",
-    "device": "provenance.device",
-    "hardware": "provenance.hardware",
-    "python": "provenance.python",
-    "packages": "provenance.packages",
-    "recount": "provenance.recount",
-    "commit": "provenance.commit",
-    "uncommitted changes": "provenance.dirty",
-    "code of the step": "provenance.code",
-    "data": "provenance.data",
-    "checkpoint": "checkpoint",
-}
-OUTCOMES = {
-    "identical": "the same number, bit for bit",
-    "agree": "no difference beyond chance (adjusted p of 0.05 or more)",
-    "differ": "a difference beyond chance (adjusted p below 0.05)",
-    "no interval": "two numbers, but no predictions of the same images to say how sure their difference is",
-    "other data": "scored on other data, or against other true counts: not to be compared",
-    "only A": "B has no number",
-    "only B": "A has no number",
-    "neither": "no number on either side",
-}
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+PARTS: dict[str, str] = _TABLES["parts"]
+OUTCOMES: dict[str, str] = _TABLES["outcomes"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +74,11 @@ class ComparedCell(Place):
     outcome: str  # a key of OUTCOMES
     why: str  # what the outcome rests on, where that is not plain
 
+    @property
+    def comparison(self) -> tuple[str, ...]:
+        """What is compared: a system's number that stands in several tables is one comparison."""
+        return self.system, self.variant, self.benchmark, self.selection, self.metric
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -111,12 +93,12 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class ComparedVerdict:
-    """What both say of a paper's claim on one kind of evidence; "" where one has no verdict."""
+    """What both say of a paper's claim on one kind of evidence."""
 
     paper: str
     claim: str
     evidence: str
-    a: str
+    a: str  # "" where it has no verdict
     b: str
 
 
@@ -145,44 +127,32 @@ class Comparison:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """Return how many cells have each outcome, in the order of ``OUTCOMES``."""
+        """How many cells have each outcome, in the order of ``OUTCOMES``."""
         found = [cell.outcome for cell in self.cells]
         return {outcome: found.count(outcome) for outcome in OUTCOMES if outcome in found}
 
 
 def compare(a: Reproduction, b: Reproduction) -> Comparison:
-    """Return two reproductions side by side.
-
-    Raises:
-        ReproductionError, ResultsError: they have no cell in common, or a file of one cannot be read.
-    """
+    """Return two reproductions side by side; ReproductionError if they have no cell in common."""
     cells = list(_adjusted([_compared(place, *sides, a, b) for place, sides in _sides(a, b)]))
-    if not cells or not any(cell.a.status and cell.b.status for cell in cells):
+    if not any(cell.a.status and cell.b.status for cell in cells):
         raise ReproductionError(f"{a.path} and {b.path} have no cell of any table in common")
-    common = [run for run in a.records if run in b.records]
+    claims = dict.fromkeys([*a.verdicts, *b.verdicts])
+    common = {run: (record, b.records[run]) for run, record in a.records.items() if run in b.records}
     return Comparison(
         a=str(a.path),
         b=str(b.path),
         cells=tuple(cells),
-        verdicts=tuple(
-            ComparedVerdict(*key, a.verdicts.get(key, ""), b.verdicts.get(key, ""))
-            for key in dict.fromkeys([*a.verdicts, *b.verdicts])
-        ),
-        changed=tuple(_changed({run: (a.records[run], b.records[run]) for run in common})),
-        runs=tuple(_compared_run(run, a.records[run], b.records[run]) for run in common),
+        verdicts=tuple(ComparedVerdict(*key, a.verdicts.get(key, ""), b.verdicts.get(key, "")) for key in claims),
+        changed=tuple(_changed(common)),
+        runs=tuple(_compared_run(run, *records) for run, records in common.items()),
         only_a=tuple(run for run in a.records if run not in b.records),
         only_b=tuple(run for run in b.records if run not in a.records),
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- cells
-
-
 def _sides(a: Reproduction, b: Reproduction) -> Iterator[tuple[Place, tuple[Side, Side]]]:
-    """Yield the cells of both in the order of A, then those that only B has.
-
-    A missing cell has no selection: beside cells of the other side that have one, it stands for each of them.
-    """
+    """Yield the cells of A, then those that only B has; a missing cell, without a selection, stands for all of them."""
     ours, theirs = _cells(a), _cells(b)
     places = dict.fromkeys([*ours, *theirs])
     selected = {replace(place, selection="") for place in places if place.selection}
@@ -201,17 +171,8 @@ def _cells(side: Reproduction) -> dict[Place, Side]:
     for row in scores[whole].to_dict("records"):
         key = tuple(str(row[name]) for name in KEY)
         measured = row["status"] not in ("quoted", "missing")  # score repeats a quoted row's printed number
-        cells[Place(*key)] = Side(
-            value=row["value"] if measured else math.nan,
-            low=row["ci_low"],
-            high=row["ci_high"],
-            sd=row["sd"],
-            n=row["n"],
-            seeds=seeds.get(key, ""),
-            dataset=row["dataset"],
-            status=row["status"],
-            reason=row["reason"],
-        )
+        numbers = row["value"] if measured else math.nan, row["ci_low"], row["ci_high"], row["sd"], row["n"]
+        cells[Place(*key)] = Side(*numbers, seeds.get(key, ""), row["dataset"], row["status"], row["reason"])
     return cells
 
 
@@ -229,24 +190,23 @@ def _compared(place: Place, one: Side, other: Side, a: Reproduction, b: Reproduc
             found, outcome = paired, ""
     difference = math.nan if outcome == "other data" else found.value
     return ComparedCell(
-        **asdict(place), a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
+        **vars(place), a=one, b=other, difference=difference, low=found.low, high=found.high, p_value=found.p_value,
         outcome=outcome, why=why,
     )  # fmt: skip
 
 
 def _plain_outcome(one: Side, other: Side) -> tuple[str, str]:
     """Return the outcome that follows without looking at predictions, and why."""
-    there = [not math.isnan(side.value) for side in (one, other)]
-    if not any(there):
-        return "neither", ""
-    if not all(there):
-        lacking = one if there[1] else other
-        return ("only B" if there[1] else "only A"), lacking.reason or "no such cell"
+    match math.isnan(one.value), math.isnan(other.value):
+        case True, True:
+            return "neither", ""
+        case True, False:
+            return "only B", one.reason or "no such cell"
+        case False, True:
+            return "only A", other.reason or "no such cell"
     if one.dataset != other.dataset:
         return "other data", f"{one.dataset or 'nothing'} and {other.dataset or 'nothing'}"
-    if one.value == other.value:
-        return "identical", ""
-    return "no interval", ""
+    return ("identical" if one.value == other.value else "no interval"), ""
 
 
 def _paired(place: Place, one: Side, a: Reproduction, b: Reproduction) -> Difference | tuple[str, str]:
@@ -271,38 +231,30 @@ def _paired(place: Place, one: Side, a: Reproduction, b: Reproduction) -> Differ
 
 def _adjusted(cells: Sequence[ComparedCell]) -> Iterator[ComparedCell]:
     """Yield cells with adjusted p values and the outcomes that follow from them."""
-    # A system's number may stand in several tables; it is one comparison.
-    waiting = {_comparison(cell): cell.p_value for cell in cells if not cell.outcome}
+    waiting = {cell.comparison: cell.p_value for cell in cells if not cell.outcome}
     adjusted = dict(zip(waiting, holm(list(waiting.values())).tolist(), strict=True)) if waiting else {}
     for cell in cells:
         if cell.outcome:
             yield cell
         else:
-            p_value = adjusted[_comparison(cell)]
+            p_value = adjusted[cell.comparison]
             yield replace(cell, p_value=p_value, outcome="differ" if p_value < SIGNIFICANT else "agree")
-
-
-def _comparison(cell: ComparedCell) -> tuple[str, ...]:
-    return cell.system, cell.variant, cell.benchmark, cell.selection, cell.metric
-
-
-# ---------------------------------------------------------------------------------------------------------------- runs
 
 
 def _changed(records: Mapping[str, tuple[RunRecord, RunRecord]]) -> Iterator[Changed]:
     """Yield what differs in the records of runs that both have, each once with the runs it concerns."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
-    for run, sides in records.items():
-        contents = [record.model_dump(mode="json", exclude_unset=True) for record in sides]
-        for part, path in PARTS.items():
-            first, second = (_flat_part(content, path) for content in contents)
+    contents = {
+        run: [record.model_dump(mode="json", exclude_unset=True) for record in sides] for run, sides in records.items()
+    }
+    for part, path in PARTS.items():
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for run, (one, other) in contents.items():
+            first, second = _flat_part(one, path), _flat_part(other, path)
             for key in dict.fromkeys([*first, *second]):
-                values = first.get(key, "absent"), second.get(key, "absent")
-                if values[0] != values[1]:
-                    found.setdefault((part, key, *values), []).append(run)
-    order = list(PARTS)
-    for (part, key, first_value, other_value), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        yield Changed(part, key, first_value, other_value, tuple(runs))
+                if first.get(key) != second.get(key):
+                    found.setdefault((key, first.get(key, "absent"), second.get(key, "absent")), []).append(run)
+        for what, runs in found.items():
+            yield Changed(part, *what, tuple(runs))
 
 
 def _flat_part(record: Mapping[str, Any], path: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,30 +34,24 @@ class OutputError(UserError):
 
 
 class _Shown(NamedTuple):
-    """A table of a comparison: texts, and for each row the outcome that colours it ("" for none)."""
-
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
-    outcomes: Sequence[str]
-
-
-# ---------------------------------------------------------------------------------------------------------------- text
+    outcomes: Sequence[str]  # of each row, whose colour it gets; "" for none
 
 
 def _tables(comparison: Comparison) -> tuple[_Shown, _Shown, _Shown, _Shown]:
     """Return cells, verdicts, what differed, and runs."""
     cells = [cell for cell in comparison.cells if cell.outcome != "neither"]
+    heads = ("Table", "System", "Column", "Weights", "A", "B", "B − A", "p", "Outcome")
     verdicts = [
-        (f"{entry.paper} {entry.claim}", entry.evidence, entry.a or "–", entry.b or "–")
-        for entry in comparison.verdicts
+        (f"{said.paper} {said.claim}", said.evidence, said.a or "–", said.b or "–") for said in comparison.verdicts
     ]
     changed = [_change(changed, len(comparison.runs)) for changed in comparison.changed]
     runs = [
         (run.run, seconds(run.seconds_a), seconds(run.seconds_b), "identical" if run.same_weights else "other")
         for run in comparison.runs
     ]
-    heads = ("Table", "System", "Column", "Weights", "A", "B", "B − A", "p", "Outcome")
     return (
         _Shown("Cells", heads, [_cell(cell) for cell in cells], [cell.outcome for cell in cells]),
         _Shown("Verdicts on the papers' claims", ("Claim", "Evidence", "A", "B"), verdicts, [""] * len(verdicts)),
@@ -66,7 +61,6 @@ def _tables(comparison: Comparison) -> tuple[_Shown, _Shown, _Shown, _Shown]:
 
 
 def _cell(cell: ComparedCell) -> tuple[str, ...]:
-    bounds = interval(cell.low, cell.high, cell.a.value)
     return (
         f"{cell.paper} {cell.table}",
         f"{cell.system}/{cell.variant}" if cell.variant else cell.system,
@@ -74,29 +68,32 @@ def _cell(cell: ComparedCell) -> tuple[str, ...]:
         cell.selection or "–",
         _side(cell.a),
         _side(cell.b),
-        signed(cell.difference) + (f" ({bounds})" if bounds else ""),
-        "–" if cell.p_value != cell.p_value else f"{cell.p_value:.3g}",
+        signed(cell.difference) + _bounds(cell, cell.a.value),
+        "–" if math.isnan(cell.p_value) else f"{cell.p_value:.3g}",
         cell.outcome + (f": {cell.why}" if cell.why else ""),
     )
 
 
 def _side(side: Side) -> str:
-    if side.value != side.value:
+    if math.isnan(side.value):
         return side.status or "–"
-    spread = f" ± {number(side.sd, side.value)}" if side.sd == side.sd else ""
-    bounds = interval(side.low, side.high, side.value)
-    return f"{number(side.value)}{spread}" + (f" ({bounds})" if bounds else "")
+    spread = "" if math.isnan(side.sd) else f" ± {number(side.sd, side.value)}"
+    return f"{number(side.value)}{spread}{_bounds(side, side.value)}"
+
+
+def _bounds(about: Side | ComparedCell, like: float) -> str:
+    bounds = interval(about.low, about.high, like)
+    return f" ({bounds})" if bounds else ""
 
 
 def _change(changed: Changed, runs: int) -> tuple[str, ...]:
-    what = " ".join(part for part in (changed.part, changed.key) if part)
     few = len(changed.runs) <= RUNS_NAMED
     which = ", ".join(changed.runs) if few else f"{len(changed.runs)} of {runs}"
+    what = f"{changed.part} {changed.key}".strip()
     return what, changed.a, changed.b, "all" if len(changed.runs) == runs else which
 
 
 def _told(comparison: Comparison) -> Iterator[str]:
-    """Yield the sentences above the tables."""
     yield f"A: {comparison.a}"
     yield f"B: {comparison.b}"
     for outcome, cells in comparison.outcomes.items():
@@ -109,9 +106,6 @@ def _told(comparison: Comparison) -> Iterator[str]:
     for letter, only in (("A", comparison.only_a), ("B", comparison.only_b)):
         if only:
             yield f"only in {letter}: {', '.join(only)}"
-
-
-# ------------------------------------------------------------------------------------------------------------ terminal
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -132,9 +126,6 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print("Nothing differed in settings, packages, hardware, commit or data.")
 
 
-# --------------------------------------------------------------------------------------------------------------- files
-
-
 def write_comparison(comparison: Comparison, path: Path) -> None:
     """Write a comparison in the format that the suffix names; the CSV has the cells only."""
     check_suffix(path)
@@ -142,7 +133,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise OutputError if the suffix is none of the known ones."""
+    """Raise OutputError for an unknown suffix."""
     if path.suffix not in FORMATS:
         raise OutputError(f"{path}: a comparison is written as {', '.join(FORMATS)}")
 
@@ -173,11 +164,9 @@ def _markdown(comparison: Comparison) -> str:
 
 
 def _html(comparison: Comparison) -> str:
-    """Return everything as a page that needs nothing else."""
     source = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
-    template = environment.from_string(source)
-    return template.render(told=_told(comparison), tables=_tables(comparison))
+    return environment.from_string(source).render(told=_told(comparison), tables=_tables(comparison))
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {".csv": _csv, ".json": _json, ".md": _markdown, ".html": _html}

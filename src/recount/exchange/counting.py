@@ -1,11 +1,9 @@
 """``recount count``: a trained run on a user's own pictures: counts, overlays, a CSV.
 
 A picture goes the way of the run's training pictures: read as ``recount prepare`` reads them (stored pixels, an EXIF
-orientation is not applied; damaged ones are refused), brought to size by the size rule of the preparation that run.json
-names, saved and read again where that preparation saves JPEG, then cut into the system's own windows.
-
-One step is added. Prepared training pictures fit the cells of their system's density map, a user's may not: such a
-picture's edges are rounded to whole cells by resizing, as the size rules of the crowd systems do, and the log says so.
+orientation is not applied; damaged ones are refused), resized and perhaps saved as JPEG by the preparation that
+run.json names, then cut into the system's windows. One step is added, because a user's picture may not fit the cells of
+the density map: its edges are rounded to whole cells by resizing, as crowd systems' size rules do, and the log says so.
 """
 
 from __future__ import annotations
@@ -14,11 +12,14 @@ import io
 import logging
 import math
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,16 +38,14 @@ from recount.prediction.samples import Asking, Predicted, usable_precision
 from recount.report.gallery import crowded, overlay_png, smoothed
 from recount.results.files import number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
+from recount.settings.base import ConfigError
 from recount.settings.project import Project
 from recount.settings.recipe import Precision
 from recount.systems.base import System
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem",
-)  # fmt: skip
-COUNTS = "recount_counts.csv"
+COLUMNS = ["image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem"]
 # A user's pictures are none that a selection was made on, so that the best one by any evaluation is the one to use.
 PREFERRED = ("best_on_held_out", "best_on_test", "last")
 OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
@@ -54,6 +53,7 @@ SMALLEST = 32  # edge in pixels below which networks may run out of cells
 READABLE_EDGE = 480  # a smaller picture is enlarged towards this longest edge, by a whole factor
 DIMMED = 0.55  # brightness of the photograph below the density
 OPACITY = 0.75  # of the density where it is highest
+ANY_SIZE = (sys.maxsize, 1)  # a window that all pictures fit into
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
 
 
@@ -73,10 +73,16 @@ class Counted:
     overlay: Path | None = None  # the PNG that was written
     problem: str = ""
 
+    def row(self, prompt: str, run: str, selection: str) -> list[str]:
+        """Return the fields of ``COLUMNS``."""
+        took = "" if math.isnan(self.seconds) else f"{self.seconds:.4f}"
+        seen = [str(self.width or ""), str(self.height or ""), took, str(self.overlay or ""), self.problem]
+        return [str(self.image), prompt, number_text(self.count), run, selection, *seen]
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The counts of a call, the CSV they are in (None for a single picture without ``output``), and the weights."""
+    """The counts of a call, their CSV (None for a single picture without ``output``), and the weights that counted."""
 
     counted: tuple[Counted, ...]
     csv: Path | None
@@ -84,7 +90,7 @@ class Counts:
 
     @property
     def problems(self) -> list[str]:
-        """Return why pictures have no count, a line each."""
+        """A line for each picture without a count."""
         return [entry.problem for entry in self.counted if entry.problem]
 
 
@@ -97,27 +103,22 @@ def count(
     output: Path | None = None,
     selection: str | None = None,
 ) -> Counts:
-    """Count on pictures with a trained run of the project's suite.
+    """Count on pictures with a run of the project's suite; one that cannot be read has a problem instead of a count.
 
-    Args:
-        project: says where results are, which device and which precision.
-        run: ``<system>/<variant>/seed<k>``.
-        images: one that cannot be read has a problem instead of a count; the others are counted.
-        prompt: what is counted; for text-guided systems, and only for them.
-        output: folder of the overlays and of the CSV. None: each overlay is written beside its picture, the CSV, of
-            several pictures, into the current folder.
-        selection: whose weights of the run's; None: the first of ``PREFERRED`` that the run has.
-
-    Raises:
-        CountError, PredictError, NoDevice: the message says what to do.
+    Overlays and CSV go into ``output``; without it, each overlay beside its picture, and the CSV, of several pictures,
+    into the current folder. ``selection`` names the weights; None takes the first of ``PREFERRED`` that there are.
+    Raises CountError, PredictError or NoDevice, whose messages say what to do.
     """
-    folder = _run_folder(project, run)
-    record, system = load_run(folder)
+    folder, reading = _training_of(project, run)
+    record, system = load_run(folder, reading)
     if system.text_guided and not prompt.strip():
         raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
     if not system.text_guided and prompt:
         raise CountError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
-    targets = _overlays(images, output)
+    targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
+    twice = sorted({target.name for target in targets if targets.count(target) > 1})
+    if twice:
+        raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
     there = record.selections
     if selection is not None and selection not in there:
         raise CountError(f"--selection {selection}: {run} has no such weights; it has: {', '.join(there)}")
@@ -131,36 +132,32 @@ def count(
         counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))
     table = None
     if output is not None or len(images) > 1:
-        table = (output or Path()) / COUNTS
-        write_rows(table, COLUMNS, [_row(entry, prompt, run, chosen) for entry in counted])
+        table = (output or Path()) / "recount_counts.csv"
+        write_rows(table, COLUMNS, [entry.row(prompt, run, chosen) for entry in counted])
     return Counts(counted, table, chosen)
 
 
-def _run_folder(project: Project, run: str) -> Path:
+def _training_of(project: Project, run: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of the training that a run reads, and the settings that the run lays over it."""
     if not RUN_ID.fullmatch(run):
         raise CountError(f"--run {run}: expected SYSTEM/VARIANT/seedK, for instance gigacount/full/seed0")
     runs = project.root / project.results / "runs"
-    if not (runs / run / "run.json").is_file():
+    training, reading = run, {}
+    with suppress(ConfigError):  # what was trained outside this choice of papers and tables lies under its own name
+        system, variant, seed = run.split("/")
+        known = project.run(system, variant, int(seed.removeprefix("seed")))
+        training, reading = known.training_id, known.reading
+    if not (runs / training / "run.json").is_file():
         found = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/seed*/run.json"))
         trained = f"trained are: {', '.join(found)}" if found else "nothing is trained there yet"
         raise CountError(
-            f"--run {run}: there is no such run in {runs}; {trained}. `recount train {run}` trains it; "
+            f"--run {run}: there is no such run in {runs}; {trained}. `recount train {training}` trains it; "
             "--config suite=NAME looks in another suite"
         )
-    return runs / run
-
-
-def _overlays(images: Sequence[Path], output: Path | None) -> list[Path]:
-    """Return where the overlay of each picture is written."""
-    targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
-    twice = sorted({target.name for target in targets if targets.count(target) > 1})
-    if twice:
-        raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
-    return targets
+    return runs / training, reading
 
 
 def _size_rule(record: RunRecord) -> SizeRule:
-    """Return the size rule that the run's training pictures were prepared with."""
     training = record.run.training
     if training is None:  # a released checkpoint without a training set in its suite
         return ORIGINAL_SIZE
@@ -170,27 +167,9 @@ def _size_rule(record: RunRecord) -> SizeRule:
     return datasets.load(name).preparations[preparation]
 
 
-def _row(entry: Counted, prompt: str, run: str, selection: str) -> tuple[str, ...]:
-    return (
-        str(entry.image),
-        prompt,
-        number_text(entry.count),
-        run,
-        selection,
-        str(entry.width or ""),
-        str(entry.height or ""),
-        "" if math.isnan(entry.seconds) else f"{entry.seconds:.4f}",
-        str(entry.overlay or ""),
-        entry.problem,
-    )
-
-
-# --------------------------------------------------------------------------------------------------------- one picture
-
-
 @dataclass
 class _Counter:
-    """A loaded system on its device, and how pictures reach it; ``title`` says which it is."""
+    """A loaded system on its device, and how pictures reach it."""
 
     system: System
     rule: SizeRule
@@ -200,7 +179,7 @@ class _Counter:
     title: str
 
     def count(self, path: Path, target: Path) -> Counted:
-        """Count one picture and write its overlay; a picture that cannot be used has a problem instead."""
+        """Count one picture and write its overlay."""
         try:
             image = self._prepared(read_picture(path), path)
         except DataError as error:
@@ -208,14 +187,12 @@ class _Counter:
         predicted = self._predicted(image, path)
         if isinstance(predicted, str):
             return Counted(path, width=image.width, height=image.height, problem=f"{path}: {predicted}")
-        problem = ""
+        problem = f"{path}: the system's output is not a finite number" if math.isnan(predicted.count) else ""
         if not predicted.kept:
             problem = f"{path}: the system's protocol leaves this picture out"
-        elif math.isnan(predicted.count):
-            problem = f"{path}: the system's output is not a finite number"
         number = math.nan if problem else predicted.count
         shown = "no count" if problem else f"{number:.1f}".removesuffix(".0")
-        drawn = _overlay(image, predicted, " · ".join((f"{shown} {self.prompt}".strip(), self.title)))
+        drawn = _overlay(image, predicted, f"{f'{shown} {self.prompt}'.strip()} · {self.title}")
         write_atomically(target, lambda temporary: drawn.save(temporary, format="PNG"))
         return Counted(path, number, image.width, image.height, predicted.seconds, target, problem)
 
@@ -228,34 +205,29 @@ class _Counter:
             with tempfile.TemporaryDirectory() as folder:
                 save(image, Path(folder) / "prepared.jpg", self.rule.encoding)
                 image = read_picture(Path(folder) / "prepared.jpg").image
-        fitted = self._whole_cells(image.size)
+        width, height = (
+            edge if edge <= window else max(round(edge / cell) * cell, window)
+            for edge, (window, cell) in zip(image.size, self._grid, strict=True)
+        )
+        fitted = width, height
         if fitted != image.size:
             log.info("%s: resized from %d x %d to %d x %d, whole cells of the density map", path, *image.size, *fitted)
             image = resize(image, fitted, "bicubic", antialias=True)
         return image
 
-    def _whole_cells(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (width, height) with edges longer than the window rounded to whole cells."""
-        if self._cell is None or self.system.windows is None:
-            return size
-        windows = (self.system.windows.width, self.system.windows.height)
-        width, height = (
-            edge if edge <= window else max(round(edge / cell) * cell, window)
-            for edge, window, cell in zip(size, windows, self._cell, strict=True)
-        )
-        return width, height
-
     @cached_property
-    def _cell(self) -> tuple[int, int] | None:
-        """Return width and height in pixels of a cell of a windowed system's density map, from a black window."""
-        windows = self.system.windows
+    def _grid(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Along width and height, pixels of a window and of a cell of its density map, seen from a black window."""
+        windows, density = self.system.windows, None
         # The other ways to fit and to stitch bring pictures to size themselves, or work on pixels.
-        if windows is None or windows.fit != "shift" or windows.stitch != "average":
-            return None
-        black = torch.zeros(1, 3, windows.height, windows.width, device=self.device)
-        with torch.inference_mode():
-            density = self.system.predict(black, [self.prompt]).density
-        return None if density is None else (windows.width // density.shape[-1], windows.height // density.shape[-2])
+        if windows is not None and windows.fit == "shift" and windows.stitch == "average":
+            black = torch.zeros(1, 3, windows.height, windows.width, device=self.device)
+            with torch.inference_mode():
+                density = self.system.predict(black, [self.prompt]).density
+        if windows is None or density is None:
+            return ANY_SIZE, ANY_SIZE
+        rows, columns = density.shape[-2:]
+        return (windows.width, windows.width // columns), (windows.height, windows.height // rows)
 
     def _predicted(self, image: Image.Image, path: Path) -> Predicted | str:
         """Return the prediction, or what prevented it."""
@@ -273,11 +245,8 @@ class _Counter:
             raise
 
 
-# ------------------------------------------------------------------------------------------------------------- overlay
-
-
 def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Image:
-    """Return the picture, dimmed, with the density over it and the count below it."""
+    """Return the picture, dimmed, with the density over it and text below it."""
     picture = image.resize([edge * max(1, READABLE_EDGE // max(image.size)) for edge in image.size])
     picture.thumbnail((OVERLAY_EDGE, OVERLAY_EDGE), Image.Resampling.LANCZOS)
     if predicted.density is not None:
@@ -287,11 +256,6 @@ def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Im
         layer.putalpha(layer.getchannel("A").point(lambda value: int(value * OPACITY)))
         layer = layer.resize(picture.size, Image.Resampling.BILINEAR)
         picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
-    return _captioned(picture, caption)
-
-
-def _captioned(picture: Image.Image, caption: str) -> Image.Image:
-    """Return the picture with a line of text below it, in as many lines as its width needs."""
     size = max(12, picture.width // 45)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
     lines = list(_wrapped(caption, font, picture.width - size))

@@ -2,17 +2,17 @@
 
 What goes in: the workflow, the settings, the papers' numbers, run.json and history of every run, predictions, scores,
 the tables as CSV and Parquet, what is known of the data (licence, addresses, digests), and the report. What stays out:
-weights, density maps and checkpoints, for their size (run.json has the weights' checksums); data sets; and the report,
-where any data set's licence does not let its photographs be published, because its gallery shows them.
+weights, density maps and checkpoints (run.json has the weights' checksums), data sets, and the report where a data
+set's licence does not let its photographs be published, because its gallery shows them.
 
 No path of this machine goes out: paths below the project become relative, others keep their last part only.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from recount.settings.project import Project
 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
+TEXT_COLUMNS = ("seed", "seeds", "id", "image", "prompt")
 TEXT = {".csv", ".json", ".yaml", ".md", ".html", ".svg", ".tex"}
 # An absolute path in a line of text: no part of an address (https://a/b), of a relative path or of a benchmark's name.
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\+=<-])(?:/[\w.+@-]+){2,}|\b[A-Za-z]:\\[\w.+@\\-]+")
@@ -44,20 +45,16 @@ class ExportError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: the folder or zip file, its number of files and bytes, and what was left out and why."""
+    """What was written: the folder or zip file, and how much is in it."""
 
     path: Path
     files: int
     bytes: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what was left out and why
 
 
 def export(project: Project, target: Path, *, licence: str | None = None) -> Exported:
-    """Write the results of the project's suite to ``target``, a folder, or a zip file if its name ends so.
-
-    Raises:
-        ExportError: nothing is scored yet, the target exists, or the licence is no name that SPDX could have.
-    """
+    """Write the results of the project's suite to ``target``, a folder, or a zip file if its name ends so."""
     if licence is not None and not SPDX.fullmatch(licence):
         raise ExportError(f"--licence {licence}: expected the SPDX name of a licence, such as CC-BY-4.0 or CC0-1.0")
     scores, snakefile = project.root / project.results / "scores.csv", project.root / "Snakefile"
@@ -68,24 +65,19 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
     if not snakefile.is_file():
         raise ExportError(f"{snakefile}: no such file: an export holds its workflow")
     target.parent.mkdir(parents=True, exist_ok=True)
-    building = target.with_name(f".{target.name}.{os.getpid()}")
-    packed = building.with_name(f"{building.name}.zip")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+        building, packed = Path(place, "export"), Path(place, "export.zip")
+        building.mkdir()
         notes = _fill(project, building, licence)
-        files = [path for path in building.rglob("*") if path.is_file()]
+        files = sorted(path for path in building.rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files)
         if target.suffix == ".zip":
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-                for path in sorted(files):
+                for path in files:
                     archive.write(path, path.relative_to(building).as_posix())
             packed.replace(target)
         else:
             building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        packed.unlink(missing_ok=True)
     return Exported(target, len(files), size, tuple(notes))
 
 
@@ -103,9 +95,8 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     ]
     if licence is None:
         notes.append("No licence was given to the results (--licence, for instance CC-BY-4.0).")
-    runs = project.root / project.results / "runs"
-    paths = {path.parent.relative_to(runs).as_posix(): path for path in sorted(runs.glob(f"*/*/seed*/{RUN}"))}
-    records = {run: RunRecord.read(path) for run, path in paths.items()}
+    paths = sorted((project.root / project.results / "runs").glob(f"*/*/seed*/{RUN}"))
+    records = {"/".join(path.parts[-4:-1]): RunRecord.read(path) for path in paths}
     suite = project.suite
     told = "" if suite.comparable else f"\nNot comparable with the published numbers: {suite.why_not_comparable}.\n"
     readme = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
@@ -117,13 +108,11 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
 
 
 def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
-    """Yield (file, its place in the export) of everything that is copied."""
-    root = project.root
+    root, results = project.root, project.root / project.results
     folders = ["workflow", "profiles", "experiments", *(f"papers/{name}" for name in project.papers)]
     files = [root / "Snakefile", root / "suites" / f"{project.suite.name}.yaml", *root.glob("benchmarks.yaml")]
     for path in (*files, *(path for folder in folders for path in _below(root / folder))):
         yield path, path.relative_to(root).as_posix()
-    results = root / project.results
     for path in _below(results):
         place = path.relative_to(results)
         if path.suffix in SHARED and place.parts[0] != "checkpoints":
@@ -145,18 +134,13 @@ def _below(folder: Path) -> list[Path]:
 
 def _datasets(project: Project) -> list[str]:
     """Return the data sets of the suite's runs and results, sorted."""
-    named = {
-        split.dataset
-        for run in project.runs
-        for split in (run.training, run.held_out, run.selected_on_test, *run.benchmarks.values())
-        if split is not None
-    }
+    named = {split.dataset for run in project.runs for split in run.splits}
     predicted = (project.root / project.results / "predictions").glob("*")
     return sorted(named | {path.name for path in predicted if path.is_dir()})
 
 
 def _copy(origin: Path, target: Path, root: Path) -> None:
-    """Copy a file; of text that was made here, without this machine's paths."""
+    """Copy a file; text that was made here without this machine's paths."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if origin.suffix in TEXT and not origin.is_relative_to(root / "workflow"):
         whole_lines = origin.suffix in {".csv", ".json", ".yaml"} and "predictions" not in target.parts  # captions
@@ -166,10 +150,9 @@ def _copy(origin: Path, target: Path, root: Path) -> None:
 
 
 def without_paths(text: str, root: Path, *, everywhere: bool) -> str:
-    """Return text without absolute paths: those below ``root``, the project's folder, become relative to it.
+    """Return text with paths below ``root``, the project's folder, made relative, and the user's home shortened.
 
-    ``everywhere`` shortens any other absolute path to its last part, too. Not in HTML and SVG, where closing tags and
-    embedded pictures look like paths; there only the user's home is shortened.
+    ``everywhere`` shortens all other absolute paths, which closing tags of HTML and SVG only look like.
     """
     for known, short in ((root.resolve(), ""), (root.absolute(), ""), (Path.home(), "~")):
         if known != Path(known.anchor):
@@ -184,25 +167,18 @@ def _write(path: Path, text: str, root: Path, *, everywhere: bool = True) -> Non
 def _write_tables(sources: Sources, folder: Path) -> None:
     """Write the papers' tables, the scores and all predictions as CSV and as Parquet."""
     folder.mkdir()
-    root = sources.project.root
-    tables = [table for name in sources.project.papers for table in paper_tables(sources, name)]
-    texts = {table.file: as_csv(table) for table in tables}
+    project = sources.project
+    texts = {table.file: as_csv(table) for name in project.papers for table in paper_tables(sources, name)}
     for name, frame in {"scores": sources.scores, "predictions": sources.predictions}.items():
         texts[name] = frame.to_csv(index=False, lineterminator="\n")
     for name, text in texts.items():
         path = folder / f"{name}.csv"
-        _write(path, text, root, everywhere=name != "predictions")
-        _parquet(path)
+        _write(path, text, project.root, everywhere=name != "predictions")
+        # Only an empty field is a missing one ("NA" is a text), and Parquet has no column without a type.
+        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+        untyped = frame.columns[frame.isna().all()]
+        frame.astype(dict.fromkeys(untyped, "string")).to_parquet(path.with_suffix(".parquet"))
     (folder / "scores.csv").unlink()  # results/scores.csv is the same
-
-
-def _parquet(table: Path) -> None:
-    """Write a CSV as Parquet, too; only an empty field is a missing one ("NA" is a text)."""
-    text = dict.fromkeys(("seed", "seeds", "id", "image", "prompt"), str)
-    frame = pd.read_csv(table, dtype=text, keep_default_na=False, na_values=[""])
-    empty = [name for name in frame.columns if frame[name].isna().all()]
-    texts = {name: frame[name].astype("string") for name in empty}  # Parquet has no column without a type
-    frame.assign(**texts).to_parquet(table.with_suffix(".parquet"))
 
 
 def _report(project: Project, folder: Path) -> list[str]:
@@ -210,12 +186,10 @@ def _report(project: Project, folder: Path) -> list[str]:
     page = project.root / project.report / "index.html"
     if not page.is_file():
         return ["There was no report to include; `recount report` writes it."]
-    # A data set that this recount does not know may not be shown.
-    known = {name: datasets.load(name) for name in _datasets(project) if name in datasets.names()}
-    private = set(_datasets(project)) - {name for name, entry in known.items() if entry.publishable or entry.embedded}
+    private = [name for name in _datasets(project) if not _may_be_shown(name)]
     if private:
         return [
-            f"The report is left out: it shows photographs of {', '.join(sorted(private))}, whose licence does not let "
+            f"The report is left out: it shows photographs of {', '.join(private)}, whose licence does not let "
             "them be published. `recount report` writes it from these results for those who have the data."
         ]
     for path in _below(page.parent):
@@ -223,3 +197,8 @@ def _report(project: Project, folder: Path) -> list[str]:
     if page.stat().st_mtime < (project.root / project.results / "scores.csv").stat().st_mtime:
         return ["The report is older than the scores; `recount report` renews it."]
     return []
+
+
+def _may_be_shown(name: str) -> bool:
+    known = datasets.load(name) if name in datasets.names() else None  # whose licence this recount does not know
+    return known is not None and (known.publishable or known.embedded)

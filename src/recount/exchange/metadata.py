@@ -1,14 +1,12 @@
 """``ro-crate-metadata.json``: an export described as a Workflow Run Crate.
 
 RO-Crate 1.1 with the profiles Workflow RO-Crate 1.0, Process Run Crate 0.5 and Workflow Run Crate 0.5. Written as plain
-JSON-LD: the package ``rocrate`` (0.16 was looked at) calls itself alpha and brings five dependencies for what is a list
-of dictionaries here; ``metadata.yaml`` has those that never change. An export of suite mini was checked with
-``roc-validator`` 0.13: nothing required is missing but the two JSON-LD contexts, which could not be fetched there (a
-stand-in with the terms used here was given in their place).
+JSON-LD: the package ``rocrate`` (0.16) calls itself alpha and brings five dependencies for what is a list of
+dictionaries here; ``metadata.yaml`` has those that never change. ``roc-validator`` 0.13 missed nothing required in an
+export of suite mini (with a stand-in for the two JSON-LD contexts, which could not be fetched there).
 
-One action describes the whole workflow run, and one each training run, with what it was made with and from. They have
-no times and no agent: run.json holds durations, not dates, the dates of files do not survive a copy, and who ran it is
-not recount's to say. (Both are recommended, not required.)
+One action describes the whole workflow run, and one each training run. They lack the recommended times and agent:
+run.json holds durations, not dates, the dates of files do not survive a copy, and who ran it is not recount's to say.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ from recount.results.files import file_digest
 from recount.results.run_record import Provenance, RunRecord
 from recount.settings.project import Project
 
-METADATA = "ro-crate-metadata.json"
 WORKFLOW = "Snakefile"
 SETTINGS = ("config.yaml", "benchmarks.yaml", "experiments/", "suites/", "papers/")
 
@@ -40,25 +37,24 @@ def _refs(names: Iterable[str]) -> list[dict[str, str]]:
     return [{"@id": name} for name in names]
 
 
-def identifier(path: str) -> str:
-    """Return the @id of a file of the crate: its relative path as a URI."""
+def _identifier(path: str) -> str:
     return quote(path, safe="/+")
 
 
 def write_metadata(
     folder: Path, project: Project, records: Mapping[str, RunRecord], licence: str | None, notes: Sequence[str]
 ) -> None:
-    """Describe every file of a finished export, and write the description into it.
-
-    Records are by run id; ``licence`` is an SPDX name or None; ``notes`` say what was left out and why.
-    """
+    """Describe every file of a finished export, with its records by run id, and write the description into it."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    given = _licence(licence)
+    given: Entity = _FIXED["no_licence"]
+    if licence is not None:
+        given = {"@id": f"https://spdx.org/licenses/{quote(licence)}", "@type": "CreativeWork", "name": licence}
     graph = [
         _FIXED["descriptor"],
         _root(project, files, records, given, notes),
         *_FIXED["profiles"],
-        *([_FIXED["mit"]] if given == _FIXED["mit"] else [_FIXED["mit"], given]),
+        _FIXED["mit"],
+        *([given] if given != _FIXED["mit"] else []),
         _FIXED["snakemake"],
         *(_file(folder, path) for path in files if path != WORKFLOW),
         _file(folder, WORKFLOW) | {"version": commit()["commit"] or "unknown"},
@@ -67,13 +63,7 @@ def write_metadata(
         *_actions(project, files, records),
     ]
     text = json.dumps({"@context": _FIXED["context"], "@graph": graph}, indent=1, ensure_ascii=False)
-    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
-
-
-def _licence(name: str | None) -> Entity:
-    if name is None:
-        return dict(_FIXED["no_licence"])
-    return {"@id": f"https://spdx.org/licenses/{quote(name)}", "@type": "CreativeWork", "name": name}
+    (folder / "ro-crate-metadata.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _root(
@@ -91,23 +81,20 @@ def _root(
         "license": {"@id": licence["@id"]},
         "conformsTo": _refs(profile["@id"] for profile in _FIXED["profiles"]),
         "mainEntity": {"@id": WORKFLOW},
-        "hasPart": _refs(identifier(path) for path in files),
-        "mentions": _refs(["#workflow-run", *(f"#run-{identifier(run)}" for run in records)]),
+        "hasPart": _refs(map(_identifier, files)),
+        "mentions": _refs(["#workflow-run", *(f"#run-{_identifier(run)}" for run in records)]),
     }
 
 
 def _file(folder: Path, path: str) -> Entity:
     return {
-        "@id": identifier(path),
+        "@id": _identifier(path),
         "@type": "File",
         "name": path,
         "contentSize": str((folder / path).stat().st_size),
         "encodingFormat": _FIXED["formats"].get(Path(path).suffix, "text/plain"),
         "sha256": file_digest(folder / path),
     } | _FIXED["files"].get(path, {})
-
-
-# ------------------------------------------------------------------------------------------------------------- actions
 
 
 def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRecord]) -> list[Entity]:
@@ -117,21 +104,20 @@ def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRe
     software: dict[str, Entity] = {}
     actions: list[Entity] = []
     for run, record in records.items():
-        made_with = record.provenance
-        inputs = {entity["@id"]: entity for entity in (_data(*item) for item in made_with.data.items())}
+        inputs = {entity["@id"]: entity for entity in map(_data, record.provenance.data.items())}
         data |= inputs
-        tool = _software(made_with)
+        tool = _software(record.provenance)
         software[tool["@id"]] = tool
         results = [path for path in files if path.startswith(f"results/runs/{run}/") or path.endswith(f"/{run}.csv")]
         actions.append(
             {
-                "@id": f"#run-{identifier(run)}",
+                "@id": f"#run-{_identifier(run)}",
                 "@type": "CreateAction",
                 "name": f"recount train {run}",
                 "description": _told(record),
                 "instrument": {"@id": tool["@id"]},
                 "object": _refs([*inputs, "config.yaml"]),
-                "result": _refs(identifier(path) for path in results),
+                "result": _refs(_identifier(path) for path in results),
                 "actionStatus": "http://schema.org/CompletedActionStatus",
             }
         )
@@ -142,25 +128,23 @@ def _actions(project: Project, files: Sequence[str], records: Mapping[str, RunRe
         "name": f"recount, suite {project.suite.name}",
         "description": f"Run of the workflow; {len(records)} training runs are actions of their own",
         "instrument": {"@id": WORKFLOW},
-        "object": _refs([*(identifier(path) for path in settings), "#suite", *data]),
-        "result": _refs(identifier(path) for path in results),
+        "object": _refs([*(_identifier(path) for path in settings), "#suite", *data]),
+        "result": _refs(_identifier(path) for path in results),
     }
     return [whole, *actions, *data.values(), *software.values()]
 
 
-def _data(name: str, digest: str) -> Entity:
+def _data(prepared: tuple[str, str]) -> Entity:
+    name, digest = prepared
     own = {"@id": f"#data-{quote(name)}-{digest[:12]}", "name": f"prepared data set {name}", "sha256": digest}
     return _FIXED["data"] | own
 
 
 def _software(made_with: Provenance) -> Entity:
     version = made_with.commit or made_with.recount or "unknown"
-    return {
-        "@id": f"#recount-{version}{'-dirty' if made_with.dirty else ''}",
-        "@type": "SoftwareApplication",
-        "name": "recount",
-        "version": f"{version}{' with uncommitted changes' if made_with.dirty else ''}",
-    }
+    changed, suffix = (" with uncommitted changes", "-dirty") if made_with.dirty else ("", "")
+    own = {"@id": f"#recount-{version}{suffix}", "@type": "SoftwareApplication", "name": "recount"}
+    return own | {"version": f"{version}{changed}"}
 
 
 def _told(record: RunRecord) -> str:

@@ -1,14 +1,14 @@
 """Reading a reproduction that someone else may have made: an export (folder or zip file), or a suite's results folder.
 
-Files come from other people: nothing is unpacked to disk, nothing in them is executed, and members of a zip file are
-read one at a time up to a limit.
+Files come from other people: nothing is unpacked to disk or executed, and members of a zip file are read one at a time
+up to a limit.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -31,39 +31,31 @@ class ReproductionError(UserError):
 
 @dataclass
 class Reproduction:
-    """The results of a suite, as they lie in a folder or a zip file; a damaged file raises a ResultsError.
-
-    Attributes:
-        path: as given.
-        names: its files, relative to the folder that holds scores.csv.
-        read: gives the bytes of one of them.
-    """
+    """The results of a suite, as they lie in a folder or a zip file; a damaged file raises a ResultsError."""
 
     path: Path
-    names: tuple[str, ...]
-    read: Callable[[str], bytes] = field(repr=False)
+    names: tuple[str, ...]  # of its files, relative to the folder that holds scores.csv
+    read: Callable[[str], bytes]
 
-    def _where(self, name: str) -> str:
-        return f"{self.path}: {name}"
+    def _file(self, name: str) -> tuple[bytes, str]:
+        return self.read(name), f"{self.path}: {name}"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Return scores.csv."""
-        return SCORES.frame(self.read(SCORE_FILE), self._where(SCORE_FILE))
+        """The rows of scores.csv."""
+        return SCORES.frame(*self._file(SCORE_FILE))
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
-        """Return the run.json of each run by ``<system>/<variant>/seed<k>``."""
+        """The run.json of each run by ``<system>/<variant>/seed<k>``."""
         parts = {name: PurePosixPath(name).parts for name in self.names}
         found = [name for name, part in parts.items() if len(part) == 5 and (part[0], part[4]) == ("runs", RUN)]
-        return {"/".join(parts[name][1:4]): RunRecord.parse(self.read(name), self._where(name)) for name in found}
+        return {"/".join(parts[name][1:4]): RunRecord.parse(*self._file(name)) for name in found}
 
     @cached_property
     def verdicts(self) -> dict[tuple[str, str, str], str]:
-        """Return the verdict of each claim by paper, claim and kind of evidence; empty where nothing was judged."""
-        if VERDICT_FILE not in self.names:
-            return {}
-        rows = VERDICTS.read(self.read(VERDICT_FILE), self._where(VERDICT_FILE))
+        """The verdict of each claim by paper, claim and kind of evidence; empty where nothing was judged."""
+        rows = VERDICTS.read(*self._file(VERDICT_FILE)) if VERDICT_FILE in self.names else []
         return {(row.paper, row.claim, row.evidence_status): row.verdict for row in rows if row.headline == "yes"}
 
     def predictions(self, dataset: str, system: str, variant: str, selection: str) -> dict[str, pd.DataFrame]:
@@ -72,18 +64,13 @@ class Reproduction:
         found = {}
         for name in self.names:
             if name.startswith(folder) and name.endswith(".csv"):
-                table = PREDICTIONS.frame(self.read(name), self._where(name))
-                table = table[table["selection"] == selection].set_index(["id", "prompt"])
-                found[PurePosixPath(name).stem.removeprefix("seed")] = table
+                table = PREDICTIONS.frame(*self._file(name)).query("selection == @selection")
+                found[PurePosixPath(name).stem.removeprefix("seed")] = table.set_index(["id", "prompt"])
         return {seed: table for seed, table in found.items() if len(table)}
 
 
 def open_reproduction(path: Path) -> Reproduction:
-    """Return the reproduction at ``path``: an export (folder or zip file), or the results folder of one suite.
-
-    Raises:
-        ReproductionError: there is none, or several suites.
-    """
+    """Return the reproduction at ``path``: an export (folder or zip file), or the results folder of one suite."""
     if path.is_dir():
         names = [entry.relative_to(path).as_posix() for entry in sorted(path.rglob("*")) if entry.is_file()]
         return _below(path, names, lambda name: (path / name).read_bytes())
@@ -110,12 +97,12 @@ def open_reproduction(path: Path) -> Reproduction:
 def _below(path: Path, names: list[str], read: Callable[[str], bytes]) -> Reproduction:
     """Return the reproduction in the folder of scores.csv: the results, not the tables beside them."""
     folders = [name.removesuffix(SCORE_FILE) for name in names if PurePosixPath(name).name == SCORE_FILE]
-    if not folders:
+    depth = min((folder.count("/") for folder in folders), default=0)
+    nearest = [folder for folder in folders if folder.count("/") == depth]
+    if not nearest:
         raise ReproductionError(
             f"{path}: no {SCORE_FILE} in it: give an export (recount export), or a suite's results, results/<suite>"
         )
-    depth = min(folder.count("/") for folder in folders)
-    nearest = [folder for folder in folders if folder.count("/") == depth]
     if len(nearest) > 1:
         raise ReproductionError(f"{path}: results of several suites: {', '.join(nearest)}; give one of them")
     prefix = nearest[0]

@@ -6,10 +6,9 @@ names an image and gives a count, or the points that are counted (in CSV also on
     image,count              {"image": "1.jpg", "count": 12}             {"1.jpg": 12, "2.jpg": [[3, 4], [8, 1]]}
     1.jpg,12                 {"image": "2.jpg", "points": [[3, 4]]}      {"1.jpg": {"points": [[3, 4]]}}
 
-Without a header, the first two columns are image and count (the format of NWPU-Crowd's submissions). Where all files
-have a prompt, a line is about that prompt on that image. Nothing is guessed: images that do not match, images that
-occur twice, counts that are not finite and true counts below 0 stop with a list of them. Predictions below 0, as
-networks make them, count as they are, and that is said.
+Without a header, columns are image and count (as in NWPU-Crowd's submissions). Where all files have a prompt, a line is
+about that prompt on that image. Nothing is guessed: images that do not match or occur twice, counts that are not finite
+and true counts below 0 stop with a list of them. Predictions below 0 count as they are, and that is said.
 """
 
 from __future__ import annotations
@@ -19,26 +18,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recount.errors import UserError
 from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric
+from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
-from recount.scoring.statistics import (
-    Calibration,
-    Difference,
-    Interval,
-    best_constant,
-    bootstrap,
-    calibration,
-    influence,
-    paired_difference,
-    rmse_without_largest,
-)
+from recount.scoring.statistics import Difference, Interval, bootstrap
 
 IMAGE_COLUMNS = ("image", "file", "filename", "image_id", "id", "name")
 PREDICTED = ("predicted_count", "prediction", "predicted", "pred", "count", "points")
@@ -53,25 +44,17 @@ class PredictionsError(UserError):
     """A file of counts cannot be used; the message names the file, the line and what is allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Counts read from a file, by image and prompt (prompts are "" where the file has none)."""
 
     path: Path
     counts: dict[Key, float]
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
 def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
-    """Read a file of counts or points, none below ``lowest``.
+    """Read a file of counts or points, none below ``lowest``; PredictionsError lists the first of what is wrong.
 
     ``values`` are the names that the column (or key) of the count or the points may have; the first one there is taken.
-
-    Raises:
-        PredictionsError: it is missing, not in a known format, or holds an image twice, or a count that is too small or
-            not a finite number; the message lists the first of each.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -99,8 +82,7 @@ def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) ->
 
 
 def _named(key: Key) -> str:
-    image, prompt = key
-    return f"{image} ({prompt})" if prompt else image
+    return f"{key[0]} ({key[1]})" if key[1] else key[0]
 
 
 def _listed(items: Sequence[str], separator: str = ", ") -> str:
@@ -132,8 +114,9 @@ Line = tuple[str, Key, Any]  # where it stands, image and prompt, count or point
 def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
-        yield from _objects(_parsed_lines(text, path), path, values)
+    except json.JSONDecodeError:  # an object in each line
+        lines = [(f"line {number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        yield from _objects(((where, _parsed(line, f"{path}: {where}")) for where, line in lines), path, values)
         return
     if isinstance(whole, list):
         yield from _objects(((f"entry {number}", item) for number, item in enumerate(whole, start=1)), path, values)
@@ -145,22 +128,20 @@ def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
             yield f"key {image!r}", (image, ""), value if inner is None else value[inner]
 
 
-def _parsed_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    for number, line in lines:
-        try:
-            yield f"line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PredictionsError(f"{path}: line {number}: not valid JSON: {error.msg}") from None
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PredictionsError(f"{where}: not valid JSON: {error.msg}") from None
 
 
 def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:
     for where, item in items:
-        image = _first(item, IMAGE_COLUMNS) if isinstance(item, dict) else None
-        value = _first(item, values) if isinstance(item, dict) else None
+        found = item if isinstance(item, dict) else {}
+        image, value = _first(found, IMAGE_COLUMNS), _first(found, values)
         if image is None or value is None:
             raise PredictionsError(f"{path}: {where}: expected an object with {_expected(values)}")
-        yield where, (str(item[image]), str(item.get("prompt", ""))), item[value]
+        yield where, (str(found[image]), str(found.get("prompt", ""))), found[value]
 
 
 def _first(item: Container[str], names: Sequence[str]) -> str | None:
@@ -183,9 +164,10 @@ def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
         for name, points in Counter(row[place] for _, row in body if len(row) > place).items():
             yield "points", (name, ""), points
         return
-    if image is None and len(head) == 2 and _is_number(head[1]):
-        (image, value), body = ("image", "count"), numbered
-        head = [image, value]
+    if image is None and len(head) == 2:
+        with suppress(ValueError):  # a second number means that there is no header
+            float(head[1])
+            head, body = [image := "image", value := "count"], numbered
     if image is None or value is None:
         raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
     if not body:
@@ -197,75 +179,74 @@ def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
         yield f"line {number}", (item[image], item.get("prompt", "")), item[value]
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+Stratum = tuple[str, str, int, Interval, Interval, float]  # bin or tercile, its name, images, MAE, RMSE, bias
 
 
-# ------------------------------------------------------------------------------------------------------------- scoring
-
-
-@dataclass(frozen=True, slots=True)
-class Stratum:
-    """Errors on the images of one bin or tercile of the true count."""
-
-    kind: str
-    name: str
-    n: int
-    mae: Interval
-    rmse: Interval
-    bias: float
-
-
-@dataclass(frozen=True, slots=True)
-class Influential:
-    """An image and its share of the squared error."""
-
-    image: str
-    true: float
-    predicted: float
-    share_of_squared_error: float
-
-
-@dataclass(frozen=True, slots=True)
 class SystemScores:
     """Everything about one file of predictions."""
 
-    name: str
-    metrics: dict[str, Interval]  # over images; accuracy only where all counts are whole numbers
-    calibration: Calibration
-    strata: tuple[Stratum, ...]
-    influential: tuple[Influential, ...]
-    rmse_without: tuple[float, float]  # the one and the two images of largest error
-    negative: int  # predictions below 0
+    def __init__(self, name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> None:
+        self.name = name
+        self.metrics = {metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)}
+        self.calibration = statistics.calibration(true, predicted)
+        self.strata = list(_strata(true, predicted))
+        share = statistics.influence(true, predicted).share_of_squared_error
+        order = [k for k in np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES] if share[k] > 0]
+        self.influential = [(_named(keys[k]), true[k], predicted[k], share[k]) for k in order]
+        self.rmse_without = [statistics.rmse_without_largest(true, predicted, images) for images in (1, 2)]
+        self.negative = int((predicted < 0).sum())
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as lines for a terminal."""
+        yield self.name
+        if self.negative:
+            yield f"  {self.negative} predictions are below 0; they count as they are"
+        for name, interval in (*self.metrics.items(), ("bias", self.calibration.bias)):
+            yield f"  {name:<9} {_with_interval(interval)}"
+        slope, intercept = _with_interval(self.calibration.slope), _shown(self.calibration.intercept)
+        yield f"  {'slope':<9} {slope}, intercept {intercept}"
+        one, two = map(_shown, self.rmse_without)
+        yield f"  rmse without the largest error {one}, without the two largest {two}"
+        for image, true, predicted, share in self.influential:
+            yield f"  {share:>6.1%} of the squared error: {image} (true {_shown(true)}, predicted {_shown(predicted)})"
+        for kind, name, images, mae, rmse, bias in self.strata:
+            errors = f"mae {_with_interval(mae)}, rmse {_with_interval(rmse)}"
+            yield f"  {kind} {name:<7} n = {images}: {errors}, bias {_shown(bias)}"
 
 
 @dataclass(frozen=True, slots=True)
 class UserScores:
     """What ``recount score --predictions --truth`` says."""
 
-    truth: str
+    truth: Path
     images: int  # that were scored
     left_out: int  # images of the truth file without a prediction, left out on request
     best_constant: tuple[float, float, float]  # that with the smallest MAE on the truth; its MAE and RMSE
-    systems: tuple[SystemScores, ...]  # one or two
+    systems: list[SystemScores]  # one or two
     differences: dict[str, Difference]  # metric -> first minus second system; empty for one system
 
     def text(self) -> str:
         """Return everything as text for a terminal."""
-        return "\n".join(_text_lines(self))
+        left_out = f", {self.left_out} left out" if self.left_out else ""
+        constant, mae, rmse = map(_shown, self.best_constant)
+        lines = [
+            f"{self.images} images of {self.truth}{left_out}; 95 % intervals over images",
+            f"best constant ({constant}, an oracle): MAE {mae}, RMSE {rmse}",
+        ]
+        for system in self.systems:
+            lines += ["", *system.lines()]
+        if self.differences:
+            lines += ["", f"{self.systems[0].name} minus {self.systems[1].name}, on the same images"]
+        for name, difference in self.differences.items():
+            interval = Interval(difference.value, difference.low, difference.high)
+            lines.append(f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}")
+        return "\n".join(lines)
 
 
 def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
     """Score one file of predictions, or compare two, against a truth file.
 
-    An image without a prediction is an error, unless ``only_predicted`` leaves it out.
-
-    Raises:
-        PredictionsError: a file cannot be used, or images do not match.
+    An image without a prediction is a PredictionsError, unless ``only_predicted`` leaves it out.
     """
     if len(predictions) not in {1, 2}:
         raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
@@ -279,25 +260,23 @@ def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: boo
     keys = [key for key in truths.counts if key in wanted]
     true = np.array([truths.counts[key] for key in keys])
     predicted = [np.array([table.counts[key] for key in keys]) for table in tables]
-    constant = best_constant(true)
+    systems = [SystemScores(str(path), keys, true, counts) for path, counts in zip(predictions, predicted, strict=True)]
+    constant = statistics.best_constant(true)
     flat = np.full(len(true), constant)
     metrics = _metrics(true, *predicted) if len(tables) == 2 else []
     return UserScores(
-        truth=str(truth),
+        truth=truth,
         images=len(keys),
         left_out=len(truths.counts) - len(keys),
         best_constant=(constant, MAE(true, flat), RMSE(true, flat)),
-        systems=tuple(
-            _system(str(table.path), keys, true, counts) for table, counts in zip(tables, predicted, strict=True)
-        ),
-        differences={metric.name: paired_difference(metric, true, *predicted) for metric in metrics},
+        systems=systems,
+        differences={metric.name: statistics.paired_difference(metric, true, *predicted) for metric in metrics},
     )
 
 
 def _without_prompts(table: Counts) -> Counts:
     """Return the table by image alone: another file does not tell prompts apart."""
-    times = Counter(image for image, _ in table.counts)
-    twice = [image for image, number in times.items() if number > 1]
+    twice = [image for image, times in Counter(image for image, _ in table.counts).items() if times > 1]
     if twice:
         raise PredictionsError(
             f"{table.path}: several prompts on one image, but another file has no prompts: {_listed(twice)}; "
@@ -309,11 +288,8 @@ def _without_prompts(table: Counts) -> Counts:
 def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> None:
     unknown = [_named(key) for key in table.counts if key not in truths.counts]
     absent = [_named(key) for key in wanted if key not in table.counts]
-    problems = []
-    if unknown:
-        problems.append(f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}")
-    if absent:
-        problems.append(f"{len(absent)} images have no prediction: {_listed(absent)}")
+    problems = [f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}"] if unknown else []
+    problems += [f"{len(absent)} images have no prediction: {_listed(absent)}"] if absent else []
     stems, true_stems = ({PurePosixPath(image).stem for image, _ in side.counts} for side in (table, truths))
     if unknown and absent and stems & true_stems:
         problems.append("the names differ in folder or suffix; write them alike in both files")
@@ -325,25 +301,7 @@ def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> 
 
 def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
     whole = all((counts == np.round(counts)).all() for counts in (true, *predicted))
-    return [MAE, RMSE, NAE, SRE] + ([ACCURACY] if whole else [])
-
-
-def _system(name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> SystemScores:
-    share = influence(true, predicted).share_of_squared_error
-    order = np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES]
-    return SystemScores(
-        name=name,
-        metrics={metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)},
-        calibration=calibration(true, predicted),
-        strata=tuple(_strata(true, predicted)),
-        influential=tuple(
-            Influential(_named(keys[k]), float(true[k]), float(predicted[k]), float(share[k]))
-            for k in order
-            if share[k] > 0
-        ),
-        rmse_without=(rmse_without_largest(true, predicted, 1), rmse_without_largest(true, predicted, 2)),
-        negative=int((predicted < 0).sum()),
-    )
+    return [MAE, RMSE, NAE, SRE, ACCURACY] if whole else [MAE, RMSE, NAE, SRE]
 
 
 def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
@@ -351,10 +309,7 @@ def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
         for name in dict.fromkeys(name for _, name in sorted(zip(true.tolist(), names, strict=True))):
             inside = np.array([other == name for other in names])
             t, p = true[inside], predicted[inside]
-            yield Stratum(kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean()))
-
-
-# ---------------------------------------------------------------------------------------------------------------- text
+            yield kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean())
 
 
 def _shown(value: float) -> str:
@@ -365,38 +320,3 @@ def _with_interval(interval: Interval) -> str:
     if math.isnan(interval.low):
         return _shown(interval.value)
     return f"{_shown(interval.value)} [{_shown(interval.low)}, {_shown(interval.high)}]"
-
-
-def _text_lines(scores: UserScores) -> Iterator[str]:
-    left_out = f", {scores.left_out} left out" if scores.left_out else ""
-    yield f"{scores.images} images of {scores.truth}{left_out}; 95 % intervals over images"
-    constant, mae, rmse = scores.best_constant
-    yield f"best constant ({_shown(constant)}, an oracle): MAE {_shown(mae)}, RMSE {_shown(rmse)}"
-    for system in scores.systems:
-        yield ""
-        yield from _system_lines(system)
-    if scores.differences:
-        yield ""
-        yield f"{scores.systems[0].name} minus {scores.systems[1].name}, on the same images"
-        for name, difference in scores.differences.items():
-            interval = Interval(difference.value, difference.low, difference.high)
-            yield f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}"
-
-
-def _system_lines(system: SystemScores) -> Iterator[str]:
-    yield system.name
-    if system.negative:
-        yield f"  {system.negative} predictions are below 0; they count as they are"
-    for name, interval in system.metrics.items():
-        yield f"  {name:<9} {_with_interval(interval)}"
-    yield f"  {'bias':<9} {_with_interval(system.calibration.bias)}"
-    slope, intercept = system.calibration.slope, system.calibration.intercept
-    yield f"  {'slope':<9} {_with_interval(slope)}, intercept {_shown(intercept)}"
-    one, two = system.rmse_without
-    yield f"  rmse without the largest error {_shown(one)}, without the two largest {_shown(two)}"
-    for image in system.influential:
-        counts = f"true {_shown(image.true)}, predicted {_shown(image.predicted)}"
-        yield f"  {image.share_of_squared_error:>6.1%} of the squared error: {image.image} ({counts})"
-    for stratum in system.strata:
-        errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
-        yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.n}: {errors}, bias {_shown(stratum.bias)}"

@@ -1,9 +1,8 @@
 """One file from one address: http(s), Google Drive by gdown, the Hugging Face Hub with its library's log-in.
 
-A download is written to ``<path>.part``, which survives whatever interrupts it and is continued by an HTTP range
-request. Dropped connections, time-outs, 429 and 5xx are tried again with exponential back-off; everything else is
-refused at once. A host that cannot be reached, or that has failed many times in a row, is left alone for the rest of
-the data set.
+A download is written to ``<path>.part``, which survives interruptions and is continued by an HTTP range request. Lost
+connections, time-outs, 429 and 5xx are tried again with exponential back-off; everything else is refused at once. A
+host that cannot be reached, or has failed many times in a row, is left alone for the rest of the data set.
 """
 
 from __future__ import annotations
@@ -15,51 +14,37 @@ from pathlib import Path
 import requests
 
 from recount.data.dataset import RemoteFile
-from recount.fetching.transfers import (
-    CancelledError,
-    LocalError,
-    Part,
-    Patience,
-    RefusedError,
-    Session,
-    TransientError,
-    Writer,
-)
+from recount.fetching.transfers import CancelledError, LocalError, Part, RefusedError, Session, TransientError, Writer
 from recount.fetching.web import fetch_http, status_error, timeout_error
 
 
 def download(address: str, file: RemoteFile, part: Part, session: Session) -> None:
     """Bring the bytes behind an address into ``part``, continuing what is there; they are not verified here.
 
-    The address is ``http(s)://…``, ``gdrive:<file id>`` or ``hf:<repo>@<revision>/<path>``.
-
-    Raises:
-        RefusedError: the address does not deliver, for good or after all attempts.
-        LocalError, OSError: the part cannot be written.
-        CancelledError: ``session.cancel`` was set.
+    Raises RefusedError (for good or after all attempts), LocalError or OSError (for the part), or CancelledError.
     """
     url, attempt = _way(address)
     patience = session.patience
     left, wait, most = patience.attempts, patience.backoff_seconds, part.reached
     while True:
         session.check()
-        session.hosts.require(url)
+        host = session.host(url)
         try:
             attempt(url, file, part, session)
         except TransientError as failure:
             if part.reached > most:  # a line that drops, but moves on, is worth any number of attempts
                 left, wait, most = patience.attempts, patience.backoff_seconds, part.reached
-                session.hosts.answered(url)
+                host.failures = 0
             else:
                 left -= failure.cost
-                session.hosts.failed(url, str(failure))
+                host.failures, host.last_failure = host.failures + 1, str(failure)
             pause = max(wait, failure.wait_seconds)
             if left <= 0 or pause > patience.longest_wait_seconds:
                 raise RefusedError(str(failure)) from failure
             session.pause(pause)
             wait *= 2
         else:
-            session.hosts.answered(url)
+            host.failures = 0
             return
 
 
@@ -99,13 +84,13 @@ def _hub(url: str, file: RemoteFile, part: Part, session: Session) -> None:
     try:
         fetch_http(url, file, part, session, build_hf_headers(library_name="recount"))
     except RefusedError as refusal:
-        if str(refusal).startswith(("HTTP 401", "HTTP 403")):
-            page = url.split("/resolve/", maxsplit=1)[0]
-            raise RefusedError(
-                f"{refusal}: private, gated or absent; accept its licence at {page} and log in with `hf auth login` "
-                "(or set HF_TOKEN)"
-            ) from refusal
-        raise
+        if not str(refusal).startswith(("HTTP 401", "HTTP 403")):
+            raise
+        page = url.partition("/resolve/")[0]
+        raise RefusedError(
+            f"{refusal}: private, gated or absent; accept its licence at {page} and log in with `hf auth login` "
+            "(or set HF_TOKEN)"
+        ) from refusal
 
 
 def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> None:
@@ -117,19 +102,17 @@ def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> N
         session.progress(part.path, position, total)
 
     fetched = part.path.with_suffix(".gdrive")
-    patience = session.patience
-    timeout = (patience.connect_seconds, patience.read_seconds)
     try:
         gdown.download(
-            url, str(fetched), quiet=True, use_cookies=False, resume=True, timeout=timeout, progress=progress,
-            cancel=session.cancel,
+            url, str(fetched), quiet=True, use_cookies=False, resume=True, timeout=session.patience.timeout,
+            progress=progress, cancel=session.cancel,
         )  # fmt: skip
         fetched.replace(part.path)
     except (gdown.exceptions.DownloadError, gdown.exceptions.DownloadCancelled, OSError, KeyError) as error:
-        raise _google_drive_error(error, part, patience) from error
+        raise _google_drive_error(error, part, session) from error
 
 
-def _google_drive_error(error: Exception, part: Part, patience: Patience) -> Exception:
+def _google_drive_error(error: Exception, part: Part, session: Session) -> Exception:
     import gdown
 
     text = " ".join(str(error).split())
@@ -141,7 +124,7 @@ def _google_drive_error(error: Exception, part: Part, patience: Patience) -> Exc
         case requests.HTTPError():
             return status_error(error.response)
         case requests.Timeout():
-            return timeout_error(error, patience)
+            return timeout_error(error, session.patience)
         case gdown.exceptions.DownloadError() | requests.RequestException():
             return TransientError(f"the connection dropped ({text})")
         case OSError():

@@ -1,8 +1,8 @@
 """Unpacking archives of strangers (zip, tar) so that nothing lands outside their folder and nothing fills the disk.
 
-Members are read one by one and written as plain files: no link, device, owner or permission of an archive ever reaches
-the disk, so there is nothing to escape through, whatever Python's own extraction filters do in a given version. A link
-to a regular file of the same archive becomes a copy of that file; every other link is refused.
+Members are read one by one and written as plain files: no link, device, owner or permission of an archive reaches the
+disk, whatever Python's own extraction filters do in a given version. A link to a regular file of the same archive
+becomes a copy of that file; every other link is refused.
 """
 
 from __future__ import annotations
@@ -63,12 +63,7 @@ def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: No
 
     A marker in the folder holds the archive's SHA-256 (``digest``) and the number and size of the files, so that the
     same archive is unpacked once, and again when it has changed or a file of the folder has gone. ``check`` is called
-    before each member and stops the unpacking by raising.
-
-    Raises:
-        ArchiveError: the archive is broken, unknown, encrypted, split, too large when unpacked, or has a member that
-            would land outside the folder or is no plain file; or something else is in the folder's place.
-        OSError: the folder cannot be written.
+    before each member and stops the unpacking by raising. Raises ArchiveError, or OSError where it cannot write.
     """
     folder = unpacked_folder(archive)
     marked = (folder / MARKER).is_file()
@@ -79,21 +74,20 @@ def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: No
             f"{folder} is in the place where {archive.name} is to be unpacked, but was not unpacked from it: "
             "move it away and fetch again"
         )
-    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.unpacking-", dir=folder.parent))
-    try:
+    prefix = f".{folder.name}.unpacking-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as place:
+        new = Path(place, "new")
         with _members(archive) as members:
-            _write(_checked(members, archive), workshop / "new", archive, check)
-        (workshop / "new" / MARKER).write_text(_note(workshop / "new", digest))
+            _write(_checked(members, archive), new, archive, check)
+        (new / MARKER).write_text(_note(new, digest))
         if folder.exists():
-            folder.rename(workshop / "old")
-        (workshop / "new").rename(folder)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+            folder.rename(Path(place, "old"))
+        new.rename(folder)
     return folder
 
 
 def _note(folder: Path, digest: str) -> str:
-    """Return what the marker says of a folder that the archive of this digest was unpacked into."""
+    """Return what the marker says of a folder."""
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     sizes = [file.stat().st_size for file in files if file != folder / MARKER]
     return json.dumps({"sha256": digest, "files": len(sizes), "bytes": sum(sizes)}) + "\n"
@@ -186,7 +180,7 @@ def _safe_name(name: str, archive: Path) -> str:
 
 
 def _content(member: _Member, files: dict[str, _Member], archive: Path) -> _Member:
-    """Return the member whose bytes a member stands for: itself, or for a link the regular file that it points to."""
+    """Return the member whose bytes one stands for: itself, or for a link the regular file that it points to."""
     if member.kind in ("file", "folder"):
         return member
     if member.kind == "special file":

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections import deque
-from contextlib import AbstractContextManager, suppress
+import re
+from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
-from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote
 
@@ -34,15 +34,14 @@ MIRROR_VARIABLE = "RECOUNT_MIRROR"
 BY_HAND = "by hand"
 MIRRORED = "mirror:"
 WORKERS = 8
+PATIENCE = Patience()
 DIGITS = 64  # of a whole SHA-256
 
 
 @dataclass(frozen=True, slots=True)
 class _NotFetched:
-    """A file that could not be had, with (address, reason) of every try."""
-
     file: RemoteFile
-    tries: list[tuple[str, str]]
+    tries: list[tuple[str, str]]  # address, reason
 
 
 def fetch(
@@ -50,37 +49,29 @@ def fetch(
     raw_root: Path,
     *,
     mirror: str | Path | None = None,
-    patience: Patience | None = None,
+    patience: Patience = PATIENCE,
     workers: int = WORKERS,
 ) -> dict[str, Any]:
     """Bring all files of a data set into ``raw_root/<name>/``, unpack its archives, and write its manifest.
 
-    Files that are already there with the right digest are not fetched again, and if nothing was fetched, the manifest
-    keeps its bytes. A second process that fetches the same data set waits for the first.
-
-    Args:
-        dataset: its ``files()`` say what is needed.
-        raw_root: ``resources/raw``, or ``resources/weights``.
-        mirror: folder or http(s) address that is asked first, for ``<mirror>/<dataset>/<path>``; None: the environment
-            variable RECOUNT_MIRROR, if it is set.
-        patience, workers: time-outs and attempts; downloads at a time.
-
-    Returns:
-        The manifest: data set, title, homepage, licence, citation; ``digest`` (SHA-256 over digests and paths of all
-        files); ``files`` (path, bytes, sha256, address, date); ``missing`` (paths of optional files not to be had).
-
-    Raises:
-        FetchError: files are missing: one message for the whole data set, with every file, address and reason, and how
-            to get them by hand; or the disk cannot be written; or the mirror is not there.
+    Files that are there with the right digest are not fetched again, and if nothing was fetched, the manifest keeps its
+    bytes. A second process that fetches the same data set waits for the first. The mirror (folder or http(s) address;
+    None: RECOUNT_MIRROR) is asked first, for ``<mirror>/<dataset>/<path>``. Returns the manifest; its ``digest`` is
+    over digests and paths of all files. FetchError is one message for the whole data set: every file that is missing
+    with addresses, reasons, and how to get it by hand; or a disk that cannot be written; or no such mirror.
     """
     folder = raw_root / dataset.name
     files = dataset.files()
     _check_paths(dataset, files)
-    store = _mirror(os.environ.get(MIRROR_VARIABLE) if mirror is None else str(mirror))
+    store = os.environ.get(MIRROR_VARIABLE, "") if mirror is None else str(mirror)
+    if store and not is_web(store) and not Path(store).is_dir():
+        raise FetchError(
+            f"the mirror {store!r} ({MIRROR_VARIABLE}) is neither a folder that exists nor an http(s) address: "
+            "correct it or unset it"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_process(raw_root / f".{dataset.name}.lock", dataset.name):
-            patience = patience or Patience()
             outcomes = _fetch_all(dataset, files, folder, store, patience, workers)
             if all(isinstance(outcome, Fetched) or outcome.file.optional for outcome in outcomes):
                 listed = dataset.listed_files(folder)
@@ -95,24 +86,12 @@ def fetch(
 
 def _check_paths(dataset: Source, files: list[RemoteFile]) -> None:
     """Check declared files: a path that leaves the folder or comes twice is a mistake of the data set's module."""
-    seen: set[str] = set()
-    for path in [file.path for file in files]:
+    for path, times in Counter(file.path for file in files).items():
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in (".", MANIFEST, LEDGER):
             raise ValueError(f"data set {dataset.name}: {path!r} cannot be the path of a file")
-        if path in seen:
+        if times > 1:
             raise ValueError(f"data set {dataset.name}: {path!r} is declared twice")
-        seen.add(path)
-
-
-def _mirror(mirror: str | None) -> str:
-    """Return the mirror as an address or an existing folder without a slash at its end, "" for none."""
-    if mirror and not is_web(mirror) and not Path(mirror).is_dir():
-        raise FetchError(
-            f"the mirror {mirror!r} ({MIRROR_VARIABLE}) is neither a folder that exists nor an http(s) address: "
-            "correct it or unset it"
-        )
-    return (mirror or "").rstrip("/")
 
 
 def is_web(mirror: str) -> bool:
@@ -121,7 +100,6 @@ def is_web(mirror: str) -> bool:
 
 
 def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:
-    """Return what keeps other processes from fetching the same; ``with`` releases it."""
     lock = FileLock(path)
     try:
         return lock.acquire(timeout=0)
@@ -133,31 +111,13 @@ def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:
 def _fetch_all(
     dataset: Source, files: list[RemoteFile], folder: Path, mirror: str, patience: Patience, workers: int
 ) -> list[Fetched | _NotFetched]:
-    """Return what became of each file, in the files' order."""
     bars = _Bars(dataset.name, files)
-    job = _Job(dataset.name, folder, mirror, Ledger(folder), Session(patience, bars.moved))
-    done: SimpleQueue[tuple[RemoteFile, Fetched | _NotFetched | BaseException]] = SimpleQueue()
-    todo = deque(files)
-
-    def work() -> None:
-        with suppress(IndexError):  # nothing is left to do
-            while not job.session.cancel.is_set():
-                file = todo.popleft()
-                try:
-                    done.put((file, job.bring(file)))
-                except BaseException as error:
-                    done.put((file, error))
-
+    job = _Job(dataset.name, folder, mirror.rstrip("/"), Ledger(folder), Session(patience, bars.moved))
     outcomes: dict[str, Fetched | _NotFetched] = {}
-    with bars.progress:
-        for _ in range(min(workers, len(files))):
-            # Daemons rather than a pool, which would keep Ctrl-C waiting for a server that says nothing.
-            threading.Thread(target=work, daemon=True).start()
+    # Its threads are daemons, so that Ctrl-C does not wait for a server that says nothing.
+    with bars.progress, ThreadPool(workers) as pool:
         try:
-            while len(outcomes) < len(files):
-                file, outcome = done.get()
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            for file, outcome in pool.imap_unordered(lambda file: (file, job.bring(file)), files):
                 outcomes[file.path] = outcome
                 bars.done(file, folder)
         finally:
@@ -167,8 +127,6 @@ def _fetch_all(
 
 @dataclass
 class _Job:
-    """One run of ``fetch``."""
-
     dataset: str
     folder: Path
     mirror: str
@@ -176,7 +134,6 @@ class _Job:
     session: Session
 
     def bring(self, file: RemoteFile) -> Fetched | _NotFetched:
-        """Have one file in its place, verified and, if it is an archive, unpacked; or say why not."""
         target = self.folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         outcome = self._have(file, target)
@@ -202,8 +159,8 @@ class _Job:
             digest = file_digest(target)
             wrong = _difference(file, target, digest)
             if not wrong:
-                known = recorded is not None and recorded.sha256 == digest
-                return recorded if known and recorded else self.ledger.record(file.path, digest, BY_HAND)
+                same = recorded is not None and recorded.sha256 == digest
+                return recorded if recorded and same else self.ledger.record(file.path, digest, BY_HAND)
             tries.append((str(target), f"is there already, but {wrong}{advice}"))
             log.warning("%s: %s is there, but %s", self.dataset, target, wrong)
         for address, label in self._addresses(file):
@@ -246,22 +203,21 @@ class _Job:
 
 
 def _difference(file: RemoteFile, path: Path, digest: str) -> str:
-    """Return in what the bytes at ``path`` are not those of ``file``, "" if they are as far as is known."""
+    """Return in what the bytes at ``path`` are not those of ``file``, as far as is known; "" for nothing."""
     size = path.stat().st_size
     if file.sha256 is not None and not digest.startswith(file.sha256):
         expected = "" if file.bytes is None else f" ({file.bytes:,} bytes)"
-        return f"its SHA-256 is {digest} ({size:,} bytes), expected {_shown_digest(file.sha256)}{expected}"
+        return f"its SHA-256 is {digest} ({size:,} bytes), expected {_shown(file.sha256)}{expected}"
     if file.bytes is not None and size != file.bytes:
         return f"it has {size:,} bytes, expected {file.bytes:,}"
     return ""
 
 
-def _shown_digest(sha256: str) -> str:
+def _shown(sha256: str) -> str:
     return sha256 if len(sha256) == DIGITS else f"{sha256}…"
 
 
 def _conclude(dataset: Source, folder: Path, outcomes: list[Fetched | _NotFetched]) -> dict[str, Any]:
-    """Write the manifest if nothing that is needed is missing."""
     missing = [outcome for outcome in outcomes if isinstance(outcome, _NotFetched)]
     there = [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
     if not all(outcome.file.optional for outcome in missing):
@@ -281,13 +237,11 @@ def _conclude(dataset: Source, folder: Path, outcomes: list[Fetched | _NotFetche
 
 
 def _tried(missing: list[_NotFetched]) -> list[str]:
-    """Return lines with every file, under the addresses and reasons that it shares with other files.
-
-    Hundreds of files of one repository fail for one reason; their address is then shown once, with ``<path>`` in it.
-    """
+    """Return lines with every file: hundreds of one repository share an address with ``<path>`` in it and a reason."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for outcome in missing:
-        tries = [f"  {_template(address, outcome.file.path)}: {reason}" for address, reason in outcome.tries]
+        ending = re.compile(f"(?<=/)({re.escape(outcome.file.path)}|{re.escape(quote(outcome.file.path))})$")
+        tries = [f"  {ending.sub('<path>', address)}: {reason}" for address, reason in outcome.tries]
         groups.setdefault(tuple(tries), []).append(f"    {_described(outcome.file)}")
     lines: list[str] = []
     for reasons, files in groups.items():
@@ -295,16 +249,11 @@ def _tried(missing: list[_NotFetched]) -> list[str]:
     return lines
 
 
-def _template(address: str, path: str) -> str:
-    ending = next((ending for ending in (path, quote(path)) if address.endswith("/" + ending)), None)
-    return address.removesuffix(ending) + "<path>" if ending else address
-
-
 def _described(file: RemoteFile) -> str:
-    known = [f"{file.bytes:,} bytes"] if file.bytes is not None else []
-    known += [f"SHA-256 {_shown_digest(file.sha256)}"] if file.sha256 else []
-    known += ["optional"] if file.optional else []
-    return file.path + (f"  ({', '.join(known)})" if known else "")
+    size = "" if file.bytes is None else f"{file.bytes:,} bytes"
+    digest = f"SHA-256 {_shown(file.sha256)}" if file.sha256 else ""
+    known = ", ".join(filter(None, (size, digest, "optional" if file.optional else "")))
+    return f"{file.path}  ({known})" if known else file.path
 
 
 class _Bars:
@@ -320,16 +269,13 @@ class _Bars:
         self._tasks: dict[Path, TaskID] = {}  # by unfinished file, each of which only one thread moves
 
     def moved(self, part: Path, position: int, total: int | None) -> None:
-        """Show where a file is."""
         if part not in self._tasks:
             self._tasks[part] = self.progress.add_task(part.name.removesuffix(".part"), total=None)
         self.progress.update(self._tasks[part], completed=position, total=total)
 
     def done(self, file: RemoteFile, folder: Path) -> None:
-        """Take a file's bar away."""
         self._done += 1
-        task = self._tasks.pop(Part(folder / file.path).path, None)
-        if task is not None:
+        if (task := self._tasks.pop(Part(folder / file.path).path, None)) is not None:
             self.progress.remove_task(task)
         text = f"{self._name}: {self._done} of {self._files} files"
         self.progress.update(self._whole, description=text, advance=file.bytes or 0)

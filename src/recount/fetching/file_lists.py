@@ -1,8 +1,7 @@
 """File lists that travel with the package: which files a data set has, with size, SHA-256 and addresses.
 
-A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, licence, homepage), a header, then one
-file per line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by
-hand.
+A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, licence, homepage), a header, a file per
+line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by hand.
 """
 
 from __future__ import annotations
@@ -17,16 +16,7 @@ COLUMNS = ["path", "bytes", "sha256", "urls"]
 
 
 def read_file_list(name: str, *, optional: Collection[str] = ()) -> list[RemoteFile]:
-    """Return the files of the list called ``name``, in the list's order.
-
-    Args:
-        name: of the list, for instance ``"sha_train75"``.
-        optional: paths of the list that the data set can do without.
-
-    Raises:
-        FileNotFoundError: there is no list of that name; the message names those there are.
-        ValueError: a line is not a file, or ``optional`` names a path that the list does not have.
-    """
+    """Return the files of the list called ``name``, in its order; the data set can do without ``optional`` paths."""
     folder = files("recount.datasets") / "files"
     source = folder / f"{name}.tsv"
     if not source.is_file():

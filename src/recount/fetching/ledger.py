@@ -26,32 +26,22 @@ class FetchError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file that is there: path below the data set's folder, size, digest, and where it came from and when (UTC).
+    """A file that is there."""
 
-    ``address`` is one of the file's addresses, ``mirror:<dataset>/<path>``, or "by hand".
-    """
-
-    path: str
+    path: str  # below the data set's folder
     bytes: int
     sha256: str
-    address: str
-    date: str
+    address: str  # one of the file's addresses, ``mirror:<dataset>/<path>``, or "by hand"
+    date: str  # UTC
 
 
 class Ledger:
-    """Both files of a folder.
-
-    Attributes:
-        entries: what they say of each path; the last line of ``.fetched.jsonl`` counts.
-
-    Raises:
-        FetchError: one of the files is broken.
-    """
+    """Both files of a folder; FetchError where one is broken."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self.entries: dict[str, Fetched] = {}
+        self.entries: dict[str, Fetched] = {}  # by path; the last line of ``.fetched.jsonl`` counts
         manifest, ledger = folder / MANIFEST, folder / LEDGER
         if manifest.exists():
             self._read(manifest, lambda: json.loads(manifest.read_text(encoding="utf-8"))["files"])
@@ -80,16 +70,10 @@ class Ledger:
 def write_manifest(source: Source, folder: Path, there: Sequence[Fetched], missing: Sequence[str]) -> dict[str, Any]:
     """Write the manifest, unless it says the same already, and return it (see ``fetch``)."""
     lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in sorted(there, key=lambda entry: entry.path))
-    manifest = {
-        "dataset": source.name,
-        "title": source.title,
-        "homepage": source.homepage,
-        "licence": source.licence,
-        "citation": source.citation,
-        "digest": text_digest(lines),
-        "files": [asdict(entry) for entry in there],
-        "missing": list(missing),
-    }
+    about = {name: getattr(source, name) for name in ("title", "homepage", "licence", "citation")}
+    files = [asdict(entry) for entry in there]
+    known = {"digest": text_digest(lines), "files": files, "missing": list(missing)}
+    manifest = {"dataset": source.name, **about, **known}
     path, text = folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

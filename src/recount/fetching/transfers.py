@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -30,9 +31,14 @@ class Patience:
     failures_in_a_row: int = 16  # of one host, over all files, after which it is left alone
     dead_hosts: int = 12  # with none that could be reached: there is no network, and no further host is tried
 
+    @property
+    def timeout(self) -> tuple[float, float]:
+        """As requests takes it."""
+        return self.connect_seconds, self.read_seconds
+
 
 class RefusedError(Exception):
-    """An address does not deliver the file, and trying again would not help; the message says why."""
+    """An address does not deliver the file, and trying again would not help."""
 
 
 class WrongBytesError(RefusedError):
@@ -63,18 +69,13 @@ class TransientError(Exception):
 
 
 class Part:
-    """The unfinished file ``<path>.part``, and beside it ``<path>.part.source``: where it comes from.
-
-    Attributes:
-        path: of the unfinished file.
-        reached: the most bytes that any attempt has brought.
-    """
+    """The unfinished file ``<path>.part``, and beside it ``<path>.part.source``: where it comes from."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self.path = target.with_name(target.name + ".part")
         self._note = target.with_name(target.name + ".part.source")
-        self.reached = self.size()
+        self.reached = self.size()  # the most bytes that any attempt has brought
 
     def size(self) -> int:
         """Return the bytes that are there."""
@@ -106,7 +107,6 @@ class Part:
 
 
 def _sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -114,21 +114,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-class Writer:
-    """What pooch writes into: counts, reports progress, can be stopped, and tells a full disk from a broken line.
-
-    Nothing is opened, created or cut before ``begin``: an address that fails must not cost the bytes that are there.
-    """
+class Writer(AbstractContextManager["Writer"]):
+    """What pooch writes into; nothing is cut before ``begin``: an address that fails must not cost bytes."""
 
     def __init__(self, part: Part, session: Session) -> None:
-        self._part = part
-        self._session = session
+        self.part = part
+        self.session = session
         self._stream: BinaryIO | None = None
         self.position = 0
         self.total: int | None = None
-
-    def __enter__(self) -> Writer:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not None:
@@ -136,14 +130,14 @@ class Writer:
 
     def begin(self, offset: int, total: int | None) -> None:
         """Keep the part's first ``offset`` bytes and write after them; the whole has ``total`` bytes, if known."""
-        self._stream = self._part.path.open("r+b" if self._part.path.exists() else "wb")
+        self._stream = self.part.path.open("r+b" if self.part.path.exists() else "wb")
         self._stream.seek(offset)
         self._stream.truncate()
         self.position, self.total = offset, total
 
     def write(self, chunk: bytes) -> None:
         """Append bytes and hand them to the operating system."""
-        self._session.check()
+        self.session.check()
         if self.total is not None and self.position + len(chunk) > self.total:
             raise RefusedError(f"sends more than the {self.total:,} bytes that were announced")
         assert self._stream is not None, "begin comes before write"
@@ -151,92 +145,36 @@ class Writer:
             self._stream.write(chunk)
             self._stream.flush()
         except OSError as error:  # which names no file
-            raise LocalError(error, self._part.path) from error
+            raise LocalError(error, self.part.path) from error
         self.position += len(chunk)
-        self._part.reached = max(self._part.reached, self.position)
-        self._session.progress(self._part.path, self.position, self.total)
+        self.part.reached = max(self.part.reached, self.position)
+        self.session.progress(self.part.path, self.position, self.total)
 
     def flush(self) -> None:
-        """Do nothing: pooch asks for it after each ``write``, which has done it."""
+        """Do nothing: ``write``, after which pooch calls it, has done it."""
 
 
 @dataclass
-class _Host:
-    deadline: float
-    connected: threading.Event = field(default_factory=threading.Event)
-    dead: str = ""
-    failures: int = 0
+class Host:
+    """What is known of a host."""
+
+    deadline: float  # of the first connection, by time.monotonic
+    connected: threading.Event = field(default_factory=threading.Event)  # or given up
+    dead: str = ""  # why it cannot be reached
+    failures: int = 0  # in a row
     last_failure: str = ""
 
 
-class Hosts:
-    """What is known of the hosts of one data set: each is reached for once, and left alone when it does not answer."""
-
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self._too_late = f"no connection within {patience.connect_seconds:g} s"
-        self._lock = threading.Lock()
-        self._hosts: dict[tuple[str, int], _Host] = {}
-
-    def require(self, url: str) -> None:
-        """Raise RefusedError if the host of ``url`` cannot be reached, or has failed too often."""
-        key = _endpoint(url)
-        with self._lock:
-            host = self._hosts.get(key) or self._new_host(key)
-        if not host.connected.wait(max(0.0, host.deadline - time.monotonic())):
-            host.dead = self._too_late
-            host.connected.set()
-        if host.dead:
-            raise RefusedError(f"{key[0]} cannot be reached ({host.dead})")
-        if host.failures >= self._patience.failures_in_a_row:
-            raise RefusedError(f"{key[0]} was given up after {host.failures} failures in a row ({host.last_failure})")
-
-    def answered(self, url: str) -> None:
-        """Remember that the host of ``url`` did what it should."""
-        self._hosts[_endpoint(url)].failures = 0
-
-    def failed(self, url: str, why: str) -> None:
-        """Remember that the host of ``url`` did not do what it should."""
-        host = self._hosts[_endpoint(url)]
-        host.failures, host.last_failure = host.failures + 1, why
-
-    def _new_host(self, key: tuple[str, int]) -> _Host:
-        tried = [host for host in self._hosts.values() if host.connected.is_set()]
-        if len(tried) >= self._patience.dead_hosts and all(host.dead for host in tried):
-            raise RefusedError(f"{key[0]} was not tried: none of {len(tried)} other hosts could be reached")
-        host = self._hosts[key] = _Host(time.monotonic() + self._patience.connect_seconds)
-        # A daemon, because a name server that does not answer can hold getaddrinfo for a minute.
-        threading.Thread(target=self._connect, args=(key, host), daemon=True).start()
-        return host
-
-    def _connect(self, key: tuple[str, int], host: _Host) -> None:
-        try:
-            socket.create_connection(key, timeout=self._patience.connect_seconds).close()
-        except TimeoutError:
-            host.dead = self._too_late
-        except (OSError, UnicodeError) as error:
-            host.dead = getattr(error, "strerror", None) or str(error)
-        finally:
-            host.connected.set()
-
-
-def _endpoint(url: str) -> tuple[str, int]:
-    """Return host and port that a request for ``url`` connects to: its proxy's where the environment names one."""
-    parts = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
-    return parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 80)
-
-
 class Session:
-    """What the downloads of one data set share; ``cancel`` is set to stop all of them.
-
-    ``progress`` is called with (part's path, bytes there, bytes in all or None).
-    """
+    """What the downloads of one data set share. Each host is reached for once, and left alone when it is silent."""
 
     def __init__(self, patience: Patience, progress: Callable[[Path, int, int | None], None]) -> None:
         self.patience = patience
-        self.progress = progress
-        self.cancel = threading.Event()
-        self.hosts = Hosts(patience)
+        self.progress = progress  # called with (part's path, bytes there, bytes in all or None)
+        self.cancel = threading.Event()  # stops all of them
+        self._too_late = f"no connection within {patience.connect_seconds:g} s"
+        self._lock = threading.Lock()
+        self._hosts: dict[tuple[str, int], Host] = {}
 
     def check(self) -> None:
         """Raise CancelledError if all downloads are to stop."""
@@ -244,5 +182,40 @@ class Session:
             raise CancelledError
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not longer than until all downloads are to stop."""
+        """Wait, at most until all downloads are to stop."""
         self.cancel.wait(seconds)
+
+    def host(self, url: str) -> Host:
+        """Return the host of ``url``, or raise RefusedError if it cannot be reached, or has failed too often."""
+        # What a request connects to is its proxy, where the environment names one.
+        parts = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
+        key = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 80)
+        with self._lock:
+            host = self._hosts.get(key) or self._new_host(key)
+        if not host.connected.wait(max(0.0, host.deadline - time.monotonic())):
+            host.dead = self._too_late
+            host.connected.set()
+        if host.dead:
+            raise RefusedError(f"{key[0]} cannot be reached ({host.dead})")
+        if host.failures >= self.patience.failures_in_a_row:
+            raise RefusedError(f"{key[0]} was given up after {host.failures} failures in a row ({host.last_failure})")
+        return host
+
+    def _new_host(self, key: tuple[str, int]) -> Host:
+        tried = [host for host in self._hosts.values() if host.connected.is_set()]
+        if len(tried) >= self.patience.dead_hosts and all(host.dead for host in tried):
+            raise RefusedError(f"{key[0]} was not tried: none of {len(tried)} other hosts could be reached")
+        host = self._hosts[key] = Host(time.monotonic() + self.patience.connect_seconds)
+        # A daemon, because a name server that does not answer can hold getaddrinfo for a minute.
+        threading.Thread(target=self._connect, args=(key, host), daemon=True).start()
+        return host
+
+    def _connect(self, key: tuple[str, int], host: Host) -> None:
+        try:
+            socket.create_connection(key, timeout=self.patience.connect_seconds).close()
+        except TimeoutError:
+            host.dead = self._too_late
+        except (OSError, UnicodeError) as error:
+            host.dead = getattr(error, "strerror", None) or str(error)
+        finally:
+            host.connected.set()

@@ -23,7 +23,10 @@ def fetch_http(
     url: str, file: RemoteFile, part: Part, session: Session, headers: Mapping[str, str | None] | None = None
 ) -> None:
     """One attempt over HTTP."""
-    start, validator = _resume_from(url, file, part)
+    start, validator = part.size(), part.validator(url)
+    # Without a known digest, bytes of two versions could be joined unnoticed: then only the same version is continued.
+    if (file.sha256 is None and validator is None) or (file.bytes is not None and start >= file.bytes):
+        start, validator = 0, None
     # Offsets count the bytes on the disk, so the server must not compress on the way.
     asked = {"User-Agent": f"recount/{VERSION}", **(headers or {}), "Accept-Encoding": "identity"}
     if start:
@@ -35,46 +38,38 @@ def fetch_http(
                 writer.begin(*_body(response, file, start))
                 part.note_source(url, _validator(response))
 
-        timeout = (session.patience.connect_seconds, session.patience.read_seconds)
-        hooks = {"response": on_response}
+        options = {"headers": asked, "timeout": session.patience.timeout, "hooks": {"response": on_response}}
         try:
-            HTTPDownloader(chunk_size=CHUNK_BYTES, headers=asked, timeout=timeout, hooks=hooks)(url, writer, None)
+            HTTPDownloader(chunk_size=CHUNK_BYTES, **options)(url, writer, None)
         except requests.RequestException as error:
-            failure = _failure(error, part, writer, start, session.patience)
-            if failure is not None:
+            if failure := _failure(error, writer, start):
                 raise failure from error
     if writer.total is not None and writer.position < writer.total:
         raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
 
 
-def _resume_from(url: str, file: RemoteFile, part: Part) -> tuple[int, str | None]:
-    """Return the offset to go on from and the version that the bytes before it belong to.
-
-    Without a known digest, bytes of two versions could be joined unnoticed: then only the same version is continued.
-    """
-    validator, size = part.validator(url), part.size()
-    if (file.sha256 is None and validator is None) or (file.bytes is not None and size >= file.bytes):
-        return 0, None
-    return size, validator
-
-
-def _failure(
-    error: requests.RequestException, part: Part, writer: Writer, start: int, patience: Patience
-) -> Exception | None:
+def _failure(error: requests.RequestException, writer: Writer, start: int) -> Exception | None:
     """Return what an error means; None where it says that all bytes are there."""
+    text = str(error)
     match error:
         case requests.HTTPError(response=response) if response.status_code != 416:
             return status_error(response)
         case requests.HTTPError(response=response):
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return None
-            part.discard()
+            writer.part.discard()
             return TransientError("the file there is shorter than the part that is here: starting again")
+        case requests.exceptions.SSLError() if "CERTIFICATE" in text:
+            return RefusedError(f"its certificate is not accepted ({text})")
         case requests.Timeout():
-            return timeout_error(error, patience)
+            return timeout_error(error, writer.session.patience)
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError() if "timed out" in text:
+            return timeout_error(error, writer.session.patience)
+        case requests.exceptions.ProxyError():
+            return TransientError(f"the proxy does not let it through ({text})")
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
-            return _broken_line(error, writer, patience)
-    return RefusedError(f"cannot be asked ({error})")
+            return TransientError(f"the connection dropped after {writer.position:,} bytes")
+    return RefusedError(f"cannot be asked ({text})")
 
 
 def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[int, int | None]:
@@ -82,7 +77,17 @@ def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[in
 
     An offset of 0 is right whatever was asked for: a server without ranges, or with a newer version, starts again.
     """
-    begin, total = _announced(response)
+    begin, length = 0, response.headers.get("Content-Length", "")
+    if response.status_code == 206:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if span is None:
+            raise RefusedError("answers a range request without saying which range it sends")
+        begin, length = int(span[1]), span[2]
+    elif response.status_code != 200:
+        raise RefusedError(f"HTTP {response.status_code} {response.reason}")
+    elif response.headers.get("Content-Encoding"):
+        length = ""
+    total = int(length) if length.isdigit() else None
     if begin not in (0, start):
         raise RefusedError(f"sends bytes from {begin:,} on when asked for those from {start:,} on")
     if file.bytes is not None and total is not None and total != file.bytes:
@@ -101,36 +106,18 @@ def _validator(response: requests.Response) -> str | None:
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _announced(response: requests.Response) -> tuple[int, int | None]:
-    """Return the offset of the first byte of a body and the size of the whole file, where the server says it."""
-    if response.status_code == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if span is None:
-            raise RefusedError("answers a range request without saying which range it sends")
-        return int(span[1]), None if span[2] == "*" else int(span[2])
-    if response.status_code != 200:
-        raise RefusedError(f"HTTP {response.status_code} {response.reason}")
-    length = response.headers.get("Content-Length", "")
-    plain = not response.headers.get("Content-Encoding")
-    return 0, int(length) if length.isdigit() and plain else None
-
-
 def status_error(response: requests.Response) -> Exception:
     """Return what an HTTP error means: to be tried again, or not."""
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code not in TRANSIENT_STATUS:
         return RefusedError(status)
-    return TransientError(status, wait_seconds=_retry_after(response.headers.get("Retry-After", "")))
-
-
-def _retry_after(header: str) -> float:
-    """Return the seconds that a Retry-After header asks for; it holds seconds or a date (RFC 9110, 10.2.3)."""
-    if header.isdigit():
-        return float(header)
+    asked = response.headers.get("Retry-After", "")  # seconds or a date (RFC 9110, 10.2.3)
+    if asked.isdigit():
+        return TransientError(status, wait_seconds=float(asked))
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+        return TransientError(status, wait_seconds=parsedate_to_datetime(asked).timestamp() - time.time())
     except ValueError:
-        return 0.0
+        return TransientError(status)
 
 
 def timeout_error(error: Exception, patience: Patience) -> TransientError:
@@ -138,14 +125,3 @@ def timeout_error(error: Exception, patience: Patience) -> TransientError:
     connecting = isinstance(error, requests.ConnectTimeout)
     seconds = patience.connect_seconds if connecting else patience.read_seconds
     return TransientError(f"no {'connection within' if connecting else 'data for'} {seconds:g} s", cost=2)
-
-
-def _broken_line(error: Exception, writer: Writer, patience: Patience) -> Exception:
-    text = str(error)
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in text:
-        return RefusedError(f"its certificate is not accepted ({text})")
-    if "timed out" in text:
-        return timeout_error(error, patience)
-    if isinstance(error, requests.exceptions.ProxyError):
-        return TransientError(f"the proxy does not let it through ({text})")
-    return TransientError(f"the connection dropped after {writer.position:,} bytes")

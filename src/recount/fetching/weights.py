@@ -1,7 +1,7 @@
 """Weights that systems start from, and released checkpoints: ``weights.yaml`` beside this file. Fetched like data sets.
 
-A suite or config.yaml names a file as ``weights:<name>/<file>``. It then lies in ``resources/weights/<name>/<file>``,
-the mirror is asked for ``<mirror>/<name>/<file>``, and no job needs a network for it.
+A suite or config.yaml names a file as ``weights:<name>/<file>``: it lies in ``resources/weights/<name>/<file>``, and
+the mirror is asked for ``<mirror>/<name>/<file>``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,6 @@ class Weights(Source):
     def __init__(self, name: str, title: str, homepage: str, licence: str, file: RemoteFile, by_hand: str = "") -> None:
         self.name, self.title, self.homepage, self.licence = name, title, homepage, licence
         self.file, self.by_hand = file, by_hand
-
-    @property
-    def reference(self) -> str:
-        """Return how a suite names the file."""
-        return f"weights:{self.name}/{self.file.path}"
 
     def files(self) -> list[RemoteFile]:
         """Return the one file."""
