@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from recount.metrics import Floats
-from recount.results.files import ResultsError
 from recount.results.prompt_tests import BenchmarkTests, MapsPicture, NegativePicture, NotTested, PromptTests
 from recount.results.reason import Missing
+from recount.scoring.measured import damage_is_missing
 
 SIMILARITY = "S2"
 ATTENTION = "attention"
@@ -22,25 +22,16 @@ Values = dict[str, dict[str, tuple[float, float]]]  # map or "" -> picture -> nu
 
 
 def read_record(path: Path) -> PromptTests:
-    """Return a run's prompt tests.
-
-    Raises:
-        Missing: there are none, or the file is damaged.
-    """
-    try:
-        return PromptTests.read(path)
-    except FileNotFoundError:
-        raise Missing("not run", "its prompt tests were not run") from None
-    except ResultsError as error:
-        raise Missing("damaged", str(error)) from None
+    """Return a run's prompt tests; ``Missing`` where there are none, or the file is damaged."""
+    with damage_is_missing():
+        try:
+            return PromptTests.read(path)
+        except FileNotFoundError:
+            raise Missing("not run", "its prompt tests were not run") from None
 
 
 def picture_values(record: PromptTests, benchmark: str, metric: str) -> Values:
-    """Return a quantity of each picture, by map where there are several; its mean is a ratio of sums.
-
-    Raises:
-        Missing: it was not tested on this benchmark, with the reason.
-    """
+    """Return a quantity of each picture, by map where there are several; its mean is a ratio of sums."""
     test, values_of = QUANTITIES[metric]
     tests: BenchmarkTests | None = record.benchmarks.get(benchmark)
     tested = getattr(tests, test) if tests is not None else None
@@ -67,11 +58,7 @@ def is_trained(metric: str) -> bool:
 
 
 def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats, Floats]:
-    """Return numerators and denominators [seeds, n] over the pictures that all seeds have.
-
-    Raises:
-        Missing: there is no such picture.
-    """
+    """Return numerators and denominators [seeds, n] over the pictures that all seeds have."""
     common = [name for name in values[0] if all(name in other for other in values)]
     if not common:
         raise Missing("undefined", "its seeds were tested on different pictures")

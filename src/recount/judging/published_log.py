@@ -30,22 +30,13 @@ class LogError(ValueError):
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """One training run of a log, resumes included.
+    """One training run of a log, resumes included."""
 
-    Attributes:
-        number: position in the log, from 1.
-        lines: first and last line in the log.
-        epochs: the highest epoch.
-        evaluations: columns line, epoch, mae, rmse; in the order of the log.
-        rates: columns epoch, rate (the learning rate after that epoch's step); the last one where a resume repeats an
-            epoch.
-    """
-
-    number: int
-    lines: tuple[int, int]
-    epochs: int
-    evaluations: pd.DataFrame
-    rates: pd.DataFrame
+    number: int  # position in the log, from 1
+    lines: tuple[int, int]  # first and last
+    epochs: int  # the highest
+    evaluations: pd.DataFrame  # columns line, epoch, mae, rmse; in the order of the log
+    rates: pd.DataFrame  # columns epoch, rate (after that epoch's step); the last where a resume repeats an epoch
 
     def best(self, horizon: int | None = None) -> pd.Series | None:
         """Return the evaluation with the lowest MAE up to ``horizon`` epochs, or None if there was none."""
@@ -76,7 +67,6 @@ class Start:
 
     epoch: int  # the first one of the warm-up
     initial: float  # rate at the start, extrapolated one step back from the first printed one
-    step: float  # gain of the rate per epoch of warm-up
     highest: float  # the highest rate printed before the next start
 
 
@@ -94,11 +84,7 @@ class Late:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """Read a log's table.
-
-    Raises:
-        LogError: a column is missing.
-    """
+    """Read a log's table; ``LogError`` where a column is missing."""
     log = pd.read_csv(path)
     absent = [column for column in COLUMNS if column not in log.columns]
     if absent:
@@ -124,13 +110,9 @@ def _run(number: int, lines: pd.DataFrame) -> LoggedRun:
     evaluations = lines.loc[lines["kind"] == "eval", ["line", "epoch", "mae", "rmse"]].reset_index(drop=True)
     training = lines.loc[lines["kind"] == "train", ["epoch", "lr_after_step"]]
     rates = training.drop_duplicates("epoch", keep="last").sort_values("epoch", ignore_index=True)
-    return LoggedRun(
-        number=number,
-        lines=(int(lines["line"].min()), int(lines["line"].max())),
-        epochs=int(lines["epoch"].max()),
-        evaluations=evaluations,
-        rates=rates.rename(columns={"lr_after_step": "rate"}),
-    )
+    span = int(lines["line"].min()), int(lines["line"].max())
+    rates = rates.rename(columns={"lr_after_step": "rate"})
+    return LoggedRun(number, span, int(lines["epoch"].max()), evaluations, rates)
 
 
 def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int | None = None) -> Found | None:
@@ -140,17 +122,11 @@ def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int |
         hits = table[((table["mae"] - mae).abs() < PRINTED_SCORE) & ((table["rmse"] - rmse).abs() < PRINTED_SCORE)]
         if hits.empty:
             continue
-        hit = hits.iloc[0]
+        line, epoch = int(hits.iloc[0]["line"]), int(hits.iloc[0]["epoch"])
         best = run.best(horizon)
         end = run.at(horizon) if horizon is not None else None
-        return Found(
-            run=run,
-            line=int(hit["line"]),
-            epoch=int(hit["epoch"]),
-            horizon=horizon,
-            is_best=best is not None and int(best["line"]) == int(hit["line"]),
-            at_horizon=None if end is None else (float(end["mae"]), float(end["rmse"])),
-        )
+        at_horizon = None if end is None else (float(end["mae"]), float(end["rmse"]))
+        return Found(run, line, epoch, horizon, best is not None and int(best["line"]) == line, at_horizon)
     return None
 
 
@@ -229,7 +205,6 @@ def schedule_starts(run: LoggedRun) -> list[Start]:
         Start(
             epoch=int(epochs[first]),
             initial=max(0.0, float(2 * rates[first] - rates[first + 1])),
-            step=float(rates[first + 1] - rates[first]),
             highest=float(rates[first:end].max()),
         )
         for first, end in zip(firsts, ends, strict=True)

@@ -27,19 +27,11 @@ BIN_SETTINGS = ("bins_of", "block", "truncation", "granularity", "anchors", "las
 
 def dot_map_counts(samples: Sequence[Sample]) -> Floats:
     """Return the sum of each picture's dot map."""
-    return np.array([float(len(_distinct(_pixels(sample)))) for sample in samples])
+    return np.array([float(len(np.unique(_pixels(sample), axis=0))) for sample in samples])
 
 
 def block_bins_counts(samples: Sequence[Sample], settings: Mapping[str, Any]) -> Floats:
-    """Return what a network without mistakes predicts that classifies blocks into bins.
-
-    Args:
-        samples: with points.
-        settings: of a system, with ``BIN_SETTINGS``.
-
-    Raises:
-        ValueError: CLIP-EBC published no such bins.
-    """
+    """Return what a system predicts that classifies blocks into bins without mistakes; ValueError: no such bins."""
     from recount.nn.bins import published_bins
 
     names = ("block", "truncation", "granularity", "anchors")
@@ -49,7 +41,9 @@ def block_bins_counts(samples: Sequence[Sample], settings: Mapping[str, Any]) ->
     lows, anchors = np.array([low for low, _ in bins.intervals]), np.array(bins.anchors)
     result = []
     for sample in samples:
-        pixels = _pixels(sample) if settings["coincident_points"] == "add" else _distinct(_pixels(sample))
+        pixels = _pixels(sample)
+        if settings["coincident_points"] != "add":
+            pixels = np.unique(pixels, axis=0)
         _, counts = np.unique(pixels // settings["block"], axis=0, return_counts=True)
         classes = np.searchsorted(lows, counts, side="right") - 1
         empty = -(-sample.height // settings["block"]) * -(-sample.width // settings["block"]) - len(counts)
@@ -60,7 +54,3 @@ def block_bins_counts(samples: Sequence[Sample], settings: Mapping[str, Any]) ->
 def _pixels(sample: Sample) -> np.ndarray:
     """Return the pixel of each point, int64 [n, 2]."""
     return np.clip(np.trunc(sample.points).astype(np.int64), 0, (sample.width - 1, sample.height - 1))
-
-
-def _distinct(pixels: np.ndarray) -> np.ndarray:
-    return np.unique(pixels, axis=0)
