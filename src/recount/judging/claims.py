@@ -97,10 +97,7 @@ class Comparison:
         return self.better.levels(self.metric), self.worse.levels(self.metric)
 
     def ratio(self, without: str) -> tuple[float, Floats]:
-        """Return the ratio of the means over seeds, and that with each seed.
-
-        ``Missing``: ``worse`` makes no error, with ``without`` as the consequence.
-        """
+        """Return the ratio of the means over seeds, and that with each seed; ``without``: what there is not if 0."""
         top, bottom = self.levels
         if not bottom.mean():
             raise Missing("undefined", f"{self.worse.name} makes no error, {without}")
@@ -179,6 +176,8 @@ class Claims:
             "relative_drop": self._relative_drop,
             "quantity": self._quantity,
         }
+        suite = self.project.suite
+        not_comparable = f"suite {suite.name} is not comparable with published numbers: {suite.why_not_comparable}"
         parts: list[Part] = []
         for asked in self._asked(claim, selection, evidence):
             metric = asked.bound.metric if asked.bound else claim.metric
@@ -186,18 +185,12 @@ class Claims:
             place = self.project.place(asked.benchmarks[0])
             part = Part(name, " + ".join(asked.benchmarks), place, metric, asked.better, asked.worse)
             try:
-                self._refuse(claim)
+                if not suite.comparable and (claim.test == "value" or claim.margin is not None):
+                    raise Missing("no counterpart", not_comparable)
                 parts += tests[claim.test](asked, part)
             except Missing as missing:
                 parts.append(replace(part, missing=missing.reason))
         return parts
-
-    def _refuse(self, claim: Claim) -> None:
-        """Refuse what a suite that is not comparable cannot say."""
-        if not self.project.suite.comparable and (claim.test == "value" or claim.margin is not None):
-            suite = self.project.suite
-            what = f"suite {suite.name} is not comparable with published numbers: {suite.why_not_comparable}"
-            raise Missing("no counterpart", what)
 
     def _asked(self, claim: Claim, selection: str, evidence: Evidence) -> Iterator[Asked]:
         groups: dict[str, list[str]] = {}  # benchmarks that are the same images in this suite are tested together
@@ -209,8 +202,6 @@ class Claims:
                 for benchmarks in groups.values():
                     yield Asked(claim, better, worse, tuple(benchmarks), selection, evidence, bound)
 
-    # ------------------------------------------------------------------------------------------- errors and accuracies
-
     def _compared(self, asked: Asked, benchmark: str) -> Comparison:
         pair = self.arms.pair(asked.better, asked.worse, benchmark, asked.selection, asked.evidence)
         return Comparison(*_metric_on(asked.claim.metric, *pair))
@@ -221,9 +212,7 @@ class Claims:
         first, second = (pair.worse, pair.better) if metric.better == "low" else (pair.better, pair.worse)
         result = paired_difference(metric, true, first.predicted, second.predicted)
         finding = Finding(
-            effect=result.value,
-            low=result.low,
-            high=result.high,
+            *(result.value, result.low, result.high),
             region=(margin or 0.0, math.inf),
             p_value=result.p_value if margin is None else math.nan,
             image_error=image_error(metric, true, first.predicted, second.predicted),
@@ -242,19 +231,17 @@ class Claims:
     def _relative_drop(self, asked: Asked, part: Part) -> Iterator[Part]:
         places = [self.project.place(benchmark) for benchmark in asked.benchmarks]
         if places[0] == places[1]:
-            same = f"{' and '.join(asked.benchmarks)} are the same images in suite {self.project.suite.name}"
-            raise Missing("undefined", same)
+            both = " and ".join(asked.benchmarks)
+            raise Missing("undefined", f"{both} are the same images in suite {self.project.suite.name}")
         pairs = [self._compared(asked, benchmark) for benchmark in asked.benchmarks]
         (one, first), (two, second) = (
             pair.ratio(f"so nothing can drop on {benchmark}")
             for pair, benchmark in zip(pairs, asked.benchmarks, strict=True)
         )
-        low, high = interval_of((1 - pairs[1].ratios(stream=1)) - (1 - pairs[0].ratios()))
         of_seeds = (_of_seeds(pair.seeds, 1 - each) for pair, each in zip(pairs, (first, second), strict=True))
         finding = Finding(
-            effect=(1 - two) - (1 - one),
-            low=low,
-            high=high,
+            (1 - two) - (1 - one),
+            *interval_of((1 - pairs[1].ratios(stream=1)) - (1 - pairs[0].ratios())),
             n=sum(len(pair.better.ids) for pair in pairs),
             seed_effects=tuple(later - sooner for sooner, later in zip(*of_seeds, strict=False)),
             rule=_rule(DROP_RULE, pairs[1].seeds),
@@ -270,8 +257,6 @@ class Claims:
         finding = _near(asked.claim, interval, values, fixed=not arm.seeds)
         finding = replace(finding, n=len(arm.ids), notes=(*arm.notes, *_dominated(metric, arm)))
         yield replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
-
-    # --------------------------------------------------------------------------------------------------------- costs
 
     def _costs(self, arm: str, asked: Asked) -> tuple[str, dict[int, float], str]:
         """Return an arm's name, its cost with each seed, and how it was measured."""
@@ -320,14 +305,16 @@ class Claims:
         finding = replace(finding, notes=(*finding.notes, how) if how else finding.notes)
         yield replace(part, better=name, value_better=float(np.mean(each)), seeds=tuple(values), finding=finding)
 
-    # ------------------------------------------------------------------------------------------------------ quantities
-
     def _quantity(self, asked: Asked, part: Part) -> Iterator[Part]:
         assert asked.bound is not None
-        if asked.bound.metric == "nearer_to_majority":
-            yield self._nearer_to_majority(asked, asked.bound, part)
-        else:
+        if asked.bound.metric != "nearer_to_majority":
             yield from self._prompted(asked, asked.bound, part)
+            return
+        where = asked.benchmarks[0], asked.selection, asked.evidence
+        arm, majority = self.arms.pair(asked.better, "prompt_blind", *where)
+        nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
+        part, ones = replace(part, better=arm.name), np.ones(nearer.shape)
+        yield _of_ratio(part, asked.bound, nearer.astype(float), ones, arm.seeds, arm.notes)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
         """Return what the prompt tests of an arm found, by seed."""
@@ -349,21 +336,11 @@ class Claims:
             shown = replace(part, name=f"{part.name} ({key})" if key else part.name, better=name)
             yield _of_ratio(shown, bound, tops, bottoms, () if fixed else tuple(records))
 
-    def _nearer_to_majority(self, asked: Asked, bound: Bound, part: Part) -> Part:
-        where = asked.benchmarks[0], asked.selection, asked.evidence
-        arm, majority = self.arms.pair(asked.better, "prompt_blind", *where)
-        nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
-        part = replace(part, better=arm.name)
-        return _of_ratio(part, bound, nearer.astype(float), np.ones(nearer.shape), arm.seeds, arm.notes)
-
 
 def _of_ratio(
     part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tuple[int, ...], notes: tuple[str, ...] = ()
 ) -> Part:
-    """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds.
-
-    Where each image says yes or no, the interval is the exact binomial one.
-    """
+    """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds."""
     n = tops.shape[1]
     each = tops.sum(axis=1) / bottoms.sum(axis=1)
     value, yes = float(each.mean()), YES.get(bound.metric)
@@ -396,8 +373,7 @@ def _near(claim: Claim, interval: Interval, values: Sequence[float], fixed: bool
         "half the image interval": (interval.high - interval.low) / 2 if not math.isnan(interval.low) else 0.0,
         "the standard deviation over seeds": 0.0 if math.isnan(spread) else spread,
     }
-    name = max(choices, key=choices.__getitem__)
-    tolerance = choices[name]
+    name, tolerance = max(choices.items(), key=lambda choice: choice[1])
     close = claim.close * abs(claim.published) if claim.close else None
     nearly = f"; in direction within {claim.close:.0%}" if claim.close else ""
     return Finding(

@@ -19,9 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from recount.metrics import Floats
 from recount.results.published import read_published
-from recount.scoring.groups import recall_and_f1
 
 NUMBERS = tuple(range(2, 11))
 BASELINE = "baseline"
@@ -30,7 +28,6 @@ TABLE_OF = {END: "table1_last", BEST: "table1_best"}
 PRINTED_SHARE = 0.5e-4  # accuracies are printed in per cent with two decimals
 LARGE = (7, 8, 9, 10)
 LARGEST = (8, 9, 10)
-SMALL = (2, 3, 4, 5, 6)
 SIMULATIONS = 100_000
 EPOCHS = 10
 CONFIGURATIONS = 11  # of a study
@@ -78,30 +75,15 @@ class Panel:
         """Return the binomial standard error of the accuracy."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
 
-    @property
-    def mean_absolute_deviation(self) -> float:
-        """Return the mean of |predicted - true|."""
-        numbers = np.array(NUMBERS)
-        return float((self.matrix * np.abs(numbers[None] - numbers[:, None])).sum() / self.n)
-
-    @property
-    def recall_and_f1(self) -> tuple[Floats, Floats]:
-        """Return recall and F1 of each number, [9] each."""
-        return recall_and_f1(self.matrix)
-
-    @property
-    def predicted_share(self) -> Floats:
-        """Return how often each number is answered, [9]."""
-        return self.matrix.sum(axis=0) / self.n
-
     def hits(self, numbers: Iterable[int]) -> tuple[int, int]:
         """Return right answers and images of several numbers."""
         rows = [NUMBERS.index(number) for number in numbers]
         return int(np.diag(self.matrix)[rows].sum()), int(self.matrix[rows].sum())
 
-    def recall_of(self, numbers: Sequence[int]) -> float:
-        """Return the share of right answers over the images of several numbers."""
-        right, images = self.hits(numbers)
+    @property
+    def largest(self) -> float:
+        """Return the share of right answers over the images of eight to ten."""
+        right, images = self.hits(LARGEST)
         return right / images
 
     def fits(self, accuracy: float) -> bool:
@@ -275,30 +257,6 @@ def _mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatc
 
 
 @dataclass(frozen=True)
-class Recalls:
-    """Recall of a printed matrix over small, large and the largest numbers, and how often it answers the largest."""
-
-    panel: str
-    variant: str
-    state: str
-    small: float
-    large: float
-    largest: float
-    answers_largest: float
-
-
-def _recalls(panels: Sequence[Panel]) -> list[Recalls]:
-    """Return recall on two to six, seven to ten and eight to ten of every printed matrix."""
-    places = [NUMBERS.index(number) for number in LARGEST]
-    result = []
-    for panel in panels:
-        small, large, largest = (panel.recall_of(numbers) for numbers in (SMALL, LARGE, LARGEST))
-        answers = float(panel.predicted_share[places].sum())
-        result.append(Recalls(panel.name, panel.variant, panel.state, small, large, largest, answers))
-    return result
-
-
-@dataclass(frozen=True)
 class LostWord:
     """An item of CountBench whose number word lies beyond the cut: its index in CountBench.json, number and place."""
 
@@ -323,7 +281,6 @@ class Evidence:
     headline: Headline
     selection: BestOfTen
     mismatches: list[Mismatch]
-    recalls: list[Recalls]
     lost_words: list[LostWord]
 
 
@@ -343,6 +300,5 @@ def evidence(folder: Path) -> Evidence:
         headline=claim,
         selection=best_of_ten(runs, claim.images / claim.n),
         mismatches=_mismatches(panels, accuracies),
-        recalls=_recalls(panels),
         lost_words=read_lost_words(folder / "evidence" / "cut_77.csv"),
     )

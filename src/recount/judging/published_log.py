@@ -80,6 +80,7 @@ class Late:
     mae_sd: float
     mae_min: float
     mae_max: float
+    mae_slope: float  # of their least-squares line, per epoch
     rmse_mean: float
 
 
@@ -154,12 +155,6 @@ def rate_changes(run: LoggedRun) -> int:
     return int((run.rates["rate"].diff().abs() > 0).sum())
 
 
-def slope_per_epoch(run: LoggedRun, first_epoch: int) -> float:
-    """Return the slope of the least-squares line of MAE over epochs from ``first_epoch`` on."""
-    late = run.evaluations[run.evaluations["epoch"] >= first_epoch]
-    return float(np.polyfit(late["epoch"].to_numpy(dtype=float), late["mae"].to_numpy(dtype=float), 1)[0])
-
-
 def occurs(runs: Sequence[LoggedRun], metric: str, value: float) -> bool:
     """Return whether any evaluation has ``value`` for ``metric`` (mae or rmse), to the digits of ``value``."""
     digits = len(f"{value}".partition(".")[2])
@@ -176,7 +171,8 @@ def late_evaluations(run: LoggedRun, first_epoch: int) -> Late:
     """Summarise the evaluations of a run from ``first_epoch`` on."""
     late = run.evaluations[run.evaluations["epoch"] >= first_epoch]
     mean, sd, low, high = late["mae"].agg(["mean", "std", "min", "max"]).astype(float)
-    return Late(first_epoch, len(late), mean, sd, low, high, float(late["rmse"].mean()))
+    slope = np.polyfit(late["epoch"].to_numpy(dtype=float), late["mae"].to_numpy(dtype=float), 1)[0]
+    return Late(first_epoch, len(late), mean, sd, low, high, float(slope), float(late["rmse"].mean()))
 
 
 def _warm_ups(rates: np.ndarray) -> list[tuple[int, int]]:
