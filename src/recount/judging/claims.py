@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
-from recount.judging.prompt_evidence import QUANTITIES, aligned, is_trained, picture_values, read_record
+from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values, read_record
 from recount.judging.verdicts import Finding
 from recount.metrics import ACCURACY, COSTS, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
 from recount.results.prompt_tests import PromptTests
@@ -328,7 +328,7 @@ class Claims:
         if not records:
             raise Missing("undefined", f"{asked.better}: no model chosen by {asked.selection} has prompt tests")
         name = self.arms.of_evidence(asked.better, asked.evidence)
-        fixed = is_fixed(self.arms.runs(name)[0]) or not is_trained(bound.metric)
+        fixed = is_fixed(self.arms.runs(name)[0]) or QUANTITIES[bound.metric][0] == BASE
         records = dict(list(records.items())[:1]) if fixed else records
         each = [picture_values(record, asked.benchmarks[0], bound.metric) for record in records.values()]
         for key in each[0]:

@@ -8,9 +8,8 @@ bounded over all ways in which the printed matrices can be matched.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,8 +102,7 @@ def read_panels(path: Path) -> list[Panel]:
     return panels
 
 
-def read_accuracies(folder: Path) -> Accuracies:
-    """Return the printed accuracies from the paper's published.csv."""
+def _accuracies(folder: Path) -> Accuracies:
     result: dict[str, dict[str, float]] = {}
     for row in read_published(folder):
         if (row.metric, row.system) == ("accuracy", "countclip"):
@@ -148,7 +146,6 @@ class AgainstBaseline:
 
 
 def _against_baseline(accuracies: Accuracies) -> AgainstBaseline:
-    """Compare every printed configuration with the printed baseline."""
     end, best = (
         {name: round(value - printed[BASELINE], 6) for name, value in printed.items() if name != BASELINE}
         for printed in (accuracies[TABLE_OF[END]], accuracies[TABLE_OF[BEST]])
@@ -245,7 +242,6 @@ class Mismatch:
 
 
 def _mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatch]:
-    """Return the matrices that do not reproduce the accuracy printed for their row and state."""
     result = []
     for panel in panels:
         printed = accuracies[TABLE_OF[panel.state]][panel.variant]
@@ -254,21 +250,6 @@ def _mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatc
             numbers = printed, panel.accuracy, panel.correct
             result.append(Mismatch(panel.name, panel.variant, panel.state, *numbers, next(fitting, "")))
     return result
-
-
-@dataclass(frozen=True)
-class LostWord:
-    """An item of CountBench whose number word lies beyond the cut: its index in CountBench.json, number and place."""
-
-    index: int
-    number: int
-    position: int
-
-
-def read_lost_words(path: Path) -> list[LostWord]:
-    """Return the items of ``evidence/cut_77.csv``, which holds no caption."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [LostWord(**{key: int(value) for key, value in row.items()}) for row in csv.DictReader(file)]
 
 
 @dataclass(frozen=True)
@@ -281,24 +262,18 @@ class Evidence:
     headline: Headline
     selection: BestOfTen
     mismatches: list[Mismatch]
-    lost_words: list[LostWord]
+    lost_words: list[dict[Hashable, int]]  # index in CountBench.json, number, and where its word lies beyond the cut
 
 
 def evidence(folder: Path) -> Evidence:
     """Compute the evidence from ``papers/countclip``."""
     panels = read_panels(folder / "evidence" / "confusions.csv")
     runs = read_epochs(folder / "evidence" / "epochs.csv")
-    accuracies = read_accuracies(folder)
+    accuracies = _accuracies(folder)
     printed = accuracies[TABLE_OF[BEST]]
-    best = max(printed, key=printed.__getitem__)
     at_best = {panel.variant: panel for panel in panels if panel.figure == "fig5_best"}
-    claim = headline(at_best[BASELINE], at_best[best])
-    return Evidence(
-        panels=panels,
-        runs=runs,
-        baseline=_against_baseline(accuracies),
-        headline=claim,
-        selection=best_of_ten(runs, claim.images / claim.n),
-        mismatches=_mismatches(panels, accuracies),
-        lost_words=read_lost_words(folder / "evidence" / "cut_77.csv"),
-    )
+    claim = headline(at_best[BASELINE], at_best[max(printed, key=printed.__getitem__)])
+    selection = best_of_ten(runs, claim.images / claim.n)
+    lost_words = pd.read_csv(folder / "evidence" / "cut_77.csv").to_dict("records")
+    baseline, exchanged = _against_baseline(accuracies), _mismatches(panels, accuracies)
+    return Evidence(panels, runs, baseline, claim, selection, exchanged, lost_words)

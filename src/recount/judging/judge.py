@@ -30,6 +30,7 @@ from recount.settings.project import Project
 log = logging.getLogger(__name__)
 
 CHOSEN_ON_TEST = "models chosen on the test images"
+EVERY_PART = "every part holds; one contradicted part contradicts the claim"
 COMPARED = ("better", "worse", "benchmark", "dataset", "metric", "value_better", "value_worse")
 HEADLINE_ORDER = ("best_on_held_out", "last", "best_on_test")
 
@@ -90,35 +91,18 @@ def _decided(cases: Sequence[Case]) -> list[list[Decision]]:
 
 def _rows(paper: str, case: Case, decisions: Sequence[Decision]) -> Iterator[VerdictRow]:
     claim = case.claim
-    bare = VerdictRow(
-        paper=paper,
-        claim=claim.id,
-        kind=claim.kind,
-        statement=claim.says,
-        part=ALL_PARTS,
-        evidence_status=case.evidence,
-        selection=case.selection,
-        published=claim.published,
-        source=claim.where,
-        claim_rule=claim.rule,
-    )
+    bare = VerdictRow(paper, claim.id, claim.kind, claim.says, ALL_PARTS, case.evidence, case.selection)
+    bare = replace(bare, published=claim.published, source=claim.where, claim_rule=claim.rule)
     parts = [_row(bare, part, decision) for part, decision in zip(case.parts, decisions, strict=True)]
     if len(parts) == 1:
         yield replace(parts[0], part=ALL_PARTS)
     else:
         tested = [row for row in parts if row.verdict != "not tested"]
-        yield _decided_row(
-            replace(
-                bare,
-                seeds=_same([row.seeds for row in tested]),
-                benchmark=" + ".join(claim.on),
-                metric=_same([row.metric for row in parts]),
-                n=max((row.n for row in parts if row.n is not None), default=None),
-                rule="every part holds; one contradicted part contradicts the claim",
-            ),
-            combine(decisions),
-            joined([] if tested else [part.missing for part in case.parts]),
-        )
+        seeds, metric = _same([row.seeds for row in tested]), _same([row.metric for row in parts])
+        together = replace(bare, seeds=seeds, benchmark=" + ".join(claim.on), metric=metric, rule=EVERY_PART)
+        together = replace(together, n=max((row.n for row in parts if row.n is not None), default=None))
+        why = joined([] if tested else [part.missing for part in case.parts])
+        yield _decided_row(together, combine(decisions), why)
     yield from parts
 
 

@@ -17,24 +17,9 @@ from functools import cached_property
 
 from scipy import stats
 
+from recount.judging import published_log
 from recount.judging.claims import Part, region_of
 from recount.judging.countclip_evidence import NUMBERS, Panel, read_panels
-from recount.judging.published_log import (
-    COLUMNS,
-    LATE_SHARE,
-    PRINTED_SCORE,
-    Found,
-    LoggedRun,
-    best_run,
-    different_rates,
-    find_pair,
-    late_evaluations,
-    logged_runs,
-    nearest,
-    rate_changes,
-    read_log,
-    stated_epochs,
-)
 from recount.judging.verdicts import Finding
 from recount.metrics import ALL, LARGE_NUMBERS, RECALL
 from recount.results.published import PublishedRow, read_published
@@ -140,11 +125,11 @@ class PrintedClaims:
         return next((panel for panel in self._panels if panel.variant == variant and panel.fits(printed)), None)
 
     @cached_property
-    def _runs(self) -> list[LoggedRun]:
+    def _runs(self) -> list[published_log.LoggedRun]:
         for path in sorted((self.folder / "evidence").glob("*.csv")):
             with path.open(encoding="utf-8", newline="") as stream:
-                if set(COLUMNS) <= set(next(csv.reader(stream), [])):
-                    return logged_runs(read_log(path))
+                if set(published_log.COLUMNS) <= set(next(csv.reader(stream), [])):
+                    return published_log.logged_runs(published_log.read_log(path))
         raise Missing("no counterpart", "no training log of this paper is public")
 
     def _log_parts(self, claim: Claim) -> list[Part]:
@@ -175,25 +160,27 @@ class PrintedClaims:
             if len(printed) == 2:
                 system, _, variant = arm.partition("/")
                 label = next(r.label for r in table.rows if (r.system, r.variant or "") == (system, variant))
-                return printed["mae"], printed["rmse"], stated_epochs(label)
+                return printed["mae"], printed["rmse"], published_log.stated_epochs(label)
         raise Missing("no counterpart", f"no table prints MAE and RMSE of {arm}")
 
-    def _found(self, arm: str) -> Found:
+    def _found(self, arm: str) -> published_log.Found:
         mae, rmse, horizon = self._printed_row(arm)
-        found = find_pair(self._runs, mae, rmse, horizon)
+        found = published_log.find_pair(self._runs, mae, rmse, horizon)
         if found is None:
             raise Missing("no counterpart", f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
         return found
 
     def _holds(self, arm: str) -> Finding:
         mae, rmse, horizon = self._printed_row(arm)
-        found = find_pair(self._runs, mae, rmse, horizon)
+        found = published_log.find_pair(self._runs, mae, rmse, horizon)
         rule = "MAE and RMSE stand together in the log, to the printed digits"
         if found is not None:
-            return _exact(0.0, PRINTED_SCORE, rule, f"{mae:g} / {rmse:g} are line {found.line}, epoch {found.epoch}")
-        logged = nearest(self._runs, mae)
+            return _exact(
+                0.0, published_log.PRINTED_SCORE, rule, f"{mae:g} / {rmse:g} are line {found.line}, epoch {found.epoch}"
+            )
+        logged = published_log.nearest(self._runs, mae)
         note = f"{mae:g} / {rmse:g} stand nowhere together; the nearest logged MAE is {logged:g}"
-        return _exact(max(abs(logged - mae), 2 * PRINTED_SCORE), PRINTED_SCORE, rule, note)
+        return _exact(max(abs(logged - mae), 2 * published_log.PRINTED_SCORE), published_log.PRINTED_SCORE, rule, note)
 
     def _at_end(self, arm: str) -> Finding:
         mae, _, horizon = self._printed_row(arm)
@@ -206,7 +193,7 @@ class PrintedClaims:
             f"the log has {at_end:g}"
         )
         rule = "the printed MAE is that at the stated number of epochs, to the printed digits"
-        return _exact(abs(at_end - mae), PRINTED_SCORE, rule, note)
+        return _exact(abs(at_end - mae), published_log.PRINTED_SCORE, rule, note)
 
     def _own_run(self, arm: str, arms: Sequence[str]) -> Finding:
         run = self._found(arm).run
@@ -217,7 +204,7 @@ class PrintedClaims:
 
     def _same_rate(self, better: str, worse: str) -> Finding:
         first, second = self._found(better), self._found(worse)
-        differing, of = different_rates(first.run, second.run, first.horizon)
+        differing, of = published_log.different_rates(first.run, second.run, first.horizon)
         note = f"the learning rates differ after {differing} of {of} epochs up to {first.horizon}"
         return _exact(differing, 0.5, "the two runs' printed learning rates are equal", note)
 
@@ -225,11 +212,11 @@ class PrintedClaims:
         run = self._found(arm).run
         low, high = float(run.rates["rate"].min()), float(run.rates["rate"].max())
         note = f"its run (lines {run.lines[0]} to {run.lines[1]}) has rates from {low:g} to {high:g}"
-        return _exact(rate_changes(run), 0.5, "the printed learning rate does not change", note)
+        return _exact(published_log.rate_changes(run), 0.5, "the printed learning rate does not change", note)
 
     def _settled(self) -> Finding:
-        run = best_run(self._runs)
-        late = late_evaluations(run, int(run.epochs * LATE_SHARE))
+        run = published_log.best_run(self._runs)
+        late = published_log.late_evaluations(run, int(run.epochs * published_log.LATE_SHARE))
         drift = abs(late.mae_slope) * (run.epochs - late.first_epoch)
         note = (
             f"{late.n} evaluations from epoch {late.first_epoch}: MAE {late.mae_min:g} to {late.mae_max:g}, standard "
@@ -250,9 +237,7 @@ def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
     half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error
     difference = first - second
     finding = Finding(
-        effect=difference,
-        low=difference - half,
-        high=difference + half,
+        *(difference, difference - half, difference + half),
         region=(claim.margin or 0.0, math.inf),
         grade="printed",
         p_value=2 * float(stats.norm.sf(abs(difference) / error)) if claim.margin is None and error else math.nan,

@@ -11,7 +11,7 @@ import numpy as np
 from recount.metrics import Floats
 from recount.results.prompt_tests import BenchmarkTests, MapsPicture, NegativePicture, NotTested, PromptTests
 from recount.results.reason import Missing
-from recount.scoring.measured import damage_is_missing
+from recount.scoring.measured import read_or_say
 
 SIMILARITY = "S2"
 ATTENTION = "attention"
@@ -23,11 +23,7 @@ Values = dict[str, dict[str, tuple[float, float]]]  # map or "" -> picture -> nu
 
 def read_record(path: Path) -> PromptTests:
     """Return a run's prompt tests; ``Missing`` where there are none, or the file is damaged."""
-    with damage_is_missing():
-        try:
-            return PromptTests.read(path)
-        except FileNotFoundError:
-            raise Missing("not run", "its prompt tests were not run") from None
+    return read_or_say(path, PromptTests.read, lambda: Missing("not run", "its prompt tests were not run"))
 
 
 def picture_values(record: PromptTests, benchmark: str, metric: str) -> Values:
@@ -50,11 +46,6 @@ def picture_values(record: PromptTests, benchmark: str, metric: str) -> Values:
     if not known or not all(known.values()):
         raise Missing("undefined", f"no picture has a {metric}")
     return known
-
-
-def is_trained(metric: str) -> bool:
-    """Return whether a quantity depends on a run's training."""
-    return QUANTITIES[metric][0] != BASE
 
 
 def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats, Floats]:

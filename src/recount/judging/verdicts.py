@@ -35,7 +35,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from recount.scoring.statistics import CONFIDENCE, holm
+from recount.scoring.statistics import CONFIDENCE, holm, mean_and_sd
 
 Verdict = Literal["holds", "holds in direction", "contradicted", "inconclusive", "not tested"]
 Side = Literal["for", "against", ""]
@@ -92,27 +92,20 @@ def decide_all(findings: Sequence[Finding]) -> list[Decision]:
     over_images = holm([finding.p_value for finding in findings])
     over_both = holm([_larger_p(finding) for finding in findings])
     family = sum(not math.isnan(finding.p_value) for finding in findings)
-    return [
-        decide(finding, float(images), float(both), family)
-        for finding, images, both in zip(findings, over_images, over_both, strict=True)
-    ]
+    corrected = zip(findings, over_images.tolist(), over_both.tolist(), strict=True)
+    return [decide(finding, images, both, family) for finding, images, both in corrected]
 
 
 def _larger_p(finding: Finding) -> float:
-    """Return the p value that is corrected: of images or seeds, whichever is larger; NaN where there is no test."""
-    seeds = _p_of_seeds(finding.seed_effects)
-    return finding.p_value if math.isnan(seeds) or math.isnan(finding.p_value) else max(finding.p_value, seeds)
-
-
-def _p_of_seeds(effects: Sequence[float]) -> float:
-    """Return the two-sided p value of a t test that the mean over seeds is 0; NaN for fewer than three seeds."""
-    if len(effects) < MIN_SEEDS:
-        return math.nan
-    spread = float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
-    mean = abs(float(np.mean(effects)))
+    """Return the two-sided p value of images or of seeds (t test: their mean is 0), whichever is larger; or NaN."""
+    effects = finding.seed_effects
+    if math.isnan(finding.p_value) or len(effects) < MIN_SEEDS:
+        return finding.p_value
+    mean, spread = mean_and_sd(effects)
     if not spread:
-        return 0.0 if mean else 1.0
-    return 2 * float(stats.t.sf(mean / spread, len(effects) - 1))
+        return max(finding.p_value, 0.0 if mean else 1.0)
+    of_seeds = 2 * float(stats.t.sf(abs(mean) / (spread / math.sqrt(len(effects))), len(effects) - 1))
+    return max(finding.p_value, of_seeds)
 
 
 def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Decision:
@@ -128,12 +121,11 @@ def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Dec
     if math.isnan(finding.low):
         return _without_interval(finding, points)
     images = _side(finding.low, finding.high, finding.region)
-    if images and p_images > ALPHA:
+    if not images or p_images > ALPHA:
         corrected = f" after correction for {family} tests" if family > 1 else ""
-        reason = f"the interval decides, but p is {p_images:.2g}{corrected}"
+        against = f"the interval decides, but p is {p_images:.2g}{corrected}"
+        reason = against if images else "the interval reaches both sides"
         return _undecided(finding, points, p_holm, family, reason)
-    if not images:
-        return _undecided(finding, points, p_holm, family, "the interval reaches both sides")
     if finding.grade == "printed":
         verdict: Verdict = "contradicted" if images == "against" else "holds in direction"
         return Decision(verdict, images, "single printed runs", p_holm)
@@ -144,13 +136,13 @@ def _near(finding: Finding, points: Side) -> Decision:
     """Decide whether a number was reached; the tolerance holds its uncertainty, so only the number of seeds counts."""
     few = 0 < len(finding.seed_effects) < MIN_SEEDS
     reason = f"{len(finding.seed_effects)} seed(s); the rule asks for {MIN_SEEDS}" if few else ""
-    needed, seeds = (f"{MIN_SEEDS} seeds", MIN_SEEDS) if few else ("", None)
+    more = (math.nan, f"{MIN_SEEDS} seeds", None, MIN_SEEDS) if few else ()
     if points == "for":
-        return Decision("holds in direction" if few else "holds", "for", reason, math.nan, needed, None, seeds)
+        return Decision("holds in direction" if few else "holds", "for", reason, *more)
     if finding.nearly and _side(finding.effect, finding.effect, finding.nearly) == "for":
         reason = "; ".join(["outside the tolerance, but close", *([reason] if few else [])])
-        return Decision("holds in direction", "for", reason, math.nan, needed, None, seeds)
-    return Decision("inconclusive" if few else "contradicted", "against", reason, math.nan, needed, None, seeds)
+        return Decision("holds in direction", "for", reason, *more)
+    return Decision("inconclusive" if few else "contradicted", "against", reason, *more)
 
 
 def _without_interval(finding: Finding, points: Side) -> Decision:
@@ -179,7 +171,9 @@ def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> D
         few = f"{len(effects)} seed{'s' * (len(effects) > 1)}; the rule asks for {MIN_SEEDS}"
         where = "" if images == "for" else "it points against the claim, but with "
         return Decision(weaker, images, f"{where}{few}", p_holm, needed, None, seeds)
-    low, high = _seed_interval(effects)
+    mean, spread = mean_and_sd(effects)
+    half = float(stats.t.ppf(1 - ALPHA / 2, len(effects) - 1)) * spread / math.sqrt(len(effects))
+    low, high = mean - half, mean + half  # 95 % t interval
     settled = agree and _side(low, high, finding.region) == images
     if settled and not p_holm > ALPHA:
         return Decision(final, images, "", p_holm)
@@ -187,16 +181,6 @@ def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> D
     why = why if agree else "the seeds do not agree"
     why += f" ({min(effects):.3g} to {max(effects):.3g}; t interval of their mean {low:.3g} to {high:.3g})"
     return Decision(weaker, images, why, p_holm, needed, None, seeds)
-
-
-def _seed_interval(effects: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % t interval of the mean over seeds."""
-    mean, spread = float(np.mean(effects)), float(np.std(effects, ddof=1))
-    half = float(stats.t.ppf(1 - ALPHA / 2, len(effects) - 1)) * spread / math.sqrt(len(effects))
-    return mean - half, mean + half
-
-
-# --------------------------------------------------------------------------------------------------------------- power
 
 
 def _undecided(finding: Finding, points: Side, p_holm: float, family: int, reason: str) -> Decision:
@@ -214,7 +198,6 @@ def _undecided(finding: Finding, points: Side, p_holm: float, family: int, reaso
 
 
 def _distance(finding: Finding) -> float:
-    """Return how far the effect is from the nearest end of the region."""
     return min(abs(finding.effect - end) for end in finding.region if math.isfinite(end))
 
 
@@ -251,9 +234,6 @@ def seeds_needed(finding: Finding, family: int) -> int | None:
     factors = stats.t.ppf(1 - _level(finding, family) / 2, numbers - 1) / np.sqrt(numbers)
     decides = factors * spread < distance
     return int(numbers[decides.argmax()]) if decides.any() else None
-
-
-# --------------------------------------------------------------------------------------------------------- combination
 
 
 def combine(decisions: Sequence[Decision]) -> Decision:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from recount.results.scores import Score
 from recount.scoring.statistics import Interval, bootstrap
 from recount.settings.project import Project, Run, Split
 
+T = TypeVar("T")
 CONSTANT = "constant"  # the system of constant predictors; its cells are marked trivial
 LOG_LINES = 5
 LINE_LENGTH = 300
@@ -45,11 +46,12 @@ class Measured:
         return replace(cell, **self.interval.columns(), n=self.n, status=status, reason=self.reason)
 
 
-@contextmanager
-def damage_is_missing() -> Iterator[None]:
-    """Turn what the reader of a damaged file raises into the reason why there is no value."""
+def read_or_say(path: Path, read: Callable[[Path], T], absent: Callable[[], Missing]) -> T:
+    """Return what a file holds; ``Missing`` where there is none, or it is damaged."""
+    if not path.is_file():
+        raise absent()
     try:
-        yield
+        return read(path)
     except (DataError, ResultsError) as error:
         raise Missing("damaged", str(error)) from None
 
@@ -72,31 +74,20 @@ class Measurements:
         """Return the predictions of a run by selection."""
         run = self._by_id[run_id]
         path = self.project.root / self.project.predictions(run, benchmark)
-        if not path.is_file():
-            raise self._why_missing(run, benchmark)
-        with damage_is_missing():
-            return read_predictions(path)
+        return read_or_say(path, read_predictions, lambda: self._why_missing(run, benchmark))
 
     def _record(self, run_id: str) -> RunRecord:
         run = self._by_id[run_id]
-        folder = self.project.root / self.project.run_folder(run)
-        if not (folder / RUN).is_file():
-            raise self._why_missing(run, None)
-        with damage_is_missing():
-            return read_run_record(folder)
+        path = self.project.root / self.project.run_folder(run) / RUN
+        return read_or_say(path, lambda path: read_run_record(path.parent), lambda: self._why_missing(run, None))
 
     def _samples(self, place: Split) -> list[Sample]:
         path = self.project.root / self.project.index(place)
-        if not path.is_file():
-            raise self._no_data(place)
-        with damage_is_missing():
-            return read_index(path, place.split)
+        return read_or_say(path, lambda path: read_index(path, place.split), lambda: self._no_data(place))
 
     def counts(self, place: Split) -> Floats:
         """Return the true counts of a split; ``Missing`` as ``samples`` raises."""
         return np.array([sample.count for sample in self.samples(place)])
-
-    # ---------------------------------------------------------------------------------------------------------- metrics
 
     def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
         """Return a metric of a run by selection."""
@@ -132,8 +123,6 @@ class Measurements:
         note = Reason("note", f"from {last.epoch} epochs on {record.provenance.device}")
         return {"last": Measured(Interval(hours), None, note)}
 
-    # ------------------------------------------------------------------------------------------------------ why nothing
-
     def _why_missing(self, run: Run, benchmark: str | None) -> Missing:
         """Return why a run has no predictions on a benchmark, or no run.json: data, a failure, or it was not run."""
         wanted = [run.benchmarks[benchmark]] if benchmark is not None else []
@@ -150,9 +139,9 @@ class Measurements:
 
     def _no_data(self, split: Split) -> Missing:
         absent = f"{split.dataset} is not prepared ({split.preparation})"
-        project = self.project
-        for path in (project.log("prepare", split.dataset, split.preparation), project.log("fetch", split.dataset)):
-            tail = _log_tail(project.root / path)
+        for step in (("prepare", split.dataset, split.preparation), ("fetch", split.dataset)):
+            path = self.project.log(*step)
+            tail = _log_tail(self.project.root / path)
             if tail:
                 return Missing("absent data", f"data absent: {absent}; see {path}", tail)
         return Missing("absent data", f"data absent: {absent}")

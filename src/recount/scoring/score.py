@@ -174,9 +174,6 @@ def _quoted(cell: Score, published: Sequence[PublishedRow], because: str) -> Sco
     return replace(cell, reason=Reason("no counterpart", f"not published; {because}"))
 
 
-# --------------------------------------------------------------------------------------------------- strata, influence
-
-
 def _finished(measurements: Measurements) -> Iterator[tuple[dict[str, Any], Predictions]]:
     """Yield all predictions that exist and are finite, with the columns that say whose they are."""
     for run in (run for runs in measurements.runs.values() for run in runs):

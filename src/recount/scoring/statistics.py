@@ -66,9 +66,6 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-# ---------------------------------------------------------------------------------------------------------- two levels
-
-
 def _weights(rng: np.random.Generator, resamples: int, size: int) -> Floats:
     """Return how often each of ``size`` items is drawn with replacement, as a share [resamples, size]."""
     drawn = rng.integers(0, size, (resamples, size)) + size * np.arange(resamples)[:, None]
@@ -122,12 +119,9 @@ def bootstrap_over_seeds(metric: Metric, true: ArrayLike, predicted: ArrayLike) 
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Metric of a minus metric of b over the same images, with its 95 % interval."""
+class Difference(Interval):
+    """Metric of a minus metric of b over the same images."""
 
-    value: float
-    low: float = np.nan
-    high: float = np.nan
     p_value: float = np.nan  # two-sided, of swapping a and b within images
 
 
@@ -236,9 +230,6 @@ def _slopes(weights: Floats, t: Floats, p: Floats) -> Floats:
     covariance = weights @ (t * p) - mean_t * (weights @ p)
     varies = variance > 1e-12 * max(float((t**2).mean()), 1e-300)
     return np.where(varies, covariance / np.where(varies, variance, 1), np.nan)
-
-
-# ----------------------------------------------------------------------------------------------------------- influence
 
 
 @dataclass(frozen=True, slots=True)

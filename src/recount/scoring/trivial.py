@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -73,11 +74,10 @@ class TrivialRows:
         """Return the true counts of what stands for a benchmark, from any preparation that is there."""
         place = self._place(benchmark)
         runs = [run for runs in self.measurements.runs.values() for run in runs]
-        splits = [place, *(split for run in runs for split in (run.benchmarks.get(benchmark), run.training) if split)]
+        used = [split for run in runs for split in (run.benchmarks.get(benchmark), run.training) if split]
+        same = [split for split in used if (split.dataset, split.split) == (place.dataset, place.split)]
         missing: list[Missing] = []
-        for split in dict.fromkeys(splits):
-            if (split.dataset, split.split) != (place.dataset, place.split):
-                continue
+        for split in dict.fromkeys([place, *same]):
             try:
                 return self.measurements.counts(split)
             except Missing as reason:
@@ -94,8 +94,6 @@ class TrivialRows:
         counts = self._benchmark_counts(benchmark)
         value = float(statistic(counts))  # type: ignore[arg-type]
         return [value], f"predicts {value:.6g}, the {name} of {benchmark} (n = {len(counts)})"
-
-    # ---------------------------------------------------------------------------------------------------------- oracles
 
     def _oracles(self, cell: Score, table: Table) -> Iterator[Score]:
         """Yield what the annotation itself scores in the forms in which the table's systems are taught it."""
@@ -121,12 +119,10 @@ class TrivialRows:
         found: dict[str, None] = {}
         for row in table.rows:
             for run in self.measurements.runs.get((row.system, row.variant), ())[:1]:
-                try:
+                with suppress(Missing):
                     settings = self.measurements.record(run.id).settings
-                except Missing:
-                    continue
-                if settings.get("bins_of"):
-                    found[json.dumps({name: settings.get(name) for name in BIN_SETTINGS}, sort_keys=True)] = None
+                    if settings.get("bins_of"):
+                        found[json.dumps({name: settings.get(name) for name in BIN_SETTINGS}, sort_keys=True)] = None
         return list(found)
 
     def _annotated_counts(self, place: Split, settings: str) -> Floats:
