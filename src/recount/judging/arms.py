@@ -60,8 +60,7 @@ class Arms:
         self.project = measurements.project
         self.arm = cache(self._arm)
 
-    def released(self, arm: str) -> str | None:
-        """Return the variant of released weights that stands for an arm."""
+    def _released(self, arm: str) -> str | None:
         system, _, variant = arm.partition("/")
         experiment = self.project.experiments.get(system)
         for name, entry in experiment.variants.items() if experiment else ():
@@ -72,7 +71,7 @@ class Arms:
     def are_released(self, arms: Sequence[str]) -> bool:
         """Return whether released weights stand for some of these arms, and the others look at no picture."""
         looking = [arm for arm in arms if arm not in TRIVIAL_ARMS and not arm.startswith(f"{CONSTANT}/")]
-        return bool(looking) and all(self.released(arm) for arm in looking)
+        return bool(looking) and all(self._released(arm) for arm in looking)
 
     def of_evidence(self, arm: str, evidence: Evidence) -> str:
         """Return the arm that has this evidence; ``Missing`` where none has."""
@@ -84,7 +83,7 @@ class Arms:
             return arm
         if evidence == "trained":
             raise Missing("no counterpart", f"{arm} is released weights, not trained here")
-        released = self.released(arm)
+        released = self._released(arm)
         if released is None:
             raise Missing("no counterpart", f"no released weights of {arm} are known")
         return released
@@ -93,14 +92,12 @@ class Arms:
         """Return the selections that an arm has predictions of."""
         if arm in TRIVIAL_ARMS:
             return set()
-        try:
-            runs = self.runs(self.of_evidence(arm, evidence))
-        except Missing:
-            return set()
         found: set[str] = set()
-        for run in runs:
-            with suppress(Missing):
-                found |= set(self.measurements.predictions(run.id, benchmark)) if benchmark in run.benchmarks else set()
+        with suppress(Missing):
+            for run in self.runs(self.of_evidence(arm, evidence)):
+                with suppress(Missing):
+                    if benchmark in run.benchmarks:
+                        found |= set(self.measurements.predictions(run.id, benchmark))
         return found
 
     def runs(self, arm: str) -> list[Run]:
@@ -155,7 +152,6 @@ class Arms:
         return Arm(arm, beside.ids, beside.true, np.array([[majorities[name] for name in beside.ids]]))
 
     def _constant(self, arm: str, run: Run) -> float:
-        """Return what a constant predictor that knows a run's training counts answers."""
         if arm in ("zero", "one"):
             return float(arm == "one")
         if run.training is None:

@@ -15,27 +15,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from scipy import stats
 
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
-from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values, read_record
+from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values
 from recount.judging.verdicts import Finding
 from recount.metrics import ACCURACY, COSTS, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
-from recount.scoring.measured import Measurements, dominant
-from recount.scoring.statistics import (
-    CONFIDENCE,
-    Interval,
-    bootstrap_over_seeds,
-    image_error,
-    interval_of,
-    mean_and_sd,
-    paired_difference,
-    resampled_ratios,
-)
+from recount.scoring import statistics
+from recount.scoring.measured import Measurements, dominant, read_or_say
 from recount.settings.paper import Bound, Claim, Paper
 from recount.settings.project import Run
 
@@ -66,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class _Asked:
     """A part that is to be tested: the claim, one pair of arms (``worse`` may be empty), one group of benchmarks."""
 
     claim: Claim
@@ -79,7 +71,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class _Comparison:
     """Two arms on the same images and the metric that compares them."""
 
     metric: Metric
@@ -88,12 +80,10 @@ class Comparison:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Return the seeds of the arms; () where neither was trained."""
         return self.better.seeds or self.worse.seeds
 
     @property
     def levels(self) -> tuple[Floats, Floats]:
-        """Return the metric of both arms with each seed."""
         return self.better.levels(self.metric), self.worse.levels(self.metric)
 
     def ratio(self, without: str) -> tuple[float, Floats]:
@@ -106,11 +96,11 @@ class Comparison:
 
     def ratios(self, stream: int = 0) -> Floats:
         """Return resampled ratios; another ``stream`` is for other images."""
-        return resampled_ratios(self.metric, self.better.true, self.better.predicted, self.worse.predicted, stream)
+        arms = self.better.true, self.better.predicted, self.worse.predicted
+        return statistics.resampled_ratios(self.metric, *arms, stream)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what must be said of the arms."""
         first, second, metric = self.better, self.worse, self.metric
         means = [metric.of_images(arm.true[None], arm.predicted).mean(axis=0) for arm in (first, second)]
         tied = (f"{first.name} and {second.name} differ on no image",) if np.array_equal(*means) else ()
@@ -130,11 +120,10 @@ def _of_seeds(seeds: Sequence[int], each: Floats) -> tuple[float, ...]:
 
 
 def _rule(text: str, seeds: Sequence[int]) -> str:
-    """Return a rule, with what it asks of the seeds where there are any."""
     return f"{text}; {SEEDS_RULE}" if seeds else text
 
 
-Test = Callable[[Asked, Part], Iterator[Part]]
+Test = Callable[[_Asked, Part], Iterator[Part]]
 
 
 class Claims:
@@ -178,12 +167,16 @@ class Claims:
         }
         suite = self.project.suite
         not_comparable = f"suite {suite.name} is not comparable with published numbers: {suite.why_not_comparable}"
+        groups: dict[str, list[str]] = {}  # benchmarks that are the same images in this suite are tested together
+        for benchmark in claim.on:
+            place = self.project.place(benchmark) or benchmark
+            groups.setdefault("all" if claim.test == "relative_drop" else place, []).append(benchmark)
         parts: list[Part] = []
-        for asked in self._asked(claim, selection, evidence):
-            metric = asked.bound.metric if asked.bound else claim.metric
-            name = f"{asked.better} | {asked.worse}" if asked.worse else asked.better
-            place = self.project.place(asked.benchmarks[0])
-            part = Part(name, " + ".join(asked.benchmarks), place, metric, asked.better, asked.worse)
+        for bound, (better, worse), benchmarks in product(claim.bounds or (None,), claim.pairs, groups.values()):
+            asked = _Asked(claim, better, worse, tuple(benchmarks), selection, evidence, bound)
+            name = f"{better} | {worse}" if worse else better
+            place, metric = self.project.place(benchmarks[0]), bound.metric if bound else claim.metric
+            part = Part(name, " + ".join(benchmarks), place, metric, better, worse)
             try:
                 if not suite.comparable and (claim.test == "value" or claim.margin is not None):
                     raise Missing("no counterpart", not_comparable)
@@ -192,43 +185,33 @@ class Claims:
                 parts.append(replace(part, missing=missing.reason))
         return parts
 
-    def _asked(self, claim: Claim, selection: str, evidence: Evidence) -> Iterator[Asked]:
-        groups: dict[str, list[str]] = {}  # benchmarks that are the same images in this suite are tested together
-        for benchmark in claim.on:
-            place = self.project.place(benchmark) or benchmark
-            groups.setdefault("all" if claim.test == "relative_drop" else place, []).append(benchmark)
-        for bound in claim.bounds or (None,):
-            for better, worse in claim.pairs:
-                for benchmarks in groups.values():
-                    yield Asked(claim, better, worse, tuple(benchmarks), selection, evidence, bound)
-
-    def _compared(self, asked: Asked, benchmark: str) -> Comparison:
+    def _compared(self, asked: _Asked, benchmark: str) -> _Comparison:
         pair = self.arms.pair(asked.better, asked.worse, benchmark, asked.selection, asked.evidence)
-        return Comparison(*_metric_on(asked.claim.metric, *pair))
+        return _Comparison(*_metric_on(asked.claim.metric, *pair))
 
-    def _difference(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _difference(self, asked: _Asked, part: Part) -> Iterator[Part]:
         pair = self._compared(asked, asked.benchmarks[0])
         metric, true, margin = pair.metric, pair.better.true, asked.claim.margin
         first, second = (pair.worse, pair.better) if metric.better == "low" else (pair.better, pair.worse)
-        result = paired_difference(metric, true, first.predicted, second.predicted)
+        result = statistics.paired_difference(metric, true, first.predicted, second.predicted)
         finding = Finding(
             *(result.value, result.low, result.high),
             region=(margin or 0.0, math.inf),
             p_value=result.p_value if margin is None else math.nan,
-            image_error=image_error(metric, true, first.predicted, second.predicted),
+            image_error=statistics.image_error(metric, true, first.predicted, second.predicted),
             rule=_rule(DIFFERENCE_RULE if margin is None else f"95 % interval above {margin:g}", pair.seeds),
         )
         yield pair.fill(part, finding, first.levels(metric) - second.levels(metric))
 
-    def _ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _ratio(self, asked: _Asked, part: Part) -> Iterator[Part]:
         pair = self._compared(asked, asked.benchmarks[0])
         effect, each = pair.ratio("so there is no ratio to it")
-        interval = interval_of(pair.ratios()) if len(pair.better.ids) > 1 else (math.nan, math.nan)
+        interval = statistics.interval_of(pair.ratios()) if len(pair.better.ids) > 1 else (math.nan, math.nan)
         region = region_of(asked.claim)
         rule = _rule(f"95 % interval of the ratio {_within(region)}, over the same images", pair.seeds)
         yield pair.fill(part, Finding(effect, *interval, region, rule=rule), each)
 
-    def _relative_drop(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _relative_drop(self, asked: _Asked, part: Part) -> Iterator[Part]:
         places = [self.project.place(benchmark) for benchmark in asked.benchmarks]
         if places[0] == places[1]:
             both = " and ".join(asked.benchmarks)
@@ -241,7 +224,7 @@ class Claims:
         of_seeds = (_of_seeds(pair.seeds, 1 - each) for pair, each in zip(pairs, (first, second), strict=True))
         finding = Finding(
             (1 - two) - (1 - one),
-            *interval_of((1 - pairs[1].ratios(stream=1)) - (1 - pairs[0].ratios())),
+            *statistics.interval_of((1 - pairs[1].ratios(stream=1)) - (1 - pairs[0].ratios())),
             n=sum(len(pair.better.ids) for pair in pairs),
             seed_effects=tuple(later - sooner for sooner, later in zip(*of_seeds, strict=False)),
             rule=_rule(DROP_RULE, pairs[1].seeds),
@@ -249,16 +232,16 @@ class Claims:
         )
         yield replace(part, seeds=pairs[1].seeds, finding=finding, dataset=" + ".join(places))
 
-    def _value(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _value(self, asked: _Asked, part: Part) -> Iterator[Part]:
         arm = self.arms.arm(asked.better, asked.benchmarks[0], asked.selection, asked.evidence)
         metric, arm, _ = _metric_on(asked.claim.metric, arm, arm)
-        interval = bootstrap_over_seeds(metric, arm.true, arm.predicted)
+        interval = statistics.bootstrap_over_seeds(metric, arm.true, arm.predicted)
         values = tuple(arm.levels(metric).tolist())
         finding = _near(asked.claim, interval, values, fixed=not arm.seeds)
         finding = replace(finding, n=len(arm.ids), notes=(*arm.notes, *_dominated(metric, arm)))
         yield replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
 
-    def _costs(self, arm: str, asked: Asked) -> tuple[str, dict[int, float], str]:
+    def _costs(self, arm: str, asked: _Asked) -> tuple[str, dict[int, float], str]:
         """Return an arm's name, its cost with each seed, and how it was measured."""
         name = self.arms.of_evidence(arm, asked.evidence)
         found = self.arms.of_each_seed(name, lambda run: self._cost_of(run, asked.claim.metric, asked.benchmarks[0]))
@@ -276,7 +259,7 @@ class Claims:
             raise Missing("undefined", f"its {metric} of the last epoch was not measured")
         return measured.interval.value, measured.reason.text
 
-    def _cost_ratio(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _cost_ratio(self, asked: _Asked, part: Part) -> Iterator[Part]:
         (first, a, how), (second, b, other) = (self._costs(arm, asked) for arm in (asked.better, asked.worse))
         seeds = [seed for seed in a if seed in b]
         if not seeds:
@@ -297,15 +280,15 @@ class Claims:
         part = replace(part, better=first, worse=second, value_better=means[0], value_worse=means[1])
         yield replace(part, seeds=tuple(seeds), finding=finding)
 
-    def _cost(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _cost(self, asked: _Asked, part: Part) -> Iterator[Part]:
         name, values, how = self._costs(asked.better, asked)
         each = tuple(values.values())
         counted = asked.claim.metric.startswith("parameters_")
-        finding = _near(asked.claim, Interval(float(np.mean(each))), each, fixed=counted)
+        finding = _near(asked.claim, statistics.Interval(float(np.mean(each))), each, fixed=counted)
         finding = replace(finding, notes=(*finding.notes, how) if how else finding.notes)
         yield replace(part, better=name, value_better=float(np.mean(each)), seeds=tuple(values), finding=finding)
 
-    def _quantity(self, asked: Asked, part: Part) -> Iterator[Part]:
+    def _quantity(self, asked: _Asked, part: Part) -> Iterator[Part]:
         assert asked.bound is not None
         if asked.bound.metric != "nearer_to_majority":
             yield from self._prompted(asked, asked.bound, part)
@@ -317,12 +300,15 @@ class Claims:
         yield _of_ratio(part, asked.bound, nearer.astype(float), ones, arm.seeds, arm.notes)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
-        """Return what the prompt tests of an arm found, by seed."""
-        file = self.project.prompt_test_file
-        name = self.arms.of_evidence(arm, evidence)
-        return self.arms.of_each_seed(name, lambda run: read_record(self.project.root / file(run)))
+        name, root = self.arms.of_evidence(arm, evidence), self.project.root
+        why = Missing("not run", "its prompt tests were not run")
 
-    def _prompted(self, asked: Asked, bound: Bound, part: Part) -> Iterator[Part]:
+        def read(run: Run) -> PromptTests:
+            return read_or_say(root / self.project.prompt_test_file(run), PromptTests.read, lambda: why)
+
+        return self.arms.of_each_seed(name, read)
+
+    def _prompted(self, asked: _Asked, bound: Bound, part: Part) -> Iterator[Part]:
         every = self._records(asked.better, asked.evidence)
         records = {seed: record for seed, record in every.items() if record.selection == asked.selection}
         if not records:
@@ -349,7 +335,7 @@ def _of_ratio(
         low, high = _clopper_pearson(value / yes, n)
         how, interval = "exact binomial", (yes * low, yes * high)
     elif n > 1:
-        interval = interval_of(resampled_ratios(MEAN, np.zeros(n), tops, bottoms))
+        interval = statistics.interval_of(statistics.resampled_ratios(MEAN, np.zeros(n), tops, bottoms))
     region = region_of(bound)
     rule = _rule(f"95 % interval ({how}) {_within(region)}", seeds)
     finding = Finding(value, *interval, region, n=n, seed_effects=_of_seeds(seeds, each), rule=rule, notes=notes)
@@ -358,16 +344,15 @@ def _of_ratio(
 
 def _clopper_pearson(share: float, n: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a share of n images; a mean over seeds may be a fraction of an image."""
-    hits, tail = share * n, (1 - CONFIDENCE) / 2
+    hits, tail = share * n, (1 - statistics.CONFIDENCE) / 2
     low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
     return low, high
 
 
-def _near(claim: Claim, interval: Interval, values: Sequence[float], fixed: bool) -> Finding:
-    """Return the finding of a number against the published one."""
+def _near(claim: Claim, interval: statistics.Interval, values: Sequence[float], fixed: bool) -> Finding:
     assert claim.published is not None
-    _, spread = mean_and_sd(values)
+    _, spread = statistics.mean_and_sd(values)
     choices = {
         "the published replications' spread": claim.tolerance or 0.0,
         "half the image interval": (interval.high - interval.low) / 2 if not math.isnan(interval.low) else 0.0,
@@ -390,7 +375,6 @@ def _near(claim: Claim, interval: Interval, values: Sequence[float], fixed: bool
 
 
 def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
-    """Return a claim's metric and the arms on the images that it is about."""
     if name != RECALL.name:
         return METRICS[name], first, second
     inside = (first.true >= LARGE_NUMBERS[0]) & (first.true <= LARGE_NUMBERS[1])

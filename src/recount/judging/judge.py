@@ -57,7 +57,6 @@ def judge(project: Project) -> Path:
 
 
 def _judged(measurements: Measurements, name: str, paper: Paper) -> list[VerdictRow]:
-    """Return the rows of one paper's claims, in their order."""
     cases = list(_cases(measurements, name, paper))
     decided = zip(cases, _decided(cases), strict=True)
     return _with_headlines([row for case, decisions in decided for row in _rows(name, case, decisions)])
@@ -124,19 +123,18 @@ def _decided_row(row: VerdictRow, decision: Decision, reason: Reason) -> Verdict
 
 
 def _same(values: Sequence[str]) -> str:
-    """Return what all values are, or nothing."""
     return values[0] if values and len(set(values)) == 1 else ""
 
 
 def _with_headlines(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Return the rows with the headline of each claim and evidence marked."""
-    best: dict[tuple[str, str], tuple[tuple[bool, int], int]] = {}
+    claims: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(rows):
-        if row.part != ALL_PARTS:
-            continue
-        order = HEADLINE_ORDER.index(row.selection) if row.selection in HEADLINE_ORDER else len(HEADLINE_ORDER)
-        rank = ((row.verdict == "not tested", order), place)
-        key = (row.claim, row.evidence_status)
-        best[key] = min(best.get(key, rank), rank)
-    chosen = {place for _, place in best.values()}
+        if row.part == ALL_PARTS:
+            claims.setdefault((row.claim, row.evidence_status), []).append(place)
+
+    def rank(place: int) -> tuple[bool, int]:
+        row = rows[place]
+        return row.verdict == "not tested", (*HEADLINE_ORDER, row.selection).index(row.selection)
+
+    chosen = {min(places, key=rank) for places in claims.values()}
     return [replace(row, headline="yes") if place in chosen else row for place, row in enumerate(rows)]

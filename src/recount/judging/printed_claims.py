@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 from scipy import stats
 
 from recount.judging import published_log
@@ -48,14 +49,16 @@ class PrintedClaims:
 
     def parts(self, claim: Claim, selection: str) -> list[Part]:
         """Return the parts of a claim from printed numbers."""
-        if claim.reads_log:
-            return self._log_parts(claim)
+        compare = self._logged if claim.reads_log else self._compared
+        benchmarks = [" + ".join(claim.on)] if claim.reads_log else claim.on
         found = []
-        for better, worse in claim.pairs:
-            for benchmark in claim.on:
-                part = Part(f"{better} | {worse}", benchmark, "", claim.metric, better, worse)
+        for better, worse in claim.pairs or (("", ""),):
+            name = f"{better} | {worse}" if worse else better or "best run"
+            for benchmark in benchmarks:
+                metric = "mae" if claim.reads_log else claim.metric
+                part = Part(name, benchmark, "", metric, better, worse)
                 try:
-                    found.append(self._compared(claim, part, selection))
+                    found.append(compare(claim, part, selection))
                 except Missing as missing:
                     found.append(replace(part, missing=missing.reason))
         return found
@@ -66,7 +69,6 @@ class PrintedClaims:
 
     @cached_property
     def _trivial(self) -> list[dict[str, str]]:
-        """Return what trivial predictors score on the real annotations, where the paper's evidence has it."""
         path = self.folder / "evidence" / "trivial_on_real_annotation.csv"
         if not path.is_file():
             return []
@@ -132,7 +134,7 @@ class PrintedClaims:
                     return published_log.logged_runs(published_log.read_log(path))
         raise Missing("no counterpart", "no training log of this paper is public")
 
-    def _log_parts(self, claim: Claim) -> list[Part]:
+    def _logged(self, claim: Claim, part: Part, _: str) -> Part:
         tests: dict[str, Callable[[str, str], Finding]] = {
             "log_holds": lambda arm, _: self._holds(arm),
             "log_at_end": lambda arm, _: self._at_end(arm),
@@ -141,16 +143,8 @@ class PrintedClaims:
             "log_constant_rate": lambda arm, _: self._constant_rate(arm),
             "log_settled": lambda *_: self._settled(),
         }
-        found = []
-        for better, worse in claim.pairs or (("", ""),):
-            name = f"{better} | {worse}" if worse else better or "best run"
-            part = Part(name, " + ".join(claim.on), "", "mae", better, worse)
-            try:
-                finding = tests[claim.test](better, worse)
-                found.append(replace(part, metric=COUNTED.get(claim.test, "mae"), finding=finding))
-            except Missing as missing:
-                found.append(replace(part, missing=missing.reason))
-        return found
+        finding = tests[claim.test](part.better, part.worse)
+        return replace(part, metric=COUNTED.get(claim.test, "mae"), finding=finding)
 
     def _printed_row(self, arm: str) -> tuple[float, float, int | None]:
         """Return MAE, RMSE and the stated number of epochs of the first table that prints both for an arm."""
@@ -178,7 +172,8 @@ class PrintedClaims:
             return _exact(
                 0.0, published_log.PRINTED_SCORE, rule, f"{mae:g} / {rmse:g} are line {found.line}, epoch {found.epoch}"
             )
-        logged = published_log.nearest(self._runs, mae)
+        every = np.concatenate([run.evaluations["mae"].to_numpy(dtype=float) for run in self._runs])
+        logged = float(every[np.abs(every - mae).argmin()])
         note = f"{mae:g} / {rmse:g} stand nowhere together; the nearest logged MAE is {logged:g}"
         return _exact(max(abs(logged - mae), 2 * published_log.PRINTED_SCORE), published_log.PRINTED_SCORE, rule, note)
 

@@ -137,13 +137,7 @@ def stated_epochs(label: str) -> int | None:
     return int(stated.group(1)) if stated else None
 
 
-def nearest(runs: Sequence[LoggedRun], mae: float) -> float:
-    """Return the logged MAE that is nearest to a printed one."""
-    logged = np.concatenate([run.evaluations["mae"].to_numpy(dtype=float) for run in runs])
-    return float(logged[np.abs(logged - mae).argmin()])
-
-
-def different_rates(first: LoggedRun, second: LoggedRun, horizon: int | None = None) -> tuple[int, int]:
+def different_rates(first: LoggedRun, second: LoggedRun, horizon: int | None) -> tuple[int, int]:
     """Return after how many epochs up to a horizon two runs print different rates, and how many both print."""
     both = first.rates.merge(second.rates, on="epoch", suffixes=("_first", "_second"))
     both = both if horizon is None else both[both["epoch"] <= horizon]
@@ -197,14 +191,11 @@ def schedule_starts(run: LoggedRun) -> list[Start]:
     rates = run.rates["rate"].to_numpy(dtype=float)
     firsts = [first for first, _ in _warm_ups(rates)]
     ends = [*firsts[1:], len(rates)] if firsts else []
-    return [
-        Start(
-            epoch=int(epochs[first]),
-            initial=max(0.0, float(2 * rates[first] - rates[first + 1])),
-            highest=float(rates[first:end].max()),
-        )
-        for first, end in zip(firsts, ends, strict=True)
-    ]
+    starts = []
+    for first, end in zip(firsts, ends, strict=True):
+        initial = max(0.0, float(2 * rates[first] - rates[first + 1]))
+        starts.append(Start(int(epochs[first]), initial, float(rates[first:end].max())))
+    return starts
 
 
 def restarts(run: LoggedRun) -> list[int]:

@@ -18,11 +18,8 @@ Why seeds have a gate of their own: resampling images says nothing of another tr
 excludes zero in a quarter of all cases without an effect. The specifications ask for two standard errors, which three
 seeds exceed by chance in 18 % of the cases; the t interval asks for 4.3, and more where several claims are tested.
 
-Ratios, shares and quantities have no paired test, so no p value to correct: their 95 % interval decides, and the seeds'
-gate.
-
-Printed numbers (evidence ``published``) are single runs of the authors. They can contradict the paper's own claim, and
-support it in direction only.
+Ratios, shares and quantities have no paired test, so no p value to correct: their 95 % interval and the seeds decide.
+Printed numbers (evidence ``published``) are single runs: they can contradict a claim, and support it in direction only.
 """
 
 from __future__ import annotations

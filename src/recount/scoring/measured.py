@@ -71,7 +71,6 @@ class Measurements:
         self.samples = cache(self._samples)
 
     def _predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
-        """Return the predictions of a run by selection."""
         run = self._by_id[run_id]
         path = self.project.root / self.project.predictions(run, benchmark)
         return read_or_say(path, read_predictions, lambda: self._why_missing(run, benchmark))
@@ -90,7 +89,6 @@ class Measurements:
         return np.array([sample.count for sample in self.samples(place)])
 
     def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
-        """Return a metric of a run by selection."""
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)
             return {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}

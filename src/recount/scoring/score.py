@@ -25,16 +25,9 @@ from recount.results.predictions import Predictions
 from recount.results.published import PublishedRow, read_published
 from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, STRATA, InfluentialImage, Score, Stratum
+from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
 from recount.scoring.measured import CONSTANT, Measured, Measurements
-from recount.scoring.statistics import (
-    Interval,
-    bootstrap,
-    bootstrap_over_seeds,
-    influence,
-    mean_and_sd,
-    rmse_without_largest,
-)
 from recount.scoring.trivial import TrivialRows
 from recount.settings.paper import Row, Table
 from recount.settings.project import Project
@@ -67,7 +60,6 @@ def without_folder(row: Any, root: Path) -> Any:
 
 
 def _cells(measurements: Measurements) -> Iterator[Score]:
-    """Yield every cell of the papers' tables."""
     project = measurements.project
     trivial = TrivialRows(measurements)
     for name, paper in project.papers.items():
@@ -117,7 +109,6 @@ def _why_not_run(measurements: Measurements, cell: Score) -> Reason:
 
 
 def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
-    """Yield a runnable cell: a row per seed and selection, the mean over seeds, and what is missing."""
     runs = measurements.runs[cell.system, cell.variant]
     done: dict[str, dict[str, Measured]] = {}
     absent: dict[str, Reason] = {}
@@ -144,7 +135,6 @@ def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
 def _over_seeds(
     measurements: Measurements, cell: Score, of_runs: Mapping[str, Measured], wanted: int, status: str
 ) -> Score:
-    """Return the mean over the seeds that have the cell's selection."""
     finite = {run: measured for run, measured in of_runs.items() if measured.reason.is_note}
     if not finite:
         return replace(cell, reason=joined(measured.reason for measured in of_runs.values()))
@@ -153,20 +143,19 @@ def _over_seeds(
     first = next(iter(finite.values()))
     if len(finite) == 1:
         return replace(first, reason=joined(said)).fill(cell, status)
-    mean, sd = mean_and_sd([measured.interval.value for measured in finite.values()])
-    interval = Interval(mean)
+    mean, sd = statistics.mean_and_sd([measured.interval.value for measured in finite.values()])
+    interval = statistics.Interval(mean)
     if cell.metric in METRICS:
         tables = [measurements.predictions(run, cell.benchmark)[cell.selection] for run in finite]
         if any(table.ids != tables[0].ids or (table.true != tables[0].true).any() for table in tables):
             said.append(Reason("note", "no interval: the seeds were predicted on different samples"))
         else:
             predicted = np.stack([table.predicted for table in tables])
-            interval = bootstrap_over_seeds(METRICS[cell.metric], tables[0].true, predicted)
+            interval = statistics.bootstrap_over_seeds(METRICS[cell.metric], tables[0].true, predicted)
     return Measured(interval, first.n, joined(said)).fill(replace(cell, sd=sd), status)
 
 
 def _quoted(cell: Score, published: Sequence[PublishedRow], because: str) -> Score:
-    """Return the published value of a system that recount does not run."""
     wanted = (cell.table, cell.row, cell.benchmark, cell.metric)
     for line in published:
         if (line.table, line.row, line.benchmark, line.metric) == wanted:
@@ -189,7 +178,6 @@ def _finished(measurements: Measurements) -> Iterator[tuple[dict[str, Any], Pred
 
 
 def _strata(measurements: Measurements) -> Iterator[Stratum]:
-    """Yield MAE and RMSE by bin and by tercile of the true count."""
     for which, predictions in _finished(measurements):
         true = predictions.true
         for kind, names in (("bin", count_bins(true)), ("tercile", terciles(true))):
@@ -197,7 +185,7 @@ def _strata(measurements: Measurements) -> Iterator[Stratum]:
                 inside = np.array([other == name for other in names])
                 group = which | {"kind": kind, "stratum": name, "n": int(inside.sum())}
                 for metric in (MAE, RMSE):
-                    found = bootstrap(metric, true[inside], predictions.predicted[inside])
+                    found = statistics.bootstrap(metric, true[inside], predictions.predicted[inside])
                     yield Stratum(**group, metric=metric.name, **found.columns())
 
 
@@ -205,7 +193,7 @@ def _influences(measurements: Measurements) -> Iterator[InfluentialImage]:
     """Yield the images with the largest share of a run's squared error, largest first."""
     for which, predictions in _finished(measurements):
         true, predicted = predictions.true, predictions.predicted
-        of_images = asdict(influence(true, predicted))
+        of_images = asdict(statistics.influence(true, predicted))
         order = np.argsort(-of_images["share_of_squared_error"], kind="stable")[:INFLUENTIAL_IMAGES]
         for rank, index in enumerate(order, start=1):
             effects: dict[str, Any] = {name: float(values[index]) for name, values in of_images.items()}
@@ -216,6 +204,6 @@ def _influences(measurements: Measurements) -> Iterator[InfluentialImage]:
                 image=predictions.images[index],
                 true_count=float(true[index]),
                 predicted_count=float(predicted[index]),
-                rmse_without_this_and_larger=rmse_without_largest(true, predicted, rank),
+                rmse_without_this_and_larger=statistics.rmse_without_largest(true, predicted, rank),
                 **effects,
             )

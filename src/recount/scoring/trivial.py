@@ -1,26 +1,40 @@
-"""The marks of a table's scale: constant predictors, and what the annotation itself scores."""
+"""The marks of a table's scale: constant predictors, and what the annotation itself scores in its systems' forms.
+
+Two forms lose something, whatever the network (both as CLIP-EBC and GigaCount make their targets, ``nn.bins``):
+
+* ``dot_map``: points are rounded down to pixels of the prepared picture, those outside move to its border, and points
+  of one pixel count once. A density map that spreads each point's mass inside the picture has the same sum.
+* ``block_bins``: each block's count of that map (with ``coincident_points: add``, of the points) is replaced by the
+  anchor of its bin, as a network that classifies every block without a mistake predicts. All blocks from the truncation
+  on get the last anchor.
+
+A network can be better than its own floor only where its mistakes cancel what the form loses. Systems that regress a
+number, and those that answer with one of ten captions, have no such floor.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
+from recount.data.sample import Sample
 from recount.metrics import METRICS, Floats, Metric
 from recount.results.reason import Missing, Reason
 from recount.results.scores import Score
 from recount.scoring.measured import CONSTANT, Measured, Measurements
-from recount.scoring.oracles import BIN_SETTINGS, block_bins_counts, dot_map_counts
 from recount.scoring.statistics import Interval, best_constant, bootstrap
 from recount.settings.paper import Table
 from recount.settings.project import Split
 
 ORACLE = "oracle"  # the "system" of what the annotation itself scores; its cells are marked oracle
+BIN_SETTINGS = ("bins_of", "block", "truncation", "granularity", "anchors", "last_anchor", "coincident_points")
 
 Guess = tuple[Sequence[float], str]  # what is answered, each equally often; what must be said of it
 
@@ -115,7 +129,6 @@ class TrivialRows:
                 yield replace(line, reason=Reason("undefined", str(error)))
 
     def _bins_of(self, table: Table) -> list[str]:
-        """Return the settings of the bins (as JSON) of the table's systems that classify blocks, each once."""
         found: dict[str, None] = {}
         for row in table.rows:
             for run in self.measurements.runs.get((row.system, row.variant), ())[:1]:
@@ -126,7 +139,6 @@ class TrivialRows:
         return list(found)
 
     def _annotated_counts(self, place: Split, settings: str) -> Floats:
-        """Return the counts of the annotation as dots, or through bins with ``settings``."""
         samples = self.measurements.samples(place)
         bare = [sample.id for sample in samples if sample.count and not len(sample.points)]
         if bare:
@@ -156,3 +168,34 @@ def _most_frequent(true: Floats) -> Guess:
 def _uniform_guess(true: Floats) -> Guess:
     values = np.unique(true)
     return values.tolist(), f"expected of guessing one of {len(values)} numbers"
+
+
+def dot_map_counts(samples: Sequence[Sample]) -> Floats:
+    """Return the sum of each picture's dot map."""
+    return np.array([float(len(np.unique(_pixels(sample), axis=0))) for sample in samples])
+
+
+def block_bins_counts(samples: Sequence[Sample], settings: Mapping[str, Any]) -> Floats:
+    """Return what a system predicts that classifies blocks into bins without mistakes; ValueError: no such bins."""
+    from recount.nn.bins import published_bins
+
+    names = ("block", "truncation", "granularity", "anchors")
+    bins = published_bins(settings["bins_of"], **{name: settings[name] for name in names})
+    if settings.get("last_anchor") is not None:
+        bins = bins.with_last_anchor(settings["last_anchor"])
+    lows, anchors = np.array([low for low, _ in bins.intervals]), np.array(bins.anchors)
+    result = []
+    for sample in samples:
+        pixels = _pixels(sample)
+        if settings["coincident_points"] != "add":
+            pixels = np.unique(pixels, axis=0)
+        _, counts = np.unique(pixels // settings["block"], axis=0, return_counts=True)
+        classes = np.searchsorted(lows, counts, side="right") - 1
+        empty = -(-sample.height // settings["block"]) * -(-sample.width // settings["block"]) - len(counts)
+        result.append(float(anchors[classes].sum() + anchors[0] * empty))
+    return np.array(result)
+
+
+def _pixels(sample: Sample) -> np.ndarray:
+    """Return the pixel of each point, int64 [n, 2]."""
+    return np.clip(np.trunc(sample.points).astype(np.int64), 0, (sample.width - 1, sample.height - 1))
