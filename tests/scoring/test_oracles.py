@@ -11,7 +11,7 @@ import torch
 
 from recount.data.sample import Sample
 from recount.nn.bins import block_counts, published_bins
-from recount.scoring.oracles import block_bins_counts, dot_map_counts
+from recount.scoring.trivial import block_bins_counts, dot_map_counts
 from small_project import cells_of, make_project, predict, write_index_rows
 
 FINE: dict[str, Any] = {

@@ -158,14 +158,12 @@ def test_seeds_are_a_second_level_of_a_comparison() -> None:
     one = paired_difference(MAE, true, a, a + 6)
     spread = np.stack([a, a + 6, a - 6])
     several = paired_difference(MAE, true, spread, spread + 6)
-    assert (several.seeds_a, several.seeds_b, several.images) == (3, 3, 120)
     assert several.high - several.low > one.high - one.low
 
 
 def test_arms_with_different_numbers_of_seeds_can_be_compared() -> None:
     true, a = noisy(15)
     result = paired_difference(MAE, true, np.stack([a, a + 1]), a + 30)
-    assert (result.seeds_a, result.seeds_b) == (2, 1)
     assert result.high < 0
 
 

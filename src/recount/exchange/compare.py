@@ -179,7 +179,7 @@ def _cells(side: Reproduction) -> dict[Place, Side]:
 def _compared(place: Place, one: Side, other: Side, a: Reproduction, b: Reproduction) -> ComparedCell:
     """Compare a cell; its p value is not adjusted yet, and a difference with one has no outcome yet."""
     outcome, why = _plain_outcome(one, other)
-    found = Difference(other.value - one.value, math.nan, math.nan, math.nan, 0, 0, 0)
+    found = Difference(other.value - one.value)
     if outcome == "no interval":
         paired = _paired(place, one, a, b)
         if not isinstance(paired, Difference):

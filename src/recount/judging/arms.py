@@ -7,11 +7,11 @@ they are compared over the seeds that both have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -21,30 +21,23 @@ from recount.results.reason import Missing
 from recount.scoring.measured import CONSTANT, Measurements, not_finite_text
 from recount.scoring.statistics import best_constant
 from recount.settings.paper import TRIVIAL_ARMS, Paper
-from recount.settings.project import Run, Split
+from recount.settings.project import Run
 
 Evidence = Literal["trained", "checkpoint", "published"]
 LAST = "last"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """An arm's predictions on the samples of a benchmark.
+    """An arm's predictions on the samples of a benchmark."""
 
-    Attributes:
-        name: as the claim has it, or the released variant that stands for it.
-        ids, true: the samples.
-        predicted: [seeds, n]; one row where no training is involved.
-        seeds: of the rows; () where no training is involved.
-        notes: what must be said of these predictions.
-    """
-
-    name: str
+    name: str  # as the claim has it, or the released variant that stands for it
     ids: tuple[str, ...]
     true: Floats
-    predicted: Floats
-    seeds: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
+    predicted: Floats  # [seeds, n]; one row where no training is involved
+    seeds: tuple[int, ...] = ()  # of the rows; () where no training is involved
+    notes: tuple[str, ...] = ()  # what must be said of these predictions
 
     def levels(self, metric: Metric) -> Floats:
         """Return a metric of each row of the predictions."""
@@ -67,8 +60,7 @@ class Arms:
         self.project = measurements.project
         self.arm = cache(self._arm)
 
-    def released(self, arm: str) -> str | None:
-        """Return the variant of released weights that stands for an arm."""
+    def _released(self, arm: str) -> str | None:
         system, _, variant = arm.partition("/")
         experiment = self.project.experiments.get(system)
         for name, entry in experiment.variants.items() if experiment else ():
@@ -79,14 +71,10 @@ class Arms:
     def are_released(self, arms: Sequence[str]) -> bool:
         """Return whether released weights stand for some of these arms, and the others look at no picture."""
         looking = [arm for arm in arms if arm not in TRIVIAL_ARMS and not arm.startswith(f"{CONSTANT}/")]
-        return bool(looking) and all(self.released(arm) for arm in looking)
+        return bool(looking) and all(self._released(arm) for arm in looking)
 
     def of_evidence(self, arm: str, evidence: Evidence) -> str:
-        """Return the arm that has this evidence.
-
-        Raises:
-            Missing: there is none.
-        """
+        """Return the arm that has this evidence; ``Missing`` where none has."""
         system, _, variant = arm.partition("/")
         if arm in self.paper.quoted:
             raise Missing("skipped", f"{arm}: {self.paper.quoted[arm].quoted}")
@@ -95,7 +83,7 @@ class Arms:
             return arm
         if evidence == "trained":
             raise Missing("no counterpart", f"{arm} is released weights, not trained here")
-        released = self.released(arm)
+        released = self._released(arm)
         if released is None:
             raise Missing("no counterpart", f"no released weights of {arm} are known")
         return released
@@ -104,30 +92,36 @@ class Arms:
         """Return the selections that an arm has predictions of."""
         if arm in TRIVIAL_ARMS:
             return set()
-        try:
-            runs = self.runs(self.of_evidence(arm, evidence))
-        except Missing:
-            return set()
         found: set[str] = set()
-        for run in runs:
-            with suppress(Missing):
-                found |= set(self.measurements.predictions(run.id, benchmark)) if benchmark in run.benchmarks else set()
+        with suppress(Missing):
+            for run in self.runs(self.of_evidence(arm, evidence)):
+                with suppress(Missing):
+                    if benchmark in run.benchmarks:
+                        found |= set(self.measurements.predictions(run.id, benchmark))
         return found
 
     def runs(self, arm: str) -> list[Run]:
-        """Return an arm's runs, one for each seed.
-
-        Raises:
-            Missing: this suite has none, with the reason.
-        """
+        """Return an arm's runs, one for each seed; ``Missing`` where this suite has none."""
         system, _, variant = arm.partition("/")
         runs = self.measurements.runs.get((system, variant))
-        if runs:
-            return runs
-        raise Missing("skipped", f"{arm}: {self.project.not_run(system, variant)}")
+        if not runs:
+            raise Missing("skipped", f"{arm}: {self.project.not_run(system, variant)}")
+        return runs
+
+    def of_each_seed(self, name: str, read: Callable[[Run], T], runs: Sequence[Run] | None = None) -> dict[int, T]:
+        """Return what there is of an arm's runs by seed; the first reason as ``Missing`` where there is nothing."""
+        found: dict[int, T] = {}
+        absent: list[Missing] = []
+        for run in self.runs(name) if runs is None else runs:
+            try:
+                found[run.seed] = read(run)
+            except Missing as missing:
+                absent.append(missing)
+        if not found:
+            raise absent[0].of(name)
+        return found
 
     def _arm(self, arm: str, benchmark: str, selection: str, evidence: Evidence) -> Arm:
-        """Return an arm's predictions."""
         name = self.of_evidence(arm, evidence)
         runs = self.runs(name)
         if benchmark not in self.project.stand_ins:
@@ -135,71 +129,53 @@ class Arms:
         if benchmark not in runs[0].benchmarks:
             raise Missing("no counterpart", f"{name} is not evaluated on {benchmark}")
         fixed = is_fixed(runs[0])
-        tables: dict[int, Predictions] = {}
-        absent: list[Missing] = []
-        for run in runs[:1] if fixed else runs:
-            try:
-                by_selection = self.measurements.predictions(run.id, benchmark)
-            except Missing as missing:
-                absent.append(missing)
-                continue
-            chosen = by_selection.get(LAST if fixed else selection)
-            if chosen is None:
-                absent.append(Missing("undefined", f"no model was chosen by {selection}"))
-            else:
-                tables[run.seed] = chosen
-        if not tables:
-            raise absent[0].of(name)
-        return _joined(name, tables, fixed, len(runs))
+        wanted = LAST if fixed else selection
+
+        def table_of(run: Run) -> Predictions:
+            table = self.measurements.predictions(run.id, benchmark).get(wanted)
+            if table is None:
+                raise Missing("undefined", f"no model was chosen by {selection}")
+            return table
+
+        return _joined(name, self.of_each_seed(name, table_of, runs[:1] if fixed else runs), fixed, len(runs))
 
     def _trivial(self, arm: str, beside: Arm, benchmark: str, run: Run) -> Arm:
-        """Return a trivial arm's predictions for the samples of another arm."""
         if arm != "prompt_blind":
             value = best_constant(beside.true) if arm == "best_constant" else self._constant(arm, run)
             return Arm(arm, beside.ids, beside.true, np.full((1, len(beside.ids)), value))
-        majorities = self._majorities(run.benchmarks[benchmark])
+        samples = self.measurements.samples(run.benchmarks[benchmark])
+        majorities = {s.id: float(s.attributes["majority_count"]) for s in samples if "majority_count" in s.attributes}
         without = [name for name in beside.ids if name not in majorities]
         if without:
-            raise Missing(
-                "undefined", f"{without[0]} does not say what the majority of its picture is (attribute majority_count)"
-            )
+            what = "does not say what the majority of its picture is (attribute majority_count)"
+            raise Missing("undefined", f"{without[0]} {what}")
         return Arm(arm, beside.ids, beside.true, np.array([[majorities[name] for name in beside.ids]]))
 
     def _constant(self, arm: str, run: Run) -> float:
-        """Return what a constant predictor that knows a run's training counts answers."""
         if arm in ("zero", "one"):
             return float(arm == "one")
         if run.training is None:
             raise Missing("no counterpart", f"{arm}: {run.system}/{run.variant} has no training counts here")
-        counts = self.measurements.counts(run.training.dataset, run.training.split, run.training.preparation)
+        counts = self.measurements.counts(run.training)
         return float(np.mean(counts) if arm == "training_mean" else np.median(counts))
-
-    def _majorities(self, split: Split) -> dict[str, float]:
-        """Return the counts of the majority classes by sample, of those samples that say them."""
-        samples = self.measurements.samples(split.dataset, split.split, split.preparation)
-        return {s.id: float(s.attributes["majority_count"]) for s in samples if "majority_count" in s.attributes}
 
     def pair(self, better: str, worse: str, benchmark: str, selection: str, evidence: Evidence) -> tuple[Arm, Arm]:
         """Return two arms on the same samples, with the same seeds where training is involved in both.
 
-        Raises:
-            Missing: one of them has no predictions, or they have no sample in common, or not the same true counts.
+        ``Missing``: one has no predictions, or they have no sample in common, or not the same true counts.
         """
-        if better in TRIVIAL_ARMS and worse in TRIVIAL_ARMS:
+        first, second = (
+            None if arm in TRIVIAL_ARMS else self.arm(arm, benchmark, selection, evidence) for arm in (better, worse)
+        )
+        beside = first or second
+        if beside is None:
             raise Missing("undefined", "two trivial arms are not compared")
-        if better in TRIVIAL_ARMS:
-            second = self.arm(worse, benchmark, selection, evidence)
-            first = self._trivial(better, second, benchmark, self.runs(second.name)[0])
-        else:
-            first = self.arm(better, benchmark, selection, evidence)
-            if worse in TRIVIAL_ARMS:
-                second = self._trivial(worse, first, benchmark, self.runs(first.name)[0])
-            else:
-                second = self.arm(worse, benchmark, selection, evidence)
-                if self.runs(first.name)[0].evaluation_id == self.runs(second.name)[0].evaluation_id:
-                    same = f"{first.name} and {second.name} are the same run in suite {self.project.suite.name}"
-                    raise Missing("no counterpart", same)
-        return _aligned(first, second)
+        run = self.runs(beside.name)[0]
+        if first and second and run.evaluation_id == self.runs(second.name)[0].evaluation_id:
+            same = f"{first.name} and {second.name} are the same run in suite {self.project.suite.name}"
+            raise Missing("no counterpart", same)
+        first = first or self._trivial(better, beside, benchmark, run)
+        return _aligned(first, second or self._trivial(worse, beside, benchmark, run))
 
 
 def is_fixed(run: Run) -> bool:
@@ -214,24 +190,19 @@ def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int)
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
         raise Missing("undefined", f"{name}: its seeds were predicted on different samples")
-    true, rows = None, []
     for table in tables.values():
         if table.not_finite:
             raise Missing("not finite", f"{name}: {not_finite_text(table)}")
-        places = {sample: place for place, sample in enumerate(table.ids)}
-        columns = [places[sample] for sample in ids]
-        if true is not None and (table.true[columns] != true).any():
-            raise Missing("undefined", f"{name}: its seeds were predicted against different true counts")
-        true = table.true[columns]
-        rows.append(table.predicted[columns])
-    predicted = np.stack(rows)
+    parts = [Arm(name, table.ids, table.true, table.predicted[None]).on(ids, ()) for table in tables.values()]
+    true, predicted = parts[0].true, np.concatenate([part.predicted for part in parts])
+    if any((part.true != true).any() for part in parts):
+        raise Missing("undefined", f"{name}: its seeds were predicted against different true counts")
     notes = [f"{name}: {len(tables)} of {wanted} seeds"] if not fixed and len(tables) < wanted else []
     negative = int((predicted < 0).sum())
     if negative:
         notes.append(f"{name}: {negative} of {predicted.size} predictions are negative; they count as they are")
     if not name.startswith(f"{CONSTANT}/") and len(ids) > 1 and (np.ptp(predicted, axis=1) == 0).any():
         notes.append(f"{name} predicts {predicted[np.ptp(predicted, axis=1) == 0][0, 0]:.4g} for every image")
-    assert true is not None
     return Arm(name, tuple(ids), true, predicted, () if fixed else tuple(tables), tuple(notes))
 
 
@@ -249,9 +220,6 @@ def _aligned(first: Arm, second: Arm) -> tuple[Arm, Arm]:
     pair = first.on(ids, seeds), second.on(ids, seeds)
     if (pair[0].true != pair[1].true).any():
         place = int((pair[0].true != pair[1].true).argmax())
-        raise Missing(
-            "undefined",
-            f"{ids[place]}: its true count is {pair[0].true[place]:g} for {first.name} and {pair[1].true[place]:g} for "
-            f"{second.name}, whose preparations differ",
-        )
+        one, other = (f"{arm.true[place]:g} for {arm.name}" for arm in pair)
+        raise Missing("undefined", f"{ids[place]}: its true count is {one} and {other}, whose preparations differ")
     return pair

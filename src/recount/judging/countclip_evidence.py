@@ -8,9 +8,8 @@ bounded over all ways in which the printed matrices can be matched.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from recount.metrics import Floats
 from recount.results.published import read_published
-from recount.scoring.groups import recall_and_f1
 
 NUMBERS = tuple(range(2, 11))
 BASELINE = "baseline"
@@ -30,7 +27,6 @@ TABLE_OF = {END: "table1_last", BEST: "table1_best"}
 PRINTED_SHARE = 0.5e-4  # accuracies are printed in per cent with two decimals
 LARGE = (7, 8, 9, 10)
 LARGEST = (8, 9, 10)
-SMALL = (2, 3, 4, 5, 6)
 SIMULATIONS = 100_000
 EPOCHS = 10
 CONFIGURATIONS = 11  # of a study
@@ -78,30 +74,15 @@ class Panel:
         """Return the binomial standard error of the accuracy."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
 
-    @property
-    def mean_absolute_deviation(self) -> float:
-        """Return the mean of |predicted - true|."""
-        numbers = np.array(NUMBERS)
-        return float((self.matrix * np.abs(numbers[None] - numbers[:, None])).sum() / self.n)
-
-    @property
-    def recall_and_f1(self) -> tuple[Floats, Floats]:
-        """Return recall and F1 of each number, [9] each."""
-        return recall_and_f1(self.matrix)
-
-    @property
-    def predicted_share(self) -> Floats:
-        """Return how often each number is answered, [9]."""
-        return self.matrix.sum(axis=0) / self.n
-
     def hits(self, numbers: Iterable[int]) -> tuple[int, int]:
         """Return right answers and images of several numbers."""
         rows = [NUMBERS.index(number) for number in numbers]
         return int(np.diag(self.matrix)[rows].sum()), int(self.matrix[rows].sum())
 
-    def recall_of(self, numbers: Sequence[int]) -> float:
-        """Return the share of right answers over the images of several numbers."""
-        right, images = self.hits(numbers)
+    @property
+    def largest(self) -> float:
+        """Return the share of right answers over the images of eight to ten."""
+        right, images = self.hits(LARGEST)
         return right / images
 
     def fits(self, accuracy: float) -> bool:
@@ -110,11 +91,7 @@ class Panel:
 
 
 def read_panels(path: Path) -> list[Panel]:
-    """Return the printed matrices in the file's order.
-
-    Raises:
-        EvidenceError: a matrix has not nine rows, from two to ten.
-    """
+    """Return the printed matrices in the file's order; ``EvidenceError`` where the rows are not two to ten."""
     panels = []
     for key, lines in pd.read_csv(path).groupby(["figure", "panel", "state", "config", "variant"], sort=False):
         figure, panel, state, label, variant = map(str, key)
@@ -125,8 +102,7 @@ def read_panels(path: Path) -> list[Panel]:
     return panels
 
 
-def read_accuracies(folder: Path) -> Accuracies:
-    """Return the printed accuracies from the paper's published.csv."""
+def _accuracies(folder: Path) -> Accuracies:
     result: dict[str, dict[str, float]] = {}
     for row in read_published(folder):
         if (row.metric, row.system) == ("accuracy", "countclip"):
@@ -145,17 +121,9 @@ class RecoveredRun:
 
 def read_epochs(path: Path) -> list[RecoveredRun]:
     """Return the recovered runs in the file's order."""
-    return [
-        RecoveredRun(
-            source=str(source),
-            variant=str(variant),
-            accuracies=tuple(rows["val_accuracy_percent"].dropna().astype(float) / 100),
-        )
-        for (source, variant), rows in pd.read_csv(path).groupby(["source", "variant"], sort=False)
-    ]
-
-
-# ----------------------------------------------------------------------------------------------- below the baseline
+    runs = pd.read_csv(path).groupby(["source", "variant"], sort=False)["val_accuracy_percent"]
+    known = {key: tuple(column.dropna().astype(float) / 100) for key, column in runs}
+    return [RecoveredRun(str(source), str(variant), accuracies) for (source, variant), accuracies in known.items()]
 
 
 @dataclass(frozen=True)
@@ -177,8 +145,7 @@ class AgainstBaseline:
         return [variant for variant, difference in self.at_best.items() if difference > 0]
 
 
-def against_baseline(accuracies: Accuracies) -> AgainstBaseline:
-    """Compare every printed configuration with the printed baseline."""
+def _against_baseline(accuracies: Accuracies) -> AgainstBaseline:
     end, best = (
         {name: round(value - printed[BASELINE], 6) for name, value in printed.items() if name != BASELINE}
         for printed in (accuracies[TABLE_OF[END]], accuracies[TABLE_OF[BEST]])
@@ -186,30 +153,19 @@ def against_baseline(accuracies: Accuracies) -> AgainstBaseline:
     return AgainstBaseline(accuracies[TABLE_OF[END]][BASELINE], end, best)
 
 
-# ----------------------------------------------------------------------------------------------------- the headline
-
-
 @dataclass(frozen=True)
 class Headline:
-    """The gain of one printed matrix over another on the same images.
+    """The gain of one printed matrix over another on the same images."""
 
-    Attributes:
-        n, before, after: images, right answers before and after.
-        standard_error, z: of the difference of two shares, unpaired.
-        gained_at_least, lost_at_least: images that changed to right, to wrong, whatever the pairing: from the recalls.
-        smallest_p: McNemar's exact two-sided p-value if no other image changed; other pairings give larger ones.
-        interval: 95 % interval of the gain in images in that most favourable pairing, exact in the changed images.
-    """
-
-    n: int
-    before: int
+    n: int  # images
+    before: int  # right answers
     after: int
-    standard_error: float
+    standard_error: float  # of the difference of two shares, unpaired
     z: float
-    gained_at_least: int
-    lost_at_least: int
-    smallest_p: float
-    interval: tuple[float, float]
+    gained_at_least: int  # images that changed to right whatever the pairing: from the recalls
+    lost_at_least: int  # to wrong
+    smallest_p: float  # McNemar's exact two-sided p if no other image changed; other pairings give larger ones
+    interval: tuple[float, float]  # 95 %, of the gain in images in that pairing, exact in the changed images
 
     @property
     def images(self) -> int:
@@ -234,29 +190,17 @@ def headline(before: Panel, after: Panel) -> Headline:
     return Headline(before.n, *right, error, z, gained, lost, float(test.pvalue), (low, high))
 
 
-# ------------------------------------------------------------------------------------------------- the best of ten
-
-
 @dataclass(frozen=True)
 class BestOfTen:
-    """How much choosing the best of ten epochs on the test set gains when nothing else does.
+    """How much choosing the best of ten epochs on the test set gains when nothing else does."""
 
-    Attributes:
-        sd: standard deviation of accuracies from epoch to epoch within the recovered runs, with n - 1 per run.
-        observed_gains: best minus last epoch of each recovered run.
-        expected_gain: mean over simulated runs of the best epoch minus the run's level.
-        share_of_runs: simulated runs at the baseline's level whose best epoch exceeds it by at least the claimed gain.
-        share_of_studies: studies of eleven such runs in which the best of them does.
-        in_standard_errors: expected best of ten independent evaluations, in standard errors of one.
-    """
-
-    claimed: float
-    sd: float
-    observed_gains: dict[str, float]
-    expected_gain: float
-    share_of_runs: float
-    share_of_studies: float
-    in_standard_errors: float
+    claimed: float  # gain over the baseline, a share
+    sd: float  # of accuracies from epoch to epoch within the recovered runs, with n - 1 per run
+    observed_gains: dict[str, float]  # best minus last epoch of each recovered run
+    expected_gain: float  # mean over simulated runs of the best epoch minus the run's level
+    share_of_runs: float  # simulated runs at the baseline's level whose best epoch exceeds it by the claimed gain
+    share_of_studies: float  # studies of eleven such runs in which the best of them does
+    in_standard_errors: float  # expected best of ten independent evaluations, in standard errors of one
 
 
 def best_of_ten(runs: Iterable[RecoveredRun], claimed: float) -> BestOfTen:
@@ -264,11 +208,8 @@ def best_of_ten(runs: Iterable[RecoveredRun], claimed: float) -> BestOfTen:
 
     A simulated run has ten accuracies: the baseline's level plus deviations drawn from the recovered runs' own
     deviations from their means, scaled by sqrt(n / (n - 1)) for the mean taken out. The level is that of the baseline,
-    so that training is supposed to change nothing. The deviations include whatever trend a run has.
-
-    Args:
-        runs: those with accuracies are used.
-        claimed: gain over the baseline, a share.
+    so that training is supposed to change nothing. The deviations include whatever trend a run has. Runs without
+    accuracies are left out.
     """
     known = [run for run in runs if len(run.accuracies) == EPOCHS]
     deviations = np.concatenate([np.array(run.accuracies) - np.mean(run.accuracies) for run in known])
@@ -287,9 +228,6 @@ def best_of_ten(runs: Iterable[RecoveredRun], claimed: float) -> BestOfTen:
     )
 
 
-# -------------------------------------------------------------------------- swapped panels, numbers that are unlearned
-
-
 @dataclass(frozen=True)
 class Mismatch:
     """A printed matrix whose accuracy is not that of its row in Table 1, and the state whose accuracy it has."""
@@ -303,8 +241,7 @@ class Mismatch:
     fits: str
 
 
-def mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatch]:
-    """Return the matrices that do not reproduce the accuracy printed for their row and state."""
+def _mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatch]:
     result = []
     for panel in panels:
         printed = accuracies[TABLE_OF[panel.state]][panel.variant]
@@ -313,62 +250,6 @@ def mismatches(panels: Sequence[Panel], accuracies: Accuracies) -> list[Mismatch
             numbers = printed, panel.accuracy, panel.correct
             result.append(Mismatch(panel.name, panel.variant, panel.state, *numbers, next(fitting, "")))
     return result
-
-
-@dataclass(frozen=True)
-class Recalls:
-    """Recall of a printed matrix over small, large and the largest numbers, and how often it answers the largest."""
-
-    panel: str
-    variant: str
-    state: str
-    small: float
-    large: float
-    largest: float
-    answers_largest: float
-
-
-def recalls(panels: Sequence[Panel]) -> list[Recalls]:
-    """Return recall on two to six, seven to ten and eight to ten of every printed matrix."""
-    places = [NUMBERS.index(number) for number in LARGEST]
-    return [
-        Recalls(
-            panel=panel.name,
-            variant=panel.variant,
-            state=panel.state,
-            small=panel.recall_of(SMALL),
-            large=panel.recall_of(LARGE),
-            largest=panel.recall_of(LARGEST),
-            answers_largest=float(panel.predicted_share[places].sum()),
-        )
-        for panel in panels
-    ]
-
-
-# ------------------------------------------------------------------------------------------------ captions, together
-
-
-@dataclass(frozen=True)
-class LostWord:
-    """An item of CountBench whose number word lies beyond the cut: its index in CountBench.json, number and place."""
-
-    index: int
-    number: int
-    position: int
-
-
-def read_lost_words(path: Path) -> list[LostWord]:
-    """Return the items of ``evidence/cut_77.csv``, which holds no caption."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [LostWord(**{key: int(value) for key, value in row.items()}) for row in csv.DictReader(file)]
-
-
-def lost_words(captions: Sequence[tuple[str, int]], words: Mapping[int, str], cut: int = 77) -> list[LostWord]:
-    """Return which (caption, number) items lose their number word by the cut; position counts characters from 0."""
-    found = [(index, number, caption.lower().find(words[number])) for index, (caption, number) in enumerate(captions)]
-    return [
-        LostWord(index, number, position) for index, number, position in found if position + len(words[number]) > cut
-    ]
 
 
 @dataclass(frozen=True)
@@ -381,30 +262,18 @@ class Evidence:
     headline: Headline
     selection: BestOfTen
     mismatches: list[Mismatch]
-    recalls: list[Recalls]
-    lost_words: list[LostWord]
+    lost_words: list[dict[Hashable, int]]  # index in CountBench.json, number, and where its word lies beyond the cut
 
 
 def evidence(folder: Path) -> Evidence:
-    """Compute the evidence from ``papers/countclip``.
-
-    Raises:
-        EvidenceError: a file has not the expected form.
-    """
+    """Compute the evidence from ``papers/countclip``."""
     panels = read_panels(folder / "evidence" / "confusions.csv")
     runs = read_epochs(folder / "evidence" / "epochs.csv")
-    accuracies = read_accuracies(folder)
+    accuracies = _accuracies(folder)
     printed = accuracies[TABLE_OF[BEST]]
-    best = max(printed, key=printed.__getitem__)
     at_best = {panel.variant: panel for panel in panels if panel.figure == "fig5_best"}
-    claim = headline(at_best[BASELINE], at_best[best])
-    return Evidence(
-        panels=panels,
-        runs=runs,
-        baseline=against_baseline(accuracies),
-        headline=claim,
-        selection=best_of_ten(runs, claim.images / claim.n),
-        mismatches=mismatches(panels, accuracies),
-        recalls=recalls(panels),
-        lost_words=read_lost_words(folder / "evidence" / "cut_77.csv"),
-    )
+    claim = headline(at_best[BASELINE], at_best[max(printed, key=printed.__getitem__)])
+    selection = best_of_ten(runs, claim.images / claim.n)
+    lost_words = pd.read_csv(folder / "evidence" / "cut_77.csv").to_dict("records")
+    baseline, exchanged = _against_baseline(accuracies), _mismatches(panels, accuracies)
+    return Evidence(panels, runs, baseline, claim, selection, exchanged, lost_words)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from recount.judging.arms import Evidence
@@ -30,6 +30,8 @@ from recount.settings.project import Project
 log = logging.getLogger(__name__)
 
 CHOSEN_ON_TEST = "models chosen on the test images"
+EVERY_PART = "every part holds; one contradicted part contradicts the claim"
+COMPARED = ("better", "worse", "benchmark", "dataset", "metric", "value_better", "value_worse")
 HEADLINE_ORDER = ("best_on_held_out", "last", "best_on_test")
 
 
@@ -46,7 +48,7 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
-    rows = [row for name, paper in project.papers.items() for row in judged(measurements, name, paper)]
+    rows = [row for name, paper in project.papers.items() for row in _judged(measurements, name, paper)]
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
     counted = Counter(f"{row.evidence_status}: {row.verdict}" for row in rows if row.headline)
@@ -54,12 +56,10 @@ def judge(project: Project) -> Path:
     return path
 
 
-def judged(measurements: Measurements, name: str, paper: Paper) -> list[VerdictRow]:
-    """Return the rows of one paper's claims, in their order."""
+def _judged(measurements: Measurements, name: str, paper: Paper) -> list[VerdictRow]:
     cases = list(_cases(measurements, name, paper))
-    decisions = _decided(cases)
-    rows = [row for place, case in enumerate(cases) for row in _rows(name, case, decisions[place])]
-    return _with_headlines(rows)
+    decided = zip(cases, _decided(cases), strict=True)
+    return _with_headlines([row for case, decisions in decided for row in _rows(name, case, decisions)])
 
 
 def _cases(measurements: Measurements, name: str, paper: Paper) -> Iterator[Case]:
@@ -78,109 +78,63 @@ def _cases(measurements: Measurements, name: str, paper: Paper) -> Iterator[Case
 def _decided(cases: Sequence[Case]) -> list[list[Decision]]:
     """Decide all parts, corrected over those with the same evidence and selection."""
     result = [[Decision("not tested", "", part.missing.text) for part in case.parts] for case in cases]
-    families: dict[tuple[str, str], list[tuple[int, int, Finding]]] = {}
+    families: dict[tuple[str, str], dict[tuple[int, int], Finding]] = {}
     for number, case in enumerate(cases):
-        for place, part in enumerate(case.parts):
-            if part.finding is not None:
-                families.setdefault((case.evidence, case.selection), []).append((number, place, part.finding))
-    for members in families.values():
-        decisions = decide_all([finding for *_, finding in members])
-        for (number, place, _), decision in zip(members, decisions, strict=True):
+        family = families.setdefault((case.evidence, case.selection), {})
+        family |= {(number, place): part.finding for place, part in enumerate(case.parts) if part.finding is not None}
+    for family in families.values():
+        for (number, place), decision in zip(family, decide_all(list(family.values())), strict=True):
             result[number][place] = decision
     return result
 
 
 def _rows(paper: str, case: Case, decisions: Sequence[Decision]) -> Iterator[VerdictRow]:
     claim = case.claim
-    bare = VerdictRow(
-        paper=paper,
-        claim=claim.id,
-        kind=claim.kind,
-        statement=claim.says,
-        part=ALL_PARTS,
-        evidence_status=case.evidence,
-        selection=case.selection,
-        published=claim.published,
-        source=claim.where,
-        claim_rule=claim.rule,
-    )
+    bare = VerdictRow(paper, claim.id, claim.kind, claim.says, ALL_PARTS, case.evidence, case.selection)
+    bare = replace(bare, published=claim.published, source=claim.where, claim_rule=claim.rule)
     parts = [_row(bare, part, decision) for part, decision in zip(case.parts, decisions, strict=True)]
     if len(parts) == 1:
         yield replace(parts[0], part=ALL_PARTS)
     else:
         tested = [row for row in parts if row.verdict != "not tested"]
-        yield _decided_row(
-            replace(
-                bare,
-                seeds=_same([row.seeds for row in tested]),
-                benchmark=" + ".join(claim.on),
-                metric=_same([row.metric for row in parts]),
-                n=max((row.n for row in parts if row.n is not None), default=None),
-                rule="every part holds; one contradicted part contradicts the claim",
-            ),
-            combine(decisions),
-            joined([] if tested else [part.missing for part in case.parts]),
-        )
+        seeds, metric = _same([row.seeds for row in tested]), _same([row.metric for row in parts])
+        together = replace(bare, seeds=seeds, benchmark=" + ".join(claim.on), metric=metric, rule=EVERY_PART)
+        together = replace(together, n=max((row.n for row in parts if row.n is not None), default=None))
+        why = joined([] if tested else [part.missing for part in case.parts])
+        yield _decided_row(together, combine(decisions), why)
     yield from parts
 
 
 def _row(bare: VerdictRow, part: Part, decision: Decision) -> VerdictRow:
-    row = replace(
-        bare,
-        part=part.name,
-        seeds=" ".join(map(str, part.seeds)),
-        better=part.better,
-        worse=part.worse,
-        benchmark=part.benchmark,
-        dataset=part.dataset,
-        metric=part.metric,
-        value_better=part.value_better,
-        value_worse=part.value_worse,
-    )
+    compared = {name: getattr(part, name) for name in COMPARED}
+    row = replace(bare, part=part.name, seeds=" ".join(map(str, part.seeds)), **compared)
     finding = part.finding
     if finding is None:
         return _decided_row(row, decision, part.missing)
-    row = replace(
-        row,
-        effect=finding.effect,
-        ci_low=finding.low,
-        ci_high=finding.high,
-        p_value=finding.p_value,
-        n=finding.n,
-        rule=finding.rule,
-    )
+    row = replace(row, effect=finding.effect, ci_low=finding.low, ci_high=finding.high, p_value=finding.p_value)
     on_test = [CHOSEN_ON_TEST] if row.selection == "best_on_test" else []
     said = [text for text in (decision.reason, *finding.notes, *on_test) if text]
-    return _decided_row(row, decision, Reason("note", "; ".join(said)))
+    return _decided_row(replace(row, n=finding.n, rule=finding.rule), decision, Reason("note", "; ".join(said)))
 
 
 def _decided_row(row: VerdictRow, decision: Decision, reason: Reason) -> VerdictRow:
-    return replace(
-        row,
-        verdict=decision.verdict,
-        direction=decision.direction,
-        p_holm=decision.p_holm,
-        needed=decision.needed,
-        needed_images=decision.needed_images,
-        needed_seeds=decision.needed_seeds,
-        reason=reason or Reason("note", decision.reason),
-    )
+    decided = {name: value for name, value in asdict(decision).items() if name != "reason"}
+    return replace(row, **decided, reason=reason or Reason("note", decision.reason))
 
 
 def _same(values: Sequence[str]) -> str:
-    """Return what all values are, or nothing."""
     return values[0] if values and len(set(values)) == 1 else ""
 
 
 def _with_headlines(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Return the rows with the headline of each claim and evidence marked."""
-    best: dict[tuple[str, str], tuple[tuple[bool, int], int]] = {}
+    claims: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(rows):
-        if row.part != ALL_PARTS:
-            continue
-        order = HEADLINE_ORDER.index(row.selection) if row.selection in HEADLINE_ORDER else len(HEADLINE_ORDER)
-        rank = ((row.verdict == "not tested", order), place)
-        key = (row.claim, row.evidence_status)
-        best[key] = min(best.get(key, rank), rank)
-    chosen = {place for _, place in best.values()}
+        if row.part == ALL_PARTS:
+            claims.setdefault((row.claim, row.evidence_status), []).append(place)
+
+    def rank(place: int) -> tuple[bool, int]:
+        row = rows[place]
+        return row.verdict == "not tested", (*HEADLINE_ORDER, row.selection).index(row.selection)
+
+    chosen = {min(places, key=rank) for places in claims.values()}
     return [replace(row, headline="yes") if place in chosen else row for place, row in enumerate(rows)]

@@ -15,27 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 from scipy import stats
 
+from recount.judging import published_log
 from recount.judging.claims import Part, region_of
 from recount.judging.countclip_evidence import NUMBERS, Panel, read_panels
-from recount.judging.published_log import (
-    COLUMNS,
-    LATE_SHARE,
-    PRINTED_SCORE,
-    Found,
-    LoggedRun,
-    best_run,
-    different_rates,
-    find_pair,
-    late_evaluations,
-    logged_runs,
-    nearest,
-    rate_changes,
-    read_log,
-    slope_per_epoch,
-    stated_epochs,
-)
 from recount.judging.verdicts import Finding
 from recount.metrics import ALL, LARGE_NUMBERS, RECALL
 from recount.results.published import PublishedRow, read_published
@@ -44,15 +29,11 @@ from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
 
 COMPARED = ("difference", "ratio")
+COUNTED = {"log_own_run": "rows", "log_same_rate": "epochs", "log_constant_rate": "epochs"}  # the others compare MAE
 
 
 class PrintedClaims:
-    """The evidence for one paper's claims that its authors published.
-
-    Args:
-        folder: of the paper, with ``published.csv`` and ``evidence/``.
-        paper: its description.
-    """
+    """The evidence for one paper's claims that its authors published."""
 
     def __init__(self, paper: Paper) -> None:
         self.folder, self.paper = paper.folder, paper
@@ -68,28 +49,26 @@ class PrintedClaims:
 
     def parts(self, claim: Claim, selection: str) -> list[Part]:
         """Return the parts of a claim from printed numbers."""
-        if claim.reads_log:
-            return self._log_parts(claim)
+        compare = self._logged if claim.reads_log else self._compared
+        benchmarks = [" + ".join(claim.on)] if claim.reads_log else claim.on
         found = []
-        for better, worse in claim.pairs:
-            for benchmark in claim.on:
-                part = Part(f"{better} | {worse}", benchmark, "", claim.metric, better, worse)
+        for better, worse in claim.pairs or (("", ""),):
+            name = f"{better} | {worse}" if worse else better or "best run"
+            for benchmark in benchmarks:
+                metric = "mae" if claim.reads_log else claim.metric
+                part = Part(name, benchmark, "", metric, better, worse)
                 try:
-                    found.append(self._compared(claim, part, selection))
+                    found.append(compare(claim, part, selection))
                 except Missing as missing:
                     found.append(replace(part, missing=missing.reason))
         return found
 
-    # ---------------------------------------------------------------------------------------------------- tables
-
     @cached_property
-    def lines(self) -> list[PublishedRow]:
-        """Return the rows of published.csv."""
+    def _lines(self) -> list[PublishedRow]:
         return read_published(self.folder)
 
     @cached_property
-    def trivial(self) -> list[dict[str, str]]:
-        """Return what trivial predictors score on the real annotations, where the paper's evidence has it."""
+    def _trivial(self) -> list[dict[str, str]]:
         path = self.folder / "evidence" / "trivial_on_real_annotation.csv"
         if not path.is_file():
             return []
@@ -98,31 +77,23 @@ class PrintedClaims:
 
     def _rows(self, arm: str) -> list[tuple[str, Table, str]]:
         """Return (table, its description, id of the row in published.csv) of an arm's rows."""
-        return [
-            (key, table, row.key)
-            for key, table in self.paper.tables.items()
-            for row in table.rows
-            if arm in (row.run, row.id)
-        ]
+        tables = self.paper.tables.items()
+        return [(key, table, row.key) for key, table in tables for row in table.rows if arm in (row.run, row.id)]
 
-    def value(self, arm: str, benchmark: str, metric: str, selection: str) -> float:
-        """Return a printed number; of constants, what they score on the real annotations.
-
-        Raises:
-            Missing: it was not printed.
-        """
+    def _value(self, arm: str, benchmark: str, metric: str, selection: str) -> float:
+        """Return a printed number; of constants, what they score on the real annotations."""
         if arm in TRIVIAL_ARMS:
             return self._trivial_value(arm, benchmark, metric)
         for key, table, row in self._rows(arm):
             wanted = (key, row, benchmark, metric)
-            for line in self.lines if table.weights == selection else ():
+            for line in self._lines if table.weights == selection else ():
                 if (line.table, line.row, line.benchmark, line.metric) == wanted:
                     return float(line.value)
         raise Missing("no counterpart", f"the {metric} of {arm} on {benchmark} was not printed")
 
     def _trivial_value(self, arm: str, benchmark: str, metric: str) -> float:
         names = (arm, f"{arm}_{metric}")
-        for line in self.trivial:
+        for line in self._trivial:
             where = (f"{line['dataset']}/{line['split']}", line["metric"])
             if where == (benchmark, metric) and line["predictor"] in names:
                 return float(line["value"])
@@ -132,7 +103,7 @@ class PrintedClaims:
         panels = [self._panel(arm, part.benchmark, selection) for arm in (part.better, part.worse)]
         if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL.name):
             return _of_panels(claim, part, panels[0], panels[1])
-        better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
+        better, worse = (self._value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
         if claim.test == "ratio":
             effect, region = better / worse, region_of(claim)
         else:
@@ -141,40 +112,30 @@ class PrintedClaims:
         finding = Finding(effect, region=region, grade="printed", rule="the printed numbers, as they are")
         return replace(part, value_better=better, value_worse=worse, finding=finding)
 
-    # -------------------------------------------------------------------------------------------------- matrices
-
     @cached_property
-    def panels(self) -> list[Panel]:
-        """Return the printed confusion matrices."""
+    def _panels(self) -> list[Panel]:
         path = self.folder / "evidence" / "confusions.csv"
         return read_panels(path) if path.is_file() else []
 
     def _panel(self, arm: str, benchmark: str, selection: str) -> Panel | None:
         """Return the matrix whose accuracy is the printed one of an arm: the paper exchanged two of them."""
         try:
-            printed = self.value(arm, benchmark, "accuracy", selection)
+            printed = self._value(arm, benchmark, "accuracy", selection)
         except Missing:
             return None
         _, _, variant = arm.partition("/")
-        return next((panel for panel in self.panels if panel.variant == variant and panel.fits(printed)), None)
-
-    # ------------------------------------------------------------------------------------------------------- log
+        return next((panel for panel in self._panels if panel.variant == variant and panel.fits(printed)), None)
 
     @cached_property
-    def runs(self) -> list[LoggedRun]:
-        """Return the runs of the paper's training log.
-
-        Raises:
-            Missing: it has none.
-        """
+    def _runs(self) -> list[published_log.LoggedRun]:
         for path in sorted((self.folder / "evidence").glob("*.csv")):
             with path.open(encoding="utf-8", newline="") as stream:
-                if set(COLUMNS) <= set(next(csv.reader(stream), [])):
-                    return logged_runs(read_log(path))
+                if set(published_log.COLUMNS) <= set(next(csv.reader(stream), [])):
+                    return published_log.logged_runs(published_log.read_log(path))
         raise Missing("no counterpart", "no training log of this paper is public")
 
-    def _log_parts(self, claim: Claim) -> list[Part]:
-        tests: dict[str, Callable[[str, str], tuple[Finding, str]]] = {
+    def _logged(self, claim: Claim, part: Part, _: str) -> Part:
+        tests: dict[str, Callable[[str, str], Finding]] = {
             "log_holds": lambda arm, _: self._holds(arm),
             "log_at_end": lambda arm, _: self._at_end(arm),
             "log_own_run": lambda arm, _: self._own_run(arm, claim.arm),
@@ -182,93 +143,81 @@ class PrintedClaims:
             "log_constant_rate": lambda arm, _: self._constant_rate(arm),
             "log_settled": lambda *_: self._settled(),
         }
-        found = []
-        for better, worse in claim.pairs or (("", ""),):
-            name = f"{better} | {worse}" if worse else better or "best run"
-            part = Part(name, " + ".join(claim.on), "", "mae", better, worse)
-            try:
-                finding, metric = tests[claim.test](better, worse)
-                found.append(replace(part, metric=metric, finding=finding))
-            except Missing as missing:
-                found.append(replace(part, missing=missing.reason))
-        return found
+        finding = tests[claim.test](part.better, part.worse)
+        return replace(part, metric=COUNTED.get(claim.test, "mae"), finding=finding)
 
     def _printed_row(self, arm: str) -> tuple[float, float, int | None]:
         """Return MAE, RMSE and the stated number of epochs of the first table that prints both for an arm."""
         for key, table, row in self._rows(arm):
-            printed = {
-                line.metric: float(line.value)
-                for line in self.lines
-                if (line.table, line.row) == (key, row) and line.metric in ("mae", "rmse")
-            }
+            lines = [line for line in self._lines if (line.table, line.row) == (key, row)]
+            printed = {line.metric: float(line.value) for line in lines if line.metric in ("mae", "rmse")}
             if len(printed) == 2:
                 system, _, variant = arm.partition("/")
                 label = next(r.label for r in table.rows if (r.system, r.variant or "") == (system, variant))
-                return printed["mae"], printed["rmse"], stated_epochs(label)
+                return printed["mae"], printed["rmse"], published_log.stated_epochs(label)
         raise Missing("no counterpart", f"no table prints MAE and RMSE of {arm}")
 
-    def _found(self, arm: str) -> Found:
+    def _found(self, arm: str) -> published_log.Found:
         mae, rmse, horizon = self._printed_row(arm)
-        found = find_pair(self.runs, mae, rmse, horizon)
+        found = published_log.find_pair(self._runs, mae, rmse, horizon)
         if found is None:
             raise Missing("no counterpart", f"{mae:g} / {rmse:g} of {arm} stand nowhere in the log")
         return found
 
-    def _holds(self, arm: str) -> tuple[Finding, str]:
+    def _holds(self, arm: str) -> Finding:
         mae, rmse, horizon = self._printed_row(arm)
-        found = find_pair(self.runs, mae, rmse, horizon)
-        logged = nearest(self.runs, mae) if found is None else mae
-        note = (
-            f"{mae:g} / {rmse:g} stand nowhere together; the nearest logged MAE is {logged:g}"
-            if found is None
-            else f"{mae:g} / {rmse:g} are line {found.line}, epoch {found.epoch}"
-        )
-        distance = max(abs(logged - mae), 0.0 if found else 2 * PRINTED_SCORE)
-        return _exact(
-            distance, PRINTED_SCORE, "MAE and RMSE stand together in the log, to the printed digits", note
-        ), "mae"
+        found = published_log.find_pair(self._runs, mae, rmse, horizon)
+        rule = "MAE and RMSE stand together in the log, to the printed digits"
+        if found is not None:
+            return _exact(
+                0.0, published_log.PRINTED_SCORE, rule, f"{mae:g} / {rmse:g} are line {found.line}, epoch {found.epoch}"
+            )
+        every = np.concatenate([run.evaluations["mae"].to_numpy(dtype=float) for run in self._runs])
+        logged = float(every[np.abs(every - mae).argmin()])
+        note = f"{mae:g} / {rmse:g} stand nowhere together; the nearest logged MAE is {logged:g}"
+        return _exact(max(abs(logged - mae), 2 * published_log.PRINTED_SCORE), published_log.PRINTED_SCORE, rule, note)
 
-    def _at_end(self, arm: str) -> tuple[Finding, str]:
+    def _at_end(self, arm: str) -> Finding:
         mae, _, horizon = self._printed_row(arm)
         found = self._found(arm)
         if found.at_horizon is None:
             raise Missing("no counterpart", f"{arm}: the log has no evaluation at epoch {horizon}")
+        at_end = found.at_horizon[0]
         note = (
             f"printed {mae:g} is epoch {found.epoch}, the best on the test images up to {horizon}; at epoch {horizon} "
-            f"the log has {found.at_horizon[0]:g}"
+            f"the log has {at_end:g}"
         )
         rule = "the printed MAE is that at the stated number of epochs, to the printed digits"
-        return _exact(abs(found.at_horizon[0] - mae), PRINTED_SCORE, rule, note), "mae"
+        return _exact(abs(at_end - mae), published_log.PRINTED_SCORE, rule, note)
 
-    def _own_run(self, arm: str, arms: Sequence[str]) -> tuple[Finding, str]:
-        mine = self._found(arm).run.number
-        others = [other for other in arms if other != arm and self._found(other).run.number == mine]
-        note = f"read off the run of lines {self._found(arm).run.lines[0]} to {self._found(arm).run.lines[1]}"
+    def _own_run(self, arm: str, arms: Sequence[str]) -> Finding:
+        run = self._found(arm).run
+        others = [other for other in arms if other != arm and self._found(other).run.number == run.number]
+        note = f"read off the run of lines {run.lines[0]} to {run.lines[1]}"
         note += f", as {', '.join(others)}" if others else ""
-        return _exact(len(others), 0.5, "no other of these rows is read off its run", note), "rows"
+        return _exact(len(others), 0.5, "no other of these rows is read off its run", note)
 
-    def _same_rate(self, better: str, worse: str) -> tuple[Finding, str]:
+    def _same_rate(self, better: str, worse: str) -> Finding:
         first, second = self._found(better), self._found(worse)
-        differing, of = different_rates(first.run, second.run, first.horizon)
+        differing, of = published_log.different_rates(first.run, second.run, first.horizon)
         note = f"the learning rates differ after {differing} of {of} epochs up to {first.horizon}"
-        return _exact(differing, 0.5, "the two runs' printed learning rates are equal", note), "epochs"
+        return _exact(differing, 0.5, "the two runs' printed learning rates are equal", note)
 
-    def _constant_rate(self, arm: str) -> tuple[Finding, str]:
+    def _constant_rate(self, arm: str) -> Finding:
         run = self._found(arm).run
         low, high = float(run.rates["rate"].min()), float(run.rates["rate"].max())
         note = f"its run (lines {run.lines[0]} to {run.lines[1]}) has rates from {low:g} to {high:g}"
-        return _exact(rate_changes(run), 0.5, "the printed learning rate does not change", note), "epochs"
+        return _exact(published_log.rate_changes(run), 0.5, "the printed learning rate does not change", note)
 
-    def _settled(self) -> tuple[Finding, str]:
-        run = best_run(self.runs)
-        first = int(run.epochs * LATE_SHARE)
-        late = late_evaluations(run, first)
-        drift = abs(slope_per_epoch(run, first)) * (run.epochs - first)
+    def _settled(self) -> Finding:
+        run = published_log.best_run(self._runs)
+        late = published_log.late_evaluations(run, int(run.epochs * published_log.LATE_SHARE))
+        drift = abs(late.mae_slope) * (run.epochs - late.first_epoch)
         note = (
-            f"{late.n} evaluations from epoch {first}: MAE {late.mae_min:g} to {late.mae_max:g}, standard deviation "
-            f"{late.mae_sd:.3g}; their line changes by {drift:.3g}"
+            f"{late.n} evaluations from epoch {late.first_epoch}: MAE {late.mae_min:g} to {late.mae_max:g}, standard "
+            f"deviation {late.mae_sd:.3g}; their line changes by {drift:.3g}"
         )
-        return _exact(drift / late.mae_sd, 1.0, "drift over the last sixth below one standard deviation", note), "mae"
+        return _exact(drift / late.mae_sd, 1.0, "drift over the last sixth below one standard deviation", note)
 
 
 def _exact(effect: float, below: float, rule: str, note: str) -> Finding:
@@ -283,9 +232,7 @@ def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
     half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error
     difference = first - second
     finding = Finding(
-        effect=difference,
-        low=difference - half,
-        high=difference + half,
+        *(difference, difference - half, difference + half),
         region=(claim.margin or 0.0, math.inf),
         grade="printed",
         p_value=2 * float(stats.norm.sf(abs(difference) / error)) if claim.margin is None and error else math.nan,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recount.metrics import Floats
-from recount.results.files import ResultsError
-from recount.results.prompt_tests import BenchmarkTests, MapsPicture, NegativePicture, NotTested, PromptTests
+from recount.results.prompt_tests import MapsPicture, NegativePicture, NotTested, PromptTests
 from recount.results.reason import Missing
 
 SIMILARITY = "S2"
@@ -18,60 +17,35 @@ ATTENTION = "attention"
 BASE = "maps_before_training"  # the pretrained network's
 DECIMALS = 2  # PrACo rounds predictions
 
-Values = dict[str, dict[str, tuple[float, float]]]  # map or "" -> picture -> numerator, denominator
-
-
-def read_record(path: Path) -> PromptTests:
-    """Return a run's prompt tests.
-
-    Raises:
-        Missing: there are none, or the file is damaged.
-    """
-    try:
-        return PromptTests.read(path)
-    except FileNotFoundError:
-        raise Missing("not run", "its prompt tests were not run") from None
-    except ResultsError as error:
-        raise Missing("damaged", str(error)) from None
+Pairs = dict[str, tuple[float, float]]  # map or "" -> numerator, denominator of a picture
+Values = dict[str, dict[str, tuple[float, float]]]  # the same by map, then by picture
 
 
 def picture_values(record: PromptTests, benchmark: str, metric: str) -> Values:
-    """Return a quantity of each picture, by map where there are several; its mean is a ratio of sums.
-
-    Raises:
-        Missing: it was not tested on this benchmark, with the reason.
-    """
-    test, values_of = QUANTITIES[metric]
-    tests: BenchmarkTests | None = record.benchmarks.get(benchmark)
+    """Return a quantity of each picture, by map where there are several; its mean is a ratio of sums."""
+    test, of_picture = QUANTITIES[metric]
+    tests = record.benchmarks.get(benchmark)
     tested = getattr(tests, test) if tests is not None else None
     if tested is None:
         raise Missing("not run", f"no {test.replace('_', ' ')} were tested on {benchmark}")
     if isinstance(tested, NotTested):
         raise Missing("undefined", tested.not_tested)
+    found: Values = {}
     try:
-        found = values_of(tested.pictures)
+        for row in tested.pictures:
+            for name, pair in of_picture(row).items():
+                known = found.setdefault(name, {})
+                if all(map(math.isfinite, pair)):
+                    known[row.id] = pair
     except KeyError as error:
         raise Missing("undefined", f"the prompt tests do not say its {metric}: there is no map {error}") from None
-    known = {
-        name: {picture: pair for picture, pair in values.items() if all(map(math.isfinite, pair))}
-        for name, values in found.items()
-    }
-    if not known or not all(known.values()):
+    if not found or not all(found.values()):
         raise Missing("undefined", f"no picture has a {metric}")
-    return known
-
-
-def is_trained(metric: str) -> bool:
-    """Return whether a quantity depends on a run's training."""
-    return QUANTITIES[metric][0] != BASE
+    return found
 
 
 def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats, Floats]:
-    """Return numerators and denominators [seeds, n] over the pictures that all seeds have.
-
-    Raises:
-        Missing: there is no such picture.
-    """
+    """Return numerators and denominators [seeds, n] over the pictures that all seeds have."""
     common = [name for name in values[0] if all(name in other for other in values)]
     if not common:
         raise Missing("undefined", "its seeds were tested on different pictures")
@@ -79,34 +53,26 @@ def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats
     return pairs[..., 0], pairs[..., 1]
 
 
-def _pccn(pictures: Sequence[NegativePicture]) -> Values:
-    def nearer(row: NegativePicture) -> float:
-        return 100.0 * (abs(round(row.right, DECIMALS) - row.true) < abs(row.wrong - row.true))
-
-    return {"": {row.id: (nearer(row), 1.0) for row in pictures}}
+def _nearer(row: NegativePicture) -> float:
+    return 100.0 * (abs(round(row.right, DECIMALS) - row.true) < abs(row.wrong - row.true))
 
 
-def _nmn(pictures: Sequence[NegativePicture]) -> Values:
-    return {"": {row.id: (row.wrong / row.true, 1.0) for row in pictures}}
+def _reached(row: MapsPicture) -> Pairs:
+    return {"": (math.nan if row.reached is None else row.reached, row.points)}
 
 
-def _reached(pictures: Sequence[MapsPicture]) -> Values:
-    return {"": {row.id: (math.nan if row.reached is None else row.reached, row.points) for row in pictures}}
+def _attention_auc(row: MapsPicture) -> Pairs:
+    return {"": (row.auc[ATTENTION], 1.0)}
 
 
-def _attention_auc(pictures: Sequence[MapsPicture]) -> Values:
-    return {"": {row.id: (row.auc[ATTENTION], 1.0) for row in pictures}}
+def _similarity_gain(row: MapsPicture) -> Pairs:
+    return {name: (row.auc[SIMILARITY] - row.auc[name], 1.0) for name in row.auc if name.startswith(ATTENTION)}
 
 
-def _similarity_gain(pictures: Sequence[MapsPicture]) -> Values:
-    maps = [name for name in pictures[0].auc if name.startswith(ATTENTION)]
-    return {name: {row.id: (row.auc[SIMILARITY] - row.auc[name], 1.0) for row in pictures} for name in maps}
-
-
-#: quantity -> the test that holds it, and how it follows from the test's pictures
-QUANTITIES: Mapping[str, tuple[str, Callable[[Sequence], Values]]] = {
-    "pccn": ("negative_prompts", _pccn),
-    "nmn": ("negative_prompts", _nmn),
+#: quantity -> the test that holds it, and what a picture of it adds
+QUANTITIES: Mapping[str, tuple[str, Callable[[Any], Pairs]]] = {
+    "pccn": ("negative_prompts", lambda row: {"": (_nearer(row), 1.0)}),
+    "nmn": ("negative_prompts", lambda row: {"": (row.wrong / row.true, 1.0)}),
     "attention_reached": ("maps", _reached),
     "attention_auc": ("maps", _attention_auc),
     "base_attention_reached": (BASE, _reached),

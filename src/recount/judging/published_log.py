@@ -30,22 +30,13 @@ class LogError(ValueError):
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """One training run of a log, resumes included.
+    """One training run of a log, resumes included."""
 
-    Attributes:
-        number: position in the log, from 1.
-        lines: first and last line in the log.
-        epochs: the highest epoch.
-        evaluations: columns line, epoch, mae, rmse; in the order of the log.
-        rates: columns epoch, rate (the learning rate after that epoch's step); the last one where a resume repeats an
-            epoch.
-    """
-
-    number: int
-    lines: tuple[int, int]
-    epochs: int
-    evaluations: pd.DataFrame
-    rates: pd.DataFrame
+    number: int  # position in the log, from 1
+    lines: tuple[int, int]  # first and last
+    epochs: int  # the highest
+    evaluations: pd.DataFrame  # columns line, epoch, mae, rmse; in the order of the log
+    rates: pd.DataFrame  # columns epoch, rate (after that epoch's step); the last where a resume repeats an epoch
 
     def best(self, horizon: int | None = None) -> pd.Series | None:
         """Return the evaluation with the lowest MAE up to ``horizon`` epochs, or None if there was none."""
@@ -76,7 +67,6 @@ class Start:
 
     epoch: int  # the first one of the warm-up
     initial: float  # rate at the start, extrapolated one step back from the first printed one
-    step: float  # gain of the rate per epoch of warm-up
     highest: float  # the highest rate printed before the next start
 
 
@@ -90,15 +80,12 @@ class Late:
     mae_sd: float
     mae_min: float
     mae_max: float
+    mae_slope: float  # of their least-squares line, per epoch
     rmse_mean: float
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """Read a log's table.
-
-    Raises:
-        LogError: a column is missing.
-    """
+    """Read a log's table; ``LogError`` where a column is missing."""
     log = pd.read_csv(path)
     absent = [column for column in COLUMNS if column not in log.columns]
     if absent:
@@ -124,13 +111,9 @@ def _run(number: int, lines: pd.DataFrame) -> LoggedRun:
     evaluations = lines.loc[lines["kind"] == "eval", ["line", "epoch", "mae", "rmse"]].reset_index(drop=True)
     training = lines.loc[lines["kind"] == "train", ["epoch", "lr_after_step"]]
     rates = training.drop_duplicates("epoch", keep="last").sort_values("epoch", ignore_index=True)
-    return LoggedRun(
-        number=number,
-        lines=(int(lines["line"].min()), int(lines["line"].max())),
-        epochs=int(lines["epoch"].max()),
-        evaluations=evaluations,
-        rates=rates.rename(columns={"lr_after_step": "rate"}),
-    )
+    span = int(lines["line"].min()), int(lines["line"].max())
+    rates = rates.rename(columns={"lr_after_step": "rate"})
+    return LoggedRun(number, span, int(lines["epoch"].max()), evaluations, rates)
 
 
 def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int | None = None) -> Found | None:
@@ -140,17 +123,11 @@ def find_pair(runs: Sequence[LoggedRun], mae: float, rmse: float, horizon: int |
         hits = table[((table["mae"] - mae).abs() < PRINTED_SCORE) & ((table["rmse"] - rmse).abs() < PRINTED_SCORE)]
         if hits.empty:
             continue
-        hit = hits.iloc[0]
+        line, epoch = int(hits.iloc[0]["line"]), int(hits.iloc[0]["epoch"])
         best = run.best(horizon)
         end = run.at(horizon) if horizon is not None else None
-        return Found(
-            run=run,
-            line=int(hit["line"]),
-            epoch=int(hit["epoch"]),
-            horizon=horizon,
-            is_best=best is not None and int(best["line"]) == int(hit["line"]),
-            at_horizon=None if end is None else (float(end["mae"]), float(end["rmse"])),
-        )
+        at_horizon = None if end is None else (float(end["mae"]), float(end["rmse"]))
+        return Found(run, line, epoch, horizon, best is not None and int(best["line"]) == line, at_horizon)
     return None
 
 
@@ -160,13 +137,7 @@ def stated_epochs(label: str) -> int | None:
     return int(stated.group(1)) if stated else None
 
 
-def nearest(runs: Sequence[LoggedRun], mae: float) -> float:
-    """Return the logged MAE that is nearest to a printed one."""
-    logged = np.concatenate([run.evaluations["mae"].to_numpy(dtype=float) for run in runs])
-    return float(logged[np.abs(logged - mae).argmin()])
-
-
-def different_rates(first: LoggedRun, second: LoggedRun, horizon: int | None = None) -> tuple[int, int]:
+def different_rates(first: LoggedRun, second: LoggedRun, horizon: int | None) -> tuple[int, int]:
     """Return after how many epochs up to a horizon two runs print different rates, and how many both print."""
     both = first.rates.merge(second.rates, on="epoch", suffixes=("_first", "_second"))
     both = both if horizon is None else both[both["epoch"] <= horizon]
@@ -176,12 +147,6 @@ def different_rates(first: LoggedRun, second: LoggedRun, horizon: int | None = N
 def rate_changes(run: LoggedRun) -> int:
     """Return after how many epochs the printed learning rate differs from the one before."""
     return int((run.rates["rate"].diff().abs() > 0).sum())
-
-
-def slope_per_epoch(run: LoggedRun, first_epoch: int) -> float:
-    """Return the slope of the least-squares line of MAE over epochs from ``first_epoch`` on."""
-    late = run.evaluations[run.evaluations["epoch"] >= first_epoch]
-    return float(np.polyfit(late["epoch"].to_numpy(dtype=float), late["mae"].to_numpy(dtype=float), 1)[0])
 
 
 def occurs(runs: Sequence[LoggedRun], metric: str, value: float) -> bool:
@@ -200,7 +165,8 @@ def late_evaluations(run: LoggedRun, first_epoch: int) -> Late:
     """Summarise the evaluations of a run from ``first_epoch`` on."""
     late = run.evaluations[run.evaluations["epoch"] >= first_epoch]
     mean, sd, low, high = late["mae"].agg(["mean", "std", "min", "max"]).astype(float)
-    return Late(first_epoch, len(late), mean, sd, low, high, float(late["rmse"].mean()))
+    slope = np.polyfit(late["epoch"].to_numpy(dtype=float), late["mae"].to_numpy(dtype=float), 1)[0]
+    return Late(first_epoch, len(late), mean, sd, low, high, float(slope), float(late["rmse"].mean()))
 
 
 def _warm_ups(rates: np.ndarray) -> list[tuple[int, int]]:
@@ -225,15 +191,11 @@ def schedule_starts(run: LoggedRun) -> list[Start]:
     rates = run.rates["rate"].to_numpy(dtype=float)
     firsts = [first for first, _ in _warm_ups(rates)]
     ends = [*firsts[1:], len(rates)] if firsts else []
-    return [
-        Start(
-            epoch=int(epochs[first]),
-            initial=max(0.0, float(2 * rates[first] - rates[first + 1])),
-            step=float(rates[first + 1] - rates[first]),
-            highest=float(rates[first:end].max()),
-        )
-        for first, end in zip(firsts, ends, strict=True)
-    ]
+    starts = []
+    for first, end in zip(firsts, ends, strict=True):
+        initial = max(0.0, float(2 * rates[first] - rates[first + 1]))
+        starts.append(Start(int(epochs[first]), initial, float(rates[first:end].max())))
+    return starts
 
 
 def restarts(run: LoggedRun) -> list[int]:

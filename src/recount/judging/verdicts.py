@@ -18,11 +18,8 @@ Why seeds have a gate of their own: resampling images says nothing of another tr
 excludes zero in a quarter of all cases without an effect. The specifications ask for two standard errors, which three
 seeds exceed by chance in 18 % of the cases; the t interval asks for 4.3, and more where several claims are tested.
 
-Ratios, shares and quantities have no paired test, so no p value to correct: their 95 % interval decides, and the seeds'
-gate.
-
-Printed numbers (evidence ``published``) are single runs of the authors. They can contradict the paper's own claim, and
-support it in direction only.
+Ratios, shares and quantities have no paired test, so no p value to correct: their 95 % interval and the seeds decide.
+Printed numbers (evidence ``published``) are single runs: they can contradict a claim, and support it in direction only.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from recount.scoring.statistics import CONFIDENCE, holm
+from recount.scoring.statistics import CONFIDENCE, holm, mean_and_sd
 
 Verdict = Literal["holds", "holds in direction", "contradicted", "inconclusive", "not tested"]
 Side = Literal["for", "against", ""]
@@ -49,32 +46,22 @@ MOST_SEEDS = 1000
 class Finding:
     """What the evidence says of one part of a claim, before correction.
 
-    Attributes:
-        effect, low, high: an estimate and its 95 % interval; the interval is NaN where there is none.
-        region: where the claim puts the effect, ends excluded.
-        grade: ``sampled`` (from images), ``value`` (a number within a tolerance, the region, that contains its own
-            uncertainty), ``printed`` (single numbers of the authors), ``exact`` (a fact of a file).
-        nearly: for ``value``: a wider region in which it holds in direction.
-        p_value: of a paired test, or NaN.
-        n: images, or None.
-        seed_effects: the effect with each seed; () where no random training is involved.
-        image_error: standard error over images alone; NaN: as the interval says.
-        rule: how it was decided, in words.
-        notes: what must be said beside the verdict.
+    Grades: ``sampled`` (from images), ``value`` (a number within a tolerance, the region, that contains its own
+    uncertainty), ``printed`` (single numbers of the authors), ``exact`` (a fact of a file).
     """
 
     effect: float
-    low: float = math.nan
+    low: float = math.nan  # of its 95 % interval; NaN where there is none
     high: float = math.nan
-    region: tuple[float, float] = (0.0, math.inf)
+    region: tuple[float, float] = (0.0, math.inf)  # where the claim puts the effect, ends excluded
     grade: Literal["sampled", "value", "printed", "exact"] = "sampled"
-    nearly: tuple[float, float] | None = None
-    p_value: float = math.nan
-    n: int | None = None
-    seed_effects: tuple[float, ...] = ()
-    image_error: float = math.nan
-    rule: str = ""
-    notes: tuple[str, ...] = ()
+    nearly: tuple[float, float] | None = None  # for ``value``: a wider region in which it holds in direction
+    p_value: float = math.nan  # of a paired test
+    n: int | None = None  # images
+    seed_effects: tuple[float, ...] = ()  # the effect with each seed; () where no random training is involved
+    image_error: float = math.nan  # standard error over images alone; NaN: as the interval says
+    rule: str = ""  # how it was decided, in words
+    notes: tuple[str, ...] = ()  # what must be said beside the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +77,7 @@ class Decision:
     needed_seeds: int | None = None
 
 
-def side(low: float, high: float, region: tuple[float, float]) -> Side:
+def _side(low: float, high: float, region: tuple[float, float]) -> Side:
     """Return whether an interval lies inside a region ("for"), outside ("against") or touches an end of it ("")."""
     if low > region[0] and high < region[1]:
         return "for"
@@ -100,54 +87,42 @@ def side(low: float, high: float, region: tuple[float, float]) -> Side:
 def decide_all(findings: Sequence[Finding]) -> list[Decision]:
     """Decide the parts of one paper that share evidence and selection: p values are corrected over them."""
     over_images = holm([finding.p_value for finding in findings])
-    over_both = holm([larger_p(finding) for finding in findings])
+    over_both = holm([_larger_p(finding) for finding in findings])
     family = sum(not math.isnan(finding.p_value) for finding in findings)
-    return [
-        decide(finding, float(images), float(both), family)
-        for finding, images, both in zip(findings, over_images, over_both, strict=True)
-    ]
+    corrected = zip(findings, over_images.tolist(), over_both.tolist(), strict=True)
+    return [decide(finding, images, both, family) for finding, images, both in corrected]
 
 
-def larger_p(finding: Finding) -> float:
-    """Return the p value that is corrected: of images or seeds, whichever is larger; NaN where there is no test."""
-    seeds = p_of_seeds(finding.seed_effects)
-    return finding.p_value if math.isnan(seeds) or math.isnan(finding.p_value) else max(finding.p_value, seeds)
-
-
-def p_of_seeds(effects: Sequence[float]) -> float:
-    """Return the two-sided p value of a t test that the mean over seeds is 0; NaN for fewer than three seeds."""
-    if len(effects) < MIN_SEEDS:
-        return math.nan
-    spread = float(np.std(effects, ddof=1)) / math.sqrt(len(effects))
-    mean = abs(float(np.mean(effects)))
+def _larger_p(finding: Finding) -> float:
+    """Return the two-sided p value of images or of seeds (t test: their mean is 0), whichever is larger; or NaN."""
+    effects = finding.seed_effects
+    if math.isnan(finding.p_value) or len(effects) < MIN_SEEDS:
+        return finding.p_value
+    mean, spread = mean_and_sd(effects)
     if not spread:
-        return 0.0 if mean else 1.0
-    return 2 * float(stats.t.sf(mean / spread, len(effects) - 1))
+        return max(finding.p_value, 0.0 if mean else 1.0)
+    of_seeds = 2 * float(stats.t.sf(abs(mean) / (spread / math.sqrt(len(effects))), len(effects) - 1))
+    return max(finding.p_value, of_seeds)
 
 
 def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Decision:
-    """Decide one part.
+    """Decide one part, with its permutation p value and the larger of that and the seeds' after correction (or NaN).
 
-    Args:
-        finding: the evidence.
-        p_images: its permutation p value after correction, or NaN.
-        p_holm: the larger of that and the seeds' p value after correction, or NaN.
-        family: how many p values were corrected together.
+    ``family`` p values were corrected together.
     """
-    points = side(finding.effect, finding.effect, finding.region)
+    points = _side(finding.effect, finding.effect, finding.region)
     if finding.grade == "exact":
         return Decision("holds" if points == "for" else "contradicted", points)
     if finding.grade == "value":
         return _near(finding, points)
     if math.isnan(finding.low):
         return _without_interval(finding, points)
-    images = side(finding.low, finding.high, finding.region)
-    if images and p_images > ALPHA:
+    images = _side(finding.low, finding.high, finding.region)
+    if not images or p_images > ALPHA:
         corrected = f" after correction for {family} tests" if family > 1 else ""
-        reason = f"the interval decides, but p is {p_images:.2g}{corrected}"
+        against = f"the interval decides, but p is {p_images:.2g}{corrected}"
+        reason = against if images else "the interval reaches both sides"
         return _undecided(finding, points, p_holm, family, reason)
-    if not images:
-        return _undecided(finding, points, p_holm, family, "the interval reaches both sides")
     if finding.grade == "printed":
         verdict: Verdict = "contradicted" if images == "against" else "holds in direction"
         return Decision(verdict, images, "single printed runs", p_holm)
@@ -158,13 +133,13 @@ def _near(finding: Finding, points: Side) -> Decision:
     """Decide whether a number was reached; the tolerance holds its uncertainty, so only the number of seeds counts."""
     few = 0 < len(finding.seed_effects) < MIN_SEEDS
     reason = f"{len(finding.seed_effects)} seed(s); the rule asks for {MIN_SEEDS}" if few else ""
-    needed, seeds = (f"{MIN_SEEDS} seeds", MIN_SEEDS) if few else ("", None)
+    more = (math.nan, f"{MIN_SEEDS} seeds", None, MIN_SEEDS) if few else ()
     if points == "for":
-        return Decision("holds in direction" if few else "holds", "for", reason, math.nan, needed, None, seeds)
-    if finding.nearly and side(finding.effect, finding.effect, finding.nearly) == "for":
+        return Decision("holds in direction" if few else "holds", "for", reason, *more)
+    if finding.nearly and _side(finding.effect, finding.effect, finding.nearly) == "for":
         reason = "; ".join(["outside the tolerance, but close", *([reason] if few else [])])
-        return Decision("holds in direction", "for", reason, math.nan, needed, None, seeds)
-    return Decision("inconclusive" if few else "contradicted", "against", reason, math.nan, needed, None, seeds)
+        return Decision("holds in direction", "for", reason, *more)
+    return Decision("inconclusive" if few else "contradicted", "against", reason, *more)
 
 
 def _without_interval(finding: Finding, points: Side) -> Decision:
@@ -185,7 +160,7 @@ def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> D
     effects = finding.seed_effects
     if not effects:
         return Decision(final, images, "", p_holm)
-    agree = all(side(effect, effect, finding.region) == images for effect in effects)
+    agree = all(_side(effect, effect, finding.region) == images for effect in effects)
     weaker: Verdict = "holds in direction" if agree and images == "for" else "inconclusive"
     seeds = seeds_needed(finding, family)
     needed = f"{seeds} seeds" if seeds else "no number of seeds would: they do not agree"
@@ -193,8 +168,10 @@ def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> D
         few = f"{len(effects)} seed{'s' * (len(effects) > 1)}; the rule asks for {MIN_SEEDS}"
         where = "" if images == "for" else "it points against the claim, but with "
         return Decision(weaker, images, f"{where}{few}", p_holm, needed, None, seeds)
-    low, high = seed_interval(effects)
-    settled = agree and side(low, high, finding.region) == images
+    mean, spread = mean_and_sd(effects)
+    half = float(stats.t.ppf(1 - ALPHA / 2, len(effects) - 1)) * spread / math.sqrt(len(effects))
+    low, high = mean - half, mean + half  # 95 % t interval
+    settled = agree and _side(low, high, finding.region) == images
     if settled and not p_holm > ALPHA:
         return Decision(final, images, "", p_holm)
     why = f"the seeds decide, but not after correction for {family} tests" if settled else "the seeds scatter too much"
@@ -203,20 +180,10 @@ def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> D
     return Decision(weaker, images, why, p_holm, needed, None, seeds)
 
 
-def seed_interval(effects: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % t interval of the mean over seeds."""
-    mean, spread = float(np.mean(effects)), float(np.std(effects, ddof=1))
-    half = float(stats.t.ppf(1 - ALPHA / 2, len(effects) - 1)) * spread / math.sqrt(len(effects))
-    return mean - half, mean + half
-
-
-# --------------------------------------------------------------------------------------------------------------- power
-
-
 def _undecided(finding: Finding, points: Side, p_holm: float, family: int, reason: str) -> Decision:
     if _distance(finding) == 0:
         return Decision("inconclusive", points, reason, p_holm, "no number would: the effect is exactly at the limit")
-    images = images_needed(finding, family)
+    images = _images_needed(finding, family)
     seeds = seeds_needed(finding, family)
     parts = []
     if images is not None and (finding.n is None or images > finding.n):
@@ -228,16 +195,11 @@ def _undecided(finding: Finding, points: Side, p_holm: float, family: int, reaso
 
 
 def _distance(finding: Finding) -> float:
-    """Return how far the effect is from the nearest end of the region."""
     return min(abs(finding.effect - end) for end in finding.region if math.isfinite(end))
 
 
-def images_needed(finding: Finding, family: int) -> int | None:
-    """Return how many images decide with 80 % power if effect and spread are the observed ones.
-
-    The level is that of Holm's first step, 5 % over the number of tests. None where the effect is at the limit, or
-    nothing is known of the spread.
-    """
+def _images_needed(finding: Finding, family: int) -> int | None:
+    """Return how many images decide with 80 % power if effect and spread are the observed ones; None: unknown."""
     distance = _distance(finding)
     error = finding.image_error
     if math.isnan(error):
@@ -256,8 +218,8 @@ def _level(finding: Finding, family: int) -> float:
 def seeds_needed(finding: Finding, family: int) -> int | None:
     """Return how many seeds bring the t interval of their mean to one side, if it and their spread are the observed.
 
-    The level is that of Holm's first step. Three where one seed alone was run, so that nothing is known of the spread.
-    None where no training is involved, or no number up to 1,000 does.
+    Three where one seed alone was run: nothing is known of the spread. None where no training is involved, or no number
+    up to 1,000 does.
     """
     effects = finding.seed_effects
     if not effects:
@@ -271,14 +233,10 @@ def seeds_needed(finding: Finding, family: int) -> int | None:
     return int(numbers[decides.argmax()]) if decides.any() else None
 
 
-# --------------------------------------------------------------------------------------------------------- combination
-
-
 def combine(decisions: Sequence[Decision]) -> Decision:
-    """Return the verdict of a claim from those of its parts: it says that all of them are so.
+    """Return the verdict of a claim from those of its parts: one contradicted part contradicts it.
 
-    One contradicted part contradicts it. It holds if every part does; in direction if every part that could be tested
-    holds at least in direction.
+    It holds if every part does; in direction if every part that could be tested holds at least in direction.
     """
     verdicts = [decision.verdict for decision in decisions]
     if len(decisions) == 1:
@@ -290,12 +248,9 @@ def combine(decisions: Sequence[Decision]) -> Decision:
     counted = [f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts)]
     directions = {decision.direction for decision in tested}
     known = [decision.p_holm for decision in tested if not math.isnan(decision.p_holm)]
-    together = Decision(
-        verdict=verdict,
-        direction=directions.pop() if len(directions) == 1 else "",
-        reason=f"{len(decisions)} parts: {', '.join(counted)}",
-        p_holm=max(known, default=math.nan),
-    )
+    direction = directions.pop() if len(directions) == 1 else ""
+    reason = f"{len(decisions)} parts: {', '.join(counted)}"
+    together = Decision(verdict, direction, reason, max(known, default=math.nan))
     return _with_needs(together, tested) if verdict in ("inconclusive", "holds in direction") else together
 
 
@@ -311,8 +266,8 @@ def _with_needs(together: Decision, parts: Sequence[Decision]) -> Decision:
     """Return the decision with what decides the part that needs most; hopeless if one part is."""
     images = max((part.needed_images for part in parts if part.needed_images is not None), default=None)
     seeds = max((part.needed_seeds for part in parts if part.needed_seeds is not None), default=None)
-    hopeless = [part.needed for part in parts if part.needed.startswith("no number")]
     numbers = [f"{images:,} images"] if images is not None else []
     numbers += [f"{seeds} seeds"] if seeds is not None else []
-    needed = hopeless[0] if hopeless else " and ".join(numbers)
+    hopeless = (part.needed for part in parts if part.needed.startswith("no number"))
+    needed = next(hopeless, " and ".join(numbers))
     return replace(together, needed=needed, needed_images=images, needed_seeds=seeds)

@@ -13,11 +13,7 @@ COUNT_BINS = ((1, 10), (11, 50), (51, 200), (201, None))  # specs of the text-gu
 
 
 def confusion(true: ArrayLike, predicted: ArrayLike, numbers: Sequence[int]) -> NDArray[np.int64]:
-    """Return how often true number i (row) was answered with number j (column).
-
-    Raises:
-        ValueError: a true or predicted count is not one of ``numbers``.
-    """
+    """Return how often true number i (row) was answered with number j (column); ValueError for a foreign count."""
     pairs = np.stack([np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)])
     place = {float(number): index for index, number in enumerate(numbers)}
     foreign = sorted({float(value) for value in pairs.ravel()} - set(place))

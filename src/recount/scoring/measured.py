@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +19,11 @@ from recount.results.files import ResultsError
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
 from recount.results.reason import NOTHING, Missing, Reason
 from recount.results.run_record import RUN, RunRecord, read_run_record
-from recount.scoring.statistics import Interval, bootstrap, influence
+from recount.results.scores import Score
+from recount.scoring.statistics import Interval, bootstrap
 from recount.settings.project import Project, Run, Split
 
+T = TypeVar("T")
 CONSTANT = "constant"  # the system of constant predictors; its cells are marked trivial
 LOG_LINES = 5
 LINE_LENGTH = 300
@@ -35,10 +39,21 @@ class Measured:
     n: int | None
     reason: Reason = NOTHING
 
-    @classmethod
-    def single(cls, value: float, n: int | None, note: str = "") -> Measured:
-        """Return a number without an interval."""
-        return cls(Interval(value, math.nan, math.nan), n, Reason("note", note))
+    def fill(self, cell: Score, status: str) -> Score:
+        """Return a cell with this number and status, or with the reason why there is none."""
+        if not self.reason.is_note:
+            return replace(cell, n=self.n, reason=self.reason)
+        return replace(cell, **self.interval.columns(), n=self.n, status=status, reason=self.reason)
+
+
+def read_or_say(path: Path, read: Callable[[Path], T], absent: Callable[[], Missing]) -> T:
+    """Return what a file holds; ``Missing`` where there is none, or it is damaged."""
+    if not path.is_file():
+        raise absent()
+    try:
+        return read(path)
+    except (DataError, ResultsError) as error:
+        raise Missing("damaged", str(error)) from None
 
 
 class Measurements:
@@ -56,46 +71,24 @@ class Measurements:
         self.samples = cache(self._samples)
 
     def _predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
-        """Return the predictions of a run by selection."""
         run = self._by_id[run_id]
         path = self.project.root / self.project.predictions(run, benchmark)
-        if not path.is_file():
-            raise self._why_missing(run, benchmark)
-        try:
-            return read_predictions(path)
-        except ResultsError as error:
-            raise Missing("damaged", str(error)) from None
+        return read_or_say(path, read_predictions, lambda: self._why_missing(run, benchmark))
 
     def _record(self, run_id: str) -> RunRecord:
-        """Return the run.json of a run."""
         run = self._by_id[run_id]
-        folder = self.project.root / self.project.run_folder(run)
-        if not (folder / RUN).is_file():
-            raise self._why_missing(run, None)
-        try:
-            return read_run_record(folder)
-        except ResultsError as error:
-            raise Missing("damaged", str(error)) from None
+        path = self.project.root / self.project.run_folder(run) / RUN
+        return read_or_say(path, lambda path: read_run_record(path.parent), lambda: self._why_missing(run, None))
 
-    def _samples(self, dataset: str, split: str, preparation: str) -> list[Sample]:
-        """Return the samples of a split."""
-        place = Split(dataset=dataset, split=split, preparation=preparation)
+    def _samples(self, place: Split) -> list[Sample]:
         path = self.project.root / self.project.index(place)
-        if not path.is_file():
-            raise self._no_data(place)
-        try:
-            return read_index(path, split)
-        except DataError as error:
-            raise Missing("damaged", str(error)) from None
+        return read_or_say(path, lambda path: read_index(path, place.split), lambda: self._no_data(place))
 
-    def counts(self, dataset: str, split: str, preparation: str) -> Floats:
-        """Return the true counts of a split. Errors: ``samples``."""
-        return np.array([sample.count for sample in self.samples(dataset, split, preparation)])
-
-    # ---------------------------------------------------------------------------------------------------------- metrics
+    def counts(self, place: Split) -> Floats:
+        """Return the true counts of a split; ``Missing`` as ``samples`` raises."""
+        return np.array([sample.count for sample in self.samples(place)])
 
     def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
-        """Return a metric of a run by selection."""
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)
             return {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
@@ -112,9 +105,9 @@ class Measurements:
             timing = Timing.read(path)
         except (OSError, ResultsError) as error:
             raise Missing("damaged", f"{path.name} is absent or damaged ({error})") from None
-        note = f"on {timing.device}, {timing.precision}"
+        note = Reason("note", f"on {timing.device}, {timing.precision}")
         return {
-            name: Measured.single(entry.seconds / entry.images, entry.images, note)
+            name: Measured(Interval(entry.seconds / entry.images), entry.images, note)
             for name, entry in timing.selections.items()
             if entry.images
         }
@@ -125,9 +118,8 @@ class Measurements:
         if last is None or not last.epoch or cost.steps is None or cost.seconds_per_step is None:
             raise Missing("undefined", f"{RUN} does not say how long training took")
         hours = cost.steps * cost.seconds_per_step / last.epoch * 100 / 3600
-        return {"last": Measured.single(hours, None, f"from {last.epoch} epochs on {record.provenance.device}")}
-
-    # ------------------------------------------------------------------------------------------------------ why nothing
+        note = Reason("note", f"from {last.epoch} epochs on {record.provenance.device}")
+        return {"last": Measured(Interval(hours), None, note)}
 
     def _why_missing(self, run: Run, benchmark: str | None) -> Missing:
         """Return why a run has no predictions on a benchmark, or no run.json: data, a failure, or it was not run."""
@@ -138,22 +130,22 @@ class Measurements:
         trained = (self.project.root / self.project.run_folder(run) / RUN).is_file()
         step, what = ("predict", "prediction") if trained else ("train", "training")
         path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
-        tail = log_tail(self.project.root / path)
+        tail = _log_tail(self.project.root / path)
         if not tail:
             return Missing("not run", f"{what} was not run")
         return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
 
     def _no_data(self, split: Split) -> Missing:
         absent = f"{split.dataset} is not prepared ({split.preparation})"
-        project = self.project
-        for path in (project.log("prepare", split.dataset, split.preparation), project.log("fetch", split.dataset)):
-            tail = log_tail(project.root / path)
+        for step in (("prepare", split.dataset, split.preparation), ("fetch", split.dataset)):
+            path = self.project.log(*step)
+            tail = _log_tail(self.project.root / path)
             if tail:
                 return Missing("absent data", f"data absent: {absent}; see {path}", tail)
         return Missing("absent data", f"data absent: {absent}")
 
 
-def log_tail(path: Path) -> str:
+def _log_tail(path: Path) -> str:
     """Return the last lines of a log, or "" if there is none."""
     if not path.is_file():
         return ""
@@ -168,15 +160,19 @@ def not_finite_text(predictions: Predictions) -> str:
     return f"{len(broken)} of {len(predictions.ids)} predictions are not finite: {shown}"
 
 
+def dominant(metric: Metric, ids: Sequence[str], true: Floats, predicted: Floats) -> str:
+    """Say which image carries more than half of the squared error of [n] or [seeds, n] predictions, "" if none does."""
+    squared = np.atleast_2d(metric.of_images(np.broadcast_to(true, predicted.shape), predicted)).mean(axis=0)
+    if len(ids) < 2 or squared.max() <= DOMINANT_SHARE * squared.sum():
+        return ""
+    share = squared.max() / squared.sum()
+    return f"{ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"
+
+
 def _measure(metric: Metric, predictions: Predictions) -> Measured:
     n = len(predictions.ids)
     if predictions.not_finite:
-        nothing = Interval(math.nan, math.nan, math.nan)
-        return Measured(nothing, n, Reason("not finite", not_finite_text(predictions)))
-    reason = NOTHING
-    if metric is RMSE and n > 1:
-        share = influence(predictions.true, predictions.predicted).share_of_squared_error
-        if share.max() > DOMINANT_SHARE:
-            text = f"{predictions.ids[int(share.argmax())]} alone carries {share.max():.0%} of the squared error"
-            reason = Reason("dominated", text)
-    return Measured(bootstrap(metric, predictions.true, predictions.predicted), n, reason)
+        return Measured(Interval(math.nan), n, Reason("not finite", not_finite_text(predictions)))
+    true, predicted = predictions.true, predictions.predicted
+    heavy = dominant(metric, predictions.ids, true, predicted) if metric is RMSE else ""
+    return Measured(bootstrap(metric, true, predicted), n, Reason("dominated", heavy) if heavy else NOTHING)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,11 @@ import numpy as np
 from recount.metrics import MAE, METRICS, RMSE
 from recount.results.predictions import Predictions
 from recount.results.published import PublishedRow, read_published
-from recount.results.reason import Missing, Reason, joined
+from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, STRATA, InfluentialImage, Score, Stratum
+from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
 from recount.scoring.measured import CONSTANT, Measured, Measurements
-from recount.scoring.statistics import (
-    Interval,
-    bootstrap,
-    bootstrap_over_seeds,
-    influence,
-    mean_and_sd,
-    rmse_without_largest,
-)
 from recount.scoring.trivial import TrivialRows
 from recount.settings.paper import Row, Table
 from recount.settings.project import Project
@@ -67,15 +60,15 @@ def without_folder(row: Any, root: Path) -> Any:
 
 
 def _cells(measurements: Measurements) -> Iterator[Score]:
-    """Yield every cell of the papers' tables."""
     project = measurements.project
-    trivial = TrivialRows(measurements, _filled)
+    trivial = TrivialRows(measurements)
     for name, paper in project.papers.items():
         published = read_published(paper.folder)
         for key, table in paper.tables.items():
             for benchmark in table.on:
                 for metric in _scored_metrics(table):
-                    bare = _empty(project, name, key, benchmark, metric)
+                    place = project.place(benchmark)
+                    bare = Score(name, key, "", "", "", ALL_SEEDS, benchmark, place, "", metric)
                     for row in table.rows:
                         yield from _row_cells(measurements, bare, row, published)
                     if table.floor == "constants":
@@ -91,37 +84,31 @@ def _scored_metrics(table: Table) -> list[str]:
     return list(dict.fromkeys(metrics))
 
 
-def _empty(project: Project, paper: str, table: str, benchmark: str, metric: str) -> Score:
-    return Score(paper, table, "", "", "", ALL_SEEDS, benchmark, project.place(benchmark), "", metric)
-
-
 def _row_cells(measurements: Measurements, bare: Score, row: Row, published: Sequence[PublishedRow]) -> Iterator[Score]:
     cell = replace(bare, row=row.run or row.key, system=row.system, variant=row.variant)
+    why = NOTHING if row.quoted else _why_not_run(measurements, cell)
     if row.quoted:
         yield _quoted(cell, published, row.quoted)
-        return
-    why = _why_not_run(measurements, cell)
-    if why is not None:
+    elif why:
         yield replace(cell, reason=why)
-        return
-    yield from _measured_cells(measurements, cell)
+    else:
+        yield from _measured_cells(measurements, cell)
 
 
-def _why_not_run(measurements: Measurements, cell: Score) -> Reason | None:
+def _why_not_run(measurements: Measurements, cell: Score) -> Reason:
     project = measurements.project
-    why = project.why_no_data(cell.benchmark)
-    if why:
-        return Reason("no counterpart", why)
-    why = project.not_run(cell.system, cell.variant)
-    if why:
-        return Reason("skipped", why)
+    absent = project.why_no_data(cell.benchmark)
+    if absent:
+        return Reason("no counterpart", absent)
+    skipped = project.not_run(cell.system, cell.variant)
+    if skipped:
+        return Reason("skipped", skipped)
     if cell.benchmark not in measurements.runs[cell.system, cell.variant][0].benchmarks:
         return Reason("no counterpart", f"{cell.system}/{cell.variant} is not evaluated on {cell.benchmark}")
-    return None
+    return NOTHING
 
 
 def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
-    """Yield a runnable cell: a row per seed and selection, the mean over seeds, and what is missing."""
     runs = measurements.runs[cell.system, cell.variant]
     done: dict[str, dict[str, Measured]] = {}
     absent: dict[str, Reason] = {}
@@ -139,7 +126,7 @@ def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
         if run.id in absent:
             yield replace(mine, reason=absent[run.id])
         for selection, measured in done.get(run.id, {}).items():
-            yield _filled(replace(mine, selection=selection), measured, status)
+            yield measured.fill(replace(mine, selection=selection), status)
     for selection in dict.fromkeys(name for by_selection in done.values() for name in by_selection):
         chosen = {run: by[selection] for run, by in done.items() if selection in by}
         yield _over_seeds(measurements, replace(cell, selection=selection), chosen, len(runs), status)
@@ -148,7 +135,6 @@ def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
 def _over_seeds(
     measurements: Measurements, cell: Score, of_runs: Mapping[str, Measured], wanted: int, status: str
 ) -> Score:
-    """Return the mean over the seeds that have the cell's selection."""
     finite = {run: measured for run, measured in of_runs.items() if measured.reason.is_note}
     if not finite:
         return replace(cell, reason=joined(measured.reason for measured in of_runs.values()))
@@ -156,40 +142,25 @@ def _over_seeds(
     said += [measured.reason for measured in finite.values()]
     first = next(iter(finite.values()))
     if len(finite) == 1:
-        return _filled(cell, replace(first, reason=joined(said)), status)
-    mean, sd = mean_and_sd([measured.interval.value for measured in finite.values()])
-    interval = Interval(mean, np.nan, np.nan)
+        return replace(first, reason=joined(said)).fill(cell, status)
+    mean, sd = statistics.mean_and_sd([measured.interval.value for measured in finite.values()])
+    interval = statistics.Interval(mean)
     if cell.metric in METRICS:
         tables = [measurements.predictions(run, cell.benchmark)[cell.selection] for run in finite]
         if any(table.ids != tables[0].ids or (table.true != tables[0].true).any() for table in tables):
             said.append(Reason("note", "no interval: the seeds were predicted on different samples"))
         else:
             predicted = np.stack([table.predicted for table in tables])
-            interval = bootstrap_over_seeds(METRICS[cell.metric], tables[0].true, predicted)
-    return _filled(replace(cell, sd=sd), Measured(interval, first.n, joined(said)), status)
-
-
-def _filled(cell: Score, measured: Measured, status: str) -> Score:
-    if not measured.reason.is_note:
-        return replace(cell, n=measured.n, reason=measured.reason)
-    found = measured.interval
-    cell = replace(cell, value=found.value, ci_low=found.low, ci_high=found.high)
-    return replace(cell, n=measured.n, status=status, reason=measured.reason)
-
-
-# -------------------------------------------------------------------------------------------------------- quoted cells
+            interval = statistics.bootstrap_over_seeds(METRICS[cell.metric], tables[0].true, predicted)
+    return Measured(interval, first.n, joined(said)).fill(replace(cell, sd=sd), status)
 
 
 def _quoted(cell: Score, published: Sequence[PublishedRow], because: str) -> Score:
-    """Return the published value of a system that recount does not run."""
     wanted = (cell.table, cell.row, cell.benchmark, cell.metric)
     for line in published:
         if (line.table, line.row, line.benchmark, line.metric) == wanted:
             return replace(cell, value=float(line.value), status="quoted", reason=Reason("note", because))
     return replace(cell, reason=Reason("no counterpart", f"not published; {because}"))
-
-
-# --------------------------------------------------------------------------------------------------- strata, influence
 
 
 def _finished(measurements: Measurements) -> Iterator[tuple[dict[str, Any], Predictions]]:
@@ -207,33 +178,25 @@ def _finished(measurements: Measurements) -> Iterator[tuple[dict[str, Any], Pred
 
 
 def _strata(measurements: Measurements) -> Iterator[Stratum]:
-    """Yield MAE and RMSE by bin and by tercile of the true count."""
     for which, predictions in _finished(measurements):
         true = predictions.true
         for kind, names in (("bin", count_bins(true)), ("tercile", terciles(true))):
             for name in dict.fromkeys(name for _, name in sorted(zip(true, names, strict=True))):
                 inside = np.array([other == name for other in names])
+                group = which | {"kind": kind, "stratum": name, "n": int(inside.sum())}
                 for metric in (MAE, RMSE):
-                    found = bootstrap(metric, true[inside], predictions.predicted[inside])
-                    yield Stratum(
-                        **which,
-                        kind=kind,
-                        stratum=name,
-                        metric=metric.name,
-                        value=found.value,
-                        ci_low=found.low,
-                        ci_high=found.high,
-                        n=int(inside.sum()),
-                    )
+                    found = statistics.bootstrap(metric, true[inside], predictions.predicted[inside])
+                    yield Stratum(**group, metric=metric.name, **found.columns())
 
 
 def _influences(measurements: Measurements) -> Iterator[InfluentialImage]:
     """Yield the images with the largest share of a run's squared error, largest first."""
     for which, predictions in _finished(measurements):
         true, predicted = predictions.true, predictions.predicted
-        result = influence(true, predicted)
-        order = np.argsort(-result.share_of_squared_error, kind="stable")[:INFLUENTIAL_IMAGES]
+        of_images = asdict(statistics.influence(true, predicted))
+        order = np.argsort(-of_images["share_of_squared_error"], kind="stable")[:INFLUENTIAL_IMAGES]
         for rank, index in enumerate(order, start=1):
+            effects: dict[str, Any] = {name: float(values[index]) for name, values in of_images.items()}
             yield InfluentialImage(
                 **which,
                 rank=rank,
@@ -241,10 +204,6 @@ def _influences(measurements: Measurements) -> Iterator[InfluentialImage]:
                 image=predictions.images[index],
                 true_count=float(true[index]),
                 predicted_count=float(predicted[index]),
-                share_of_squared_error=float(result.share_of_squared_error[index]),
-                mae_effect=float(result.mae_effect[index]),
-                rmse_effect=float(result.rmse_effect[index]),
-                mae_without=float(result.mae_without[index]),
-                rmse_without=float(result.rmse_without[index]),
-                rmse_without_this_and_larger=rmse_without_largest(true, predicted, rank),
+                rmse_without_this_and_larger=statistics.rmse_without_largest(true, predicted, rank),
+                **effects,
             )

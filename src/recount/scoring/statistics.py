@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,20 +32,20 @@ class Interval:
     """A value and its 95 % interval; the interval is NaN where it cannot be computed (a single image)."""
 
     value: float
-    low: float
-    high: float
+    low: float = np.nan
+    high: float = np.nan
+
+    def columns(self) -> dict[str, Any]:
+        """Return it as the columns of a CSV."""
+        return {"value": self.value, "ci_low": self.low, "ci_high": self.high}
 
 
 def bootstrap(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval:
-    """Return a metric with its interval over images (scipy's percentile bootstrap, the two lists resampled together).
-
-    Raises:
-        ValueError: the lists are empty or of different lengths.
-    """
+    """Return a metric with its interval over images (scipy's percentile bootstrap); ValueError as the metric raises."""
     value = metric(true, predicted)
     contributions = metric.of_images(true, predicted)
     if len(contributions) < 2 or not np.isfinite(contributions).all():
-        return Interval(value, np.nan, np.nan)
+        return Interval(value)
     if np.ptp(contributions) == 0:
         return Interval(value, value, value)
     result = stats.bootstrap(
@@ -63,9 +64,6 @@ def bootstrap(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the sample standard deviation (NaN for fewer than two values) over seeds."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-# ---------------------------------------------------------------------------------------------------------- two levels
 
 
 def _weights(rng: np.random.Generator, resamples: int, size: int) -> Floats:
@@ -102,83 +100,50 @@ def _seeds_by_images(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> F
     return metric.of_images(np.broadcast_to(true, predicted.shape), predicted)
 
 
-def _percentiles(samples: Floats) -> tuple[float, float]:
+def interval_of(samples: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values; NaN where a value is not finite."""
+    if not np.isfinite(samples).all():
+        return np.nan, np.nan
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def bootstrap_over_seeds(metric: Metric, true: ArrayLike, predicted: ArrayLike) -> Interval:
-    """Return the mean over seeds of a metric, with a hierarchical interval: seeds and images are resampled.
-
-    Args:
-        metric: the metric.
-        true: [n].
-        predicted: [seeds, n].
-
-    Raises:
-        ValueError: the numbers of images differ, or there is none.
-    """
+    """Return the mean over seeds of a metric of [seeds, n], with an interval that resamples seeds and images."""
     contributions = _seeds_by_images(metric, true, predicted)
     value = float(metric.of_mean(contributions.mean(axis=1)).mean())
     if contributions.shape[1] < 2 or not np.isfinite(contributions).all():
-        return Interval(value, np.nan, np.nan)
-    return Interval(value, *_percentiles(_resampled(metric, [contributions], RANDOM_SEED)[0]))
+        return Interval(value)
+    return Interval(value, *interval_of(_resampled(metric, [contributions], RANDOM_SEED)[0]))
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Metric of a minus metric of b over the same images.
+class Difference(Interval):
+    """Metric of a minus metric of b over the same images."""
 
-    Attributes:
-        value, low, high: the difference and its 95 % interval.
-        p_value: two-sided, of the permutation test that swaps a and b within images; NaN where there is none.
-        images, seeds_a, seeds_b: how many there were.
-    """
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-    images: int
-    seeds_a: int
-    seeds_b: int
+    p_value: float = np.nan  # two-sided, of swapping a and b within images
 
 
 def paired_difference(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike) -> Difference:
     """Compare two systems on the same images, with one or several seeds each.
 
-    Images are resampled jointly for both. With several seeds these are the second level: drawn in pairs where both
-    systems have as many (run k of a and run k of b share their seed), else independently.
-
-    Args:
-        metric: the metric.
-        true: [n].
-        a, b: predictions [n] or [seeds, n] in the order of ``true``, rows in the order of the seeds.
-
-    Raises:
-        ValueError: a or b has not as many images as ``true``.
+    ``true`` is [n], ``a`` and ``b`` are predictions [n] or [seeds, n]; ValueError: not the same n. Images are resampled
+    jointly for both. With several seeds these are the second level: drawn in pairs where both systems have as many (run
+    k of a and run k of b share their seed), else independently.
     """
     first, second = _seeds_by_images(metric, true, a), _seeds_by_images(metric, true, b)
     value = float(metric.of_mean(first.mean(axis=1)).mean() - metric.of_mean(second.mean(axis=1)).mean())
-    sizes = (first.shape[1], len(first), len(second))
     if first.shape[1] < 2 or not (np.isfinite(first).all() and np.isfinite(second).all()):
-        return Difference(value, np.nan, np.nan, np.nan, *sizes)
+        return Difference(value)
     arms = _resampled(metric, [first, second], RANDOM_SEED)
-    return Difference(value, *_percentiles(arms[0] - arms[1]), permutation_test(metric, first, second), *sizes)
+    return Difference(value, *interval_of(arms[0] - arms[1]), _permutation_test(metric, first, second))
 
 
 def resampled_ratios(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike, stream: int = 0) -> Floats:
-    """Return 10,000 resampled ratios of the metric of a to that of b, seeds and images as in ``paired_difference``.
+    """Return 10,000 resampled ratios of the metric of a to that of b; arguments and resampling: ``paired_difference``.
 
-    Args:
-        metric: the metric.
-        true: [n].
-        a, b: predictions [n] or [seeds, n].
-        stream: another number gives independent draws, for another set of images.
-
-    Raises:
-        ValueError: a or b has not as many images as ``true``.
+    Another ``stream`` gives independent draws, for another set of images.
     """
     first, second = _seeds_by_images(metric, true, a), _seeds_by_images(metric, true, b)
     arms = _resampled(metric, [first, second], [RANDOM_SEED, stream])
@@ -186,16 +151,8 @@ def resampled_ratios(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike
         return arms[0] / arms[1]
 
 
-def interval_of(samples: Floats) -> tuple[float, float]:
-    """Return the 95 % percentile interval of resampled values; NaN where a value is not finite."""
-    return _percentiles(samples) if np.isfinite(samples).all() else (float("nan"), float("nan"))
-
-
 def image_error(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
-    """Return the standard error over images alone of the paired difference of a metric, linearised; NaN for one image.
-
-    Args: as in ``paired_difference``.
-    """
+    """Return the standard error of a paired difference over images alone, linearised; NaN for one image."""
     arms = []
     for predicted in (a, b):
         contributions = _seeds_by_images(metric, true, predicted)
@@ -207,15 +164,11 @@ def image_error(metric: Metric, true: ArrayLike, a: ArrayLike, b: ArrayLike) -> 
     return float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
 
 
-def permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
+def _permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
     """Return the two-sided p value of "a and b are exchangeable within images", by 10,000 random swaps.
 
     The observed assignment counts as one of the draws, so the smallest possible p value is 1 / 10,001. With several
-    seeds, the mean contribution of an image over seeds is swapped.
-
-    Args:
-        metric: says how mean contributions become the metric.
-        a, b: contributions [seeds, n].
+    seeds, the mean contribution of an image over seeds is swapped. a, b: contributions [seeds, n].
     """
     first, second = a.mean(axis=0), b.mean(axis=0)
     level_a, level_b = (float(metric.of_mean(arm.mean())) for arm in (first, second))
@@ -246,37 +199,27 @@ def holm(p_values: ArrayLike) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How predicted counts follow true ones.
+    """How predicted counts follow true ones."""
 
-    Attributes:
-        bias: mean of predicted minus true.
-        slope: of the least-squares line of predicted over true counts: below 1, large counts are underestimated.
-        intercept: of that line.
-    """
-
-    bias: Interval
-    slope: Interval
-    intercept: float
+    bias: Interval  # mean of predicted minus true
+    slope: Interval  # of the least-squares line of predicted over true counts; below 1: large ones are underestimated
+    intercept: float  # of that line
 
 
 def calibration(true: ArrayLike, predicted: ArrayLike) -> Calibration:
-    """Return bias and slope with their intervals over images; the slope is NaN where all true counts are equal.
-
-    Raises:
-        ValueError: the lists are empty or of different lengths.
-    """
-    MAE(true, predicted)  # checks them
+    """Return bias and slope with their intervals over images; the slope is NaN where all true counts are equal."""
+    MAE(true, predicted)  # refuses lists that are empty or of different lengths
     t, p = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     whole = np.full((1, len(t)), 1 / len(t))
     bias, slope = float((p - t).mean()), float(_slopes(whole, t, p)[0])
     intercept = float(p.mean() - slope * t.mean())
     if len(t) < 2:
-        return Calibration(Interval(bias, np.nan, np.nan), Interval(slope, np.nan, np.nan), intercept)
+        return Calibration(Interval(bias), Interval(slope), intercept)
     weights = _weights(np.random.default_rng(RANDOM_SEED), RESAMPLES, len(t))
     slopes = _slopes(weights, t, p)
     slopes = slopes[np.isfinite(slopes)]
-    limits = _percentiles(slopes) if np.isfinite(slope) else (np.nan, np.nan)
-    return Calibration(Interval(bias, *_percentiles(weights @ (p - t))), Interval(slope, *limits), intercept)
+    limits = interval_of(slopes) if np.isfinite(slope) else (np.nan, np.nan)
+    return Calibration(Interval(bias, *interval_of(weights @ (p - t))), Interval(slope, *limits), intercept)
 
 
 def _slopes(weights: Floats, t: Floats, p: Floats) -> Floats:
@@ -289,32 +232,19 @@ def _slopes(weights: Floats, t: Floats, p: Floats) -> Floats:
     return np.where(varies, covariance / np.where(varies, variance, 1), np.nan)
 
 
-# ----------------------------------------------------------------------------------------------------------- influence
-
-
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """What each image does to MAE and RMSE; arrays [n] in the order given.
+    """What each image does to MAE and RMSE; arrays [n] in the order given."""
 
-    Attributes:
-        share_of_squared_error: of the whole set's squared error; 0 everywhere if there is no error at all.
-        mae_without, rmse_without: the metric without that image alone; NaN for a single image.
-        mae_effect, rmse_effect: metric with all images minus the metric without that one.
-    """
-
-    share_of_squared_error: Floats
-    mae_without: Floats
+    share_of_squared_error: Floats  # 0 everywhere if there is no error at all
+    mae_without: Floats  # without that image alone; NaN for a single image
     rmse_without: Floats
-    mae_effect: Floats
+    mae_effect: Floats  # with all images minus without that one
     rmse_effect: Floats
 
 
 def influence(true: ArrayLike, predicted: ArrayLike) -> Influence:
-    """Return the influence of every image on MAE and RMSE.
-
-    Raises:
-        ValueError: the lists are empty or of different lengths, or a prediction is not finite.
-    """
+    """Return the influence of every image on MAE and RMSE; ValueError where a prediction is not finite."""
     mae = MAE(true, predicted)
     absolute = MAE.of_images(true, predicted)
     if not np.isfinite(absolute).all():

@@ -1,36 +1,50 @@
-"""The marks of a table's scale: constant predictors, and what the annotation itself scores."""
+"""The marks of a table's scale: constant predictors, and what the annotation itself scores in its systems' forms.
+
+Two forms lose something, whatever the network (both as CLIP-EBC and GigaCount make their targets, ``nn.bins``):
+
+* ``dot_map``: points are rounded down to pixels of the prepared picture, those outside move to its border, and points
+  of one pixel count once. A density map that spreads each point's mass inside the picture has the same sum.
+* ``block_bins``: each block's count of that map (with ``coincident_points: add``, of the points) is replaced by the
+  anchor of its bin, as a network that classifies every block without a mistake predicts. All blocks from the truncation
+  on get the last anchor.
+
+A network can be better than its own floor only where its mistakes cancel what the form loses. Systems that regress a
+number, and those that answer with one of ten captions, have no such floor.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 
+from recount.data.sample import Sample
 from recount.metrics import METRICS, Floats, Metric
 from recount.results.reason import Missing, Reason
 from recount.results.scores import Score
 from recount.scoring.measured import CONSTANT, Measured, Measurements
-from recount.scoring.oracles import BIN_SETTINGS, block_bins_counts, dot_map_counts
 from recount.scoring.statistics import Interval, best_constant, bootstrap
 from recount.settings.paper import Table
+from recount.settings.project import Split
 
 ORACLE = "oracle"  # the "system" of what the annotation itself scores; its cells are marked oracle
+BIN_SETTINGS = ("bins_of", "block", "truncation", "granularity", "anchors", "last_anchor", "coincident_points")
 
 Guess = tuple[Sequence[float], str]  # what is answered, each equally often; what must be said of it
-Finish = Callable[[Score, Measured, str], Score]
 
 
 class TrivialRows:
     """Rows of trivial predictors of one project; counts of the annotation are computed once."""
 
-    def __init__(self, measurements: Measurements, finish: Finish) -> None:
-        self.measurements, self.finish = measurements, finish
-        self.project = measurements.project
-        self._oracle_counts: dict[tuple[str, ...], Floats] = {}
+    def __init__(self, measurements: Measurements) -> None:
+        self.measurements, self.project = measurements, measurements.project
+        self._annotated = cache(self._annotated_counts)
 
     def cells(self, cell: Score, table: Table) -> Iterator[Score]:
         """Yield the constant predictors of a column, and the oracles."""
@@ -42,7 +56,7 @@ class TrivialRows:
                 true = self._benchmark_counts(cell.benchmark)
                 guesses, note = predictor(true)
                 interval = _of_guess(METRICS[cell.metric], true, guesses)
-                yield self.finish(line, Measured(interval, len(true), Reason("note", note)), "trivial")
+                yield Measured(interval, len(true), Reason("note", note)).fill(line, "trivial")
             except Missing as missing:
                 yield replace(line, reason=missing.reason)
         if not self._by_caption(cell.benchmark):
@@ -72,76 +86,64 @@ class TrivialRows:
 
     def _benchmark_counts(self, benchmark: str) -> Floats:
         """Return the true counts of what stands for a benchmark, from any preparation that is there."""
-        entry = self.project.stand_ins[benchmark]
-        preparations = [entry.preparation]
-        for run in (run for runs in self.measurements.runs.values() for run in runs):
-            if benchmark in run.benchmarks:
-                preparations.append(run.benchmarks[benchmark].preparation)
-            if run.training and (run.training.dataset, run.training.split) == (entry.dataset, entry.split):
-                preparations.append(run.training.preparation)
+        place = self._place(benchmark)
+        runs = [run for runs in self.measurements.runs.values() for run in runs]
+        used = [split for run in runs for split in (run.benchmarks.get(benchmark), run.training) if split]
+        same = [split for split in used if (split.dataset, split.split) == (place.dataset, place.split)]
         missing: list[Missing] = []
-        for preparation in dict.fromkeys(preparations):
+        for split in dict.fromkeys([place, *same]):
             try:
-                return self.measurements.counts(str(entry.dataset), str(entry.split), preparation)
+                return self.measurements.counts(split)
             except Missing as reason:
                 missing.append(reason)
         raise missing[0]
 
+    def _place(self, benchmark: str) -> Split:
+        entry = self.project.stand_ins[benchmark]
+        return Split(dataset=str(entry.dataset), split=str(entry.split), preparation=entry.preparation)
+
     def _of_training(self, benchmark: str | None, statistic: Callable[[Floats], object], name: str) -> Guess:
         if benchmark is None or benchmark not in self.project.stand_ins:
-            what = f"suite {self.project.suite.name} has no training split for this column"
-            raise Missing("no counterpart", what)
+            raise Missing("no counterpart", f"suite {self.project.suite.name} has no training split for this column")
         counts = self._benchmark_counts(benchmark)
         value = float(statistic(counts))  # type: ignore[arg-type]
         return [value], f"predicts {value:.6g}, the {name} of {benchmark} (n = {len(counts)})"
 
-    # ---------------------------------------------------------------------------------------------------------- oracles
-
     def _oracles(self, cell: Score, table: Table) -> Iterator[Score]:
         """Yield what the annotation itself scores in the forms in which the table's systems are taught it."""
-        entry = self.project.stand_ins[cell.benchmark]
-        place = (str(entry.dataset), str(entry.split), entry.preparation)
+        place = self._place(cell.benchmark)
         forms = {"dot_map": ""}
         for number, settings in enumerate(self._bins_of(table), start=1):
             forms["block_bins" if number == 1 else f"block_bins_{number}"] = settings
         for variant, settings in forms.items():
             line = replace(cell, row=f"{ORACLE}/{variant}", system=ORACLE, variant=variant)
             try:
-                true, predicted = self.measurements.counts(*place), self._annotated(place, settings)
+                true, predicted = self.measurements.counts(place), self._annotated(place, settings)
                 off = int((true != predicted).sum())
                 note = f"the annotation itself; {off} of {len(true)} pictures lose or gain something"
                 interval = bootstrap(METRICS[cell.metric], true, predicted)
-                yield self.finish(line, Measured(interval, len(true), Reason("note", note)), ORACLE)
+                yield Measured(interval, len(true), Reason("note", note)).fill(line, ORACLE)
             except Missing as missing:
                 yield replace(line, reason=missing.reason)
             except ValueError as error:
                 yield replace(line, reason=Reason("undefined", str(error)))
 
     def _bins_of(self, table: Table) -> list[str]:
-        """Return the settings of the bins (as JSON) of the table's systems that classify blocks, each once."""
         found: dict[str, None] = {}
         for row in table.rows:
             for run in self.measurements.runs.get((row.system, row.variant), ())[:1]:
-                try:
+                with suppress(Missing):
                     settings = self.measurements.record(run.id).settings
-                except Missing:
-                    continue
-                if settings.get("bins_of"):
-                    found[json.dumps({name: settings.get(name) for name in BIN_SETTINGS}, sort_keys=True)] = None
+                    if settings.get("bins_of"):
+                        found[json.dumps({name: settings.get(name) for name in BIN_SETTINGS}, sort_keys=True)] = None
         return list(found)
 
-    def _annotated(self, place: tuple[str, str, str], settings: str) -> Floats:
-        """Return the counts of the annotation as dots, or through bins with ``settings``."""
-        key = (*place, settings)
-        if key not in self._oracle_counts:
-            samples = self.measurements.samples(*place)
-            bare = [sample.id for sample in samples if sample.count and not len(sample.points)]
-            if bare:
-                raise Missing("undefined", f"only counts are known, not points, for instance of {bare[0]}")
-            self._oracle_counts[key] = (
-                block_bins_counts(samples, json.loads(settings)) if settings else dot_map_counts(samples)
-            )
-        return self._oracle_counts[key]
+    def _annotated_counts(self, place: Split, settings: str) -> Floats:
+        samples = self.measurements.samples(place)
+        bare = [sample.id for sample in samples if sample.count and not len(sample.points)]
+        if bare:
+            raise Missing("undefined", f"only counts are known, not points, for instance of {bare[0]}")
+        return block_bins_counts(samples, json.loads(settings)) if settings else dot_map_counts(samples)
 
 
 def _of_guess(metric: Metric, true: Floats, guesses: Sequence[float]) -> Interval:
@@ -149,7 +151,7 @@ def _of_guess(metric: Metric, true: Floats, guesses: Sequence[float]) -> Interva
     if len(guesses) == 1:
         return bootstrap(metric, true, np.full(len(true), guesses[0]))
     every = metric.of_images(true[:, None], np.asarray(guesses)[None])
-    return Interval(float(metric.of_mean(every.mean())), math.nan, math.nan)
+    return Interval(float(metric.of_mean(every.mean())))
 
 
 def _best_constant(true: Floats) -> Guess:
@@ -166,3 +168,34 @@ def _most_frequent(true: Floats) -> Guess:
 def _uniform_guess(true: Floats) -> Guess:
     values = np.unique(true)
     return values.tolist(), f"expected of guessing one of {len(values)} numbers"
+
+
+def dot_map_counts(samples: Sequence[Sample]) -> Floats:
+    """Return the sum of each picture's dot map."""
+    return np.array([float(len(np.unique(_pixels(sample), axis=0))) for sample in samples])
+
+
+def block_bins_counts(samples: Sequence[Sample], settings: Mapping[str, Any]) -> Floats:
+    """Return what a system predicts that classifies blocks into bins without mistakes; ValueError: no such bins."""
+    from recount.nn.bins import published_bins
+
+    names = ("block", "truncation", "granularity", "anchors")
+    bins = published_bins(settings["bins_of"], **{name: settings[name] for name in names})
+    if settings.get("last_anchor") is not None:
+        bins = bins.with_last_anchor(settings["last_anchor"])
+    lows, anchors = np.array([low for low, _ in bins.intervals]), np.array(bins.anchors)
+    result = []
+    for sample in samples:
+        pixels = _pixels(sample)
+        if settings["coincident_points"] != "add":
+            pixels = np.unique(pixels, axis=0)
+        _, counts = np.unique(pixels // settings["block"], axis=0, return_counts=True)
+        classes = np.searchsorted(lows, counts, side="right") - 1
+        empty = -(-sample.height // settings["block"]) * -(-sample.width // settings["block"]) - len(counts)
+        result.append(float(anchors[classes].sum() + anchors[0] * empty))
+    return np.array(result)
+
+
+def _pixels(sample: Sample) -> np.ndarray:
+    """Return the pixel of each point, int64 [n, 2]."""
+    return np.clip(np.trunc(sample.points).astype(np.int64), 0, (sample.width - 1, sample.height - 1))
