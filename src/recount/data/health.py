@@ -36,11 +36,7 @@ class Defects:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Return the array of a ``.npy`` file.
-
-    Raises:
-        DataError: the file is missing, broken, or holds Python objects (a pickle can run any program).
-    """
+    """Return the array of a ``.npy`` file; a ``DataError`` if it is missing, broken, or holds Python objects."""
     try:
         with path.open("rb") as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)

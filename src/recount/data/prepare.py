@@ -37,9 +37,9 @@ from rich.progress import track
 
 from recount.data.dataset import DataError, Dataset
 from recount.data.health import Defects
-from recount.data.index import COLUMNS, HIDDEN, LISTS
+from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
-from recount.data.sample import RawSample
+from recount.data.sample import HIDDEN, LISTS, RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

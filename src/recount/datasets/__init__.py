@@ -19,11 +19,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Dataset:
-    """Return the data set called ``name``.
-
-    Raises:
-        KeyError: there is none of that name; the message lists those there are.
-    """
+    """Return the data set called ``name``; the ``KeyError`` for an unknown one lists those there are."""
     if name in _own():
         return import_module(f"{__name__}.{name}").DATASET
     for point in entry_points(group="recount.datasets", name=name):

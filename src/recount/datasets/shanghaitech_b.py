@@ -14,8 +14,6 @@ class ShanghaiTechB(ShanghaiTech):
 
     name = "shanghaitech_b"
     part = "B"
-    title = "ShanghaiTech part B"
-    totals = {"train": {"images": 400}, "test": {"images": 316}}  # noqa: RUF012 - declared ClassVar by the base class
 
 
 DATASET = ShanghaiTechB()

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from recount.data.dataset import Drawn
-from recount.data.index import HIDDEN
-from recount.data.sample import NO_POINTS, RawSample
+from recount.data.sample import HIDDEN, NO_POINTS, RawSample
 from recount.scenes.captions import NUMBER_WORDS, draw_shapes, sentence, vague_quantity
 
 _SEED = 20_241

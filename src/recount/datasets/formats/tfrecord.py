@@ -15,7 +15,6 @@ from recount.data.dataset import DataError
 
 Values = list[bytes] | list[float] | list[int]
 _CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
-_MASK_DELTA = 0xA282EAD8
 
 
 def _crc_of_byte(byte: int) -> int:
@@ -38,15 +37,11 @@ def crc32c(data: bytes) -> int:
 def masked_crc32c(data: bytes) -> int:
     """Return the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus a constant."""
     crc = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Yield the payloads of a TFRecord file.
-
-    Raises:
-        DataError: the file is cut off, or a checksum differs; the message names the record.
-    """
+    """Yield the payloads of a TFRecord file; a ``DataError`` names a record that is cut off or has a wrong checksum."""
     content = path.read_bytes()
     start = number = 0
     while start < len(content):
