@@ -48,11 +48,7 @@ class ImagePool:
         self.__init__(**state)  # type: ignore[misc]
 
     def image(self, index: int) -> Tensor:
-        """Return the picture of sample ``index``, uint8 [3, H, W] RGB; the caller may change it.
-
-        Raises:
-            DataError: the sample has no picture, or the picture is broken or not of the size in the index.
-        """
+        """Return the picture of sample ``index``, uint8 [3, H, W] RGB; the caller may change it."""
         sample = self.samples[index]
         if sample.image is None:
             raise DataError(f"{sample.id}: only its annotation is here, not its picture; it cannot be trained on")

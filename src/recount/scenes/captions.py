@@ -17,7 +17,7 @@ from recount.scenes import shapes as scenes
 
 NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 OPENINGS = ("", "a photo of", "a picture of", "a drawing of")
-VAGUE: Mapping[str, tuple[int, int]] = {
+VAGUE: Mapping[str, tuple[int, int]] = {  # the numbers that a vague quantity is used for
     "a pair of": (2, 2),
     "a few": (2, 4),
     "some": (1, 10),
@@ -25,8 +25,6 @@ VAGUE: Mapping[str, tuple[int, int]] = {
     "many": (7, 10),
     "lots of": (8, 10),
 }
-"""Vague quantities and the numbers they are used for."""
-
 VOCABULARY = (
     *scenes.COLOURS,
     *scenes.SHAPES,
@@ -62,10 +60,7 @@ class Shapes:
 
 
 def draw_shapes(rng: np.random.Generator, main: str | None = None, number: int | None = None) -> Shapes:
-    """Return a scene of ``number`` objects of class ``main`` (None: one to ten, evenly; any class).
-
-    A fifth of the scenes also has one to three objects of a second class.
-    """
+    """Return a scene of ``number`` objects of class ``main`` (None: one to ten, evenly; any class)."""
     chosen = [CLASSES[int(index)] for index in rng.permutation(len(CLASSES))[:2]]
     main = main or chosen[0]
     counts = {main: number or int(rng.integers(1, MOST + 1))}

@@ -11,10 +11,7 @@ from recount.scenes.shapes import CARS, Scene, Thing, car_paint, jittered, noise
 
 
 def parking_scene(rng: np.random.Generator, width: int, height: int, fullness: float) -> Scene:
-    """Return a car park from above: rows of bays on asphalt, a share ``fullness`` of them taken, with bushes and lines.
-
-    Rows are one car long (22 px); a lane separates pairs of rows.
-    """
+    """Return a car park with a share ``fullness`` of its bays taken. Rows are one car long; a lane separates pairs."""
     background = _asphalt(rng, width, height)
     length, pitch = 20.0, 12.5
     tilt = pi / 2 + rng.uniform(-0.15, 0.15)

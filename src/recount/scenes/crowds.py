@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -47,11 +48,15 @@ class Scene:
     seed: tuple[int, ...]  # of everything that is drawn
     seats: np.ndarray  # float64 [M, 3] of a stadium, x, y and head size at each seat, taken or not
 
+    @property
+    def growth(self) -> float:
+        """Return by how much a head grows from row to row."""
+        return (self.head_sizes[1] - self.head_sizes[0]) / (self.size[1] - self.top)
+
 
 def plan(kind: Literal["street", "stadium"], count: int, size: tuple[int, int], seed: Sequence[int]) -> Scene:
     """Return a scene with exactly ``count`` heads."""
-    rng = np.random.default_rng([*seed, 0])
-    return (_street if kind == "street" else _stadium)(count, size, tuple(seed), rng)
+    return (_street if kind == "street" else _stadium)(count, size, tuple(seed), np.random.default_rng([*seed, 0]))
 
 
 def _far_to_near(heads: np.ndarray) -> np.ndarray:
@@ -92,17 +97,14 @@ def _standing(
 
 
 def _apart(candidates: np.ndarray, count: int) -> np.ndarray:
-    kept = np.zeros((count, 3))
-    number = 0
+    kept = np.zeros((0, 3))
     for candidate in candidates:
-        others = kept[:number]
-        near = 0.42 * (others[:, 2] + candidate[2])
-        if not ((others[:, 0] - candidate[0]) ** 2 + (others[:, 1] - candidate[1]) ** 2 < near**2).any():
-            kept[number] = candidate
-            number += 1
-        if number == count:
+        near = 0.42 * (kept[:, 2] + candidate[2])
+        if not ((kept[:, 0] - candidate[0]) ** 2 + (kept[:, 1] - candidate[1]) ** 2 < near**2).any():
+            kept = np.append(kept, candidate[None], axis=0)
+        if len(kept) == count:
             break
-    return kept[:number]
+    return kept
 
 
 def _stadium(count: int, size: tuple[int, int], seed: tuple[int, ...], rng: np.random.Generator) -> Scene:
@@ -174,26 +176,23 @@ class _Pen:
 
     def choice(self, colours: Sequence[Colour], spread: int = 14) -> Colour:
         """Return one of ``colours``, a little different each time."""
-        return shifted(colours[int(self.rng.integers(len(colours)))], self.rng.integers(-spread, spread + 1, 3))
+        return _shifted(colours[int(self.rng.integers(len(colours)))], self.rng.integers(-spread, spread + 1, 3))
 
 
-def shifted(colour: Colour, by: np.ndarray | Sequence[int]) -> Colour:
-    """Return ``colour`` with ``by`` added to its channels, kept within 0 to 255."""
+def _shifted(colour: Colour, by: np.ndarray | Sequence[int]) -> Colour:
     red, green, blue = (int(min(255, max(0, value + change))) for value, change in zip(colour, by, strict=True))
     return red, green, blue
 
 
 def _dimmed(colour: Colour, factor: float) -> Colour:
-    return shifted((0, 0, 0), [int(value * factor) for value in colour])
+    return _shifted((0, 0, 0), [int(value * factor) for value in colour])
 
 
 def draw(scene: Scene) -> Image.Image:
     """Return the picture of ``scene``, RGB. The same scene gives the same pixels."""
     rng = np.random.default_rng([*scene.seed, 1])
-    width, height = scene.size
-    canvas = Image.new("RGB", (width * _SCALE, height * _SCALE))
-    pen = _Pen(canvas, rng)
-    (_draw_street if scene.kind == "street" else _draw_stadium)(pen, scene)
+    canvas = Image.new("RGB", (scene.size[0] * _SCALE, scene.size[1] * _SCALE))
+    (_draw_street if scene.kind == "street" else _draw_stadium)(_Pen(canvas, rng), scene)
     return _photographed(canvas.resize(scene.size, Image.Resampling.BOX), rng)
 
 
@@ -204,8 +203,7 @@ def _photographed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float32)
     height, width = pixels.shape[:2]
     light = rng.uniform(0.5, 1.25) * (1 + rng.uniform(0, 0.5) * (_clouds((width, height), rng, 3) - 0.5))
-    cast = rng.uniform(0.92, 1.08, 3)
-    contrast = rng.uniform(0.75, 1.1)
+    cast, contrast = rng.uniform(0.92, 1.08, 3), rng.uniform(0.75, 1.1)
     lit = ((pixels - 118) * contrast + 118) * light[..., None] * cast
     lit = lit + (rng.random(pixels.shape) - 0.5) * rng.uniform(4, 22)
     return Image.fromarray(np.clip(np.round(lit), 0, 255).astype(np.uint8))
@@ -218,37 +216,36 @@ def _draw_street(pen: _Pen, scene: Scene) -> None:
     _draw_paving(pen, scene, ground)
     pen.box(0, 0, width, scene.top, pen.choice(_SKIES, 20))
     _draw_buildings(pen, scene)
-    _draw_in_order(pen, scene, _street_things(pen, scene))
+    things = sorted(_street_things(pen, scene))
+    others = [(foot, partial(_THINGS[kind][3], pen, x, foot, d)) for foot, kind, x, d in things]
+    people = [(foot, partial(_draw_person, pen, *head)) for foot, head in zip(_feet(scene), scene.heads, strict=True)]
+    for _, draw_next in sorted([*people, *others], key=lambda drawing: drawing[0]):  # from far to near
+        draw_next()
 
 
 def _draw_buildings(pen: _Pen, scene: Scene) -> None:
-    width, _ = scene.size
     left = -10.0
-    while left < width:
+    while left < scene.size[0]:
         wide = pen.rng.uniform(24, 90)
         roof = scene.top * pen.rng.uniform(-0.2, 0.75)
         wall = pen.choice(_WALLS)
         pen.box(left, roof, left + wide, scene.top, wall)
         _draw_windows(pen, (left, roof, left + wide, scene.top), wall)
-        if pen.rng.random() < 0.35 and wide > 40 and scene.top - roof > 40:
-            _draw_poster(pen, left + wide * 0.5, (roof + scene.top) / 2, min(wide, scene.top - roof) * 0.3)
+        if pen.rng.random() < 0.35 and wide > 40 and scene.top - roof > 40:  # a poster: a face that is nobody
+            x, y, size = left + wide * 0.5, (roof + scene.top) / 2, min(wide, scene.top - roof) * 0.3
+            pen.box(x - size, y - size, x + size, y + size, pen.choice(_CLOTHES))
+            pen.ellipse(x, y + size * 0.9, size * 1.5, size * 0.8, pen.choice(_CLOTHES))
+            _draw_head(pen, x, y, size * 0.95)
         left += wide
 
 
 def _draw_windows(pen: _Pen, wall: tuple[float, float, float, float], colour: Colour) -> None:
     left, top, right, bottom = wall
     step = pen.rng.uniform(7, 13)
-    pane = _dimmed(colour, float(pen.rng.uniform(0.35, 0.6))) if pen.rng.random() < 0.7 else shifted(colour, [50] * 3)
+    pane = _dimmed(colour, float(pen.rng.uniform(0.35, 0.6))) if pen.rng.random() < 0.7 else _shifted(colour, [50] * 3)
     for y in np.arange(top + step * 0.6, bottom - step * 0.8, step * 1.2):
         for x in np.arange(left + step * 0.5, right - step * 0.6, step):
             pen.box(x, y, x + step * 0.5, y + step * 0.7, pane)
-
-
-def _draw_poster(pen: _Pen, x: float, y: float, size: float) -> None:
-    """Draw a face on a wall: the likeness of a head that is nobody."""
-    pen.box(x - size, y - size, x + size, y + size, pen.choice(_CLOTHES))
-    pen.ellipse(x, y + size * 0.9, size * 1.5, size * 0.8, pen.choice(_CLOTHES))
-    _draw_head(pen, x, y, size * 0.95)
 
 
 def _draw_paving(pen: _Pen, scene: Scene, ground: Colour) -> None:
@@ -266,7 +263,7 @@ def _draw_paving(pen: _Pen, scene: Scene, ground: Colour) -> None:
     for _ in range(stones):
         x, y = pen.rng.uniform(0, width), pen.rng.uniform(scene.top, height)
         size = 0.8 + 2.2 * (y - scene.top) / (height - scene.top)
-        pen.ellipse(x, y, size * 1.7, size, shifted(ground, [int(pen.rng.integers(-rough, rough + 1))] * 3))
+        pen.ellipse(x, y, size * 1.7, size, _shifted(ground, [int(pen.rng.integers(-rough, rough + 1))] * 3))
 
 
 def _street_things(pen: _Pen, scene: Scene) -> list[tuple[float, str, float, float]]:
@@ -277,28 +274,17 @@ def _street_things(pen: _Pen, scene: Scene) -> list[tuple[float, str, float, flo
         number = int(pen.rng.integers(1, 6)) if pen.rng.random() < 0.6 else 0
         for _ in range(number * _THING_TRIES):
             foot, x = pen.rng.uniform(scene.top + 2, height * 1.05), pen.rng.uniform(0, width)
-            d = _head_size_over(scene, foot)
+            d = max(3.0, (scene.head_sizes[0] + (foot - scene.top) * scene.growth) / (1 + _STATURE * scene.growth))
             if number and not _hides_a_head(kind, x, foot, d, scene):
                 things.append((foot, kind, x, d))
                 number -= 1
     return things
 
 
-def _growth(scene: Scene) -> float:
-    far, near = scene.head_sizes
-    return (near - far) / (scene.size[1] - scene.top)
-
-
-def _head_size_over(scene: Scene, foot: float) -> float:
-    """Return the height of the head of a person whose feet are in row ``foot``."""
-    growth = _growth(scene)
-    return max(3.0, (scene.head_sizes[0] + (foot - scene.top) * growth) / (1 + _STATURE * growth))
-
-
 def _feet(scene: Scene) -> np.ndarray:
     """Return the rows of the feet of people of average stature: in the order of the heads, which so cover no head."""
     rows = scene.heads[:, 1]
-    return rows + _STATURE * (scene.head_sizes[0] + (rows - scene.top) * _growth(scene))
+    return rows + _STATURE * (scene.head_sizes[0] + (rows - scene.top) * scene.growth)
 
 
 def _hides_a_head(kind: str, x: float, foot: float, d: float, scene: Scene) -> bool:
@@ -308,21 +294,6 @@ def _hides_a_head(kind: str, x: float, foot: float, d: float, scene: Scene) -> b
     beside = np.abs(heads[:, 0] - x) < half * d + heads[:, 2] * 0.5
     above = (heads[:, 1] > foot - high * d - heads[:, 2] * 0.5) & (heads[:, 1] < foot - low * d + heads[:, 2] * 0.5)
     return bool((behind & beside & above).any())
-
-
-def _draw_in_order(pen: _Pen, scene: Scene, things: list[tuple[float, str, float, float]]) -> None:
-    """Draw people and things from far to near."""
-    waiting = sorted(things)
-
-    def draw_things_before(row: float) -> None:
-        while waiting and waiting[0][0] < row:
-            foot, kind, x, d = waiting.pop(0)
-            _THINGS[kind][3](pen, x, foot, d)
-
-    for (x, y, d), foot in zip(scene.heads, _feet(scene), strict=True):
-        draw_things_before(foot)
-        _draw_person(pen, x, y, d)
-    draw_things_before(np.inf)
 
 
 def _draw_lamp(pen: _Pen, x: float, foot: float, d: float) -> None:
@@ -337,15 +308,14 @@ def _draw_tree(pen: _Pen, x: float, foot: float, d: float) -> None:
     leaves = pen.choice(((62, 96, 50), (92, 120, 58), (150, 120, 50), (44, 76, 52)))
     for _ in range(36):
         angle, far = pen.rng.uniform(0, 2 * np.pi), d * 3 * np.sqrt(pen.rng.random())
-        size = d * pen.rng.uniform(0.5, 1.4)
-        shade = shifted(leaves, [int(pen.rng.integers(-26, 27))] * 3)
+        size, shade = d * pen.rng.uniform(0.5, 1.4), _shifted(leaves, [int(pen.rng.integers(-26, 27))] * 3)
         pen.ellipse(x + far * np.cos(angle), foot - d * 9 + far * np.sin(angle), size, size, shade)
 
 
 def _draw_bollard(pen: _Pen, x: float, foot: float, d: float) -> None:
     stone = pen.choice(((128, 128, 126), (70, 72, 74), (178, 160, 130)))
     pen.box(x - d * 0.4, foot - d * 2.4, x + d * 0.4, foot, stone)
-    pen.ellipse(x, foot - d * 2.6, d, d, shifted(stone, [18] * 3))
+    pen.ellipse(x, foot - d * 2.6, d, d, _shifted(stone, [18] * 3))
 
 
 def _draw_ball(pen: _Pen, x: float, foot: float, d: float) -> None:
@@ -452,14 +422,11 @@ def _draw_stadium(pen: _Pen, scene: Scene) -> None:
         if is_person:
             _draw_spectator(pen, x, y, d, team if pen.rng.random() < loyal else _CLOTHES)
         else:
-            _draw_seat(pen, x, y, d, shifted(seat, pen.rng.integers(-8, 9, 3)))
+            colour = _shifted(seat, pen.rng.integers(-8, 9, 3))
+            pen.box(x - d * 0.55, y + d * 0.2, x + d * 0.55, y + d * 1.2, colour)
+            pen.ellipse(x, y + d * 0.25, d * 1.1, d * 0.5, colour)
+            pen.box(x - d * 0.55, y + d * 1.2, x + d * 0.55, y + d * 1.4, _dimmed(colour, 0.5))
     _draw_pitch(pen, scene)
-
-
-def _draw_seat(pen: _Pen, x: float, y: float, d: float, colour: Colour) -> None:
-    pen.box(x - d * 0.55, y + d * 0.2, x + d * 0.55, y + d * 1.2, colour)
-    pen.ellipse(x, y + d * 0.25, d * 1.1, d * 0.5, colour)
-    pen.box(x - d * 0.55, y + d * 1.2, x + d * 0.55, y + d * 1.4, _dimmed(colour, 0.5))
 
 
 def _draw_spectator(pen: _Pen, x: float, y: float, d: float, colours: Sequence[Colour]) -> None:

@@ -17,8 +17,7 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import Image, ImageDraw
 
-OVERSAMPLING = 3
-"""Scenes are drawn this much larger and reduced with a box filter, so that edges are smooth."""
+OVERSAMPLING = 3  # scenes are drawn this much larger and reduced with a box filter, so that edges are smooth
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (212, 38, 38),
@@ -45,11 +44,7 @@ _CAR_PAINTS = (
 def shape_classes(split: str) -> tuple[str, ...]:
     """Return the colour-shape pairs of a split: 40 for "train", 8 for "val", 16 for "test", pairwise disjoint.
 
-    Every colour and every shape occurs in every split (in train each five times), so a test pair is a new combination
-    of known words.
-
-    Raises:
-        KeyError: the split is none of the three.
+    Every colour and every shape occurs in every split, so a test pair is a new combination of known words.
     """
     diagonals = {"test": (0, 1), "val": (2,), "train": (3, 4, 5, 6, 7)}[split]
     return tuple(
@@ -129,8 +124,7 @@ def shapes_scene(
 ) -> Scene:
     """Return coloured shapes (or cars) on clutter, as many of each class as ``counts`` says.
 
-    Each class has its own mean diameter, each thing varies about it. With ``paints`` a class is named by its shape
-    alone ("stars"); without, its name says its colour.
+    With ``paints`` a class is named by its shape alone ("stars"); without, its name says its colour.
     """
     wanted = [label for label, count in counts.items() for _ in range(count)]
     rng.shuffle(wanted)
@@ -176,10 +170,7 @@ def dice_scene(rng: np.random.Generator, width: int, height: int, counts: Mappin
 def majority_and_minorities(
     rng: np.random.Generator, classes: Sequence[str], majority: tuple[int, int], minority: tuple[int, int]
 ) -> dict[str, int]:
-    """Draw 2-4 of ``classes`` and their counts: the first has the majority, each other one fewer than half of it.
-
-    ``majority`` and ``minority`` are the smallest and largest count of such a class.
-    """
+    """Draw 2-4 of ``classes`` and their counts (least, most): first the majority, then others under half of it."""
     chosen = rng.choice(len(classes), 1 + int(rng.integers(1, 4)), replace=False)
     names = [classes[int(index)] for index in chosen]
     first = int(rng.integers(majority[0], majority[1] + 1))
