@@ -41,11 +41,8 @@ class ImagePool:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"samples": self.samples, "cache_mb": self.cache_mb}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImagePool, (self.samples, self.cache_mb)
 
     def image(self, index: int) -> Tensor:
         """Return the picture of sample ``index``, uint8 [3, H, W] RGB; the caller may change it."""

@@ -7,7 +7,7 @@ from math import pi
 import numpy as np
 from PIL import Image, ImageDraw
 
-from recount.scenes.shapes import CARS, Scene, Thing, car_paint, jittered, noise
+from recount.scenes.shapes import CARS, Scene, Thing, jittered, noise, paint_of
 
 
 def parking_scene(rng: np.random.Generator, width: int, height: int, fullness: float) -> Scene:
@@ -21,7 +21,7 @@ def parking_scene(rng: np.random.Generator, width: int, height: int, fullness: f
             if rng.random() < fullness:
                 jitter = rng.normal(0, 0.8, 2)
                 angle, size = tilt + rng.normal(0, 0.04), length * rng.uniform(0.9, 1.1)
-                cars.append(Thing(CARS, x + jitter[0], y + jitter[1], size, angle, car_paint(rng)))
+                cars.append(Thing(CARS, x + jitter[0], y + jitter[1], size, angle, paint_of(rng, CARS)))
     return Scene(width, height, background, tuple(cars))
 
 

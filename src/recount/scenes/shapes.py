@@ -134,7 +134,7 @@ def shapes_scene(
         size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *_DIAMETERS))
         x, y = _free_place(rng, things, size, width, height)
         angle = rng.uniform(0, 2 * pi)
-        paint = jittered(rng, paints[label], 11) if paints else _paint_of(rng, label)
+        paint = jittered(rng, paints[label], 11) if paints else paint_of(rng, label)
         things.append(Thing(label, x, y, size, angle, paint))
     return Scene(width, height, _clutter(rng, width, height), tuple(things))
 
@@ -149,7 +149,7 @@ def blood_scene(rng: np.random.Generator, width: int, height: int, counts: Mappi
         for _ in range(counts.get(label, 0)):
             size = rng.uniform(*sizes[label])
             x, y = _free_place(rng, things, size, width, height)
-            things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), _paint_of(rng, label)))
+            things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), paint_of(rng, label)))
     return Scene(width, height, background.astype(np.float32), tuple(things))
 
 
@@ -184,14 +184,13 @@ def _free_place(
     """Return a place with at most slight overlap if there is one, otherwise the least crowded of those tried."""
     margin = 0.42 * size
     tried = rng.uniform((margin, margin), (width - margin, height - margin), (24, 2))
-    if not things:
-        return float(tried[0, 0]), float(tried[0, 1])
-    centres = np.array([(thing.x, thing.y) for thing in things])
-    radii = np.array([thing.size for thing in things])
-    distance = np.linalg.norm(tried[:, None] - centres, axis=2) / (0.5 * (radii + size))  # 1: circles touch
-    nearest = distance.min(axis=1)
-    roomy = np.flatnonzero(nearest > rng.uniform(0.72, 1.05))
-    best = int(roomy[0]) if len(roomy) else int(nearest.argmax())
+    best = 0
+    if things:  # at a distance of 1 circles touch
+        others = np.array([(thing.x, thing.y, thing.size) for thing in things])
+        distance = np.linalg.norm(tried[:, None] - others[:, :2], axis=2) / (0.5 * (others[:, 2] + size))
+        nearest = distance.min(axis=1)
+        roomy = np.flatnonzero(nearest > rng.uniform(0.72, 1.05))
+        best = int(roomy[0]) if len(roomy) else int(nearest.argmax())
     return float(tried[best, 0]), float(tried[best, 1])
 
 
@@ -201,14 +200,10 @@ def jittered(rng: np.random.Generator, colour: Sequence[int], spread: float) -> 
     return int(red), int(green), int(blue)
 
 
-def car_paint(rng: np.random.Generator) -> tuple[int, int, int]:
-    """Return the colour of a car."""
-    return jittered(rng, _CAR_PAINTS[int(rng.integers(len(_CAR_PAINTS)))], 10)
-
-
-def _paint_of(rng: np.random.Generator, label: str) -> tuple[int, int, int]:
+def paint_of(rng: np.random.Generator, label: str) -> tuple[int, int, int]:
+    """Return a colour for a thing of a class that has one."""
     if label == CARS:
-        return car_paint(rng)
+        return jittered(rng, _CAR_PAINTS[int(rng.integers(len(_CAR_PAINTS)))], 10)
     cells = {"red blood cells": (206, 134, 136), "white blood cells": (124, 74, 150), "platelets": (142, 92, 160)}
     return jittered(rng, cells.get(label) or COLOURS[label.split(maxsplit=1)[0]], 11)
 
