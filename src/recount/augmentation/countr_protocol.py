@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from recount.data.sample import Sample
@@ -65,11 +64,6 @@ def impulses(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     canvas = np.zeros((height, width), np.float32)
     canvas[pixels[:, 1], pixels[:, 0]] = 1
     return canvas
-
-
-def density(dots: np.ndarray, sigma: float) -> np.ndarray:
-    """Return impulses [H, W] under a Gaussian (scipy's defaults: mass is reflected at the border, so none is lost)."""
-    return gaussian_filter(dots, sigma)
 
 
 def is_car_park(sample: Sample) -> bool:

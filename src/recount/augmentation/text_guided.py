@@ -20,11 +20,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import density, dot_pixels, impulses, resized_like_pillow, training_size
+from recount.augmentation.countr_protocol import dot_pixels, impulses, resized_like_pillow, training_size
 from recount.data.sample import Sample
 from recount.settings.base import Strict
 
@@ -206,7 +206,8 @@ class CountrCrops:
                 own = self._jittered(own, rng)
             crop = own.random_cut(self.window, rng)
         dots = impulses(crop.dots, self.window, self.window)
-        target = torch.from_numpy(density(dots, self.augmentation.sigma))[None]
+        # scipy's defaults: mass is reflected at the border, so none is lost
+        target = torch.from_numpy(gaussian_filter(dots, self.augmentation.sigma))[None]
         return crop.image, {"density": target}, float(target.sum())
 
     def _of_pool(self, index: int, pool: Pictures) -> Dotted:

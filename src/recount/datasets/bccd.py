@@ -18,14 +18,14 @@ from recount.data.dataset import DataError
 from recount.data.health import Defects
 from recount.data.sample import LISTS, RawSample, boxed
 from recount.data.size_rules import by_name, longest_edge
-from recount.datasets.formats.files import Listed, fetched, read_text
+from recount.datasets.formats.files import Described, fetched, read_text
 
 _PROMPTS = {"RBC": "red blood cells", "WBC": "white blood cells", "Platelets": "platelets"}
 _LISTS = {"RBC": ["majority"], "WBC": ["minority", "white_blood_cells"], "Platelets": ["minority", "platelets"]}
 _SPLITS = ("train", "val", "test")
 
 
-class Bccd(Listed):
+class Bccd(Described):
     """364 micrographs of 640x480 pixels, three rows each."""
 
     name = "bccd"

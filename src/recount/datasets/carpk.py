@@ -17,10 +17,10 @@ import numpy as np
 from recount.data.dataset import DataError
 from recount.data.health import Defects
 from recount.data.sample import RawSample, boxed
-from recount.datasets.formats.files import Listed, json_lines, read_text
+from recount.datasets.formats.files import Described, json_lines, read_text
 
 
-class Carpk(Listed):
+class Carpk(Described):
     """1,448 pictures of 1280x720 pixels with 89,774 cars."""
 
     name = "carpk"

@@ -25,7 +25,7 @@ import numpy as np
 
 from recount.data.sample import HIDDEN, NO_POINTS, RawSample, boxed
 from recount.datasets.formats.captions import NUMBERS, number_in_caption
-from recount.datasets.formats.files import Listed, read_json
+from recount.datasets.formats.files import Described, read_json
 
 _ANNOTATIONS = "instances_coco_ten.json"
 _NOT_COUNTING_PER_COUNTING = 4
@@ -49,7 +49,7 @@ class _Picture:
         return {name: boxes for name, boxes in self.boxes.items() if 2 <= len(boxes) <= 10}
 
 
-class CocoTen(Listed):
+class CocoTen(Described):
     """40 photographs; 69 pairs of picture and class with two to ten boxes; 170 human captions for 34 pictures."""
 
     name = "coco_ten"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from recount.data.dataset import DataError, RemoteFile
 from recount.data.sample import RawSample
 from recount.datasets.formats import captions as items
-from recount.datasets.formats.files import Listed, read_json
+from recount.datasets.formats.files import Described, read_json
 
 PER_NUMBER = 60
 _LIST = "CountBench.json"
@@ -25,7 +25,7 @@ _KEYS = {"image_url", "text", "number"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"}
 
 
-class CountBench(Listed):
+class CountBench(Described):
     """540 captions, 60 for each number from two to ten, with as many pictures as can still be had."""
 
     name = "countbench"

@@ -18,12 +18,12 @@ import numpy as np
 from recount.data.pictures import decoded
 from recount.data.sample import LISTS, RawSample, boxed
 from recount.data.size_rules import by_name, longest_edge
-from recount.datasets.formats.files import Listed, fetched
+from recount.datasets.formats.files import Described, fetched
 from recount.datasets.formats.tfrecord import Values, example, records
 from recount.scenes import shapes as scenes
 
 
-class Dice6(Listed):
+class Dice6(Described):
     """250 photographs, 1,795 dice."""
 
     name = "dice6"

@@ -25,7 +25,7 @@ import numpy as np
 from recount.data.dataset import DataError
 from recount.data.health import Defects
 from recount.data.sample import LISTS, NO_POINTS, RawSample
-from recount.datasets.formats.files import Listed, read_json, read_text
+from recount.datasets.formats.files import Described, read_json, read_text
 
 _PICTURES = "FSC147_384_V2.zip"
 _PICTURE_FOLDERS = ("FSC147_384_V2/images_384_VarV2", "images_384_VarV2")
@@ -36,7 +36,7 @@ _SPLIT_LISTS = "data/Train_Test_Val_FSC_147.json"
 _DENSITY_MAPS = "gt_density_map_adaptive_384_VarV2"
 
 
-class Fsc147(Listed):
+class Fsc147(Described):
     """6,135 pictures, 343,693 objects."""
 
     name = "fsc147"

@@ -18,12 +18,12 @@ from typing import Any
 
 from recount.data.sample import LISTS, NO_POINTS, RawSample
 from recount.datasets import fsc147
-from recount.datasets.formats.files import Listed, read_json
+from recount.datasets.formats.files import Described, read_json
 
 _FILES = {"v1": "asset/FSC-147-S-v1.json", "v2": "FSC-147-S.json"}
 
 
-class Fsc147S(Listed):
+class Fsc147S(Described):
     """196 (v1) and 230 (v2) entries of one prompt and one count each."""
 
     name = "fsc147s"

@@ -13,14 +13,14 @@ from pathlib import Path
 from recount.data.health import Defects
 from recount.data.sample import RawSample, people
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc, longest_edge
-from recount.datasets.formats.files import Listed, fetched
+from recount.datasets.formats.files import Described, fetched
 from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures
 
 _FIRST_TEST = 51
 _FIRST_HELD_OUT = 41  # of the training photographs, for models that are selected on held-out ones
 
 
-class ShaTrain75(Listed):
+class ShaTrain75(Described):
     """75 web photographs of crowds with 38,123 heads, 88 to 2,348 each; 5 are grey."""
 
     name = "sha_train75"

@@ -56,7 +56,7 @@ def _not_counting(name: str, rng: np.random.Generator) -> RawSample:
     quantity = vague_quantity(shapes.counts[shapes.main], rng) if rng.random() < _VAGUE else ""
     caption = sentence(shapes, quantity, rng)
     attributes = {HIDDEN: True, "counting": False}
-    return RawSample(name, "train", shapes.picture, NO_POINTS, np.nan, caption, attributes=attributes)
+    return RawSample(name, "train", shapes.scene.render, NO_POINTS, np.nan, caption, attributes=attributes)
 
 
 def _counting(name: str, split: str, number: int, rng: np.random.Generator) -> RawSample:
@@ -64,7 +64,7 @@ def _counting(name: str, split: str, number: int, rng: np.random.Generator) -> R
     caption = sentence(shapes, NUMBER_WORDS[number - 1], rng)
     attributes = {"counting": True, "class": shapes.main, "caption": "templated"}
     points, boxes = shapes.scene.points(shapes.main), shapes.scene.boxes(shapes.main)
-    return RawSample(name, split, shapes.picture, points, number, caption, boxes, attributes)
+    return RawSample(name, split, shapes.scene.render, points, number, caption, boxes, attributes)
 
 
 DATASET = ShapesTen()

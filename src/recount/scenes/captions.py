@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from recount.scenes import shapes as scenes
 
@@ -53,10 +52,6 @@ class Shapes:
     def main(self) -> str:
         """Return the main class."""
         return next(iter(self.counts))
-
-    def picture(self) -> Image.Image:
-        """Return the picture, RGB, 60 x 60 pixels."""
-        return self.scene.render()
 
 
 def draw_shapes(rng: np.random.Generator, main: str | None = None, number: int | None = None) -> Shapes:

@@ -16,7 +16,9 @@ from recount.fetching.file_lists import read_file_list
 class Described(Dataset):
     """A data set whose title, licence, files, totals and the like stand in ``recount/datasets/cards/<name>.yaml``."""
 
-    remote_files: ClassVar[Sequence[Mapping[str, Any]]] = ()  # the fields of ``RemoteFile``
+    listed: ClassVar[bool] = False  # whether files stand in ``recount/datasets/files/<name>.tsv``, too
+    optional: ClassVar[Sequence[str]] = ()  # paths of that list that it can do without
+    remote_files: ClassVar[Sequence[Mapping[str, Any]]] = ()  # the fields of ``RemoteFile``; without urls: by hand only
 
     def __init_subclass__(cls) -> None:
         if hasattr(cls, "name"):
@@ -25,18 +27,9 @@ class Described(Dataset):
                 setattr(cls, key, value)
 
     def files(self) -> list[RemoteFile]:
-        """Return the files of the card; those without an address must be downloaded by hand."""
-        return [RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in self.remote_files]
-
-
-class Listed(Described):
-    """One whose files, or the first of them, stand in ``recount/datasets/files/<name>.tsv``."""
-
-    optional: ClassVar[Sequence[str]] = ()  # paths of the list that it can do without
-
-    def files(self) -> list[RemoteFile]:
         """Return the files of the list and of the card."""
-        return [*read_file_list(self.name, optional=self.optional), *super().files()]
+        listed = read_file_list(self.name, optional=self.optional) if self.listed else []
+        return listed + [RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in self.remote_files]
 
 
 def fetched(path: Path, dataset: str) -> Path:
