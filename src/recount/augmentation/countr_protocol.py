@@ -8,8 +8,6 @@ that, so for its pictures nothing else ever happens. Any other picture is brough
 (evaluation) or its shorter edge to the window's (training).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How a data set describes itself: files, licence, splits, reader, preparations. No torch in this module."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

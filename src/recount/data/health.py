@@ -1,7 +1,5 @@
 """How files that others made are checked: every defect is told in one run, and arrays are never unpickled."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -5,8 +5,6 @@ lists that its attribute ``lists`` names (UCF-QNRF's train images are also in ``
 list is read like a split. A sample with the attribute ``hidden`` has NaN for a count: its truth is not public.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

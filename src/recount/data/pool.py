@@ -1,7 +1,5 @@
 """The training samples in memory: each picture is decoded once, as far as the memory budget goes."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Sequence
 from pathlib import Path

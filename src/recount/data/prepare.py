@@ -11,8 +11,6 @@ written (below ``resources/data/<dataset>/<preparation>/``):
 The folder appears under its name only when it is complete.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What one annotated image is, before and after preparation. No torch in this module."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -11,8 +11,6 @@ torch and Pillow (grey values differ by rounding). A point left of or above the 
 script indexes an array with the negative number and so moves that head to the opposite border.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -16,8 +16,6 @@ Deviation: where a side is shorter than the window, the image is padded with bla
 cells that lie wholly in the padding are cut off. The official codes fail there (negative starts).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """One module per data set, discovered by name; outside packages add theirs by the entry point ``recount.datasets``."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules

@@ -6,8 +6,6 @@ cells are counted, and the boxes stay as they are. `*_majority` has the red cell
 `*_white_blood_cells` and `*_platelets` one each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -7,8 +7,6 @@ the original folder every sample is annotation only. The count is the number of 
 89,777 is 3 more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

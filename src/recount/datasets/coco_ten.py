@@ -10,8 +10,6 @@ Results on this set are not CountBench results: always give n. Pictures with the
 training split, since lambda "log" needs every number there.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ different ones). An issue there counts 63 dead ones in February 2023. ``recount 
 are in its manifest under ``missing`` and in the index in split ``missing``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

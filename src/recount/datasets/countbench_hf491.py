@@ -4,8 +4,6 @@ One parquet file with 540 rows (``image_url``, ``text``, ``number``, ``image`` a
 them grey (counted by google-research/big_vision@0127fb6 countbenchqa.py). Paiss et al., ICCV 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

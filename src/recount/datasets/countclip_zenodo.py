@@ -10,8 +10,6 @@ lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each
 left out too, so that the order stays four to one.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import Counter

@@ -6,8 +6,6 @@ each face that is less frequent than the most frequent is a minority. Benchmarks
 `test_minority`; `test` has all rows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial

@@ -13,8 +13,6 @@ and counts; then samples are annotation only, and have a count but no points. Pu
   ``resources/raw``. Without them a system builds its own from the points and says by which kernel.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from pathlib import Path

@@ -10,8 +10,6 @@ samples are annotation only. The same holds for the splits `v1_test` and `v2_tes
 ``majority_class`` and ``majority_count`` (what a perfect counter that ignores the prompt would answer).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ id). Test samples have the attribute ``hidden`` and NaN for a count: they can be
 benchmark's server) and not be scored here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

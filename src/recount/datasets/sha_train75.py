@@ -5,8 +5,6 @@ MassimoClementi/CV-Crowd-Counting@f148dc8. Numbers on this set are not ShanghaiT
 training photographs there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -5,8 +5,6 @@ has 78,970 heads in one public edition of the annotations (FIDTM) and 78,862 in 
 points is enforced: summary.json says how many the copy in use has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

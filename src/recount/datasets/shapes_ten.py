@@ -5,8 +5,6 @@ counts, and the counting ones are as unbalanced as there (1353, 427, 182, 64, 35
 third). The test pairs are balanced. Nothing is downloaded. Its numbers say nothing about CountBench.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

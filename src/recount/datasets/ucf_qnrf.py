@@ -6,8 +6,6 @@ Layout ``{Train,Test}/img_0001.jpg`` with ``img_0001_ann.mat`` (``annPoints``, x
 1,251,642 points; summary.json says how many the copy in use has. Some JPEGs lack their end and are read leniently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

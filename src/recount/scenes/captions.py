@@ -5,8 +5,6 @@ about one size and without overlap, so that a million parameters that train for 
 Captions name the classes with no quantity, a vague one ("a few"), or a number word.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

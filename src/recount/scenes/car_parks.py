@@ -1,7 +1,5 @@
 """Drawn car parks, seen from above: rows of bays on asphalt, with bushes and lines."""
 
-from __future__ import annotations
-
 from math import pi
 
 import numpy as np

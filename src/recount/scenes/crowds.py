@@ -6,8 +6,6 @@ empty. Lamps, balls, balloons, bollards and faces on posters look like heads and
 and sharpness vary and are drawn independently of the number of heads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -7,8 +7,6 @@ picture, points, boxes and masks, bit for bit, for one version of Pillow and num
 A class is named by the words that a prompt uses: "red stars", "cars", "white blood cells", "dice showing four pips".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -7,8 +7,6 @@ pictures are web addresses, and each edition is what somebody could still downlo
 n and never put together with another edition's. Items without a picture stay in the index in split ``missing``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

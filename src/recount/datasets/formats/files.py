@@ -1,7 +1,5 @@
 """What the readers of fetched files share: cards, file lists, texts, JSON, JSON lines; every error names the file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the readers of the crowd sets share: folders, pairs of picture and annotation, points in MATLAB files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ payload is a protocol-buffer message: Example { features: Features { feature: ma
 holding a list of bytes (field 1), floats (2) or ints (3).
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from pathlib import Path
