@@ -41,6 +41,10 @@ def canvas(inputs: dict[str, Any]) -> prompted.Canvas:
     return prompted.Canvas(image, density, own)
 
 
+def of_another_class(whole: prompted.Canvas) -> prompted.Canvas:
+    return prompted.Canvas(whole.image, torch.zeros_like(whole.density), torch.zeros_like(whole.own))
+
+
 def transformed(whole: prompted.Canvas, inputs: dict[str, Any]) -> dict[str, Tensor]:
     if inputs["scale"] is not None:
         whole = whole.enlarged(inputs["scale"])
@@ -61,7 +65,9 @@ def test_mosaic_with_given_draws(name: str) -> None:
     tiles = []
     for entry, corner in zip(inputs["images"], inputs["tile_crop_top_left"], strict=True):
         whole = canvas(entry)
-        tiles.append((whole if entry["class"] == inputs["images"][0]["class"] else whole.blank()).cut(*corner, 224))
+        tiles.append(
+            (whole if entry["class"] == inputs["images"][0]["class"] else of_another_class(whole)).cut(*corner, 224)
+        )
     made = transformed(prompted.mosaic([tiles[place] for place in inputs["tile_order"]["perm"]]), inputs)
     assert_case(made | {"token_mask": prompt_mask(expected)}, expected)
 
@@ -71,7 +77,7 @@ def test_another_pictures_prompt(name: str) -> None:
     expected = case(name)
     inputs = expected["inputs"]
     own, other = inputs["images"][0], inputs["images"][inputs["random_image"]]
-    whole = canvas(own) if own["class"] == other["class"] else canvas(own).blank()
+    whole = canvas(own) if own["class"] == other["class"] else of_another_class(canvas(own))
     assert_case(transformed(whole, inputs) | {"token_mask": prompt_mask(expected)}, expected)
 
 

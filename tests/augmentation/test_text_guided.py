@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from golden_tools import assert_matches, golden
 from recount.augmentation.countr_protocol import (
-    density,
     dot_pixels,
     evaluation_size,
     impulses,
@@ -59,7 +59,7 @@ def scattered(number: int, width: int, k: int = 0) -> np.ndarray:
 
 
 def scaled_density(picture: Dotted) -> np.ndarray:
-    return 60 * density(impulses(picture.dots, *picture.size), 1.0)
+    return 60 * gaussian_filter(impulses(picture.dots, *picture.size), 1.0)
 
 
 # ------------------------------------------------------------------------------------------------------------ golden
@@ -118,7 +118,7 @@ def test_evaluation_map_is_the_released_one(name: str) -> None:
         if not isinstance(want, dict):
             continue
         size = evaluation_size(height, width, 384, 682 if system.startswith("clip") else 683)
-        map_ = density(impulses(dot_pixels(points, (height, width), size), *size), 1.0)
+        map_ = gaussian_filter(impulses(dot_pixels(points, (height, width), size), *size), 1.0)
         assert list(size) == want["image_shape"][1:]
         assert_matches(map_ * (60 if "x60" in system else 1), want["map"], 1e-5)
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
-from recount.augmentation.countr_protocol import density, impulses
+from recount.augmentation.countr_protocol import impulses
 from recount.data.sample import Sample
 from recount.nn.clip import ClipTowers, PromptError, token_ids
 from recount.nn.interaction import InteractionBlock
@@ -82,7 +83,7 @@ def test_interaction_block_is_the_released_one() -> None:
 
 
 def golden_density(points: list[list[int]]) -> np.ndarray:
-    return density(impulses(np.array(points, np.int64).reshape(-1, 2), 384, 384), 1.0) * 60
+    return gaussian_filter(impulses(np.array(points, np.int64).reshape(-1, 2), 384, 384), 1.0) * 60
 
 
 @pytest.mark.parametrize("option", ["default", "normalised by number of positives"])

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
-from recount.augmentation.countr_protocol import density, impulses
+from recount.augmentation.countr_protocol import impulses
 from recount.data.sample import Sample
 from recount.nn.clip import ClipTowers
 from recount.nn.weights import CheckpointError
@@ -50,7 +51,9 @@ def tiny(**changes: Any) -> Any:
 def batch_of(network: Any) -> Batch:
     torch.manual_seed(1)
     edge = network.settings.window
-    target = torch.from_numpy(density(impulses(np.array([[10, 12], [11, 13], [50, 60]]), edge, edge), 3.0))[None]
+    target = torch.from_numpy(gaussian_filter(impulses(np.array([[10, 12], [11, 13], [50, 60]]), edge, edge), 3.0))[
+        None
+    ]
     return Batch.of([Example("x", torch.rand(3, edge, edge), "red stars", maps={"density": target})])
 
 
@@ -115,7 +118,7 @@ def test_encoder_is_the_released_one(twice: bool, final: str) -> None:
 def test_rank_loss_is_the_released_one() -> None:
     inputs, want = case("rank_loss")
     dots = inputs["dots (x,y) per image, 384x384, sigma 3, x60"]
-    maps = [60 * density(impulses(np.array(points), 384, 384), 3.0) for points in dots]
+    maps = [60 * gaussian_filter(impulses(np.array(points), 384, 384), 3.0) for points in dots]
     mask = rank_mask(torch.from_numpy(np.stack(maps))[:, None], 24)
     affine = tensor(inputs["similarity"]).requires_grad_()
     loss = rank_loss(affine, mask)

@@ -8,47 +8,37 @@ that, so for its pictures nothing else ever happens. Any other picture is brough
 (evaluation) or its shorter edge to the window's (training).
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from recount.data.sample import Sample
 
 DENSITY_SCALE = 60.0  # the networks are trained on 60 times the density
 CELL = 16  # widths are multiples of it
-# of CARPK's 1280 x 720 at height 384: cut off or rounded
-CARPK_WIDTH: dict[int, Callable[[float], int]] = {682: int, 683: round}
-
-CarpkWidth = Literal[682, 683]
+CarpkWidth = Literal[682, 683]  # of CARPK's 1280 x 720 at height 384: scaled widths are cut off or rounded
 
 
-def multiple_of_cell(length: int) -> int:
-    """Return the largest multiple of 16 that is not larger."""
+def _multiple_of_cell(length: int) -> int:
     return CELL * (length // CELL)
 
 
 def evaluation_size(height: int, width: int, window: int, carpk_width: CarpkWidth) -> tuple[int, int]:
-    """Return (height, width) at which a picture is evaluated with windows of height ``window``.
-
-    ``carpk_width`` says how a scaled width becomes whole, named after what CARPK's pictures get.
-    """
+    """Return (height, width) at which a picture is evaluated with windows of height ``window``."""
     if height == window:
-        return window, multiple_of_cell(width)
-    return window, max(CARPK_WIDTH[carpk_width](window * width / height), 1)
+        return window, _multiple_of_cell(width)
+    scaled = window * width / height
+    return window, max(int(scaled) if carpk_width == 682 else round(scaled), 1)
 
 
 def training_size(height: int, width: int, window: int) -> tuple[int, int]:
     """Return (height, width) of a training picture: its shorter edge is the window's, its longer a multiple of 16."""
     if height <= width:
-        return window, max(multiple_of_cell(window * width // height), window)
-    return max(multiple_of_cell(window * height // width), window), window
+        return window, max(_multiple_of_cell(window * width // height), window)
+    return max(_multiple_of_cell(window * height // width), window), window
 
 
 def resized_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -61,10 +51,7 @@ def resized_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def dot_pixels(points: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Return the pixels (x, y) of dots in a picture resized from ``old`` to ``new`` (height, width), int64 [N, 2].
-
-    Coordinates are scaled, truncated and put inside the picture.
-    """
+    """Return the pixels (x, y) of dots in a picture resized from ``old`` to ``new`` (height, width), int64 [N, 2]."""
     factors = np.array([new[1] / old[1], new[0] / old[0]])
     pixels = np.trunc(np.asarray(points, np.float64).reshape(-1, 2) * factors).astype(np.int64)
     return pixels.clip(0, (new[1] - 1, new[0] - 1))
@@ -77,14 +64,6 @@ def impulses(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return canvas
 
 
-def density(dots: np.ndarray, sigma: float) -> np.ndarray:
-    """Return impulses [H, W] under a Gaussian (scipy's defaults: mass is reflected at the border, so none is lost)."""
-    return gaussian_filter(dots, sigma)
-
-
 def is_car_park(sample: Sample) -> bool:
-    """Return whether a sample is one of CARPK or its stand-in, for which the three authors have scripts of their own.
-
-    Those data sets have a box for each car. FSC-147 and FSC-147-S also ask for cars, but have no boxes.
-    """
-    return sample.prompt == "cars" and sample.boxes is not None
+    """Return whether a sample is of CARPK or its stand-in, for which the three authors have scripts of their own."""
+    return sample.prompt == "cars" and sample.boxes is not None  # FSC-147 also asks for cars, but has no boxes

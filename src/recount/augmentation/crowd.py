@@ -111,8 +111,7 @@ def _photometric(image: Tensor, augmentation: CrowdAugmentation, rng: np.random.
         image = ColorJitter(JITTER, JITTER, JITTER, augmentation.hue)(image)
     if rng.random() < augmentation.blur:
         vertical = augmentation.blur_kind == "vertical"
-        sigma = BLUR_SIGMA if vertical else (float(rng.uniform(*BLUR_SIGMA)),) * 2
-        image = blur(image, *sigma)
+        image = blur(image, *(BLUR_SIGMA if vertical else (float(rng.uniform(*BLUR_SIGMA)),) * 2))
     if rng.random() < augmentation.salt_and_pepper:
         image = salt_and_pepper(image, torch.rand(image.shape))
     return image
@@ -121,10 +120,9 @@ def _photometric(image: Tensor, augmentation: CrowdAugmentation, rng: np.random.
 def augmented_crop(
     image: Tensor, points: Tensor, size: int, augmentation: CrowdAugmentation, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return one random training crop of a picture (uint8 or float [3, H, W]) with points [N, 2], and its points.
+    """Return a random training crop, float32 [3, size, size], of a picture (uint8 or float [3, H, W]), and its points.
 
-    The crop is float32 [3, size, size] in [0, 1]; bicubic overshoot stays unless ``clamp``. The order of the colour
-    jitter and the noise are drawn from torch's generator, everything else from ``rng``.
+    The order of the colour jitter and the noise are drawn from torch's generator, everything else from ``rng``.
     """
     edge = int(size * rng.uniform(*augmentation.crop_scale))
     image, points = enlarge_to(image, points, edge, clamp=augmentation.clamp)

@@ -52,15 +52,8 @@ class Canvas:
         height, width = self.density.shape
         return self.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
 
-    def blank(self) -> Canvas:
-        """Return the picture as one of another class: no density, not own."""
-        return Canvas(self.image, torch.zeros_like(self.density), torch.zeros_like(self.own))
-
     def enlarged(self, scale: float) -> Canvas:
-        """Return it enlarged: picture bicubic (Pillow), density cubic divided by scale^2, own nearest.
-
-        The sides are truncated to int(scale * side), but the nominal scale divides the density, as in the release.
-        """
+        """Return it enlarged: picture bicubic, density cubic over the nominal scale^2 (as coded), own nearest."""
         from PIL import Image
 
         height, width = int(scale * self.density.shape[0]), int(scale * self.density.shape[1])
@@ -156,7 +149,6 @@ class PromptedCrops:
         return image, prompt, maps
 
     def _mosaic(self, index: int, pool: Pictures, rng: np.random.Generator) -> Canvas:
-        """Return four crops: of this picture and of three others (with repetition where there are fewer)."""
         others = [row for row in range(len(pool.samples)) if row != index] or [index]
         rows = [index, *(int(row) for row in rng.choice(others, 3, replace=len(others) < 3))]
         prompt = pool.samples[index].prompt

@@ -20,11 +20,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import density, dot_pixels, impulses, resized_like_pillow, training_size
+from recount.augmentation.countr_protocol import dot_pixels, impulses, resized_like_pillow, training_size
 from recount.data.sample import Sample
 from recount.settings.base import Strict
 
@@ -102,24 +102,23 @@ class Dotted:
         inside = ((moved >= 0) & (moved < side)).all(axis=1)
         return Dotted(self.image[:, top : top + side, left : left + side], moved[inside])
 
+    def random_cut(self, side: int, rng: np.random.Generator) -> Dotted:
+        """Return a square at a random place."""
+        height, width = self.size
+        return self.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
+
+    def flipped(self, axis: Literal[0, 1]) -> Dotted:
+        """Return it mirrored left-right (axis 1) or top-bottom (axis 0)."""
+        dots = self.dots.copy()
+        dots[:, 1 - axis] = self.size[axis] - 1 - dots[:, 1 - axis]
+        return Dotted(self.image.flip(axis + 1), dots)
+
 
 def dotted(image: Tensor, points: np.ndarray, window: int) -> Dotted:
     """Return a picture uint8 [3, H, W] with points [N, 2] at the size it is trained at."""
     old = (int(image.shape[1]), int(image.shape[2]))
     new = training_size(*old, window)
     return Dotted(resized_like_pillow(image.float() / 255, new), dot_pixels(points, old, new))
-
-
-def _random_cut(picture: Dotted, side: int, rng: np.random.Generator) -> Dotted:
-    height, width = picture.size
-    return picture.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
-
-
-def _flipped(picture: Dotted, axis: Literal[0, 1]) -> Dotted:
-    """Mirror a picture left-right (axis 1) or top-bottom (axis 0)."""
-    dots = picture.dots.copy()
-    dots[:, 1 - axis] = picture.size[axis] - 1 - dots[:, 1 - axis]
-    return Dotted(picture.image.flip(axis + 1), dots)
 
 
 def affine_matrix(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -139,10 +138,7 @@ def affine_matrix(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray
 
 
 def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
-    """Return picture and dots under ``matrix`` [3, 3], of coordinates (x, y, 1); what leaves the picture is lost.
-
-    ``fill`` is scipy's mode for what comes in from outside.
-    """
+    """Return picture and dots under ``matrix`` [3, 3] of (x, y, 1); ``fill`` is scipy's mode for what comes in."""
     back = np.linalg.inv(matrix)[[1, 0, 2]][:, [1, 0, 2]]  # rows before columns, as arrays are indexed
     channels = [
         affine_transform(channel, back[:2, :2], offset=back[:2, 2], order=1, mode=fill)
@@ -152,11 +148,6 @@ def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
     height, width = picture.size
     inside = ((moved >= 0) & (moved < (width, height))).all(axis=1)
     return Dotted(torch.from_numpy(np.stack(channels)), moved[inside])
-
-
-def scaled(pixels: int, window: int) -> int:
-    """Return a length that is given for a window of 384 pixels."""
-    return round(pixels * window / FULL_WINDOW)
 
 
 def resized_crop(crop: Dotted, side: int) -> Dotted:
@@ -205,10 +196,7 @@ class CountrCrops:
     augmentation: CountrAugmentation
 
     def __call__(self, index: int, pool: Any, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor], float]:
-        """Return picture [3, window, window] in [0, 1], maps and count of a crop of sample ``index``.
-
-        ``maps["density"]`` is [1, window, window], objects per pixel.
-        """
+        """Return a crop [3, window, window] in [0, 1], its "density" [1, window, window] per pixel, and its count."""
         own = self._of_pool(index, pool)
         branch = rng.random()
         if branch < self.augmentation.mosaic:
@@ -216,9 +204,10 @@ class CountrCrops:
         else:
             if branch < self.augmentation.mosaic + self.augmentation.jitter:
                 own = self._jittered(own, rng)
-            crop = _random_cut(own, self.window, rng)
+            crop = own.random_cut(self.window, rng)
         dots = impulses(crop.dots, self.window, self.window)
-        target = torch.from_numpy(density(dots, self.augmentation.sigma))[None]
+        # scipy's defaults: mass is reflected at the border, so none is lost
+        target = torch.from_numpy(gaussian_filter(dots, self.augmentation.sigma))[None]
         return crop.image, {"density": target}, float(target.sum())
 
     def _of_pool(self, index: int, pool: Pictures) -> Dotted:
@@ -238,8 +227,8 @@ class CountrCrops:
         fill = "constant" if self.augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]
         moved = transformed(Dotted(image, picture.dots), matrix, fill)
         if rng.random() < self.augmentation.horizontal_flip:
-            moved = _flipped(moved, 1)
-        return _flipped(moved, 0) if rng.random() < self.augmentation.vertical_flip else moved
+            moved = moved.flipped(1)
+        return moved.flipped(0) if rng.random() < self.augmentation.vertical_flip else moved
 
     def _mosaic(self, index: int, own: Dotted, pool: Pictures, rng: np.random.Generator) -> Dotted:
         narrow, wide = (self._scaled(pixels) for pixels in BLEND)
@@ -250,12 +239,11 @@ class CountrCrops:
         crops = []
         for picture in pictures:
             side = int(rng.integers(low, high + 1))
-            crop = resized_crop(_random_cut(picture, side, rng), self.window // 2 + 2 * blend)
+            crop = resized_crop(picture.random_cut(side, rng), self.window // 2 + 2 * blend)
             crops.append(Dotted(self._coloured(crop.image), crop.dots) if self.augmentation.mosaic_jitter else crop)
         return stitched(crops, blend)
 
     def _scaled(self, pixels: int) -> int:
-        """Return a length that is given for a window of 384 pixels."""
         return round(pixels * self.window / FULL_WINDOW)
 
     def _neighbours(self, index: int, own: Dotted, pool: Pictures, rng: np.random.Generator) -> list[Dotted]:

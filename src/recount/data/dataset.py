@@ -1,7 +1,5 @@
 """How a data set describes itself: files, licence, splits, reader, preparations. No torch in this module."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,29 +36,21 @@ class RemoteFile:
 
 
 class Source(ABC):
-    """What is fetched as a whole: a data set, or weights.
+    """What is fetched as a whole: a data set, or weights."""
 
-    ``name`` is that of its folder; ``title``, ``homepage``, ``licence`` and ``citation`` are for people; ``by_hand``
-    says how to get what no address can deliver ("" if every file can be fetched).
-    """
-
-    name: str
+    name: str  # of its folder; what follows is for people
     title: str
     homepage: str = ""
     licence: str
     citation: str = ""
-    by_hand: str = ""
+    by_hand: str = ""  # how to get what no address can deliver ("" if every file can be fetched)
 
     @abstractmethod
     def files(self) -> list[RemoteFile]:
         """Return the files to fetch."""
 
     def listed_files(self, raw: Path) -> list[RemoteFile]:
-        """Return further files, whose addresses stand in one of ``files()``, which lie in folder ``raw`` by now.
-
-        Raises:
-            DataError: the file that lists them is broken.
-        """
+        """Return further files, listed in one of ``files()``, which lie in ``raw`` by now; a broken list: DataError."""
         return []
 
 
@@ -90,15 +80,11 @@ class Dataset(Source):
 
     @abstractmethod
     def read(self, raw: Path) -> Iterable[RawSample]:
-        """Yield every sample of every split, in a fixed order, from ``raw`` (``resources/raw/<name>``, as fetched).
-
-        Raises:
-            DataError: files are missing or broken; the message names them.
-        """
+        """Yield all samples in a fixed order from ``raw`` (``resources/raw/<name>``); a ``DataError`` lists defects."""
 
 
 class Drawn(Dataset):
-    """A data set that recount draws: nothing is fetched; the function of a sample draws its picture."""
+    """A data set that recount draws when a sample's function is called; nothing is fetched."""
 
     licence = "MIT (made by recount)"
     publishable = True

@@ -1,7 +1,5 @@
 """How files that others made are checked: every defect is told in one run, and arrays are never unpickled."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +34,7 @@ class Defects:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Return the array of a ``.npy`` file.
-
-    Raises:
-        DataError: the file is missing, broken, or holds Python objects (a pickle can run any program).
-    """
+    """Return the array of a ``.npy`` file; a ``DataError`` if it is missing, broken, or holds Python objects."""
     try:
         with path.open("rb") as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)

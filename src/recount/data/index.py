@@ -5,8 +5,6 @@ lists that its attribute ``lists`` names (UCF-QNRF's train images are also in ``
 list is read like a split. A sample with the attribute ``hidden`` has NaN for a count: its truth is not public.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import sys
@@ -17,11 +15,9 @@ import numpy as np
 
 from recount.data.dataset import DataError
 from recount.data.health import load_npy
-from recount.data.sample import NO_POINTS, Sample
+from recount.data.sample import LISTS, NO_POINTS, Sample
 
 COLUMNS = ("id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes")
-LISTS = "lists"
-HIDDEN = "hidden"
 _AGAIN = "prepare the data set again"
 
 csv.field_size_limit(sys.maxsize)
@@ -30,8 +26,7 @@ csv.field_size_limit(sys.maxsize)
 def read_index(path: Path, split: str | None = None) -> list[Sample]:
     """Return the samples of a split or list (None: all) of an ``index.csv``, in its order, points and boxes loaded.
 
-    Raises:
-        DataError: the file is missing or not such an index, leads out of its folder, or has no sample of that split.
+    A ``DataError`` if the file is missing or not such an index, leads out of its folder, or lacks that split.
     """
     chosen = []
     known: set[str] = set()

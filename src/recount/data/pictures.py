@@ -42,17 +42,12 @@ class Picture:
 
 
 def read_picture(path: Path, *, lenient: bool = False) -> Picture:
-    """Return the decoded picture at ``path``; ``lenient`` fills the missing end of a JPEG with grey.
-
-    Raises:
-        DataError: the file is missing, empty, damaged, too large, or has more than 8 bits per channel.
-    """
+    """Return the picture at ``path``, else a ``DataError``; ``lenient`` fills the missing end of a JPEG with grey."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        missing = isinstance(error, FileNotFoundError)
+        raise DataError(f"{path}: {'no such file' if missing else f'cannot be read: {error.strerror}'}") from None
     if not content:
         raise DataError(f"{path}: the file is empty (0 bytes); fetch it again")
     try:
@@ -119,10 +114,7 @@ def resize(
 
 
 def resize_like_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a picture in memory, float [3, H, W] in [0, 1], at ``size`` (height, width).
-
-    As OpenCV resizes 8-bit pictures: bilinear, no antialiasing, rounded to 1/255.
-    """
+    """Return a picture, float [3, H, W] in [0, 1], at ``size`` (height, width): bilinear, no antialiasing, 8 bits."""
     from torch.nn.functional import interpolate
 
     if tuple(image.shape[-2:]) == size:
@@ -132,11 +124,7 @@ def resize_like_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def save(image: Image.Image, path: Path, encoding: Literal["png", "jpeg75", "jpeg95"]) -> None:
-    """Write ``image`` to ``path``.
-
-    "jpeg95" is what OpenCV writes by default (measured: the same pixels), "jpeg75" what Pillow and MATLAB do; all with
-    4:2:0 chroma.
-    """
+    """Write ``image``: "jpeg95" as OpenCV by default (measured: the same pixels), "jpeg75" as Pillow and MATLAB."""
     if encoding == "png":
         image.save(path, format="PNG", compress_level=4)
     else:

@@ -1,7 +1,5 @@
 """The training samples in memory: each picture is decoded once, as far as the memory budget goes."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,18 +39,11 @@ class ImagePool:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"samples": self.samples, "cache_mb": self.cache_mb}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImagePool, (self.samples, self.cache_mb)
 
     def image(self, index: int) -> Tensor:
-        """Return the picture of sample ``index``, uint8 [3, H, W] RGB; the caller may change it.
-
-        Raises:
-            DataError: the sample has no picture, or the picture is broken or not of the size in the index.
-        """
+        """Return the picture of sample ``index``, uint8 [3, H, W] RGB; the caller may change it."""
         sample = self.samples[index]
         if sample.image is None:
             raise DataError(f"{sample.id}: only its annotation is here, not its picture; it cannot be trained on")

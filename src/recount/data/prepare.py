@@ -11,8 +11,6 @@ written (below ``resources/data/<dataset>/<preparation>/``):
 The folder appears under its name only when it is complete.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json
@@ -25,9 +23,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -37,9 +34,9 @@ from rich.progress import track
 
 from recount.data.dataset import DataError, Dataset
 from recount.data.health import Defects
-from recount.data.index import COLUMNS, HIDDEN, LISTS
+from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
-from recount.data.sample import RawSample
+from recount.data.sample import HIDDEN, LISTS, RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -50,26 +47,19 @@ _FARTHEST = 100_000
 _Source = Path | Callable[[], Image.Image]
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A picture as written: path relative to the index's folder, sizes before and after, what was noticed."""
-
-    path: str
-    size: tuple[int, int]
+class _Prepared(NamedTuple):
+    path: str  # relative to the index's folder
+    size: tuple[int, int]  # before and after
     new_size: tuple[int, int]
-    grey: bool
+    grey: bool  # and what else was noticed, as in ``Picture``
     turned: bool
     repaired: bool
 
 
 def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path) -> Path:
-    """Prepare a data set with one of its ``preparations`` and return the path of its ``index.csv``.
+    """Prepare ``raw_root/<dataset>`` into ``data_root/<dataset>/<preparation>`` and return the path of its index.
 
-    ``raw_root`` holds ``<dataset>/`` as fetched; ``<dataset>/<preparation>/`` below ``data_root`` is replaced.
-
-    Raises:
-        DataError: lists every defect of the data set: missing files, broken pictures, impossible annotations, totals
-            that differ from the data set's. Nothing is written then.
+    A ``DataError`` lists all missing files, broken pictures, impossible annotations, wrong totals; nothing is written.
     """
     if preparation not in dataset.preparations:
         known = ", ".join(dataset.preparations)
@@ -109,7 +99,6 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _read(dataset: Dataset, raw: Path, rule: SizeRule, defects: Defects) -> list[RawSample]:
-    """Return the samples whose annotation is sound; note the others."""
     samples: list[RawSample] = []
     ids: set[str] = set()
     with defects.collected():
@@ -155,14 +144,12 @@ def _coordinate_defects(what: str, values: np.ndarray, columns: int) -> Iterator
 
 
 def _check_totals(dataset: Dataset, samples: Sequence[RawSample], defects: Defects) -> None:
+    why = "files are missing, or this is another edition of the data set"
     for split, expected in dataset.totals.items():
         found = _totals([sample for sample in samples if split == "all" or split in _splits(sample)])
         for key, value in expected.items():
             if found[key] != value:
-                defects.add(
-                    f"{dataset.name}, {split}: {key} {found[key]:,} instead of {value:,}: files are missing, or this "
-                    "is another edition of the data set"
-                )
+                defects.add(f"{dataset.name}, {split}: {key} {found[key]:,} instead of {value:,}: {why}")
 
 
 def _totals(samples: Sequence[RawSample]) -> dict[str, float]:
@@ -182,7 +169,6 @@ def _splits(sample: RawSample) -> tuple[str, ...]:
 def _write_pictures(
     dataset: Dataset, samples: Sequence[RawSample], rule: SizeRule, folder: Path, defects: Defects
 ) -> dict[_Source, _Prepared]:
-    """Decode, resize and save every different picture once."""
     (folder / "images").mkdir()
 
     def written(job: tuple[_Source, str]) -> _Prepared | DataError:
@@ -193,11 +179,10 @@ def _write_pictures(
 
     jobs = list(_names(samples).items())
     pictures: dict[_Source, _Prepared] = {}
-    console = Console(file=sys.stderr)
+    console, title = Console(file=sys.stderr), f"{dataset.name}/{rule.name}"
     with ThreadPoolExecutor(max_workers=_THREADS) as threads:
         results = threads.map(written, jobs)
-        title, hidden = f"{dataset.name}/{rule.name}", not console.is_terminal
-        shown = track(results, title, len(jobs), console=console, disable=hidden, transient=True)
+        shown = track(results, title, len(jobs), console=console, disable=not console.is_terminal, transient=True)
         for (source, _), outcome in zip(jobs, shown, strict=True):
             if isinstance(outcome, DataError):
                 defects.add(str(outcome))
@@ -245,7 +230,7 @@ def _write(
     (folder / "points").mkdir()
     (folder / "boxes").mkdir()
     found = [pictures[sample.image] if sample.image is not None else None for sample in samples]
-    placed = [_placed(sample, picture, rule) for sample, picture in zip(samples, found, strict=True)]
+    placed = [place_points(rule, s.points, picture and picture.size) for s, picture in zip(samples, found, strict=True)]
     with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -269,13 +254,6 @@ def _write(
         },
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _placed(sample: RawSample, picture: _Prepared | None, rule: SizeRule) -> PlacedPoints:
-    if picture is None:
-        points = sample.points.astype(np.float32)
-        return PlacedPoints(points, outside=0, coincident=len(points) - len(np.unique(points, axis=0)), merged=0)
-    return place_points(rule, sample.points, picture.size)
 
 
 def _count(sample: RawSample, placed: PlacedPoints) -> float:

@@ -1,7 +1,5 @@
 """What one annotated image is, before and after preparation. No torch in this module."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 NO_POINTS = np.zeros((0, 2), np.float32)
+# Attributes with a meaning of their own: the lists that a sample is also in, and that its truth is not public
+LISTS, HIDDEN = "lists", "hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,32 @@ class RawSample:
     attributes: dict[str, Any] = field(default_factory=dict)  # JSON-serialisable extras (class names, captions, ...)
 
 
+def people(name: str, split: str, picture: Path, heads: np.ndarray, lists: list[str] | None = None) -> RawSample:
+    """Return a crowd photograph with its heads [N, 2]; ``lists`` names the lists it is also in."""
+    attributes = {LISTS: lists} if lists else {}
+    return RawSample(name, split, picture, heads, len(heads), "people", attributes=attributes)
+
+
+def boxed(
+    name: str,
+    split: str,
+    picture: Path | Callable[[], Image.Image] | None,
+    boxes: np.ndarray,
+    prompt: str,
+    attributes: dict[str, Any] | None = None,
+) -> RawSample:
+    """Return a sample that counts ``boxes`` [N, 4] (x1 y1 x2 y2); its points are their centres."""
+    points = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.float32)
+    return RawSample(name, split, picture, points, len(boxes), prompt, boxes, dict(attributes or {}))
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prepared sample, a row of ``index.csv``: as a ``RawSample``, but points and boxes are in pixels of ``image``.
-
-    ``image`` is the path of the prepared picture (None: annotation only), ``width`` and ``height`` are its size.
-    """
+    """One prepared sample, a row of ``index.csv``: a ``RawSample`` with points and boxes in pixels of ``image``."""
 
     id: str
     split: str
-    image: Path | None
+    image: Path | None  # the prepared picture, of ``width`` x ``height`` pixels; None: annotation only
     points: np.ndarray
     count: float
     prompt: str

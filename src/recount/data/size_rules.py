@@ -11,8 +11,6 @@ torch and Pillow (grey values differ by rounding). A point left of or above the 
 script indexes an array with the negative number and so moves that head to the opposite border.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,8 +56,14 @@ class PlacedPoints:
     merged: int  # how many the rule removed because an earlier one has their pixel
 
 
-def place_points(rule: SizeRule, points: np.ndarray, size: Size) -> PlacedPoints:
-    """Return ``points`` [N, 2] of a picture of ``size`` in the prepared picture, filtered as ``rule`` says."""
+def place_points(rule: SizeRule, points: np.ndarray, size: Size | None) -> PlacedPoints:
+    """Return ``points`` [N, 2] of a picture of ``size`` in the prepared picture, filtered as ``rule`` says.
+
+    Without a picture (``size`` None) they stay as they are.
+    """
+    if size is None:
+        points = points.astype(np.float32)
+        return PlacedPoints(points, outside=0, coincident=len(points) - len(np.unique(points, axis=0)), merged=0)
     shifted = np.asarray(points, dtype=np.float64).reshape(-1, 2) + rule.point_offset
     below = shifted <= size if rule.closed else shifted < size
     inside = ((shifted >= 0) & below).all(axis=1)

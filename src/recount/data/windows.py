@@ -16,8 +16,6 @@ Deviation: where a side is shorter than the window, the image is padded with bla
 cells that lie wholly in the padding are cut off. The official codes fail there (negative starts).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -34,11 +32,7 @@ SIGMOID_REACH = 3.0  # CLIP-Count blends by sigmoid(linspace(-3, 3, overlap))
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How a system cuts an evaluation image into windows.
-
-    Raises:
-        ValueError: a length is not positive, or the rule cannot work with these lengths.
-    """
+    """How a system cuts an evaluation image into windows; a ``ValueError`` if that cannot work."""
 
     height: int  # of a window, pixels
     width: int
@@ -88,11 +82,7 @@ def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
 
 
 def layout(height: int, width: int, windows: Windows) -> Layout:
-    """Return where the windows of an image of ``height`` x ``width`` pixels lie.
-
-    Raises:
-        ValueError: the image is higher than the window and the rule works across only.
-    """
+    """Return where the windows of an image of ``height`` x ``width`` pixels lie."""
     down, across = windows.strides
     if windows.stitch in {"halving", "sigmoid"} and height > windows.height:
         raise ValueError(
@@ -107,13 +97,10 @@ def layout(height: int, width: int, windows: Windows) -> Layout:
 
 
 def fitted_size(height: int, width: int, windows: Windows) -> tuple[int, int]:
-    """Return (height, width) after ``windows.fit`` (EBC datasets/transforms.py, Resize2Multiple and ZeroPad2Multiple).
-
-    The number of strides is rounded half to even, as Python does, for "resize", and up for "zero_pad".
-    """
+    """Return (height, width) after ``windows.fit`` (EBC datasets/transforms.py, Resize2Multiple, ZeroPad2Multiple)."""
     if windows.fit == "shift":
         return height, width
-    whole = round if windows.fit == "resize" else math.ceil
+    whole = round if windows.fit == "resize" else math.ceil  # of the number of strides; round is half to even
     down, across = windows.strides
     return (
         windows.height + max(whole((height - windows.height) / down), 0) * down,
@@ -147,9 +134,6 @@ def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
 
     ``maps`` [n, 1, h, w] are objects per cell, in the order of ``cut``; a cell is window / h pixels high. Returns
     float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" a cell is one pixel.
-
-    Raises:
-        ValueError: the number of maps is wrong, or a window does not start at a cell's edge.
     """
     place = layout(height, width, windows)
     if len(maps) != len(place.corners):
@@ -159,14 +143,14 @@ def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
         down, across = windows.height / maps.shape[-2], windows.width / maps.shape[-1]
         return _averaged(_enlarged(maps, windows) / (down * across), place)[..., :height, :width]
     cells = _in_cells(place, maps, windows)
-    put_together = {"average": _averaged, "halving": _halved, "sigmoid": _blended}[windows.stitch]
-    return put_together(maps, cells)[..., : cells.height, : cells.width]
+    canvas = _averaged(maps, cells) if windows.stitch == "average" else _blended(maps, cells, windows.stitch)
+    return canvas[..., : cells.height, : cells.width]
 
 
 def stitch_intensities(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
-    """Put maps of intensities (similarities, attention) together for a figure, float32 [1, 1, height, width].
+    """Put maps of intensities (similarities, attention) together as ``stitch`` does, float32 [1, 1, height, width].
 
-    Arguments as for ``stitch``. Maps are enlarged to pixels and not divided by the pixels of a cell: nobody sums them.
+    Maps are enlarged to pixels and not divided by the pixels of a cell: nobody sums them.
     """
     canvas = _averaged(_enlarged(maps.float(), windows), layout(height, width, windows))
     return canvas[..., :height, :width]
@@ -202,28 +186,14 @@ def _averaged(maps: Tensor, place: Layout) -> Tensor:
     return canvas / covered
 
 
-def _halved(maps: Tensor, place: Layout) -> Tensor:
+def _blended(maps: Tensor, place: Layout, rule: Literal["halving", "sigmoid"]) -> Tensor:
     canvas = maps.new_zeros(1, 1, place.canvas_height, place.canvas_width)
-    covered = 0
-    width = maps.shape[-1]
+    covered, width = 0, maps.shape[-1]
     for window, left in zip(maps, place.columns, strict=True):
-        overlap = max(covered - left, 0)
-        canvas[..., left : left + overlap] = (canvas[..., left : left + overlap] + window[..., :overlap]) / 2
-        canvas[..., left + overlap : left + width] = window[..., overlap:]
-        covered = left + width
-    return canvas
-
-
-def _blended(maps: Tensor, place: Layout) -> Tensor:
-    canvas = maps.new_zeros(1, 1, place.canvas_height, place.canvas_width)
-    canvas[..., : maps.shape[-1]] = maps[0]
-    width = maps.shape[-1]
-    covered = width
-    for window, left in zip(maps[1:], place.columns[1:], strict=True):
         overlap = covered - left
-        new = torch.sigmoid(torch.linspace(-SIGMOID_REACH, SIGMOID_REACH, overlap, device=maps.device))  # (overlap,)
-        blend = (1 - new) * canvas[..., left:covered] + new * window[..., :overlap]
-        canvas[..., left:covered] = blend
+        ramp = torch.linspace(-SIGMOID_REACH, SIGMOID_REACH, overlap, device=maps.device)  # (overlap,)
+        new: Tensor | float = torch.sigmoid(ramp) if rule == "sigmoid" else 0.5
+        canvas[..., left:covered] = (1 - new) * canvas[..., left:covered] + new * window[..., :overlap]
         canvas[..., covered : left + width] = window[..., overlap:]
         covered = left + width
     return canvas

@@ -1,7 +1,5 @@
 """One module per data set, discovered by name; outside packages add theirs by the entry point ``recount.datasets``."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
@@ -19,11 +17,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Dataset:
-    """Return the data set called ``name``.
-
-    Raises:
-        KeyError: there is none of that name; the message lists those there are.
-    """
+    """Return the data set called ``name``; the ``KeyError`` for an unknown one lists those there are."""
     if name in _own():
         return import_module(f"{__name__}.{name}").DATASET
     for point in entry_points(group="recount.datasets", name=name):

@@ -6,8 +6,6 @@ cells are counted, and the boxes stay as they are. `*_majority` has the red cell
 `*_white_blood_cells` and `*_platelets` one each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,43 +14,25 @@ from defusedxml import ElementTree
 
 from recount.data.dataset import DataError
 from recount.data.health import Defects
-from recount.data.index import LISTS
-from recount.data.sample import RawSample
+from recount.data.sample import LISTS, RawSample, boxed
 from recount.data.size_rules import by_name, longest_edge
-from recount.datasets.formats.files import Listed, fetched, read_text
-from recount.datasets.formats.points import boxed
+from recount.datasets.formats.files import Described, fetched, read_text
 
 _PROMPTS = {"RBC": "red blood cells", "WBC": "white blood cells", "Platelets": "platelets"}
 _LISTS = {"RBC": ["majority"], "WBC": ["minority", "white_blood_cells"], "Platelets": ["minority", "platelets"]}
 _SPLITS = ("train", "val", "test")
 
 
-class Bccd(Listed):
+class Bccd(Described):
     """364 micrographs of 640x480 pixels, three rows each."""
 
     name = "bccd"
-    title = "BCCD: blood cells of three kinds"
-    homepage = "https://github.com/Shenggan/BCCD_Dataset"
-    licence = "MIT (Copyright (c) 2017 shenggan)"
-    citation = "Shenggan, BCCD Dataset, 2017"
-    publishable = True
     splits = _SPLITS + tuple(
         f"{split}_{name}" for split in _SPLITS for name in ("majority", "minority", "white_blood_cells", "platelets")
     )
     preparations = by_name(
         longest_edge("longest_128", 128, 32, "128 x 96 pixels: cells are about as large as in the procedural scenes")
     )
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"images": 205, "samples": 615, "points": 2_382 + 214 + 209},
-        "val": {"images": 87, "samples": 261, "points": 968 + 87 + 83},
-        "test": {"images": 72, "samples": 216, "points": 805 + 71 + 69},
-        "train_majority": {"points": 2_382},
-        "train_white_blood_cells": {"points": 214},
-        "train_platelets": {"points": 209},
-        "test_majority": {"points": 805},
-        "test_white_blood_cells": {"points": 71},
-        "test_platelets": {"points": 69},
-    }
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield three rows per picture, in the order of the split files."""
@@ -71,11 +51,7 @@ class Bccd(Listed):
 
 
 def _boxes(path: Path) -> dict[str, np.ndarray]:
-    """Return the boxes [N, 4] (x1 y1 x2 y2) of each class in a Pascal VOC file.
-
-    Raises:
-        DataError: the file is missing or not such a file, or holds another class.
-    """
+    """Return the boxes [N, 4] (x1 y1 x2 y2) of each class in a Pascal VOC file."""
     found: dict[str, list[list[float]]] = {kind: [] for kind in _PROMPTS}
     try:
         for thing in ElementTree.parse(path).iter("object"):

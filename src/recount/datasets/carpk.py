@@ -7,8 +7,6 @@ the original folder every sample is annotation only. The count is the number of 
 89,777 is 3 more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,29 +14,16 @@ import numpy as np
 
 from recount.data.dataset import DataError
 from recount.data.health import Defects
-from recount.data.sample import RawSample
-from recount.datasets.formats.files import Listed, json_lines, read_text
-from recount.datasets.formats.points import boxed
+from recount.data.sample import RawSample, boxed
+from recount.datasets.formats.files import Described, json_lines, read_text
 
 
-class Carpk(Listed):
+class Carpk(Described):
     """1,448 pictures of 1280x720 pixels with 89,774 cars."""
 
     name = "carpk"
-    title = "CARPK: cars in car parks, seen from a drone"
-    homepage = "https://lafi.github.io/LPN/"
-    licence = "End-user licence agreement of the authors; SAFECount's box files: non-commercial use only"
-    citation = "Hsieh et al., Drone-based Object Counting by Spatially Regularized Regional Proposal Network, ICCV 2017"
-    by_hand = (
-        "For the pictures request the archive at https://lafi.github.io/LPN/ and unpack it here, so that "
-        "CARPK_devkit/data/{Images,Annotations,ImageSets} exist; the boxes alone are fetched without it"
-    )
     picture_folders = ("CARPK_devkit/data/Images",)
     splits = ("train", "test")
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"images": 989, "boxes": 42_274, "points": 42_274},
-        "test": {"images": 459, "boxes": 47_500, "points": 47_500},
-    }
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the pictures of both splits, from the original folder where it is there."""

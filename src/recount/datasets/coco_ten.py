@@ -10,8 +10,6 @@ Results on this set are not CountBench results: always give n. Pictures with the
 training split, since lambda "log" needs every number there.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,11 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from recount.data.index import HIDDEN
-from recount.data.sample import NO_POINTS, RawSample
+from recount.data.sample import HIDDEN, NO_POINTS, RawSample, boxed
 from recount.datasets.formats.captions import NUMBERS, number_in_caption
-from recount.datasets.formats.files import Listed, read_json
-from recount.datasets.formats.points import boxed
+from recount.datasets.formats.files import Described, read_json
 
 _ANNOTATIONS = "instances_coco_ten.json"
 _NOT_COUNTING_PER_COUNTING = 4
@@ -51,20 +47,11 @@ class _Picture:
         return {name: boxes for name, boxes in self.boxes.items() if 2 <= len(boxes) <= 10}
 
 
-class CocoTen(Listed):
+class CocoTen(Described):
     """40 photographs; 69 pairs of picture and class with two to ten boxes; 170 human captions for 34 pictures."""
 
     name = "coco_ten"
-    title = "coco_ten: 40 COCO photographs with a class that occurs two to ten times"
-    homepage = "https://cocodataset.org/"
-    licence = (
-        "Photographs CC BY 2.0, CC BY-SA 2.0 or without known restrictions, per picture (attributes name licence and "
-        "Flickr address); annotations CC BY 4.0, COCO Consortium"
-    )
-    citation = "Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014"
-    publishable = True
     splits = ("train", "test")
-    totals = {"all": {"images": 40}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield training pairs in the order of CountCLIP's set (four without a number, one with), then test pairs."""

@@ -6,8 +6,6 @@ different ones). An issue there counts 63 dead ones in February 2023. ``recount 
 are in its manifest under ``missing`` and in the index in split ``missing``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,7 +15,7 @@ from urllib.parse import urlsplit
 from recount.data.dataset import DataError, RemoteFile
 from recount.data.sample import RawSample
 from recount.datasets.formats import captions as items
-from recount.datasets.formats.files import Listed, read_json
+from recount.datasets.formats.files import Described, read_json
 
 PER_NUMBER = 60
 _LIST = "CountBench.json"
@@ -25,17 +23,11 @@ _KEYS = {"image_url", "text", "number"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"}
 
 
-class CountBench(Listed):
+class CountBench(Described):
     """540 captions, 60 for each number from two to ten, with as many pictures as can still be had."""
 
     name = "countbench"
-    title = "CountBench, pictures from their addresses (edition url540)"
-    homepage = "https://teaching-clip-to-count.github.io/"
-    licence = items.LICENCE
-    citation = items.CITATION
-    lenient = True
     splits = (items.TEST, items.MISSING)
-    totals = {"all": {"samples": items.ITEMS, "count": 3240}}  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
 
     def listed_files(self, raw: Path) -> list[RemoteFile]:
         """Return a file per item; all are optional, since many addresses are dead."""
@@ -56,11 +48,7 @@ def _picture(index: int, url: str) -> str:
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of CountBench.json: ``image_url``, ``text`` and ``number``.
-
-    Raises:
-        DataError: the file is missing, or is not the list of 540 items, 60 for each number.
-    """
+    """Return the rows of CountBench.json: ``image_url``, ``text`` and ``number``."""
     rows = read_json(path, "countbench")
     if not all(isinstance(row, dict) and set(row) == _KEYS for row in rows):
         raise DataError(f"{path}: every row must have {', '.join(sorted(_KEYS))}")

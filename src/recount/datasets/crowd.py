@@ -5,8 +5,6 @@ each split. Kind of place, size of the picture and light are drawn independently
 between 224 and 448 pixels, as CLIP-EBC's preprocessing would make them. Its numbers say nothing about photographs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

@@ -6,8 +6,6 @@ each face that is less frequent than the most frequent is a minority. Benchmarks
 `test_minority`; `test` has all rows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -15,34 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from recount.data.index import LISTS
 from recount.data.pictures import decoded
-from recount.data.sample import RawSample
+from recount.data.sample import LISTS, RawSample, boxed
 from recount.data.size_rules import by_name, longest_edge
-from recount.datasets.formats.files import Listed, fetched
-from recount.datasets.formats.points import boxed
+from recount.datasets.formats.files import Described, fetched
 from recount.datasets.formats.tfrecord import Values, example, records
 from recount.scenes import shapes as scenes
 
 
-class Dice6(Listed):
+class Dice6(Described):
     """250 photographs, 1,795 dice."""
 
     name = "dice6"
-    title = "dice6: photographs of dice, counted by the number of pips"
-    homepage = "https://github.com/nell-byler/dice_detection"
-    licence = "BSD 3-Clause (Copyright (c) 2019, Nell Byler)"
-    citation = "Nell Byler, dice_detection, 2019"
-    publishable = True
     splits = ("train", "test", "train_majority", "train_minority", "test_majority", "test_minority")
     preparations = by_name(
         longest_edge("longest_192", 192, 32, "192 pixels: dice are about as large as in the procedural scenes")
     )
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"images": 200, "boxes": 1_487},
-        "test": {"images": 50, "boxes": 308},
-        "all": {"images": 250, "points": 1_795},
-    }
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the rows of the training and the test record."""

@@ -13,8 +13,6 @@ and counts; then samples are annotation only, and have a count but no points. Pu
   ``resources/raw``. Without them a system builds its own from the points and says by which kernel.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,65 +20,26 @@ from typing import Any
 
 import numpy as np
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.dataset import DataError
 from recount.data.health import Defects
-from recount.data.index import LISTS
-from recount.data.sample import NO_POINTS, RawSample
-from recount.datasets.formats.files import read_json, read_text
-from recount.fetching.file_lists import read_file_list
+from recount.data.sample import LISTS, NO_POINTS, RawSample
+from recount.datasets.formats.files import Described, read_json, read_text
 
 _PICTURES = "FSC147_384_V2.zip"
 _PICTURE_FOLDERS = ("FSC147_384_V2/images_384_VarV2", "images_384_VarV2")
 _POINTS = "annotation_FSC147_384.json"
 _COUNTS = "fsc147_counts.csv"
 _ALL_COUNTS = "dataset.csv"  # what the former is made from: columns file_name, prompt, truth, label
-_ALL_COUNTS_ADDRESS = (
-    "https://raw.githubusercontent.com/alexander-brady/grounding-vlms/93048c0ae1cc3baeb3b3c776410db6f50b520c6a/"
-    "eval/datasets/FSC-147/dataset.csv"
-)
-_ALL_COUNTS_SHA256 = "1f753385543ee17a614bcb82bcc1ee4a8862a75bfb56889707d78bd66429982d"
 _SPLIT_LISTS = "data/Train_Test_Val_FSC_147.json"
 _DENSITY_MAPS = "gt_density_map_adaptive_384_VarV2"
-_REPOSITORY = "cvlab-stonybrook/LearningToCountEverything/00ea1888c3a7c495ae06db0bddc3b90b7db8d52f"
 
 
-class Fsc147(Dataset):
+class Fsc147(Described):
     """6,135 pictures, 343,693 objects."""
 
     name = "fsc147"
-    title = "FSC-147: everyday objects of 147 classes"
-    homepage = "https://github.com/cvlab-stonybrook/LearningToCountEverything"
-    licence = (
-        "Repository files: MIT (c) 2021 CVLab@StonyBrook; FSC-147-D: MIT (c) 2023 Niki Amini-Naieni; the rights of "
-        "the photographs are not stated: do not publish them"
-    )
-    citation = "Ranjan et al., Learning To Count Everything, CVPR 2021"
-    by_hand = (
-        f"Pictures, if they were not fetched: download {_PICTURES} from "
-        f"https://drive.google.com/file/d/1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S and "
-        f"put it here. Points: {_POINTS} from data/ of the homepage, if it was not fetched. Density maps, if wanted: "
-        f"https://archive.org/details/FSC147-GT, unpacked to {_DENSITY_MAPS}/"
-    )
     picture_folders = _PICTURE_FOLDERS
     splits = ("train", "val", "test", "val_coco", "test_coco")
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"images": 3_659, "count": 182_815},
-        "val": {"images": 1_286, "count": 82_042},
-        "test": {"images": 1_190, "count": 78_836},
-        "val_coco": {"images": 277, "count": 24_665},
-        "test_coco": {"images": 282, "count": 18_532},
-    }
-
-    def files(self) -> list[RemoteFile]:
-        """Return the official files, of which pictures and points are optional."""
-        media, plain = "https://media.githubusercontent.com/media", "https://raw.githubusercontent.com"
-        points = (f"{media}/{_REPOSITORY}/data/{_POINTS}", f"{plain}/{_REPOSITORY}/data/{_POINTS}")
-        return [
-            *read_file_list(self.name, optional=[_COUNTS]),
-            RemoteFile(_ALL_COUNTS, (_ALL_COUNTS_ADDRESS,), _ALL_COUNTS_SHA256, 365_694, optional=True),
-            RemoteFile(_POINTS, points, optional=True),
-            RemoteFile(_PICTURES, ("gdrive:1ymDYrGs9DSRicfZbSCDiOu0ikGDh5k6S",), unpack=True, optional=True),
-        ]
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train, val and test, each in the order of its list."""
@@ -97,10 +56,9 @@ class Fsc147(Dataset):
                     points, exemplars = _points(annotations, file) if annotations is not None else (NO_POINTS, {})
                     if annotations is not None and len(points) != counts[file]:
                         defects.add(f"{raw / _POINTS}: {file} has {len(points)} points, the count list {counts[file]}")
-                    attributes: dict[str, Any] = {"description": descriptions[file]["text_description"]}
-                    attributes |= {LISTS: [coco[file]]} if file in coco else {}
                     name, picture = Path(file).stem, picture_of(raw, file)
-                    attributes |= exemplars
+                    attributes: dict[str, Any] = {"description": descriptions[file]["text_description"]}
+                    attributes |= ({LISTS: [coco[file]]} if file in coco else {}) | exemplars
                     if (raw / _DENSITY_MAPS / f"{name}.npy").is_file():
                         attributes["density_map"] = f"{raw.name}/{_DENSITY_MAPS}/{name}.npy"
                     yield RawSample(name, split, picture, points, counts[file], classes[file], attributes=attributes)
@@ -108,11 +66,7 @@ class Fsc147(Dataset):
 
 
 def picture_of(raw: Path, file: str) -> Path | None:
-    """Return the path of an FSC-147 picture, or None where the pictures are not there.
-
-    Raises:
-        DataError: the folder of pictures is there, this one is not.
-    """
+    """Return the path of an FSC-147 picture; None where the folder is not there, a ``DataError`` where it lacks it."""
     for folder in (raw / place for place in _PICTURE_FOLDERS):
         if folder.is_dir():
             if not (folder / file).is_file():

@@ -10,35 +10,22 @@ samples are annotation only. The same holds for the splits `v1_test` and `v2_tes
 ``majority_class`` and ``majority_count`` (what a perfect counter that ignores the prompt would answer).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recount.data.index import LISTS
-from recount.data.sample import NO_POINTS, RawSample
+from recount.data.sample import LISTS, NO_POINTS, RawSample
 from recount.datasets import fsc147
-from recount.datasets.formats.files import Listed, read_json
+from recount.datasets.formats.files import Described, read_json
 
 _FILES = {"v1": "asset/FSC-147-S-v1.json", "v2": "FSC-147-S.json"}
 
 
-class Fsc147S(Listed):
+class Fsc147S(Described):
     """196 (v1) and 230 (v2) entries of one prompt and one count each."""
 
     name = "fsc147s"
-    title = "FSC-147-S: minority objects in FSC-147 pictures"
-    homepage = "https://github.com/cha15yq/T2ICount"
-    licence = "None stated (annotation lists of the T2ICount repository); the rights of the photographs are not stated"
-    citation = "Qian et al., T2ICount: Enhancing Cross-modal Understanding for Zero-Shot Counting, CVPR 2025"
-    by_hand = "The pictures are those of fsc147: fetch that data set (its pictures by hand) to have them here too"
-    pictures_of = "fsc147"
     splits = ("v1", "v2", "v1_test", "v2_test")
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "v1": {"samples": 196, "count": 903},
-        "v2": {"samples": 230, "count": 911},
-    }
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield v1, then v2."""

@@ -6,51 +6,24 @@ id). Test samples have the attribute ``hidden`` and NaN for a count: they can be
 benchmark's server) and not be scored here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from recount.data.dataset import DataError, Dataset, RemoteFile
+from recount.data.dataset import DataError
 from recount.data.health import Defects
-from recount.data.index import HIDDEN
-from recount.data.sample import NO_POINTS, RawSample
+from recount.data.sample import HIDDEN, NO_POINTS, RawSample, people
 from recount.data.size_rules import CSS_CCNN, DM_COUNT_NWPU, TRANSCROWD, by_name, clip_ebc
-from recount.datasets.formats.mat import ann_points, find_folder, mat_points
-from recount.datasets.formats.points import people
-
-_PARTS = 5
-_IDS_PER_PART = 1000
+from recount.datasets.formats.files import Described
+from recount.datasets.formats.mat import find_folder, mat_points
 
 
-class Nwpu(Dataset):
+class Nwpu(Described):
     """5,109 photographs, 0 to 20,033 heads each."""
 
     name = "nwpu"
-    title = "NWPU-Crowd"
-    homepage = "https://www.crowdbenchmark.com/nwpucrowd.html"
-    licence = "Research use; the photographs come from the web"
-    citation = "Wang et al., NWPU-Crowd: A Large-Scale Benchmark for Crowd Counting and Localization, TPAMI 2020"
-    by_hand = (
-        "Download images_part1.zip to images_part5.zip, mats.zip, train.txt, val.txt and test.txt by hand from "
-        "https://www.crowdbenchmark.com/nwpucrowd.html and put them here under these names"
-    )
     splits = ("train", "val", "test")
     preparations = by_name(clip_ebc(448, 3072), DM_COUNT_NWPU, CSS_CCNN, TRANSCROWD)
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"images": 3109},
-        "val": {"images": 500},
-        "test": {"images": 1500},
-    }
-
-    def files(self) -> list[RemoteFile]:
-        """Return archives and lists, all of which must be downloaded by hand."""
-        archives = [*(f"images_part{part}" for part in range(1, _PARTS + 1)), "mats"]
-        return [
-            *(RemoteFile(f"{name}.zip", unpack=True) for name in archives),
-            *(RemoteFile(f"{split}.txt") for split in self.splits),
-        ]
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train, val and test in the order of the lists."""
@@ -63,12 +36,12 @@ class Nwpu(Dataset):
         defects.raise_if_any()
 
     def _sample(self, raw: Path, name: str, split: str) -> RawSample:
-        part = min(_PARTS, (int(name) - 1) // _IDS_PER_PART + 1)
+        part = min(5, (int(name) - 1) // 1000 + 1)  # five folders, of 1,000 ids except the last
         picture = _twice(find_folder(raw, (f"images_part{part}",), self), f"{name}.jpg")
         if split == "test":
             return RawSample(name, split, picture, NO_POINTS, math.nan, "people", attributes={HIDDEN: True})
         annotation = _twice(find_folder(raw, ("mats",), self), f"{name}.mat")
-        return people(name, split, picture, mat_points(annotation, ann_points))
+        return people(name, split, picture, mat_points(annotation, "annPoints"))
 
     def _ids(self, file: Path) -> list[str]:
         if not file.is_file():

@@ -4,8 +4,6 @@
 split are fuller, so a constant learnt on the training split is poor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

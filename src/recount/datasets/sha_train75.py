@@ -5,33 +5,23 @@ MassimoClementi/CV-Crowd-Counting@f148dc8. Numbers on this set are not ShanghaiT
 training photographs there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 from recount.data.health import Defects
-from recount.data.sample import RawSample
+from recount.data.sample import RawSample, people
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc, longest_edge
-from recount.datasets.formats.files import Listed, fetched
+from recount.datasets.formats.files import Described, fetched
 from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures
-from recount.datasets.formats.points import people
 
 _FIRST_TEST = 51
 _FIRST_HELD_OUT = 41  # of the training photographs, for models that are selected on held-out ones
 
 
-class ShaTrain75(Listed):
+class ShaTrain75(Described):
     """75 web photographs of crowds with 38,123 heads, 88 to 2,348 each; 5 are grey."""
 
     name = "sha_train75"
-    title = "First 75 photographs of ShanghaiTech A's training split (own split: 50 train, 25 test)"
-    homepage = "https://github.com/desenzhou/ShanghaiTechDataset"
-    licence = (
-        "Data set repository: BSD 2-Clause; carrying repository: Unlicense. The photographs come from the web, their "
-        "rights are not stated, and they show people: local research use only, do not publish them"
-    )
-    citation = "Zhang et al., Single-Image Crowd Counting via Multi-Column Convolutional Neural Network, CVPR 2016"
     splits = ("train", "test", "train_40", "held_out_10")
     preparations = by_name(
         clip_ebc(448, 4096),
@@ -39,10 +29,6 @@ class ShaTrain75(Listed):
         TRANSCROWD,
         longest_edge("longest_512", 512, 16, "longest edge 512, multiples of 16: a small size for the open suite"),
     )
-    totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
-        "train": {"images": 50, "points": 26_913},
-        "test": {"images": 25, "points": 11_210},
-    }
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield IMG_1 to IMG_75."""
@@ -50,11 +36,9 @@ class ShaTrain75(Listed):
         defects = Defects()
         pairs = annotated_pictures(folder / "images", folder / "ground_truth", SHANGHAITECH, defects)
         for number, picture, points in pairs:
-            if number < _FIRST_TEST:
-                lists = ["train_40" if number < _FIRST_HELD_OUT else "held_out_10"]
-                yield people(picture.stem, "train", picture, points, lists)
-            else:
-                yield people(picture.stem, "test", picture, points)
+            split = "train" if number < _FIRST_TEST else "test"
+            lists = ["train_40" if number < _FIRST_HELD_OUT else "held_out_10"] if split == "train" else None
+            yield people(picture.stem, split, picture, points, lists)
         defects.raise_if_any()
 
 

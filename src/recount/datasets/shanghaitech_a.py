@@ -5,40 +5,22 @@ has 78,970 heads in one public edition of the annotations (FIDTM) and 78,862 in 
 points is enforced: summary.json says how many the copy in use has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
-from recount.data.dataset import Dataset, RemoteFile
 from recount.data.health import Defects
-from recount.data.sample import RawSample
+from recount.data.sample import RawSample, people
 from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc
+from recount.datasets.formats.files import Described
 from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures, find_folder
-from recount.datasets.formats.points import people
 
 
-class ShanghaiTech(Dataset):
+class ShanghaiTech(Described):
     """What parts A and B have in common."""
 
     part: str
-    homepage = "https://github.com/desenzhou/ShanghaiTechDataset"
-    licence = (
-        "Repository: BSD 2-Clause. The photographs show people and their rights are not stated: local research use "
-        "only, do not publish them"
-    )
-    citation = "Zhang et al., Single-Image Crowd Counting via Multi-Column Convolutional Neural Network, CVPR 2016"
-    by_hand = (
-        "Download ShanghaiTech.zip by hand from https://github.com/desenzhou/ShanghaiTechDataset or "
-        "https://www.kaggle.com/datasets/tthien/shanghaitech and put it here under that name; it holds "
-        "part_A/{train_data,test_data}/{images,ground-truth} and part_B alike"
-    )
     splits = ("train", "test")
     preparations = by_name(clip_ebc(448, 4096), CSS_CCNN, TRANSCROWD)
-
-    def files(self) -> list[RemoteFile]:
-        """Return the archive, which must be downloaded by hand (both parts read the same one)."""
-        return [RemoteFile("ShanghaiTech.zip", unpack=True)]
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""
@@ -59,8 +41,6 @@ class ShanghaiTechA(ShanghaiTech):
 
     name = "shanghaitech_a"
     part = "A"
-    title = "ShanghaiTech part A"
-    totals = {"train": {"images": 300}, "test": {"images": 182}}  # noqa: RUF012 - declared ClassVar by the base class
 
 
 DATASET = ShanghaiTechA()

@@ -4,8 +4,6 @@ The test split has 39,208 heads in one public edition of the annotations (FIDTM)
 processed copies lack one training image (399); they are refused.
 """
 
-from __future__ import annotations
-
 from recount.datasets.shanghaitech_a import ShanghaiTech
 
 
@@ -14,8 +12,6 @@ class ShanghaiTechB(ShanghaiTech):
 
     name = "shanghaitech_b"
     part = "B"
-    title = "ShanghaiTech part B"
-    totals = {"train": {"images": 400}, "test": {"images": 316}}  # noqa: RUF012 - declared ClassVar by the base class
 
 
 DATASET = ShanghaiTechB()

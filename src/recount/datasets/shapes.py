@@ -6,8 +6,6 @@ FSC-147 the classes of the splits are disjoint, so test prompts are combinations
 never showed. Also as there, "cars" is a training class: every 15th training picture is a car park.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

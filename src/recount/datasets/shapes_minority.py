@@ -4,8 +4,6 @@
 answers the majority is far off here; a constant is not, so its row stands beside every result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -5,16 +5,13 @@ counts, and the counting ones are as unbalanced as there (1353, 427, 182, 64, 35
 third). The test pairs are balanced. Nothing is downloaded. Its numbers say nothing about CountBench.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from recount.data.dataset import Drawn
-from recount.data.index import HIDDEN
-from recount.data.sample import NO_POINTS, RawSample
+from recount.data.sample import HIDDEN, NO_POINTS, RawSample
 from recount.scenes.captions import NUMBER_WORDS, draw_shapes, sentence, vague_quantity
 
 _SEED = 20_241
@@ -57,7 +54,7 @@ def _not_counting(name: str, rng: np.random.Generator) -> RawSample:
     quantity = vague_quantity(shapes.counts[shapes.main], rng) if rng.random() < _VAGUE else ""
     caption = sentence(shapes, quantity, rng)
     attributes = {HIDDEN: True, "counting": False}
-    return RawSample(name, "train", shapes.picture, NO_POINTS, np.nan, caption, attributes=attributes)
+    return RawSample(name, "train", shapes.scene.render, NO_POINTS, np.nan, caption, attributes=attributes)
 
 
 def _counting(name: str, split: str, number: int, rng: np.random.Generator) -> RawSample:
@@ -65,7 +62,7 @@ def _counting(name: str, split: str, number: int, rng: np.random.Generator) -> R
     caption = sentence(shapes, NUMBER_WORDS[number - 1], rng)
     attributes = {"counting": True, "class": shapes.main, "caption": "templated"}
     points, boxes = shapes.scene.points(shapes.main), shapes.scene.boxes(shapes.main)
-    return RawSample(name, split, shapes.picture, points, number, caption, boxes, attributes)
+    return RawSample(name, split, shapes.scene.render, points, number, caption, boxes, attributes)
 
 
 DATASET = ShapesTen()

@@ -6,61 +6,27 @@ Layout ``{Train,Test}/img_0001.jpg`` with ``img_0001_ann.mat`` (``annPoints``, x
 1,251,642 points; summary.json says how many the copy in use has. Some JPEGs lack their end and are read leniently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 from recount.data import size_rules as rules
-from recount.data.dataset import Dataset, RemoteFile
 from recount.data.health import Defects
-from recount.data.sample import RawSample
+from recount.data.sample import RawSample, people
 from recount.datasets.formats import mat
-from recount.datasets.formats.points import people
+from recount.datasets.formats.files import Described
 
-_DM_COUNT = (
-    "https://raw.githubusercontent.com/cvlab-stonybrook/DM-Count/cc5f2132e0d1328909f31b6d665b8e0b15c30467/preprocess"
-)
-_BAYESIAN = (
-    "https://raw.githubusercontent.com/ZhihengCV/Bayesian-Crowd-Counting/5f10bfc50ff3cb6e424e17fa970600d55094dd9f"
-)
-_TRAIN_SHA256 = "e8a926b35e55f9e7bf38498ec722d9a7f051169f03dd994024a9e5c757694cb0"
-_VAL_SHA256 = "835f660ed3373118f4d76a36ebf013ef28d90fcbcc835ddb5c180a2b26524126"
 _LIST_FILES = {"train_1081": "qnrf_train.txt", "held_out_120": "qnrf_val.txt"}
 
 
-class UcfQnrf(Dataset):
+class UcfQnrf(Described):
     """1,535 photographs, 49 to 12,865 heads each."""
 
     name = "ucf_qnrf"
-    title = "UCF-QNRF"
-    homepage = "https://www.crcv.ucf.edu/data/ucf-qnrf/"
-    licence = "Research terms of the University of Central Florida; the photographs come from the web"
-    citation = (
-        "Idrees et al., Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds, "
-        "ECCV 2018"
-    )
-    by_hand = (
-        "Download UCF-QNRF_ECCV18.zip by hand from https://www.crcv.ucf.edu/data/ucf-qnrf/ and put it here under that "
-        "name; it holds {Train,Test}/img_0001.jpg and img_0001_ann.mat"
-    )
-    lenient = True
     splits = ("train", "test", "train_1081", "held_out_120")
     preparations = rules.by_name(
         *(rules.clip_ebc(448, 2048), rules.DM_COUNT_QNRF, rules.C3_QNRF),
         *(rules.CSS_CCNN, rules.CSS_CCNN_STAGE1_QNRF, rules.TRANSCROWD),
     )
-    totals = {"train": {"images": 1201}, "test": {"images": 334}}  # noqa: RUF012 - declared ClassVar by the base class
-
-    def files(self) -> list[RemoteFile]:
-        """Return the archive, which must be downloaded by hand, and DM-Count's two lists."""
-        train = (f"{_DM_COUNT}/qnrf_train.txt", f"{_BAYESIAN}/train.txt")
-        val = (f"{_DM_COUNT}/qnrf_val.txt", f"{_BAYESIAN}/val.txt")
-        return [
-            RemoteFile("UCF-QNRF_ECCV18.zip", unpack=True),
-            RemoteFile("qnrf_train.txt", train, _TRAIN_SHA256, 14_053, optional=True),
-            RemoteFile("qnrf_val.txt", val, _VAL_SHA256, 1_560, optional=True),
-        ]
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""

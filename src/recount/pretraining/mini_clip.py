@@ -83,7 +83,7 @@ def caption(shapes: Shapes, rng: np.random.Generator, plan: Plan) -> str:
 
 def pictures_of(shown: Sequence[Shapes]) -> Tensor:
     """Return the pictures of scenes, uint8 [N, 3, H, W]."""
-    return torch.stack([torch.from_numpy(np.asarray(each.picture()).copy()).permute(2, 0, 1) for each in shown])
+    return torch.stack([torch.from_numpy(np.asarray(each.scene.render()).copy()).permute(2, 0, 1) for each in shown])
 
 
 def train(plan: Plan, seed: int) -> nn.Module:

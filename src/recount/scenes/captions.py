@@ -5,19 +5,16 @@ about one size and without overlap, so that a million parameters that train for 
 Captions name the classes with no quantity, a vague one ("a few"), or a number word.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from recount.scenes import shapes as scenes
 
 NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 OPENINGS = ("", "a photo of", "a picture of", "a drawing of")
-VAGUE: Mapping[str, tuple[int, int]] = {
+VAGUE: Mapping[str, tuple[int, int]] = {  # the numbers that a vague quantity is used for
     "a pair of": (2, 2),
     "a few": (2, 4),
     "some": (1, 10),
@@ -25,8 +22,6 @@ VAGUE: Mapping[str, tuple[int, int]] = {
     "many": (7, 10),
     "lots of": (8, 10),
 }
-"""Vague quantities and the numbers they are used for."""
-
 VOCABULARY = (
     *scenes.COLOURS,
     *scenes.SHAPES,
@@ -56,16 +51,9 @@ class Shapes:
         """Return the main class."""
         return next(iter(self.counts))
 
-    def picture(self) -> Image.Image:
-        """Return the picture, RGB, 60 x 60 pixels."""
-        return self.scene.render()
-
 
 def draw_shapes(rng: np.random.Generator, main: str | None = None, number: int | None = None) -> Shapes:
-    """Return a scene of ``number`` objects of class ``main`` (None: one to ten, evenly; any class).
-
-    A fifth of the scenes also has one to three objects of a second class.
-    """
+    """Return a scene of ``number`` objects of class ``main`` (None: one to ten, evenly; any class)."""
     chosen = [CLASSES[int(index)] for index in rng.permutation(len(CLASSES))[:2]]
     main = main or chosen[0]
     counts = {main: number or int(rng.integers(1, MOST + 1))}

@@ -1,20 +1,15 @@
 """Drawn car parks, seen from above: rows of bays on asphalt, with bushes and lines."""
 
-from __future__ import annotations
-
 from math import pi
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from recount.scenes.shapes import CARS, Scene, Thing, car_paint, jittered, noise
+from recount.scenes.shapes import CARS, Scene, Thing, jittered, noise, paint_of
 
 
 def parking_scene(rng: np.random.Generator, width: int, height: int, fullness: float) -> Scene:
-    """Return a car park from above: rows of bays on asphalt, a share ``fullness`` of them taken, with bushes and lines.
-
-    Rows are one car long (22 px); a lane separates pairs of rows.
-    """
+    """Return a car park with a share ``fullness`` of its bays taken. Rows are one car long; a lane separates pairs."""
     background = _asphalt(rng, width, height)
     length, pitch = 20.0, 12.5
     tilt = pi / 2 + rng.uniform(-0.15, 0.15)
@@ -24,7 +19,7 @@ def parking_scene(rng: np.random.Generator, width: int, height: int, fullness: f
             if rng.random() < fullness:
                 jitter = rng.normal(0, 0.8, 2)
                 angle, size = tilt + rng.normal(0, 0.04), length * rng.uniform(0.9, 1.1)
-                cars.append(Thing(CARS, x + jitter[0], y + jitter[1], size, angle, car_paint(rng)))
+                cars.append(Thing(CARS, x + jitter[0], y + jitter[1], size, angle, paint_of(rng, CARS)))
     return Scene(width, height, background, tuple(cars))
 
 

@@ -6,28 +6,22 @@ empty. Lamps, balls, balloons, bollards and faces on posters look like heads and
 and sharpness vary and are drawn independently of the number of heads.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
 Colour = tuple[int, int, int]
 
 _SCALE = 3  # drawn three times as large, then shrunk: smooth edges
-_HAIR = ((28, 22, 18), (48, 34, 24), (84, 58, 36), (22, 22, 24), (128, 96, 56), (150, 148, 146), (96, 44, 26))
-_SKIN = ((246, 212, 184), (232, 188, 152), (206, 156, 118), (168, 118, 82), (124, 82, 56), (88, 58, 42))
-_CLOTHES = (
-    *((30, 32, 38), (58, 62, 72), (34, 46, 84), (96, 100, 106), (226, 224, 218), (168, 30, 36), (56, 96, 60)),
-    *((204, 168, 76), (84, 122, 172), (120, 86, 62), (232, 128, 44), (104, 52, 110), (198, 186, 164)),
-)
-_GROUND = ((150, 146, 140), (118, 116, 114), (176, 166, 148), (128, 118, 104), (98, 100, 104), (196, 190, 182))
-_WALLS = ((186, 162, 138), (154, 110, 92), (204, 198, 188), (132, 136, 142), (112, 92, 82), (214, 190, 150))
-_SKIES = ((176, 204, 232), (206, 212, 218), (140, 168, 208), (236, 214, 190), (96, 108, 132))
-_SEATS = ((40, 70, 150), (170, 40, 44), (60, 130, 80), (210, 170, 60), (150, 154, 160))
+_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_PALETTES: dict[str, list[Colour]] = _DATA["palettes"]
+_THINGS: dict[str, Any] = _DATA["things"]
 
 _SMALLEST_HEAD = 3.4
 _PLACING_TRIES = 30
@@ -47,11 +41,15 @@ class Scene:
     seed: tuple[int, ...]  # of everything that is drawn
     seats: np.ndarray  # float64 [M, 3] of a stadium, x, y and head size at each seat, taken or not
 
+    @property
+    def growth(self) -> float:
+        """Return by how much a head grows from row to row."""
+        return (self.head_sizes[1] - self.head_sizes[0]) / (self.size[1] - self.top)
+
 
 def plan(kind: Literal["street", "stadium"], count: int, size: tuple[int, int], seed: Sequence[int]) -> Scene:
     """Return a scene with exactly ``count`` heads."""
-    rng = np.random.default_rng([*seed, 0])
-    return (_street if kind == "street" else _stadium)(count, size, tuple(seed), rng)
+    return (_street if kind == "street" else _stadium)(count, size, tuple(seed), np.random.default_rng([*seed, 0]))
 
 
 def _far_to_near(heads: np.ndarray) -> np.ndarray:
@@ -92,17 +90,14 @@ def _standing(
 
 
 def _apart(candidates: np.ndarray, count: int) -> np.ndarray:
-    kept = np.zeros((count, 3))
-    number = 0
+    kept = np.zeros((0, 3))
     for candidate in candidates:
-        others = kept[:number]
-        near = 0.42 * (others[:, 2] + candidate[2])
-        if not ((others[:, 0] - candidate[0]) ** 2 + (others[:, 1] - candidate[1]) ** 2 < near**2).any():
-            kept[number] = candidate
-            number += 1
-        if number == count:
+        near = 0.42 * (kept[:, 2] + candidate[2])
+        if not ((kept[:, 0] - candidate[0]) ** 2 + (kept[:, 1] - candidate[1]) ** 2 < near**2).any():
+            kept = np.append(kept, candidate[None], axis=0)
+        if len(kept) == count:
             break
-    return kept[:number]
+    return kept
 
 
 def _stadium(count: int, size: tuple[int, int], seed: tuple[int, ...], rng: np.random.Generator) -> Scene:
@@ -174,26 +169,23 @@ class _Pen:
 
     def choice(self, colours: Sequence[Colour], spread: int = 14) -> Colour:
         """Return one of ``colours``, a little different each time."""
-        return shifted(colours[int(self.rng.integers(len(colours)))], self.rng.integers(-spread, spread + 1, 3))
+        return _shifted(colours[int(self.rng.integers(len(colours)))], self.rng.integers(-spread, spread + 1, 3))
 
 
-def shifted(colour: Colour, by: np.ndarray | Sequence[int]) -> Colour:
-    """Return ``colour`` with ``by`` added to its channels, kept within 0 to 255."""
+def _shifted(colour: Colour, by: np.ndarray | Sequence[int]) -> Colour:
     red, green, blue = (int(min(255, max(0, value + change))) for value, change in zip(colour, by, strict=True))
     return red, green, blue
 
 
 def _dimmed(colour: Colour, factor: float) -> Colour:
-    return shifted((0, 0, 0), [int(value * factor) for value in colour])
+    return _shifted((0, 0, 0), [int(value * factor) for value in colour])
 
 
 def draw(scene: Scene) -> Image.Image:
     """Return the picture of ``scene``, RGB. The same scene gives the same pixels."""
     rng = np.random.default_rng([*scene.seed, 1])
-    width, height = scene.size
-    canvas = Image.new("RGB", (width * _SCALE, height * _SCALE))
-    pen = _Pen(canvas, rng)
-    (_draw_street if scene.kind == "street" else _draw_stadium)(pen, scene)
+    canvas = Image.new("RGB", (scene.size[0] * _SCALE, scene.size[1] * _SCALE))
+    (_draw_street if scene.kind == "street" else _draw_stadium)(_Pen(canvas, rng), scene)
     return _photographed(canvas.resize(scene.size, Image.Resampling.BOX), rng)
 
 
@@ -204,8 +196,7 @@ def _photographed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float32)
     height, width = pixels.shape[:2]
     light = rng.uniform(0.5, 1.25) * (1 + rng.uniform(0, 0.5) * (_clouds((width, height), rng, 3) - 0.5))
-    cast = rng.uniform(0.92, 1.08, 3)
-    contrast = rng.uniform(0.75, 1.1)
+    cast, contrast = rng.uniform(0.92, 1.08, 3), rng.uniform(0.75, 1.1)
     lit = ((pixels - 118) * contrast + 118) * light[..., None] * cast
     lit = lit + (rng.random(pixels.shape) - 0.5) * rng.uniform(4, 22)
     return Image.fromarray(np.clip(np.round(lit), 0, 255).astype(np.uint8))
@@ -213,42 +204,44 @@ def _photographed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def _draw_street(pen: _Pen, scene: Scene) -> None:
     width, height = scene.size
-    ground = pen.choice(_GROUND, 18)
+    ground = pen.choice(_PALETTES["ground"], 18)
     pen.box(0, 0, width, height, ground)
     _draw_paving(pen, scene, ground)
-    pen.box(0, 0, width, scene.top, pen.choice(_SKIES, 20))
+    pen.box(0, 0, width, scene.top, pen.choice(_PALETTES["skies"], 20))
     _draw_buildings(pen, scene)
-    _draw_in_order(pen, scene, _street_things(pen, scene))
+    things = sorted(_street_things(pen, scene))
+    others = [
+        (foot, partial(_draw_tree, pen, x, foot, d) if kind == "tree" else partial(_draw_thing, pen, kind, x, foot, d))
+        for foot, kind, x, d in things
+    ]
+    people = [(foot, partial(_draw_person, pen, *head)) for foot, head in zip(_feet(scene), scene.heads, strict=True)]
+    for _, draw_next in sorted([*people, *others], key=lambda drawing: drawing[0]):  # from far to near
+        draw_next()
 
 
 def _draw_buildings(pen: _Pen, scene: Scene) -> None:
-    width, _ = scene.size
     left = -10.0
-    while left < width:
+    while left < scene.size[0]:
         wide = pen.rng.uniform(24, 90)
         roof = scene.top * pen.rng.uniform(-0.2, 0.75)
-        wall = pen.choice(_WALLS)
+        wall = pen.choice(_PALETTES["walls"])
         pen.box(left, roof, left + wide, scene.top, wall)
         _draw_windows(pen, (left, roof, left + wide, scene.top), wall)
-        if pen.rng.random() < 0.35 and wide > 40 and scene.top - roof > 40:
-            _draw_poster(pen, left + wide * 0.5, (roof + scene.top) / 2, min(wide, scene.top - roof) * 0.3)
+        if pen.rng.random() < 0.35 and wide > 40 and scene.top - roof > 40:  # a poster: a face that is nobody
+            x, y, size = left + wide * 0.5, (roof + scene.top) / 2, min(wide, scene.top - roof) * 0.3
+            pen.box(x - size, y - size, x + size, y + size, pen.choice(_PALETTES["clothes"]))
+            pen.ellipse(x, y + size * 0.9, size * 1.5, size * 0.8, pen.choice(_PALETTES["clothes"]))
+            _draw_head(pen, x, y, size * 0.95)
         left += wide
 
 
 def _draw_windows(pen: _Pen, wall: tuple[float, float, float, float], colour: Colour) -> None:
     left, top, right, bottom = wall
     step = pen.rng.uniform(7, 13)
-    pane = _dimmed(colour, float(pen.rng.uniform(0.35, 0.6))) if pen.rng.random() < 0.7 else shifted(colour, [50] * 3)
+    pane = _dimmed(colour, float(pen.rng.uniform(0.35, 0.6))) if pen.rng.random() < 0.7 else _shifted(colour, [50] * 3)
     for y in np.arange(top + step * 0.6, bottom - step * 0.8, step * 1.2):
         for x in np.arange(left + step * 0.5, right - step * 0.6, step):
             pen.box(x, y, x + step * 0.5, y + step * 0.7, pane)
-
-
-def _draw_poster(pen: _Pen, x: float, y: float, size: float) -> None:
-    """Draw a face on a wall: the likeness of a head that is nobody."""
-    pen.box(x - size, y - size, x + size, y + size, pen.choice(_CLOTHES))
-    pen.ellipse(x, y + size * 0.9, size * 1.5, size * 0.8, pen.choice(_CLOTHES))
-    _draw_head(pen, x, y, size * 0.95)
 
 
 def _draw_paving(pen: _Pen, scene: Scene, ground: Colour) -> None:
@@ -266,7 +259,7 @@ def _draw_paving(pen: _Pen, scene: Scene, ground: Colour) -> None:
     for _ in range(stones):
         x, y = pen.rng.uniform(0, width), pen.rng.uniform(scene.top, height)
         size = 0.8 + 2.2 * (y - scene.top) / (height - scene.top)
-        pen.ellipse(x, y, size * 1.7, size, shifted(ground, [int(pen.rng.integers(-rough, rough + 1))] * 3))
+        pen.ellipse(x, y, size * 1.7, size, _shifted(ground, [int(pen.rng.integers(-rough, rough + 1))] * 3))
 
 
 def _street_things(pen: _Pen, scene: Scene) -> list[tuple[float, str, float, float]]:
@@ -277,32 +270,21 @@ def _street_things(pen: _Pen, scene: Scene) -> list[tuple[float, str, float, flo
         number = int(pen.rng.integers(1, 6)) if pen.rng.random() < 0.6 else 0
         for _ in range(number * _THING_TRIES):
             foot, x = pen.rng.uniform(scene.top + 2, height * 1.05), pen.rng.uniform(0, width)
-            d = _head_size_over(scene, foot)
+            d = max(3.0, (scene.head_sizes[0] + (foot - scene.top) * scene.growth) / (1 + _STATURE * scene.growth))
             if number and not _hides_a_head(kind, x, foot, d, scene):
                 things.append((foot, kind, x, d))
                 number -= 1
     return things
 
 
-def _growth(scene: Scene) -> float:
-    far, near = scene.head_sizes
-    return (near - far) / (scene.size[1] - scene.top)
-
-
-def _head_size_over(scene: Scene, foot: float) -> float:
-    """Return the height of the head of a person whose feet are in row ``foot``."""
-    growth = _growth(scene)
-    return max(3.0, (scene.head_sizes[0] + (foot - scene.top) * growth) / (1 + _STATURE * growth))
-
-
 def _feet(scene: Scene) -> np.ndarray:
     """Return the rows of the feet of people of average stature: in the order of the heads, which so cover no head."""
     rows = scene.heads[:, 1]
-    return rows + _STATURE * (scene.head_sizes[0] + (rows - scene.top) * _growth(scene))
+    return rows + _STATURE * (scene.head_sizes[0] + (rows - scene.top) * scene.growth)
 
 
 def _hides_a_head(kind: str, x: float, foot: float, d: float, scene: Scene) -> bool:
-    half, low, high, _ = _THINGS[kind]
+    half, low, high = _THINGS[kind]["hides"]
     heads = scene.heads
     behind = _feet(scene) < foot
     beside = np.abs(heads[:, 0] - x) < half * d + heads[:, 2] * 0.5
@@ -310,88 +292,37 @@ def _hides_a_head(kind: str, x: float, foot: float, d: float, scene: Scene) -> b
     return bool((behind & beside & above).any())
 
 
-def _draw_in_order(pen: _Pen, scene: Scene, things: list[tuple[float, str, float, float]]) -> None:
-    """Draw people and things from far to near."""
-    waiting = sorted(things)
-
-    def draw_things_before(row: float) -> None:
-        while waiting and waiting[0][0] < row:
-            foot, kind, x, d = waiting.pop(0)
-            _THINGS[kind][3](pen, x, foot, d)
-
-    for (x, y, d), foot in zip(scene.heads, _feet(scene), strict=True):
-        draw_things_before(foot)
-        _draw_person(pen, x, y, d)
-    draw_things_before(np.inf)
-
-
-def _draw_lamp(pen: _Pen, x: float, foot: float, d: float) -> None:
-    metal = pen.choice(((40, 44, 48), (90, 94, 96)))
-    top = foot - d * 12
-    pen.line(x, foot, x, top, d * 0.22, metal)
-    pen.ellipse(x, top, d, d, pen.choice(((250, 240, 206), (236, 236, 236))))
+def _draw_thing(pen: _Pen, kind: str, x: float, foot: float, d: float) -> None:
+    paint = (0, 0, 0)
+    for part in _THINGS[kind]["parts"]:
+        if "choice" in part:
+            paint = pen.choice(part["choice"])
+        colour = _shifted(_dimmed(part.get("colour", paint), part.get("dimmed", 1)), [part.get("lighter", 0)] * 3)
+        places = [(x + d * across, foot + d * down) for across, down in part["at"]]
+        if part["shape"] == "ellipse":
+            wide, high = part["size"]
+            pen.ellipse(*places[0], d * wide, d * high, colour)
+        elif part["shape"] == "line":
+            pen.line(*places[0], *places[1], part.get("pixels") or d * part["width"], colour)
+        elif part["shape"] == "box":
+            pen.box(*places[0], *places[1], colour)
+        else:
+            pen.polygon(places, colour)
 
 
 def _draw_tree(pen: _Pen, x: float, foot: float, d: float) -> None:
-    pen.line(x, foot, x, foot - d * 8, d * 0.5, pen.choice(((84, 62, 44), (62, 50, 42))))
-    leaves = pen.choice(((62, 96, 50), (92, 120, 58), (150, 120, 50), (44, 76, 52)))
+    pen.line(x, foot, x, foot - d * 8, d * 0.5, pen.choice(_PALETTES["bark"]))
+    leaves = pen.choice(_PALETTES["leaves"])
     for _ in range(36):
         angle, far = pen.rng.uniform(0, 2 * np.pi), d * 3 * np.sqrt(pen.rng.random())
-        size = d * pen.rng.uniform(0.5, 1.4)
-        shade = shifted(leaves, [int(pen.rng.integers(-26, 27))] * 3)
+        size, shade = d * pen.rng.uniform(0.5, 1.4), _shifted(leaves, [int(pen.rng.integers(-26, 27))] * 3)
         pen.ellipse(x + far * np.cos(angle), foot - d * 9 + far * np.sin(angle), size, size, shade)
-
-
-def _draw_bollard(pen: _Pen, x: float, foot: float, d: float) -> None:
-    stone = pen.choice(((128, 128, 126), (70, 72, 74), (178, 160, 130)))
-    pen.box(x - d * 0.4, foot - d * 2.4, x + d * 0.4, foot, stone)
-    pen.ellipse(x, foot - d * 2.6, d, d, shifted(stone, [18] * 3))
-
-
-def _draw_ball(pen: _Pen, x: float, foot: float, d: float) -> None:
-    pen.ellipse(x, foot - d * 0.5, d, d, pen.choice(((230, 230, 228), (220, 120, 40), (200, 40, 44), *_SKIN)))
-    pen.ellipse(x - d * 0.15, foot - d * 0.65, d * 0.3, d * 0.3, (250, 250, 250))
-
-
-def _draw_balloon(pen: _Pen, x: float, foot: float, d: float) -> None:
-    top = foot - d * 10
-    pen.line(x, foot - d * 5, x, top, 0.3, (90, 90, 90))
-    pen.ellipse(x, top, d * 1.1, d * 1.3, pen.choice(((220, 60, 60), (240, 200, 60), (80, 120, 200), (236, 130, 170))))
-
-
-def _draw_car(pen: _Pen, x: float, foot: float, d: float) -> None:
-    paint = pen.choice(((180, 30, 36), (210, 210, 208), (40, 44, 52), (60, 90, 140)))
-    pen.box(x - d * 6, foot - d * 3.4, x + d * 6, foot - d * 0.8, paint)
-    roof = ((-4, 3.4), (-3, 5.4), (3, 5.4), (4, 3.4))
-    pen.polygon([(x + d * across, foot - d * up) for across, up in roof], _dimmed(paint, 0.75))
-    pen.box(x - d * 2.8, foot - d * 5, x + d * 2.8, foot - d * 3.6, (150, 170, 184))
-    for side in (-3.6, 3.6):
-        pen.ellipse(x + d * side, foot - d * 0.9, d * 2, d * 2, (24, 24, 26))
-
-
-def _draw_bin(pen: _Pen, x: float, foot: float, d: float) -> None:
-    paint = pen.choice(((50, 80, 60), (60, 64, 70), (120, 60, 40)))
-    pen.box(x - d * 0.9, foot - d * 3, x + d * 0.9, foot, paint)
-    pen.ellipse(x, foot - d * 3, d * 1.8, d * 0.7, _dimmed(paint, 0.6))
-
-
-# What stands in a street: half its width, its lower and upper end above the foot, where it hides what is behind, in
-# heights of a head; and what draws it.
-_THINGS: dict[str, tuple[float, float, float, Callable[[_Pen, float, float, float], None]]] = {
-    "lamp": (0.6, 11.4, 12.6, _draw_lamp),
-    "tree": (3.8, 5.0, 13.0, _draw_tree),
-    "bollard": (0.5, 0.0, 3.2, _draw_bollard),
-    "ball": (0.5, 0.0, 1.0, _draw_ball),
-    "balloon": (0.6, 9.3, 10.7, _draw_balloon),
-    "car": (6.0, 0.0, 5.4, _draw_car),
-    "bin": (0.9, 0.0, 3.4, _draw_bin),
-}
 
 
 def _draw_person(pen: _Pen, x: float, y: float, d: float) -> None:
     """Draw a standing person whose head has its centre at (x, y) and the height ``d``."""
-    clothes = pen.choice(_CLOTHES)
-    trousers = pen.choice(((34, 36, 44), (52, 60, 84), (90, 84, 76), (130, 120, 104)))
+    clothes = pen.choice(_PALETTES["clothes"])
+    trousers = pen.choice(_PALETTES["trousers"])
     build = pen.rng.uniform(0.85, 1.15)
     foot = y + d * _STATURE
     pen.ellipse(x, foot, d * 2.2, d * 0.5, (58, 58, 60))
@@ -418,12 +349,12 @@ def _limb(x0: float, y0: float, x1: float, y1: float, width: float) -> list[tupl
 
 def _draw_head(pen: _Pen, x: float, y: float, d: float) -> None:
     """Draw a head of height ``d``: from the front, from the side, from behind, with hair, hat or hood."""
-    skin = pen.choice(_SKIN, 10)
-    hair = pen.choice(_HAIR, 10)
+    skin = pen.choice(_PALETTES["skin"], 10)
+    hair = pen.choice(_PALETTES["hair"], 10)
     cover = pen.rng.random()
     pen.ellipse(x, y + d * 0.42, d * 0.42, d * 0.5, _dimmed(skin, 0.8))
     if cover < 0.16:  # hat, hood or scarf
-        hair = pen.choice(_CLOTHES)
+        hair = pen.choice(_PALETTES["clothes"])
     if pen.rng.random() < 0.35:  # from behind
         pen.ellipse(x, y, d * 0.86, d, hair)
         return
@@ -440,26 +371,23 @@ def _draw_head(pen: _Pen, x: float, y: float, d: float) -> None:
 def _draw_stadium(pen: _Pen, scene: Scene) -> None:
     width, height = scene.size
     pen.box(0, 0, width, height, pen.choice(((70, 74, 80), (110, 110, 112), (150, 148, 144))))
-    pen.box(0, 0, width, scene.top, pen.choice(((40, 44, 52), *_SKIES), 20))
+    pen.box(0, 0, width, scene.top, pen.choice(((40, 44, 52), *_PALETTES["skies"]), 20))
     for x in np.arange(pen.rng.uniform(4, 20), width, pen.rng.uniform(14, 40)):
         if scene.top > 20:  # floodlights under the roof
             pen.ellipse(x, scene.top * 0.5, 5, 5, pen.choice(((250, 246, 226), (90, 92, 96))))
-    seat = pen.choice(_SEATS)
-    team = [pen.choice(_CLOTHES) for _ in range(3)]
+    seat = pen.choice(_PALETTES["seats"])
+    team = [pen.choice(_PALETTES["clothes"]) for _ in range(3)]
     people = sorted([*((y, 0, x, d) for x, y, d in scene.seats), *((y, 1, x, d) for x, y, d in scene.heads)])
     loyal = pen.rng.uniform(0.1, 0.7)
     for y, is_person, x, d in people:
         if is_person:
-            _draw_spectator(pen, x, y, d, team if pen.rng.random() < loyal else _CLOTHES)
+            _draw_spectator(pen, x, y, d, team if pen.rng.random() < loyal else _PALETTES["clothes"])
         else:
-            _draw_seat(pen, x, y, d, shifted(seat, pen.rng.integers(-8, 9, 3)))
+            colour = _shifted(seat, pen.rng.integers(-8, 9, 3))
+            pen.box(x - d * 0.55, y + d * 0.2, x + d * 0.55, y + d * 1.2, colour)
+            pen.ellipse(x, y + d * 0.25, d * 1.1, d * 0.5, colour)
+            pen.box(x - d * 0.55, y + d * 1.2, x + d * 0.55, y + d * 1.4, _dimmed(colour, 0.5))
     _draw_pitch(pen, scene)
-
-
-def _draw_seat(pen: _Pen, x: float, y: float, d: float, colour: Colour) -> None:
-    pen.box(x - d * 0.55, y + d * 0.2, x + d * 0.55, y + d * 1.2, colour)
-    pen.ellipse(x, y + d * 0.25, d * 1.1, d * 0.5, colour)
-    pen.box(x - d * 0.55, y + d * 1.2, x + d * 0.55, y + d * 1.4, _dimmed(colour, 0.5))
 
 
 def _draw_spectator(pen: _Pen, x: float, y: float, d: float, colours: Sequence[Colour]) -> None:
@@ -479,7 +407,7 @@ def _draw_pitch(pen: _Pen, scene: Scene) -> None:
     left = 0.0
     while left < width:
         wide = pen.rng.uniform(20, 60)
-        pen.box(left, bottom, left + wide, bottom + 9, pen.choice(_CLOTHES, 30))
+        pen.box(left, bottom, left + wide, bottom + 9, pen.choice(_PALETTES["clothes"], 30))
         pen.line(left + 4, bottom + 4.5, left + wide - 5, bottom + 4.5, 2, (240, 240, 236))
         left += wide
     pen.box(0, bottom + 9, width, height, pen.choice(((60, 120, 56), (90, 136, 66), (150, 90, 70))))

@@ -7,49 +7,33 @@ picture, points, boxes and masks, bit for bit, for one version of Pillow and num
 A class is named by the words that a prompt uses: "red stars", "cars", "white blood cells", "dice showing four pips".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import cos, pi, sin
+from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image, ImageDraw
 
-OVERSAMPLING = 3
-"""Scenes are drawn this much larger and reduced with a box filter, so that edges are smooth."""
+OVERSAMPLING = 3  # scenes are drawn this much larger and reduced with a box filter, so that edges are smooth
 
-COLOURS: Mapping[str, tuple[int, int, int]] = {
-    "red": (212, 38, 38),
-    "orange": (242, 140, 26),
-    "yellow": (240, 222, 44),
-    "green": (46, 158, 62),
-    "blue": (40, 84, 206),
-    "purple": (138, 52, 172),
-    "white": (244, 244, 240),
-    "black": (26, 26, 30),
-}
+_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+COLOURS: Mapping[str, Sequence[int]] = _DATA["colours"]
 SHAPES = ("circles", "squares", "triangles", "stars", "hearts", "crosses", "diamonds", "rings")
 NUMBER_WORDS = ("one", "two", "three", "four", "five", "six")
 CARS = "cars"
-BLOOD_CELLS = ("red blood cells", "white blood cells", "platelets")
+BLOOD_CELLS = tuple(_DATA["cells"])
 DICE = tuple(f"dice showing {word} {'pip' if word == 'one' else 'pips'}" for word in NUMBER_WORDS)
 
 _DIAMETERS = (13.0, 23.0)  # pixels, of coloured shapes
-_CAR_PAINTS = (
-    *((200, 44, 44), (226, 226, 224), (44, 46, 52), (62, 92, 160), (148, 152, 158), (214, 184, 92), (60, 112, 84)),
-)
 
 
 def shape_classes(split: str) -> tuple[str, ...]:
     """Return the colour-shape pairs of a split: 40 for "train", 8 for "val", 16 for "test", pairwise disjoint.
 
-    Every colour and every shape occurs in every split (in train each five times), so a test pair is a new combination
-    of known words.
-
-    Raises:
-        KeyError: the split is none of the three.
+    Every colour and every shape occurs in every split, so a test pair is a new combination of known words.
     """
     diagonals = {"test": (0, 1), "val": (2,), "train": (3, 4, 5, 6, 7)}[split]
     return tuple(
@@ -129,8 +113,7 @@ def shapes_scene(
 ) -> Scene:
     """Return coloured shapes (or cars) on clutter, as many of each class as ``counts`` says.
 
-    Each class has its own mean diameter, each thing varies about it. With ``paints`` a class is named by its shape
-    alone ("stars"); without, its name says its colour.
+    With ``paints`` a class is named by its shape alone ("stars"); without, its name says its colour.
     """
     wanted = [label for label, count in counts.items() for _ in range(count)]
     rng.shuffle(wanted)
@@ -140,22 +123,21 @@ def shapes_scene(
         size = float(np.clip(means[label] * rng.uniform(0.85, 1.18), *_DIAMETERS))
         x, y = _free_place(rng, things, size, width, height)
         angle = rng.uniform(0, 2 * pi)
-        paint = jittered(rng, paints[label], 11) if paints else _paint_of(rng, label)
+        paint = jittered(rng, paints[label], 11) if paints else paint_of(rng, label)
         things.append(Thing(label, x, y, size, angle, paint))
     return Scene(width, height, _clutter(rng, width, height), tuple(things))
 
 
 def blood_scene(rng: np.random.Generator, width: int, height: int, counts: Mapping[str, int]) -> Scene:
     """Return a blood smear: pale ground, pink discs, lobed purple cells, small purple platelets."""
-    sizes = {"red blood cells": (15.0, 19.0), "white blood cells": (22.0, 28.0), "platelets": (5.0, 8.0)}
     ground = np.array([226.0, 208.0, 206.0]) + rng.normal(0, 8, 3)
     background = ground + noise(rng, width, height, 3) * 10
     things: list[Thing] = []
     for label in BLOOD_CELLS:
         for _ in range(counts.get(label, 0)):
-            size = rng.uniform(*sizes[label])
+            size = rng.uniform(*_DATA["cells"][label]["diameters"])
             x, y = _free_place(rng, things, size, width, height)
-            things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), _paint_of(rng, label)))
+            things.append(Thing(label, x, y, size, rng.uniform(0, 2 * pi), paint_of(rng, label)))
     return Scene(width, height, background.astype(np.float32), tuple(things))
 
 
@@ -176,10 +158,7 @@ def dice_scene(rng: np.random.Generator, width: int, height: int, counts: Mappin
 def majority_and_minorities(
     rng: np.random.Generator, classes: Sequence[str], majority: tuple[int, int], minority: tuple[int, int]
 ) -> dict[str, int]:
-    """Draw 2-4 of ``classes`` and their counts: the first has the majority, each other one fewer than half of it.
-
-    ``majority`` and ``minority`` are the smallest and largest count of such a class.
-    """
+    """Draw 2-4 of ``classes`` and their counts (least, most): first the majority, then others under half of it."""
     chosen = rng.choice(len(classes), 1 + int(rng.integers(1, 4)), replace=False)
     names = [classes[int(index)] for index in chosen]
     first = int(rng.integers(majority[0], majority[1] + 1))
@@ -193,14 +172,13 @@ def _free_place(
     """Return a place with at most slight overlap if there is one, otherwise the least crowded of those tried."""
     margin = 0.42 * size
     tried = rng.uniform((margin, margin), (width - margin, height - margin), (24, 2))
-    if not things:
-        return float(tried[0, 0]), float(tried[0, 1])
-    centres = np.array([(thing.x, thing.y) for thing in things])
-    radii = np.array([thing.size for thing in things])
-    distance = np.linalg.norm(tried[:, None] - centres, axis=2) / (0.5 * (radii + size))  # 1: circles touch
-    nearest = distance.min(axis=1)
-    roomy = np.flatnonzero(nearest > rng.uniform(0.72, 1.05))
-    best = int(roomy[0]) if len(roomy) else int(nearest.argmax())
+    best = 0
+    if things:  # at a distance of 1 circles touch
+        others = np.array([(thing.x, thing.y, thing.size) for thing in things])
+        distance = np.linalg.norm(tried[:, None] - others[:, :2], axis=2) / (0.5 * (others[:, 2] + size))
+        nearest = distance.min(axis=1)
+        roomy = np.flatnonzero(nearest > rng.uniform(0.72, 1.05))
+        best = int(roomy[0]) if len(roomy) else int(nearest.argmax())
     return float(tried[best, 0]), float(tried[best, 1])
 
 
@@ -210,16 +188,12 @@ def jittered(rng: np.random.Generator, colour: Sequence[int], spread: float) -> 
     return int(red), int(green), int(blue)
 
 
-def car_paint(rng: np.random.Generator) -> tuple[int, int, int]:
-    """Return the colour of a car."""
-    return jittered(rng, _CAR_PAINTS[int(rng.integers(len(_CAR_PAINTS)))], 10)
-
-
-def _paint_of(rng: np.random.Generator, label: str) -> tuple[int, int, int]:
+def paint_of(rng: np.random.Generator, label: str) -> tuple[int, int, int]:
+    """Return a colour for a thing of a class that has one."""
     if label == CARS:
-        return car_paint(rng)
-    cells = {"red blood cells": (206, 134, 136), "white blood cells": (124, 74, 150), "platelets": (142, 92, 160)}
-    return jittered(rng, cells.get(label) or COLOURS[label.split(maxsplit=1)[0]], 11)
+        return jittered(rng, _DATA["car_paints"][int(rng.integers(len(_DATA["car_paints"])))], 10)
+    cell = _DATA["cells"].get(label)
+    return jittered(rng, cell["paint"] if cell else COLOURS[label.split(maxsplit=1)[0]], 11)
 
 
 def noise(rng: np.random.Generator, width: int, height: int, cells: int) -> np.ndarray:
@@ -259,13 +233,8 @@ def _unit_outline(kind: str) -> np.ndarray:
         across = 16 * np.sin(turn) ** 3
         down = -(13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn))
         return np.stack([across, down], axis=1) / 16.5
-    if kind == "crosses":
-        a, b = 0.34, 0.98
-        corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a)]
-        return np.array([*corners, (-a, -a)])
-    if kind == "cars":
-        corners = [(-1, -0.38), (-0.86, -0.46), (0.86, -0.46), (1, -0.34), (1, 0.34), (0.86, 0.46), (-0.86, 0.46)]
-        return np.array(corners)
+    if kind in _DATA["outlines"]:
+        return np.array(_DATA["outlines"][kind])
     if kind == "lobes":
         turn = np.linspace(0, 2 * pi, 48, endpoint=False)
         radius = 0.82 + 0.16 * np.cos(3 * turn + 0.4)
@@ -315,7 +284,8 @@ def _paint(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
         pen.polygon(outline, fill=thing.paint)
     kind = _kind(thing.label)
     if kind == "cars":
-        _paint_car(pen, thing)
+        pen.polygon(_placed(thing, _unit_outline("roof")), fill=_shade(thing.paint, 0.82))
+        pen.polygon(_placed(thing, _unit_outline("windscreen")), fill=(38, 44, 54))
     elif kind == "dice":
         _paint_pips(pen, thing)
     elif thing.label == "red blood cells":
@@ -323,13 +293,6 @@ def _paint(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
     elif kind not in ("rings", "lobes"):  # a darker rim, so that touching neighbours stay two
         outline = _placed(thing, _unit_outline(kind))
         pen.line([*outline, outline[0]], fill=_shade(thing.paint, 0.72), width=OVERSAMPLING)
-
-
-def _paint_car(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
-    roof = np.array([(-0.55, -0.34), (0.3, -0.34), (0.3, 0.34), (-0.55, 0.34)])
-    screen = np.array([(0.3, -0.34), (0.55, -0.3), (0.55, 0.3), (0.3, 0.34)])
-    pen.polygon(_placed(thing, roof), fill=_shade(thing.paint, 0.82))
-    pen.polygon(_placed(thing, screen), fill=(38, 44, 54))
 
 
 def _paint_pips(pen: ImageDraw.ImageDraw, thing: Thing) -> None:

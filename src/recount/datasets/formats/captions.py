@@ -7,8 +7,6 @@ pictures are web addresses, and each edition is what somebody could still downlo
 n and never put together with another edition's. Items without a picture stay in the index in split ``missing``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +21,6 @@ NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "ei
 _WORD = re.compile(rf"\b({'|'.join(NUMBERS)})\b", re.IGNORECASE)
 ITEMS = 540
 TEST, MISSING = "test", "missing"
-LICENCE = "none stated: third-party web pictures and captions; research use, do not publish them"
-CITATION = "Paiss et al., Teaching CLIP to Count to Ten, ICCV 2023"
 
 
 def number_in_caption(caption: str) -> int | None:
@@ -33,11 +29,7 @@ def number_in_caption(caption: str) -> int | None:
 
 
 def item(index: int, number: int, caption: str, picture: Path | Callable[[], Image.Image] | None) -> RawSample:
-    """Return item ``index`` of CountBench; without a picture it belongs to split ``missing``.
-
-    Raises:
-        DataError: the number is none of two to ten.
-    """
+    """Return item ``index`` of CountBench; without a picture it belongs to split ``missing``."""
     if number not in NUMBERS.values():
         raise DataError(f"CountBench item {index}: number {number}; it must be one of 2 to 10")
     attributes = {"counting": True, "caption": "human"}

@@ -1,22 +1,33 @@
-"""What the readers of fetched files share: file lists, texts, JSON, JSON lines; every error names the file."""
-
-from __future__ import annotations
+"""What the readers of fetched files share: cards, file lists, texts, JSON, JSON lines; every error names the file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
 from recount.fetching.file_lists import read_file_list
 
 
-class Listed(Dataset):
-    """A data set whose files stand in ``recount/datasets/files/<name>.tsv``."""
+class Described(Dataset):
+    """A data set whose title, licence, files, totals and the like stand in ``recount/datasets/cards/<name>.yaml``."""
+
+    listed: ClassVar[bool] = False  # whether files stand in ``recount/datasets/files/<name>.tsv``, too
+    optional: ClassVar[Sequence[str]] = ()  # paths of that list that it can do without
+    remote_files: ClassVar[Sequence[Mapping[str, Any]]] = ()  # the fields of ``RemoteFile``; without urls: by hand only
+
+    def __init_subclass__(cls) -> None:
+        if hasattr(cls, "name"):
+            card = Path(__file__).parents[1] / "cards" / f"{cls.name}.yaml"
+            for key, value in yaml.safe_load(card.read_text(encoding="utf-8")).items():
+                setattr(cls, key, value)
 
     def files(self) -> list[RemoteFile]:
-        """Return the files of the list."""
-        return read_file_list(self.name)
+        """Return the files of the list and of the card."""
+        listed = read_file_list(self.name, optional=self.optional) if self.listed else []
+        return listed + [RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in self.remote_files]
 
 
 def fetched(path: Path, dataset: str) -> Path:
@@ -27,11 +38,7 @@ def fetched(path: Path, dataset: str) -> Path:
 
 
 def read_text(path: Path, dataset: str) -> str:
-    """Return the text of a file of ``dataset``.
-
-    Raises:
-        DataError: the file is missing or not UTF-8.
-    """
+    """Return the text of a file of ``dataset``; a ``DataError`` if it is missing or not UTF-8."""
     try:
         return fetched(path, dataset).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,10 +1,7 @@
 """What the readers of the crowd sets share: folders, pairs of picture and annotation, points in MATLAB files."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +11,13 @@ from recount.data.dataset import DataError, Dataset
 from recount.data.health import Defects
 from recount.data.sample import NO_POINTS
 
-Select = Callable[[dict[str, np.ndarray]], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class MatLayout:
-    """How a crowd set names its files (regular expressions whose group is the number), and where its points are."""
-
-    picture: str
-    annotation: str
-    points: Select
-
-
-def ann_points(mat: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the points of a UCF-QNRF or NWPU-Crowd file."""
-    return mat["annPoints"]
-
-
-SHANGHAITECH = MatLayout(r"IMG_(\d+)\.jpg", r"GT_IMG_(\d+)\.mat", lambda mat: mat["image_info"][0, 0]["location"][0, 0])
-UCF_QNRF = MatLayout(r"img_(\d+)\.jpg", r"img_(\d+)_ann\.mat", ann_points)
+Layout = tuple[str, str, str]  # names of pictures and of annotations, their number as a group; the key of the points
+SHANGHAITECH: Layout = (r"IMG_(\d+)\.jpg", r"GT_IMG_(\d+)\.mat", "image_info")
+UCF_QNRF: Layout = (r"img_(\d+)\.jpg", r"img_(\d+)_ann\.mat", "annPoints")
 
 
 def find_folder(raw: Path, names: tuple[str, ...], dataset: Dataset) -> Path:
-    """Return the folder of one of ``names`` in ``raw`` or at most two levels below it, as archives unpack.
-
-    Raises:
-        DataError: there is none; the message says how to get the data.
-    """
+    """Return the folder of one of ``names`` in ``raw`` or at most two levels below it, as archives unpack."""
     for level in ("", "*/", "*/*/"):
         for name in names:
             found = sorted(path for path in raw.glob(level + name) if path.is_dir())
@@ -51,14 +28,13 @@ def find_folder(raw: Path, names: tuple[str, ...], dataset: Dataset) -> Path:
 
 
 def annotated_pictures(
-    pictures: Path, annotations: Path, layout: MatLayout, defects: Defects
+    pictures: Path, annotations: Path, layout: Layout, defects: Defects
 ) -> Iterator[tuple[int, Path, np.ndarray]]:
     """Yield (number, picture, points [N, 2]) by number.
 
     ``defects`` gets a line for each picture or annotation that lacks the other, and for each broken annotation.
     """
-    of_pictures = _numbered(pictures, layout.picture)
-    of_annotations = _numbered(annotations, layout.annotation)
+    of_pictures, of_annotations = _numbered(pictures, layout[0]), _numbered(annotations, layout[1])
     for number in sorted(of_pictures.keys() | of_annotations.keys()):
         if number not in of_annotations:
             defects.add(f"{of_pictures[number]}: its annotation is missing in {annotations}")
@@ -66,7 +42,7 @@ def annotated_pictures(
             defects.add(f"{of_annotations[number]}: its picture is missing in {pictures}")
         else:
             with defects.collected():
-                yield number, of_pictures[number], mat_points(of_annotations[number], layout.points)
+                yield number, of_pictures[number], mat_points(of_annotations[number], layout[2])
 
 
 def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
@@ -75,14 +51,11 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
     return {int(match[1]): path for match, path in matches if match}
 
 
-def mat_points(path: Path, select: Select) -> np.ndarray:
-    """Return the points that ``select`` finds in a MATLAB 5 file, float32 [N, 2], x and y in pixels.
-
-    Raises:
-        DataError: the file is missing or broken, or holds no such array.
-    """
+def mat_points(path: Path, key: str) -> np.ndarray:
+    """Return the points below ``key`` in a MATLAB 5 file, float32 [N, 2], x and y in pixels."""
     try:
-        points = np.asarray(select(loadmat(path)))
+        found = loadmat(path)[key]
+        points = np.asarray(found[0, 0]["location"][0, 0] if key == "image_info" else found)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (KeyError, IndexError, ValueError) as error:

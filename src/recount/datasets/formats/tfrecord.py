@@ -5,8 +5,6 @@ payload is a protocol-buffer message: Example { features: Features { feature: ma
 holding a list of bytes (field 1), floats (2) or ints (3).
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,6 @@ from recount.data.dataset import DataError
 
 Values = list[bytes] | list[float] | list[int]
 _CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
-_MASK_DELTA = 0xA282EAD8
 
 
 def _crc_of_byte(byte: int) -> int:
@@ -38,15 +35,11 @@ def crc32c(data: bytes) -> int:
 def masked_crc32c(data: bytes) -> int:
     """Return the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus a constant."""
     crc = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Yield the payloads of a TFRecord file.
-
-    Raises:
-        DataError: the file is cut off, or a checksum differs; the message names the record.
-    """
+    """Yield the payloads of a TFRecord file; a ``DataError`` names a record that is cut off or has a wrong checksum."""
     content = path.read_bytes()
     start = number = 0
     while start < len(content):
@@ -69,18 +62,18 @@ def example(payload: bytes) -> dict[str, Values]:
     """Return the features of one ``tf.train.Example`` by name."""
     features: dict[str, Values] = {}
     for _, message in _fields(payload):
-        for _, entry in _fields(_bytes(message)):
-            parts = dict(_fields(_bytes(entry)))
-            features[_bytes(parts[1]).decode()] = _values(_bytes(parts[2]))
+        for _, entry in _fields(message):
+            parts = dict(_fields(entry))
+            features[parts[1].decode()] = _values(parts[2])
     return features
 
 
 def _values(feature: bytes) -> Values:
     for kind, value in _fields(feature):
-        contents = _fields(_bytes(value))
+        contents = [content for _, content in _fields(value)]
         if kind == 1:
-            return [_bytes(entry) for _, entry in contents]
-        packed = b"".join(_bytes(entry) for _, entry in contents)
+            return contents
+        packed = b"".join(contents)
         if kind == 2:
             return list(struct.unpack(f"<{len(packed) // 4}f", packed))
         numbers, position = [], 0
@@ -91,25 +84,17 @@ def _values(feature: bytes) -> Values:
     return []
 
 
-def _bytes(value: bytes | int) -> bytes:
-    if isinstance(value, int):
-        raise DataError("not a tf.train.Example: a number stands where a message should")
-    return value
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Yield (field number, value) of a protocol-buffer message; only varints and length-delimited values occur."""
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (field number, value) of a protocol-buffer message, all of whose values are length-delimited."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
         length, position = _varint(message, position)
-        if tag & 7 == 0:
-            yield tag >> 3, length
-        elif tag & 7 == 2:
-            yield tag >> 3, message[position : position + length]
-            position += length
-        else:
-            raise DataError(f"not a tf.train.Example: wire type {tag & 7}")
+        if tag & 7 != 2:
+            wrong = f"wire type {tag & 7}" if tag & 7 else "a number stands where a message should"
+            raise DataError(f"not a tf.train.Example: {wrong}")
+        yield tag >> 3, message[position : position + length]
+        position += length
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
