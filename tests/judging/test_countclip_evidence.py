@@ -20,7 +20,6 @@ from recount.judging.countclip_evidence import (
     headline,
     read_panels,
 )
-from recount.report.caption_section import answers, as_predictions
 from recount.scoring.groups import recall_and_f1
 from recount.systems.countclip import WORD_OF
 
@@ -40,10 +39,7 @@ def test_printed_matrices_have_the_golden_metrics(found: Evidence) -> None:
         assert (panel.n, panel.correct) == (case["n"], case["correct"])
         assert 100 * panel.accuracy == pytest.approx(case["accuracy_percent"], abs=1e-9)
         assert 100 * panel.standard_error == pytest.approx(case["standard_error_percent"], abs=1e-9)
-        shown = answers(panel.variant, panel.label, panel.state, panel.name, as_predictions(panel))
-        assert shown.deviation == pytest.approx(case["mean_abs_deviation"], abs=1e-9)
         recall, f1 = recall_and_f1(panel.matrix)
-        assert shown.recall == pytest.approx(tuple(recall))
         assert 100 * recall == pytest.approx(case["recall_percent"], abs=1e-9)
         assert f1 == pytest.approx(case["f1"], abs=1e-9)
         assert 100 * panel.matrix.sum(axis=0) / panel.n == pytest.approx(case["predicted_share_percent"], abs=1e-9)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from golden_tools import golden
 from recount.judging.countclip_evidence import BEST, NUMBERS, evidence, read_panels
 from recount.papers.countclip import curves, findings, images_of
 from recount.report.sections import answer_line
@@ -24,9 +26,18 @@ def test_a_printed_matrix_as_images_has_its_own_accuracy_recall_and_deviation() 
     _, _, _, right, accuracy, deviation, _, *recalls = answer_line("x", panel.name, "", images_of(panel)).cells
     assert right.shown == "140 of 509"
     assert [cell.value for cell in recalls] == pytest.approx(list(recall_and_f1(panel.matrix)[0]))
-    assert deviation.value == pytest.approx(panel.mean_absolute_deviation)
+    assert deviation.value == pytest.approx(
+        (panel.matrix * np.abs(np.subtract.outer(NUMBERS, NUMBERS))).sum() / panel.n
+    )
     assert accuracy.ends is not None
     assert accuracy.ends[0] < 140 / 509 < accuracy.ends[1]
+
+
+def test_printed_matrices_as_images_have_the_golden_deviation() -> None:
+    want = golden("countclip")["cases"]["confusion_metrics"]["outputs"]
+    for panel in read_panels(PAPER / "evidence/confusions.csv"):
+        deviation = answer_line("x", panel.name, "", images_of(panel)).cells[5]
+        assert deviation.value == pytest.approx(want[f"{panel.name} {panel.label}"]["mean_abs_deviation"], abs=1e-9)
 
 
 def test_a_number_without_images_has_no_recall_and_failed_answers_are_left_out() -> None:

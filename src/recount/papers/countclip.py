@@ -32,11 +32,9 @@ from recount.judging.countclip_evidence import (
     AgainstBaseline,
     Evidence,
     EvidenceError,
-    LostWord,
     Panel,
     RecoveredRun,
     evidence,
-    lost_words,
     read_epochs,
 )
 from recount.report.exhibits import Context, Exhibit, Plot
@@ -50,19 +48,27 @@ from recount.report.tables import SELECTIONS
 from recount.settings.paper import Paper
 
 STATES = {END: "last", BEST: "best_on_test"}
+CUT = 77  # characters of a caption that CountCLIP reads
 FILES = {"confusions", "epochs", "cut_77", "lambdas", "leak"}
 
 
-def lost_word_rows(raw: Path) -> list[LostWord]:
-    """Return the rows of ``cut_77.csv`` from CountBench's list of captions below the folder of fetched data sets.
+@dataclass(frozen=True, slots=True)
+class LostWord:
+    """An item of CountBench whose number word lies beyond the cut of captions."""
 
-    Raises:
-        DataError: it is not fetched.
-    """
+    index: int  # in CountBench.json
+    number: int
+    position: int  # of the word, characters from 0
+
+
+def lost_word_rows(raw: Path) -> list[LostWord]:
+    """Return the rows of ``cut_77.csv`` from CountBench's list of captions below the folder of fetched data sets."""
     items = read_items(raw / "countbench" / "CountBench.json")
-    return lost_words(
-        [(item["text"], item["number"]) for item in items], {number: word for word, number in captions.NUMBERS.items()}
-    )
+    words = {number: word for word, number in captions.NUMBERS.items()}
+    found = [
+        (index, item["number"], item["text"].lower().find(words[item["number"]])) for index, item in enumerate(items)
+    ]
+    return [LostWord(*entry) for entry in found if entry[2] + len(words[entry[1]]) > CUT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,7 @@ def findings(found: Evidence, labels: Mapping[str, str], leaks: int) -> Iterator
     if chance.observed_gains:
         gains = [f"{labels.get(k, k)} {signed_to(100 * gain, 2)} points" for k, gain in chance.observed_gains.items()]
         yield "Best minus last epoch in the recovered runs:", f"{'; '.join(gains)}."
-    twos = sum(item.number == 2 for item in found.lost_words)
+    twos = sum(item["number"] == 2 for item in found.lost_words)
     yield (
         f"{len(found.lost_words)} of 540 captions lose their number word by the cut at 77 characters.",
         f"Their nine captions are equal, so the answer is always “two”; {twos} of them do show two.",
@@ -199,9 +205,9 @@ def findings(found: Evidence, labels: Mapping[str, str], leaks: int) -> Iterator
 
 
 def _unlearned(found: Evidence) -> Iterator[tuple[str, str]]:
-    before = [entry.largest for entry in found.recalls if entry.variant == BASELINE and entry.state == BEST]
+    before = [entry.largest for entry in found.panels if entry.variant == BASELINE and entry.state == BEST]
     end, best = (
-        max((entry.largest for entry in found.recalls if entry.variant != BASELINE and entry.state == state), default=0)
+        max((entry.largest for entry in found.panels if entry.variant != BASELINE and entry.state == state), default=0)
         for state in (END, BEST)
     )
     if before:
