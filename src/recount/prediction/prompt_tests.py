@@ -27,13 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.metrics import MAE, RMSE, Floats
-from recount.prediction.samples import Asking, LoadImage, Predicted
+from recount.prediction.samples import Asking, LoadImage
 from recount.results.prompt_tests import MosaicScore, NegativePicture, NegativePrompts, PairPicture, Pairs
 from recount.systems.base import System
 
@@ -52,34 +53,29 @@ class PromptTestError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class NegativeTable:
-    """Predictions of every picture with every class.
+    """Predictions of every picture with every class."""
 
-    Attributes:
-        true: counts of the pictures' own classes, [n].
-        own: place of each picture's own class among the columns, [n].
-        predicted: [n, classes]; NaN where a class is left out.
-    """
+    true: Floats  # (n,) counts of the pictures' own classes
+    own: np.ndarray  # (n,) place of each picture's own class among the columns
+    predicted: Floats  # (n, classes), NaN where a class is left out
 
-    true: Floats
-    own: np.ndarray
-    predicted: Floats
+    def right_and_wrong(self, decimals: int | None = None) -> tuple[Floats, Floats]:
+        """Return each picture's count with its own class, and the mean of those with the others, [n] each."""
+        others = self.predicted.copy() if decimals is None else self.predicted.round(decimals)
+        rows = np.arange(len(self.true))
+        right = others[rows, self.own]
+        others[rows, self.own] = np.nan
+        return right, np.nanmean(others, axis=1)
 
 
 def negative_scores(table: NegativeTable) -> dict[str, float]:
     """Return the scores of the negative-prompt test.
 
-    Returns:
-        np: mean of prediction over truth for the right prompt; 1 is ideal.
-        nmn: the same for the mean over wrong prompts; 0 is ideal, and about ``np`` if the prompt is ignored.
-        pccn: share of pictures, per cent, whose prediction is nearer to the truth with the right prompt than with wrong
-            ones.
-        mae, rmse: with the right prompt.
+    ``np`` is the mean of prediction over truth for the right prompt (1 is ideal), and ``nmn`` for the mean over wrong
+    prompts (0 is ideal; about ``np`` if the prompt is ignored). ``pccn``: share of pictures, per cent, counted nearer to
+    the truth with the right prompt than with wrong ones. ``mae`` and ``rmse`` are with the right prompt.
     """
-    rounded, rows = table.predicted.round(DECIMALS), np.arange(len(table.true))
-    right = rounded[rows, table.own]
-    others = rounded.copy()
-    others[rows, table.own] = np.nan
-    wrong = np.nanmean(others, axis=1)  # not clipped at 0, as released
+    right, wrong = table.right_and_wrong(DECIMALS)  # not clipped at 0, as released
     nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
     return {
         "np": float((right / table.true).mean()),
@@ -96,12 +92,9 @@ def negative_scores(table: NegativeTable) -> dict[str, float]:
 def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> Floats:
     """Return count recall, precision and F of each picture, means over classes, [n, 3].
 
-    Args:
-        true: counts of the upper pictures, [n].
-        own: place of each picture's own class, [n]; that column is ignored.
-        upper: counted in the upper half with the upper picture's class, [n, classes of the lower picture]; NaN where a
-            class is left out.
-        lower: counted in the lower half.
+    ``true`` [n] are counts of the upper pictures, and ``own`` [n] is the place of each one's class, a column that is
+    ignored. ``upper`` and ``lower`` [n, classes of the lower picture] are what is counted in the halves with the upper
+    picture's class; NaN where a class is left out.
     """
     above, below = upper.round(DECIMALS).clip(min=0), lower.round(DECIMALS).clip(min=0)
     found = np.minimum(above, true[:, None])
@@ -111,10 +104,7 @@ def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -
 def _averaged(found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan) -> Floats:
     """Return recall, precision and F of each picture, [n, 3], from what was found, is there and was counted.
 
-    Args:
-        found, true, counted: [n, classes] each.
-        own: place of each picture's own class.
-        own_recall: goes into the mean in place of the own class; NaN leaves it out.
+    These are [n, classes]. In the mean ``own_recall`` stands for the own class; NaN leaves it out.
     """
     recall = found / true
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -140,12 +130,10 @@ def _mean_of_known(rows: Floats) -> Floats:
 
 
 def localised_counts(density: Tensor, points: np.ndarray, depth: int) -> tuple[float, float]:
-    """Return what is found and what is counted too much on a collage, cell by cell.
+    """Return what is found and what is counted too much on a collage, in 2^depth x 2^depth cells of each half.
 
-    Args:
-        density: of the collage, [1, h, w]; the upper half holds what was asked for.
-        points: true places in the upper half, [N, 2], x and y as shares of the collage.
-        depth: each half has 2^depth x 2^depth cells.
+    ``density`` [1, h, w] is of the collage, whose upper half holds what was asked for, at ``points`` [N, 2], x and y as
+    shares of the collage.
     """
     cells = 2**depth
     half = density.shape[1] // 2
@@ -193,12 +181,7 @@ def as_prompted(sample: Sample, prompt: str) -> Sample:
     return replace(sample, prompt=prompt, boxes=None, attributes={})
 
 
-def classes_of(samples: Sequence[Sample]) -> list[str]:
-    """Return the classes that a benchmark asks for, sorted.
-
-    Raises:
-        PromptTestError: there are fewer than two, so no prompt is wrong; or a picture shows nothing.
-    """
+def _classes_of(samples: Sequence[Sample]) -> list[str]:
     classes = sorted({sample.prompt for sample in samples})
     if len(classes) < 2:
         raise PromptTestError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
@@ -227,9 +210,8 @@ class LastPicture:
         return self.last[1]
 
 
-def negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
-    """Predict every picture with every class of the benchmark."""
-    classes = classes_of(samples)
+def _negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
+    classes = _classes_of(samples)
     wanted = [
         (row, column, as_prompted(sample, name))
         for row, sample in enumerate(samples)
@@ -237,8 +219,7 @@ def negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
         if not shows(sample, name)
     ]
     predicted = np.full((len(samples), len(classes)), np.nan)
-    asked = [sample for *_, sample in wanted]
-    results = asking.predict(asked, LastPicture(asking.load_image))
+    results = asking.predict([sample for *_, sample in wanted], LastPicture(asking.load_image))
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
     own, true = _own_and_true(samples, classes)
@@ -275,12 +256,6 @@ def _collages(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[_Co
             yield _Collage(row, column, other, prompted, points)
 
 
-def _density_of(result: Predicted) -> Tensor:
-    if result.density is None:
-        raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
-    return result.density
-
-
 # --------------------------------------------------------------------------------------------------------------- pairs
 
 
@@ -292,22 +267,22 @@ def known_counts(sample: Sample) -> dict[str, float]:
     return counts | {sample.prompt: float(sample.count)}
 
 
+def majority_of(sample: Sample) -> str:
+    """Return the class of which a sample's picture shows most."""
+    counts = known_counts(sample)
+    return max(counts, key=counts.__getitem__)
+
+
 def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[PairPicture]:
     """Predict each picture for its prompt, for its majority class and for a class that it does not show.
 
-    Args:
-        asking: whom.
-        samples: whose attributes name a class with more objects than the prompt's (``majority_class`` and
-            ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
-
-    Raises:
-        PromptTestError: a sample does not say what its majority is, or it is the prompt itself.
+    The attributes of each sample name a class with more objects than the prompt's (``majority_class`` and
+    ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
     """
-    counts = [known_counts(sample) for sample in samples]
-    bare = [s.id for s, known in zip(samples, counts, strict=True) if max(known, key=known.__getitem__) == s.prompt]
+    counts, majorities = [known_counts(sample) for sample in samples], [majority_of(sample) for sample in samples]
+    bare = [sample.id for sample, majority in zip(samples, majorities, strict=True) if majority == sample.prompt]
     if bare:
         raise PromptTestError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
-    majorities = [max(known, key=known.__getitem__) for known in counts]
     absents = _drawn_absents(counts)
     asked = [
         as_prompted(sample, prompt)
@@ -340,7 +315,7 @@ def _drawn_absents(counts: Sequence[dict[str, float]]) -> list[str]:
     return [generator.choice(names) if names else "" for names in choices]
 
 
-def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
+def changed_share(first: ArrayLike, second: ArrayLike) -> float:
     """Return the share of pictures whose count differs by more than 1 % between two prompts."""
     one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
@@ -366,24 +341,18 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
 def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
     """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
 
-    Args:
-        asking: whom.
-        samples: ``usable`` ones; the classes are those that they ask for.
+    The samples are ``usable`` ones; the classes are those that they ask for.
     """
     _refuse_mute(asking.system)
-    table = negative_table(asking, samples)
-    rows = np.arange(len(samples))
-    right = table.predicted[rows, table.own]
-    other = [_another_class(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
-    wrong = table.predicted.copy()
-    wrong[rows, table.own] = np.nan
-    means = np.nanmean(wrong, axis=1)
+    table = _negative_table(asking, samples)
+    right, wrong = table.right_and_wrong()
+    other = [_another_count(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
     return NegativePrompts(
         **negative_scores(table),
-        prompt_swap=changed_share(list(right), list(table.predicted[rows, other])),
+        prompt_swap=changed_share(right, other),
         pictures=[
             NegativePicture(id=sample.id, prompt=sample.prompt, true=float(true), right=float(one), wrong=float(mean))
-            for sample, true, one, mean in zip(samples, table.true, right, means, strict=True)
+            for sample, true, one, mean in zip(samples, table.true, right, wrong, strict=True)
         ],
     )
 
@@ -391,11 +360,10 @@ def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePromp
 def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
     """Return the scores of every picture's collages with a picture of each other class.
 
-    Returns:
-        "count", and "depth_1" to "depth_3" for the localised ones. Args: as ``negative_prompts``.
+    These are "count", and "depth_1" to "depth_3" for the localised ones. The samples are as for ``negative_prompts``.
     """
     _refuse_mute(asking.system)
-    classes = classes_of(samples)
+    classes = _classes_of(samples)
     jobs = list(_collages(samples, classes))
     below = {job.sample.id: samples[job.lower] for job in jobs}
     above = {job.sample.id: samples[job.row] for job in jobs}
@@ -408,7 +376,9 @@ def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]
     upper, lower = empty.copy(), empty.copy()
     found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
     for job, result in zip(jobs, asking.predict([job.sample for job in jobs], picture, keep_maps=True), strict=True):
-        density = _density_of(result)
+        if result.density is None:
+            raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
+        density = result.density
         half, place = density.shape[1] // 2, (job.row, job.column)
         upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
         for depth in DEPTHS:
@@ -438,7 +408,7 @@ def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
         means={name: float(values.mean()) for name, values in known.items() if len(values)},
         minority_mae=MAE(columns["minority_true"], asked),
         nearer_to_majority=float(to_majority.mean()),
-        prompt_swap=changed_share(list(columns["majority_predicted"]), list(asked)),
+        prompt_swap=changed_share(columns["majority_predicted"], asked),
         pictures=found,
     )
 
@@ -448,10 +418,9 @@ def _refuse_mute(system: System) -> None:
         raise PromptTestError("prompt tests are for systems that are told what to count")
 
 
-def _another_class(predicted: Floats, own: int) -> int:
-    """Return the next class after the own one that the picture was asked for."""
-    for step in range(1, len(predicted)):
-        place = (own + step) % len(predicted)
-        if not math.isnan(predicted[place]):
-            return place
-    raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
+def _another_count(predicted: Floats, own: int) -> float:
+    """Return the count for the next class after the own one that the picture was asked for."""
+    others = [count for count in np.roll(predicted, -own)[1:] if not math.isnan(count)]
+    if not others:
+        raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
+    return others[0]

@@ -122,20 +122,11 @@ class PromptTests(JsonRecord):
     benchmarks: dict[str, BenchmarkTests]
 
 
-def maps_path(tests: Path) -> Path:
-    """Return the file of the maps that belong to a file of prompt tests."""
-    return tests.with_suffix(".npz")
-
-
 def write_maps(tests: Path, maps: dict[str, NDArray[Any]]) -> None:
     """Write maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``."""
-    write_arrays(maps_path(tests), maps)
+    write_arrays(tests.with_suffix(".npz"), maps)
 
 
 def read_maps(tests: Path) -> dict[str, NDArray[Any]]:
-    """Return the maps that belong to a file of prompt tests; none where there is no such file.
-
-    Raises:
-        ResultsError: it is damaged.
-    """
-    return read_arrays(maps_path(tests), PromptTests.STEP)
+    """Return the maps that belong to a file of prompt tests; none where there is no such file."""
+    return read_arrays(tests.with_suffix(".npz"), PromptTests.STEP)
