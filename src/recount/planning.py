@@ -110,9 +110,6 @@ def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- jobs
-
-
 def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of jobs of each rule, as ``snakemake -n`` counts them; a failure has Snakemake's message."""
     settings = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
@@ -134,9 +131,6 @@ def job_counts(text: str) -> dict[str, int]:
         elif line.startswith("job ") and found:
             break
     return dict(reversed(found.items()))
-
-
-# --------------------------------------------------------------------------------------------------------------- hours
 
 
 def _run_costs(project: Project) -> Iterator[RunCost]:
@@ -178,9 +172,6 @@ def _left_out(project: Project) -> dict[str, str]:
     named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
     return {run: reason for run, reason in reasons.items() if reason}
-
-
-# ----------------------------------------------------------------------------------------------------------- downloads
 
 
 def check_data(project: Project) -> None:
@@ -255,9 +246,6 @@ def _downloads(project: Project) -> Iterator[Download]:
             unsized=0 if there else sum(file.bytes is None for file in absent),
             by_hand=by_hand if unknown or pictures else "",
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------- text
 
 
 def show(found: Plan, console: Console) -> None:

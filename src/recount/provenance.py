@@ -52,16 +52,8 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "judge": ("recount.judging.judge",),
     "report": ("recount.report.*", "recount.papers.*"),
 }
-PLUGINS: dict[Step, str] = {
-    "fetch": "datasets",
-    "prepare": "datasets",
-    "train": "systems",
-    "predict": "systems",
-    "test_prompts": "systems",
-}
-
-
-# ------------------------------------------------------------------------------------------------------ code digests
+_OF_SYSTEMS: tuple[Step, ...] = ("train", "predict", "test_prompts")
+PLUGINS: dict[Step, str] = {"fetch": "datasets", "prepare": "datasets", **dict.fromkeys(_OF_SYSTEMS, "systems")}
 
 
 @dataclass(frozen=True)
@@ -249,10 +241,8 @@ def step_digest(step: Step, plugin: str | None = None) -> str:
     return code_base.digest(roots)
 
 
-# ------------------------------------------------------------------------------------------------ what a run is made of
-
 _NAMES = {"suite", "variant", "trained_as", "evaluated_as"}
-NOT_OF_TRAINING = _NAMES | {"reading", "protocol", "checkpoint_path", "benchmarks", "prompt_tests"}
+_NOT_OF_TRAINING = _NAMES | {"reading", "protocol", "checkpoint_path", "benchmarks", "prompt_tests"}
 
 
 def run_settings(run: Run, precision: str | None) -> str:
@@ -261,7 +251,7 @@ def run_settings(run: Run, precision: str | None) -> str:
     What a run is evaluated on is left out: to evaluate on one benchmark more retrains nothing. ``precision`` is
     config.yaml's, which goes over the recipe's.
     """
-    settings = run.model_dump(mode="json", exclude=NOT_OF_TRAINING)
+    settings = run.model_dump(mode="json", exclude=_NOT_OF_TRAINING)
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)

@@ -48,9 +48,6 @@ class PromptTestError(UserError):
     """A benchmark cannot be used for prompt tests; the message says why."""
 
 
-# --------------------------------------------------------------------------------------------------- negative prompts
-
-
 @dataclass(frozen=True, slots=True)
 class NegativeTable:
     """Predictions of every picture with every class."""
@@ -72,8 +69,8 @@ def negative_scores(table: NegativeTable) -> dict[str, float]:
     """Return the scores of the negative-prompt test.
 
     ``np`` is the mean of prediction over truth for the right prompt (1 is ideal), and ``nmn`` for the mean over wrong
-    prompts (0 is ideal; about ``np`` if the prompt is ignored). ``pccn``: share of pictures, per cent, counted nearer to
-    the truth with the right prompt than with wrong ones. ``mae`` and ``rmse`` are with the right prompt.
+    prompts (0 is ideal; about ``np`` if the prompt is ignored). ``pccn`` is the share of pictures, per cent, counted
+    nearer to the truth with the right prompt than with wrong ones. ``mae`` and ``rmse`` are with the right prompt.
     """
     right, wrong = table.right_and_wrong(DECIMALS)  # not clipped at 0, as released
     nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
@@ -84,9 +81,6 @@ def negative_scores(table: NegativeTable) -> dict[str, float]:
         "mae": MAE(table.true, right),
         "rmse": RMSE(table.true, right),
     }
-
-
-# ------------------------------------------------------------------------------------------------------------- mosaics
 
 
 def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> Floats:
@@ -173,9 +167,6 @@ def drawn_partners(samples: Sequence[Sample], classes: Sequence[str]) -> list[li
     ]
 
 
-# --------------------------------------------------------------------------------------------------------- the running
-
-
 def as_prompted(sample: Sample, prompt: str) -> Sample:
     """Return the sample asked for another class: without its description and what belongs to one data set alone."""
     return replace(sample, prompt=prompt, boxes=None, attributes={})
@@ -234,10 +225,10 @@ def _own_and_true(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[np
 
 @dataclass(frozen=True, slots=True)
 class _Collage:
-    row: int
-    column: int
-    lower: int  # which picture goes below
-    sample: Sample
+    place: tuple[int, int]  # picture and class in the tables
+    upper: Sample
+    lower: Sample
+    asked: Sample
     points: np.ndarray  # of the upper picture, as shares of the collage
 
 
@@ -250,13 +241,9 @@ def _collages(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[_Co
             if other is None or shows(sample, classes[column]) or shows(samples[other], sample.prompt):
                 continue
             edge = min(sample.height, samples[other].height)
-            prompted = replace(
-                as_prompted(sample, sample.prompt), id=f"{sample.id}/{column}", width=edge, height=2 * (edge // 2)
-            )
-            yield _Collage(row, column, other, prompted, points)
-
-
-# --------------------------------------------------------------------------------------------------------------- pairs
+            asked = as_prompted(sample, sample.prompt)
+            asked = replace(asked, id=f"{sample.id}/{column}", width=edge, height=2 * (edge // 2))
+            yield _Collage((row, column), sample, samples[other], asked, points)
 
 
 def known_counts(sample: Sample) -> dict[str, float]:
@@ -321,9 +308,6 @@ def changed_share(first: ArrayLike, second: ArrayLike) -> float:
     return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
 
 
-# --------------------------------------------------------------------------------------------------- the three tests
-
-
 def spread(samples: Sequence[Sample], pictures: int | None) -> list[Sample]:
     """Return at most so many samples, evenly spread over all; None: all."""
     if pictures is None or pictures >= len(samples):
@@ -345,8 +329,8 @@ def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePromp
     """
     _refuse_mute(asking.system)
     table = _negative_table(asking, samples)
-    right, wrong = table.right_and_wrong()
     other = [_another_count(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
+    right, wrong = table.right_and_wrong()
     return NegativePrompts(
         **negative_scores(table),
         prompt_swap=changed_share(right, other),
@@ -364,22 +348,20 @@ def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]
     """
     _refuse_mute(asking.system)
     classes = _classes_of(samples)
-    jobs = list(_collages(samples, classes))
-    below = {job.sample.id: samples[job.lower] for job in jobs}
-    above = {job.sample.id: samples[job.row] for job in jobs}
+    jobs = {job.asked.id: job for job in _collages(samples, classes)}
     last = LastPicture(asking.load_image)
 
     def picture(sample: Sample) -> Tensor:
-        return collage(last(above[sample.id]), asking.load_image(below[sample.id]))
+        return collage(last(jobs[sample.id].upper), asking.load_image(jobs[sample.id].lower))
 
     empty = np.full((len(samples), len(classes)), np.nan)  # NaN where there is no collage
     upper, lower = empty.copy(), empty.copy()
     found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
-    for job, result in zip(jobs, asking.predict([job.sample for job in jobs], picture, keep_maps=True), strict=True):
+    for result in asking.predict([job.asked for job in jobs.values()], picture, keep_maps=True):
         if result.density is None:
             raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
-        density = result.density
-        half, place = density.shape[1] // 2, (job.row, job.column)
+        job, density = jobs[result.sample.id], result.density
+        half, place = density.shape[1] // 2, job.place
         upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
         for depth in DEPTHS:
             found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)

@@ -26,7 +26,7 @@ from recount.prediction.predict import MAP_CELLS, PredictError, load_run, load_s
 from recount.prediction.prompt_tests import (
     LastPicture,
     as_prompted,
-    known_counts,
+    majority_of,
     mosaics,
     negative_prompts,
     pairs,
@@ -45,11 +45,7 @@ PROMPTS = ("majority", "minority")
 
 
 def run_prompt_tests(project: Project, run: Run) -> Path:
-    """Test a finished run of the project on everything that its experiment names; return the path of the JSON file.
-
-    Raises:
-        PredictError, PromptTestError, DataError, NoDevice: the message says what to do.
-    """
+    """Test a finished run of the project on everything that its experiment names; return the path of the JSON file."""
     if not run.prompt_tests:
         raise PredictError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
     torch.set_num_threads(project.config.training_threads)
@@ -100,26 +96,15 @@ def _tested(
 
 
 def chosen_samples(test: str, samples: Sequence[Sample], pictures: int | None) -> list[Sample] | str:
-    """Return the samples of a benchmark that a test is run on, or why it cannot be.
-
-    Args:
-        test: one of a paper's ``prompt_tests``.
-        samples: all of the benchmark.
-        pictures: at most so many.
-    """
+    """Return at most so many ``pictures`` of a benchmark that a test is run on, or why it cannot be."""
     if test == "maps":
         fitting = [sample for sample in samples if len(sample.points)]
         return spread(fitting, pictures) or "the data set has counts only, so where maps should lie is not known"
     if test == "pairs":
-        fitting = [sample for sample in samples if sample.count > 0 and _asks_for_minority(sample)]
+        fitting = [sample for sample in samples if sample.count > 0 and majority_of(sample) != sample.prompt]
         return spread(fitting, pictures) or "no picture is known to show more of another class than of the prompt's"
     # once more after thinning out: among fewer pictures fewer classes are asked for
     return usable(spread(usable(samples), pictures)) or "no picture lacks a class that another one asks for"
-
-
-def _asks_for_minority(sample: Sample) -> bool:
-    counts = known_counts(sample)
-    return max(counts, key=counts.__getitem__) != sample.prompt
 
 
 def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
@@ -128,13 +113,8 @@ def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarr
     "density" is objects per cell, so that its sum is the count; the others are as ``System.predict`` gives them.
     """
     ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
-    places = dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)
-    chosen = [ordered[place] for place in places]
-    asked = []
-    for sample in chosen:
-        counts = known_counts(sample)
-        majority = max(counts, key=counts.__getitem__)
-        asked += [as_prompted(sample, majority), as_prompted(sample, sample.prompt)]
+    chosen = [ordered[place] for place in dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)]
+    asked = [as_prompted(sample, prompt) for sample in chosen for prompt in (majority_of(sample), sample.prompt)]
     results = asking.predict(asked, LastPicture(asking.load_image), keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):

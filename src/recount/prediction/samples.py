@@ -13,9 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,25 +35,15 @@ LoadImage = Callable[[Sample], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What a system says of one sample.
-
-    Attributes:
-        sample: the sample.
-        count: the predicted count; NaN where the system's output is not finite.
-        seconds: the sample's share of the forward passes its windows were in, and of the stitching; not of decoding.
-        density: float32 [1, h, w] on the CPU, objects per cell; None for count-by-caption systems or if not kept.
-        maps: further maps float32 [1, h, w] on the CPU; of windows: enlarged to pixels. Empty if not kept.
-        scores: float32 [K] class scores of a count-by-caption system, or None.
-        kept: False where the system's protocol leaves the sample out.
-    """
+    """What a system says of one sample; tensors are float32 on the CPU, and maps may not be kept."""
 
     sample: Sample
-    count: float
-    seconds: float
-    density: Tensor | None = None
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    scores: Tensor | None = None
-    kept: bool = True
+    count: float  # NaN where the system's output is not finite
+    seconds: float  # the share of the forward passes that its windows were in, and of stitching; not of decoding
+    density: Tensor | None = None  # (1, h, w) objects per cell; None for count-by-caption systems
+    maps: dict[str, Tensor] = field(default_factory=dict)  # further ones, (1, h, w); of windows: enlarged to pixels
+    scores: Tensor | None = None  # (K,) class scores of a count-by-caption system
+    kept: bool = True  # False where the system's protocol leaves the sample out
 
     @property
     def tied(self) -> bool:
@@ -91,13 +80,9 @@ def predict_samples(
 ) -> Iterator[Predicted]:
     """Predict samples in order. The system is moved to ``device``; the mode of each of its modules is put back.
 
-    Args:
-        system: its ``windows`` say how images are cut; None: whole images, of equal size together.
-        samples: in the order in which predictions are yielded.
-        load_image: gives the picture of a sample, uint8 [3, H, W] RGB; called in another thread, a few images ahead.
-        device: where the network runs.
-        precision: "fp32", or the type of autocast.
-        keep_maps: whether the density and further maps are returned, for figures.
+    The system's ``windows`` say how images are cut; None: whole images, of equal size together. ``load_image`` gives
+    the picture of a sample, uint8 [3, H, W] RGB; it is called in another thread, a few images ahead. ``keep_maps``: the
+    density and further maps are returned, for figures.
     """
     modes = {module: module.training for module in system.modules()}
     system.to(device).eval()
@@ -167,15 +152,12 @@ def usable_precision(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
-
-
 def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_maps: bool) -> None:
     """Predict one batch and hand each piece's part to its image."""
     device = batch[0].image.device
     start = _now(device)
-    with torch.inference_mode(), _autocast(device, precision):
+    autocast = nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
+    with torch.inference_mode(), autocast:
         images = torch.stack([piece.image for piece in batch])  # (B, 3, h, w)
         prediction = system.predict(images, [system.prompt_of(piece.owner.sample) for piece in batch])
     if not keep_maps:
@@ -205,7 +187,11 @@ def _row(prediction: Prediction, index: int) -> Prediction:
 def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
     start = time.perf_counter()
     whole = image.done[0] if system.windows is None else _stitched(image, system.windows)
-    count = _finite_count(system, whole, image.sample)
+    count = float(system.read_out(whole, image.sample)[0])
+    # NaN scores have a largest one, too
+    if not math.isfinite(count) or (whole.scores is not None and not whole.scores.isfinite().all()):
+        log.warning("sample %s: the system's output is not finite; its count is recorded as NaN", image.sample.id)
+        count = math.nan
     return Predicted(
         sample=image.sample,
         count=count,
@@ -217,36 +203,21 @@ def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
     )
 
 
-def _finite_count(system: System, prediction: Prediction, sample: Sample) -> float:
-    """Return the count, or NaN with a warning. Scores are looked at themselves: NaN scores have a largest one, too."""
-    count = float(system.read_out(prediction, sample)[0])
-    if prediction.scores is not None and not prediction.scores.isfinite().all():
-        count = math.nan
-    if not math.isfinite(count):
-        log.warning("sample %s: the system's output is not finite; its count is recorded as NaN", sample.id)
-        return math.nan
-    return count
-
-
 def _stitched(image: _Pending, windows: Windows) -> Prediction:
     densities = [part.density for part in image.done if part.density is not None]
     if len(densities) != image.pieces:
         raise ValueError("a system that predicts by windows must return densities; class scores cannot be stitched")
-    names = image.done[0].maps
+    maps = {name: torch.cat([part.maps[name] for part in image.done]) for name in image.done[0].maps}
+    size = image.height, image.width
     return Prediction(
-        density=stitch(torch.cat(densities), image.height, image.width, windows),
-        maps={
-            name: stitch_intensities(
-                torch.cat([part.maps[name] for part in image.done]), image.height, image.width, windows
-            )
-            for name in names
-        },
+        density=stitch(torch.cat(densities), *size, windows),
+        maps={name: stitch_intensities(values, *size, windows) for name, values in maps.items()},
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A network and how it is asked; arguments as of ``predict_samples``."""
+    """A network and how it is asked; fields as the arguments of ``predict_samples``."""
 
     system: System
     load_image: LoadImage

@@ -40,9 +40,6 @@ class ResultsError(UserError):
     """A file of results cannot be read; the message names the file and says what to do."""
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
-
-
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, flush it to disk and move it into place.
 
@@ -88,9 +85,6 @@ def file_digest(path: Path) -> str:
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ----------------------------------------------------------------------------------------------------------------- CSV
 
 
 def number_text(value: float | None, nothing: str = "") -> str:
@@ -184,9 +178,6 @@ class CsvTable(Generic[RowType]):
         return ResultsError(f"{where}: damaged ({what}){mend}")
 
 
-# ---------------------------------------------------------------------------------------------------------------- JSON
-
-
 class Fields(BaseModel):
     """A part of a JSON file; what this recount does not know is kept."""
 
@@ -227,9 +218,6 @@ class JsonRecord(Fields):
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
         self.schema_version = self.SCHEMA
         write_text(path, self.model_dump_json(indent=1) + "\n")
-
-
-# -------------------------------------------------------------------------------------------------------------- arrays
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
