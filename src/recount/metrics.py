@@ -13,7 +13,7 @@ Importing this module loads no numpy: the settings check ids against it.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -84,63 +84,41 @@ class Metric:
         return "highest" if self.better == "high" else "lowest"
 
 
-def _absolute(true: Floats, predicted: Floats) -> Floats:
-    return abs(predicted - true)
-
-
-def _squared(true: Floats, predicted: Floats) -> Floats:
-    return (predicted - true) ** 2
-
-
-def _relative(true: Floats, predicted: Floats) -> Floats:
-    return abs(predicted - true) / true.clip(min=1)
-
-
-def _relative_squared(true: Floats, predicted: Floats) -> Floats:
-    return (predicted - true) ** 2 / true.clip(min=1)
-
-
 def _correct(true: Floats, predicted: Floats) -> Floats:
     import numpy as np
 
     return np.where(np.isnan(predicted), np.nan, predicted == true)
 
 
-MAE = Metric("mae", "MAE", "mean absolute error of the counts", "counts", "low", _absolute)
-RMSE = Metric("rmse", "RMSE", "root of the mean squared error of the counts", "counts", "low", _squared, root=True)
-NAE = Metric("nae", "NAE", "mean of the absolute error over the true count", "counts", "low", _relative)
-SRE = Metric(
-    "sre", "SRE", "root of the mean squared error over the true count", "counts", "low", _relative_squared, root=True
-)
-ACCURACY = Metric("accuracy", "Accuracy", "share of exactly right counts", "captions", "high", _correct)
-MEAN_ABSOLUTE_DEVIATION = Metric(
-    "mean_absolute_deviation", "Mean deviation", "mean absolute deviation of the answered number from the true one",
-    "captions", "low", _absolute,
-)  # fmt: skip
+_CONTRIBUTIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+    "mae": lambda true, predicted: abs(predicted - true),
+    "rmse": lambda true, predicted: (predicted - true) ** 2,
+    "nae": lambda true, predicted: abs(predicted - true) / true.clip(min=1),
+    "sre": lambda true, predicted: (predicted - true) ** 2 / true.clip(min=1),
+    "accuracy": _correct,
+    "mean_absolute_deviation": lambda true, predicted: abs(predicted - true),
+}
+
+
+def _listed() -> Iterator[Metric]:
+    """Yield the metrics in metrics.tsv."""
+    with Path(__file__).with_suffix(".tsv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t"):
+            fields: dict[str, Any] = {**row, "better": row["better"] or None}
+            yield Metric(**fields, contribution=_CONTRIBUTIONS.get(row["name"]), root=row["name"] in ("rmse", "sre"))
+
+
+ALL: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _listed()})
+#: means over images, so that they have intervals and tests
+METRICS = MappingProxyType({name: metric for name, metric in ALL.items() if metric.contribution is not None})
+COSTS = MappingProxyType({name: metric for name, metric in ALL.items() if metric.family == "cost"})
+QUANTITIES = MappingProxyType({name: metric for name, metric in ALL.items() if metric.family == "prompts"})
+MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION = METRICS.values()
+#: accuracy over the images whose true number is in LARGE_NUMBERS
+RECALL = ALL["recall_7_to_10"]
+LARGE_NUMBERS = (7, 10)
 #: of any values, whatever is true: for what is a mean over images but no error
 MEAN = Metric("mean", "Mean", "mean over images", "prompts", None, lambda _, values: values)
-#: accuracy over the images whose true number is in LARGE_NUMBERS
-RECALL = Metric(
-    "recall_7_to_10", "Recall, 7 to 10", "share of right answers where seven to ten are shown", "captions", "high"
-)
-LARGE_NUMBERS = (7, 10)
-
-
-def _by_name(*metrics: Metric) -> Mapping[str, Metric]:
-    return MappingProxyType({metric.name: metric for metric in metrics})
-
-
-def _listed(family: str) -> Mapping[str, Metric]:
-    """Return the metrics of a family in metrics.tsv."""
-    with Path(__file__).with_suffix(".tsv").open(encoding="utf-8", newline="") as stream:
-        rows: list[dict[str, Any]] = [row for row in csv.DictReader(stream, delimiter="\t") if row["family"] == family]
-    return _by_name(*(Metric(**{**row, "better": row["better"] or None}) for row in rows))
-
-
-#: means over images, so that they have intervals and tests
-METRICS = _by_name(MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)
-COSTS, QUANTITIES = _listed("cost"), _listed("prompts")
-ALL = MappingProxyType({**METRICS, RECALL.name: RECALL, **COSTS, **_listed("printed"), **QUANTITIES})
 
 
 def metric(name: str) -> Metric:

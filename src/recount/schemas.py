@@ -21,15 +21,12 @@ MODELS: tuple[type[BaseModel], ...] = (Config, Benchmark, Experiment, Paper, Sui
 
 def write_schemas(folder: Path) -> list[Path]:
     """Write ``<model>.schema.json`` of each kind of YAML file, ``<system>.json`` of each system; return the paths."""
-    schemas = {f"{model.__name__.lower()}.schema.json": _schema_of(model) for model in MODELS}
+    dialect = {"$schema": GenerateJsonSchema.schema_dialect}
+    schemas = {f"{model.__name__.lower()}.schema.json": dialect | model.model_json_schema() for model in MODELS}
     schemas |= {f"{name}.json": _schema_of_system(name) for name in sorted(systems.own_names())}
     for name, schema in schemas.items():
         write_text(folder / name, json.dumps(schema, indent=1, sort_keys=True) + "\n")
     return [folder / name for name in schemas]
-
-
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    return {"$schema": GenerateJsonSchema.schema_dialect, **model.model_json_schema()}
 
 
 def _schema_of_system(name: str) -> dict[str, Any]:

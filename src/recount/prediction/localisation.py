@@ -24,10 +24,7 @@ ATTENTION = "attention"
 
 
 def auc(values: Floats, positive: np.ndarray) -> float:
-    """Return the share of (positive, other) pairs in which the positive has the higher value, ties counting half.
-
-    NaN where there are no positives or nothing else.
-    """
+    """Return the share of (positive, other) pairs with a higher value of the positive, ties counting half; or NaN."""
     from scipy.stats import rankdata
 
     number, others = int(positive.sum()), int((~positive).sum())

@@ -16,25 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
-from recount.prediction.localisation import ATTENTION, localisation, over_picture
+from recount.prediction import prompt_tests
+from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, PredictError, load_run, load_selection, picture_of, shrunk
-from recount.prediction.prompt_tests import (
-    LastPicture,
-    as_prompted,
-    majority_of,
-    mosaics,
-    negative_prompts,
-    pairs,
-    spread,
-    usable,
-)
-from recount.prediction.samples import Asking, Predicted, usable_precision
-from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests, write_maps
+from recount.prediction.prompt_tests import as_prompted, majority_of, spread, usable
+from recount.prediction.samples import Asking, usable_precision
+from recount.results.files import write_arrays
+from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
 from recount.settings.project import Project, PromptTest, Run
 
 log = logging.getLogger(__name__)
@@ -71,7 +63,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
             for benchmark, entry in run.prompt_tests.items():
                 if "maps" in entry.tests:
                     scores[benchmark].maps_before_training = _attention_of_base(asking, entry, samples[benchmark])
-    write_maps(output, maps)
+    write_arrays(output.with_suffix(".npz"), maps)
     sha256 = record.selections[name].sha256
     PromptTests(run=run.id, selection=name, sha256=sha256, benchmarks=scores).write(output)
     return output
@@ -82,14 +74,14 @@ def _tested(
 ) -> BenchmarkTests:
     """Return the scores of one benchmark's tests; a test that the benchmark cannot bear says why. Fills ``maps``."""
     found = BenchmarkTests(dataset=entry.split.dataset, split=entry.split.split)
-    tests = {"negative_prompts": negative_prompts, "mosaics": mosaics, "pairs": pairs, "maps": localisation}
     for test in entry.tests:
         chosen = chosen_samples(test, samples, entry.pictures)
         if isinstance(chosen, str):
             log.warning("%s on %s: not tested: %s", test, place, chosen)
             setattr(found, test, NotTested(not_tested=chosen))
             continue
-        setattr(found, test, tests[test](asking, chosen))
+        run = localisation if test == "maps" else getattr(prompt_tests, test)
+        setattr(found, test, run(asking, chosen))
         if test == "pairs":
             maps |= {f"{place}/{key}": value for key, value in figure_maps(asking, chosen).items()}
     return found
@@ -110,28 +102,22 @@ def chosen_samples(test: str, samples: Sequence[Sample], pictures: int | None) -
 def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """Return maps of a few pictures for figures, float16 [h, w], by ``<id>/<majority or minority>/<map>``.
 
-    "density" is objects per cell, so that its sum is the count; the others are as ``System.predict`` gives them.
+    "density" is objects per cell, so that its sum is the count; the others are as ``System.predict`` gives them. No map
+    has more than ``MAP_CELLS`` cells along a side.
     """
     ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
     chosen = [ordered[place] for place in dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)]
     asked = [as_prompted(sample, prompt) for sample in chosen for prompt in (majority_of(sample), sample.prompt)]
-    results = asking.predict(asked, LastPicture(asking.load_image), keep_maps=True)
+    results = asking.predict(asked, prompt_tests.LastPicture(asking.load_image), keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):
+        small = {} if result.density is None else {"density": shrunk(result.density)[0]}
+        for name, values in result.maps.items():
+            whole = over_picture(values, result.sample)
+            small[name] = in_cells(whole, -(-max(whole.shape[-2:]) // MAP_CELLS))
         stem = f"{result.sample.id}/{PROMPTS[number % 2]}"
-        kept |= {f"{stem}/{name}": values.numpy().astype(np.float16) for name, values in _small(result).items()}
+        kept |= {f"{stem}/{name}": values.numpy().astype(np.float16) for name, values in small.items()}
     return kept
-
-
-def _small(result: Predicted) -> dict[str, Tensor]:
-    """Return the density and the other maps, [h, w], with at most ``MAP_CELLS`` cells along a side."""
-    small = {} if result.density is None else {"density": shrunk(result.density)[0]}
-    for name, values in result.maps.items():
-        mine = over_picture(values, result.sample)
-        block = -(-max(mine.shape[-2:]) // MAP_CELLS)
-        pooled = torch.nn.functional.avg_pool2d(mine[None].float(), block, ceil_mode=True, count_include_pad=False)
-        small[name] = pooled[0, 0]
-    return small
 
 
 def _attention_of_base(asking: Asking, entry: PromptTest, samples: Sequence[Sample]) -> Maps | NotTested:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -63,10 +65,7 @@ class _Pending:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class _Piece:
-    owner: _Pending
-    image: Tensor  # float32 [3, h, w]
+_Piece: TypeAlias = tuple[_Pending, Tensor]  # a window of an image or all of it, float32 (3, h, w)
 
 
 def predict_samples(
@@ -124,24 +123,15 @@ def _pieces(
         owner = _Pending(sample, int(image.shape[1]), int(image.shape[2]), len(pieces))
         pending.append(owner)
         for piece in pieces:
-            yield _Piece(owner, piece)
+            yield owner, piece
 
 
 def _batches(pieces: Iterable[_Piece], windows: Windows | None) -> Iterator[list[_Piece]]:
     """Group consecutive pieces of one size, as many as a forward pass may hold."""
-    batch: list[_Piece] = []
-    for piece in pieces:
-        height, width = piece.image.shape[-2:]
+    for (_, height, width), alike in groupby(pieces, key=lambda piece: piece[1].shape):
         limit = windows.batch if windows is not None else max(WHOLE_IMAGE_PIXELS // (height * width), 1)
-        if batch and batch[0].image.shape != piece.image.shape:
+        while batch := list(islice(alike, limit)):
             yield batch
-            batch = []
-        batch.append(piece)
-        if len(batch) == limit:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def usable_precision(precision: Precision, device: torch.device) -> Precision:
@@ -154,18 +144,19 @@ def usable_precision(precision: Precision, device: torch.device) -> Precision:
 
 def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_maps: bool) -> None:
     """Predict one batch and hand each piece's part to its image."""
-    device = batch[0].image.device
+    owners, pieces = zip(*batch, strict=True)
+    device = pieces[0].device
     start = _now(device)
     autocast = nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
     with torch.inference_mode(), autocast:
-        images = torch.stack([piece.image for piece in batch])  # (B, 3, h, w)
-        prediction = system.predict(images, [system.prompt_of(piece.owner.sample) for piece in batch])
+        images = torch.stack(pieces)  # (B, 3, h, w)
+        prediction = system.predict(images, [system.prompt_of(owner.sample) for owner in owners])
     if not keep_maps:
         prediction.maps = {}
     share = (_now(device) - start) / len(batch)
-    for index, piece in enumerate(batch):
-        piece.owner.done.append(_row(prediction, index))
-        piece.owner.seconds += share
+    for index, owner in enumerate(owners):
+        owner.done.append(_row(prediction, index))
+        owner.seconds += share
 
 
 def _now(device: torch.device) -> float:

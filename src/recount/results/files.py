@@ -61,19 +61,14 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV file atomically, with newlines as Unix has them."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-
-    write_atomically(path, write)
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, stream.getvalue())
 
 
 def file_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from recount.results.files import Fields, JsonRecord, read_arrays, write_arrays
+from recount.results.files import Fields, JsonRecord, read_arrays
 from recount.results.run_record import Number
 
 if TYPE_CHECKING:
@@ -122,11 +122,9 @@ class PromptTests(JsonRecord):
     benchmarks: dict[str, BenchmarkTests]
 
 
-def write_maps(tests: Path, maps: dict[str, NDArray[Any]]) -> None:
-    """Write maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``."""
-    write_arrays(tests.with_suffix(".npz"), maps)
-
-
 def read_maps(tests: Path) -> dict[str, NDArray[Any]]:
-    """Return the maps that belong to a file of prompt tests; none where there is no such file."""
+    """Return the maps beside a file of prompt tests, if there are any.
+
+    They are float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``.
+    """
     return read_arrays(tests.with_suffix(".npz"), PromptTests.STEP)
