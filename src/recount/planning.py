@@ -68,10 +68,7 @@ class Plan:
     downloads: list[Download] = field(default_factory=list)
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
-        """Return the GPU hours of a paper's trainings, or of all, by basis, and how many are of unknown cost.
-
-        A training that two papers read is counted for each of them, and once in all.
-        """
+        """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
         mine = [run for run in self.runs if paper is None or paper in run.papers]
         by_basis: dict[str, float] = defaultdict(float)
         for run in mine:
@@ -181,12 +178,12 @@ def check_data(project: Project) -> None:
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
     where = f"suites/{project.suite.name}.yaml"
     for name, system in project.suite.systems.items():
-        if system.preparation is not None:
-            splits = [split for run in project.runs if run.system == name for split in run.splits]
-            every = {preparation for split in splits for preparation in _preparations(split.dataset)}
-            if every and system.preparation not in every:
-                said = unknown("preparation", system.preparation, every)
-                problems.append(f"{where}: systems.{name}.preparation = {system.preparation}: {said}")
+        sets = {split.dataset for run in project.runs if run.system == name for split in run.splits}
+        every = {
+            preparation for dataset in sets & {*datasets.names()} for preparation in datasets.load(dataset).preparations
+        }
+        if system.preparation is not None and every:
+            problems += _absent(where, f"systems.{name}.preparation", system.preparation, "preparation", every)
     problems += [
         f"{where}: {run.system}/{run.variant}: weights:{weights}: {unknown('file of weights', weights, WEIGHTS)}"
         for run in project.runs
@@ -197,26 +194,23 @@ def check_data(project: Project) -> None:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
-def _stand_in_problems(project: Project, benchmark: str) -> Iterator[str]:
+def _stand_in_problems(project: Project, benchmark: str) -> list[str]:
     entry = project.stand_ins[benchmark]
     suite = f"suites/{project.suite.name}.yaml"
     given = benchmark in project.suite.benchmarks
     where = f"{suite}: benchmarks.{benchmark}" if given else f"{suite} and benchmarks.yaml: {benchmark}"
-    name, known = str(entry.dataset), datasets.names()
-    if name not in known:
-        yield f"{where}: dataset = {name}: {unknown('data set', name, known)}"
-        return
-    splits = datasets.load(name).splits
-    for split in str(entry.split).split("+"):
-        if split not in splits:
-            yield f"{where}: split = {split}: {unknown(f'split of {name}', split, splits)}"
-    if entry.preparation not in _preparations(name):
-        said = unknown(f"preparation of {name}", entry.preparation, _preparations(name))
-        yield f"{where}: preparation = {entry.preparation}: {said}"
+    name = str(entry.dataset)
+    problems = _absent(where, "dataset", name, "data set", datasets.names())
+    if not problems:
+        dataset = datasets.load(name)
+        for split in str(entry.split).split("+"):
+            problems += _absent(where, "split", split, f"split of {name}", dataset.splits)
+        problems += _absent(where, "preparation", entry.preparation, f"preparation of {name}", dataset.preparations)
+    return problems
 
 
-def _preparations(dataset: str) -> Collection[str]:
-    return datasets.load(dataset).preparations if dataset in datasets.names() else ()
+def _absent(where: str, key: str, value: str, what: str, known: Collection[str]) -> list[str]:
+    return [] if value in known else [f"{where}: {key} = {value}: {unknown(what, value, known)}"]
 
 
 def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:
@@ -234,9 +228,8 @@ def _downloads(project: Project) -> Iterator[Download]:
         files = [file for file in source.files() if file.urls or not file.optional]
         there = (folder / MANIFEST).is_file()
         absent = [file for file in files if not (folder / file.path).is_file()]
-        unknown = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
+        nowhere = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
         pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
-        by_hand = source.by_hand or "see its homepage"
         yield Download(
             name=source.name,
             title=source.title,
@@ -244,12 +237,16 @@ def _downloads(project: Project) -> Iterator[Download]:
             there=there,
             bytes=0 if there else sum(file.bytes or 0 for file in absent),
             unsized=0 if there else sum(file.bytes is None for file in absent),
-            by_hand=by_hand if unknown or pictures else "",
+            by_hand=(source.by_hand or "see its homepage") if nowhere or pictures else "",
         )
 
 
 def show(found: Plan, console: Console) -> None:
     """Print the plan for people."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     console.print(f"[bold]Suite {found.suite}[/]: {', '.join(found.papers)}")
     jobs = ", ".join(f"{number} {rule}" for rule, number in found.jobs.items())
     console.print(f"Jobs: {sum(found.jobs.values())} ({jobs})" if jobs else "Jobs: nothing to be done")
@@ -258,21 +255,18 @@ def show(found: Plan, console: Console) -> None:
         console.print("[bold]Not run[/]")
         for reason in dict.fromkeys(found.left_out.values()):
             names = ", ".join(name for name, why in found.left_out.items() if why == reason)
-            console.print(f"  {reason}: {names}", highlight=False, soft_wrap=True)
+            say(f"  {reason}: {names}")
     if found.downloads:
         console.print(_downloads_table(found.downloads))
         unsized = sum(entry.unsized for entry in found.downloads)
         more = f", and {unsized} files whose size is not declared" if unsized else ""
-        console.print(
+        say(
             f"Disk: {found.bytes / 1e9:.1f} GB to fetch{more}; archives are unpacked beside themselves, and pictures "
-            "are stored once more as prepared: keep three times that free, and the models' space for each run",
-            highlight=False,
-            soft_wrap=True,
+            "are stored once more as prepared: keep three times that free, and the models' space for each run"
         )
     for entry in found.downloads:
         if entry.by_hand:
-            line = f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}"
-            console.print(line, highlight=False, soft_wrap=True)
+            say(f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}")
 
 
 def _hours_table(found: Plan) -> Table:

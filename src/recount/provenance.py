@@ -80,10 +80,7 @@ class CodeBase:
         return next((path for path in candidates if path.is_file()), None)
 
     def closure(self, roots: Iterable[str]) -> list[str]:
-        """Return the modules that importing ``roots`` can bring in, sorted, without those that change no result.
-
-        Roots are modules (``recount.prediction.predict``), or packages with all in them (``recount.report.*``).
-        """
+        """Return the modules that importing ``roots`` can bring in, sorted, without those that change no result."""
         waiting = [module for root in roots for module in self._modules(root)]
         seen: set[str] = set()
         while waiting:
@@ -147,11 +144,7 @@ def _named_digests(files: Iterable[Path]) -> list[str]:
 
 
 def _data_files(module: Path) -> list[Path]:
-    """Return the data files that belong to a module ``x.py``, sorted.
-
-    They are the files ``x.*``, ``x_*`` and ``x-*`` beside it, and in folders beside it that are not packages
-    (``datasets/files/x.tsv`` belongs to ``datasets/x.py``).
-    """
+    """Return the data files of ``x.py``: ``x.*``, ``x_*``, ``x-*`` beside it and in folders there, if no packages."""
     starts = (f"{module.stem}.", f"{module.stem}_", f"{module.stem}-")
     beside = list(module.parent.iterdir())
     folders = [path for path in beside if path.is_dir() and not (path / "__init__.py").exists()]
@@ -182,10 +175,7 @@ def _imported_names(tree: ast.Module, package: str) -> Iterator[list[str]]:
 
 
 def _write_tokens(node: Any, tokens: list[str]) -> None:
-    """Append ``node`` in a flat form without docstrings and positions that every Python from 3.11 writes alike.
-
-    Empty fields are left out, because newer Pythons have more of them (``type_params``).
-    """
+    """Append ``node`` without docstrings, positions, and empty fields, of which newer Pythons have more."""
     if isinstance(node, ast.AST):
         tokens.append(f"{type(node).__name__}(")
         for name in node._fields:
@@ -204,8 +194,7 @@ def _write_tokens(node: Any, tokens: list[str]) -> None:
         tokens.append(repr(node))
 
 
-def _is_docstring(node: Any) -> bool:
-    """Return whether a statement is a bare string: a docstring, or a comment in its place."""
+def _is_docstring(node: Any) -> bool:  # or a comment in its place
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -246,10 +235,9 @@ _NOT_OF_TRAINING = _NAMES | {"reading", "protocol", "checkpoint_path", "benchmar
 
 
 def run_settings(run: Run, precision: str | None) -> str:
-    """Return as JSON all settings that a run's training depends on, with the defaults of the recipe written out.
+    """Return as JSON all that a run's training depends on, the recipe's defaults and config.yaml's ``precision``, too.
 
-    What a run is evaluated on is left out: to evaluate on one benchmark more retrains nothing. ``precision`` is
-    config.yaml's, which goes over the recipe's.
+    What a run is evaluated on is left out: to evaluate on one benchmark more retrains nothing.
     """
     settings = run.model_dump(mode="json", exclude=_NOT_OF_TRAINING)
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
@@ -332,8 +320,8 @@ def _cpu_name() -> str:
     if sys.platform == "darwin":
         return (output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()).strip()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def output_of(*command: str) -> str | None:

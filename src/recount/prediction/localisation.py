@@ -57,9 +57,8 @@ def reached(attention: Tensor, sample: Sample) -> int:
 def localisation(asking: Asking, samples: Sequence[Sample]) -> Maps:
     """Return the quality of each map of a system with a ``foreground`` of its own, over the samples with points.
 
-    ``auc``: map -> mean over pictures; ``points_reached``: share of all points where "attention" is at least 0.3, and
-    ``reached_elsewhere``: the mean share of cells without objects where it is, too (None for a system without
-    attention); ``pictures``: the same of each.
+    ``auc`` and ``reached_elsewhere`` (the share of cells without objects whose "attention" is at least ``ATTENDED``)
+    are means over pictures; ``points_reached`` is a share of all points.
     """
     pointed = [sample for sample in samples if len(sample.points)]
     if not pointed:

@@ -44,10 +44,7 @@ class PredictError(UserError):
 
 
 def load_run(folder: Path, reading: Mapping[str, Any] | None = None) -> tuple[RunRecord, System]:
-    """Return the record of a finished training and its system, built from the recorded settings, without weights.
-
-    ``reading`` are settings that another reading of it lays over the recorded ones.
-    """
+    """Return the record of a finished training and its system without weights; ``reading`` replaces settings."""
     record = read_run_record(folder)
     system_class = systems.load(record.run.system)
     return record, system_class(system_class.Settings.model_validate(merged(record.settings, reading or {})))
@@ -131,10 +128,7 @@ def _timing(predictions: Sequence[Predicted]) -> SelectionTiming:
 
 
 def shrunk(density: Tensor) -> Tensor:
-    """Return a density map [1, h, w] summed over blocks of cells until its longest side has at most 256 of them.
-
-    What a block lacks at the right and the bottom counts as empty, so the sum stays the count.
-    """
+    """Return a density map [1, h, w] summed over blocks of cells, at most ``MAP_CELLS`` a side; it sums to the same."""
     height, width = density.shape[-2:]
     block = -(-max(height, width) // MAP_CELLS)
     if block == 1:
@@ -176,20 +170,20 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
         raise PredictError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
     torch.set_num_threads(project.config.training_threads)
     samples = read_index(project.root / project.index(split), split.split)
-    output = project.root / project.predictions(run, benchmark)
-    place = project.predictions(run, benchmark).relative_to(project.results / "predictions")
+    output = project.predictions(run, benchmark)
+    maps = project.results / "maps" / output.relative_to(project.results / "predictions").with_suffix(".npz")
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
         predict_run(
             project.root / project.run_folder(run),
             samples,
-            output,
+            project.root / output,
             picture_of,
-            maps=project.root / project.results / "maps" / place.with_suffix(".npz"),
+            maps=project.root / maps,
             device=device,
             precision=project.config.precision,
             reading=run.reading,
         )
-    return output
+    return project.root / output
 
 
 def picture_of(sample: Sample) -> Tensor:

@@ -96,10 +96,7 @@ def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -
 
 
 def _averaged(found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan) -> Floats:
-    """Return recall, precision and F of each picture, [n, 3], from what was found, is there and was counted.
-
-    These are [n, classes]. In the mean ``own_recall`` stands for the own class; NaN leaves it out.
-    """
+    """Return means [n, 3] over classes from [n, classes]; ``own_recall`` is the own class's, and NaN leaves it out."""
     recall = found / true
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(counted > 0, found / counted, np.nan)
@@ -126,8 +123,7 @@ def _mean_of_known(rows: Floats) -> Floats:
 def localised_counts(density: Tensor, points: np.ndarray, depth: int) -> tuple[float, float]:
     """Return what is found and what is counted too much on a collage, in 2^depth x 2^depth cells of each half.
 
-    ``density`` [1, h, w] is of the collage, whose upper half holds what was asked for, at ``points`` [N, 2], x and y as
-    shares of the collage.
+    What was asked for is in the upper half of the ``density`` [1, h, w], at ``points`` [N, 2], shares of the collage.
     """
     cells = 2**depth
     half = density.shape[1] // 2
@@ -145,8 +141,7 @@ def _cell_sums(density: Tensor, cells: int) -> Floats:
     """Return sums over cells x cells parts of nearly equal size, [cells, cells]."""
     values = density.double().cpu().numpy()
     for axis in (0, 1):
-        parts = np.array_split(values, cells, axis=axis)
-        values = np.stack([part.sum(axis=axis) for part in parts], axis=axis)
+        values = np.stack([part.sum(axis) for part in np.array_split(values, cells, axis)], axis)
     return values
 
 
@@ -187,18 +182,17 @@ def shows(sample: Sample, name: str) -> bool:
     return name != sample.prompt and bool(sample.attributes.get("counts", {}).get(name, 0))
 
 
-class LastPicture:
-    """Loads pictures, and remembers the last one: samples of one picture follow each other."""
+def remembering(load: LoadImage) -> LoadImage:
+    """Return a loader that remembers the last picture: samples of one picture follow each other."""
+    last: dict[Path | None, Tensor] = {}
 
-    def __init__(self, load: LoadImage) -> None:
-        self.load = load
-        self.last: tuple[Path | None, Tensor] | None = None
+    def picture(sample: Sample) -> Tensor:
+        nonlocal last
+        if sample.image is None or sample.image not in last:
+            last = {sample.image: load(sample)}
+        return last[sample.image]
 
-    def __call__(self, sample: Sample) -> Tensor:
-        """Return the picture of a sample."""
-        if self.last is None or self.last[0] != sample.image or sample.image is None:
-            self.last = (sample.image, self.load(sample))
-        return self.last[1]
+    return picture
 
 
 def _negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
@@ -210,7 +204,7 @@ def _negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
         if not shows(sample, name)
     ]
     predicted = np.full((len(samples), len(classes)), np.nan)
-    results = asking.predict([sample for *_, sample in wanted], LastPicture(asking.load_image))
+    results = asking.predict([sample for *_, sample in wanted], remembering(asking.load_image))
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
     own, true = _own_and_true(samples, classes)
@@ -261,11 +255,7 @@ def majority_of(sample: Sample) -> str:
 
 
 def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[PairPicture]:
-    """Predict each picture for its prompt, for its majority class and for a class that it does not show.
-
-    The attributes of each sample name a class with more objects than the prompt's (``majority_class`` and
-    ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
-    """
+    """Predict each picture for its prompt, its majority class, and a class of the others that it does not show."""
     counts, majorities = [known_counts(sample) for sample in samples], [majority_of(sample) for sample in samples]
     bare = [sample.id for sample, majority in zip(samples, majorities, strict=True) if majority == sample.prompt]
     if bare:
@@ -277,7 +267,7 @@ def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[Pai
         for prompt in (majority, sample.prompt, absent)
         if prompt
     ]
-    results = asking.predict(asked, LastPicture(asking.load_image))
+    results = asking.predict(asked, remembering(asking.load_image))
     return [
         PairPicture(
             id=sample.id,
@@ -323,10 +313,7 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
-    """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
-
-    The samples are ``usable`` ones; the classes are those that they ask for.
-    """
+    """Return the negative-prompt test of ``usable`` samples; the classes are those that they ask for."""
     _refuse_mute(asking.system)
     table = _negative_table(asking, samples)
     other = [_another_count(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
@@ -342,14 +329,11 @@ def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePromp
 
 
 def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
-    """Return the scores of every picture's collages with a picture of each other class.
-
-    These are "count", and "depth_1" to "depth_3" for the localised ones. The samples are as for ``negative_prompts``.
-    """
+    """Return "count", and the localised "depth_1" to "depth_3", of ``usable`` samples above one of each other class."""
     _refuse_mute(asking.system)
     classes = _classes_of(samples)
     jobs = {job.asked.id: job for job in _collages(samples, classes)}
-    last = LastPicture(asking.load_image)
+    last = remembering(asking.load_image)
 
     def picture(sample: Sample) -> Tensor:
         return collage(last(jobs[sample.id].upper), asking.load_image(jobs[sample.id].lower))
@@ -373,10 +357,7 @@ def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]
 
 
 def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
-    """Return mean counts for the majority, the minority and an absent class, and each picture's.
-
-    ``nearer_to_majority``: share of pictures whose count for the minority is nearer to the majority's true count.
-    """
+    """Return counts for the majority, the minority and an absent class: their means, and each picture's."""
     _refuse_mute(asking.system)
     found = majority_and_minority(asking, samples)
     columns = {

@@ -1,11 +1,9 @@
 """``recount test-prompts``: does a trained text-guided run read its prompt, and where do its maps lie?
 
 One job tests a run on every benchmark that its experiment names (``prompt_tests``), because starting costs a tiny
-network more than testing it. What is tested stands in ``prompt_tests`` and ``localisation``. The weights are those
-selected on held-out samples, or the last ones: never those chosen on test data.
-
-Beside the scores lie maps of a few pictures, each asked for its majority and for its minority: they are the same
-pictures for every system, at fixed quantiles of the minority's count.
+network more than testing it. The weights are those selected on held-out samples, or the last ones: never those chosen
+on test data. Beside the scores lie maps of a few pictures, each asked for its majority and for its minority: the same
+ones for every system, at fixed quantiles of the minority's count.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from recount.devices import device_for
 from recount.prediction import prompt_tests
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, PredictError, load_run, load_selection, picture_of, shrunk
-from recount.prediction.prompt_tests import as_prompted, majority_of, spread, usable
+from recount.prediction.prompt_tests import as_prompted, majority_of, remembering, spread, usable
 from recount.prediction.samples import Asking, usable_precision
 from recount.results.files import write_arrays
 from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
@@ -108,7 +106,7 @@ def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarr
     ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
     chosen = [ordered[place] for place in dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)]
     asked = [as_prompted(sample, prompt) for sample in chosen for prompt in (majority_of(sample), sample.prompt)]
-    results = asking.predict(asked, prompt_tests.LastPicture(asking.load_image), keep_maps=True)
+    results = asking.predict(asked, remembering(asking.load_image), keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):
         small = {} if result.density is None else {"density": shrunk(result.density)[0]}

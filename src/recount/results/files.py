@@ -41,10 +41,7 @@ class ResultsError(UserError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, flush it to disk and move it into place.
-
-    The temporary file has the suffix of ``path``, and nothing is left of a failure (``SaveError``).
-    """
+    """Have ``write`` fill a temporary file of the same suffix, flush it and move it to ``path``; else a SaveError."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
