@@ -195,22 +195,6 @@ def remembering(load: LoadImage) -> LoadImage:
     return picture
 
 
-def _negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
-    classes = _classes_of(samples)
-    wanted = [
-        (row, column, as_prompted(sample, name))
-        for row, sample in enumerate(samples)
-        for column, name in enumerate(classes)
-        if not shows(sample, name)
-    ]
-    predicted = np.full((len(samples), len(classes)), np.nan)
-    results = asking.predict([sample for *_, sample in wanted], remembering(asking.load_image))
-    for (row, column, _), result in zip(wanted, results, strict=True):
-        predicted[row, column] = result.count
-    own, true = _own_and_true(samples, classes)
-    return NegativeTable(true, own, predicted)
-
-
 def _own_and_true(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[np.ndarray, Floats]:
     """Return the place of each sample's class, and its count."""
     own = np.array([classes.index(sample.prompt) for sample in samples])
@@ -260,7 +244,10 @@ def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[Pai
     bare = [sample.id for sample, majority in zip(samples, majorities, strict=True) if majority == sample.prompt]
     if bare:
         raise PromptTestError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
-    absents = _drawn_absents(counts)
+    generator = random.Random(DRAWING_SEED)
+    classes = sorted({name for known in counts for name in known})
+    choices = [[name for name in classes if not known.get(name)] for known in counts]
+    absents = [generator.choice(names) if names else "" for names in choices]  # "": there is none
     asked = [
         as_prompted(sample, prompt)
         for sample, majority, absent in zip(samples, majorities, absents, strict=True)
@@ -282,14 +269,6 @@ def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[Pai
         )
         for sample, known, majority, absent in zip(samples, counts, majorities, absents, strict=True)
     ]
-
-
-def _drawn_absents(counts: Sequence[dict[str, float]]) -> list[str]:
-    """Return for each picture a class of the others that it is not known to show; "" where there is none."""
-    generator = random.Random(DRAWING_SEED)
-    classes = sorted({name for known in counts for name in known})
-    choices = [[name for name in classes if not known.get(name)] for known in counts]
-    return [generator.choice(names) if names else "" for names in choices]
 
 
 def changed_share(first: ArrayLike, second: ArrayLike) -> float:
@@ -315,15 +294,27 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
 def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
     """Return the negative-prompt test of ``usable`` samples; the classes are those that they ask for."""
     _refuse_mute(asking.system)
-    table = _negative_table(asking, samples)
-    other = [_another_count(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
+    classes = _classes_of(samples)
+    wanted = [
+        (row, column, as_prompted(sample, name))
+        for row, sample in enumerate(samples)
+        for column, name in enumerate(classes)
+        if not shows(sample, name)
+    ]
+    predicted = np.full((len(samples), len(classes)), np.nan)
+    results = asking.predict([sample for *_, sample in wanted], remembering(asking.load_image))
+    for (row, column, _), result in zip(wanted, results, strict=True):
+        predicted[row, column] = result.count
+    own, true = _own_and_true(samples, classes)
+    table = NegativeTable(true, own, predicted)
+    other = [_another_count(row, place) for row, place in zip(predicted, own, strict=True)]
     right, wrong = table.right_and_wrong()
     return NegativePrompts(
         **negative_scores(table),
         prompt_swap=changed_share(right, other),
         pictures=[
-            NegativePicture(id=sample.id, prompt=sample.prompt, true=float(true), right=float(one), wrong=float(mean))
-            for sample, true, one, mean in zip(samples, table.true, right, wrong, strict=True)
+            NegativePicture(id=sample.id, prompt=sample.prompt, true=float(count), right=float(one), wrong=float(mean))
+            for sample, count, one, mean in zip(samples, true, right, wrong, strict=True)
         ],
     )
 
