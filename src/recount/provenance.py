@@ -261,9 +261,8 @@ def commit() -> dict[str, Any]:
 
 def visible_gpus() -> list[dict[str, str]]:
     """Return name, driver and memory of each NVIDIA card that a job started now would see. Does not import torch."""
-    answer = output_of(
-        "nvidia-smi", "--query-gpu=index,uuid,name,driver_version,memory.total", "--format=csv,noheader,nounits"
-    )
+    query = "--query-gpu=index,uuid,name,driver_version,memory.total"
+    answer = output_of("nvidia-smi", query, "--format=csv,noheader,nounits")
     rows = [[cell.strip() for cell in line.split(",")] for line in (answer or "").splitlines() if line.count(",") == 4]
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is not None:

@@ -54,9 +54,8 @@ def load_selection(system: System, folder: Path, name: str, selection: Selection
     """Load the weights of one selection of a run, checked against the recorded sha256."""
     path = folder / selection.model
     if not path.is_file():
-        raise PredictError(
-            f"{path}: no such file, though run.json names it for selection {name!r}; train the run again"
-        )
+        what = f"no such file, though run.json names it for selection {name!r}; train the run again"
+        raise PredictError(f"{path}: {what}")
     if file_digest(path) != selection.sha256:
         raise PredictError(f"{path}: sha256 is not the one in run.json: the file was changed or is damaged")
     try:

@@ -48,39 +48,30 @@ class PromptTestError(UserError):
     """A benchmark cannot be used for prompt tests; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeTable:
-    """Predictions of every picture with every class."""
+def negative_scores(true: Floats, own: np.ndarray, predicted: Floats) -> dict[str, float]:
+    """Return the scores of the negative-prompt test from true counts [n] and predicted ones [n, classes].
 
-    true: Floats  # (n,) counts of the pictures' own classes
-    own: np.ndarray  # (n,) place of each picture's own class among the columns
-    predicted: Floats  # (n, classes), NaN where a class is left out
-
-    def right_and_wrong(self, decimals: int | None = None) -> tuple[Floats, Floats]:
-        """Return each picture's count with its own class, and the mean of those with the others, [n] each."""
-        others = self.predicted.copy() if decimals is None else self.predicted.round(decimals)
-        rows = np.arange(len(self.true))
-        right = others[rows, self.own]
-        others[rows, self.own] = np.nan
-        return right, np.nanmean(others, axis=1)
-
-
-def negative_scores(table: NegativeTable) -> dict[str, float]:
-    """Return the scores of the negative-prompt test.
-
-    ``np`` is the mean of prediction over truth for the right prompt (1 is ideal), and ``nmn`` for the mean over wrong
-    prompts (0 is ideal; about ``np`` if the prompt is ignored). ``pccn`` is the share of pictures, per cent, counted
-    nearer to the truth with the right prompt than with wrong ones. ``mae`` and ``rmse`` are with the right prompt.
+    ``own`` [n] is the place of each picture's class; left out classes are NaN. ``np`` is the mean of prediction over
+    truth for the right prompt (1 is ideal), ``nmn`` for the mean over wrong prompts (0 is ideal; about ``np`` if the
+    prompt is ignored). ``pccn`` is the share of pictures, per cent, counted nearer to the truth with the right prompt
+    than with wrong ones. ``mae`` and ``rmse`` are with the right prompt.
     """
-    right, wrong = table.right_and_wrong(DECIMALS)  # not clipped at 0, as released
-    nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
+    right, wrong = _right_and_wrong(predicted.round(DECIMALS), own)  # not clipped at 0, as released
+    nearer = np.abs(right - true) < np.abs(wrong - true)
     return {
-        "np": float((right / table.true).mean()),
-        "nmn": float((wrong / table.true).mean()),
+        "np": float((right / true).mean()),
+        "nmn": float((wrong / true).mean()),
         "pccn": 100 * float(nearer.mean()),
-        "mae": MAE(table.true, right),
-        "rmse": RMSE(table.true, right),
+        "mae": MAE(true, right),
+        "rmse": RMSE(true, right),
     }
+
+
+def _right_and_wrong(predicted: Floats, own: np.ndarray) -> tuple[Floats, Floats]:
+    """Return each picture's count with its own class, and the mean of those with the others, [n] each."""
+    others, rows = predicted.copy(), np.arange(len(own))
+    others[rows, own] = np.nan
+    return predicted[rows, own], np.nanmean(others, axis=1)
 
 
 def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> Floats:
@@ -306,11 +297,10 @@ def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePromp
     for (row, column, _), result in zip(wanted, results, strict=True):
         predicted[row, column] = result.count
     own, true = _own_and_true(samples, classes)
-    table = NegativeTable(true, own, predicted)
     other = [_another_count(row, place) for row, place in zip(predicted, own, strict=True)]
-    right, wrong = table.right_and_wrong()
+    right, wrong = _right_and_wrong(predicted, own)
     return NegativePrompts(
-        **negative_scores(table),
+        **negative_scores(true, own, predicted),
         prompt_swap=changed_share(right, other),
         pictures=[
             NegativePicture(id=sample.id, prompt=sample.prompt, true=float(count), right=float(one), wrong=float(mean))

@@ -80,8 +80,7 @@ def predict_samples(
     """Predict samples in order. The system is moved to ``device``; the mode of each of its modules is put back.
 
     The system's ``windows`` say how images are cut; None: whole images, of equal size together. ``load_image`` gives
-    the picture of a sample, uint8 [3, H, W] RGB; it is called in another thread, a few images ahead. ``keep_maps``: the
-    density and further maps are returned, for figures.
+    uint8 [3, H, W] RGB, in another thread, a few images ahead. ``keep_maps``: density and further maps are returned.
     """
     modes = {module: module.training for module in system.modules()}
     system.to(device).eval()

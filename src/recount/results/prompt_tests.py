@@ -123,8 +123,5 @@ class PromptTests(JsonRecord):
 
 
 def read_maps(tests: Path) -> dict[str, NDArray[Any]]:
-    """Return the maps beside a file of prompt tests, if there are any.
-
-    They are float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``.
-    """
+    """Return maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``, if there are any."""
     return read_arrays(tests.with_suffix(".npz"), PromptTests.STEP)
