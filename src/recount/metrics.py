@@ -12,42 +12,34 @@ Importing this module loads no numpy: the settings check ids against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import csv
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = "NDArray[np.float64]"
-#: what a metric is computed from: predicted counts, the answers of a count-by-caption system, a run's cost, or its
-#: prompt tests
-Family = Literal["counts", "captions", "cost", "prompts"]
+#: what a metric is computed from: predicted counts, the answers of a count-by-caption system, a run's cost, what papers
+#: print of theirs (ends of a range, millions), or prompt tests
+Family = Literal["counts", "captions", "cost", "printed", "prompts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric and how it is shown. Where it has a ``contribution``, it is ``root`` or identity of their mean.
+    """A metric and how it is shown. Where it has a ``contribution``, it is ``root`` or identity of their mean."""
 
-    Attributes:
-        name: its id, as in scores.csv and in a paper.yaml.
-        label: name in a column head.
-        title: what it is, in words.
-        family: what it is computed from.
-        better: whether low or high values are good; None where neither is.
-        contribution: (true [..., n], predicted [..., n]) -> contribution of each image [..., n].
-        root: whether the metric is the square root of the mean.
-    """
-
-    name: str
-    label: str
-    title: str
+    name: str  # its id, as in scores.csv and in a paper.yaml
+    label: str  # in a column head
+    title: str  # what it is, in words
     family: Family
-    better: Literal["low", "high"] | None = "low"
-    contribution: Callable[[Floats, Floats], Floats] | None = None
-    root: bool = False
+    better: Literal["low", "high"] | None = "low"  # None where neither is good
+    contribution: Callable[[Floats, Floats], Floats] | None = None  # (true, predicted) -> of each image, all [..., n]
+    root: bool = False  # it is the square root of the mean
 
     @property
     def scored(self) -> bool:
@@ -55,11 +47,7 @@ class Metric:
         return self.family in ("counts", "captions")
 
     def of_images(self, true: ArrayLike, predicted: ArrayLike) -> Floats:
-        """Return the contribution of each image, in the shape of ``predicted``.
-
-        Raises:
-            TypeError: it is not computed from predicted counts alone.
-        """
+        """Return the contribution of each image, in the shape of ``predicted``; a metric without any is a TypeError."""
         import numpy as np
 
         if self.contribution is None:
@@ -73,11 +61,7 @@ class Metric:
         return np.sqrt(mean) if self.root else mean
 
     def __call__(self, true: ArrayLike, predicted: ArrayLike) -> float:
-        """Return the metric of two lists of counts; NaN if a prediction is NaN.
-
-        Raises:
-            ValueError: the lists are empty or of different lengths.
-        """
+        """Return the metric of two lists of counts, not empty and equally long; NaN if a prediction is NaN."""
         import numpy as np
 
         shapes = np.shape(true), np.shape(predicted)
@@ -100,108 +84,44 @@ class Metric:
         return "highest" if self.better == "high" else "lowest"
 
 
-def _absolute(true: Floats, predicted: Floats) -> Floats:
-    return abs(predicted - true)
-
-
-def _squared(true: Floats, predicted: Floats) -> Floats:
-    return (predicted - true) ** 2
-
-
-def _relative(true: Floats, predicted: Floats) -> Floats:
-    return abs(predicted - true) / true.clip(min=1)
-
-
-def _relative_squared(true: Floats, predicted: Floats) -> Floats:
-    return (predicted - true) ** 2 / true.clip(min=1)
-
-
 def _correct(true: Floats, predicted: Floats) -> Floats:
     import numpy as np
 
     return np.where(np.isnan(predicted), np.nan, predicted == true)
 
 
-MAE = Metric("mae", "MAE", "mean absolute error of the counts", "counts", "low", _absolute)
-RMSE = Metric("rmse", "RMSE", "root of the mean squared error of the counts", "counts", "low", _squared, root=True)
-NAE = Metric("nae", "NAE", "mean of the absolute error over the true count", "counts", "low", _relative)
-SRE = Metric(
-    "sre", "SRE", "root of the mean squared error over the true count", "counts", "low", _relative_squared, root=True
-)
-ACCURACY = Metric("accuracy", "Accuracy", "share of exactly right counts", "captions", "high", _correct)
-MEAN_ABSOLUTE_DEVIATION = Metric(
-    "mean_absolute_deviation",
-    "Mean deviation",
-    "mean absolute deviation of the answered number from the true one",
-    "captions",
-    "low",
-    _absolute,
-)
+_CONTRIBUTIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+    "mae": lambda true, predicted: abs(predicted - true),
+    "rmse": lambda true, predicted: (predicted - true) ** 2,
+    "nae": lambda true, predicted: abs(predicted - true) / true.clip(min=1),
+    "sre": lambda true, predicted: (predicted - true) ** 2 / true.clip(min=1),
+    "accuracy": _correct,
+    "mean_absolute_deviation": lambda true, predicted: abs(predicted - true),
+}
+
+
+def _listed() -> Iterator[Metric]:
+    """Yield the metrics in metrics.tsv."""
+    with Path(__file__).with_suffix(".tsv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t"):
+            fields: dict[str, Any] = {**row, "better": row["better"] or None}
+            yield Metric(**fields, contribution=_CONTRIBUTIONS.get(row["name"]), root=row["name"] in ("rmse", "sre"))
+
+
+ALL: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _listed()})
+#: means over images, so that they have intervals and tests
+METRICS = MappingProxyType({name: metric for name, metric in ALL.items() if metric.contribution is not None})
+COSTS = MappingProxyType({name: metric for name, metric in ALL.items() if metric.family == "cost"})
+QUANTITIES = MappingProxyType({name: metric for name, metric in ALL.items() if metric.family == "prompts"})
+MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION = METRICS.values()
+#: accuracy over the images whose true number is in LARGE_NUMBERS
+RECALL = ALL["recall_7_to_10"]
+LARGE_NUMBERS = (7, 10)
 #: of any values, whatever is true: for what is a mean over images but no error
 MEAN = Metric("mean", "Mean", "mean over images", "prompts", None, lambda _, values: values)
-#: accuracy over the images whose true number is in LARGE_NUMBERS
-RECALL = Metric(
-    "recall_7_to_10", "Recall, 7 to 10", "share of right answers where seven to ten are shown", "captions", "high"
-)
-LARGE_NUMBERS = (7, 10)
-
-
-def _cost(name: str, label: str, title: str, better: Literal["low", "high"] | None = "low") -> Metric:
-    return Metric(name, label, title, "cost", better)
-
-
-def _prompts(name: str, label: str, title: str, better: Literal["low", "high"] = "high") -> Metric:
-    return Metric(name, label, title, "prompts", better)
-
-
-def _by_name(*metrics: Metric) -> Mapping[str, Metric]:
-    return MappingProxyType({metric.name: metric for metric in metrics})
-
-
-#: means over images, so that they have intervals and tests
-METRICS = _by_name(MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION)
-COSTS = _by_name(
-    _cost("train_hours_100_epochs", "Hours per 100 epochs", "training time of 100 epochs"),
-    _cost("inference_seconds_per_image", "Seconds per image", "inference time per image"),
-    _cost("parameters_total", "Parameters", "number of parameters", None),
-    _cost("parameters_trained", "Parameters trained", "number of parameters that training changes", None),
-)
-#: as papers print them: ends of a range, and millions
-PRINTED = _by_name(
-    _cost("train_hours_100_epochs_min", "Hours per 100 epochs, from", "training time, lower end of the printed range"),
-    _cost("train_hours_100_epochs_max", "Hours per 100 epochs, to", "training time, upper end of the printed range"),
-    _cost("inference_seconds_per_image_min", "Seconds per image, from", "lower end of the printed range"),
-    _cost("inference_seconds_per_image_max", "Seconds per image, to", "upper end of the printed range"),
-    _cost("parameters_million", "Parameters, M", "millions of parameters", None),
-)
-#: of a text-guided system's prompt tests
-QUANTITIES = _by_name(
-    _prompts(
-        "nearer_to_majority",
-        "Nearer to the majority",
-        "share of predictions nearer to the majority's count than to the prompted one",
-        "low",
-    ),
-    _prompts("pccn", "PCCN", "per cent of pictures counted better with the right prompt than with wrong ones"),
-    _prompts("nmn", "NMN", "count with wrong prompts over the true count", "low"),
-    _prompts("attention_reached", "Attention reached", "share of points with an attention of at least 0.3"),
-    _prompts("attention_auc", "Attention's AUC", "AUC of the attention of cells with against those without an object"),
-    _prompts(
-        "base_attention_reached",
-        "Attention reached, untrained",
-        "share of points with an attention of at least 0.3 in the pretrained network",
-    ),
-    _prompts(
-        "base_attention_auc",
-        "Attention's AUC, untrained",
-        "AUC of the pretrained network's attention of cells with against those without an object",
-    ),
-    _prompts("similarity_gain", "Similarity's gain", "AUC of the similarity map minus that of an attention map"),
-)
-ALL: Mapping[str, Metric] = MappingProxyType({**METRICS, RECALL.name: RECALL, **COSTS, **PRINTED, **QUANTITIES})
 
 
 def metric(name: str) -> Metric:
     """Return a metric; one that is not known keeps its own name, for what only a published.csv has."""
     words = name.replace("_", " ")
-    return ALL.get(name) or _cost(name, words, words, None)
+    return ALL.get(name) or Metric(name, words, words, "printed", None)

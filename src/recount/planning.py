@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,39 +30,29 @@ from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
 
-UNKNOWN = "not known before a run of it has ended"
-
 
 @dataclass(frozen=True)
 class RunCost:
-    """A training run: its GPU hours (None: not known) and the basis; ``done`` if it has ended."""
+    """What a training run takes."""
 
     papers: tuple[str, ...]
     run: str
-    gpu_hours: float | None
+    gpu_hours: float | None  # None: not known
     basis: str
-    done: bool
+    done: bool  # it has ended
 
 
 @dataclass(frozen=True)
 class Download:
-    """A data set or weights that are needed.
-
-    Attributes:
-        name, title, licence: what it is.
-        there: whether it was fetched.
-        bytes: declared size of what is to be fetched; ``unsized`` files have none.
-        by_hand: what to do, if an address is missing for a file that is needed, or pictures are not there (some servers
-            refuse them); else "".
-    """
+    """A data set or weights that are needed."""
 
     name: str
     title: str
     licence: str
-    there: bool
-    bytes: int
-    unsized: int
-    by_hand: str
+    there: bool  # it was fetched
+    bytes: int  # declared size of what is to be fetched
+    unsized: int  # files without a declared size
+    by_hand: str  # what to do where a needed file has no address, or a server refuses the pictures; else ""
 
 
 @dataclass(frozen=True)
@@ -77,15 +68,12 @@ class Plan:
     downloads: list[Download] = field(default_factory=list)
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
-        """Return the GPU hours of a paper's trainings, or of all, by basis, and how many are of unknown cost.
-
-        A training that two papers read is counted for each of them, and once in all.
-        """
+        """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
         mine = [run for run in self.runs if paper is None or paper in run.papers]
-        by_basis: dict[str, float] = {}
+        by_basis: dict[str, float] = defaultdict(float)
         for run in mine:
             if run.gpu_hours is not None:
-                by_basis[run.basis] = by_basis.get(run.basis, 0.0) + run.gpu_hours
+                by_basis[run.basis] += run.gpu_hours
         to_do = [run for run in mine if not run.done]
         return {
             "runs": len(mine),
@@ -98,7 +86,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """Return the declared size of all that is still to be fetched."""
-        return sum(entry.bytes for entry in self.downloads if not entry.there)
+        return sum(entry.bytes for entry in self.downloads)
 
     def as_json(self) -> str:
         """Return the plan as JSON."""
@@ -107,12 +95,7 @@ class Plan:
 
 
 def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
-    """Return what the project would do now.
-
-    Args:
-        project: the configuration.
-        overrides: what the command line changed in config.yaml; Snakemake is told the same.
-    """
+    """Return what the project would do now; Snakemake is told what the command line changed in config.yaml."""
     return Plan(
         suite=project.suite.name,
         papers=list(project.papers),
@@ -124,35 +107,12 @@ def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- jobs
-
-
 def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
-    """Return the number of jobs of each rule, as ``snakemake -n`` counts them.
-
-    Raises:
-        UserError: Snakemake fails; with its message.
-    """
+    """Return the number of jobs of each rule, as ``snakemake -n`` counts them; a failure has Snakemake's message."""
     settings = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    snakefile = root / "Snakefile"
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(snakefile),
-        "--dry-run",
-        "--cores",
-        "1",
-        "--nocolor",
-    ]
-    done = subprocess.run(
-        [*command, *(["--config", *settings] if settings else [])],
-        check=False,
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    command += ["--dry-run", "--cores", "1", "--nocolor", *(["--config", *settings] if settings else [])]
+    done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")
     return job_counts(done.stdout + done.stderr)
@@ -170,26 +130,20 @@ def job_counts(text: str) -> dict[str, int]:
     return dict(reversed(found.items()))
 
 
-# --------------------------------------------------------------------------------------------------------------- hours
-
-
 def _run_costs(project: Project) -> Iterator[RunCost]:
     measured = {run.id: _measured(project, run) for run in project.trainings}
-    readers: dict[str, set[str]] = {}
+    readers = defaultdict(set)
     for run in project.runs:
-        readers.setdefault(run.training_id, set()).add(f"{run.system}/{run.variant}")
+        readers[run.training_id].add(f"{run.system}/{run.variant}")
     for run in project.trainings:
         papers = tuple(name for name, paper in project.papers.items() if readers[run.id] & set(paper.runs))
         own = measured[run.id]
-        if own is not None:
-            yield RunCost(papers, run.id, own[0], "measured here", done=True)
-            continue
-        hours, basis = _estimate(project, run, measured)
-        yield RunCost(papers, run.id, hours, basis, done=False)
+        hours, basis = _estimate(project, run, measured) if own is None else (own[0], "measured here")
+        yield RunCost(papers, run.id, hours, basis, done=own is not None)
 
 
 def _measured(project: Project, run: Run) -> tuple[float, int] | None:
-    """Return hours of GPU (of the processor, where there was no GPU) and epochs of a run that has ended."""
+    """Return hours of the GPU, else of the processor, and epochs of a run that has ended."""
     try:
         record = read_run_record(project.root / project.run_folder(run))
     except ResultsError:
@@ -217,27 +171,19 @@ def _left_out(project: Project) -> dict[str, str]:
     return {run: reason for run, reason in reasons.items() if reason}
 
 
-# ----------------------------------------------------------------------------------------------------------- downloads
-
-
 def check_data(project: Project) -> None:
-    """Check that every system, data set, split, preparation and file of weights that the settings name exists.
-
-    Raises:
-        ConfigError: one line for each that does not, with file, key, value and the nearest name.
-    """
+    """Refuse settings that name a system, data set, split, preparation or weights that is not there; a line each."""
     known = plugins("systems")
     problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
     where = f"suites/{project.suite.name}.yaml"
     for name, system in project.suite.systems.items():
-        if system.preparation is not None:
-            every = {
-                p for run in project.runs if run.system == name for s in run.splits for p in _preparations(s.dataset)
-            }
-            if every and system.preparation not in every:
-                said = unknown("preparation", system.preparation, every)
-                problems.append(f"{where}: systems.{name}.preparation = {system.preparation}: {said}")
+        sets = {split.dataset for run in project.runs if run.system == name for split in run.splits}
+        every = {
+            preparation for dataset in sets & {*datasets.names()} for preparation in datasets.load(dataset).preparations
+        }
+        if system.preparation is not None and every:
+            problems += _absent(where, f"systems.{name}.preparation", system.preparation, "preparation", every)
     problems += [
         f"{where}: {run.system}/{run.variant}: weights:{weights}: {unknown('file of weights', weights, WEIGHTS)}"
         for run in project.runs
@@ -248,26 +194,23 @@ def check_data(project: Project) -> None:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
-def _stand_in_problems(project: Project, benchmark: str) -> Iterator[str]:
+def _stand_in_problems(project: Project, benchmark: str) -> list[str]:
     entry = project.stand_ins[benchmark]
     suite = f"suites/{project.suite.name}.yaml"
     given = benchmark in project.suite.benchmarks
     where = f"{suite}: benchmarks.{benchmark}" if given else f"{suite} and benchmarks.yaml: {benchmark}"
-    name, known = str(entry.dataset), datasets.names()
-    if name not in known:
-        yield f"{where}: dataset = {name}: {unknown('data set', name, known)}"
-        return
-    splits = datasets.load(name).splits
-    for split in str(entry.split).split("+"):
-        if split not in splits:
-            yield f"{where}: split = {split}: {unknown(f'split of {name}', split, splits)}"
-    if entry.preparation not in _preparations(name):
-        said = unknown(f"preparation of {name}", entry.preparation, _preparations(name))
-        yield f"{where}: preparation = {entry.preparation}: {said}"
+    name = str(entry.dataset)
+    problems = _absent(where, "dataset", name, "data set", datasets.names())
+    if not problems:
+        dataset = datasets.load(name)
+        for split in str(entry.split).split("+"):
+            problems += _absent(where, "split", split, f"split of {name}", dataset.splits)
+        problems += _absent(where, "preparation", entry.preparation, f"preparation of {name}", dataset.preparations)
+    return problems
 
 
-def _preparations(dataset: str) -> Collection[str]:
-    return datasets.load(dataset).preparations if dataset in datasets.names() else ()
+def _absent(where: str, key: str, value: str, what: str, known: Collection[str]) -> list[str]:
+    return [] if value in known else [f"{where}: {key} = {value}: {unknown(what, value, known)}"]
 
 
 def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:
@@ -285,9 +228,8 @@ def _downloads(project: Project) -> Iterator[Download]:
         files = [file for file in source.files() if file.urls or not file.optional]
         there = (folder / MANIFEST).is_file()
         absent = [file for file in files if not (folder / file.path).is_file()]
-        unknown = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
+        nowhere = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
         pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
-        by_hand = source.by_hand or "see its homepage"
         yield Download(
             name=source.name,
             title=source.title,
@@ -295,57 +237,52 @@ def _downloads(project: Project) -> Iterator[Download]:
             there=there,
             bytes=0 if there else sum(file.bytes or 0 for file in absent),
             unsized=0 if there else sum(file.bytes is None for file in absent),
-            by_hand=by_hand if unknown or pictures else "",
+            by_hand=(source.by_hand or "see its homepage") if nowhere or pictures else "",
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------- text
 
 
 def show(found: Plan, console: Console) -> None:
     """Print the plan for people."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     console.print(f"[bold]Suite {found.suite}[/]: {', '.join(found.papers)}")
-    console.print(_jobs_line(found.jobs))
+    jobs = ", ".join(f"{number} {rule}" for rule, number in found.jobs.items())
+    console.print(f"Jobs: {sum(found.jobs.values())} ({jobs})" if jobs else "Jobs: nothing to be done")
     console.print(_hours_table(found))
     if found.left_out:
-        reasons: dict[str, list[str]] = {}
-        for name, reason in found.left_out.items():
-            reasons.setdefault(reason, []).append(name)
         console.print("[bold]Not run[/]")
-        for reason, names in reasons.items():
-            console.print(f"  {reason}: {', '.join(names)}", highlight=False, soft_wrap=True)
+        for reason in dict.fromkeys(found.left_out.values()):
+            names = ", ".join(name for name, why in found.left_out.items() if why == reason)
+            say(f"  {reason}: {names}")
     if found.downloads:
         console.print(_downloads_table(found.downloads))
-        console.print(_disk_line(found), highlight=False, soft_wrap=True)
+        unsized = sum(entry.unsized for entry in found.downloads)
+        more = f", and {unsized} files whose size is not declared" if unsized else ""
+        say(
+            f"Disk: {found.bytes / 1e9:.1f} GB to fetch{more}; archives are unpacked beside themselves, and pictures "
+            "are stored once more as prepared: keep three times that free, and the models' space for each run"
+        )
     for entry in found.downloads:
         if entry.by_hand:
-            line = f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}"
-            console.print(line, highlight=False, soft_wrap=True)
-
-
-def _jobs_line(jobs: Mapping[str, int]) -> str:
-    if not jobs:
-        return "Jobs: nothing to be done"
-    return f"Jobs: {sum(jobs.values())} ({', '.join(f'{number} {rule}' for rule, number in jobs.items())})"
+            say(f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}")
 
 
 def _hours_table(found: Plan) -> Table:
     table = Table("Paper", "Runs", "Done", "GPU hours to do", "Of unknown cost", "Basis", title="Training")
+
+    def add(name: str, hours: Mapping[str, Any], basis: str) -> None:
+        to_do = _hours(hours["gpu_hours"])
+        table.add_row(name, str(hours["runs"]), str(hours["done"]), to_do, str(hours["unknown"]), basis)
+
     for paper in found.papers:
         hours = found.hours(paper)
         basis = "; ".join(f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value)
-        table.add_row(
-            paper,
-            str(hours["runs"]),
-            str(hours["done"]),
-            _hours(hours["gpu_hours"]),
-            str(hours["unknown"]),
-            basis or "–",
-        )
+        add(paper, hours, basis or "–")
     if len(found.papers) > 1:
-        sums = found.hours()
         table.add_section()
-        table.add_row("all", str(sums["runs"]), str(sums["done"]), _hours(sums["gpu_hours"]), str(sums["unknown"]), "")
+        add("all", found.hours(), "")
     return table
 
 
@@ -356,18 +293,8 @@ def _hours(value: float) -> str:
 def _downloads_table(downloads: Iterable[Download]) -> Table:
     table = Table("What", "Size", "There", "Licence", title="Downloads")
     for entry in downloads:
-        size = f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else ""
-        more = f"{entry.unsized} file{'s' if entry.unsized > 1 else ''} of unknown size" if entry.unsized else ""
-        table.add_row(
-            entry.name, " + ".join(filter(None, (size, more))) or "–", "yes" if entry.there else "no", entry.licence
-        )
+        size = [f"{entry.bytes / 1e6:,.1f} MB"] if entry.bytes else []
+        if entry.unsized:
+            size.append(f"{entry.unsized} file{'s' if entry.unsized > 1 else ''} of unknown size")
+        table.add_row(entry.name, " + ".join(size) or "–", "yes" if entry.there else "no", entry.licence)
     return table
-
-
-def _disk_line(found: Plan) -> str:
-    unsized = sum(entry.unsized for entry in found.downloads if not entry.there)
-    more = f", and {unsized} files whose size is not declared" if unsized else ""
-    return (
-        f"Disk: {found.bytes / 1e9:.1f} GB to fetch{more}; archives are unpacked beside themselves, and pictures are "
-        "stored once more as prepared: keep three times that free, and the models' space for each run"
-    )

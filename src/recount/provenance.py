@@ -19,9 +19,11 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distributions, entry_points
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,30 +52,23 @@ ROOTS: dict[Step, tuple[str, ...]] = {
     "judge": ("recount.judging.judge",),
     "report": ("recount.report.*", "recount.papers.*"),
 }
-PLUGINS: dict[Step, str] = {
-    "fetch": "datasets",
-    "prepare": "datasets",
-    "train": "systems",
-    "predict": "systems",
-    "test_prompts": "systems",
-}
+_OF_SYSTEMS: tuple[Step, ...] = ("train", "predict", "test_prompts")
+PLUGINS: dict[Step, str] = {"fetch": "datasets", "prepare": "datasets", **dict.fromkeys(_OF_SYSTEMS, "systems")}
 
 
-# ------------------------------------------------------------------------------------------------------ code digests
+@dataclass(frozen=True)
+class _Module:
+    inside: set[str]  # modules of the code base that it imports, with the packages that they and itself are in
+    outside: set[str]  # top-level names of other packages that it imports
+    digest: str  # of its code, its data files and the shipped weights that it names
 
 
 class CodeBase:
-    """The Python packages whose code counts; each module is read and parsed once.
-
-    Args:
-        packages: top-level package -> its folder. Imports of any other package are not followed.
-    """
+    """The code of ``packages``, top-level name -> folder; imports of others are not followed."""
 
     def __init__(self, packages: Mapping[str, Path]) -> None:
         self.packages = dict(packages)
-        self._trees: dict[str, ast.Module] = {}
-        self._digests: dict[str, str] = {}
-        self._imports: dict[str, set[str]] = {}
+        self._read: dict[str, _Module] = {}
 
     def file(self, module: str) -> Path | None:
         """Return the file of ``module``, or None if these packages have no such module."""
@@ -85,47 +80,36 @@ class CodeBase:
         return next((path for path in candidates if path.is_file()), None)
 
     def closure(self, roots: Iterable[str]) -> list[str]:
-        """Return the modules that importing ``roots`` can bring in, sorted, without those that change no result.
-
-        Args:
-            roots: modules (``recount.prediction.predict``), or packages with all in them (``recount.report.*``).
-
-        Raises:
-            ModuleNotFoundError: there is no such module.
-        """
+        """Return the modules that importing ``roots`` can bring in, sorted, without those that change no result."""
         waiting = [module for root in roots for module in self._modules(root)]
         seen: set[str] = set()
         while waiting:
             module = waiting.pop()
             if module not in seen and not module.startswith(_LEFT_OUT):
                 seen.add(module)
-                waiting.extend(self._imports_of(module))
+                waiting.extend(self._module(module).inside)
         return sorted(seen)
 
     def outside_imports(self, roots: Iterable[str]) -> set[str]:
         """Return the top-level names of the packages outside this code base that the closure of ``roots`` imports."""
-        groups = (names for module in self.closure(roots) for names in self._imported_names(module))
-        return {names[0].partition(".")[0] for names in groups} - set(self.packages)
+        return set().union(*(self._module(module).outside for module in self.closure(roots)))
 
     def digest(self, roots: Iterable[str]) -> str:
         """Return the SHA-256 over the closure of ``roots`` and the data files that belong to it."""
         roots = list(roots)
-        lines = [f"{module} {self._digest_of(module)}" for module in self.closure(roots)]
+        lines = [f"{module} {self._module(module).digest}" for module in self.closure(roots)]
         for package in (root.removesuffix(".*") for root in roots if root.endswith(".*")):
-            lines += [f"{file.name} {file_digest(file)}" for file in self._files_below(package) if _is_data(file)]
+            files = sorted(self._existing(package).parent.rglob("*"))
+            lines += _named_digests(file for file in files if _is_data(file))
         return text_digest("\n".join(lines))
-
-    def _files_below(self, package: str) -> list[Path]:
-        start = self._existing(package)
-        return sorted(start.parent.rglob("*")) if start.name == "__init__.py" else [start]
 
     def _modules(self, root: str) -> list[str]:
         name = root.removesuffix(".*")
-        start = self._existing(name)
+        folder = self._existing(name).parent
         if name == root:
             return [name]
-        below = [file.relative_to(start.parent) for file in self._files_below(name) if file.suffix == ".py"]
-        return [".".join([name, *path.with_suffix("").parts]).removesuffix(".__init__") for path in below]
+        below = [file.relative_to(folder).with_suffix("").parts for file in folder.rglob("*.py")]
+        return [".".join([name, *parts]).removesuffix(".__init__") for parts in below]
 
     def _existing(self, module: str) -> Path:
         path = self.file(module)
@@ -133,53 +117,34 @@ class CodeBase:
             raise ModuleNotFoundError(f"{', '.join(self.packages)}: no module is called {module}")
         return path
 
-    def _imported_names(self, module: str) -> Iterator[list[str]]:
-        is_package = self._existing(module).name == "__init__.py"
-        return _imported_names(self._tree(module), module if is_package else module.rpartition(".")[0])
-
-    def _tree(self, module: str) -> ast.Module:
-        if module not in self._trees:
-            path = self._existing(module)
-            self._trees[module] = ast.parse(path.read_bytes(), filename=str(path))
-        return self._trees[module]
-
-    def _imports_of(self, module: str) -> set[str]:
-        """Return the modules of this code base that ``module`` imports, with the packages they and itself are in."""
-        if module not in self._imports:
-            names = [module, *(name for group in self._imported_names(module) for name in group)]
-            found = set()
-            for parts in (name.split(".") for name in names):
-                found |= {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
-            self._imports[module] = {name for name in found if self.file(name) is not None}
-        return self._imports[module]
-
-    def _digest_of(self, module: str) -> str:
-        if module not in self._digests:
+    def _module(self, name: str) -> _Module:
+        if name not in self._read:
+            path = self._existing(name)
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            imported = list(_imported_names(tree, package))
             tokens: list[str] = []
-            _write_tokens(self._tree(module), tokens)
-            lines = [
-                " ".join(tokens),
-                *(f"{file.name} {file_digest(file)}" for file in data_files(self._existing(module))),
-                *(f"{file.name} {file_digest(file)}" for file in self._weights() if repr(file.stem) in tokens),
-            ]
-            self._digests[module] = text_digest("\n".join(lines))
-        return self._digests[module]
+            _write_tokens(tree, tokens)
+            folders = (folder / "pretraining" / "weights" for folder in self.packages.values())
+            weights = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+            named = [file for file in weights if repr(file.stem) in tokens]  # "mini_clip"
+            code = [" ".join(tokens), *_named_digests([*_data_files(path), *named])]
+            parts = [each.split(".") for each in (name, *chain.from_iterable(imported))]
+            above = {".".join(each[:length]) for each in parts for length in range(1, len(each) + 1)}
+            self._read[name] = _Module(
+                inside={module for module in above if self.file(module) is not None},
+                outside={names[0].partition(".")[0] for names in imported} - set(self.packages),
+                digest=text_digest("\n".join(code)),
+            )
+        return self._read[name]
 
-    def _weights(self) -> list[Path]:
-        """Return the weights that come with the packages; they count for each module that names them ("mini_clip")."""
-        folders = (folder / "pretraining" / "weights" for folder in self.packages.values())
-        return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+
+def _named_digests(files: Iterable[Path]) -> list[str]:
+    return [f"{file.name} {file_digest(file)}" for file in files]
 
 
-def data_files(module: Path) -> list[Path]:
-    """Return the data files that belong to a module ``x.py``, sorted.
-
-    They are the files ``x.*``, ``x_*`` and ``x-*`` beside it, and in folders beside it that are not packages
-    (``datasets/files/x.tsv`` belongs to ``datasets/x.py``).
-
-    Args:
-        module: the module's file.
-    """
+def _data_files(module: Path) -> list[Path]:
+    """Return the data files of ``x.py``: ``x.*``, ``x_*``, ``x-*`` beside it and in folders there, if no packages."""
     starts = (f"{module.stem}.", f"{module.stem}_", f"{module.stem}-")
     beside = list(module.parent.iterdir())
     folders = [path for path in beside if path.is_dir() and not (path / "__init__.py").exists()]
@@ -210,10 +175,7 @@ def _imported_names(tree: ast.Module, package: str) -> Iterator[list[str]]:
 
 
 def _write_tokens(node: Any, tokens: list[str]) -> None:
-    """Append ``node`` in a flat form without docstrings and positions that every Python from 3.11 writes alike.
-
-    Empty fields are left out, because newer Pythons have more of them (``type_params``).
-    """
+    """Append ``node`` without docstrings, positions, and empty fields, of which newer Pythons have more."""
     if isinstance(node, ast.AST):
         tokens.append(f"{type(node).__name__}(")
         for name in node._fields:
@@ -232,8 +194,7 @@ def _write_tokens(node: Any, tokens: list[str]) -> None:
         tokens.append(repr(node))
 
 
-def _is_docstring(node: Any) -> bool:
-    """Return whether a statement is a bare string: a docstring, or a comment in its place."""
+def _is_docstring(node: Any) -> bool:  # or a comment in its place
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -249,12 +210,7 @@ def _code_base(extra: str | None = None) -> CodeBase:
 
 
 def step_roots(step: Step, plugin: str | None = None) -> tuple[CodeBase, list[str]]:
-    """Return where the imports of a step begin.
-
-    Args:
-        step: the step.
-        plugin: the data set (fetch, prepare) or system (train, predict) that the step works on.
-    """
+    """Return where the imports of a step begin that works on ``plugin``, a data set or a system."""
     roots = list(ROOTS[step])
     if plugin is None:
         return _code_base(), roots
@@ -269,44 +225,21 @@ def step_roots(step: Step, plugin: str | None = None) -> tuple[CodeBase, list[st
 
 @cache
 def step_digest(step: Step, plugin: str | None = None) -> str:
-    """Return the digest of all code that a result of ``step`` depends on.
-
-    Args:
-        step: the step.
-        plugin: the data set (fetch, prepare) or system (train, predict) that the step works on.
-
-    Raises:
-        ModuleNotFoundError: there is no such data set or system.
-    """
+    """Return the digest of all code that a result of ``step`` depends on. ModuleNotFoundError: no such ``plugin``."""
     code_base, roots = step_roots(step, plugin)
     return code_base.digest(roots)
 
 
-# ------------------------------------------------------------------------------------------------ what a run is made of
-
-NOT_OF_TRAINING = {
-    "suite",
-    "variant",
-    "trained_as",
-    "evaluated_as",
-    "reading",
-    "protocol",
-    "checkpoint_path",
-    "benchmarks",
-    "prompt_tests",
-}
+_NAMES = {"suite", "variant", "trained_as", "evaluated_as"}
+_NOT_OF_TRAINING = _NAMES | {"reading", "protocol", "checkpoint_path", "benchmarks", "prompt_tests"}
 
 
 def run_settings(run: Run, precision: str | None) -> str:
-    """Return as JSON all settings that a run's training depends on, with the defaults of the recipe written out.
+    """Return as JSON all that a run's training depends on, the recipe's defaults and config.yaml's ``precision``, too.
 
     What a run is evaluated on is left out: to evaluate on one benchmark more retrains nothing.
-
-    Args:
-        run: the run.
-        precision: config.yaml's precision, which goes over the recipe's.
     """
-    settings = run.model_dump(mode="json", exclude=NOT_OF_TRAINING)
+    settings = run.model_dump(mode="json", exclude=_NOT_OF_TRAINING)
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
     return json.dumps({**settings, "precision": precision}, sort_keys=True)
@@ -326,17 +259,10 @@ def commit() -> dict[str, Any]:
     return {"commit": answer.strip(), "dirty": bool(changes and changes.strip())}
 
 
-def packages() -> dict[str, str]:
-    """Return every installed package with its version, sorted by name."""
-    found = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in distributions()}
-    return dict(sorted(found.items()))
-
-
 def visible_gpus() -> list[dict[str, str]]:
     """Return name, driver and memory of each NVIDIA card that a job started now would see. Does not import torch."""
-    answer = output_of(
-        "nvidia-smi", "--query-gpu=index,uuid,name,driver_version,memory.total", "--format=csv,noheader,nounits"
-    )
+    query = "--query-gpu=index,uuid,name,driver_version,memory.total"
+    answer = output_of("nvidia-smi", query, "--format=csv,noheader,nounits")
     rows = [[cell.strip() for cell in line.split(",")] for line in (answer or "").splitlines() if line.count(",") == 4]
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is not None:
@@ -358,37 +284,27 @@ def memory_mb() -> int:
     return psutil.virtual_memory().total // 10**6
 
 
-def hardware() -> dict[str, Any]:
-    """Return processor, cores, memory and cards of this machine."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_mb": memory_mb(),
-        "gpus": visible_gpus(),
-        "system": platform.platform(),
-    }
-
-
 def surroundings() -> dict[str, Any]:
     """Return what surrounds a result: recount and its commit, command, Python, packages, hardware."""
+    packages = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in distributions()}
     return {
         "recount": VERSION,
         **commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
-        "packages": packages(),
-        "hardware": hardware(),
+        "packages": dict(sorted(packages.items())),
+        "hardware": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "memory_mb": memory_mb(),
+            "gpus": visible_gpus(),
+            "system": platform.platform(),
+        },
     }
 
 
 def collect(project: Project, run: Run, *, device: str) -> dict[str, Any]:
-    """Return the provenance of a training run, for its run.json.
-
-    Args:
-        project: the configuration.
-        run: the run.
-        device: what it was computed on, for instance ``cuda:0``.
-    """
+    """Return the provenance of a training run on ``device`` ("cuda:0"), for its run.json."""
     splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
     indexes = {project.root / project.index(split) for split in splits}
     return {
@@ -403,8 +319,8 @@ def _cpu_name() -> str:
     if sys.platform == "darwin":
         return (output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()).strip()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def output_of(*command: str) -> str | None:

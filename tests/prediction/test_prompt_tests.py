@@ -15,7 +15,6 @@ from torch import Tensor
 from golden_tools import golden
 from recount.data.sample import Sample
 from recount.prediction.prompt_tests import (
-    NegativeTable,
     PromptTestError,
     changed_share,
     collage,
@@ -98,7 +97,7 @@ def places(inputs: dict[str, Any]) -> np.ndarray:
 def test_negative_scores_are_pracos(name: str) -> None:
     inputs, want = golden_table(name)
     predicted = np.array(inputs["negative_test_predictions (rows images, columns classes)"])
-    scores = negative_scores(NegativeTable(np.array(inputs["ground_truth"], float), places(inputs), predicted))
+    scores = negative_scores(np.array(inputs["ground_truth"], float), places(inputs), predicted)
     measured = [scores[key] for key in ("np", "nmn", "mae", "rmse")]
     assert measured == pytest.approx([want[key] for key in ("AvgNP", "AvgNMN", "MAE", "RMSE")], abs=1e-6)
     assert scores["pccn"] == pytest.approx(want["PCCN"], abs=5e-3)

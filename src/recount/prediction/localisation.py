@@ -24,10 +24,7 @@ ATTENTION = "attention"
 
 
 def auc(values: Floats, positive: np.ndarray) -> float:
-    """Return the share of (positive, other) pairs in which the positive has the higher value, ties counting half.
-
-    NaN where there are no positives or nothing else.
-    """
+    """Return the share of (positive, other) pairs with a higher value of the positive, ties counting half; or NaN."""
     from scipy.stats import rankdata
 
     number, others = int(positive.sum()), int((~positive).sum())
@@ -38,11 +35,7 @@ def auc(values: Floats, positive: np.ndarray) -> float:
 
 
 def over_picture(values: Tensor, sample: Sample) -> Tensor:
-    """Return a map [1, h, w] in the picture's pixels, [1, H, W].
-
-    Maps of windows are in pixels already, with the padding of a picture that is smaller than a window; one in cells of
-    its own is enlarged.
-    """
+    """Return a map [1, h, w] in the picture's pixels, [1, H, W]: without the padding of windows, or enlarged."""
     if values.shape[-2] >= sample.height and values.shape[-1] >= sample.width:
         return values[:, : sample.height, : sample.width]
     size = (sample.height, sample.width)
@@ -62,19 +55,10 @@ def reached(attention: Tensor, sample: Sample) -> int:
 
 
 def localisation(asking: Asking, samples: Sequence[Sample]) -> Maps:
-    """Return the quality of each of a system's maps.
+    """Return the quality of each map of a system with a ``foreground`` of its own, over the samples with points.
 
-    Args:
-        asking: a system with a ``foreground`` of its own.
-        samples: with points.
-
-    Returns:
-        ``auc``: map -> mean over pictures; ``points_reached``: share of all points where "attention" is at least 0.3,
-        and ``reached_elsewhere``: the mean share of cells without objects where it is, too (None for a system without
-        attention); ``pictures``: the same of each.
-
-    Raises:
-        PromptTestError: the system does not say where its training sees the prompted objects, or no sample has points.
+    ``auc`` and ``reached_elsewhere`` (the share of cells without objects whose "attention" is at least ``ATTENDED``)
+    are means over pictures; ``points_reached`` is a share of all points.
     """
     pointed = [sample for sample in samples if len(sample.points)]
     if not pointed:
@@ -94,16 +78,12 @@ def localisation(asking: Asking, samples: Sequence[Sample]) -> Maps:
             found.reached = reached(maps[ATTENTION], sample)
             found.reached_elsewhere = _mean((cells[~positive] >= ATTENDED).astype(np.float64))
         rows.append(found)
-    return _summary(rows)
-
-
-def _summary(rows: list[MapsPicture]) -> Maps:
-    areas = {name: _mean(np.array([row.auc[name] for row in rows])) for name in rows[0].auc}
-    found = Maps(auc=areas, pictures=rows)
+    means = {name: _mean(np.array([row.auc[name] for row in rows])) for name in rows[0].auc}
+    whole = Maps(auc=means, pictures=rows)
     if rows[0].reached is not None:
-        found.points_reached = sum(row.reached or 0 for row in rows) / sum(row.points for row in rows)
-        found.reached_elsewhere = _mean(np.array([row.reached_elsewhere for row in rows]))
-    return found
+        whole.points_reached = sum(row.reached or 0 for row in rows) / sum(row.points for row in rows)
+        whole.reached_elsewhere = _mean(np.array([row.reached_elsewhere for row in rows]))
+    return whole
 
 
 def _mean(values: Floats) -> float:

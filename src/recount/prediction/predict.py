@@ -44,31 +44,18 @@ class PredictError(UserError):
 
 
 def load_run(folder: Path, reading: Mapping[str, Any] | None = None) -> tuple[RunRecord, System]:
-    """Return the record of a finished training and its system, built from the recorded settings, without weights.
-
-    Args:
-        folder: of the training.
-        reading: settings that another reading of it lays over the recorded ones.
-
-    Raises:
-        ResultsError: the run is not finished, or its run.json is damaged.
-    """
+    """Return the record of a finished training and its system without weights; ``reading`` replaces settings."""
     record = read_run_record(folder)
     system_class = systems.load(record.run.system)
     return record, system_class(system_class.Settings.model_validate(merged(record.settings, reading or {})))
 
 
 def load_selection(system: System, folder: Path, name: str, selection: Selection) -> None:
-    """Load the weights of one selection of a run, checked against the recorded sha256.
-
-    Raises:
-        PredictError: the file is missing, is not the recorded one, or does not fit the system.
-    """
+    """Load the weights of one selection of a run, checked against the recorded sha256."""
     path = folder / selection.model
     if not path.is_file():
-        raise PredictError(
-            f"{path}: no such file, though run.json names it for selection {name!r}; train the run again"
-        )
+        what = f"no such file, though run.json names it for selection {name!r}; train the run again"
+        raise PredictError(f"{path}: {what}")
     if file_digest(path) != selection.sha256:
         raise PredictError(f"{path}: sha256 is not the one in run.json: the file was changed or is damaged")
     try:
@@ -90,18 +77,9 @@ def predict_run(
 ) -> None:
     """Predict a benchmark with every selection of a finished run; write the CSV and, beside it, the times.
 
-    Args:
-        folder: of the run: run.json and its model files.
-        samples: of the benchmark, in the order of its index.
-        output: the CSV, one row per sample and selection; counts read back as the same float64.
-        load_image: as for ``predict_samples``.
-        maps: the .npz that gets density maps float16 [h, w] under ``<selection>/<id>``, or None.
-        device: where the network runs.
-        precision: None: as the run's recipe says. fp16 needs a GPU and is fp32 on the CPU, with a message.
-        reading: as for ``load_run``.
-
-    Raises:
-        ResultsError, PredictError: the run is not finished or a file of it is damaged, or there is nothing to predict.
+    The CSV has a row per sample and selection, in the order of ``samples``; counts read back as the same float64.
+    ``maps`` is the .npz that gets density maps float16 [h, w] under ``<selection>/<id>``. Without a ``precision`` it is
+    that of the run's recipe. ``reading`` is as for ``load_run``.
     """
     if not samples:
         raise PredictError(f"{output}: the benchmark has no samples")
@@ -149,10 +127,7 @@ def _timing(predictions: Sequence[Predicted]) -> SelectionTiming:
 
 
 def shrunk(density: Tensor) -> Tensor:
-    """Return a density map [1, h, w] summed over blocks of cells until its longest side has at most 256 of them.
-
-    What a block lacks at the right and the bottom counts as empty, so the sum stays the count.
-    """
+    """Return a density map [1, h, w] summed over blocks of cells, at most ``MAP_CELLS`` a side; it sums to the same."""
     height, width = density.shape[-2:]
     block = -(-max(height, width) // MAP_CELLS)
     if block == 1:
@@ -187,44 +162,31 @@ def kept_maps(predictions: Sequence[Predicted]) -> dict[str, np.ndarray]:
 
 
 def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
-    """Predict ``benchmark`` with a finished run of the project; return the path of the CSV.
-
-    Raises:
-        ResultsError, PredictError, DataError, NoDevice: the message says what to do.
-    """
+    """Predict ``benchmark`` with a finished run of the project; return the path of the CSV."""
     split = run.benchmarks.get(benchmark)
     if split is None:
         known = ", ".join(run.benchmarks) or "none"
         raise PredictError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
     torch.set_num_threads(project.config.training_threads)
     samples = read_index(project.root / project.index(split), split.split)
-    output = project.root / project.predictions(run, benchmark)
+    output = project.predictions(run, benchmark)
+    maps = project.results / "maps" / output.relative_to(project.results / "predictions").with_suffix(".npz")
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
         predict_run(
             project.root / project.run_folder(run),
             samples,
-            output,
+            project.root / output,
             picture_of,
-            maps=project.root / maps_path(project, run, benchmark),
+            maps=project.root / maps,
             device=device,
             precision=project.config.precision,
             reading=run.reading,
         )
-    return output
-
-
-def maps_path(project: Project, run: Run, benchmark: str) -> Path:
-    """Return where the density maps of a run on a benchmark are kept."""
-    parts = project.predictions(run, benchmark).relative_to(project.results / "predictions")
-    return project.results / "maps" / parts.with_suffix(".npz")
+    return project.root / output
 
 
 def picture_of(sample: Sample) -> Tensor:
-    """Return the prepared picture of a sample, uint8 [3, H, W].
-
-    Raises:
-        PredictError: the data set has no picture here, only its annotation.
-    """
+    """Return the prepared picture of a sample, uint8 [3, H, W]; a data set may have its annotation here alone."""
     if sample.image is None:
         raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture: {HOW_TO_GET_PICTURES}")
     return load_picture(sample.image)

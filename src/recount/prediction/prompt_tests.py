@@ -27,13 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.metrics import MAE, RMSE, Floats
-from recount.prediction.samples import Asking, LoadImage, Predicted
+from recount.prediction.samples import Asking, LoadImage
 from recount.results.prompt_tests import MosaicScore, NegativePicture, NegativePrompts, PairPicture, Pairs
 from recount.systems.base import System
 
@@ -47,61 +48,38 @@ class PromptTestError(UserError):
     """A benchmark cannot be used for prompt tests; the message says why."""
 
 
-# --------------------------------------------------------------------------------------------------- negative prompts
+def negative_scores(true: Floats, own: np.ndarray, predicted: Floats) -> dict[str, float]:
+    """Return the scores of the negative-prompt test from true counts [n] and predicted ones [n, classes].
 
-
-@dataclass(frozen=True, slots=True)
-class NegativeTable:
-    """Predictions of every picture with every class.
-
-    Attributes:
-        true: counts of the pictures' own classes, [n].
-        own: place of each picture's own class among the columns, [n].
-        predicted: [n, classes]; NaN where a class is left out.
+    ``own`` [n] is the place of each picture's class; left out classes are NaN. ``np`` is the mean of prediction over
+    truth for the right prompt (1 is ideal), ``nmn`` for the mean over wrong prompts (0 is ideal; about ``np`` if the
+    prompt is ignored). ``pccn`` is the share of pictures, per cent, counted nearer to the truth with the right prompt
+    than with wrong ones. ``mae`` and ``rmse`` are with the right prompt.
     """
-
-    true: Floats
-    own: np.ndarray
-    predicted: Floats
-
-
-def negative_scores(table: NegativeTable) -> dict[str, float]:
-    """Return the scores of the negative-prompt test.
-
-    Returns:
-        np: mean of prediction over truth for the right prompt; 1 is ideal.
-        nmn: the same for the mean over wrong prompts; 0 is ideal, and about ``np`` if the prompt is ignored.
-        pccn: share of pictures, per cent, whose prediction is nearer to the truth with the right prompt than with wrong
-            ones.
-        mae, rmse: with the right prompt.
-    """
-    rounded, rows = table.predicted.round(DECIMALS), np.arange(len(table.true))
-    right = rounded[rows, table.own]
-    others = rounded.copy()
-    others[rows, table.own] = np.nan
-    wrong = np.nanmean(others, axis=1)  # not clipped at 0, as released
-    nearer = np.abs(right - table.true) < np.abs(wrong - table.true)
+    right, wrong = _right_and_wrong(predicted.round(DECIMALS), own)  # not clipped at 0, as released
+    nearer = np.abs(right - true) < np.abs(wrong - true)
     return {
-        "np": float((right / table.true).mean()),
-        "nmn": float((wrong / table.true).mean()),
+        "np": float((right / true).mean()),
+        "nmn": float((wrong / true).mean()),
         "pccn": 100 * float(nearer.mean()),
-        "mae": MAE(table.true, right),
-        "rmse": RMSE(table.true, right),
+        "mae": MAE(true, right),
+        "rmse": RMSE(true, right),
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- mosaics
+def _right_and_wrong(predicted: Floats, own: np.ndarray) -> tuple[Floats, Floats]:
+    """Return each picture's count with its own class, and the mean of those with the others, [n] each."""
+    others, rows = predicted.copy(), np.arange(len(own))
+    others[rows, own] = np.nan
+    return predicted[rows, own], np.nanmean(others, axis=1)
 
 
 def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -> Floats:
     """Return count recall, precision and F of each picture, means over classes, [n, 3].
 
-    Args:
-        true: counts of the upper pictures, [n].
-        own: place of each picture's own class, [n]; that column is ignored.
-        upper: counted in the upper half with the upper picture's class, [n, classes of the lower picture]; NaN where a
-            class is left out.
-        lower: counted in the lower half.
+    ``true`` [n] are counts of the upper pictures, and ``own`` [n] is the place of each one's class, a column that is
+    ignored. ``upper`` and ``lower`` [n, classes of the lower picture] are what is counted in the halves with the upper
+    picture's class; NaN where a class is left out.
     """
     above, below = upper.round(DECIMALS).clip(min=0), lower.round(DECIMALS).clip(min=0)
     found = np.minimum(above, true[:, None])
@@ -109,13 +87,7 @@ def mosaic_scores(true: Floats, own: np.ndarray, upper: Floats, lower: Floats) -
 
 
 def _averaged(found: Floats, true: Floats, counted: Floats, own: np.ndarray, own_recall: float = math.nan) -> Floats:
-    """Return recall, precision and F of each picture, [n, 3], from what was found, is there and was counted.
-
-    Args:
-        found, true, counted: [n, classes] each.
-        own: place of each picture's own class.
-        own_recall: goes into the mean in place of the own class; NaN leaves it out.
-    """
+    """Return means [n, 3] over classes from [n, classes]; ``own_recall`` is the own class's, and NaN leaves it out."""
     recall = found / true
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(counted > 0, found / counted, np.nan)
@@ -140,12 +112,9 @@ def _mean_of_known(rows: Floats) -> Floats:
 
 
 def localised_counts(density: Tensor, points: np.ndarray, depth: int) -> tuple[float, float]:
-    """Return what is found and what is counted too much on a collage, cell by cell.
+    """Return what is found and what is counted too much on a collage, in 2^depth x 2^depth cells of each half.
 
-    Args:
-        density: of the collage, [1, h, w]; the upper half holds what was asked for.
-        points: true places in the upper half, [N, 2], x and y as shares of the collage.
-        depth: each half has 2^depth x 2^depth cells.
+    What was asked for is in the upper half of the ``density`` [1, h, w], at ``points`` [N, 2], shares of the collage.
     """
     cells = 2**depth
     half = density.shape[1] // 2
@@ -163,8 +132,7 @@ def _cell_sums(density: Tensor, cells: int) -> Floats:
     """Return sums over cells x cells parts of nearly equal size, [cells, cells]."""
     values = density.double().cpu().numpy()
     for axis in (0, 1):
-        parts = np.array_split(values, cells, axis=axis)
-        values = np.stack([part.sum(axis=axis) for part in parts], axis=axis)
+        values = np.stack([part.sum(axis) for part in np.array_split(values, cells, axis)], axis)
     return values
 
 
@@ -185,20 +153,12 @@ def drawn_partners(samples: Sequence[Sample], classes: Sequence[str]) -> list[li
     ]
 
 
-# --------------------------------------------------------------------------------------------------------- the running
-
-
 def as_prompted(sample: Sample, prompt: str) -> Sample:
     """Return the sample asked for another class: without its description and what belongs to one data set alone."""
     return replace(sample, prompt=prompt, boxes=None, attributes={})
 
 
-def classes_of(samples: Sequence[Sample]) -> list[str]:
-    """Return the classes that a benchmark asks for, sorted.
-
-    Raises:
-        PromptTestError: there are fewer than two, so no prompt is wrong; or a picture shows nothing.
-    """
+def _classes_of(samples: Sequence[Sample]) -> list[str]:
     classes = sorted({sample.prompt for sample in samples})
     if len(classes) < 2:
         raise PromptTestError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
@@ -213,36 +173,17 @@ def shows(sample: Sample, name: str) -> bool:
     return name != sample.prompt and bool(sample.attributes.get("counts", {}).get(name, 0))
 
 
-class LastPicture:
-    """Loads pictures, and remembers the last one: samples of one picture follow each other."""
+def remembering(load: LoadImage) -> LoadImage:
+    """Return a loader that remembers the last picture: samples of one picture follow each other."""
+    last: dict[Path | None, Tensor] = {}
 
-    def __init__(self, load: LoadImage) -> None:
-        self.load = load
-        self.last: tuple[Path | None, Tensor] | None = None
+    def picture(sample: Sample) -> Tensor:
+        nonlocal last
+        if sample.image is None or sample.image not in last:
+            last = {sample.image: load(sample)}
+        return last[sample.image]
 
-    def __call__(self, sample: Sample) -> Tensor:
-        """Return the picture of a sample."""
-        if self.last is None or self.last[0] != sample.image or sample.image is None:
-            self.last = (sample.image, self.load(sample))
-        return self.last[1]
-
-
-def negative_table(asking: Asking, samples: Sequence[Sample]) -> NegativeTable:
-    """Predict every picture with every class of the benchmark."""
-    classes = classes_of(samples)
-    wanted = [
-        (row, column, as_prompted(sample, name))
-        for row, sample in enumerate(samples)
-        for column, name in enumerate(classes)
-        if not shows(sample, name)
-    ]
-    predicted = np.full((len(samples), len(classes)), np.nan)
-    asked = [sample for *_, sample in wanted]
-    results = asking.predict(asked, LastPicture(asking.load_image))
-    for (row, column, _), result in zip(wanted, results, strict=True):
-        predicted[row, column] = result.count
-    own, true = _own_and_true(samples, classes)
-    return NegativeTable(true, own, predicted)
+    return picture
 
 
 def _own_and_true(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[np.ndarray, Floats]:
@@ -253,10 +194,10 @@ def _own_and_true(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[np
 
 @dataclass(frozen=True, slots=True)
 class _Collage:
-    row: int
-    column: int
-    lower: int  # which picture goes below
-    sample: Sample
+    place: tuple[int, int]  # picture and class in the tables
+    upper: Sample
+    lower: Sample
+    asked: Sample
     points: np.ndarray  # of the upper picture, as shares of the collage
 
 
@@ -269,19 +210,9 @@ def _collages(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[_Co
             if other is None or shows(sample, classes[column]) or shows(samples[other], sample.prompt):
                 continue
             edge = min(sample.height, samples[other].height)
-            prompted = replace(
-                as_prompted(sample, sample.prompt), id=f"{sample.id}/{column}", width=edge, height=2 * (edge // 2)
-            )
-            yield _Collage(row, column, other, prompted, points)
-
-
-def _density_of(result: Predicted) -> Tensor:
-    if result.density is None:
-        raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
-    return result.density
-
-
-# --------------------------------------------------------------------------------------------------------------- pairs
+            asked = as_prompted(sample, sample.prompt)
+            asked = replace(asked, id=f"{sample.id}/{column}", width=edge, height=2 * (edge // 2))
+            yield _Collage((row, column), sample, samples[other], asked, points)
 
 
 def known_counts(sample: Sample) -> dict[str, float]:
@@ -292,30 +223,29 @@ def known_counts(sample: Sample) -> dict[str, float]:
     return counts | {sample.prompt: float(sample.count)}
 
 
+def majority_of(sample: Sample) -> str:
+    """Return the class of which a sample's picture shows most."""
+    counts = known_counts(sample)
+    return max(counts, key=counts.__getitem__)
+
+
 def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[PairPicture]:
-    """Predict each picture for its prompt, for its majority class and for a class that it does not show.
-
-    Args:
-        asking: whom.
-        samples: whose attributes name a class with more objects than the prompt's (``majority_class`` and
-            ``majority_count``, or ``counts``). The absent class is drawn from the classes of all of them.
-
-    Raises:
-        PromptTestError: a sample does not say what its majority is, or it is the prompt itself.
-    """
-    counts = [known_counts(sample) for sample in samples]
-    bare = [s.id for s, known in zip(samples, counts, strict=True) if max(known, key=known.__getitem__) == s.prompt]
+    """Predict each picture for its prompt, its majority class, and a class of the others that it does not show."""
+    counts, majorities = [known_counts(sample) for sample in samples], [majority_of(sample) for sample in samples]
+    bare = [sample.id for sample, majority in zip(samples, majorities, strict=True) if majority == sample.prompt]
     if bare:
         raise PromptTestError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
-    majorities = [max(known, key=known.__getitem__) for known in counts]
-    absents = _drawn_absents(counts)
+    generator = random.Random(DRAWING_SEED)
+    classes = sorted({name for known in counts for name in known})
+    choices = [[name for name in classes if not known.get(name)] for known in counts]
+    absents = [generator.choice(names) if names else "" for names in choices]  # "": there is none
     asked = [
         as_prompted(sample, prompt)
         for sample, majority, absent in zip(samples, majorities, absents, strict=True)
         for prompt in (majority, sample.prompt, absent)
         if prompt
     ]
-    results = asking.predict(asked, LastPicture(asking.load_image))
+    results = asking.predict(asked, remembering(asking.load_image))
     return [
         PairPicture(
             id=sample.id,
@@ -332,21 +262,10 @@ def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[Pai
     ]
 
 
-def _drawn_absents(counts: Sequence[dict[str, float]]) -> list[str]:
-    """Return for each picture a class of the others that it is not known to show; "" where there is none."""
-    generator = random.Random(DRAWING_SEED)
-    classes = sorted({name for known in counts for name in known})
-    choices = [[name for name in classes if not known.get(name)] for known in counts]
-    return [generator.choice(names) if names else "" for names in choices]
-
-
-def changed_share(first: Sequence[float], second: Sequence[float]) -> float:
+def changed_share(first: ArrayLike, second: ArrayLike) -> float:
     """Return the share of pictures whose count differs by more than 1 % between two prompts."""
     one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return float((np.abs(one - two) > CHANGED * np.abs(one)).mean())
-
-
-# --------------------------------------------------------------------------------------------------- the three tests
 
 
 def spread(samples: Sequence[Sample], pictures: int | None) -> list[Sample]:
@@ -364,52 +283,50 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
-    """Return the scores of the negative-prompt test, each picture's counts, and how many react to a swapped prompt.
-
-    Args:
-        asking: whom.
-        samples: ``usable`` ones; the classes are those that they ask for.
-    """
+    """Return the negative-prompt test of ``usable`` samples; the classes are those that they ask for."""
     _refuse_mute(asking.system)
-    table = negative_table(asking, samples)
-    rows = np.arange(len(samples))
-    right = table.predicted[rows, table.own]
-    other = [_another_class(row, own) for row, own in zip(table.predicted, table.own, strict=True)]
-    wrong = table.predicted.copy()
-    wrong[rows, table.own] = np.nan
-    means = np.nanmean(wrong, axis=1)
+    classes = _classes_of(samples)
+    wanted = [
+        (row, column, as_prompted(sample, name))
+        for row, sample in enumerate(samples)
+        for column, name in enumerate(classes)
+        if not shows(sample, name)
+    ]
+    predicted = np.full((len(samples), len(classes)), np.nan)
+    results = asking.predict([sample for *_, sample in wanted], remembering(asking.load_image))
+    for (row, column, _), result in zip(wanted, results, strict=True):
+        predicted[row, column] = result.count
+    own, true = _own_and_true(samples, classes)
+    other = [_another_count(row, place) for row, place in zip(predicted, own, strict=True)]
+    right, wrong = _right_and_wrong(predicted, own)
     return NegativePrompts(
-        **negative_scores(table),
-        prompt_swap=changed_share(list(right), list(table.predicted[rows, other])),
+        **negative_scores(true, own, predicted),
+        prompt_swap=changed_share(right, other),
         pictures=[
-            NegativePicture(id=sample.id, prompt=sample.prompt, true=float(true), right=float(one), wrong=float(mean))
-            for sample, true, one, mean in zip(samples, table.true, right, means, strict=True)
+            NegativePicture(id=sample.id, prompt=sample.prompt, true=float(count), right=float(one), wrong=float(mean))
+            for sample, count, one, mean in zip(samples, true, right, wrong, strict=True)
         ],
     )
 
 
 def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
-    """Return the scores of every picture's collages with a picture of each other class.
-
-    Returns:
-        "count", and "depth_1" to "depth_3" for the localised ones. Args: as ``negative_prompts``.
-    """
+    """Return "count", and the localised "depth_1" to "depth_3", of ``usable`` samples above one of each other class."""
     _refuse_mute(asking.system)
-    classes = classes_of(samples)
-    jobs = list(_collages(samples, classes))
-    below = {job.sample.id: samples[job.lower] for job in jobs}
-    above = {job.sample.id: samples[job.row] for job in jobs}
-    last = LastPicture(asking.load_image)
+    classes = _classes_of(samples)
+    jobs = {job.asked.id: job for job in _collages(samples, classes)}
+    last = remembering(asking.load_image)
 
     def picture(sample: Sample) -> Tensor:
-        return collage(last(above[sample.id]), asking.load_image(below[sample.id]))
+        return collage(last(jobs[sample.id].upper), asking.load_image(jobs[sample.id].lower))
 
     empty = np.full((len(samples), len(classes)), np.nan)  # NaN where there is no collage
     upper, lower = empty.copy(), empty.copy()
     found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
-    for job, result in zip(jobs, asking.predict([job.sample for job in jobs], picture, keep_maps=True), strict=True):
-        density = _density_of(result)
-        half, place = density.shape[1] // 2, (job.row, job.column)
+    for result in asking.predict([job.asked for job in jobs.values()], picture, keep_maps=True):
+        if result.density is None:
+            raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
+        job, density = jobs[result.sample.id], result.density
+        half, place = density.shape[1] // 2, job.place
         upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
         for depth in DEPTHS:
             found[depth][place], excess[depth][place] = localised_counts(density, job.points, depth)
@@ -421,10 +338,7 @@ def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]
 
 
 def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
-    """Return mean counts for the majority, the minority and an absent class, and each picture's.
-
-    ``nearer_to_majority``: share of pictures whose count for the minority is nearer to the majority's true count.
-    """
+    """Return counts for the majority, the minority and an absent class: their means, and each picture's."""
     _refuse_mute(asking.system)
     found = majority_and_minority(asking, samples)
     columns = {
@@ -438,7 +352,7 @@ def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
         means={name: float(values.mean()) for name, values in known.items() if len(values)},
         minority_mae=MAE(columns["minority_true"], asked),
         nearer_to_majority=float(to_majority.mean()),
-        prompt_swap=changed_share(list(columns["majority_predicted"]), list(asked)),
+        prompt_swap=changed_share(columns["majority_predicted"], asked),
         pictures=found,
     )
 
@@ -448,10 +362,9 @@ def _refuse_mute(system: System) -> None:
         raise PromptTestError("prompt tests are for systems that are told what to count")
 
 
-def _another_class(predicted: Floats, own: int) -> int:
-    """Return the next class after the own one that the picture was asked for."""
-    for step in range(1, len(predicted)):
-        place = (own + step) % len(predicted)
-        if not math.isnan(predicted[place]):
-            return place
-    raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
+def _another_count(predicted: Floats, own: int) -> float:
+    """Return the count for the next class after the own one that the picture was asked for."""
+    others = [count for count in np.roll(predicted, -own)[1:] if not math.isnan(count)]
+    if not others:
+        raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
+    return others[0]

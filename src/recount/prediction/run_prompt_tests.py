@@ -1,11 +1,9 @@
 """``recount test-prompts``: does a trained text-guided run read its prompt, and where do its maps lie?
 
 One job tests a run on every benchmark that its experiment names (``prompt_tests``), because starting costs a tiny
-network more than testing it. What is tested stands in ``prompt_tests`` and ``localisation``. The weights are those
-selected on held-out samples, or the last ones: never those chosen on test data.
-
-Beside the scores lie maps of a few pictures, each asked for its majority and for its minority: they are the same
-pictures for every system, at fixed quantiles of the minority's count.
+network more than testing it. The weights are those selected on held-out samples, or the last ones: never those chosen
+on test data. Beside the scores lie maps of a few pictures, each asked for its majority and for its minority: the same
+ones for every system, at fixed quantiles of the minority's count.
 """
 
 from __future__ import annotations
@@ -16,25 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
-from recount.prediction.localisation import ATTENTION, localisation, over_picture
+from recount.prediction import prompt_tests
+from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, PredictError, load_run, load_selection, picture_of, shrunk
-from recount.prediction.prompt_tests import (
-    LastPicture,
-    as_prompted,
-    known_counts,
-    mosaics,
-    negative_prompts,
-    pairs,
-    spread,
-    usable,
-)
-from recount.prediction.samples import Asking, Predicted, usable_precision
-from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests, write_maps
+from recount.prediction.prompt_tests import as_prompted, majority_of, remembering, spread, usable
+from recount.prediction.samples import Asking, usable_precision
+from recount.results.files import write_arrays
+from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
 from recount.settings.project import Project, PromptTest, Run
 
 log = logging.getLogger(__name__)
@@ -45,11 +35,7 @@ PROMPTS = ("majority", "minority")
 
 
 def run_prompt_tests(project: Project, run: Run) -> Path:
-    """Test a finished run of the project on everything that its experiment names; return the path of the JSON file.
-
-    Raises:
-        PredictError, PromptTestError, DataError, NoDevice: the message says what to do.
-    """
+    """Test a finished run of the project on everything that its experiment names; return the path of the JSON file."""
     if not run.prompt_tests:
         raise PredictError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
     torch.set_num_threads(project.config.training_threads)
@@ -75,7 +61,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
             for benchmark, entry in run.prompt_tests.items():
                 if "maps" in entry.tests:
                     scores[benchmark].maps_before_training = _attention_of_base(asking, entry, samples[benchmark])
-    write_maps(output, maps)
+    write_arrays(output.with_suffix(".npz"), maps)
     sha256 = record.selections[name].sha256
     PromptTests(run=run.id, selection=name, sha256=sha256, benchmarks=scores).write(output)
     return output
@@ -86,72 +72,50 @@ def _tested(
 ) -> BenchmarkTests:
     """Return the scores of one benchmark's tests; a test that the benchmark cannot bear says why. Fills ``maps``."""
     found = BenchmarkTests(dataset=entry.split.dataset, split=entry.split.split)
-    tests = {"negative_prompts": negative_prompts, "mosaics": mosaics, "pairs": pairs, "maps": localisation}
     for test in entry.tests:
         chosen = chosen_samples(test, samples, entry.pictures)
         if isinstance(chosen, str):
             log.warning("%s on %s: not tested: %s", test, place, chosen)
             setattr(found, test, NotTested(not_tested=chosen))
             continue
-        setattr(found, test, tests[test](asking, chosen))
+        run = localisation if test == "maps" else getattr(prompt_tests, test)
+        setattr(found, test, run(asking, chosen))
         if test == "pairs":
             maps |= {f"{place}/{key}": value for key, value in figure_maps(asking, chosen).items()}
     return found
 
 
 def chosen_samples(test: str, samples: Sequence[Sample], pictures: int | None) -> list[Sample] | str:
-    """Return the samples of a benchmark that a test is run on, or why it cannot be.
-
-    Args:
-        test: one of a paper's ``prompt_tests``.
-        samples: all of the benchmark.
-        pictures: at most so many.
-    """
+    """Return at most so many ``pictures`` of a benchmark that a test is run on, or why it cannot be."""
     if test == "maps":
         fitting = [sample for sample in samples if len(sample.points)]
         return spread(fitting, pictures) or "the data set has counts only, so where maps should lie is not known"
     if test == "pairs":
-        fitting = [sample for sample in samples if sample.count > 0 and _asks_for_minority(sample)]
+        fitting = [sample for sample in samples if sample.count > 0 and majority_of(sample) != sample.prompt]
         return spread(fitting, pictures) or "no picture is known to show more of another class than of the prompt's"
     # once more after thinning out: among fewer pictures fewer classes are asked for
     return usable(spread(usable(samples), pictures)) or "no picture lacks a class that another one asks for"
 
 
-def _asks_for_minority(sample: Sample) -> bool:
-    counts = known_counts(sample)
-    return max(counts, key=counts.__getitem__) != sample.prompt
-
-
 def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """Return maps of a few pictures for figures, float16 [h, w], by ``<id>/<majority or minority>/<map>``.
 
-    "density" is objects per cell, so that its sum is the count; the others are as ``System.predict`` gives them.
+    "density" is objects per cell, so that its sum is the count; the others are as ``System.predict`` gives them. No map
+    has more than ``MAP_CELLS`` cells along a side.
     """
     ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
-    places = dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)
-    chosen = [ordered[place] for place in places]
-    asked = []
-    for sample in chosen:
-        counts = known_counts(sample)
-        majority = max(counts, key=counts.__getitem__)
-        asked += [as_prompted(sample, majority), as_prompted(sample, sample.prompt)]
-    results = asking.predict(asked, LastPicture(asking.load_image), keep_maps=True)
+    chosen = [ordered[place] for place in dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)]
+    asked = [as_prompted(sample, prompt) for sample in chosen for prompt in (majority_of(sample), sample.prompt)]
+    results = asking.predict(asked, remembering(asking.load_image), keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):
+        small = {} if result.density is None else {"density": shrunk(result.density)[0]}
+        for name, values in result.maps.items():
+            whole = over_picture(values, result.sample)
+            small[name] = in_cells(whole, -(-max(whole.shape[-2:]) // MAP_CELLS))
         stem = f"{result.sample.id}/{PROMPTS[number % 2]}"
-        kept |= {f"{stem}/{name}": values.numpy().astype(np.float16) for name, values in _small(result).items()}
+        kept |= {f"{stem}/{name}": values.numpy().astype(np.float16) for name, values in small.items()}
     return kept
-
-
-def _small(result: Predicted) -> dict[str, Tensor]:
-    """Return the density and the other maps, [h, w], with at most ``MAP_CELLS`` cells along a side."""
-    small = {} if result.density is None else {"density": shrunk(result.density)[0]}
-    for name, values in result.maps.items():
-        mine = over_picture(values, result.sample)
-        block = -(-max(mine.shape[-2:]) // MAP_CELLS)
-        pooled = torch.nn.functional.avg_pool2d(mine[None].float(), block, ceil_mode=True, count_include_pad=False)
-        small[name] = pooled[0, 0]
-    return small
 
 
 def _attention_of_base(asking: Asking, entry: PromptTest, samples: Sequence[Sample]) -> Maps | NotTested:

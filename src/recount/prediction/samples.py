@@ -13,9 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby, islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -36,25 +37,15 @@ LoadImage = Callable[[Sample], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What a system says of one sample.
-
-    Attributes:
-        sample: the sample.
-        count: the predicted count; NaN where the system's output is not finite.
-        seconds: the sample's share of the forward passes its windows were in, and of the stitching; not of decoding.
-        density: float32 [1, h, w] on the CPU, objects per cell; None for count-by-caption systems or if not kept.
-        maps: further maps float32 [1, h, w] on the CPU; of windows: enlarged to pixels. Empty if not kept.
-        scores: float32 [K] class scores of a count-by-caption system, or None.
-        kept: False where the system's protocol leaves the sample out.
-    """
+    """What a system says of one sample; tensors are float32 on the CPU, and maps may not be kept."""
 
     sample: Sample
-    count: float
-    seconds: float
-    density: Tensor | None = None
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    scores: Tensor | None = None
-    kept: bool = True
+    count: float  # NaN where the system's output is not finite
+    seconds: float  # the share of the forward passes that its windows were in, and of stitching; not of decoding
+    density: Tensor | None = None  # (1, h, w) objects per cell; None for count-by-caption systems
+    maps: dict[str, Tensor] = field(default_factory=dict)  # further ones, (1, h, w); of windows: enlarged to pixels
+    scores: Tensor | None = None  # (K,) class scores of a count-by-caption system
+    kept: bool = True  # False where the system's protocol leaves the sample out
 
     @property
     def tied(self) -> bool:
@@ -74,10 +65,7 @@ class _Pending:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class _Piece:
-    owner: _Pending
-    image: Tensor  # float32 [3, h, w]
+_Piece: TypeAlias = tuple[_Pending, Tensor]  # a window of an image or all of it, float32 (3, h, w)
 
 
 def predict_samples(
@@ -91,13 +79,8 @@ def predict_samples(
 ) -> Iterator[Predicted]:
     """Predict samples in order. The system is moved to ``device``; the mode of each of its modules is put back.
 
-    Args:
-        system: its ``windows`` say how images are cut; None: whole images, of equal size together.
-        samples: in the order in which predictions are yielded.
-        load_image: gives the picture of a sample, uint8 [3, H, W] RGB; called in another thread, a few images ahead.
-        device: where the network runs.
-        precision: "fp32", or the type of autocast.
-        keep_maps: whether the density and further maps are returned, for figures.
+    The system's ``windows`` say how images are cut; None: whole images, of equal size together. ``load_image`` gives
+    uint8 [3, H, W] RGB, in another thread, a few images ahead. ``keep_maps``: density and further maps are returned.
     """
     modes = {module: module.training for module in system.modules()}
     system.to(device).eval()
@@ -139,24 +122,15 @@ def _pieces(
         owner = _Pending(sample, int(image.shape[1]), int(image.shape[2]), len(pieces))
         pending.append(owner)
         for piece in pieces:
-            yield _Piece(owner, piece)
+            yield owner, piece
 
 
 def _batches(pieces: Iterable[_Piece], windows: Windows | None) -> Iterator[list[_Piece]]:
     """Group consecutive pieces of one size, as many as a forward pass may hold."""
-    batch: list[_Piece] = []
-    for piece in pieces:
-        height, width = piece.image.shape[-2:]
+    for (_, height, width), alike in groupby(pieces, key=lambda piece: piece[1].shape):
         limit = windows.batch if windows is not None else max(WHOLE_IMAGE_PIXELS // (height * width), 1)
-        if batch and batch[0].image.shape != piece.image.shape:
+        while batch := list(islice(alike, limit)):
             yield batch
-            batch = []
-        batch.append(piece)
-        if len(batch) == limit:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def usable_precision(precision: Precision, device: torch.device) -> Precision:
@@ -167,23 +141,21 @@ def usable_precision(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
-
-
 def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_maps: bool) -> None:
     """Predict one batch and hand each piece's part to its image."""
-    device = batch[0].image.device
+    owners, pieces = zip(*batch, strict=True)
+    device = pieces[0].device
     start = _now(device)
-    with torch.inference_mode(), _autocast(device, precision):
-        images = torch.stack([piece.image for piece in batch])  # (B, 3, h, w)
-        prediction = system.predict(images, [system.prompt_of(piece.owner.sample) for piece in batch])
+    autocast = nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
+    with torch.inference_mode(), autocast:
+        images = torch.stack(pieces)  # (B, 3, h, w)
+        prediction = system.predict(images, [system.prompt_of(owner.sample) for owner in owners])
     if not keep_maps:
         prediction.maps = {}
     share = (_now(device) - start) / len(batch)
-    for index, piece in enumerate(batch):
-        piece.owner.done.append(_row(prediction, index))
-        piece.owner.seconds += share
+    for index, owner in enumerate(owners):
+        owner.done.append(_row(prediction, index))
+        owner.seconds += share
 
 
 def _now(device: torch.device) -> float:
@@ -205,7 +177,11 @@ def _row(prediction: Prediction, index: int) -> Prediction:
 def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
     start = time.perf_counter()
     whole = image.done[0] if system.windows is None else _stitched(image, system.windows)
-    count = _finite_count(system, whole, image.sample)
+    count = float(system.read_out(whole, image.sample)[0])
+    # NaN scores have a largest one, too
+    if not math.isfinite(count) or (whole.scores is not None and not whole.scores.isfinite().all()):
+        log.warning("sample %s: the system's output is not finite; its count is recorded as NaN", image.sample.id)
+        count = math.nan
     return Predicted(
         sample=image.sample,
         count=count,
@@ -217,36 +193,21 @@ def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
     )
 
 
-def _finite_count(system: System, prediction: Prediction, sample: Sample) -> float:
-    """Return the count, or NaN with a warning. Scores are looked at themselves: NaN scores have a largest one, too."""
-    count = float(system.read_out(prediction, sample)[0])
-    if prediction.scores is not None and not prediction.scores.isfinite().all():
-        count = math.nan
-    if not math.isfinite(count):
-        log.warning("sample %s: the system's output is not finite; its count is recorded as NaN", sample.id)
-        return math.nan
-    return count
-
-
 def _stitched(image: _Pending, windows: Windows) -> Prediction:
     densities = [part.density for part in image.done if part.density is not None]
     if len(densities) != image.pieces:
         raise ValueError("a system that predicts by windows must return densities; class scores cannot be stitched")
-    names = image.done[0].maps
+    maps = {name: torch.cat([part.maps[name] for part in image.done]) for name in image.done[0].maps}
+    size = image.height, image.width
     return Prediction(
-        density=stitch(torch.cat(densities), image.height, image.width, windows),
-        maps={
-            name: stitch_intensities(
-                torch.cat([part.maps[name] for part in image.done]), image.height, image.width, windows
-            )
-            for name in names
-        },
+        density=stitch(torch.cat(densities), *size, windows),
+        maps={name: stitch_intensities(values, *size, windows) for name, values in maps.items()},
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A network and how it is asked; arguments as of ``predict_samples``."""
+    """A network and how it is asked; fields as the arguments of ``predict_samples``."""
 
     system: System
     load_image: LoadImage

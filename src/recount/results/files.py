@@ -40,17 +40,8 @@ class ResultsError(UserError):
     """A file of results cannot be read; the message names the file and says what to do."""
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
-
-
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, flush it to disk and move it into place.
-
-    The temporary file has the suffix of ``path``, and nothing is left of a failure.
-
-    Raises:
-        SaveError: the disk is full or the folder cannot be written; the old file, if any, is intact.
-    """
+    """Have ``write`` fill a temporary file of the same suffix, flush it and move it to ``path``; else a SaveError."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,19 +58,14 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV file atomically, with newlines as Unix has them."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-
-    write_atomically(path, write)
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, stream.getvalue())
 
 
 def file_digest(path: Path) -> str:
@@ -93,9 +79,6 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# ----------------------------------------------------------------------------------------------------------------- CSV
-
-
 def number_text(value: float | None, nothing: str = "") -> str:
     """Return a number that reads back exactly; ``nothing`` for NaN and None."""
     if value is None or math.isnan(value):
@@ -106,14 +89,9 @@ def number_text(value: float | None, nothing: str = "") -> str:
 class CsvTable(Generic[RowType]):
     """A kind of CSV file: a column for each field of a dataclass, and three for a ``Reason``.
 
-    Args:
-        row: a dataclass with fields of type str, int, float, int | None, float | None, or one ``Reason``.
-        step: the command that writes it, for messages; "" where people write it.
-        nothing: how NaN is written. Where it is not "", an empty cell of a number is an error.
-
-    Attributes:
-        columns: in the order of the file.
-        numbers: those that hold numbers.
+    Fields are of type str, int, float, int | None, float | None, or one ``Reason``. ``step`` is the command that writes
+    it, for messages; "" where people write it. NaN is written as ``nothing``; where that is not "", an empty cell of a
+    number is an error.
     """
 
     def __init__(self, row: type[RowType], step: str = "", nothing: str = "") -> None:
@@ -123,35 +101,34 @@ class CsvTable(Generic[RowType]):
         self._types: dict[str, Any] = {field.name: hints[field.name] for field in fields(row)}
         names = [REASON_COLUMNS if kind is Reason else (name,) for name, kind in self._types.items()]
         self.columns = tuple(column for group in names for column in group)
-        self.numbers = tuple(name for name, kind in self._types.items() if kind not in (str, Reason))
 
     def write(self, path: Path, rows: Iterable[RowType]) -> None:
         """Write rows atomically; numbers read back exactly."""
-        write_rows(path, self.columns, ([self._text(value) for value in self._values(row)] for row in rows))
+        texts = (
+            [value if isinstance(value, str) else number_text(value, self.nothing) for value in self._values(row)]
+            for row in rows
+        )
+        write_rows(path, self.columns, texts)
 
     def _values(self, row: RowType) -> Iterator[str | float | None]:
         for name in self._types:
             value = getattr(row, name)
             yield from (value.kind, value.text, value.log) if isinstance(value, Reason) else (value,)
 
-    def _text(self, value: str | float | None) -> str:
-        return value if isinstance(value, str) else number_text(value, self.nothing)
-
     def read(self, source: Path | bytes, where: str = "") -> list[RowType]:
-        """Return the rows of a file.
-
-        Args:
-            source: the file, or its content.
-            where: what messages call it; its path where that is not given.
-
-        Raises:
-            ResultsError: it cannot be read, a column is absent, or a value is not of its column's kind.
-        """
+        """Return the rows of a file, or of its content, which messages call ``where``; else a ``ResultsError``."""
         where = where or str(source)
         try:
-            reader = csv.DictReader(io.StringIO(_content(source, where)), strict=True)
-            self.check(reader.fieldnames or (), where)
+            content = (source if isinstance(source, bytes) else source.read_bytes()).decode("utf-8")
+            reader = csv.DictReader(io.StringIO(content), strict=True)
+            there = reader.fieldnames or ()
+            absent = [name for name in self.columns if name not in there]
+            if absent:
+                mend = f": an older recount wrote it, or it is another file; `{self.step}` writes it"
+                raise ResultsError(f"{where}: no column {', '.join(absent)}{mend if self.step else ''}")
             return [self._row(row, where, reader.line_num) for row in reader]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ResultsError(f"{where}: cannot be read: {error}") from None
         except csv.Error as error:
             raise self._damaged(where, str(error)) from None
 
@@ -181,37 +158,16 @@ class CsvTable(Generic[RowType]):
         import pandas as pd
 
         values = [[*self._values(row)] for row in self.read(source, where)]
-        return pd.DataFrame(values, columns=list(self.columns)).astype(dict.fromkeys(self.numbers, float))
+        numbers = [name for name, kind in self._types.items() if kind not in (str, Reason)]
+        return pd.DataFrame(values, columns=list(self.columns)).astype(dict.fromkeys(numbers, float))
 
     def empty(self) -> pd.DataFrame:
         """Return a table without rows."""
         return self.frame(",".join(self.columns).encode(), "nothing")
 
-    def check(self, columns: Iterable[str], where: str) -> None:
-        """Refuse a file that an older recount wrote, or that is none of its kind.
-
-        Raises:
-            ResultsError: a column is absent.
-        """
-        there = set(columns)
-        absent = [name for name in self.columns if name not in there]
-        if absent:
-            mend = f": an older recount wrote it, or it is another file; `{self.step}` writes it" if self.step else ""
-            raise ResultsError(f"{where}: no column {', '.join(absent)}{mend}")
-
     def _damaged(self, where: str, what: str) -> ResultsError:
         mend = f": delete it and run `{self.step}` again" if self.step else ""
         return ResultsError(f"{where}: damaged ({what}){mend}")
-
-
-def _content(source: Path | bytes, where: str) -> str:
-    try:
-        return (source if isinstance(source, bytes) else source.read_bytes()).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{where}: cannot be read: {error}") from None
-
-
-# ---------------------------------------------------------------------------------------------------------------- JSON
 
 
 class Fields(BaseModel):
@@ -221,29 +177,16 @@ class Fields(BaseModel):
 
 
 class JsonRecord(Fields):
-    """A kind of JSON file.
+    """A kind of JSON file."""
 
-    Attributes:
-        SCHEMA: the version that this recount writes; it reads older ones, too.
-        STEP: the command that writes it, for messages.
-    """
-
-    SCHEMA: ClassVar[int] = 1
-    STEP: ClassVar[str]
+    SCHEMA: ClassVar[int] = 1  # the version that this recount writes; it reads older ones, too
+    STEP: ClassVar[str]  # the command that writes it, for messages
 
     schema_version: int = 1
 
     @classmethod
     def parse(cls, content: str | bytes, where: str) -> Self:
-        """Return a record.
-
-        Args:
-            content: of the file.
-            where: what messages call it.
-
-        Raises:
-            ResultsError: it is damaged, or of a newer recount.
-        """
+        """Return the record in the content of a file that messages call ``where``."""
         try:
             record = cls.model_validate_json(content)
         except ValidationError as error:
@@ -260,21 +203,13 @@ class JsonRecord(Fields):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the record in a file.
-
-        Raises:
-            FileNotFoundError: there is none.
-            ResultsError: it is damaged, or of a newer recount.
-        """
+        """Return the record in a file. FileNotFoundError: there is none; ResultsError: it is damaged or a newer one."""
         return cls.parse(path.read_bytes(), str(path))
 
     def write(self, path: Path) -> None:
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
         self.schema_version = self.SCHEMA
         write_text(path, self.model_dump_json(indent=1) + "\n")
-
-
-# -------------------------------------------------------------------------------------------------------------- arrays
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -286,15 +221,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path, step: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays in an .npz; none where there is no such file.
-
-    Args:
-        path: the file.
-        step: the command that writes it, for the message.
-
-    Raises:
-        ResultsError: it is damaged.
-    """
+    """Return the arrays in an .npz that the command ``step`` writes; none where there is no such file."""
     import numpy as np
 
     if not path.is_file():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -77,27 +76,22 @@ def timing_path(predictions: Path) -> Path:
 
 
 def read_predictions(source: Path | bytes, where: str = "") -> dict[str, Predictions]:
-    """Return the predictions in a CSV by selection. Arguments: as for ``CsvTable.read``.
-
-    Raises:
-        ResultsError: the file is damaged, or a sample is in it twice.
-    """
-    by_selection: dict[str, list[PredictionRow]] = {}
-    for row in PREDICTIONS.read(source, where):
-        by_selection.setdefault(row.selection, []).append(row)
-    return {name: _predictions(rows, where or str(source)) for name, rows in by_selection.items()}
-
-
-def _predictions(rows: Iterable[PredictionRow], where: str) -> Predictions:
+    """Return the predictions in a CSV by selection, each sample once. Arguments: as for ``CsvTable.read``."""
     import numpy as np
 
-    rows = list(rows)
-    twice = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
-    if twice:
-        raise ResultsError(f"{where}: damaged (it has {twice[0]} twice): delete it and run `{STEP}` again")
-    return Predictions(
-        ids=tuple(row.id for row in rows),
-        images=tuple(row.image for row in rows),
-        true=np.array([row.true_count for row in rows]),
-        predicted=np.array([row.predicted_count for row in rows]),
-    )
+    by_selection: dict[str, list[PredictionRow]] = defaultdict(list)
+    for row in PREDICTIONS.read(source, where):
+        by_selection[row.selection].append(row)
+    found = {}
+    for selection, rows in by_selection.items():
+        twice = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
+        if twice:
+            what = f"damaged (it has {twice[0]} twice): delete it and run `{STEP}` again"
+            raise ResultsError(f"{where or str(source)}: {what}")
+        found[selection] = Predictions(
+            ids=tuple(row.id for row in rows),
+            images=tuple(row.image for row in rows),
+            true=np.array([row.true_count for row in rows]),
+            predicted=np.array([row.predicted_count for row in rows]),
+        )
+    return found

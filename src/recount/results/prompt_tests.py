@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from recount.results.files import Fields, JsonRecord, read_arrays, write_arrays
+from recount.results.files import Fields, JsonRecord, read_arrays
 from recount.results.run_record import Number
 
 if TYPE_CHECKING:
@@ -122,20 +122,6 @@ class PromptTests(JsonRecord):
     benchmarks: dict[str, BenchmarkTests]
 
 
-def maps_path(tests: Path) -> Path:
-    """Return the file of the maps that belong to a file of prompt tests."""
-    return tests.with_suffix(".npz")
-
-
-def write_maps(tests: Path, maps: dict[str, NDArray[Any]]) -> None:
-    """Write maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``."""
-    write_arrays(maps_path(tests), maps)
-
-
 def read_maps(tests: Path) -> dict[str, NDArray[Any]]:
-    """Return the maps that belong to a file of prompt tests; none where there is no such file.
-
-    Raises:
-        ResultsError: it is damaged.
-    """
-    return read_arrays(maps_path(tests), PromptTests.STEP)
+    """Return maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``, if there are any."""
+    return read_arrays(tests.with_suffix(".npz"), PromptTests.STEP)

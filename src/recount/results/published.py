@@ -27,10 +27,6 @@ PUBLISHED = CsvTable(PublishedRow)
 
 
 def read_published(folder: Path) -> list[PublishedRow]:
-    """Return what a paper's folder says was printed; nothing where it has no published.csv.
-
-    Raises:
-        ResultsError: a column is missing.
-    """
+    """Return what a paper's folder says was printed; nothing where it has no published.csv."""
     path = folder / "published.csv"
     return PUBLISHED.read(path) if path.is_file() else []

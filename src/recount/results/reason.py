@@ -24,17 +24,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why there is no value, or what must be said of it.
-
-    Attributes:
-        kind: one of ``KINDS``; "" where there is nothing to say.
-        text: one or several short sentences for people; nothing takes it apart again.
-        log: the last lines of the log of a step that failed, or "".
-    """
+    """Why there is no value, or what must be said of it."""
 
     kind: Kind = ""
-    text: str = ""
-    log: str = ""
+    text: str = ""  # short sentences for people; nothing takes them apart again
+    log: str = ""  # the last lines of the log of a step that failed
 
     def __bool__(self) -> bool:
         """Return whether there is anything to say."""

@@ -85,34 +85,23 @@ class CheckpointFile(Fields):
 
 
 class RunRecord(JsonRecord):
-    """Content of run.json.
-
-    Attributes:
-        run: as it was planned.
-        selections: the models by name: "last", and those that a selection chose.
-        settings: of the system, with all defaults.
-        recipe: with all defaults.
-        precision_used: what the device could do of the recipe's precision.
-        status: "trained" or "checkpoint".
-        checkpoint: the released file, where one was read.
-        parts: in how many sittings the training was done.
-    """
+    """Content of run.json; settings of the system and recipe have all their defaults."""
 
     SCHEMA: ClassVar[int] = 2
     STEP: ClassVar[str] = "recount train"
 
     run: RecordedRun
-    selections: dict[str, Selection] = Field(min_length=1)
+    selections: dict[str, Selection] = Field(min_length=1)  # "last", and those that a selection chose
     settings: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
-    precision_used: str = ""
+    precision_used: str = ""  # what the device could do of the recipe's precision
     provenance: Provenance = Provenance()
     cost: Cost = Cost()
-    status: str = ""
+    status: str = ""  # "trained" or "checkpoint"
     training_samples: int | None = None
     processes: int | None = None
-    parts: int | None = None
-    checkpoint: CheckpointFile | None = None
+    parts: int | None = None  # in how many sittings the training was done
+    checkpoint: CheckpointFile | None = None  # the released file, where one was read
 
     @property
     def id(self) -> str:
@@ -121,11 +110,7 @@ class RunRecord(JsonRecord):
 
 
 def read_run_record(folder: Path) -> RunRecord:
-    """Return the run.json of a finished run's folder.
-
-    Raises:
-        ResultsError: there is none, it is damaged, or a newer recount wrote it.
-    """
+    """Return the run.json of a finished run's folder; without one, too, this is a ResultsError."""
     path = folder / RUN
     try:
         return RunRecord.read(path)
@@ -136,8 +121,5 @@ def read_run_record(folder: Path) -> RunRecord:
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write history.csv; the columns are all that a row has, in the order in which they first appear."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    write_rows(path, columns, [[_text(row.get(name)) for name in columns] for row in rows])
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    texts = [["" if row.get(name) is None else str(row[name]) for name in columns] for row in rows]
+    write_rows(path, columns, texts)

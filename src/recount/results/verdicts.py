@@ -13,56 +13,35 @@ ALL_PARTS = "all"
 
 @dataclass(frozen=True, slots=True)
 class VerdictRow:
-    """A part of a claim with one kind of evidence and one selection; numbers are NaN or None where there is none.
-
-    Attributes:
-        paper, claim, kind, statement, source, claim_rule, published: as in the paper.yaml.
-        part: arms of the comparison ("better | worse"), or "all" for the verdict of the claim.
-        evidence_status: trained (here), checkpoint (released weights, evaluated here) or published (numbers of the
-            authors alone).
-        selection: which of a run's models was judged.
-        headline: "yes" in the one row of part "all" that stands for this claim and evidence.
-        seeds: of the runs, separated by spaces; empty where no training is involved.
-        better, worse, value_better, value_worse: the arms as they were judged, and their metric.
-        benchmark, dataset, metric: on what; benchmarks that are the same images are joined by " + ".
-        verdict: holds, holds in direction, contradicted, inconclusive or not tested.
-        direction: which way the evidence points: for, against, or neither.
-        effect, ci_low, ci_high: positive where better is better; for a ratio or quantity its value; for a number the
-            measured minus the published one.
-        p_value, p_holm: of the permutation test, and after correction within paper, evidence and selection.
-        n: images.
-        rule: how it was decided.
-        needed, needed_images, needed_seeds: what decides with 80 % power, if effect and spread are as seen.
-        reason: why, and what else must be said.
-    """
+    """A part of a claim with one kind of evidence and one selection; numbers are NaN or None where there is none."""
 
     paper: str
     claim: str
     kind: str
     statement: str
-    part: str
-    evidence_status: str
-    selection: str
-    headline: str = ""
-    seeds: str = ""
-    better: str = ""
+    part: str  # arms of the comparison ("better | worse"), or "all" for the verdict of the claim
+    evidence_status: str  # trained (here), checkpoint (released weights, evaluated here), published (the authors' word)
+    selection: str  # which of a run's models was judged
+    headline: str = ""  # "yes" in the one row of part "all" that stands for this claim and evidence
+    seeds: str = ""  # of the runs, separated by spaces; empty where no training is involved
+    better: str = ""  # the arms as they were judged
     worse: str = ""
-    benchmark: str = ""
+    benchmark: str = ""  # benchmarks that are the same images are joined by " + "
     dataset: str = ""
     metric: str = ""
     value_better: float = math.nan
     value_worse: float = math.nan
     published: float | None = None
-    verdict: str = "not tested"
-    direction: str = ""
-    effect: float = math.nan
+    verdict: str = "not tested"  # or holds, holds in direction, contradicted, inconclusive
+    direction: str = ""  # which way the evidence points: for, against, or neither
+    effect: float = math.nan  # positive: better is better; a ratio or quantity itself; a number minus the published
     ci_low: float = math.nan
     ci_high: float = math.nan
-    p_value: float = math.nan
-    p_holm: float = math.nan
-    n: int | None = None
-    rule: str = ""
-    needed: str = ""
+    p_value: float = math.nan  # of the permutation test
+    p_holm: float = math.nan  # after correction within paper, evidence and selection
+    n: int | None = None  # images
+    rule: str = ""  # how it was decided
+    needed: str = ""  # what decides with 80 % power, if effect and spread are as seen
     needed_images: int | None = None
     needed_seeds: int | None = None
     reason: Reason = NOTHING
