@@ -67,13 +67,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on ``device``."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=True),
-            points=[points.to(device, non_blocking=True) for points in self.points],
-            counts=self.counts.to(device, non_blocking=True),
-            maps={name: value.to(device, non_blocking=True) for name, value in self.maps.items()},
-        )
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        points, maps = [moved(each) for each in self.points], {name: moved(value) for name, value in self.maps.items()}
+        return replace(self, images=moved(self.images), points=points, counts=moved(self.counts), maps=maps)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -63,9 +63,7 @@ class BlockSettings(Strict):
     truncation: int = Field(4, gt=0, description="block counts from here on share the last bin")
     granularity: Granularity = "fine"
     anchors: AnchorKind = "average"
-    last_anchor: float | None = Field(
-        None, description="count of the last bin; null: as anchors says (4.21937 as coded; 4.32696 at image size 2048)"
-    )
+    last_anchor: float | None = Field(None, description="of the open bin; null: as anchors (4.21937; 4.32696 at 2048)")
     coincident_points: Coincident = Field("set", description="whether points of one pixel count once in the target")
     augmentation: Literal["full", "crop_flip"] = "full"
     crops: int = Field(1, gt=0, description="per picture and epoch")
@@ -100,9 +98,7 @@ def crops(settings: Any, index: int, pool: Pool, rng: np.random.Generator) -> li
 class EbcSettings(BlockSettings):
     """What CLIP-EBC and DMCount-EBC have in common; the defaults are the released code's."""
 
-    count_loss: Literal["none", "mae", "mse", "dmcount"] = Field(
-        "dmcount", description="DACE is cross-entropy plus this; none: cross-entropy alone"
-    )
+    count_loss: Literal["none", "mae", "mse", "dmcount"] = Field("dmcount", description="beside the cross-entropy")
 
 
 class SentenceSettings(BlockSettings):
@@ -362,12 +358,14 @@ class ClipEbc(SentenceCounter):
     def __init__(self, settings: ClipEbcSettings, *, text: TextFeatures | None = None) -> None:
         from torchvision.models.resnet import BasicBlock, Bottleneck
 
+        class WideBottleneck(Bottleneck):
+            expansion = 1
+
         super().__init__(settings)
         self.image_encoder: _ResNetEncoder | PromptedVit
         if settings.backbone == "resnet50":
             self.image_encoder = _ResNetEncoder(settings.resnet, settings.block)
-            wide = type("WideBottleneck", (Bottleneck,), {"expansion": 1})
-            self.image_decoder = nn.Sequential(wide(self.image_encoder.channels, self.image_encoder.channels))
+            self.image_decoder = nn.Sequential(WideBottleneck(self.image_encoder.channels, self.image_encoder.channels))
         else:
             self.image_encoder, size = PromptedVit(settings.vit), settings.vit.input_size
             self.windows = Windows(size, size, size, fit=settings.window_fit)

@@ -65,12 +65,6 @@ class CrowdClipSettings(Strict):
     )
 
     @property
-    def towers(self) -> ClipTowers:
-        """Return the image tower's sizes."""
-        sizes = {f"vision_{name}": getattr(self, name) for name in ("width", "layers", "heads")}
-        return ClipTowers(features=self.features, image_size=self.input_size, patch=self.patch, **sizes)
-
-    @property
     def text(self) -> TextTower:
         """Return the text tower's sizes and weights."""
         sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
@@ -154,14 +148,16 @@ class CrowdClip(System):
     def __init__(self, settings: CrowdClipSettings, *, text: dict[str, Tensor] | None = None) -> None:
         super().__init__(settings)
         self.normalise = Normalise()
-        self.image_encoder = image_tower(settings.towers)
+        sizes = {f"vision_{name}": getattr(settings, name) for name in ("width", "layers", "heads")}
+        towers = ClipTowers(features=settings.features, image_size=settings.input_size, patch=settings.patch, **sizes)
+        self.image_encoder = image_tower(towers)
         if settings.clip_weights != "random":
             load_image_tower(self.image_encoder, settings.clip_weights)
         self.untuned = deepcopy(self.image_encoder).requires_grad_(False)
         features = encode(settings.text, settings.sentences, text)
         self.frozen_text_parameters = features.parameters
-        sizes = [len(settings.numbers), len(OBJECTS), len(PARTS)]
-        for name, values in zip(("number", "object", "part"), features.values.split(sizes), strict=True):
+        lengths = [len(settings.numbers), len(OBJECTS), len(PARTS)]
+        for name, values in zip(("number", "object", "part"), features.values.split(lengths), strict=True):
             self.register_buffer(f"{name}_features", functional.normalize(values, dim=1))
         self.register_buffer("numbers", torch.tensor(settings.numbers, dtype=torch.float32), persistent=False)
 

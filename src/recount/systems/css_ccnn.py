@@ -79,10 +79,7 @@ class CssCcnnSettings(Strict):
     widths: tuple[int, int, int] = Field((64, 128, 256), description="channels of the three feature blocks")
     rotation_widths: tuple[int, int] = Field((128, 64), description="channels of the rotation head")
     density_widths: tuple[int, int] = Field((128, 64), description="channels of the density head")
-    features: Literal["rotation", "random", "imagenet"] = Field(
-        "rotation",
-        description="what the density head sees: stage 1, an untrained net, or ImageNet's VGG-16-BN (control)",
-    )
+    features: Literal["rotation", "random", "imagenet"] = Field("rotation", description="imagenet: VGG-16-BN (control)")
     feature_weights: str = Field("random", description="path of torchvision's vgg16_bn weights, for features: imagenet")
     crop: int = Field(224, gt=0, le=224, multiple_of=8, description="pixels; no edge of an image is below 224")
     maximum_size: int = Field(1024, gt=0, description="longest edge, stage 2 and test")

@@ -38,14 +38,10 @@ class DmCountSettings(Strict):
     """DM-Count's settings; the defaults are the released code's on UCF-QNRF."""
 
     crop_size: int = Field(512, gt=0, multiple_of=16, description="512: UCF-QNRF, ShanghaiTech B; 256: A; 384: NWPU")
-    flip_rule: Literal["width", "width_minus_one"] = Field(
-        "width", description="what x is taken from when flipped: the crop's width, or (ShanghaiTech) one less"
-    )
+    flip_rule: Literal["width", "width_minus_one"] = Field("width", description="minus x; ShanghaiTech: one less")
     widths: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
     regression_widths: tuple[int, int] = (256, 128)
-    output_bias: float | None = Field(
-        None, description="initial bias of the density layer; null: torch's random one, which can leave its ReLU shut"
-    )
+    output_bias: float | None = Field(None, description="at the start; null: torch's, which can leave the ReLU shut")
     backbone_weights: str = Field("random", description="path of torchvision's VGG-19 state dict, or random")
 
 

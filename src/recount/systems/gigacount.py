@@ -44,9 +44,7 @@ class GigaCountSettings(SentenceSettings):
     """GigaCount's settings; the defaults are the released code at HEAD."""
 
     input_size: int = Field(224, gt=0, description="edge of training crops and of evaluation windows, pixels")
-    backbone: Literal["convnext", "odconv"] = Field(
-        "convnext", description="odconv: as section 3.2 of the article says"
-    )
+    backbone: Literal["convnext", "odconv"] = Field("convnext", description="odconv: as the article's section 3.2")
     backbone_weights: str = Field("random", description="path of torchvision's ConvNeXt-Tiny state dict, or random")
     widths: tuple[int, int, int, int] = (96, 192, 384, 768)
     depths: tuple[int, int, int, int] = (3, 3, 9, 3)

@@ -79,9 +79,8 @@ class Trainer:
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe.precision, self.device)
         self.on_gpu = self.device.type == "cuda"
-        self.accelerator = Accelerator(
-            mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=self.device.type == "cpu"
-        )
+        mixed = "no" if self.precision == "fp32" else self.precision
+        self.accelerator = Accelerator(mixed_precision=mixed, cpu=not self.on_gpu)
         self.progress = Progress()
         self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
         self._saved_at = time.monotonic()
@@ -208,10 +207,9 @@ class Trainer:
         whole: dict[str, Tensor] = {}
         weights = self.system.loss_weights
         for part in batch.split(self.progress.parts):
-            terms = {
-                name: weight_of_part(self.system, name, len(part), total, copies) * term.float()
-                for name, term in self.network(part).items()
-            }
+            terms = self.network(part)
+            for name, term in terms.items():
+                terms[name] = weight_of_part(self.system, name, len(part), total, copies) * term.float()
             loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
             self.accelerator.backward(loss)
             for name, term in {"loss": loss, **terms}.items():
