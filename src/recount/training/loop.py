@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -308,7 +309,9 @@ class Trainer:
 
 def _seed_everything(seed: int) -> None:
     # deterministic algorithms, but without filling what is allocated with NaN
-    set_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic: Any = torch.utils.deterministic  # the attribute exists on the imported module only
