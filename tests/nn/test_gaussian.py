@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recount.nn.gaussian import blurred, gaussian_kernel
+from recount.nn.maps import blurred, gaussian_kernel
 
 
 def test_kernel_is_even_and_sums_to_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from recount.nn.grid import cut_grid
+from recount.nn.maps import cut_grid
 
 
 def test_cells_lie_row_by_row_and_a_rest_is_left_out() -> None:

@@ -15,7 +15,7 @@ from golden_tools import assert_matches, golden, refilled, wave
 from recount.nn.clip import build_tower
 from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
-from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, limited, ranking_loss
+from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, limited, nested_crops, ranking_loss
 from tiny_pool import TinyPool
 
 
@@ -81,11 +81,10 @@ def test_a_perfect_ranking_costs_nothing() -> None:
 
 
 def test_crops_are_nested_and_grow_by_a_sixth() -> None:
-    maker = SYSTEM(CrowdClipSettings.model_validate(SYSTEM.mini_settings())).example_maker()
     image = torch.arange(121.0)[:, None].expand(3, 121, 250)
-    sizes = [tuple(crop.shape[1:]) for crop in maker.boxes(image)]
-    assert sizes == [(20 * step, 40 * step) for step in range(1, 7)]
-    assert [int(crop[0, 0, 0]) for crop in maker.boxes(image)] == [50, 40, 30, 20, 10, 0]
+    crops = nested_crops(image, 6)
+    assert [tuple(crop.shape[1:]) for crop in crops] == [(20 * step, 40 * step) for step in range(1, 7)]
+    assert [int(crop[0, 0, 0]) for crop in crops] == [50, 40, 30, 20, 10, 0]
 
 
 def test_an_example_holds_all_crops_of_a_picture() -> None:

@@ -59,7 +59,7 @@ def test_it_gives_what_pytorchs_gives_forward_backward_and_in_its_statistics(
 
 
 def test_half_precision_stays_and_is_computed_in_single_precision(alone: None) -> None:
-    shared = SharedBatchNorm.of(nn.BatchNorm2d(5))
+    shared = SharedBatchNorm(5)
     x = torch.randn(7, 5, 3, 2).bfloat16() + 100
     assert shared(x).dtype is torch.bfloat16
     assert shared.running_var.dtype is torch.float32

@@ -22,7 +22,7 @@ from recount.settings.recipe import Recipe, Schedule, resolve_recipe
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state
 from recount.training.loop import NonFiniteLoss, Progress, Trainer, samples_with_pictures
-from recount.training.selection import Watched, is_better
+from recount.training.selection import is_better
 
 CPU = torch.device("cpu")
 
@@ -87,7 +87,7 @@ def test_making_examples_leaves_the_gpu_s_generator_alone(tmp_path: Path, monkey
 
 
 def test_evaluating_during_training_changes_nothing_of_the_training(tmp_path: Path) -> None:
-    watched = {"best_on_test": Watched(MemoryPool(6), "test")}
+    watched = {"test": MemoryPool(6)}
     with_evaluation = weights(train(tmp_path / "a", watched=watched)[1])
     assert same(with_evaluation, weights(train(tmp_path / "b")[1]))
 
@@ -103,7 +103,7 @@ def test_a_system_may_change_its_weights_after_each_step(tmp_path: Path, monkeyp
 
 
 def test_history_has_a_row_per_epoch_with_terms_rate_and_evaluations(tmp_path: Path) -> None:
-    progress, _ = train(tmp_path, watched={"best_on_test": Watched(MemoryPool(6), "test")})
+    progress, _ = train(tmp_path, watched={"test": MemoryPool(6)})
     assert [row["epoch"] for row in progress.history] == [1, 2, 3]
     assert progress.history[-1]["step"] == 9
     for row in progress.history:
@@ -112,14 +112,14 @@ def test_history_has_a_row_per_epoch_with_terms_rate_and_evaluations(tmp_path: P
 
 
 def test_the_best_epoch_on_test_is_kept_and_is_the_minimum_of_the_history(tmp_path: Path) -> None:
-    progress, _ = train(tmp_path, recipe={"epochs": 5}, watched={"best_on_test": Watched(MemoryPool(6), "test")})
+    progress, _ = train(tmp_path, recipe={"epochs": 5}, watched={"test": MemoryPool(6)})
     maes = [row["test_mae"] for row in progress.history]
     assert progress.best["best_on_test"]["epoch"] == maes.index(min(maes)) + 1
     assert (tmp_path / "model.best_on_test.safetensors").is_file()
 
 
 def train_saving_each_step(folder: Path):
-    return train(folder, watched={"best_on_test": Watched(MemoryPool(6), "test")}, checkpoint_minutes=0)
+    return train(folder, watched={"test": MemoryPool(6)}, checkpoint_minutes=0)
 
 
 def train_until_killed(folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_gradient_clipping_changes_the_result(tmp_path: Path) -> None:
 
 
 def test_staying_in_evaluation_mode_after_the_first_evaluation_freezes_batch_norm(tmp_path: Path) -> None:
-    watched = {"best_on_test": Watched(MemoryPool(6), "test")}
+    watched = {"test": MemoryPool(6)}
     slip = {"eval_mode_after_first_evaluation": True}
     after_one = weights(train(tmp_path / "a", recipe={"epochs": 1}, watched=watched)[1])
     stuck = weights(train(tmp_path / "b", recipe=slip, watched=watched)[1])

@@ -30,7 +30,6 @@ from recount.training.checkpoints import save_model
 from recount.training.loop import Trainer
 from recount.training.parts import CannotShare, check_shareable
 from recount.training.processes import Processes, ProcessFailed, together
-from recount.training.selection import Watched
 
 CPU = torch.device("cpu")
 WORDS = ["three red circles", "six blue stars"]  # that every tiny text tower knows
@@ -109,7 +108,7 @@ def train(processes: Processes, device: torch.device, name: str, out: str, recip
     torch.manual_seed(0)
     system = MADE[name]() if name in MADE else of_repository(name)
     pool = MemoryPool() if name in MADE else Scenes()
-    watched = {"best_on_test": Watched(pool, "test")}
+    watched = {"test": pool}
     trainer = Trainer(
         system,
         resolve_recipe(type(system).recipe, recipe),

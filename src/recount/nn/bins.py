@@ -62,11 +62,7 @@ def published_bins(
 ) -> Bins:
     """Return CLIP-EBC's bins for a data set, for blocks of 8, 16 or 32 pixels. Counts from ``truncation`` on share one.
 
-    Anchors are "average" as published; the "middle" of the interval; or "recomputed" averages at the image size that
-    the preprocessing really uses (the published averages where those are right already).
-
-    Raises:
-        ValueError: there is no such entry; the message lists those there are.
+    Anchors are "average" as published; the "middle" of the interval; or averages "recomputed" at the real image size.
     """
     wanted = f"{dataset}/{block}/{truncation}/{granularity}"
     entry = _published().get(wanted)
@@ -81,10 +77,9 @@ def published_bins(
 def dot_map(
     points: Tensor, height: int, width: int, *, coincident: Coincident = "set", rounding: Rounding = "truncate"
 ) -> Tensor:
-    """Return the map [1, height, width] that counts the points [N, 2] (x, y in pixels) in each pixel, float32.
+    """Return the map [1, height, width] of how many points [N, 2] (x, y in pixels) are in each pixel, float32.
 
-    Points outside move to the border. CLIP-EBC and GigaCount count points of one pixel once ("set") and "truncate"
-    coordinates; DM-Count counts each ("add") and rounds "half_even".
+    Points outside move to the border; those of one pixel count once ("set") or each ("add").
     """
     whole = (points.round() if rounding == "half_even" else points.trunc()).long()
     pixels = whole[:, 1].clamp(0, height - 1) * width + whole[:, 0].clamp(0, width - 1)
@@ -99,11 +94,7 @@ def block_counts(points: Tensor, height: int, width: int, block: int, **rules: A
 
 
 def prompt(low: float, high: float, style: PromptStyle = "word") -> str:
-    """Return the sentence for a bin, whose end may be infinite.
-
-    Styles are "word" ("There are two people."), "number" ("There are 2 people."), and "paper", the sentence of the
-    GigaCount article ("There are 2 people in the image"; its reading for an open bin is ours).
-    """
+    """Return the sentence for a bin, whose end may be infinite; "paper" is the GigaCount article's style."""
     if style == "paper":
         amount = f"more than {int(low)}" if high == math.inf else str(int(low))
         if low != high != math.inf:
@@ -143,10 +134,7 @@ def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def probability_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the squared distance of softmax to one-hot, summed over bins and blocks: GigaCount (4).
-
-    It is a mean over images: the paper's 1/N is one over the batch size.
-    """
+    """Return the squared distance of softmax to one-hot, a sum over blocks and mean over images: GigaCount (4)."""
     truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1)  # (B, K, h, w)
     return (logits.softmax(dim=1) - truth).square().sum() / len(logits)
 

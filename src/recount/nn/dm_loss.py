@@ -38,20 +38,10 @@ DM_SUMS = frozenset({"transport", "transport_cost"})  # the terms that are sums 
 def sinkhorn(
     source: Tensor, target: Tensor, kernel: Tensor, transposed: Tensor, start: Tensor, *, iterations: int = ITERATIONS
 ) -> tuple[Tensor, Tensor]:
-    """Scale B kernels so that their marginals become ``source`` and ``target`` (matrix scaling with floors).
+    """Scale B kernels so that their marginals become ``source`` [P] and ``target`` [B, M]; return u [P] and v [B, M].
 
-    Each problem stops by itself, when its squared marginal error, looked at every ``CHECK_EVERY`` iterations, is at
-    most ``TOLERANCE``, and after so many iterations.
-
-    Args:
-        source: weights of the rows of all problems, one after the other [P].
-        target: weights of the columns [B, M], not negative.
-        kernel: the block-diagonal kernels exp(-C/regularisation), [P, B*M], dense or sparse (CSR).
-        transposed: the same transposed, [B*M, P].
-        start: u before the first iteration [P]: 1 over the number of rows of the problem.
-
-    Returns:
-        The scalings u [P] (of the last iteration of any problem) and v [B, M]; the plan is u * K * v.
+    ``kernel`` is block-diagonal, exp(-C/regularisation) [P, B*M], dense or CSR; ``start`` [P] is u before the first
+    iteration. Each problem stops by itself at a squared marginal error up to ``TOLERANCE``; the plan is u * K * v.
     """
     left, goal = start, target.flatten()
     result, stopped = target, torch.zeros(len(target), dtype=torch.bool, device=target.device)
@@ -69,7 +59,7 @@ def sinkhorn(
 
 
 def _squared_distances(points: Tensor, size: tuple[int, int], block: int, normalised: bool) -> tuple[Tensor, Tensor]:
-    """Return the squared distances of points [P, 2] to the block centres along y [P, h] and along x [P, w]."""
+    # along y [P, h] and along x [P, w]
     distances = []
     for axis, cells in ((1, size[0]), (0, size[1])):
         centres = torch.arange(cells, device=points.device, dtype=points.dtype) * block + block / 2
@@ -81,7 +71,7 @@ def _squared_distances(points: Tensor, size: tuple[int, int], block: int, normal
 
 
 def _window(distances: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Return indices [P, n] of adjacent cells that cover every cell within ``reach``, and their distances [P, n]."""
+    # indices [P, n] of adjacent cells that cover every cell within reach, and their distances [P, n]
     near = distances <= reach
     width = max(1, int(near.sum(dim=1).max()))
     first = near.int().argmax(dim=1).clamp(max=distances.shape[1] - width)
@@ -90,7 +80,7 @@ def _window(distances: Tensor, reach: float) -> tuple[Tensor, Tensor]:
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return a CSR matrix; its indices are 32 bits wide, because wider ones would be converted at every product."""
+    # indices of 32 bits, because wider ones would be converted at every product
     with warnings.catch_warnings():
         # torch calls the format beta; all that is used of it here is the product with a vector
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -98,17 +88,14 @@ def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...])
 
 
 def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return a CSR matrix of entries that are sorted by row."""
+    # of entries that are sorted by row
     starts = torch.zeros(size[0] + 1, dtype=torch.int32, device=rows.device)
     starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
     return _csr(starts, columns, values, size)
 
 
 def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the block-diagonal kernel [P, images*h*w], its transpose, and the costs of the kernel's entries.
-
-    From squared distances of points to rows [P, h] and columns of blocks [P, w], and the image that owns a point [P].
-    """
+    """Return the kernel [P, images*h*w], its transpose, and the costs of its entries; owners [P] are the images."""
     height, width = along_y.shape[1], along_x.shape[1]
     reach = -REGULARISATION * math.log(max(torch.finfo(along_y.dtype).tiny, NEGLIGIBLE))
     (cells_y, near_y), (cells_x, near_x) = _window(along_y, reach), _window(along_x, reach)
@@ -127,11 +114,10 @@ def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tu
 def transport(
     density: Tensor, points: Sequence[Tensor], block: int, *, eps: float = EBC_EPS, normalised_coordinates: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return DM-Count's optimal-transport loss (section 4) between points and density, and the cost of the plan.
+    """Return DM-Count's optimal-transport loss (section 4), and the plan's cost in pixels squared without a gradient.
 
-    The term is the sum over images with points of <density, g>, where g is the gradient of the dual objective and is
-    held constant: its value is about 0, only its gradient acts. Because it is a sum, its strength grows with the batch.
-    The cost is summed, too, in pixels squared, and carries no gradient. The arguments are those of ``dm_terms``.
+    The sum over images with points of <density, g>, where g, the gradient of the dual objective, is held constant: the
+    value is about 0, only its gradient acts. As a sum, it grows with the batch.
     """
     some = [index for index, each in enumerate(points) if len(each)]
     if not some:
@@ -165,22 +151,11 @@ def dm_terms(
     eps: float = EBC_EPS,
     normalised_coordinates: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the terms of DM-Count's overall loss (section 4); ``DM_WEIGHTS`` weighs them.
+    """Return the terms of DM-Count's overall loss (section 4), which ``DM_WEIGHTS`` weighs, in float32 or float64.
 
-    Computed in float32 with autocast off (in float64 if the density is).
-
-    Args:
-        density: predicted objects per block [B, 1, h, w].
-        target: true objects per block [B, 1, h, w].
-        points: B tensors [N_b, 2], x and y in pixels of the image; they may lie outside it.
-        block: edge of a block, pixels.
-        eps: in the normalisation of both maps: ``EBC_EPS`` or ``DM_COUNT_EPS``.
-        normalised_coordinates: measure distances in [-1, 1] instead of pixels (in the released code, never used).
-
-    Returns:
-        ``count``: mean over images of |predicted - true count|; ``variation``: mean over images of the true count times
-        the L1 distance of the normalised maps; ``transport``: see ``transport``; ``transport_cost``: of the plan, only
-        recorded.
+    ``density`` and ``target`` are objects per block of ``block`` pixels [B, 1, h, w], ``points`` B tensors [N_b, 2] in
+    pixels, also outside the image. ``count``: mean of |predicted - true count|; ``variation``: mean of the true count
+    times the L1 distance of the normalised maps. ``normalised_coordinates`` in [-1, 1] were never used.
     """
     with without_autocast(density.device):
         density = full_precision(density)

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class CrossAttention(nn.Module):
-    """Multi-head attention from one set of tokens to another."""
-
+class _CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
@@ -25,7 +23,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """Return [B, N, C] of tokens [B, N, C] that attend to text [B, T, C]."""
+        # tokens [B, N, C] attend to text [B, T, C]
         projected = ((self.wq, tokens), (self.wk, text), (self.wv, text))
         query, key, value = (linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear, x in projected)
         mixed = functional.scaled_dot_product_attention(query, key, value)  # (B, heads, N, C / heads)
@@ -33,11 +31,7 @@ class CrossAttention(nn.Module):
 
 
 class InteractionBlock(nn.Module):
-    """Self-attention, cross-attention to the text and a feed-forward layer, each normed first and added.
-
-    ``drop_path`` is the probability that a branch is left out for a sample; ``convolution`` adds the 3x3 convolution
-    that goes before doubling the resolution.
-    """
+    """Self-attention, cross-attention and feed-forward layer; ``doubled`` needs the ``convolution``."""
 
     def __init__(
         self,
@@ -59,7 +53,7 @@ class InteractionBlock(nn.Module):
             self.conv0 = nn.Conv2d(width, width, 3, padding=1)
         self.selfattn = Attention(width, heads, qkv_bias=True, proj_drop=dropout)
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = CrossAttention(width, heads, dropout)
+        self.attn = _CrossAttention(width, heads, dropout)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio), drop=dropout)
         self.drop_path = DropPath(drop_path)

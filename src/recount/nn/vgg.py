@@ -41,11 +41,7 @@ def initialise(part: nn.Module) -> None:
 
 
 def load_vgg19(features: nn.Sequential, weights: str) -> None:
-    """Load the convolutions of torchvision's VGG-19 state dict, unless ``weights`` is "random".
-
-    Raises:
-        CheckpointError: the file cannot be read or does not fit.
-    """
+    """Load the convolutions of torchvision's VGG-19 state dict, unless ``weights`` is "random"."""
     if weights == "random":
         return
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -40,19 +41,16 @@ class Example:
 
 @dataclass(slots=True)
 class Batch:
-    """A batch of examples: ``images`` [B, 3, H, W], ``counts`` [B], ``points`` a list of [N_b, 2], ``maps`` stacked.
-
-    ``seed`` is for random numbers that all examples of a training batch share: its parts have the same.
-    """
+    """A batch of examples; ``maps`` are stacked."""
 
     ids: list[str]
-    images: Tensor
+    images: Tensor  # [B, 3, H, W]
     prompts: list[str]
-    points: list[Tensor]
-    counts: Tensor
+    points: list[Tensor]  # [N_b, 2]
+    counts: Tensor  # [B]
     maps: dict[str, Tensor]
     attributes: dict[str, list[Any]]
-    seed: int = 0
+    seed: int = 0  # for random numbers that all examples of a training batch share: its parts have the same
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Batch:
@@ -69,13 +67,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on ``device``."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=True),
-            points=[points.to(device, non_blocking=True) for points in self.points],
-            counts=self.counts.to(device, non_blocking=True),
-            maps={name: value.to(device, non_blocking=True) for name, value in self.maps.items()},
-        )
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        points, maps = [moved(each) for each in self.points], {name: moved(value) for name, value in self.maps.items()}
+        return replace(self, images=moved(self.images), points=points, counts=moved(self.counts), maps=maps)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,14 +83,11 @@ class Batch:
         return [self._rows(int(start), int(end)) for start, end in pairwise(edges)]
 
     def _rows(self, start: int, end: int) -> Batch:
-        cut: dict[str, Any] = {"seed": self.seed}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, dict):
-                cut[item.name] = {name: rows[start:end] for name, rows in value.items()}
-            elif item.name not in cut:
-                cut[item.name] = value[start:end]
-        return Batch(**cut)
+        def cut(value: Any) -> Any:
+            return {name: cut(rows) for name, rows in value.items()} if isinstance(value, dict) else value[start:end]
+
+        parts = {item.name: cut(getattr(self, item.name)) for item in fields(self) if item.name != "seed"}
+        return Batch(**parts, seed=self.seed)
 
 
 @dataclass(slots=True)
@@ -121,44 +115,39 @@ class Pool(Protocol):
     samples: Sequence[Sample]
 
     def image(self, index: int) -> Tensor:
-        """Return the picture of sample ``index``, uint8 [3, H, W] RGB. Decoded once, then cached within a budget."""
+        """Return the picture of sample ``index``, uint8 [3, H, W] RGB."""
 
 
 class ExampleMaker(Protocol):
-    """Makes the training examples of one sample. Picklable; holds no parameters.
-
-    It is called with the torch default generator seeded for (seed, epoch, index), so torch's own random functions and
-    ``rng`` both give the same draws whatever the number of loader processes, and after a resume.
-    """
+    """Makes the training examples of one sample. Picklable; holds no parameters."""
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return the examples that sample ``index`` yields this time (its crops)."""
+        """Return the examples that sample ``index`` yields this time (its crops).
+
+        torch's default generator is seeded like ``rng``, so both give the same draws in any loader process.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of training (most systems have one): its name, and its recipe."""
+    """One stage of training; most systems have one."""
 
     name: str
     recipe: Recipe
 
 
 class System(nn.Module, ABC):
-    """A counting system. A module ``recount/systems/<name>.py`` holds one subclass, bound to the module's ``SYSTEM``.
-
-    The module's ``EQUATIONS`` map the paper's equations to the functions that implement them; their docstrings say so.
-    """
+    """A counting system: ``SYSTEM`` of its module, whose ``EQUATIONS`` map the paper's to functions that name them."""
 
     Settings: ClassVar[type[Strict]]  # the system's own; the defaults are the released code's at paper size
     recipe: ClassVar[Recipe]  # how the released code trains it
+    examples: ClassVar[Callable[..., list[Example]]]  # of (settings, index, pool, rng): see ``ExampleMaker``
     trains: bool = True  # False for a class, or an instance by its settings, without training steps
     text_guided: ClassVar[bool] = False  # whether the prompt names what is counted
     batch_sums: ClassVar[frozenset[str]] = frozenset()  # the loss terms that are sums over a batch; others are means
-    # What in the loss of the class, or of an instance by its settings, ties the examples of a batch together, so that a
-    # batch computed in parts (out of memory, several GPUs) would train something else; "" where the terms are such sums
-    # and means. BatchNorm in training mode is found by itself.
+    # what in the loss ties the examples of a batch together, so that a batch computed in parts (out of memory, several
+    # GPUs) would train something else; BatchNorm in training mode is found by itself
     batch_coupled_by: str = ""
-
     settings: Any
     windows: Windows | None = None
     frozen_text_parameters: int = 0  # of a text tower whose features are kept instead of the tower itself
@@ -185,16 +174,16 @@ class System(nn.Module, ABC):
     def begin_epoch(self, epoch: int, samples: Sequence[Sample]) -> None:
         """Called before each epoch (counted from 0)."""
 
-    @abstractmethod
     def example_maker(self) -> ExampleMaker:
-        """Return what makes training examples, with this system's augmentation."""
+        """Return what makes training examples (default: the class's ``examples``)."""
+        return partial(type(self).examples, self.settings)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the named scalar terms of the loss; ``loss_weights`` weighs them, the sum is minimised."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return ``losses(batch)``: the way in for wrappers (mixed precision, several GPUs)."""
+        """Return ``losses(batch)``: the way in for mixed precision."""
         return self.losses(batch)
 
     @property
@@ -239,9 +228,5 @@ class System(nn.Module, ABC):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
-        """Read a released checkpoint and return its state dict under our names.
-
-        Raises:
-            CheckpointError: keys are missing or unexpected (all are listed), or the file is not a checkpoint.
-        """
+        """Read a released checkpoint and return its state dict under our names; ``CheckpointError`` if it misfits."""
         raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")

@@ -34,7 +34,7 @@ from recount.augmentation.text_guided import CLIP_COUNT, CountrAugmentation
 from recount.data.sample import Sample
 from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, read_at, text_tower, token_ids
 from recount.nn.interaction import InteractionBlock
-from recount.nn.pixel_mask import kept_pixels
+from recount.nn.maps import kept_pixels
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict

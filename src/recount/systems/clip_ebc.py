@@ -3,28 +3,21 @@
 Ma, Sanchez, Guha, "CLIP-EBC: CLIP Can Count Accurately through Enhanced Blockwise Classification", arXiv 2403.09281.
 Numbers were checked against Yiming-M/CLIP-EBC@b52a594 (MIT; golden cases ``clip_ebc.json``); the image trunks are
 open_clip's classes (MIT), base weights are OpenAI's CLIP (MIT).
-
 Two trunks: CLIP's ResNet-50, all of it trained, whose last stage keeps its resolution for blocks up to 16 pixels; and
 CLIP's ViT-B/16, frozen, with trained visual prompts in every layer ("deep") or only before the first ("shallow").
-``vit.visual_prompts: 0`` with ``vit.input_size: 256`` and ``window_fit: resize`` is version 1 of March 2024, which has
-no prompts and trains the whole ViT.
-
-The recipe is the released default (ResNet-50). The README's ViT command on UCF-QNRF: settings ``crops: 2``, recipe
-``batch_size: 16, precision: fp16, schedule: {initial_lr: 1.0e-3}`` (its "warm-up" comes down from 1e-3).
+``vit.visual_prompts: 0``, ``vit.input_size: 256`` and ``window_fit: resize`` are version 1, which trains the whole ViT.
 
 Deviations: "dynamic" and "coarse" bins work (their prompts raise in the released code); the text tower's features are
 kept instead of the tower; pictures are normalised inside the network; a picture for the ResNet whose edges are not
-multiples of its stride is padded with black at the right and the bottom (CLIP-EBC's preparation leaves none).
-With ``weights: random``, as in suite mini, there is no CLIP: trunk and sentences are random projections, the ViT's
-trunk stays one, and only prompts, decoder and head learn.
+multiples of its stride is padded with black (CLIP-EBC's preparation leaves none). With ``weights: random``, as in suite
+mini, trunk and sentences are random projections, and with the ViT only prompts, decoder and head learn.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -62,9 +55,6 @@ from recount.systems.base import READING, Batch, Example, Pool, Prediction, Syst
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)  # of CLIP; trained from there, not clamped
 
 
-# ----------------------------------------------------------------------------------------------- blocks: bins and crops
-
-
 class BlockSettings(Strict):
     """What all counters by blocks have: bins and crops."""
 
@@ -73,9 +63,7 @@ class BlockSettings(Strict):
     truncation: int = Field(4, gt=0, description="block counts from here on share the last bin")
     granularity: Granularity = "fine"
     anchors: AnchorKind = "average"
-    last_anchor: float | None = Field(
-        None, description="count of the last bin; null: as anchors says (4.21937 as coded; 4.32696 at image size 2048)"
-    )
+    last_anchor: float | None = Field(None, description="of the open bin; null: as anchors (4.21937; 4.32696 at 2048)")
     coincident_points: Coincident = Field("set", description="whether points of one pixel count once in the target")
     augmentation: Literal["full", "crop_flip"] = "full"
     crops: int = Field(1, gt=0, description="per picture and epoch")
@@ -92,33 +80,25 @@ class BlockSettings(Strict):
         return bins if self.last_anchor is None else bins.with_last_anchor(self.last_anchor)
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes a picture's random crops with the counts of their blocks."""
-
-    size: int
-    block: int
-    coincident: Coincident
-    augmentation: CrowdAugmentation
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return ``augmentation.crops`` crops of sample ``index``."""
-        sample, image = pool.samples[index], pool.image(index)
-        points = torch.from_numpy(sample.points)
-        return [self._crop(sample.id, image, points, rng) for _ in range(self.augmentation.crops)]
-
-    def _crop(self, name: str, image: Tensor, points: Tensor, rng: np.random.Generator) -> Example:
-        piece, inside = augmented_crop(image, points, self.size, self.augmentation, rng)
-        blocks = block_counts(inside, self.size, self.size, self.block, coincident=self.coincident)
-        return Example(name, piece, points=inside, count=float(len(inside)), maps={"blocks": blocks})
+def crops(settings: Any, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+    """Return a picture's random crops with the counts of their blocks, as ``BlockSettings`` say."""
+    sample, image, size = pool.samples[index], pool.image(index), settings.input_size
+    values = {"crops": settings.crops, "crop_scale": settings.crop_scale, "hue": settings.hue}
+    augmentation = CrowdAugmentation(clamp=settings.clamps_crops, blur_kind=settings.blur, **values)
+    if settings.augmentation == "crop_flip":
+        augmentation = augmentation.without_photometric()
+    examples = []
+    for _ in range(settings.crops):
+        piece, inside = augmented_crop(image, torch.from_numpy(sample.points), size, augmentation, rng)
+        blocks = block_counts(inside, size, size, settings.block, coincident=settings.coincident_points)
+        examples.append(Example(sample.id, piece, points=inside, count=float(len(inside)), maps={"blocks": blocks}))
+    return examples
 
 
 class EbcSettings(BlockSettings):
     """What CLIP-EBC and DMCount-EBC have in common; the defaults are the released code's."""
 
-    count_loss: Literal["none", "mae", "mse", "dmcount"] = Field(
-        "dmcount", description="DACE is cross-entropy plus this; none: cross-entropy alone"
-    )
+    count_loss: Literal["none", "mae", "mse", "dmcount"] = Field("dmcount", description="beside the cross-entropy")
 
 
 class SentenceSettings(BlockSettings):
@@ -130,7 +110,7 @@ class SentenceSettings(BlockSettings):
     prompts: PromptStyle = "word"
 
     def text_tower(self, features: int, weights: str, activation: Activation) -> TextTower:
-        """Return the text tower's settings."""
+        """Return the text tower."""
         sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
         return TextTower(features=features, activation=activation, weights=weights, **sizes)
 
@@ -166,9 +146,7 @@ class ClipEbcSettings(EbcSettings, SentenceSettings):
     resnet: ResNetTrunk = ResNetTrunk()
     vit: VitTrunk = VitTrunk()
     window_fit: Fit = Field(
-        "shift",
-        description="vit_b16: what is done with images that windows do not cover exactly",
-        json_schema_extra=READING,
+        "shift", description="vit_b16: for images that windows do not cover exactly", json_schema_extra=READING
     )
 
     @property
@@ -187,12 +165,7 @@ class ClipEbcSettings(EbcSettings, SentenceSettings):
         return self.text_tower(self.trunk.features, self.trunk.weights, "quickgelu")
 
 
-# ------------------------------------------------------------------------------------------------------ image encoders
-
-
-class ResNetEncoder(nn.Module):
-    """CLIP's ResNet without its attention pooling; /16 for blocks up to 16 pixels, otherwise /32."""
-
+class _ResNetEncoder(nn.Module):
     def __init__(self, settings: ResNetTrunk, block: int) -> None:
         from open_clip.modified_resnet import ModifiedResNet
 
@@ -208,12 +181,11 @@ class ResNetEncoder(nn.Module):
             load_image_tower(self.trunk, settings.weights, "attnpool.")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features [B, channels, H/stride, W/stride] of normalised images [B, 3, H, W]."""
-        return self.trunk(images)
+        return self.trunk(images)  # (B, C, H/stride, W/stride)
 
 
 class PromptedVit(nn.Module):
-    """CLIP's ViT with visual prompts: trained tokens between class token and patches; the trunk is frozen then."""
+    """CLIP's ViT with visual prompts: trained tokens between class token and patches."""
 
     def __init__(self, settings: VitTrunk) -> None:
         super().__init__()
@@ -272,21 +244,6 @@ def load_image_tower(trunk: nn.Module, weights: str, unused: str | tuple[()] = (
     trunk.load_state_dict(renamed(state, lambda key: None if key.startswith(unused) else key, own, source=weights))
 
 
-# -------------------------------------------------------------------------------------------------------- decoder, loss
-
-
-def build_decoder(backbone: str, width: int) -> nn.Sequential:
-    """Return one residual block that keeps its width: a bottleneck without a narrow middle, or (ViT) a basic block."""
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    class WideBottleneck(Bottleneck):
-        expansion = 1
-
-    decoder = nn.Sequential((WideBottleneck if backbone == "resnet50" else BasicBlock)(width, width))
-    initialise(decoder)
-    return decoder
-
-
 def rescaled(features: Tensor, stride: int, block: int) -> Tensor:
     """Return features at one cell per block, bilinearly."""
     if stride == block:
@@ -303,9 +260,9 @@ def padded(image: Tensor, multiple: int) -> Tensor:
 def dace_loss(
     settings: EbcSettings, logits: Tensor, density: Tensor, blocks: Tensor, points: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """Return the terms of the DACE loss: cross-entropy and the count loss, whose weight is 1.
+    """Return the terms of the DACE loss, cross-entropy and count loss.
 
-    Takes logits [B, K, h, w], density and true block counts [B, 1, h, w], and B tensors of points [N_b, 2] in pixels.
+    From logits [B, K, h, w], density and true block counts [B, 1, h, w], and B tensors of points [N_b, 2] in pixels.
     """
     terms = {"cross_entropy": cross_entropy(logits, settings.bins.classes(blocks[:, 0]))}
     match settings.count_loss:
@@ -318,45 +275,31 @@ def dace_loss(
     return terms
 
 
-# ------------------------------------------------------------------------------------------------------------- systems
-
-
 class BlockCounter(System):
     """A counter by blocks: logits of the bins per block, and their expectation as density."""
 
     anchors: Tensor
-
     batch_sums = DM_SUMS
+    loss_weights = DM_WEIGHTS
+    examples = staticmethod(crops)
+    loss_terms: Callable[..., dict[str, Tensor]] = staticmethod(dace_loss)
 
     def __init__(self, settings: BlockSettings) -> None:
         super().__init__(settings)
         self.normalise = Normalise()
         self.register_buffer("anchors", torch.tensor(settings.bins.anchors), persistent=False)
 
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        chosen = self.settings
-        values = {"crops": chosen.crops, "crop_scale": chosen.crop_scale, "hue": chosen.hue, "blur_kind": chosen.blur}
-        crops = CrowdAugmentation(clamp=chosen.clamps_crops, **values)
-        crops = crops if chosen.augmentation == "full" else crops.without_photometric()
-        return Crops(chosen.input_size, chosen.block, chosen.coincident_points, crops)
-
     @abstractmethod
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of images [B, 3, H, W] in [0, 1]."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of the DACE loss."""
+        """Return the terms of the system's loss."""
         logits, density = self.classify(batch.images)
-        return dace_loss(self.settings, logits, density, batch.maps["blocks"], batch.points)
-
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Return the weights of the DM terms; the others weigh 1."""
-        return DM_WEIGHTS
+        return self.loss_terms(self.settings, logits, density, batch.maps["blocks"], batch.points)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
-        """Return the density per block; if there are sentences, they are the bins', so ``prompts`` is not looked at."""
+        """Return the density per block; ``prompts`` is not looked at."""
         return Prediction(density=self.classify(images)[1])
 
 
@@ -375,10 +318,7 @@ class SentenceCounter(BlockCounter):
         self.register_buffer("text_features", text.values)
 
     def compared(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image-text similarity, the logits [B, K, h, w], and density [B, 1, h, w] of features [B, C, h, w].
-
-        GigaCount, section 3.2: vision-language alignment and density map generation.
-        """
+        """Return image-text similarity (logits [B, K, h, w]) and density (section 3.2) [B, 1, h, w] of features."""
         projected = functional.normalize(self.projection(self.image_decoder(features)), dim=1)  # (B, features, h, w)
         classes = functional.normalize(self.text_features, dim=1).to(projected)  # (K, features)
         logits = full_precision(self.logit_scale.exp() * torch.einsum("bchw,kc->bkhw", projected, classes))
@@ -387,11 +327,11 @@ class SentenceCounter(BlockCounter):
     @staticmethod
     @abstractmethod
     def our_name(key: str) -> str | None:
-        """Return our name of a key of the released network; None for the text tower."""
+        """Return our name of a released key; None for the text tower."""
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
-        """Read a checkpoint of the released training script, whose own tower gives the text features."""
+        """Read a released checkpoint, whose own tower gives the text features."""
         state = released_state(path)
         sentences = prompts(settings.bins, settings.prompts)
         network = cls(settings, text=encode(settings.text, sentences, tower_state(state, "text_encoder.")))  # type: ignore[call-arg]
@@ -416,25 +356,28 @@ class ClipEbc(SentenceCounter):
     )
 
     def __init__(self, settings: ClipEbcSettings, *, text: TextFeatures | None = None) -> None:
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+
+        class WideBottleneck(Bottleneck):
+            expansion = 1
+
         super().__init__(settings)
-        self.image_encoder: ResNetEncoder | PromptedVit
+        self.image_encoder: _ResNetEncoder | PromptedVit
         if settings.backbone == "resnet50":
-            self.image_encoder = ResNetEncoder(settings.resnet, settings.block)
+            self.image_encoder = _ResNetEncoder(settings.resnet, settings.block)
+            self.image_decoder = nn.Sequential(WideBottleneck(self.image_encoder.channels, self.image_encoder.channels))
         else:
             self.image_encoder, size = PromptedVit(settings.vit), settings.vit.input_size
             self.windows = Windows(size, size, size, fit=settings.window_fit)
-        self.image_decoder = build_decoder(settings.backbone, self.image_encoder.channels)
+            self.image_decoder = nn.Sequential(BasicBlock(settings.vit.width, settings.vit.width))
+        initialise(self.image_decoder)
         self.projection = nn.Conv2d(self.image_encoder.channels, settings.trunk.features, 1)
         initialise(self.projection)
         self.add_sentences(text)
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return trunks of a few layers for crops of 112 pixels, without CLIP's weights.
-
-        The text tower has one layer and one head: the more layers without training, the more alike all sentences. Crops
-        zoom out less than the paper's, because heads in small pictures are a few pixels high already.
-        """
+        """Return trunks of a few layers for crops of 112 pixels that zoom out less: heads are small already."""
         size = {"features": 64, "input_size": 112}
         return {
             **{"crop_scale": (1.0, 1.25), "text_width": 64, "text_heads": 1, "text_layers": 1},
@@ -443,7 +386,7 @@ class ClipEbc(SentenceCounter):
         }
 
     def head(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, K, h, w] and density [B, 1, h, w] of the trunk's features [B, C, h', w']."""
+        """Return logits and density of the trunk's features [B, C, h, w]."""
         return self.compared(rescaled(features, self.image_encoder.stride, self.settings.block))
 
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -456,16 +399,13 @@ class ClipEbc(SentenceCounter):
 
     @staticmethod
     def our_name(key: str) -> str | None:
-        """Return our name of a key of the released network; None for the text tower."""
-        if key.startswith("text_encoder."):
-            return None
-        if key.startswith("vpt_"):
-            return f"image_encoder.prompts.{key.removeprefix('vpt_')}"
-        return key.replace("image_encoder.", "image_encoder.trunk.", 1)
+        """Return our name of a released key; None for the text tower."""
+        ours = key.replace("image_encoder.", "image_encoder.trunk.", 1).replace("vpt_", "image_encoder.prompts.", 1)
+        return None if key.startswith("text_encoder.") else ours
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: ClipEbcSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint: a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face."""
+        """Read a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face."""
         if settings.backbone == "vit_b16" and settings.vit.visual_prompts and "vpt_0" not in released_state(path):
             raise CheckpointError(
                 f"{path}: has no visual prompts (vpt_*), as files of version 1; for those, set "

@@ -13,7 +13,7 @@ from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
-from recount.systems.base import Batch, ExampleMaker, Prediction, System
+from recount.systems.base import Batch, Prediction, System
 
 
 class ConstantSettings(Strict):
@@ -28,7 +28,6 @@ class Constant(System):
     Settings = ConstantSettings
     recipe = Recipe()
     trains = False
-
     value: Tensor
 
     def __init__(self, settings: ConstantSettings) -> None:
@@ -36,22 +35,13 @@ class Constant(System):
         self.register_buffer("value", torch.tensor(1.0 if settings.statistic == "one" else 0.0))
 
     def prepare_training(self, samples: Sequence[Sample]) -> None:
-        """Take the statistic of the training counts.
-
-        Raises:
-            UserError: there are no training samples to take a mean or median of.
-        """
+        """Take the statistic of the training counts; ``UserError`` if there are none to take a mean or median of."""
         if self.settings.statistic not in ("mean", "median"):
             return
         if not samples:
             raise UserError(f"constant: the training set is empty, so it has no {self.settings.statistic}")
         counts = np.array([sample.count for sample in samples], dtype=np.float64)
-        statistic = np.mean if self.settings.statistic == "mean" else np.median
-        self.value.fill_(float(statistic(counts)))
-
-    def example_maker(self) -> ExampleMaker:
-        """Return the maker of no examples."""
-        return lambda index, pool, rng: []
+        self.value.fill_(float(np.mean(counts) if self.settings.statistic == "mean" else np.median(counts)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return no terms."""

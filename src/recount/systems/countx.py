@@ -30,7 +30,7 @@ from recount.augmentation.text_guided import COUNTX, CountrAugmentation
 from recount.data.sample import Sample
 from recount.nn.clip import MINI_TOWERS, NOT_A_TOWER, ClipTowers, FrozenText, image_tower
 from recount.nn.interaction import InteractionBlock
-from recount.nn.pixel_mask import kept_pixels
+from recount.nn.maps import kept_pixels
 from recount.nn.precision import full_precision
 from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict

@@ -5,23 +5,19 @@ and recipe were checked against dk-liang/CrowdCLIP@4751f65 (configs/qnrf.yaml), 
 training; the towers are open_clip's classes (MIT), base weights are OpenAI's CLIP ViT-B/16 (MIT).
 
 Training: the six nested centre crops of a picture, small to large, should fit six prompts ("There are 20 persons in the
-crowd" … 195) in that order; only the image tower learns. Test in three stages: a picture is cut into patches; the
-*untuned* CLIP keeps those in which it sees a crowd, and then human heads; the tuned tower counts each kept patch as the
-number of its best prompt. If no patch is kept, all are counted. So a count is a sum of few numbers: on UCF-QNRF at
-least 20 and at most 3120.
+crowd" … 195) in that order; only the image tower learns. Test: a picture is cut into patches; the *untuned* CLIP keeps
+those in which it sees a crowd, and then human heads; the tuned tower counts each kept patch as the number of its best
+prompt. If no patch is kept, all are counted. So a count on UCF-QNRF is at least 20 and at most 3120.
+With ``clip_weights: random``, as in suite mini, towers and sentences are random projections, the filter passes patches
+by chance, and all that can be learnt is the ranking.
 
-With ``clip_weights: random``, as in suite mini, there is no CLIP: towers and sentences are random projections, the
-filter passes patches by chance, and all that can be learnt is the ranking.
-
-Deviations: crops and patches are not saved as JPEG in between; the text tower's features are kept instead of the
-tower; RAdam is torch's.
+Deviations: crops and patches are not saved as JPEG; the text tower's features replace the tower; RAdam is torch's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +29,7 @@ from torch.nn import functional
 
 from recount.data.pictures import resize_like_opencv
 from recount.nn.clip import ClipTowers, TextTower, encode, image_tower, tower_state
-from recount.nn.grid import cut_grid
+from recount.nn.maps import cut_grid
 from recount.nn.normalise import Normalise
 from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
@@ -69,20 +65,14 @@ class CrowdClipSettings(Strict):
     )
 
     @property
-    def towers(self) -> ClipTowers:
-        """Return the image tower's sizes."""
-        sizes = {f"vision_{name}": getattr(self, name) for name in ("width", "layers", "heads")}
-        return ClipTowers(features=self.features, image_size=self.input_size, patch=self.patch, **sizes)
-
-    @property
     def text(self) -> TextTower:
-        """Return the text tower's settings."""
+        """Return the text tower's sizes and weights."""
         sizes = {name: getattr(self, f"text_{name}") for name in ("width", "heads", "layers")}
         return TextTower(features=self.features, activation="quickgelu", weights=self.clip_weights, **sizes)
 
     @property
     def sentences(self) -> list[str]:
-        """Return all prompts: numbers, then objects, then parts."""
+        """Return all prompts: numbers, objects, parts."""
         return [
             *(f"There are {number} persons in the crowd" for number in self.numbers),
             *(f"The object is {name}" for name in OBJECTS),
@@ -90,8 +80,8 @@ class CrowdClipSettings(Strict):
         ]
 
 
-def squeezed(pictures: Tensor, size: int) -> Tensor:
-    """Return pictures [B, 3, H, W] at ``size`` x ``size`` pixels, bilinear with antialiasing as Pillow."""
+def _squeezed(pictures: Tensor, size: int) -> Tensor:
+    # antialiased as Pillow's
     return functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
@@ -104,55 +94,44 @@ def limited(image: Tensor) -> Tensor:
     return resize_like_opencv(image, (round(height * ratio), round(width * ratio)))
 
 
-@dataclass(frozen=True, slots=True)
-class NestedCrops:
-    """The nested crops around the centre of a picture, each cut at random to the tower's input and mirrored or not."""
+def nested_crops(image: Tensor, number: int) -> list[Tensor]:
+    """Return the nested crops of a picture [3, H, W]: the i-th is 2 (i + 1) steps of 2 * ``number`` along each edge."""
+    height, width = image.shape[1:]
+    down, across = height // (2 * number), width // (2 * number)
+    crops = []
+    for half in range(1, number + 1):
+        top, left = height // 2 - half * down, width // 2 - half * across
+        crops.append(image[:, top : top + 2 * half * down, left : left + 2 * half * across])
+    return crops
 
-    number: int
-    resized: int
-    input_size: int
 
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one example; ``maps["crops"]`` has the crops [K, 3, S, S], small to large."""
-        image = limited(pool.image(index).float() / 255)
-        crops = torch.stack([self._input(crop, rng) for crop in self.boxes(image)])
-        return [Example(pool.samples[index].id, crops[-1], maps={"crops": crops})]
-
-    def boxes(self, image: Tensor) -> list[Tensor]:
-        """Return the crops of a picture [3, H, W]: the i-th is 2 (i + 1) steps wide and high, of 12 along each edge."""
-        height, width = image.shape[1:]
-        down, across = height // (2 * self.number), width // (2 * self.number)
-        crops = []
-        for half in range(1, self.number + 1):
-            top, left = height // 2 - half * down, width // 2 - half * across
-            crops.append(image[:, top : top + 2 * half * down, left : left + 2 * half * across])
-        return crops
-
-    def _input(self, crop: Tensor, rng: np.random.Generator) -> Tensor:
-        crop = squeezed(crop[None], self.resized)[0]
-        top, left = rng.integers(0, self.resized - self.input_size + 1, 2)
-        crop = crop[:, top : top + self.input_size, left : left + self.input_size]
-        return crop.flip(2) if rng.random() < 0.5 else crop
+def crop_examples(settings: CrowdClipSettings, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+    """Return one example; ``maps["crops"]`` has nested crops [K, 3, S, S], small to large."""
+    crops, size = [], settings.input_size
+    for crop in nested_crops(limited(pool.image(index).float() / 255), len(settings.numbers)):
+        crop = _squeezed(crop[None], settings.resized)[0]
+        top, left = rng.integers(0, settings.resized - size + 1, 2)
+        crop = crop[:, top : top + size, left : left + size]
+        crops.append(crop.flip(2) if rng.random() < 0.5 else crop)
+    return [Example(pool.samples[index].id, crops[-1], maps={"crops": torch.stack(crops)})]
 
 
 def ranking_loss(logits: Tensor) -> Tensor:
-    """Return the multi-modal ranking loss of nested crops: golden ``crowdclip_rank_loss``.
+    """Return the ranking loss of logits [..., K, K] of crops, small to large, by prompts: ``crowdclip_rank_loss``.
 
-    A crop's own prompt must fit it better than it fits any smaller crop: the sum over i < j of max(0, logits[i, j] -
-    logits[j, j]) of logits [..., K, K], whose rows are crops from small to large, columns prompts from few to many.
+    The sum over i < j of max(0, logits[i, j] - logits[j, j]): a prompt must fit no smaller crop better than its own.
     """
     own = logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # (..., 1, K)
     return (logits - own).clamp(min=0).triu(diagonal=1).sum(dim=(-2, -1))
 
 
 class CrowdClip(System):
-    """A tuned and an untuned image tower, and the features of all prompts; see the module's docstring."""
+    """A tuned and an untuned image tower, and the features of all prompts."""
 
     number_features: Tensor
     object_features: Tensor
     part_features: Tensor
     numbers: Tensor
-
     Settings = CrowdClipSettings
     recipe = Recipe(
         epochs=100,
@@ -164,19 +143,21 @@ class CrowdClip(System):
         evaluate_every=1,
         select_by="mae",
     )
+    examples = staticmethod(crop_examples)
 
     def __init__(self, settings: CrowdClipSettings, *, text: dict[str, Tensor] | None = None) -> None:
-        """Build the towers; ``text`` has the weights of the text tower, where a checkpoint brings them."""
         super().__init__(settings)
         self.normalise = Normalise()
-        self.image_encoder = image_tower(settings.towers)
+        sizes = {f"vision_{name}": getattr(settings, name) for name in ("width", "layers", "heads")}
+        towers = ClipTowers(features=settings.features, image_size=settings.input_size, patch=settings.patch, **sizes)
+        self.image_encoder = image_tower(towers)
         if settings.clip_weights != "random":
             load_image_tower(self.image_encoder, settings.clip_weights)
         self.untuned = deepcopy(self.image_encoder).requires_grad_(False)
         features = encode(settings.text, settings.sentences, text)
         self.frozen_text_parameters = features.parameters
-        sizes = [len(settings.numbers), len(OBJECTS), len(PARTS)]
-        for name, values in zip(("number", "object", "part"), features.values.split(sizes), strict=True):
+        lengths = [len(settings.numbers), len(OBJECTS), len(PARTS)]
+        for name, values in zip(("number", "object", "part"), features.values.split(lengths), strict=True):
             self.register_buffer(f"{name}_features", functional.normalize(values, dim=1))
         self.register_buffer("numbers", torch.tensor(settings.numbers, dtype=torch.float32), persistent=False)
 
@@ -188,10 +169,6 @@ class CrowdClip(System):
             **{"resized": 56, "input_size": 48, "patch": 8, "width": 48, "layers": 2, "heads": 3, "features": 32},
             **{"text_width": 64, "text_heads": 1, "text_layers": 1},
         }
-
-    def example_maker(self) -> NestedCrops:
-        """Return the maker of nested crops."""
-        return NestedCrops(len(self.settings.numbers), self.settings.resized, self.settings.input_size)
 
     def similarities(self, tower: nn.Module, inputs: Tensor, sentences: Tensor) -> Tensor:
         """Return 100 times the cosine [B, K] between inputs [B, 3, S, S] in [0, 1] and sentences' features [K, C]."""
@@ -211,16 +188,13 @@ class CrowdClip(System):
     def patches(self, images: Tensor) -> Tensor:
         """Return the towers' inputs [B, P * P, 3, S, S] of images [B, 3, H, W], row by row."""
         number, size, resized = self.settings.patches, self.settings.input_size, self.settings.resized
-        patches = squeezed(cut_grid(images, number, number).flatten(0, 1), resized)
+        patches = _squeezed(cut_grid(images, number, number).flatten(0, 1), resized)
         start = (resized - size + 1) // 2
         inputs = patches[:, :, start : start + size, start : start + size]
         return inputs.unflatten(0, (len(images), number**2))
 
     def kept(self, inputs: Tensor) -> Tensor:
-        """Return by progressive filtering which patches [B, N] of inputs [B, N, 3, S, S] are counted.
-
-        The untuned tower must see a crowd in them, and then human heads. Where none passes, all of an image are.
-        """
+        """Return by progressive filtering which patches [B, N] of inputs [B, N, 3, S, S] are counted."""
         flat = inputs.flatten(0, 1)
         crowds = self.similarities(self.untuned, flat, self.object_features).argmax(dim=1) == OBJECTS.index("crowd")
         best = self.similarities(self.untuned, flat, self.part_features).topk(PARTS_LOOKED_AT, dim=1).indices
@@ -239,10 +213,7 @@ class CrowdClip(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: CrowdClipSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint (PyTorch Lightning: {"state_dict": keys under ``module.``, ...}).
-
-        It holds the tuned tower only; the untuned one comes from ``clip_weights``.
-        """
+        """Read a released checkpoint, which holds the tuned tower only; the untuned one comes from ``clip_weights``."""
         if settings.clip_weights == "random":
             raise CheckpointError(
                 f"{path}: the filter needs the untuned CLIP, which the checkpoint does not hold: set clip_weights"
@@ -258,7 +229,7 @@ class CrowdClip(System):
 SYSTEM = CrowdClip
 
 EQUATIONS: dict[str, Callable[..., Any]] = {
-    "nested crops": NestedCrops,
+    "nested crops": nested_crops,
     "ranking loss": ranking_loss,
     "progressive filtering": CrowdClip.kept,
 }

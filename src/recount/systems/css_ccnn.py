@@ -3,21 +3,15 @@
 "Completely Self-Supervised Crowd Counting via Distribution Matching" (Babu Sam et al., ECCV 2022). Networks, prior,
 losses and recipes were checked against val-iisc/css-ccnn@0d5691b (UCF-QNRF settings).
 
-Two stages of training. ``rotation``: features learn to tell by how many quarter turns a crop was turned.
-``matching``: on the frozen features a density head is trained so that the sums over blocks of 64 pixels are
-distributed like draws from a truncated power law, compared by an entropic transport cost.
+Stage 1, ``rotation``: features learn to tell by how many quarter turns a crop was turned. Stage 2, ``matching``: on the
+frozen features a density head is trained so that the sums over blocks of 64 pixels are distributed like draws from a
+truncated power law, compared by an entropic transport cost over all crops of a batch.
 
-Deviations from the released code, none of them in the numbers of a step:
-
-* The draws of the prior come with the crops (49 each), so a resumed run repeats them; the law is sampled by rejection
-  from a Pareto law instead of an exponential one (the same law, 100 times fewer trials).
-* The selection draws its prior sample and the crops of "++" once per run, not per epoch, and so compares epochs on
-  equal terms, one by one: the moving average over five epochs and the patience are left out.
-* "++" is not stopped when its sparse term diverges.
-* An image shorter than the crop (panoramas fall below it after the size rule, where the code raises) is enlarged.
-* "CSS-CCNN-Random" is not in the code: ``features: random`` is stage 2 on the untrained net of stage 1 (inferred).
-
-The loss of stage 2 joins all crops of a batch: splitting a batch for memory changes it.
+Deviations from the released code, none in the numbers of a step: the draws of the prior come with the crops (49 each),
+so a resumed run repeats them, and are sampled by rejection from a Pareto law, not an exponential one (the same law, 100
+times fewer trials). The selection has the same draws and crops in every epoch; its moving average over five epochs and
+the patience are left out. "++" is not stopped when its sparse term diverges. An image shorter than the crop (after the
+size rule; the code raises) is enlarged. "CSS-CCNN-Random" is not in the code: stage 2 on the untrained net is inferred.
 """
 
 from __future__ import annotations
@@ -25,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +33,11 @@ from torch.utils.checkpoint import checkpoint
 
 from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import css_ccnn
-from recount.nn.gaussian import gaussian_kernel
+from recount.nn.maps import blurred
 from recount.nn.weights import read_released, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, resolve_recipe
-from recount.systems.base import Batch, Example, Pool, Prediction, Stage, System
+from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, Stage, System
 
 # all from val-iisc/css-ccnn@0d5691b
 ROTATIONS = 4
@@ -56,6 +51,7 @@ EPSILON = 0.1  # weight of the entropy in the transport cost
 ITERATIONS = 1000  # of Sinkhorn, at most
 TOLERANCE = 0.1  # of the potentials' summed change
 COST_WEIGHT = 0.01  # of the transport cost in the loss
+LOSS_WEIGHTS = dict.fromkeys(("sinkhorn", "sinkhorn_sparse", "sinkhorn_dense"), COST_WEIGHT)
 SPARSE_SHARE = 0.3  # "++": share of the blocks that count as sparse
 VALIDATION_CROPS = 5  # "++": crops per held-out image in the selection (stage2_main++.py)
 CANNY_LOW, CANNY_HIGH = 225, 250  # a ridge pixel above the first is an edge if it hangs on one above the second
@@ -83,10 +79,7 @@ class CssCcnnSettings(Strict):
     widths: tuple[int, int, int] = Field((64, 128, 256), description="channels of the three feature blocks")
     rotation_widths: tuple[int, int] = Field((128, 64), description="channels of the rotation head")
     density_widths: tuple[int, int] = Field((128, 64), description="channels of the density head")
-    features: Literal["rotation", "random", "imagenet"] = Field(
-        "rotation",
-        description="what the density head sees: stage 1, an untrained net, or ImageNet's VGG-16-BN (control)",
-    )
+    features: Literal["rotation", "random", "imagenet"] = Field("rotation", description="imagenet: VGG-16-BN (control)")
     feature_weights: str = Field("random", description="path of torchvision's vgg16_bn weights, for features: imagenet")
     crop: int = Field(224, gt=0, le=224, multiple_of=8, description="pixels; no edge of an image is below 224")
     maximum_size: int = Field(1024, gt=0, description="longest edge, stage 2 and test")
@@ -98,12 +91,7 @@ class CssCcnnSettings(Strict):
     rotation: Recipe = Field(ROTATION, description="recipe of stage 1")
 
 
-# ------------------------------------------------------------------------------------------------------- networks
-
-
-class Features(nn.Module):
-    """The feature net: seven 3x3 convolutions, each with BatchNorm and ReLU, two poolings; keys as released."""
-
+class _Features(nn.Module):
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         one, two, three = widths
@@ -112,20 +100,17 @@ class Features(nn.Module):
             self.add_module(f"conv{name}", nn.Conv2d(before, after, 3, padding=1, bias=False))
             self.add_module(f"batch_norm_{name}", nn.BatchNorm2d(after))
 
-    def _run(self, block: str, x: Tensor) -> Tensor:
-        for name in (name for name in VGG16_BN_LAYERS if name.startswith(block)):
-            x = F.relu(self.get_submodule(f"batch_norm_{name}")(self.get_submodule(f"conv{name}")(x)))
-        return x
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maps after the second pooling [B, 128, H/4, W/4] and the third block [B, 256, H/4, W/4]."""
-        x = F.max_pool2d(self._run("1_", x), 2)
-        pooled = F.max_pool2d(self._run("2_", x), 2)
-        return pooled, self._run("3_", pooled)
+        # the maps after the second pooling [B, 128, H/4, W/4] and the third block [B, 256, H/4, W/4]
+        for name in VGG16_BN_LAYERS:
+            if name in ("2_1", "3_1"):
+                x = pooled = F.max_pool2d(x, 2)
+            x = F.relu(self.get_submodule(f"batch_norm_{name}")(self.get_submodule(f"conv{name}")(x)))
+        return pooled, x
 
 
 class RotationHead(nn.Module):
-    """Stage 1, rotation: which quarter turn. Keys as released (conv4_1, batch_norm_4_1, conv5_1, ..., fc)."""
+    """Stage 1, rotation: which quarter turn; keys as released."""
 
     def __init__(self, channels: int, widths: tuple[int, int]) -> None:
         super().__init__()
@@ -143,7 +128,7 @@ class RotationHead(nn.Module):
 
 
 class DensityHead(nn.Module):
-    """Stage 2, density from the hypercolumn. Keys as released (conv4_1, conv4_2, conv5_1)."""
+    """Stage 2, density from the hypercolumn; keys as released."""
 
     def __init__(self, channels: int, widths: tuple[int, int]) -> None:
         super().__init__()
@@ -160,18 +145,12 @@ class DensityHead(nn.Module):
         return F.relu(self.conv5_1(F.max_pool2d(x, 2)))
 
 
-# ------------------------------------------------------------------------------------------------------- the prior
-
-
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The truncated power law that block counts are thought to follow: p(x) ~ x^-alpha exp(-rate x) for x >= 1.
-
-    Draws below ``threshold`` are drawn again, uniform in [0, threshold).
-    """
+    """The truncated power law that block counts are thought to follow: p(x) ~ x^-alpha exp(-rate x) for x >= 1."""
 
     rate: float
-    threshold: float
+    threshold: float  # draws below are drawn again, uniform in [0, threshold)
 
     def draw(self, number: int, rng: np.random.Generator) -> np.ndarray:
         """Return ``number`` draws, float32."""
@@ -186,10 +165,8 @@ class Prior:
 
 
 def _distribution(x: float, rate: float) -> float:
-    """Return the released code's distribution function for alpha = 2, 1 - rate Gamma(-1, rate x).
-
-    It is not normalised at x = 1. SciPy has no incomplete gamma function of negative order: one step of the recurrence.
-    """
+    # the released code's 1 - rate Gamma(-1, rate x), not normalised at x = 1; one step of the recurrence, because SciPy
+    # has no incomplete gamma function of negative order
     from scipy.special import exp1
 
     z = rate * x
@@ -197,11 +174,7 @@ def _distribution(x: float, rate: float) -> float:
 
 
 def prior(cmax: float, num_samples: int) -> Prior:
-    """Return the prior that follows from the largest count: golden ``css_ccnn_prior``.
-
-    Raises:
-        ValueError: no rate of the code's grid (0.001 … 0.099) makes the largest block rare enough.
-    """
+    """Return the prior that follows from the largest count: golden ``css_ccnn_prior``."""
     largest, rare = cmax / BLOCKS_PER_IMAGE, 1 - 1 / num_samples
     rate = next((rate for rate in np.arange(0.001, 0.1, 0.001) if _distribution(largest, rate) > rare), None)
     if rate is None:
@@ -214,15 +187,12 @@ def prior(cmax: float, num_samples: int) -> Prior:
 
 
 def sinkhorn_cost(x: Tensor, y: Tensor) -> Tensor:
-    """Return the Sinkhorn loss, the entropic transport cost between numbers x [N] and y [M].
+    """Return the Sinkhorn loss, the entropic transport cost between numbers x [N] and y [M]: ``css_ccnn_sinkhorn``.
 
-    Golden ``css_ccnn_sinkhorn``. Log-domain iterations with uniform weights and squared distance, stopped when the
-    potentials change by less than ``TOLERANCE`` in sum. The gradient runs through all iterations, as in the released
-    code; each is recomputed in the backward pass, which keeps memory at two matrices instead of hundreds.
+    The gradient runs through all iterations, as released; each is recomputed in the backward pass to save memory.
     """
     cost = (x[:, None] - y[None, :]) ** 2  # [N, M]
-    log_a = math.log(1 / len(x) + 1e-8)
-    log_b = math.log(1 / len(y) + 1e-8)
+    log_a, log_b = (math.log(1 / len(numbers) + 1e-8) for numbers in (x, y))
 
     def step(u: Tensor, v: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
         u = EPSILON * (log_a - torch.logsumexp((u[:, None] + v[None, :] - cost) / EPSILON, dim=1)) + u
@@ -254,7 +224,7 @@ def canny_edges(grey: np.ndarray) -> np.ndarray:
 
 
 def _is_ridge(strength: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """Return where ``strength`` is largest across the edge; OpenCV's four directions, in its fixed-point numbers."""
+    # where strength is largest across the edge: OpenCV's four directions, in its fixed-point numbers
     height, width = strength.shape
     around = np.pad(strength, 1)
 
@@ -273,36 +243,24 @@ def _is_ridge(strength: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarra
 
 
 def edge_density(image: Tensor) -> Tensor:
-    """Return the pseudo density of a picture [3, H, W] in [0, 1]: blurred edges per cell, float32 [1, H/8, W/8].
-
-    It has uint8 values. The code turns RGB to grey with the weights of BGR; so does this.
-    """
+    """Return the pseudo density of a picture [3, H, W] in [0, 1]: blurred edges per cell, float32 [1, H/8, W/8]."""
+    # as coded: whole numbers throughout, and RGB turned to grey with the weights of BGR
     red, green, blue = (image * 255).round().long().cpu().numpy()
     grey = ((red * 1868 + green * 9617 + blue * 4899 + (1 << 13)) >> 14).astype(np.uint8)
     edges = torch.from_numpy(canny_edges(grey).astype(np.float32) * 255)[None, None]
     height, width = edges.shape[-2] // 8, edges.shape[-1] // 8
     small = F.interpolate(edges, (height, width), mode="bilinear", align_corners=False).round()
-    kernel, margin = gaussian_kernel(EDGE_BLUR, EDGE_SIGMA), EDGE_BLUR // 2
-    padded = F.pad(small, (margin, margin, margin, margin), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).round()[0]
+    margin = EDGE_BLUR // 2
+    around = F.pad(small, [margin] * 4, mode="reflect")[0]
+    return blurred(around, EDGE_BLUR, EDGE_SIGMA)[:, margin:-margin, margin:-margin].round()
 
 
-# ------------------------------------------------------------------------------------------------------- examples
-
-
-def sized(image: Tensor, stage: str, maximum: int, multiple: int, least: int = 0) -> Tensor:
-    """Return a picture [3, H, W] at the size at which the released code reads it, each edge at least ``least``."""
+def _sized(image: Tensor, stage: str, maximum: int, multiple: int, least: int = 0) -> Tensor:
     width, height = css_ccnn(stage, maximum, multiple).new_size(image.shape[2], image.shape[1])
     return resize_like_opencv(image, (max(height, least), max(width, least)))
 
 
-def read(pool: Pool, index: int, *size: Any) -> Tensor:
-    """Return a picture of the pool, float32 in [0, 1]; ``size`` is ``sized``'s."""
-    return sized(pool.image(index).float() / 255, *size)
-
-
 def _random_crop(image: Tensor, size: int, multiple: int, rng: np.random.Generator) -> Tensor:
-    """Return a crop [3, size, size] whose corner lies on multiples of ``multiple``; half of them mirrored."""
     if rng.random() < 0.5:
         image = image.flip(2)
     top, left = (
@@ -311,45 +269,32 @@ def _random_crop(image: Tensor, size: int, multiple: int, rng: np.random.Generat
     return image[:, top : top + size, left : left + size]
 
 
-@dataclass(frozen=True, slots=True)
-class RotationExamples:
-    """Stage 1: the centre half of a random crop, turned by a random number of quarters (counter-clockwise)."""
-
-    crop: int
-    maximum: int
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one turned patch; ``maps["turns"]`` says by how many quarters."""
-        quarter = self.crop // 4
-        crop = _random_crop(read(pool, index, "stage1", self.maximum, 4, self.crop), self.crop, 4, rng)
-        turns = int(rng.integers(ROTATIONS))
-        turned = torch.rot90(crop[:, quarter : 3 * quarter, quarter : 3 * quarter], turns, dims=(1, 2)).contiguous()
-        return [Example(pool.samples[index].id, turned, maps={"turns": torch.tensor(turns)})]
+def _read_for_rotation(settings: CssCcnnSettings, index: int, pool: Pool) -> Tensor:
+    image = pool.image(index).float() / 255
+    return _sized(image, "stage1", settings.rotation_maximum_size, 4, settings.crop)
 
 
-@dataclass(frozen=True, slots=True)
-class MatchingExamples:
-    """Stage 2: a random crop, and draws of the prior for it."""
-
-    crop: int
-    maximum: int
-    prior: Prior
-    edges: bool
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop; ``maps["prior"]`` has its draws, ``maps["edges"]`` its pseudo density ("++")."""
-        crop = _random_crop(read(pool, index, "stage2", self.maximum, 8, self.crop), self.crop, 8, rng)
-        maps = {"prior": torch.from_numpy(self.prior.draw(DRAWS_PER_CROP, rng))}
-        if self.edges:
-            maps["edges"] = edge_density(crop)
-        return [Example(pool.samples[index].id, crop.contiguous(), maps=maps)]
+def _rotation_examples(settings: CssCcnnSettings, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+    # the centre half of a random crop, turned counter-clockwise
+    quarter = settings.crop // 4
+    crop = _random_crop(_read_for_rotation(settings, index, pool), settings.crop, 4, rng)
+    turns = int(rng.integers(ROTATIONS))
+    turned = torch.rot90(crop[:, quarter : 3 * quarter, quarter : 3 * quarter], turns, dims=(1, 2)).contiguous()
+    return [Example(pool.samples[index].id, turned, maps={"turns": torch.tensor(turns)})]
 
 
-# ------------------------------------------------------------------------------------------------------- the system
+def _matching_examples(
+    settings: CssCcnnSettings, law: Prior, index: int, pool: Pool, rng: np.random.Generator
+) -> list[Example]:
+    image = _sized(pool.image(index).float() / 255, "stage2", settings.maximum_size, 8, settings.crop)
+    crop = _random_crop(image, settings.crop, 8, rng)
+    maps = {"prior": torch.from_numpy(law.draw(DRAWS_PER_CROP, rng))}
+    if settings.split_by_edges:
+        maps["edges"] = edge_density(crop)
+    return [Example(pool.samples[index].id, crop.contiguous(), maps=maps)]
 
 
-def block_sums(density: Tensor) -> Tensor:
-    """Return the sums over whole blocks of a map [B, 1, h, w], flattened."""
+def _block_sums(density: Tensor) -> Tensor:
     return (F.avg_pool2d(density.float(), BLOCK) * BLOCK**2).flatten()
 
 
@@ -359,14 +304,11 @@ def _below_quantile(values: Tensor) -> Tensor:
 
 
 def matching_loss(density: Tensor, draws: Tensor, edges: Tensor | None) -> dict[str, Tensor]:
-    """Return the terms of distribution matching between block sums of a density [B, 1, h, w] and draws of the prior.
-
-    "++": sparse and dense blocks, split by their sums of the pseudo density ``edges`` [B, 1, h, w].
-    """
-    sums = block_sums(density)
+    """Return the terms of distribution matching of a density [B, 1, h, w]; "++" splits the blocks by ``edges``."""
+    sums = _block_sums(density)
     if edges is None:
         return {"sinkhorn": sinkhorn_cost(sums, draws)}
-    sparse, sparse_draws = _below_quantile(block_sums(edges)), _below_quantile(draws)
+    sparse, sparse_draws = _below_quantile(_block_sums(edges)), _below_quantile(draws)
     if int(sparse.sum()) <= 2:  # as coded: too few edges to split by, so nothing is split
         return {"sinkhorn_sparse": sinkhorn_cost(sums, draws), "sinkhorn_dense": sums.new_zeros(())}
     dense = sinkhorn_cost(sums[~sparse], draws[~sparse_draws])
@@ -377,15 +319,15 @@ class CssCcnn(System):
     """Feature net, rotation head and density head; see the module's docstring."""
 
     means: Tensor
-
     Settings = CssCcnnSettings
     recipe = resolve_recipe(ROTATION, {"epochs": 200, "batch_size": 32, "optimiser": {"lr": 1e-5}})
     batch_coupled_by = "the transport cost matches the blocks of the whole batch with the prior"
+    loss_weights = LOSS_WEIGHTS
 
     def __init__(self, settings: CssCcnnSettings) -> None:
         super().__init__(settings)
         self.prior = prior(settings.cmax, settings.num_samples)
-        self.features = Features(settings.widths)
+        self.features = _Features(settings.widths)
         self.rotation_head = RotationHead(settings.widths[2], settings.rotation_widths)
         self.density_head = DensityHead(settings.widths[1] + settings.widths[2], settings.density_widths)
         for module in (*self.features.modules(), *self.rotation_head.modules()):
@@ -432,12 +374,11 @@ class CssCcnn(System):
             self.rotation_head.eval()
         return self
 
-    def example_maker(self) -> RotationExamples | MatchingExamples:
+    def example_maker(self) -> ExampleMaker:
         """Return the maker of the current stage's examples."""
-        settings = self.settings
         if self.stage == "rotation":
-            return RotationExamples(settings.crop, settings.rotation_maximum_size)
-        return MatchingExamples(settings.crop, settings.maximum_size, self.prior, settings.split_by_edges)
+            return partial(_rotation_examples, self.settings)
+        return partial(_matching_examples, self.settings, self.prior)
 
     def turns(self, images: Tensor) -> Tensor:
         """Return the logits [B, 4] of how many quarters images [B, 3, H, W] in [0, 1] were turned."""
@@ -453,25 +394,17 @@ class CssCcnn(System):
             return {"rotation": F.cross_entropy(self.turns(batch.images), batch.maps["turns"])}
         return matching_loss(self.density(batch.images), batch.maps["prior"].flatten(), batch.maps.get("edges"))
 
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Return the weight of the transport costs."""
-        return dict.fromkeys(("sinkhorn", "sinkhorn_sparse", "sinkhorn_dense"), COST_WEIGHT)
-
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density at 1/8 of the images' size."""
         return Prediction(density=self.density(images))
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image at the size of stage 2 (edges of multiples of 8)."""
-        return sized(image, "test", self.settings.maximum_size, 8)
+        return _sized(image, "test", self.settings.maximum_size, 8)
 
     @torch.no_grad()
     def own_selection(self, pool: Pool) -> dict[str, float]:
-        """Return what the released code selects an epoch by, on held-out images without their counts.
-
-        The error of stage 1, or the cost of stage 2, weighted as in the loss. The draws are the same at every call.
-        """
+        """Return what the released code selects by: the error of stage 1, or the cost of stage 2, without counts."""
         training, rng = self.training, np.random.default_rng(0)
         self.eval()
         try:
@@ -483,10 +416,9 @@ class CssCcnn(System):
             self.train(training)
 
     def _rotation_error(self, pool: Pool) -> float:
-        """Return the share of wrong answers over all four turns of each image's centre."""
         half, wrong = self.settings.crop // 2, 0
         for index in range(len(pool.samples)):
-            image = read(pool, index, "stage1", self.settings.rotation_maximum_size, 4, self.settings.crop)
+            image = _read_for_rotation(self.settings, index, pool)
             top, left = (edge // 2 - half // 2 for edge in image.shape[1:])
             centre = image[:, top : top + half, left : left + half].to(self.means.device)
             turned = torch.stack([torch.rot90(centre, turns, dims=(1, 2)) for turns in range(ROTATIONS)])
@@ -495,19 +427,16 @@ class CssCcnn(System):
         return wrong / (ROTATIONS * len(pool.samples))
 
     def _image_costs(self, pool: Pool, rng: np.random.Generator) -> list[float]:
-        """Return the transport costs between the blocks of whole images and one sample of the prior."""
         draws = torch.from_numpy(self.prior.draw(32 * DRAWS_PER_CROP, rng)).to(self.means.device)
         costs = []
         for index in range(len(pool.samples)):
             image = self.prepare_image(pool.image(index).float() / 255).to(self.means.device)
-            costs.append(float(sinkhorn_cost(block_sums(self.density(image[None])), draws)))
+            costs.append(float(sinkhorn_cost(_block_sums(self.density(image[None])), draws)))
         return costs
 
     def _crop_costs(self, pool: Pool, rng: np.random.Generator) -> list[float]:
-        """Return the transport costs of batches of crops ("++"): sparse plus ``dense_weight`` times dense."""
-        maker = self.example_maker()
+        maker, costs = self.example_maker(), []
         indices = list(range(len(pool.samples))) * VALIDATION_CROPS
-        costs = []
         for start in range(0, len(indices), 32):
             examples = [example for index in indices[start : start + 32] for example in maker(index, pool, rng)]
             terms = self.losses(Batch.of(examples).to(self.means.device))
@@ -516,7 +445,7 @@ class CssCcnn(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: CssCcnnSettings) -> dict[str, Tensor]:
-        """Read a released stage-2 checkpoint ({"epoch", "state_dict", "optimizer"}, 48 tensors)."""
+        """Read a released stage-2 checkpoint."""
         own = cls(settings).state_dict()
         expected = {key: value for key, value in own.items() if not key.startswith("rotation_head.")}
         return renamed(read_released(path), official_name, expected, source=path)
@@ -532,11 +461,7 @@ def _rotation_head_may_be_missing(module: nn.Module, keys: Any) -> None:
 
 
 def _imagenet_features(weights: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return VGG-16-BN's first seven layers under our names, for inputs in 0..255 minus ImageNet's mean.
-
-    Its convolutions have biases, which move into the running means; ImageNet's standard deviation moves into the
-    first convolution.
-    """
+    # VGG-16-BN's biases move into our running means, ImageNet's standard deviation into the first convolution
     if weights == "random":
         raise ValueError("css_ccnn: features: imagenet needs feature_weights: the path of torchvision's vgg16_bn file")
     ours: dict[str, str] = {}

@@ -10,8 +10,7 @@ only; its preparation leaves no such picture of UCF-QNRF), and without the round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from recount.augmentation.crowd import as_floats, enlarge_to
 from recount.nn.bins import block_counts
-from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, dm_terms, transport
+from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, DM_WEIGHTS, dm_terms, transport
 from recount.nn.normalise import Normalise
 from recount.nn.vgg import initialise, load_vgg19, regression, vgg19
 from recount.nn.weights import read_tensors, renamed
@@ -39,42 +38,29 @@ class DmCountSettings(Strict):
     """DM-Count's settings; the defaults are the released code's on UCF-QNRF."""
 
     crop_size: int = Field(512, gt=0, multiple_of=16, description="512: UCF-QNRF, ShanghaiTech B; 256: A; 384: NWPU")
-    flip_rule: Literal["width", "width_minus_one"] = Field(
-        "width", description="what x is taken from when flipped: the crop's width, or (ShanghaiTech) one less"
-    )
-    transport_weight: float = Field(0.1, ge=0)
-    variation_weight: float = Field(0.01, ge=0)
+    flip_rule: Literal["width", "width_minus_one"] = Field("width", description="minus x; ShanghaiTech: one less")
     widths: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
     regression_widths: tuple[int, int] = (256, 128)
-    output_bias: float | None = Field(
-        None, description="initial bias of the density layer; null: torch's random one, which can leave its ReLU shut"
-    )
+    output_bias: float | None = Field(None, description="at the start; null: torch's, which can leave the ReLU shut")
     backbone_weights: str = Field("random", description="path of torchvision's VGG-19 state dict, or random")
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes one random crop of a picture, with the counts of its blocks."""
-
-    size: int
-    flip_rule: Literal["width", "width_minus_one"]
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop of sample ``index``."""
-        sample, size = pool.samples[index], self.size
-        image, points = enlarge_to(pool.image(index), torch.from_numpy(sample.points), size, clamp=True)
-        top = int(rng.integers(0, image.shape[1] - size + 1))
-        left = int(rng.integers(0, image.shape[2] - size + 1))
-        piece = as_floats(image[:, top : top + size, left : left + size])
-        points = points - points.new_tensor([left, top])
-        points = points[((points >= 0) & (points <= size)).all(dim=1)]
-        # the map is made before the flip and mirrored with the picture: mirrored points would round differently
-        blocks = block_counts(points, size, size, BLOCK, coincident="add", rounding="half_even")
-        if rng.random() < FLIPPED:
-            piece, blocks = piece.flip(2), blocks.flip(2)
-            edge = size if self.flip_rule == "width" else size - 1
-            points = torch.stack([edge - points[:, 0], points[:, 1]], dim=1)
-        return [Example(sample.id, piece, points=points, count=float(len(points)), maps={"blocks": blocks})]
+def crops(settings: DmCountSettings, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+    """Return one random crop of a picture, with the counts of its blocks."""
+    sample, size = pool.samples[index], settings.crop_size
+    image, points = enlarge_to(pool.image(index), torch.from_numpy(sample.points), size, clamp=True)
+    top = int(rng.integers(0, image.shape[1] - size + 1))
+    left = int(rng.integers(0, image.shape[2] - size + 1))
+    piece = as_floats(image[:, top : top + size, left : left + size])
+    points = points - points.new_tensor([left, top])
+    points = points[((points >= 0) & (points <= size)).all(dim=1)]
+    # the map is made before the flip and mirrored with the picture: mirrored points would round differently
+    blocks = block_counts(points, size, size, BLOCK, coincident="add", rounding="half_even")
+    if rng.random() < FLIPPED:
+        piece, blocks = piece.flip(2), blocks.flip(2)
+        edge = size if settings.flip_rule == "width" else size - 1
+        points = torch.stack([edge - points[:, 0], points[:, 1]], dim=1)
+    return [Example(sample.id, piece, points=points, count=float(len(points)), maps={"blocks": blocks})]
 
 
 class DmCount(System):
@@ -90,6 +76,8 @@ class DmCount(System):
         select_by="2rmse+mae",
     )
     batch_sums = DM_SUMS
+    loss_weights = DM_WEIGHTS
+    examples = staticmethod(crops)
 
     def __init__(self, settings: DmCountSettings) -> None:
         super().__init__(settings)
@@ -105,33 +93,18 @@ class DmCount(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return an eighth of the channels, for crops of 128 pixels.
-
-        Without ImageNet weights the last ReLU is often shut everywhere from the start, and then nothing is ever
-        learned: the bias opens it.
-        """
+        """Return an eighth of the channels, for crops of 128 pixels; the bias opens the ReLU."""
         return {"crop_size": 128, "widths": (8, 16, 32, 64, 64), "regression_widths": (32, 16), "output_bias": 0.2}
 
     def density(self, images: Tensor) -> Tensor:
         """Return the density [B, 1, h, w] of images [B, 3, H, W], normalised already."""
-        features = self.features(images)  # (B, 512, H/16, W/16)
-        features = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=True)
+        features = functional.interpolate(self.features(images), scale_factor=2, mode="bilinear", align_corners=True)
         return self.density_layer(self.reg_layer(features))  # (B, 1, H/8, W/8)
-
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        return Crops(self.settings.crop_size, self.settings.flip_rule)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of section 4: count, transport and variation."""
         density = self.density(self.normalise(batch.images))
         return dm_terms(density, batch.maps["blocks"], batch.points, BLOCK, eps=DM_COUNT_EPS)
-
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Return the weights of the terms; the plan's cost is only recorded."""
-        weights = {"transport": self.settings.transport_weight, "variation": self.settings.variation_weight}
-        return {"count": 1.0, **weights, "transport_cost": 0.0}
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density; whole images of any size."""

@@ -3,9 +3,8 @@
 Ma, Sanchez, Guha, "CLIP-EBC", arXiv 2403.09281. Numbers were checked against Yiming-M/CLIP-EBC@b52a594 (MIT; golden
 cases ``dmcount_ebc_vgg19_96x64`` and ``dace_*``); base weights are torchvision's VGG-19 (BSD).
 
-Bins, DACE loss, crops and recipe are CLIP-EBC's (``recount.systems.clip_ebc``). Features are enlarged without aligned
-corners, unlike DM-Count's. Deviations: pictures are normalised inside the network; a picture whose edges are not
-multiples of 16 is padded with black at the right and the bottom (CLIP-EBC's preparation leaves none).
+Bins, DACE loss, crops and recipe are CLIP-EBC's, and so are the deviations. Features are enlarged without aligned
+corners, unlike DM-Count's.
 """
 
 from __future__ import annotations

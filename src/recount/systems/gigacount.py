@@ -4,12 +4,11 @@ Phan et al., "GigaCount: Enhancing Crowd Counting by Integrating a Multi-Scale F
 Numbers checked against AdamHermes/GigaCount@d57191e, the Stage-4 layout against erdongsanshi/FFNet@77a29ba and ODConv
 against OSVAI/ODConv@0901cc1 (golden cases ``gigacount.json``). No weights were released.
 
-The settings' defaults are the code at HEAD. Where the article says otherwise, a setting switches: ODConv blocks for the
-backbone (section 3.2), QuickGELU in the text tower, prompts, the last stage, the parts of the hybrid loss (equation 1).
+The settings' defaults are the code at HEAD; where the article says otherwise, a setting switches.
 
-Deviations: the output grid, 28 x 28 in the code whatever the input, is input / block here (the same at 224 pixels);
-the text tower is not part of the state dict, only its features are; pictures are normalised inside the network.
-The layout with Stage 4 is inferred: no commit of the released code contains it.
+Deviations: the output grid, 28 x 28 in the code whatever the input, is input / block here; only the features of the
+text tower are in the state dict; pictures are normalised inside the network. The layout with Stage 4 is inferred: no
+commit of the released code contains it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from recount.nn.precision import full_precision, without_autocast
 from recount.nn.vgg import initialise
 from recount.nn.weights import read_tensors, renamed
 from recount.settings.recipe import Optimiser, Recipe, Schedule
-from recount.systems.base import Batch
 from recount.systems.clip_ebc import SentenceCounter, SentenceSettings
 
 KERNELS = 4  # of an ODConv layer
@@ -46,9 +44,7 @@ class GigaCountSettings(SentenceSettings):
     """GigaCount's settings; the defaults are the released code at HEAD."""
 
     input_size: int = Field(224, gt=0, description="edge of training crops and of evaluation windows, pixels")
-    backbone: Literal["convnext", "odconv"] = Field(
-        "convnext", description="odconv: as section 3.2 of the article says"
-    )
+    backbone: Literal["convnext", "odconv"] = Field("convnext", description="odconv: as the article's section 3.2")
     backbone_weights: str = Field("random", description="path of torchvision's ConvNeXt-Tiny state dict, or random")
     widths: tuple[int, int, int, int] = (96, 192, 384, 768)
     depths: tuple[int, int, int, int] = (3, 3, 9, 3)
@@ -72,9 +68,6 @@ class GigaCountSettings(SentenceSettings):
     def text(self) -> TextTower:
         """Return the text tower's settings."""
         return self.text_tower(self.text_features, self.text_weights, self.text_activation)
-
-
-# ------------------------------------------------------------------------------------------------------------- ODConv
 
 
 class ODConvAttention(nn.Module):
@@ -105,10 +98,9 @@ class ODConvAttention(nn.Module):
 
 
 class ODConv2d(nn.Module):
-    """Omni-dimensional dynamic convolution: y = f * conv(c * x, sum over j of k_j * s * W_j), without bias.
+    """Omni-dimensional dynamic convolution: y = f * conv(c * x, sum over j of k_j * s * W_j), in single precision.
 
-    Li et al., "Omni-Dimensional Dynamic Convolution" (ICLR 2022). Each sample gets its own aggregated kernel; runs in
-    single precision whatever the autocast.
+    Li et al., "Omni-Dimensional Dynamic Convolution" (ICLR 2022). Each sample gets its own aggregated kernel.
     """
 
     def __init__(self, channels: int, filters: int, kernel_size: int = 1) -> None:
@@ -124,19 +116,11 @@ class ODConv2d(nn.Module):
             x = full_precision(x)
             channels, filters, places, kernels = self.attention(x)
             weight = (kernels[:, :, None, None, None, None] * places * self.weight).sum(dim=1)  # (B, F, C, k, k)
-            return filters * _per_sample_convolution(channels * x, weight)
-
-
-def _per_sample_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve each sample of x [B, C, H, W] with its own kernel [B, F, C, k, k], zero padding k // 2."""
-    batch, filters, size = weight.shape[0], weight.shape[1], weight.shape[-1]
-    if size == 1:
-        return (weight.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])
-    joined = functional.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=size // 2, groups=batch)
-    return joined.unflatten(1, (batch, filters))[0]
-
-
-# ---------------------------------------------------------------------------------------------------------- backbones
+            x, size = channels * x, weight.shape[-1]
+            if size == 1:
+                return filters * (weight.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])
+            joined = functional.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=size // 2, groups=len(x))
+            return filters * joined.unflatten(1, weight.shape[:2])[0]
 
 
 class ConvNeXtEncoder(nn.Module):
@@ -170,7 +154,6 @@ class ConvNeXtEncoder(nn.Module):
         return [first, second, self.stage3(second)]  # the last (B, 768, H/32, W/32)
 
     def _load_torchvision(self, path: Path) -> None:
-        """Load a ConvNeXt state dict of torchvision, strictly; its classifier and the stages cut off are left out."""
         names = ["stem", "stage1", "stage2"] + ([] if self.stage3 is None else ["stage3"])
         parts = {f"features.{2 * n + part}": f"{name}.{part}" for n, name in enumerate(names) for part in (0, 1)}
 
@@ -188,7 +171,7 @@ def odconv_block(width: int) -> nn.Sequential:
 
 
 class ODConvEncoder(nn.Module):
-    """The backbone of ODConv blocks that section 3.2 of the article describes and the code at HEAD never calls."""
+    """The backbone of ODConv blocks of section 3.2, which the code at HEAD never calls."""
 
     def __init__(self, widths: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
@@ -211,9 +194,6 @@ class ODConvEncoder(nn.Module):
             x = stage(downsample(x))
             maps.append(x)  # (B, 192, H/8, W/8), (B, 384, H/16, W/16), (B, 768, H/32, W/32)
         return maps[:3]
-
-
-# ----------------------------------------------------------------------------------------------------------- the neck
 
 
 class CCSM(nn.Module):
@@ -255,7 +235,7 @@ class FeatureFusion(nn.Module):
 
 
 def _initialise(part: nn.Module) -> None:
-    """Initialise decoder and projection as the code does: Kaiming-uniform over the inputs, clamped to [-1, 1]."""
+    # as the code does: Kaiming-uniform over the inputs, clamped
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight)
@@ -265,16 +245,10 @@ def _initialise(part: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-# ----------------------------------------------------------------------------------------------------------- the loss
-
-
 def hybrid_loss(
     settings: GigaCountSettings, logits: Tensor, density: Tensor, blocks: Tensor, points: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """Return the terms of the adaptive hybrid loss, the paper's (1): L_CE + L_Prob + lambda_1 L_Count, lambda_1 = 1.
-
-    Takes what ``dace_loss`` takes; the setting ``loss`` says which terms there are.
-    """
+    """Return the terms of the hybrid loss (1), L_CE + L_Prob + L_Count; takes what ``dace_loss`` takes."""
     classes = settings.bins.classes(blocks[:, 0])
     terms = {"cross_entropy": cross_entropy(logits, classes)}
     if settings.loss in ("ce_prob", "hybrid"):
@@ -282,9 +256,6 @@ def hybrid_loss(
     if settings.loss in ("dace", "hybrid"):
         terms.update(dm_terms(density, blocks, points, settings.block))
     return terms
-
-
-# --------------------------------------------------------------------------------------------------------- the system
 
 
 class GigaCount(SentenceCounter):
@@ -303,6 +274,7 @@ class GigaCount(SentenceCounter):
         evaluate_every=5,
         eval_mode_after_first_evaluation=True,
     )
+    loss_terms = staticmethod(hybrid_loss)
 
     def __init__(self, settings: GigaCountSettings, *, text: TextFeatures | None = None) -> None:
         from torchvision.models.resnet import BasicBlock
@@ -329,11 +301,10 @@ class GigaCount(SentenceCounter):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return a network of 0.2 million parameters for crops of 96 pixels (a multiple of 32, for Stage 4).
+        """Return 0.2 million parameters for crops of 96 pixels (a multiple of 32, for Stage 4).
 
-        The untrained text tower has one layer and one head: the more layers without training, the more alike all
-        sentences (cosine of no and one person 0.99 with two layers, 0.04 with one).
-        Untrained ConvNeXt blocks start at full scale: at 1e-6 they would pass the picture on unchanged for too long.
+        More layers of an untrained text tower make all sentences alike: cosine of no and one person 0.99 with two, 0.04
+        with one. Untrained ConvNeXt blocks start at full scale: at 1e-6 they would pass the picture on unchanged.
         """
         return {
             **{"input_size": 96, "widths": (16, 32, 64, 128), "depths": (1, 1, 2, 1), "layer_scale": 1.0},
@@ -342,7 +313,7 @@ class GigaCount(SentenceCounter):
         }
 
     def neck(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
-        """Return the fused map [B, 112, H, W] at the size of the shallow map; in single precision."""
+        """Return the fused map [B, 112, H, W] at the size of the shallow map."""
         with without_autocast(shallow.device):
             maps = [full_precision(each) for each in (shallow, middle, deep)]
             return self.fusion(self.ccsm1(maps[0]), self.ccsm2(maps[1]), self.ccsm3(maps[2]))
@@ -356,14 +327,9 @@ class GigaCount(SentenceCounter):
         grid = (images.shape[2] // self.settings.block, images.shape[3] // self.settings.block)
         return self.head(self.neck(*self.image_encoder(self.normalise(images))), grid)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of the hybrid loss that the setting ``loss`` asks for."""
-        logits, density = self.classify(batch.images)
-        return hybrid_loss(self.settings, logits, density, batch.maps["blocks"], batch.points)
-
     @staticmethod
     def our_name(key: str) -> str | None:
-        """Return our name of a key of the released network; None for the text tower."""
+        """Return our name of a released key; None for the text tower."""
         ours = key.replace(".ch_att_s.shared_MLP.0.", ".channel_attention.")
         return None if key.startswith("text_encoder.") else ours.replace(".sa_s.conv1.", ".spatial_attention.")
 

@@ -6,15 +6,13 @@ input); ``colour: grey`` is the network of svishwa/crowdcount-mcnn@e04c67f (grey
 Golden cases ``mcnn_rgb``, ``mcnn_grey``.
 
 Deviations: errors are measured against the number of annotated points, not the sum of the blurred map; the dots' pixels
-are found by truncation, which the public reports do not state; the grey network's nine crops per picture are drawn anew
-in each epoch and have the size that the settings give.
+are found by truncation, which the public reports do not state; the grey network's nine crops are new in each epoch.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +24,7 @@ from torch.nn import functional
 
 from recount.augmentation.crowd import as_floats
 from recount.nn.bins import dot_map
-from recount.nn.gaussian import blurred
+from recount.nn.maps import blurred
 from recount.nn.normalise import Normalise
 from recount.nn.weights import read_tensors, renamed
 from recount.settings.base import Strict
@@ -58,50 +56,38 @@ class McnnSettings(Strict):
     width: float = Field(1.0, gt=0, description="multiplies every column's channels")
 
 
-def conv_relu(channels: int, out: int, size: int) -> nn.Sequential:
-    """Return a convolution that keeps the size, named ``conv``, and ReLU; initialised as N(0, 0.01) with biases 0."""
+def _conv_relu(channels: int, out: int, size: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, out, size, padding=size // 2)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(OrderedDict(conv=conv, relu=nn.ReLU()))
 
 
-def column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
-    """Return one of the columns: four convolutions of these kernel sizes and widths, two poolings."""
-    first, second, third, fourth = (
-        conv_relu(before, after, size) for before, after, size in zip((channels, *widths), widths, sizes, strict=False)
-    )
+def _column(channels: int, sizes: Sequence[int], widths: Sequence[int]) -> nn.Sequential:
+    first, second, third, fourth = map(_conv_relu, (channels, *widths[:-1]), widths, sizes)
     return nn.Sequential(first, nn.MaxPool2d(2), second, nn.MaxPool2d(2), third, fourth)
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Makes random crops of a picture, with their density maps."""
-
-    height: int
-    width: int
-    crops: int
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return crops of sample ``index``, smaller where the picture is (multiples of 16)."""
-        sample, image = pool.samples[index], pool.image(index)
-        # dots of the whole picture, blurred and then cropped: heads just outside reach into the crop
-        dots = dot_map(torch.from_numpy(sample.points), image.shape[1], image.shape[2], coincident="add")
-        return [self._crop(sample.id, image, dots, rng) for _ in range(self.crops)]
-
-    def _crop(self, name: str, image: Tensor, dots: Tensor, rng: np.random.Generator) -> Example:
-        height = min(self.height, image.shape[1] // CROP_MULTIPLE * CROP_MULTIPLE)
-        width = min(self.width, image.shape[2] // CROP_MULTIPLE * CROP_MULTIPLE)
+def crops(settings: McnnSettings, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+    """Return random crops of a picture, smaller where it is (multiples of 16), with their density maps."""
+    sample, image = pool.samples[index], pool.image(index)
+    # dots of the whole picture, blurred and then cropped: heads just outside reach into the crop
+    dots = dot_map(torch.from_numpy(sample.points), image.shape[1], image.shape[2], coincident="add")
+    margin = KERNEL // 2
+    around = functional.pad(dots, [margin] * 4)
+    height = min(settings.crop_height, image.shape[1] // CROP_MULTIPLE * CROP_MULTIPLE)
+    width = min(settings.crop_width, image.shape[2] // CROP_MULTIPLE * CROP_MULTIPLE)
+    examples = []
+    for _ in range(settings.crops):
         top = int(rng.integers(0, image.shape[1] - height + 1))
         left = int(rng.integers(0, image.shape[2] - width + 1))
-        margin = KERNEL // 2
-        around = functional.pad(dots, (margin, margin, margin, margin))
-        around = around[:, top : top + height + 2 * margin, left : left + width + 2 * margin]
-        density = blurred(around, KERNEL, SIGMA)[:, margin:-margin, margin:-margin]
+        wider = around[:, top : top + height + 2 * margin, left : left + width + 2 * margin]
+        density = blurred(wider, KERNEL, SIGMA)[:, margin:-margin, margin:-margin]
         piece = as_floats(image[:, top : top + height, left : left + width])
         if rng.random() < FLIPPED:
             piece, density = piece.flip(2), density.flip(2)
-        return Example(name, piece, count=float(density.sum()), maps={"density": density})
+        examples.append(Example(sample.id, piece, count=float(density.sum()), maps={"density": density}))
+    return examples
 
 
 class Mcnn(System):
@@ -111,7 +97,7 @@ class Mcnn(System):
     recipe = Recipe(
         epochs=3000, batch_size=1, optimiser=Optimiser(name="adam", lr=1e-4, weight_decay=1e-4), evaluate_every=10
     )
-
+    examples = staticmethod(crops)
     grey: Tensor
 
     def __init__(self, settings: McnnSettings) -> None:
@@ -119,9 +105,9 @@ class Mcnn(System):
         channels, out = (3 if settings.colour == "rgb" else 1), 0
         for name, (sizes, widths) in COLUMNS.items():
             scaled = [max(1, round(settings.width * width)) for width in widths]
-            self.add_module(name, column(channels, sizes, scaled))
+            self.add_module(name, _column(channels, sizes, scaled))
             out += scaled[-1]
-        self.fuse = nn.Sequential(conv_relu(out, 1, 1))
+        self.fuse = nn.Sequential(_conv_relu(out, 1, 1))
         self.normalise = Normalise(QNRF_MEAN, QNRF_STD)
         self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
 
@@ -137,18 +123,13 @@ class Mcnn(System):
         return 255 * (images * self.grey).sum(dim=1, keepdim=True)
 
     def network_output(self, pictures: Tensor) -> Tensor:
-        """Return the multi-column network's raw output for prepared pictures [B, 3 or 1, H, W].
+        """Return the multi-column network's output for prepared pictures: 100 times the density per pixel.
 
-        RGB: 100 times the density per pixel [B, 1, H, W] (H and W rounded down to multiples of 4); grey: the density
-        per cell of 4 x 4 pixels [B, 1, H/4, W/4].
+        Grey: the density per cell of 4 x 4 pixels.
         """
         columns = [self.get_submodule(name)(pictures) for name in COLUMNS]
         fused = self.fuse(torch.cat(columns, dim=1))
         return functional.interpolate(fused, scale_factor=REDUCTION) if self.settings.colour == "rgb" else fused
-
-    def example_maker(self) -> Crops:
-        """Return the maker of random crops."""
-        return Crops(self.settings.crop_height, self.settings.crop_width, self.settings.crops)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the Euclidean loss: the mean squared error of the map."""

@@ -6,24 +6,20 @@ checked against dk-liang/TransCrowd@e4fe7ec; the transformer is timm's (MIT), ba
 
 Every picture is forced to three by two tiles (upright: two by three), its aspect is not kept; each tile is counted by
 itself. ``token``: the class token goes through DeiT's own 1000-class head to one number. ``gap``: all patch tokens,
-averaged over their channels to 48 numbers each, go through a small network.
-
-The released code counts heads in a 0/1 dot map made after resizing, so heads that fall on one pixel or outside are lost
-from the targets, and from its test ground truth. ``dots: merged`` trains so and records the loss as ``lost_heads``;
-``dots: all`` loses none. The ground truth of the test images is a matter of how they are prepared.
+averaged over their channels to 48 numbers each, go through a small network. The released code counts heads in a 0/1 dot
+map made after resizing, which loses heads that fall on one pixel or outside: ``dots: merged``, ``lost_heads``.
 
 Deviations: all six tiles of an image are in one batch (the code shuffles tiles; ``batch_size: 4`` images are its
-README's 24 tiles); tiles are not saved as JPEG in between; heads left of or above the picture are lost, where the code
-moves them to the opposite border.
+README's 24 tiles); tiles are not saved as JPEG; heads left of or above the picture are lost, where the code moves them
+to the opposite border.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,21 +28,17 @@ from torch import Tensor, nn
 
 from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import forced
-from recount.nn.grid import cut_grid
+from recount.nn.maps import cut_grid
 from recount.nn.normalise import Normalise
 from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import Batch, Example, Pool, Prediction, System
 
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
 LONG_TILES, SHORT_TILES = 3, 2  # along a picture's edges (data/predataset_qnrf.py)
 PATCH = 16  # of DeiT-B/16
 DROPOUT = 0.5  # of the counting heads (Networks/models.py)
-
-Dots = Literal["merged", "all"]
+LOSS_WEIGHTS = {"lost_heads": 0.0}  # only recorded
 
 
 class TransCrowdSettings(Strict):
@@ -60,24 +52,18 @@ class TransCrowdSettings(Strict):
     classes: int = Field(1000, gt=0, description="outputs of DeiT's own head")
     pooled: int = Field(48, gt=0, description="gap: numbers that the channels of a token are averaged to")
     hidden: int = Field(128, gt=0, description="gap: width of the hidden layer")
-    dots: Dots = Field(
-        "merged", description="heads on one pixel count once and outside ones not (merged), or all count"
-    )
+    dots: Literal["merged", "all"] = Field("merged", description="merged: heads on one pixel once, outside ones not")
     weights: str = Field("random", description="path of deit_base_patch16_384-8de9b5d1.pth")
 
 
-def forced_size(height: int, width: int, tile: int) -> tuple[int, int]:
-    """Return the (height, width) that every picture is forced to: lying or upright."""
+def _forced_size(height: int, width: int, tile: int) -> tuple[int, int]:
     rule = forced("transcrowd", tile * LONG_TILES, tile * SHORT_TILES, "TransCrowd predataset_qnrf.py")
     new_width, new_height = rule.new_size(width, height)
     return new_height, new_width
 
 
-def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: Dots) -> Tensor:
-    """Return the heads in each tile, float32 [rows, columns], from points [N, 2] in pixels of the resized picture.
-
-    "merged": from a 0/1 map of truncated coordinates; "all": outside heads count in the nearest tile.
-    """
+def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: str) -> Tensor:
+    """Return the heads in each tile, float32 [rows, columns]; with dots "all", outside ones are in the nearest."""
     width, height = columns * tile, rows * tile
     pixels = points.trunc().long()  # (N, 2)
     if dots == "merged":
@@ -88,34 +74,26 @@ def tile_counts(points: Tensor, tile: int, rows: int, columns: int, dots: Dots) 
     return torch.bincount(cells, minlength=rows * columns).view(rows, columns).float()
 
 
-@dataclass(frozen=True, slots=True)
-class TileExamples:
-    """All tiles of a picture, each with its own count, each mirrored or not."""
-
-    tile: int
-    dots: Dots
-
-    def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return the tiles; ``maps["lost"]`` is each tile's part of the picture's lost heads."""
-        sample = pool.samples[index]
-        image = pool.image(index).float() / 255
-        height, width = image.shape[1:]
-        size = forced_size(height, width, self.tile)
-        rows, columns = size[0] // self.tile, size[1] // self.tile
-        tiles = cut_grid(resize_like_opencv(image, size)[None], rows, columns)[0]
-        scale = torch.tensor([size[1] / width, size[0] / height])
-        points = torch.from_numpy(np.asarray(sample.points, np.float32)).view(-1, 2) * scale
-        counts = tile_counts(points, self.tile, rows, columns, self.dots).flatten()
-        lost = torch.tensor((len(points) - float(counts.sum())) / len(counts))
-        examples = []
-        for tile, count in zip(tiles, counts, strict=True):
-            turned = tile.flip(2) if rng.random() > 0.5 else tile.contiguous()
-            examples.append(Example(sample.id, turned, count=float(count), maps={"lost": lost}))
-        return examples
+def tile_examples(settings: TransCrowdSettings, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
+    """Return the tiles of a picture, mirrored or not; ``maps["lost"]`` is each one's part of the lost heads."""
+    sample, edge = pool.samples[index], settings.tile
+    image = pool.image(index).float() / 255
+    height, width = image.shape[1:]
+    size = _forced_size(height, width, edge)
+    rows, columns = size[0] // edge, size[1] // edge
+    tiles = cut_grid(resize_like_opencv(image, size)[None], rows, columns)[0]
+    points = torch.from_numpy(sample.points) * torch.tensor([size[1] / width, size[0] / height])
+    counts = tile_counts(points, edge, rows, columns, settings.dots).flatten()
+    lost = torch.tensor((len(points) - float(counts.sum())) / len(counts))
+    examples = []
+    for tile, count in zip(tiles, counts, strict=True):
+        turned = tile.flip(2) if rng.random() > 0.5 else tile.contiguous()
+        examples.append(Example(sample.id, turned, count=float(count), maps={"lost": lost}))
+    return examples
 
 
-def build_transformer(settings: TransCrowdSettings) -> VisionTransformer:
-    """Return DeiT's transformer, the transformer encoder at the size of the settings, with timm's initialisation."""
+def build_transformer(settings: TransCrowdSettings) -> Any:
+    """Return the transformer encoder, DeiT's, with timm's initialisation."""
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
@@ -153,6 +131,8 @@ class TransCrowd(System):
         select_by="mae",
     )
     batch_sums = frozenset({"count"})
+    loss_weights = LOSS_WEIGHTS
+    examples = staticmethod(tile_examples)
 
     def __init__(self, settings: TransCrowdSettings) -> None:
         super().__init__(settings)
@@ -172,10 +152,6 @@ class TransCrowd(System):
         """Return tiles of 96 pixels and a transformer of two layers."""
         return {"tile": 96, "width": 48, "depth": 2, "heads": 3, "classes": 64, "pooled": 12, "hidden": 32}
 
-    def example_maker(self) -> TileExamples:
-        """Return what makes the tiles of a picture."""
-        return TileExamples(self.settings.tile, self.settings.dots)
-
     def tokens(self, normalised: Tensor) -> Tensor:
         """Return the class token [B, C], or for ``gap`` the patch tokens [B, N, C], after the last norm."""
         tokens = self.vit.forward_features(normalised)
@@ -191,14 +167,9 @@ class TransCrowd(System):
         counts = self.count_tiles(batch.images)
         return {"count": (counts - batch.counts).abs().sum(), "lost_heads": batch.maps["lost"].mean()}
 
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Return that ``lost_heads`` is only recorded."""
-        return {"lost_heads": 0.0}
-
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the image at the size of all tiles."""
-        return resize_like_opencv(image, forced_size(image.shape[1], image.shape[2], self.settings.tile))
+        return resize_like_opencv(image, _forced_size(image.shape[1], image.shape[2], self.settings.tile))
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return a density with one cell per tile."""

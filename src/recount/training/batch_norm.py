@@ -17,17 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SharedBatchNorm(_BatchNorm):
-    """BatchNorm of any number of dimensions; in training mode it normalises by the statistics of all processes."""
+    """BatchNorm that in training mode normalises by the statistics of all processes."""
 
     shared = True  # each process has a part of the batch; where each has all of it, it normalises by its own
-
-    @classmethod
-    def of(cls, layer: _BatchNorm) -> SharedBatchNorm:
-        """Return a layer with the parameters, buffers and settings of ``layer``, which are not copied."""
-        new = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            setattr(new, name, getattr(layer, name))
-        return new.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [B, C, ...], normalised, in its own type; the statistics are computed in single precision."""
@@ -44,17 +36,15 @@ class SharedBatchNorm(_BatchNorm):
         return normalised
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Take any number of dimensions."""
+        pass
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) / deviation * weight + bias, with the gradient through mean and deviation of all processes' parts."""
-
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, number: Tensor, mean: Tensor, factor: Tensor
     ) -> Tensor:
-        """Normalise x [B, C, ...]; mean and factor (1 / deviation) [C] are of ``number`` values per channel."""
+        # factor is 1 / deviation [C]; the gradient goes through mean and deviation of all processes' parts
         ctx.save_for_backward(x, weight, number, mean, factor)
         scaled = factor if weight is None else factor * weight
         out = (x.float() - _channels(mean, x)) * _channels(scaled, x)
@@ -63,7 +53,7 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, and of weight and bias by this process's part (the trainer adds these up)."""
+        # those of weight and bias by this process's part: the trainer adds them up
         x, weight, number, mean, factor = ctx.saved_tensors
         grad, unit = grad.float(), (x.float() - _channels(mean, x)) * _channels(factor, x)
         of_weight, of_bias = _sums(grad * unit), _sums(grad)
@@ -77,7 +67,7 @@ class _Normalised(torch.autograd.Function):
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how many values a channel has in all processes, and their mean and biased variance [C]."""
+    # of all processes: values per channel, mean and biased variance [C]
     sums = torch.cat([_sums(x), x.new_tensor([x.numel() / x.shape[1]])])
     dist.all_reduce(sums)
     number, mean = sums[-1], sums[:-1] / sums[-1]
@@ -87,12 +77,10 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sums(x: Tensor) -> Tensor:
-    """Return the sums over all but the channels [C] of x [B, C, ...]."""
     return x.sum(dim=[0, *range(2, x.dim())])
 
 
 def _channels(values: Tensor, x: Tensor) -> Tensor:
-    """Return values [C] in the shape in which they meet x [B, C, ...]."""
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
@@ -102,11 +90,6 @@ def batch_norms(network: nn.Module) -> list[nn.Module]:
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Replace each BatchNorm of a network by a shared one, under the same names."""
-    for name, layer in network.named_children():
-        if isinstance(layer, SharedBatchNorm):
-            continue
-        if isinstance(layer, _BatchNorm):
-            setattr(network, name, SharedBatchNorm.of(layer))
-        else:
-            share_statistics(layer)
+    """Turn each BatchNorm of a network into a shared one; its parameters, buffers and settings stay."""
+    for layer in batch_norms(network):
+        layer.__class__ = SharedBatchNorm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 import numpy as np
@@ -18,7 +19,7 @@ Position = tuple[int, int]  # epoch, index of the sample
 
 
 def seed_of(*numbers: int) -> int:
-    """Return a seed that follows from numbers (the run's seed, an epoch, ...), for torch and numpy."""
+    """Return a seed that follows from numbers (the run's seed, an epoch, ...)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -41,16 +42,13 @@ class Examples(Dataset[list[Example]]):
 
 @dataclass
 class EpochBatches(Sampler[list[Position]]):
-    """The sample indices of one epoch's batches, or of this process's share of each.
-
-    Set ``epoch`` and ``first`` (batch) before each pass over ``count`` samples.
-    """
+    """The sample indices of one epoch's batches, or of this process's share of each."""
 
     count: int
     recipe: Recipe
     seed: int
     processes: Processes
-    epoch: int = 0
+    epoch: int = 0  # set before each pass, as is the first batch
     first: int = 0
 
     def __len__(self) -> int:
@@ -71,7 +69,7 @@ class EpochBatches(Sampler[list[Position]]):
 
 
 def _collate(made: list[list[Example]]) -> Batch:
-    return Batch.of([example for examples in made for example in examples])
+    return Batch.of(list(chain.from_iterable(made)))
 
 
 def loader(examples: Examples, batches: EpochBatches, processes: int, *, pin: bool) -> DataLoader[Batch]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,16 @@ class RunInUse(UserError):
     """Another process is training the same run."""
 
 
-@contextmanager
-def only_training(folder: Path) -> Iterator[None]:
-    """Hold the run whose checkpoint folder is ``folder``, so that no two processes write its files.
+def only_training(folder: Path) -> AbstractContextManager[Any]:
+    """Hold the run whose checkpoint folder is ``folder``, so that no two processes write its files; or ``RunInUse``.
 
     The lock lies beside the folder, which is deleted at success; the system releases it when a process is killed.
-
-    Raises:
-        RunInUse: another process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        return FileLock(folder.parent / f".{folder.name}.lock").acquire(timeout=0)
     except Timeout:
         raise RunInUse(f"{folder}: another process is training this run; wait until it is done, or end it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def save_model(path: Path, state: dict[str, Tensor]) -> None:
@@ -53,15 +43,12 @@ def save_model(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def save_state(folder: Path, digest: str, state: dict[str, Any]) -> None:
-    """Write the state (tensors, numbers, strings, and containers of them) of an unfinished training run, atomically.
-
-    ``digest`` is that of the settings and the code; ``load_state`` refuses any other.
-    """
+    """Write the state of an unfinished run atomically; ``digest`` is that of its settings and code."""
     write_atomically(folder / STATE, lambda temporary: torch.save({"digest": digest, **state}, temporary))
 
 
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
-    """Return the state of an unfinished run, or None (with a message) if there is none that fits."""
+    """Return the state of an unfinished run, or None (with a message) if none fits."""
     path = folder / STATE
     if not path.is_file():
         return None

@@ -23,15 +23,12 @@ def parameters(network: nn.Module) -> dict[str, int]:
 
 @torch.no_grad()
 def flops_of_prediction(system: System, image: Tensor, prompt: str) -> tuple[int, list[int]]:
-    """Count the floating-point operations (2 per multiply-add) of predicting one window, and its size.
-
-    ``system`` is in evaluation mode; ``image`` is an evaluation image [3, H, W] in [0, 1].
-    """
+    """Count the floating-point operations (2 per multiply-add) of predicting one window of an image, and its size."""
     prepared = system.prepare_image(image)
     if system.windows is not None:
         height, width = system.windows.height, system.windows.width
-        missing = (max(0, width - prepared.shape[2]), max(0, height - prepared.shape[1]))
-        prepared = nn.functional.pad(prepared, (0, missing[0], 0, missing[1]))[:, :height, :width]
+        missing = (0, max(0, width - prepared.shape[2]), 0, max(0, height - prepared.shape[1]))
+        prepared = nn.functional.pad(prepared, missing)[:, :height, :width]
     trained = [parameter for parameter in system.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)  # the counter hooks backward passes of parameters that stand alone (prompts)

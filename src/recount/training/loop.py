@@ -31,7 +31,7 @@ from recount.training.parts import OutOfMemory, check_shareable, weight_of_part,
 from recount.training.processes import Processes
 from recount.training.progress import Reporter
 from recount.training.schedules import learning_rate, position_of, steps_of
-from recount.training.selection import Watched, evaluate, is_better
+from recount.training.selection import evaluate, is_better
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,7 @@ class NonFiniteLoss(UserError):
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training run has come. Everything in it is JSON.
-
-    ``parts`` is how many parts each process computes its batch in: more than one after it was out of memory.
-    """
+    """How far a training run has come. Everything in it is JSON."""
 
     stage: int = 0
     epoch: int = 0
@@ -58,7 +55,7 @@ class Progress:
     evaluated: bool = False
     sums: dict[str, float] = field(default_factory=dict)
     epochs_done: int = 0
-    parts: int = 1
+    parts: int = 1  # that each process computes its batch in: more than one after it was out of memory
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -71,7 +68,7 @@ class Trainer:
     recipe: Recipe  # already resolved
     pool: Pool  # the training samples
     _: KW_ONLY
-    watched: Mapping[str, Watched]  # by selection name: evaluated during training; the best model by each is kept
+    watched: Mapping[str, Pool]  # evaluated during training; the model that is best on each is kept
     seed: int  # of all random draws
     folder: Path  # of the unfinished run's state; the workflow does not delete it
     digest: str  # of settings and code; a state with another digest is not taken up
@@ -83,23 +80,15 @@ class Trainer:
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe.precision, self.device)
         self.on_gpu = self.device.type == "cuda"
-        self.accelerator = Accelerator(
-            mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=self.device.type == "cpu"
-        )
+        mixed = "no" if self.precision == "fp32" else self.precision
+        self.accelerator = Accelerator(mixed_precision=mixed, cpu=not self.on_gpu)
         self.progress = Progress()
         self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
         self._saved_at = time.monotonic()
 
     def train(self) -> Progress:
-        """Train from the saved state, if there is one, to the end; return the progress with history and best epochs.
-
-        Raises:
-            NonFiniteLoss: a loss is NaN or infinite.
-            SaveError: the state cannot be saved.
-            OutOfMemory: a step does not fit into the GPU's memory, and its batch cannot be cut without another result.
-            CannotShare: the run cannot be shared by several processes.
-        """
-        seed_everything(self.seed)
+        """Train from the saved state, if there is one, to the end; return the progress with history and best epochs."""
+        _seed_everything(self.seed)
         self.system.prepare_training(self.pool.samples)
         self.system.to(self.accelerator.device)
         if not self.processes.first:  # the first draws what a single process would
@@ -113,7 +102,7 @@ class Trainer:
             for stage in stages[progress.stage :]:
                 self._begin_stage(stage, saved)
                 saved = None
-                for _ in range(progress.epoch, epochs_of(stage.recipe, len(self.batches))):
+                for _ in range(progress.epoch, _epochs_of(stage.recipe, len(self.batches))):
                     self._train_epoch()
                     self._finish_epoch()
                 if progress.stage + 1 < len(stages):
@@ -122,7 +111,6 @@ class Trainer:
         return progress
 
     def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
-        """Make what the stage trains with; put back what a killed run had ``saved`` in it."""
         self.stage, recipe, count = stage, stage.recipe, len(self.pool.samples)
         self.system.begin_stage(stage)
         examples = Examples(self.pool, self.system.example_maker(), self.seed)
@@ -140,7 +128,7 @@ class Trainer:
             self._restore(saved)
         self.processes.same_weights(self.system)
         steps = len(self.batches)
-        self.reporter.begin_stage(stage.name, epochs_of(recipe, steps) * steps, self.progress.epoch * steps)
+        self.reporter.begin_stage(stage.name, _epochs_of(recipe, steps) * steps, self.progress.epoch * steps)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.system.load_state_dict(saved["system"])
@@ -167,7 +155,7 @@ class Trainer:
             now = time.monotonic()
             progress.seconds += now - started
             started = now
-            if self.processes.first_says(now - self._saved_at >= 60 * self.checkpoint_minutes):
+            if self.processes.gathered(now - self._saved_at >= 60 * self.checkpoint_minutes)[0]:
                 self._read_losses()
                 self._save_state()
         self._read_losses()
@@ -175,7 +163,7 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         progress, recipe, steps = self.progress, self.stage.recipe, len(self.batches)
         position = position_of(recipe.schedule, progress.epoch, progress.step, steps)
-        total = steps_of(recipe.schedule, epochs_of(recipe, steps), steps)
+        total = steps_of(recipe.schedule, _epochs_of(recipe, steps), steps)
         rate = learning_rate(recipe.schedule, recipe.optimiser.lr, position, total)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -196,26 +184,23 @@ class Trainer:
             self._read_losses()
 
     def _compute_gradients(self, batch: Batch, copies: int) -> dict[str, Tensor]:
-        """Leave the gradients of the whole batch in the parameters; return its loss and terms (this process's share).
-
-        A batch that does not fit into memory is computed in twice as many parts from then on.
-        """
-        total, longest = self.processes.total(len(batch)), self.processes.largest(len(batch))
+        """Return loss and terms (this process's share); what does not fit is computed in twice as many parts."""
+        lengths = self.processes.gathered(len(batch))
         while True:
             drawn, terms = self._random_state(), {}
             try:
-                terms = self._backward(batch, total, copies)
+                terms = self._backward(batch, sum(lengths), copies)
             except torch.OutOfMemoryError:
                 reason = why_whole(self.system)
                 if reason:  # the other processes may be waiting within the forward pass: this one ends them
                     raise OutOfMemory(self._too_large(batch, f"it cannot be computed in parts: {reason}")) from None
             # in no handler, which would keep the memory of the failed pass
-            if not self.processes.largest(int(not terms)):
+            if all(self.processes.gathered(bool(terms))):
                 break
             self.optimiser.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             self._set_random_state(drawn)
-            self._cut_further(batch, longest)
+            self._cut_further(batch, max(lengths))
         self.processes.add_gradients(p for group in self.optimiser.param_groups for p in group["params"])
         return terms
 
@@ -223,10 +208,9 @@ class Trainer:
         whole: dict[str, Tensor] = {}
         weights = self.system.loss_weights
         for part in batch.split(self.progress.parts):
-            terms = {
-                name: weight_of_part(self.system, name, len(part), total, copies) * term.float()
-                for name, term in self.network(part).items()
-            }
+            terms = self.network(part)
+            for name, term in terms.items():
+                terms[name] = weight_of_part(self.system, name, len(part), total, copies) * term.float()
             loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
             self.accelerator.backward(loss)
             for name, term in {"loss": loss, **terms}.items():
@@ -250,7 +234,6 @@ class Trainer:
         )
 
     def _read_losses(self) -> None:
-        """Bring the losses of the last steps to the processor, in one go: each reading waits for the GPU."""
         sums = self.progress.sums
         for step, ids, terms in self._pending:
             values = self.processes.add_up(torch.stack(list(terms.values()))).tolist()
@@ -271,19 +254,16 @@ class Trainer:
         )
 
     def _save_state(self) -> None:
-        random_states = self.processes.gathered(self._random_state())
-        if not self.processes.first:
-            return
-        scaler = self.accelerator.scaler
         state = {
             "progress": json.dumps(asdict(self.progress)),
             "system": self.system.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else {},
-            "random": random_states,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
+            "random": self.processes.gathered(self._random_state()),
         }
-        checkpoints.save_state(self.folder, self.digest, state)
-        self._saved_at = time.monotonic()
+        if self.processes.first:
+            checkpoints.save_state(self.folder, self.digest, state)
+            self._saved_at = time.monotonic()
 
     def _random_state(self) -> list[Tensor]:
         return [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.accelerator.device)] if self.on_gpu else [])]
@@ -308,10 +288,11 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         row: dict[str, float] = {}
-        for name, watched in self.watched.items():
+        for benchmark, pool in self.watched.items():
+            name = f"best_on_{benchmark}"
             self.system.eval()
-            values = evaluate(self.system, watched, self.accelerator.device, self.precision, self.processes)
-            row |= {f"{watched.column}_{metric}": value for metric, value in values.items()}
+            values = evaluate(self.system, pool, self.accelerator.device, self.precision, self.processes)
+            row |= {f"{benchmark}_{metric}": value for metric, value in values.items()}
             if is_better(values, self.progress.best.get(name), self.stage.recipe.select_by):
                 self.progress.best[name] = {"epoch": epoch, "on": values}
                 if self.processes.first:
@@ -319,7 +300,6 @@ class Trainer:
         return row
 
     def _keep_best_of_stage(self) -> None:
-        """Go on from the stage's best model, where it was selected by the system's own value; forget its selections."""
         if self.stage.recipe.select_by == "own" and self.progress.best:
             name = next(iter(self.progress.best))
             self.processes.gathered(None)  # until the first has written it
@@ -327,11 +307,8 @@ class Trainer:
         self.progress.best = {}
 
 
-def seed_everything(seed: int) -> None:
-    """Seed every generator, and ask for deterministic algorithms.
-
-    PyTorch would then also fill whatever it allocates with NaN, for programs that read what they never wrote.
-    """
+def _seed_everything(seed: int) -> None:
+    # deterministic algorithms, but without filling what is allocated with NaN
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -347,28 +324,17 @@ def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.
     if settings.name == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum, **common)
     common |= {"betas": settings.betas, "eps": settings.eps}
-    match settings.name:
-        case "adam":
-            return torch.optim.Adam(groups, fused=True, **common)
-        case "adamw":
-            return torch.optim.AdamW(groups, fused=True, **common)
-        case "radam":
-            return torch.optim.RAdam(groups, **common)
+    if settings.name == "radam":
+        return torch.optim.RAdam(groups, **common)
+    return (torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW)(groups, fused=True, **common)
 
 
-def epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Return the number of epochs, cut short by ``max_steps``."""
-    if recipe.max_steps is None:
-        return recipe.epochs
-    return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
+def _epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
+    return min(recipe.epochs, -(-(recipe.max_steps or recipe.epochs * steps_per_epoch) // steps_per_epoch))
 
 
 def samples_with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]:
-    """Return the samples, all of which must have pictures.
-
-    Raises:
-        DataError: there are none, or some are annotation only.
-    """
+    """Return the samples; ``DataError`` if there are none, or some have no picture."""
     bare = [sample.id for sample in samples if sample.image is None]
     if bare or not samples:
         what = f"{len(bare)} of {len(samples)} samples have only their annotation here, not their picture"

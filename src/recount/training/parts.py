@@ -17,26 +17,17 @@ class OutOfMemory(UserError):
 
 def why_whole(system: System) -> str:
     """Return why a batch, computed in parts, would train something else ("" if it would not)."""
-    if system.batch_coupled_by:
-        return system.batch_coupled_by
     trained = any(layer.training for layer in batch_norms(system))
-    return "BatchNorm normalises by the whole batch" if trained else ""
+    return system.batch_coupled_by or ("BatchNorm normalises by the whole batch" if trained else "")
 
 
 def weight_of_part(system: System, term: str, examples: int, total: int, copies: int = 1) -> float:
-    """Return what a loss term of a part of a batch, of so many examples, weighs in that of the whole batch.
-
-    ``total`` is the number of examples in all parts of all processes, of which each computes one of ``copies``.
-    """
+    """Return what a loss term of so many examples weighs in that of the ``total`` of all parts of all processes."""
     return 1 / copies if term in system.batch_sums else examples / total
 
 
 def check_shareable(system: System, processes: int, samples: int, batch_size: int) -> None:
-    """Check that several processes train a system (in its stage) on so many samples to what a single one would.
-
-    Raises:
-        CannotShare: its loss or its batch cannot be shared.
-    """
+    """Raise ``CannotShare`` unless several processes train a system (in its stage) to what a single one would."""
     reason, batch = system.batch_coupled_by, min(batch_size, samples)
     if batch < processes:
         reason = f"its batch of {batch} is too small for {processes} processes"

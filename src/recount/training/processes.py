@@ -32,10 +32,7 @@ class ProcessFailed(UserError):
 
 
 class Processes:
-    """The ``size`` processes of one run, seen from number ``rank``. A single process (the default) exchanges nothing.
-
-    The ``first`` is the only one that writes and speaks.
-    """
+    """The processes of one run, seen from number ``rank``; the ``first`` is the only one that writes and speaks."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size, self.first = rank, size, rank == 0
@@ -52,25 +49,6 @@ class Processes:
     def copies(self, items: int) -> int:
         """Return how many processes compute each item of a batch of so many items: see ``share``."""
         return self.size if items < self.size else 1
-
-    def total(self, number: int) -> int:
-        """Return the sum of all processes' numbers."""
-        return self._agreed(number, dist.ReduceOp.SUM)
-
-    def largest(self, number: int) -> int:
-        """Return the largest of all processes' numbers."""
-        return self._agreed(number, dist.ReduceOp.MAX)
-
-    def first_says(self, answer: bool) -> bool:
-        """Return the first process's answer."""
-        return bool(self.largest(int(answer and self.first)))
-
-    def _agreed(self, number: int, how: Any) -> int:
-        if self.size == 1:
-            return number
-        agreed = torch.tensor(number)
-        dist.all_reduce(agreed, how, group=self._messages)
-        return int(agreed)
 
     def gathered(self, item: T) -> list[T]:
         """Return what each process gives, in their order."""
@@ -109,7 +87,7 @@ class Processes:
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Group tensors of one type into buckets of at most ``BUCKET`` numbers (a larger tensor is alone)."""
+    # of one type and at most BUCKET numbers (a larger tensor is alone)
     bucket: list[Tensor] = []
     for tensor in tensors:
         full = bucket and sum(each.numel() for each in bucket) + tensor.numel() > BUCKET
@@ -121,17 +99,10 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
         yield bucket
 
 
-# ------------------------------------------------------------------------------------------------------------ starting
-
-
 def together(work: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
-    """Call ``work(processes, device, *arguments)`` in a process of its own for each device; return when all are done.
+    """Call ``work(processes, device, *arguments)`` in a new process for each device (all cards or all processors).
 
-    If this process is killed, they end with it. If one fails, the others are ended. The devices are all cards or all
-    processors; a new Python must be able to import ``work``, and to read the pickled arguments.
-
-    Raises:
-        ProcessFailed: one of them has raised a ``UserError``.
+    They end with this process; if one fails, the others are ended (``ProcessFailed``, if by a ``UserError``).
     """
     with tempfile.TemporaryDirectory(prefix="recount-processes-") as folder:
         given = (folder, [str(device) for device in devices], work, tuple(arguments))

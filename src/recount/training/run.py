@@ -24,21 +24,15 @@ from recount.results.run_record import HISTORY, RUN, RunRecord, write_history
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, Split, load
 from recount.settings.recipe import Recipe, resolve_recipe
-from recount.systems.base import CheckpointError, System
+from recount.systems.base import CheckpointError, Pool, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model
 from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
 from recount.training.processes import Processes, together
-from recount.training.selection import Watched
 
 
 def train(project: Project, run: Run) -> Path:
-    """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json.
-
-    Raises:
-        NonFiniteLoss, OutOfMemory, CannotShare, SaveError, RunInUse, DataError, CheckpointError, NoDevice,
-            ProcessFailed: the message says what to do.
-    """
+    """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json."""
     config, run = project.config, project.training_of(run)
     number = config.gpus_per_job if run.checkpoint is None else 1
     with (
@@ -57,7 +51,6 @@ def train(project: Project, run: Run) -> Path:
 def _write_together(
     processes: Processes, device: torch.device, root: Path, config: Mapping[str, Any], run_id: str
 ) -> None:
-    """Do what ``_write`` does in one of several processes. Only the first one says what it does."""
     logging.basicConfig(
         level=logging.INFO if processes.first else logging.ERROR, format="%(levelname)s %(message)s", stream=sys.stderr
     )
@@ -68,7 +61,6 @@ def _write_together(
 
 
 def _write(processes: Processes, device: torch.device, project: Project, run: Run) -> None:
-    """Train, or import a checkpoint, and write the run's folder."""
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,14 +78,13 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
         record = _train(project, run, system, recipe, device, processes)
     if not processes.first:
         return
-    measured = meter.read() | _counted(project, run, system) | record.pop("cost")
     record |= {
         "run": run.model_dump(mode="json"),
         "settings": system.settings.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "precision_used": usable_precision(recipe.precision, device),
         "provenance": provenance.collect(project, run, device=str(device)),
-        "cost": measured,
+        "cost": meter.read() | _counted(project, run, system) | record["cost"],
     }
     RunRecord.model_validate(record).write(folder / RUN)
 
@@ -138,14 +129,8 @@ def _train(
         selection["sha256"] = file_digest(folder / str(selection["model"]))
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
-    return {
-        "selections": selections,
-        "cost": steps,
-        "training_samples": len(samples),
-        "processes": processes.size,
-        "parts": progress.parts,
-        "status": "trained",
-    }
+    numbers = {"training_samples": len(samples), "processes": processes.size, "parts": progress.parts}
+    return {"selections": selections, "cost": steps, "status": "trained", **numbers}
 
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
@@ -160,8 +145,7 @@ def _import_checkpoint(project: Project, run: Run, system: System, folder: Path)
     return {"selections": {"last": selection}, "cost": {}, "checkpoint": source, "status": "checkpoint"}
 
 
-def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], dict[str, Watched]]:
-    """Return the training samples, and the benchmarks to watch while training on them."""
+def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], dict[str, Pool]]:
     if run.training is None:
         raise ValueError(f"{run.id}: suite {run.suite} has nothing that stands for its training set")
     samples = _read(project, run.training)
@@ -177,7 +161,7 @@ def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], 
             watched["held_out"] = [samples[index] for index in sorted(held_out)]
             samples = [sample for index, sample in enumerate(samples) if index not in held_out]
     cache = project.config.image_cache_mb
-    return samples, {f"best_on_{name}": Watched(ImagePool(of, cache), name) for name, of in watched.items() if of}
+    return samples, {name: ImagePool(of, cache) for name, of in watched.items() if of}
 
 
 def _read(project: Project, split: Split) -> list[Sample]:
@@ -185,7 +169,6 @@ def _read(project: Project, split: Split) -> list[Sample]:
 
 
 def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
-    """Count parameters, and the operations of predicting the first test image's first window."""
     counted: dict[str, Any] = dict(cost.parameters(system))
     firsts = (_read(project, split)[0] for split in run.benchmarks.values())
     sample = next((first for first in firsts if first.image is not None), None) if system.trains else None

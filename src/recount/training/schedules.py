@@ -12,10 +12,7 @@ from recount.settings.recipe import Schedule
 
 
 def learning_rate(schedule: Schedule, base: float, position: float, total: float) -> float:
-    """Return the learning rate at a position, where ``base`` is the optimiser's.
-
-    ``position`` is how many of ``total`` units (``schedule.unit``) are done before this step.
-    """
+    """Return the learning rate where ``position`` of ``total`` units are done; ``base`` is the optimiser's."""
     warmup = schedule.warmup * total if schedule.warmup < 1 else schedule.warmup
     match schedule.name:
         case "constant":
@@ -58,7 +55,7 @@ def _warmup_cosine(schedule: Schedule, base: float, position: float, warmup: flo
 
 
 def _cosine_restarts(schedule: Schedule, base: float, position: float) -> float:
-    """Loshchilov and Hutter's warm restarts: cycle i lasts period * period_factor^i."""
+    # Loshchilov and Hutter's warm restarts: cycle i lasts period * period_factor^i
     start, length = 0.0, float(schedule.period)
     while position >= start + length:
         start, length = start + length, length * schedule.period_factor
@@ -66,7 +63,7 @@ def _cosine_restarts(schedule: Schedule, base: float, position: float) -> float:
 
 
 def _sawtooth(step: int, period: int) -> float:
-    """CountCLIP as coded: a third to one over ``period`` steps, then for ever cosine restarts one step ahead."""
+    # CountCLIP as coded: a third to one over ``period`` steps, then for ever cosine restarts one step ahead
     if step < period:
         return 1 / 3 + (2 / 3) * step / period
     return _half_cosine(1.0, 0.0, ((step - period + 1) % period) / period)

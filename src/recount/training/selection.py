@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,57 +16,36 @@ from recount.settings.recipe import Precision
 from recount.systems.base import Pool, System
 from recount.training.processes import Processes
 
-
-@dataclass(frozen=True)
-class Watched:
-    """A benchmark evaluated during training; ``column`` is the prefix of its columns in history.csv."""
-
-    pool: Pool
-    column: str
-
-    def load_image(self, sample: Sample) -> Tensor:
-        """Return the picture of one of the pool's samples, uint8 [3, H, W]."""
-        return self.pool.image(self.places[sample.id])
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Return where in the pool each sample is."""
-        return {sample.id: index for index, sample in enumerate(self.pool.samples)}
+# what is minimised when the best epoch is chosen; any other name is a value of its own
+MINIMISED = {"mae+rmse": {"mae": 1, "rmse": 1}, "2rmse+mae": {"rmse": 2, "mae": 1}, "accuracy": {"accuracy": -1}}
 
 
 def evaluate(
-    system: System, watched: Watched, device: torch.device, precision: Precision, processes: Processes
+    system: System, pool: Pool, device: torch.device, precision: Precision, processes: Processes
 ) -> dict[str, float]:
-    """Return mae and rmse (for count-by-caption systems accuracy too) of ``system`` on a watched benchmark.
+    """Return mae and rmse (of classes accuracy too) on a benchmark; each process predicts its share of it."""
+    places = {sample.id: index for index, sample in enumerate(pool.samples)}
 
-    Each process predicts its share of the samples. Random draws are undone, so that nothing changes for training.
-    """
-    cards = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cards):
-        samples = processes.share(watched.pool.samples)
-        predicted = list(predict_samples(system, samples, watched.load_image, device=device, precision=precision))
+    def load_image(sample: Sample) -> Tensor:
+        return pool.image(places[sample.id])
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        samples = processes.share(pool.samples)
+        predicted = list(predict_samples(system, samples, load_image, device=device, precision=precision))
         own = [(p.sample.count, p.count) for p in predicted if p.kept]
         shares = processes.gathered(own)
-        pairs = own if processes.copies(len(watched.pool.samples)) > 1 else [pair for share in shares for pair in share]
+        pairs = own if processes.copies(len(pool.samples)) > 1 else [pair for share in shares for pair in share]
         true, counts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         metrics = [MAE, RMSE] + ([ACCURACY] if predicted[0].scores is not None else [])
-        return {metric.name: metric(true, counts) for metric in metrics} | system.own_selection(watched.pool)
+        return {metric.name: metric(true, counts) for metric in metrics} | system.own_selection(pool)
 
 
-def selection_value(values: Mapping[str, float], select_by: str) -> float:
-    """Return what is minimised when the best epoch is chosen; infinite where it is not finite."""
-    match select_by:
-        case "mae+rmse":
-            value = values["mae"] + values["rmse"]
-        case "2rmse+mae":
-            value = 2 * values["rmse"] + values["mae"]
-        case "accuracy":
-            value = -values["accuracy"]
-        case _:
-            value = values[select_by]
+def _minimised(values: Mapping[str, float], select_by: str) -> float:
+    weights = MINIMISED.get(select_by, {select_by: 1})
+    value = sum(weight * values[name] for name, weight in weights.items())
     return value if math.isfinite(value) else math.inf
 
 
 def is_better(values: Mapping[str, float], best: Mapping[str, Any] | None, select_by: str) -> bool:
-    """Return whether an evaluation beats the best so far; the earlier epoch wins ties."""
-    return best is None or selection_value(values, select_by) < selection_value(best["on"], select_by)
+    """Return whether an evaluation beats the best so far."""
+    return best is None or _minimised(values, select_by) < _minimised(best["on"], select_by)
