@@ -49,8 +49,6 @@ NOT_A_TOWER = ("logit_scale", "input_resolution", "context_length", "vocab_size"
 
 Activation = Literal["gelu", "quickgelu"]
 
-# --------------------------------------------------------------------------------------------------------------- sizes
-
 
 class ClipTowers(Strict):
     """The sizes of a CLIP with a ViT. The defaults are ViT-B/16."""
@@ -118,8 +116,6 @@ MINI_TOWERS: Mapping[str, Any] = {
 }
 """Sizes of the tiny towers that come with recount (``recount pretrain mini_towers``)."""
 
-# -------------------------------------------------------------------------------------------------------------- tokens
-
 
 class PromptError(UserError):
     """A prompt or caption cannot be read; the message quotes it and says what is allowed."""
@@ -133,12 +129,10 @@ def _byte_pairs() -> Any:
 
 
 class Tokenizer:
-    """CLIP's byte pairs, or one id per word of a fixed vocabulary.
+    """CLIP's byte pairs (None), or one id per word of a fixed vocabulary.
 
-    Args:
-        vocabulary: the words; None: byte pairs.
-        specials_first: whether the ids of start and end come before those of the words. CLIP's come last, because its
-            text tower reads out where the highest id stands.
+    ``specials_first``: the ids of start and end come before those of the words. CLIP's come last, because its text
+    tower reads out where the highest id stands.
     """
 
     def __init__(self, vocabulary: Sequence[str] | None, *, specials_first: bool = False) -> None:
@@ -151,11 +145,7 @@ class Tokenizer:
             self.size = len(self.ids) + (2 if specials_first else 3)
 
     def encode(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, without start and end.
-
-        Raises:
-            PromptError: a word is not in the vocabulary.
-        """
+        """Return the ids of a prompt, without start and end; a word that the vocabulary lacks is a PromptError."""
         if self.ids is None:
             return _byte_pairs().encode(prompt)
         words = prompt.lower().replace(",", " ").replace(".", " ").split()
@@ -169,11 +159,7 @@ class Tokenizer:
 
 
 def token_ids(prompts: Sequence[str], size: ClipTowers | ClipSize) -> Tensor:
-    """Return token ids, int64 [K, context]: start, prompt, end (the highest id), zeros. Byte pairs too many are cut.
-
-    Raises:
-        PromptError: a prompt has words that a word vocabulary lacks, or too many of them.
-    """
+    """Return int64 [K, context]: start, prompt (byte pairs too many are cut), end (the highest id), zeros."""
     words = Tokenizer(size.vocabulary)
     rows = torch.zeros(len(prompts), size.context, dtype=torch.long)
     for row, prompt in zip(rows, prompts, strict=True):
@@ -186,54 +172,32 @@ def token_ids(prompts: Sequence[str], size: ClipTowers | ClipSize) -> Tensor:
 
 
 def check_prompts(prompts: Sequence[str], size: ClipTowers) -> None:
-    """Refuse prompts that are empty or cannot be read, before anything is trained.
-
-    Raises:
-        PromptError: names the first of them.
-    """
+    """Refuse prompts that are empty or cannot be read (PromptError), before anything is trained."""
     if any(not prompt.strip() for prompt in prompts):
         raise PromptError("a prompt is empty: a text-guided system needs the name of what to count")
     token_ids(list(dict.fromkeys(prompts)), size)
 
 
-# -------------------------------------------------------------------------------------------------------------- towers
-
-
-def _activation(name: Activation) -> type[nn.Module]:
+def _sizes(towers: ClipTowers, side: str) -> dict[str, Any]:
     from open_clip.transformer import QuickGELU
 
-    return QuickGELU if name == "quickgelu" else nn.GELU
+    sizes = {name: getattr(towers, f"{side}_{name}") for name in ("width", "heads", "layers")}
+    activation = QuickGELU if towers.activation == "quickgelu" else nn.GELU
+    return {**sizes, "output_dim": towers.features, "act_layer": activation}
 
 
 def image_tower(towers: ClipTowers) -> VisionTransformer:
     """Return open_clip's ViT with random weights."""
     from open_clip.transformer import VisionTransformer
 
-    return VisionTransformer(
-        image_size=towers.image_size,
-        patch_size=towers.patch,
-        width=towers.vision_width,
-        layers=towers.vision_layers,
-        heads=towers.vision_heads,
-        mlp_ratio=4.0,
-        output_dim=towers.features,
-        act_layer=_activation(towers.activation),
-    )
+    return VisionTransformer(towers.image_size, towers.patch, mlp_ratio=4.0, **_sizes(towers, "vision"))
 
 
 def text_tower(towers: ClipTowers) -> TextTransformer:
     """Return open_clip's text transformer with random weights."""
     from open_clip.transformer import TextTransformer
 
-    return TextTransformer(
-        context_length=towers.context,
-        vocab_size=Tokenizer(towers.vocabulary).size,
-        width=towers.text_width,
-        heads=towers.text_heads,
-        layers=towers.text_layers,
-        output_dim=towers.features,
-        act_layer=_activation(towers.activation),
-    )
+    return TextTransformer(towers.context, Tokenizer(towers.vocabulary).size, **_sizes(towers, "text"))
 
 
 def build_tower(tower: TextTower) -> TextTransformer:
@@ -246,33 +210,30 @@ def build_clip(size: ClipSize) -> CLIP:
     """Return open_clip's whole CLIP with QuickGELU and random weights."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-    vision = CLIPVisionCfg(
-        layers=size.vision_layers,
-        width=size.vision_width,
-        head_width=size.vision_head_width,
-        patch_size=size.patch,
-        image_size=size.image_size,
-    )
-    text = CLIPTextCfg(
-        context_length=size.context,
-        vocab_size=Tokenizer(size.vocabulary).size,
-        width=size.text_width,
-        heads=size.text_heads,
-        layers=size.text_layers,
-    )
+    sizes = {name: getattr(size, f"vision_{name}") for name in ("layers", "width", "head_width")}
+    vision = CLIPVisionCfg(patch_size=size.patch, image_size=size.image_size, **sizes)
+    sizes = {name: getattr(size, f"text_{name}") for name in ("width", "heads", "layers")}
+    text = CLIPTextCfg(context_length=size.context, vocab_size=Tokenizer(size.vocabulary).size, **sizes)
     return CLIP(size.embed_dim, vision, text, quick_gelu=True)
 
 
 def read_at(tower: TextTransformer, embedded: Tensor, places: Tensor) -> Tensor:
-    """Return what a text tower reads at ``places`` (int64 [K]) of embedded tokens: [K, features], not normalised.
-
-    ``embedded`` is [K, L, width], without positions, L at most the tower's context.
-    """
+    """Return features [K, features], not normalised, at ``places`` (int64 [K]) of embedded tokens [K, L, width]."""
     length = embedded.shape[1]
     states = embedded + tower.positional_embedding[:length].to(embedded.dtype)
     mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
     states = tower.ln_final(tower.transformer(states, attn_mask=mask))
     return states[torch.arange(len(states), device=states.device), places] @ tower.text_projection
+
+
+def embedded_patches(tower: Any, images: Tensor, *, cls_twice: bool = False) -> Tensor:
+    """Return a ViT's tokens [B, 1 + n, width] with positions, not yet normed; ``cls_twice`` adds the class twice."""
+    patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, n, width)
+    tokens = torch.cat([tower.class_embedding.to(patches).expand(len(images), 1, -1), patches], dim=1)
+    positions = tower.positional_embedding.to(tokens)
+    if cls_twice:
+        positions = torch.cat([positions[:1] + tower.class_embedding.to(tokens), positions[1:]])
+    return tokens + positions
 
 
 def values_only(block: Any, tokens: Tensor) -> Tensor:
@@ -307,16 +268,8 @@ class FrozenText(nn.Module):
         return super()._apply(fn, recurse)
 
 
-# ------------------------------------------------------------------------------------------------------------- weights
-
-
 def weights_file(weights: str, models: Mapping[str, str]) -> Path:
-    """Return the file of base weights.
-
-    Args:
-        weights: a name of ``models``, the name of weights that come with recount ("mini_towers"), or a path.
-        models: names of weights that open_clip fetches -> what it calls their model.
-    """
+    """Return the file of base weights: recount's own, a path, or of a name in ``models`` (-> open_clip's model)."""
     if weights in models:
         from open_clip import download_pretrained, get_pretrained_cfg
 
@@ -337,16 +290,10 @@ def named_towers(state: Mapping[str, Tensor], image: str, text: str) -> dict[str
 def base_towers(
     weights: str, expected: Mapping[str, Tensor], image: str, text: str, grid: int | None = None
 ) -> dict[str, Tensor]:
-    """Return the base weights of a network's two towers, checked strictly.
+    """Return the base weights of the towers (prefixes ``image`` and ``text``) in a state dict, checked strictly.
 
-    Args:
-        weights: "openai" or "laion2b_s34b_b88k", "mini_towers", or the path of a CLIP state dict.
-        expected: the network's state dict; what is in neither tower does not count.
-        image, text: prefixes of the towers in it.
-        grid: patches along an edge to which the image tower's positions are resized; None: they must fit.
-
-    Raises:
-        CheckpointError: the file cannot be read, or does not fit.
+    ``weights`` are "openai" or "laion2b_s34b_b88k", "mini_towers", or the path of a CLIP state dict; positions are
+    resized to ``grid`` x ``grid`` patches, or must fit (None).
     """
     path = weights_file(weights, VIT_B_16)
     state = named_towers(read_released(path), image, text)
@@ -367,9 +314,6 @@ def resized_positions(positions: Tensor, grid: int) -> Tensor:
     return torch.cat([positions[:1], square[0].flatten(1).T.to(positions.dtype)])
 
 
-# ----------------------------------------------------------------------------------------- features of fixed sentences
-
-
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
     """Features of sentences, float32 [K, features], not normalised, and how many parameters the tower has."""
@@ -380,23 +324,15 @@ class TextFeatures:
 
 def tower_state(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     """Return the text tower's part, in float32, of a CLIP state dict with ``prefix`` before each name."""
-    stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return {key: value.float() for key, value in stripped.items() if key.startswith(TEXT_KEYS)}
+    names = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
+    return {name: state[key].float() for key, name in names.items() if name.startswith(TEXT_KEYS)}
 
 
 def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tensor] | None = None) -> TextFeatures:
-    """Return the features of sentences.
+    """Return the features of sentences, with the weights ``state`` of a checkpoint, or with those of ``tower``.
 
-    Without ``state`` they are the same in every job of a system, so they are kept in the user's cache folder
-    (RECOUNT_CACHE, if set), by a digest of all that they depend on.
-
-    Args:
-        tower: size, activation and, where ``state`` is None, weights.
-        sentences: K of them.
-        state: the tower's own weights, from a checkpoint.
-
-    Raises:
-        CheckpointError: the weights file cannot be read, or does not fit.
+    The latter are the same in every job of a system, so they are kept in the user's cache folder (RECOUNT_CACHE, if
+    set), by a digest of all that they depend on. Weights that do not fit are a CheckpointError.
     """
     if state is not None:
         return _encoded(tower, sentences, state, "the checkpoint")
@@ -437,10 +373,7 @@ def _digest(tower: TextTower, sentences: Sequence[str]) -> str:
     if tower.weights != "random" and not Path(tower.weights).is_file():
         raise CheckpointError(f"{tower.weights}: no such file")
     weights = "random" if tower.weights == "random" else file_digest(Path(tower.weights))
-    described = [
-        {**tower.model_dump(), "weights": weights},
-        list(sentences),
-        [CONTEXT, BYTE_PAIRS, RANDOM_SEED],
-        [torch.__version__, version("open_clip_torch")],
-    ]
+    versions = [torch.__version__, version("open_clip_torch")]
+    constants = [CONTEXT, BYTE_PAIRS, RANDOM_SEED]
+    described = [{**tower.model_dump(), "weights": weights}, list(sentences), constants, versions]
     return text_digest(json.dumps(described, sort_keys=True))

@@ -48,9 +48,6 @@ class Backbone(Strict):
         return 2 ** (len(self.vae_channels) - 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ networks
-
-
 def unet(backbone: Backbone) -> Any:
     """Return a ``UNet2DConditionModel`` with Stable Diffusion v1's structure and random weights."""
     from diffusers import UNet2DConditionModel
@@ -112,10 +109,7 @@ def tokenizer(backbone: Backbone) -> Tokenizer:
 def token_ids(prompts: Sequence[str], words: Tokenizer, length: int) -> tuple[Tensor, Tensor]:
     """Return padded ids [B, L] (start, prompt, then end up to the last) and the mask [B, L] of the prompt's tokens.
 
-    A prompt longer than L - 2 tokens is cut. There is no attention mask: all positions go to the UNet.
-
-    Raises:
-        PromptError: a prompt has no token.
+    A prompt longer than L - 2 tokens is cut; one without is a PromptError. All positions go to the UNet.
     """
     ids = torch.full((len(prompts), length), words.end)
     ids[:, 0] = words.start
@@ -129,8 +123,7 @@ def token_ids(prompts: Sequence[str], words: Tokenizer, length: int) -> tuple[Te
     return ids, mask
 
 
-FIRST_ALPHA_BAR = 1 - 0.00085
-"""Signal share of the first step of the v1 schedule, 0.99915."""
+FIRST_ALPHA_BAR = 1 - 0.00085  # signal share of the first step of the v1 schedule
 
 
 def alpha_bar() -> Tensor:
@@ -138,28 +131,21 @@ def alpha_bar() -> Tensor:
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
 
 
-# --------------------------------------------------------------------------- features and attention of one UNet pass
-
-
 class _KeepPromptAttention:
-    """Cross-attention with an explicit softmax; keeps, per cell, a weighted sum over the tokens, averaged over heads.
-
-    It overwrites by layer name: under gradient checkpointing a layer runs again in the backward pass.
-    """
+    """Cross-attention with an explicit softmax; keeps, per cell, the heads' mean of a weighted sum over the tokens."""
 
     def __init__(self, name: str, kept: UNetPass) -> None:
-        self.name = name
-        self.kept = kept
+        self.name, self.kept = name, kept
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None, **_: Any
     ) -> Tensor:
         query = attn.head_to_batch_dim(attn.to_q(hidden_states))  # (B * heads, N, C / heads)
-        key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
-        value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
+        key, value = (attn.head_to_batch_dim(part(encoder_hidden_states)) for part in (attn.to_k, attn.to_v))
         attention = attn.get_attention_scores(query, key)  # (B * heads, N, L)
         kept = attention if self.kept.differentiable else attention.detach()
         mean = kept.float().unflatten(0, (len(hidden_states), -1)).mean(dim=1)  # (B, N, L)
+        # by name: under gradient checkpointing a layer runs again in the backward pass
         self.kept.attention[self.name] = torch.bmm(mean, self.kept.token_weights.float())
         out = attn.batch_to_head_dim(attention.to(value.dtype) @ value)
         return attn.to_out[1](attn.to_out[0](out))
@@ -169,20 +155,14 @@ class UNetPass:
     """Runs a diffusers UNet once and keeps its decoder features and its prompt attention.
 
     Only cross-attention outside the middle block gets its own processor. F4, F3, F2 are taken after the *second* of the
-    three layers of their level, F1 after the last of its level.
-
-    Gradients flow through the kept attention if it is ``differentiable`` (counting needs none).
-
-    Attributes:
-        attention: layer name -> float32 [B, N, T], filled by each pass.
-        token_weights: [B, L, T], what is kept of the attention over L tokens.
+    three layers of their level, F1 after the last. Gradients flow through the attention if it is ``differentiable``.
     """
 
     def __init__(self, network: Any, *, differentiable: bool = False) -> None:
         self.network = network
         self.differentiable = differentiable
-        self.attention: dict[str, Tensor] = {}
-        self.token_weights = torch.empty(0)
+        self.attention: dict[str, Tensor] = {}  # layer name -> float32 [B, N, T], filled by each pass
+        self.token_weights = torch.empty(0)  # [B, L, T], what is kept of the attention over L tokens
         self._features: dict[str, Tensor] = {}
         up = network.up_blocks
         places = (up[0].resnets[1], up[1].attentions[1], up[2].attentions[1], up[3].attentions[2])
@@ -198,16 +178,9 @@ class UNetPass:
     def __call__(
         self, latent: Tensor, context: Tensor, token_weights: Tensor
     ) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
-        """Run the UNet at timestep 0.
+        """Run the UNet at timestep 0 on a latent [B, 4, h, w], text states [B, L, D] and token weights [B, L, T].
 
-        Args:
-            latent: [B, 4, h, w].
-            context: text states [B, L, D].
-            token_weights: [B, L, T]; for the mean over the prompt's tokens, the mask divided by its sum, with T = 1.
-
-        Returns:
-            F1..F4 ([B, C, h, w], at strides 1, 2, 4 and 8 of the latent), and per resolution (1, 2, 4: the divisor of
-            the latent's size) the attention [B, T, h, w], the mean over the layers of that resolution.
+        Returns F1..F4 ([B, C, h, w], at strides 1, 2, 4 and 8 of the latent), and the attention by ``layer_average``.
         """
         first = torch.zeros(len(latent), dtype=torch.long, device=latent.device)
         _, attention = self.denoise(latent, first, context, token_weights)
@@ -224,10 +197,7 @@ class UNetPass:
 
 
 def layer_average(attention: Mapping[str, Tensor], size: Sequence[int]) -> dict[int, Tensor]:
-    """Average cross-attention (diffusers layer name -> [B, N, T]) over the layers of each resolution but the middle.
-
-    Returns the divisor (1, 2, 4) of the latent's ``size`` (h, w) -> [B, T, h / divisor, w / divisor].
-    """
+    """Average attention (layer name -> [B, N, T]) per divisor d of the latent's ``size``, -> [B, T, h / d, w / d]."""
     levels: dict[int, list[Tensor]] = {1: [], 2: [], 4: []}
     for name, value in attention.items():
         block, index = name.split(".")[:2]
@@ -239,9 +209,6 @@ def layer_average(attention: Mapping[str, Tensor], size: Sequence[int]) -> dict[
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- weights
-
-
 class _Name(str):
     """A tensor's name, given to diffusers' conversion in place of the tensor, so that it tells where each name goes."""
 
@@ -249,15 +216,7 @@ class _Name(str):
 
 
 def ldm_names(keys: Iterable[str], vae_levels: int) -> dict[str, str]:
-    """Return LDM's name -> our name of the tensors of the UNet ("unet.") and of the VAE without its decoder ("vae.").
-
-    Args:
-        keys: of a Stable Diffusion v1 file: ``model.diffusion_model.…``, ``first_stage_model.…``; others are left out.
-        vae_levels: resolutions of the VAE.
-
-    Raises:
-        CheckpointError: a bias is missing beside its weight.
-    """
+    """Return LDM's name -> our name of the UNet's tensors ("unet.") and the VAE's without its decoder ("vae.")."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
     names = {key: _Name(key) for key in keys if not key.startswith(("first_stage_model.decoder.", "model_ema."))}
@@ -274,14 +233,7 @@ def ldm_names(keys: Iterable[str], vae_levels: int) -> dict[str, str]:
 
 
 def ldm_renamer(keys: Iterable[str], expected: Mapping[str, Tensor]) -> Callable[[str], str | None]:
-    """Return what translates names of a Stable Diffusion v1 file (LDM layout) into ours: "unet.", "vae.", "text.".
-
-    Args:
-        keys: all of the file's.
-        expected: our state dict.
-
-    What is not needed (EMA, schedule, VAE decoder) becomes None; a name that no network has stays as it is.
-    """
+    """Return what translates the ``keys`` of a Stable Diffusion v1 file into ours; to None what is not needed."""
     table = ldm_names(keys, 1 + sum(re.search(r"^vae.*downsamplers.0.conv.bias", key) is not None for key in expected))
     # transformers names a text model's tensors with or without ``text_model.``, which depends on its version
     level = "text_model." if any(key.startswith("text.text_model.") for key in expected) else ""
@@ -290,10 +242,9 @@ def ldm_renamer(keys: Iterable[str], expected: Mapping[str, Tensor]) -> Callable
         if key.startswith("cond_stage_model.transformer."):
             name = key.removeprefix("cond_stage_model.transformer.").removeprefix("text_model.")
             return None if name == "embeddings.position_ids" else f"text.{level}{name}"
-        if key.startswith(("first_stage_model.decoder.", "first_stage_model.loss.")):
-            return None
         known = key.startswith(("model.diffusion_model.", "first_stage_model."))
-        return table.get(key, key) if known else None
+        unused = key.startswith(("first_stage_model.decoder.", "first_stage_model.loss."))
+        return table.get(key, key) if known and not unused else None
 
     return rename
 
@@ -305,12 +256,7 @@ def linear_attention(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def base_weights(weights: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return base weights under our names, strictly.
-
-    Args:
-        weights: "mini_sd" (comes with recount), or the path of a Stable Diffusion v1 file.
-        expected: our state dict.
-    """
+    """Return base weights under our names, strictly: "mini_sd", or those of a Stable Diffusion v1 file."""
     own = shipped(f"{weights}.safetensors")
     if own.is_file():
         return mini_weights(own, expected)
@@ -321,6 +267,5 @@ def base_weights(weights: str, expected: Mapping[str, Tensor]) -> dict[str, Tens
 
 def mini_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what ``recount pretrain mini_sd`` wrote to ``path``; all must be there, and the VAE's decoder goes."""
-    return renamed(
-        read_tensors(path), lambda key: None if key.startswith("vae.decoder.") else key, expected, source=path
-    )
+    state = {key: value for key, value in read_tensors(path).items() if not key.startswith("vae.decoder.")}
+    return renamed(state, str, expected, source=path)

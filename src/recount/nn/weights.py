@@ -33,11 +33,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a .safetensors or .pth/.pt/.ckpt file without executing anything in it.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds objects other than tensors and plain containers.
-    """
+    """Read a .safetensors or .pth/.pt/.ckpt file of tensors and plain containers, executing nothing in it."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
@@ -52,15 +48,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def read_released(path: Path, part: str = "state_dict") -> dict[str, Tensor]:
-    """Return the state dict of a training script's checkpoint, which may hold the script's arguments beside it.
-
-    Args:
-        path: of the checkpoint.
-        part: name of the state dict in the checkpoint; a file without it is a state dict itself.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is not a dictionary.
-    """
+    """Return the state dict ``part`` of a training script's checkpoint; a file without it is a state dict itself."""
     with torch.serialization.safe_globals([Namespace]):
         content = read_tensors(path)
     if not isinstance(content, dict):
@@ -75,16 +63,10 @@ def renamed(
     *,
     source: Path | str,
 ) -> dict[str, Tensor]:
-    """Return ``state`` under our names, checked strictly against ``expected`` (our own state dict).
+    """Return the official ``state`` under our names, checked strictly against ``expected`` (our own state dict).
 
-    Args:
-        state: the official state dict.
-        rename: official key -> our key, or None for a key that our network has no use for.
-        expected: our state dict, for names and shapes.
-        source: named in the error.
-
-    Raises:
-        CheckpointError: lists all missing, unexpected and wrongly shaped keys.
+    ``rename`` gives our key of an official one, or None for one that our network has no use for. The CheckpointError
+    names ``source`` and all missing, unexpected and wrongly shaped keys.
     """
     names = {key: ours for key in state if (ours := rename(key)) is not None}
     result = {ours: state[key] for key, ours in names.items() if ours in expected}

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
 
 from recount.nn.clip import CLIP_MEAN, CLIP_STD
 from recount.settings.base import Strict
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARDS = Path(__file__).parent / "cards"
+log = logging.getLogger(__name__)
 LARGEST_SCALE = math.log(100)  # of CLIP's logits
 
 
@@ -39,12 +41,7 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def shared_loss(logits: Tensor, fits: Tensor) -> Tensor:
-    """Return CLIP's symmetric cross-entropy, with the target of a picture or caption shared evenly by what fits it.
-
-    Args:
-        logits: [B, K] scaled cosines, pictures x captions.
-        fits: bool [B, K], at least one in each row and column; the identity gives CLIP's loss.
-    """
+    """Return CLIP's loss of scaled cosines [B, K], each target shared evenly by what fits (at least one each way)."""
     target, transposed = (each / each.sum(dim=1, keepdim=True) for each in (fits.float(), fits.T.float()))
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, transposed)) / 2
 
@@ -58,22 +55,13 @@ def descend(loss: Tensor, parameters: Iterable[nn.Parameter], optimiser: Any, sc
     schedule.step()
 
 
-def optimise(model: Any, plan: Budget, loss_of_step: Callable[[int], Tensor], log: logging.Logger) -> None:
-    """Train a CLIP with AdamW over one cycle of the learning rate; its ``logit_scale`` is capped as CLIP's.
-
-    Args:
-        model: with a parameter ``logit_scale``.
-        plan: steps, learning rate, warm-up in steps, weight decay (of matrices).
-        loss_of_step: gives the loss of a step, by number.
-        log: gets the loss of every 50th step.
-    """
+def optimise(model: Any, plan: Budget, loss_of_step: Callable[[int], Tensor]) -> None:
+    """Train a CLIP with AdamW (decay of matrices) over one cycle of the learning rate; cap ``logit_scale`` as CLIP."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, plan.lr, total_steps=plan.steps, pct_start=plan.warmup / plan.steps
-    )
+    schedule = OneCycleLR(optimiser, plan.lr, total_steps=plan.steps, pct_start=plan.warmup / plan.steps)
     for step in range(plan.steps):
         loss = loss_of_step(step)
         descend(loss, model.parameters(), optimiser, schedule)

@@ -8,14 +8,10 @@ Two things differ from CLIP, both because a batch has 96 captions of a small voc
 batch holds several scenes of each of its classes: where the class alone tells a batch's pictures apart, nothing is
 learnt of how many there are. And captions that say the same share the target (``shared_caption_loss``): "some red
 circles" beside three pictures of red circles is no error.
-
-The card beside the weights says how well the tiny CLIP retrieves unseen scenes, how much of the number its pictures
-hold, and how it counts before fine-tuning.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -28,33 +24,14 @@ from torch import Tensor, nn
 
 from recount.nn.clip import ClipSize, build_clip, token_ids
 from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
-from recount.scenes.captions import (
-    CLASSES,
-    EDGE,
-    MOST,
-    OPENINGS,
-    VOCABULARY,
-    Shapes,
-    draw_shapes,
-    sentence,
-    vague_quantity,
-)
+from recount.scenes import captions
+from recount.scenes.captions import CLASSES, EDGE, Shapes, draw_shapes
 from recount.systems.countclip import NUMBERS, WORD_OF, nine_captions
 
-log = logging.getLogger(__name__)
-
 SIZE = ClipSize(
-    embed_dim=64,
-    image_size=EDGE,
-    patch=15,
-    vision_width=112,
-    vision_layers=4,
-    vision_head_width=28,
-    text_width=96,
-    text_heads=3,
-    text_layers=3,
-    context=14,
-    vocabulary=VOCABULARY,
+    **{"embed_dim": 64, "image_size": EDGE, "patch": 15, "vision_width": 112, "vision_layers": 4},
+    **{"vision_head_width": 28, "text_width": 96, "text_heads": 3, "text_layers": 3},
+    **{"context": 14, "vocabulary": captions.VOCABULARY},
 )
 
 
@@ -64,8 +41,7 @@ class Plan(Budget):
     scenes: int = 3000
     steps: int = 1200
     batch: int = 96
-    per_class: tuple[int, ...] = (16, 4)
-    """Scenes of a class in a batch, by turns: many teach quantities, few teach classes."""
+    per_class: tuple[int, ...] = (16, 4)  # scenes in a batch, by turns: many teach quantities, few teach classes
     lr: float = 1.5e-3
     warmup: int = 60
     weight_decay: float = 0.05
@@ -74,11 +50,9 @@ class Plan(Budget):
 
 def caption(shapes: Shapes, rng: np.random.Generator, plan: Plan) -> str:
     """Return a caption of a scene: its classes, the main one with a vague quantity as often as ``plan`` says."""
-    quantity = vague_quantity(shapes.counts[shapes.main], rng) if rng.random() < plan.vague_words else ""
-    return sentence(shapes, quantity, rng)
-
-
-# ------------------------------------------------------------------------------------------------------------ training
+    vague = rng.random() < plan.vague_words
+    quantity = captions.vague_quantity(shapes.counts[shapes.main], rng) if vague else ""
+    return captions.sentence(shapes, quantity, rng)
 
 
 def pictures_of(shown: Sequence[Shapes]) -> Tensor:
@@ -96,7 +70,7 @@ def train(plan: Plan, seed: int) -> nn.Module:
     def loss_of(step: int) -> Tensor:
         return _batch_loss(model, drawn, images, plan, step, np.random.default_rng([seed, 82, step]))
 
-    optimise(model, plan, loss_of, log)
+    optimise(model, plan, loss_of)
     return model.eval()
 
 
@@ -104,27 +78,22 @@ def _batch_loss(
     model: Any, drawn: Sequence[Shapes], images: Tensor, plan: Plan, step: int, rng: np.random.Generator
 ) -> Tensor:
     chosen = _chosen(drawn, plan, step, rng)
-    captions = [caption(drawn[int(index)], rng, plan) for index in chosen]
+    texts = [caption(drawn[int(index)], rng, plan) for index in chosen]
     pictures = turned(images[torch.from_numpy(chosen)], rng)
     image = model.encode_image(normalised(pictures), normalize=True)
-    text = model.encode_text(token_ids(captions, SIZE), normalize=True)
-    return shared_caption_loss(model.logit_scale.exp() * image @ text.T, [meaning(each) for each in captions])
+    text = model.encode_text(token_ids(texts, SIZE), normalize=True)
+    return shared_caption_loss(model.logit_scale.exp() * image @ text.T, [meaning(each) for each in texts])
 
 
 def shared_caption_loss(logits: Tensor, meanings: Sequence[frozenset[str]]) -> Tensor:
-    """Return CLIP's symmetric cross-entropy with the target shared evenly by the pairs whose captions mean the same.
-
-    Args:
-        logits: [B, B] scaled cosines, pictures x captions.
-        meanings: of each caption; where all differ, this is CLIP's loss.
-    """
+    """Return ``shared_loss`` with the target shared by captions that mean the same; where all differ, CLIP's loss."""
     same = torch.tensor([[one == other for other in meanings] for one in meanings], device=logits.device)
     return shared_loss(logits, same)
 
 
 def meaning(text: str) -> frozenset[str]:
     """Return the parts of a caption without its opening ("a photo of"), in no order."""
-    opening = next(each for each in sorted(OPENINGS, key=len, reverse=True) if text.startswith(each))
+    opening = next(each for each in sorted(captions.OPENINGS, key=len, reverse=True) if text.startswith(each))
     return frozenset(text.removeprefix(opening).strip().split(" and "))
 
 
@@ -138,11 +107,7 @@ def _chosen(drawn: Sequence[Shapes], plan: Plan, step: int, rng: np.random.Gener
 
 @cache
 def _by_class(mains: tuple[str, ...]) -> list[np.ndarray]:
-    """Return the places of the scenes of each main class."""
     return [np.array([place for place, main in enumerate(mains) if main == name]) for name in sorted(set(mains))]
-
-
-# ------------------------------------------------------------------------------------------------------------- quality
 
 
 @torch.no_grad()
@@ -173,11 +138,7 @@ def counting_accuracy(model: Any, seed: int, per_number: int = 100) -> float:
 
 @torch.no_grad()
 def regression_accuracy(model: Any, seed: int, scenes: int = 1200) -> float:
-    """Return how often a least-squares line through the picture features rounds to an unseen scene's number, 1 to 10.
-
-    Two thirds of the scenes fit the line, the rest are judged. It says how much of the number the pictures hold,
-    whether or not the texts can say it. Chance: 1/10.
-    """
+    """Return how often a line that is fitted to picture features rounds to an unseen scene's number (chance: 1/10)."""
     shown = [draw_shapes(np.random.default_rng([seed, 85, index])) for index in range(scenes)]
     numbers = np.array([each.counts[each.main] for each in shown], dtype=float)
     features = model.encode_image(normalised(pictures_of(shown)), normalize=True).double().numpy()
@@ -226,7 +187,7 @@ def quality(model: nn.Module, seed: int) -> dict[str, float]:
         "retrieval_chance": 1 / len(CLASSES),
         "retrieval_scenes": 4 * len(CLASSES),
         "regression_accuracy": regression_accuracy(model, seed),
-        "regression_chance": 1 / MOST,
+        "regression_chance": 1 / captions.MOST,
         "regression_scenes": 400,
         "counting_accuracy_before_fine_tuning": counting_accuracy(model, seed),
         "counting_chance": 1 / len(NUMBERS),

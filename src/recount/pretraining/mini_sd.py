@@ -13,8 +13,7 @@ cells show what it names: the token-level supervision of TokenCompose (Wang et a
 network says it; here the drawing does. The card tells both stages apart.
 
 The colour-shape pairs of the `val` and `test` classes of the data set `shapes` never occur in pretraining; the quality
-measure uses scenes of exactly these. In some scenes of the second stage the shapes have paints far from all named
-colours, and captions name the shapes only.
+measure uses scenes of exactly these.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim import swa_utils
 
 from recount.nn import stable_diffusion as sd
 from recount.pretraining.common import WEIGHTS, descend, save_half, write_card
@@ -43,27 +43,12 @@ from recount.training.checkpoints import load_state, save_state
 
 log = logging.getLogger(__name__)
 
-VOCABULARY = (
-    *scenes.COLOURS,
-    *scenes.SHAPES,
-    *("cars", "blood", "cells", "platelets", "dice", "showing", "pip", "pips", "and"),
-    *scenes.NUMBER_WORDS,
-)
-
+OTHER_WORDS = ("cars", "blood", "cells", "platelets", "dice", "showing", "pip", "pips", "and")
 BACKBONE = sd.Backbone(
-    unet_channels=(24, 48, 56, 56),
-    unet_heads=(1, 1, 2, 2),
-    unet_groups=8,
-    context=64,
-    vae_channels=(8, 16, 32),
-    vae_groups=1,
-    vae_layers=1,
-    text_layers=2,
-    text_heads=4,
-    text_feedforward=128,
-    text_length=12,
-    vocabulary=VOCABULARY,
-    image_size=96,
+    **{"unet_channels": (24, 48, 56, 56), "unet_heads": (1, 1, 2, 2), "unet_groups": 8, "context": 64},
+    **{"vae_channels": (8, 16, 32), "vae_groups": 1, "vae_layers": 1},
+    **{"text_layers": 2, "text_heads": 4, "text_feedforward": 128, "text_length": 12, "image_size": 96},
+    vocabulary=(*scenes.COLOURS, *scenes.SHAPES, *OTHER_WORDS, *scenes.NUMBER_WORDS),
 )
 
 MOST_NAMED = 3  # classes in a caption
@@ -104,21 +89,14 @@ class Plan(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A picture, uint8 [3, H, W], and the classes it shows."""
+    """A picture, uint8 [3, H, W], and the classes it shows; in the second stage, their share of each cell."""
 
     image: Tensor
     classes: tuple[str, ...]
+    shares: Tensor | None = None  # float16 [classes, h, w]
 
 
-@dataclass(frozen=True, slots=True)
-class Grounded(Captioned):
-    """A captioned picture and which share of each latent cell shows each of its classes, float16 [classes, h, w]."""
-
-    shares: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """How many things fit: ranges of shapes (ends included), and of cells and dice (upper ends excluded)."""
 
     majority: tuple[int, int]
@@ -150,9 +128,8 @@ def _any_scene(rng: np.random.Generator, size: int) -> scenes.Scene:
         cells |= {"white blood cells": int(rng.integers(0, room.white))}
         return scenes.blood_scene(rng, size, size, cells | {"platelets": int(rng.integers(0, room.white + 1))})
     faces = rng.choice(len(scenes.DICE), int(rng.integers(1, 4)), replace=False)
-    return scenes.dice_scene(
-        rng, size, size, {scenes.DICE[int(face)]: int(rng.integers(1, room.dice)) for face in faces}
-    )
+    dice = {scenes.DICE[int(face)]: int(rng.integers(1, room.dice)) for face in faces}
+    return scenes.dice_scene(rng, size, size, dice)
 
 
 def picture_of_scene(scene: scenes.Scene) -> Tensor:
@@ -160,12 +137,8 @@ def picture_of_scene(scene: scenes.Scene) -> Tensor:
     return torch.from_numpy(np.asarray(scene.render()).copy()).permute(2, 0, 1)
 
 
-def grounded_scene(index: int, seed: int, size: int, plan: Plan) -> Grounded:
-    """Return scene ``index`` of the second stage.
-
-    By the plan's shares: shapes in paints without name (captioned "stars and rings", mostly all in one paint); shapes
-    of one named colour; and what the first stage shows.
-    """
+def grounded_scene(index: int, seed: int, size: int, plan: Plan) -> Captioned:
+    """Return scene ``index`` of the second stage: in paints without name, of one colour, or as in the first stage."""
     rng = np.random.default_rng([seed, 75, index])
     room = _ROOM[size]
     kind = rng.random()
@@ -186,7 +159,7 @@ def grounded_scene(index: int, seed: int, size: int, plan: Plan) -> Grounded:
     cells, stride = size // BACKBONE.stride, BACKBONE.stride
     shares = [scene.mask(name).reshape(cells, stride, cells, stride).mean(axis=(1, 3)) for name in classes]
     stacked = torch.from_numpy(np.array(shares, np.float16).reshape(-1, cells, cells))
-    return Grounded(picture_of_scene(scene), classes, stacked)
+    return Captioned(picture_of_scene(scene), classes, stacked)
 
 
 def unnamed_paint(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -195,15 +168,11 @@ def unnamed_paint(rng: np.random.Generator) -> tuple[int, int, int]:
     while True:
         paint = rng.uniform(15, 245, 3)
         if np.linalg.norm(named - paint, axis=1).min() > 60:
-            red, green, blue = (int(value) for value in paint)
-            return red, green, blue
+            return int(paint[0]), int(paint[1]), int(paint[2])
 
 
 def named(classes: Sequence[str], rng: np.random.Generator, one_class: float, dropped: float) -> list[int]:
-    """Return which classes of a scene a caption names, in random order.
-
-    A share ``dropped`` of the captions names none (for guidance), a share ``one_class`` one, the others up to three.
-    """
+    """Return which classes a caption names: none (``dropped``, for guidance), one (``one_class``) or up to three."""
     if not classes or rng.random() < dropped:
         return []
     few = 1 if rng.random() < one_class else min(len(classes), MOST_NAMED)
@@ -214,20 +183,12 @@ def context_ids(captions: Sequence[str]) -> Tensor:
     """Return token ids [B, L]; an empty caption is all padding."""
     words = sd.tokenizer(BACKBONE)
     ids, _ = sd.token_ids([text or "and" for text in captions], words, BACKBONE.text_length)
-    for row, text in enumerate(captions):
-        if not text:
-            ids[row, 1:] = words.end
+    ids[torch.tensor([not text for text in captions]), 1:] = words.end
     return ids
 
 
-# ------------------------------------------------------------------------------------------------------- training
-
-
 class Work:
-    """What an interrupted pretraining has reached, and the CPU seconds that this has taken.
-
-    ``folder`` gets a folder for each stage. What was kept with another ``made_from`` is not taken up.
-    """
+    """What an interrupted pretraining has reached, and the CPU seconds that this took; ``made_from`` must be equal."""
 
     def __init__(self, folder: Path, made_from: str) -> None:
         self.folder = folder
@@ -274,10 +235,9 @@ def train_vae(images: Tensor, plan: Plan, seed: int) -> Any:
 
 @torch.no_grad()
 def _start_linear(vae: Any) -> None:
-    """Start the autoencoder as 4x4 average pooling and its inverse, with silent residual branches.
+    """Start as 4x4 average pooling and its inverse: from a random start, colour takes thousands of steps to appear.
 
-    From a random start a network this narrow needs thousands of steps before it reconstructs colour at all. Each value
-    travels as a pair of channels (+x, -x), because silu(x) - silu(-x) = x.
+    Residual branches are silent; each value is a pair of channels (+x, -x), because silu(x) - silu(-x) = x.
     """
     for module in vae.modules():
         kind = type(module).__name__
@@ -313,10 +273,7 @@ def scaled(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _standardise(vae: Any, images: Tensor) -> None:
-    """Give each channel of the latent mean 0 and spread 1 on ``images``; what is decoded stays the same.
-
-    Both are folded into ``quant_conv`` and ``post_quant_conv``, because T2ICount scales no latent.
-    """
+    """Fold into the convolutions of the latent that it has mean 0 and spread 1 (T2ICount scales no latent)."""
     latent = vae.encode(scaled(images)).latent_dist.mode()
     mean, spread = latent.mean(dim=(0, 2, 3)), latent.std(dim=(0, 2, 3))
     rows = len(mean)  # of quant_conv: first the mean, then the log variance
@@ -341,7 +298,7 @@ def as_latents(vae: Any, pictures: Sequence[Captioned]) -> Latents:
     """Return scenes as the UNet sees them; the latent is the posterior's mode."""
     images = torch.stack([picture.image for picture in pictures])
     latents = torch.cat([vae.encode(scaled(part)).latent_dist.mode() for part in images.split(64)])
-    shares = [picture.shares.float() for picture in pictures if isinstance(picture, Grounded)]
+    shares = [picture.shares.float() for picture in pictures if picture.shares is not None]
     return Latents(latents, [picture.classes for picture in pictures], shares)
 
 
@@ -357,12 +314,10 @@ def new_unet(seed: int) -> Any:
     """Return a UNet with the last layer of every residual branch zero, as LDM starts."""
     torch.manual_seed(seed)
     unet = sd.unet(BACKBONE)
+    last = {"ResnetBlock2D": "conv2", "Transformer2DModel": "proj_out"}
     for module in unet.modules():
-        kind = type(module).__name__
-        if kind == "ResnetBlock2D":
-            nn.init.zeros_(module.conv2.weight)
-        elif kind == "Transformer2DModel":
-            nn.init.zeros_(module.proj_out.weight)
+        if type(module).__name__ in last:
+            nn.init.zeros_(getattr(module, last[type(module).__name__]).weight)
     nn.init.zeros_(unet.conv_out.weight)
     return unet.to(memory_format=torch.channels_last)
 
@@ -370,13 +325,8 @@ def new_unet(seed: int) -> Any:
 def optimise(
     unet: Any, loss_of_step: Callable[[int], Tensor], steps: int, lr: float, plan: Plan, work: Work, stage: str
 ) -> Any:
-    """Train the UNet with AdamW over one cycle of the learning rate, from what ``work`` kept of the stage.
-
-    Returns the UNet with averaged weights.
-    """
-    average = torch.optim.swa_utils.AveragedModel(
-        unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average)
-    )
+    """Train the UNet from what ``work`` kept of the stage; return the UNet with averaged weights."""
+    average = swa_utils.AveragedModel(unet, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(plan.average))
     optimiser = torch.optim.AdamW(unet.parameters(), lr=lr, weight_decay=plan.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=plan.warmup / steps)
     parts: dict[str, Any] = {"unet": unet, "average": average, "optimiser": optimiser, "schedule": schedule}
@@ -395,7 +345,6 @@ def optimise(
 
 
 def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
-    """Return the mean squared error of the predicted velocity on one random batch (see ``_drowned``)."""
     chosen = rng.integers(0, len(shown.latents), plan.batch)
     clean = shown.latents[torch.from_numpy(chosen)]
     if rng.random() < 0.5:
@@ -412,8 +361,8 @@ def _denoising_loss(unet: Any, text: Any, shown: Latents, plan: Plan, rng: np.ra
 def _drowned(clean: Tensor, timestep: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return latents [B, 4, h, w] with the noise of timesteps [B], and the velocity that is to be predicted.
 
-    v = sqrt(abar) noise - sqrt(1 - abar) latent (Salimans and Ho 2022; Stable Diffusion 2 is trained so): compared with
-    predicted noise it weighs the steps more in which the picture is hidden and only the caption tells the colours.
+    v = sqrt(abar) noise - sqrt(1 - abar) latent (Salimans and Ho 2022) weighs the steps more than predicted noise in
+    which the picture is hidden and only the caption tells the colours.
     """
     noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
     signal = sd.alpha_bar()[torch.from_numpy(timestep)].view(-1, 1, 1, 1)
@@ -427,15 +376,13 @@ def _states(text: Any, captions: Sequence[str]) -> Tensor:
 
 
 def _grounding_loss(run: sd.UNetPass, text: Any, shown: Latents, plan: Plan, rng: np.random.Generator) -> Tensor:
-    """Return the denoising loss plus ``plan.grounding`` times the token loss on one random batch."""
     chosen = rng.integers(0, len(shown.latents), plan.batch)
     clean = shown.latents[torch.from_numpy(chosen)]
     classes = [shown.classes[int(row)] for row in chosen]
     places = [named(names, rng, plan.grounded_one_class, plan.drop_caption) for names in classes]
     spoken = [[names[place] for place in some] for names, some in zip(classes, places, strict=True)]
-    target = torch.stack(
-        [target_shares(shown.shares[int(row)], some) for row, some in zip(chosen, places, strict=True)]
-    )
+    pairs = zip(chosen, places, strict=True)
+    target = torch.stack([target_shares(shown.shares[int(row)], some) for row, some in pairs])
     if rng.random() < 0.5:
         clean, target = clean.flip(-1), target.flip(-1)
     clear = rng.random(plan.batch) < plan.clear_share
@@ -449,10 +396,7 @@ def _grounding_loss(run: sd.UNetPass, text: Any, shown: Latents, plan: Plan, rng
 
 
 def token_groups(names: Sequence[str]) -> Tensor:
-    """Return which group each token of the caption of ``names`` belongs to, 0 or 1, [L, 1 + MOST_NAMED].
-
-    Group k are the words of the k-th class named; group 0 is all else: start, "and", and what fills up the end.
-    """
+    """Return the group of each token, 0 or 1, [L, 1 + MOST_NAMED]: k for the k-th class named, 0 for all else."""
     groups = torch.zeros(BACKBONE.text_length, 1 + MOST_NAMED)
     place = 1
     for group, name in enumerate(names, start=1):
@@ -464,10 +408,7 @@ def token_groups(names: Sequence[str]) -> Tensor:
 
 
 def target_shares(shares: Tensor, places: Sequence[int]) -> Tensor:
-    """Return which share of each cell shows each named class, and first what is none of them, [1 + MOST_NAMED, h, w].
-
-    ``shares`` [classes, h, w] are those of all classes of the scene, ``places`` says which the caption names.
-    """
+    """Return the share of each cell that shows none, and each, of the named classes (``places``), [1 + most, h, w]."""
     target = torch.zeros(1 + MOST_NAMED, *shares.shape[-2:])
     for group, place in enumerate(places, start=1):
         target[group] = shares[place]
@@ -478,13 +419,8 @@ def target_shares(shares: Tensor, places: Sequence[int]) -> Tensor:
 def token_loss(attention: Mapping[int, Tensor], target: Tensor, captioned: Tensor) -> Tensor:
     """Return the cross-entropy between the shares of what a cell shows and its attention to the words of each.
 
-    Per resolution the mean over cells of named classes and the mean over the others, halved and added; the finest
-    weighs 1, the coarser ones 1/2 and 1/4.
-
-    Args:
-        attention: divisor (1, 2, 4) -> attention per group, averaged over layers and heads [B, T, h / d, w / d].
-        target: [B, T, h, w]; group 0 is what the caption does not name.
-        captioned: 1 where there is a caption, else 0, [B].
+    Per resolution the mean over cells of named classes and that over the others, weighted equally; the finest weighs 1,
+    others 1/2 and 1/4. ``attention`` is divisor d -> [B, T, h / d, w / d], ``target`` [B, T, h, w], ``captioned`` [B].
     """
     total = target.new_zeros(())
     for divisor, maps in attention.items():
@@ -495,9 +431,6 @@ def token_loss(attention: Mapping[int, Tensor], target: Tensor, captioned: Tenso
         means = [(entropy * cells).sum() / cells.sum().clamp(min=1) for cells in (shown, other)]
         total = total + (means[0] + means[1]) / 2 / divisor
     return total
-
-
-# -------------------------------------------------------------------------------------------------------- quality
 
 
 def unseen_scene(index: int, seed: int) -> scenes.Scene:
@@ -518,10 +451,7 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def twins_scene(index: int, seed: int) -> scenes.Scene:
-    """Return quality scene ``index`` whose classes only their shapes tell apart: three shapes of one colour.
-
-    Some of these colour-shape pairs were in pretraining; one scene in eight has none that was.
-    """
+    """Return quality scene ``index`` of three shapes of one colour; some of the pairs were in pretraining."""
     rng = np.random.default_rng([seed, 74, index])
     colour = tuple(scenes.COLOURS)[int(rng.integers(len(scenes.COLOURS)))]
     chosen = rng.choice(len(scenes.SHAPES), 3, replace=False)
@@ -531,12 +461,7 @@ def twins_scene(index: int, seed: int) -> scenes.Scene:
 
 @torch.no_grad()
 def quality(system: t2icount.T2ICount, count: int = 100, seed: int = 0) -> dict[str, float]:
-    """Return how well prompt attention finds the prompted class's pixels: mean AUC over (scene, class) pairs.
-
-    Every class of every scene is prompted by its bare name, as T2ICount does (timestep 0, no noise). Maps are enlarged
-    bilinearly to the picture; positives are the visible pixels of the class, negatives all others. The card's text
-    says what the keys are.
-    """
+    """Return how well attention finds the prompted class: mean AUC over (scene, class) pairs (keys: see the card)."""
     system.eval()
     found: dict[str, list[float]] = {}
     for index in range(count):
@@ -567,21 +492,14 @@ def _prompted(
 def _attention_maps(system: t2icount.T2ICount, image: Tensor, prompt: str) -> dict[str, Tensor]:
     context, mask = system.context([prompt])
     outputs = system.decode(system.latent(image), context, mask)
-    names = {"coarse": 4, "middle": 2, "fine": 1}
-    maps = {name: outputs.per_resolution[divisor] for name, divisor in names.items()}
+    maps = {name: outputs.per_resolution[divisor] for name, divisor in t2icount.RESOLUTIONS.items()}
     for name, weights in (("paper", (0.6, 0.3, 0.1)), ("equal", (1 / 3, 1 / 3, 1 / 3))):
         maps[name] = t2icount.fused_attention(outputs.per_resolution, weights)
     return maps | {"fused": outputs.attention}
 
 
-# ------------------------------------------------------------------------------------------------------- commands
-
-
 def pretrain(work: Path, weights: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
-    """Train the tiny Stable Diffusion, write its weights and its card into the folder ``weights``; return the card.
-
-    ``work`` holds what an interrupted run has reached: a second call with the same plan and seed goes on from there.
-    """
+    """Train the tiny Stable Diffusion, going on from ``work``; write weights and card into ``weights``; return it."""
     plan = plan or Plan()
     made_from = f"{plan.model_dump_json()} {BACKBONE.model_dump_json()} {seed}"
     kept = Work(work, made_from)
@@ -636,18 +554,19 @@ def mini_system(weights: Path | None = WEIGHTS) -> t2icount.T2ICount:
 
 
 @torch.no_grad()
-def reconstruction_error(weights: Path = WEIGHTS, count: int = 32) -> float:
-    """Return the mean squared error of the autoencoder on unseen scenes, pictures in [-1, 1]."""
+def _reconstruction_error(weights: Path) -> float:
+    """Return the mean squared error of the autoencoder on 32 unseen scenes, pictures in [-1, 1]."""
     vae = sd.autoencoder(BACKBONE)
     stored = load_file(weights / "mini_sd.safetensors")
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in stored.items() if name.startswith("vae.")})
-    images = scaled(torch.stack([picture_of_scene(unseen_scene(index, 1)) for index in range(count)]))
+    images = scaled(torch.stack([picture_of_scene(unseen_scene(index, 1)) for index in range(32)]))
     return float(F.mse_loss(vae.eval()(images).sample, images))
 
 
 def _card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[str, float]) -> dict[str, Any]:
-    """Return the card of the weights in ``weights``, measured now; ``alone``: the quality after the first stage."""
-    card: dict[str, Any] = {
+    trained = mini_system(weights)
+    parts = {"unet": trained.unet, "vae_encoder": trained.vae, "text_encoder": trained.text}
+    return {
         "name": "mini_sd",
         "command": "recount pretrain mini_sd",
         "seed": seed,
@@ -655,15 +574,9 @@ def _card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[s
         "licence": "MIT (made by recount from its own drawings)",
         "backbone": BACKBONE.model_dump(mode="json"),
         "plan": plan.model_dump(mode="json"),
+        "parameters": {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()},
+        "attention_auc": quality(trained),
+        "attention_auc_denoising_alone": dict(alone),
+        "attention_auc_random": quality(mini_system(None)),
+        "reconstruction_mse": _reconstruction_error(weights),
     }
-    trained = mini_system(weights)
-    card["parameters"] = {
-        "unet": sum(value.numel() for value in trained.unet.parameters()),
-        "vae_encoder": sum(value.numel() for value in trained.vae.parameters()),
-        "text_encoder": sum(value.numel() for value in trained.text.parameters()),
-    }
-    card["attention_auc"] = quality(trained)
-    card["attention_auc_denoising_alone"] = dict(alone)
-    card["attention_auc_random"] = quality(mini_system(None))
-    card["reconstruction_mse"] = reconstruction_error(weights)
-    return card

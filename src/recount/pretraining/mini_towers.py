@@ -10,16 +10,14 @@ a caption for each class that it shows, captions that say the same are one, and 
 half of the patches are hidden, as in FLIP (Li et al., CVPR 2023), which costs less and finds more: with all patches
 shown, those of the ground came to hold what is elsewhere in the picture.
 
-The colour-shape pairs of the `val` and `test` classes of ``shapes`` never occur. The card beside the weights says how
-well unseen pairs are recognised and found.
+The colour-shape pairs of the `val` and `test` classes of ``shapes`` never occur.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +27,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, named_towers, text_tower, token_ids, values_only
-from recount.nn.weights import read_tensors
+from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, values_only
 from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
 from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
 from recount.scenes import shapes as scenes
 from recount.systems.vlcounter import TEMPLATES
 
-log = logging.getLogger(__name__)
-
 SIZE = ClipTowers(**MINI_TOWERS)
 SIDE = 96  # pixels of a scene
 SENTENCES = ("{}", "{}", "the {}", "the {}", *TEMPLATES)
-SYNONYMS = {scenes.CARS: (scenes.CARS, "car", "vehicles")}
-"""What CLIP-Count's and VLCounter's scripts for car parks say."""
+SYNONYMS = {scenes.CARS: (scenes.CARS, "car", "vehicles")}  # of CLIP-Count's and VLCounter's scripts for car parks
 CLASSES = tuple(f"{colour} {shape}" for colour in scenes.COLOURS for shape in scenes.SHAPES)
 
 
@@ -82,18 +76,11 @@ class TinyClip(nn.Module):
         image = {f"visual.{key}": value for key, value in self.visual.state_dict().items()}
         return {**image, **self.text.state_dict(), "logit_scale": self.logit_scale.detach()}
 
-    def load_clip_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what ``clip_state`` returned."""
-        self.load_state_dict(named_towers(state, "visual.", "text.") | {"logit_scale": state["logit_scale"]})
-
 
 def small(images: Tensor) -> Tensor:
     """Return uint8 images as the image tower sees them, float32, normalised and of its size."""
     size = (SIZE.image_size, SIZE.image_size)
     return functional.interpolate(normalised(images), size, mode="bilinear", align_corners=False, antialias=True)
-
-
-# ------------------------------------------------------------------------------------------------------------ training
 
 
 def sentence(name: str, rng: np.random.Generator) -> str:
@@ -108,7 +95,7 @@ def train(plan: Plan, seed: int) -> TinyClip:
     every = [captioned_scene(index, seed, SIDE) for index in range(plan.scenes)]
     drawn = [scene for scene in every if scene.classes]  # a car park may be empty
     model = TinyClip(plan.hidden)
-    optimise(model, plan, lambda step: _batch_loss(model, drawn, plan, np.random.default_rng([seed, 91, step])), log)
+    optimise(model, plan, lambda step: _batch_loss(model, drawn, plan, np.random.default_rng([seed, 91, step])))
     return model.eval()
 
 
@@ -121,9 +108,6 @@ def _batch_loss(model: TinyClip, drawn: Sequence[Captioned], plan: Plan, rng: np
     return shared_loss(model.logit_scale.exp() * model.encode_image(pictures) @ text.T, fits)
 
 
-# ------------------------------------------------------------------------------------------------------------- quality
-
-
 @torch.no_grad()
 def class_features(model: TinyClip) -> dict[str, Tensor]:
     """Return the text of each of the 64 colour-shape pairs, of unit length: the mean of its sentences."""
@@ -133,11 +117,7 @@ def class_features(model: TinyClip) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def patch_features(model: TinyClip, images: Tensor) -> Tensor:
-    """Return what the patches of images uint8 [B, 3, H, W] are like, [B, n, features], unit length.
-
-    The last block passes on its values only, as in VLCounter: trained is what the class token gathers of the patches,
-    not what they gather themselves.
-    """
+    """Return features [B, n, features] of patches, unit length; the last block passes on values only, as VLCounter."""
     tower: Any = model.visual
     tokens = tower._embeds(small(images))
     *blocks, last = tower.transformer.resblocks
@@ -150,9 +130,8 @@ def patch_features(model: TinyClip, images: Tensor) -> Tensor:
 def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
     """Return how well classes that pretraining never showed are recognised and found in ``count`` unseen scenes.
 
-    "recognised": share of scenes of which the nearest of 64 class names is one of the scene's. "patch_auc": mean over
-    "pairs" of scene and class of the area under the curve of the patches' similarity to the class's text, enlarged
-    bilinearly, with the class's visible pixels as positives (chance: 0.5).
+    "recognised": the nearest of 64 class names is one of the scene's. "patch_auc": mean over "pairs" of scene and class
+    of the area under the curve of the patches' similarity to the text, for the class's visible pixels (chance: 0.5).
     """
     model.eval()
     text = class_features(model)
@@ -179,9 +158,6 @@ def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- command
-
-
 def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
     """Train the towers, write their weights (half precision) and their card into ``folder``; return the card."""
     plan = plan or Plan()
@@ -206,10 +182,3 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
         "clip": SIZE.model_dump(mode="json"),
     }
     return write_card(folder, card)
-
-
-def shipped() -> TinyClip:
-    """Return the towers that recount comes with."""
-    model = TinyClip()
-    model.load_clip_state(read_tensors(WEIGHTS / "mini_towers.safetensors"))
-    return model.eval()

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -32,7 +33,7 @@ from torch.nn import functional
 from recount.augmentation.countr_protocol import DENSITY_SCALE, CarpkWidth, is_car_park
 from recount.augmentation.text_guided import CLIP_COUNT, CountrAugmentation
 from recount.data.sample import Sample
-from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, read_at, text_tower, token_ids
+from recount.nn.clip import MINI_TOWERS, ClipTowers, embedded_patches, image_tower, read_at, text_tower, token_ids
 from recount.nn.interaction import InteractionBlock
 from recount.nn.maps import kept_pixels
 from recount.nn.precision import full_precision, without_autocast
@@ -74,9 +75,6 @@ class ClipCountSettings(Strict):
     carpk_width: CarpkWidth = Field(682, json_schema_extra=READING)
 
 
-# ---------------------------------------------------------------------------------------------------------- two sides
-
-
 class PromptedImage(nn.Module):
     """The frozen ViT with visual prompts: learned tokens after the class token, replaced before each block."""
 
@@ -98,20 +96,17 @@ class PromptedImage(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features]."""
-        tower, batch = self.tower, len(images)
-        patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, n, width)
-        tokens = torch.cat([tower.class_embedding.to(patches).expand(batch, 1, -1), patches], dim=1)
-        tokens = tokens + tower.positional_embedding.to(tokens)
-        slots = slice(1, 1 + self.visual_prompt.shape[1])
+        tower, batch, after = self.tower, len(images), 1 + self.visual_prompt.shape[1]
+        tokens = embedded_patches(tower, images)
         tokens = tower.ln_pre(torch.cat([tokens[:, :1], self.prompt(0, batch).to(tokens), tokens[:, 1:]], dim=1))
         for number, block in enumerate(tower.transformer.resblocks):
             if 0 < number < self.blocks:
-                tokens = torch.cat([tokens[:, :1], self.prompt(number, batch).to(tokens), tokens[:, slots.stop :]], 1)
+                tokens = torch.cat([tokens[:, :1], self.prompt(number, batch).to(tokens), tokens[:, after:]], dim=1)
             elif number == self.blocks:
-                tokens = torch.cat([tokens[:, :1], tokens[:, slots.stop :]], dim=1)
+                tokens = torch.cat([tokens[:, :1], tokens[:, after:]], dim=1)
             tokens = block(tokens)
         if self.blocks >= len(tower.transformer.resblocks):
-            tokens = torch.cat([tokens[:, :1], tokens[:, slots.stop :]], dim=1)
+            tokens = torch.cat([tokens[:, :1], tokens[:, after:]], dim=1)
         states = self.vpt_norm(tokens)
         return states, tower.ln_post(states[:, :1]) @ tower.proj
 
@@ -138,21 +133,16 @@ class ContextText(nn.Module):
         return read_at(self.tower, embedded, end)[:, None]
 
 
-# ------------------------------------------------------------------------------------------------- interaction, decoder
-
-
 def position_table(length: int, width: int) -> Tensor:
-    """Return the fixed table [1, length, width]: even channels sine, odd channels cosine of the token's number.
-
-    In single precision, as released: for the last tokens that differs from exact sines in the sixth digit.
-    """
+    """Return the fixed table [1, length, width]: even channels sine, odd channels cosine of the token's number."""
+    # In single precision, as released: for the last tokens that differs from exact sines in the sixth digit.
     frequencies = torch.exp(torch.arange(0, width, 2).float() * -(math.log(10000.0) / width))
     angles = torch.arange(length).float()[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
 
 
-def _conv_norm(low: int, high: int, size: int) -> list[nn.Module]:
-    return [nn.Conv2d(low, high, size, padding=size // 2), nn.GroupNorm(GROUPS, high), nn.GELU()]
+def _conv_norm(low: int, high: int, size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(low, high, size, padding=size // 2), nn.GroupNorm(GROUPS, high), nn.GELU())
 
 
 class DensityDecoder(nn.Module):
@@ -162,12 +152,10 @@ class DensityDecoder(nn.Module):
         super().__init__()
         self.window = window
         lows = (width, *widths[:-1])
-        self.convs = nn.ModuleList(
-            nn.Sequential(*_conv_norm(low, high, 3)) for low, high in zip(lows, widths, strict=True)
-        )
-        self.pyradim_conv = nn.Sequential(*_conv_norm(width, widths[0], 1))  # the released spelling
-        last: nn.Module = nn.Sigmoid() if activation == "sigmoid" else nn.Identity()
-        self.final_conv = nn.Sequential(nn.Conv2d(widths[-1], 1, 1), last)
+        self.convs = nn.ModuleList(_conv_norm(low, high, 3) for low, high in zip(lows, widths, strict=True))
+        self.pyradim_conv = _conv_norm(width, widths[0], 1)  # the released spelling
+        final = nn.Sigmoid() if activation == "sigmoid" else nn.Identity()
+        self.final_conv = nn.Sequential(nn.Conv2d(widths[-1], 1, 1), final)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.xavier_normal_(layer.weight)
@@ -180,22 +168,15 @@ class DensityDecoder(nn.Module):
                 x = x + self.pyradim_conv(fine)
             x = conv(x)
             last = stage == len(self.convs) - 1
-            size = (self.window, self.window) if last else (2 * x.shape[-2], 2 * x.shape[-1])
+            size = (self.window,) * 2 if last else (2 * x.shape[-2], 2 * x.shape[-1])
             x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
         return self.final_conv(x)
-
-
-# --------------------------------------------------------------------------------------------------------------- losses
 
 
 def contrastive_losses(patches: Tensor, text: Tensor, density: Tensor, towers: ClipTowers) -> Tensor:
     """Return L_con, the patch-text contrastive loss of each image, [B]; about 18 for a crop without objects.
 
-    Args:
-        patches: [B, n, C], row by row.
-        text: [B, 1, C].
-        density: [B, 1, H, W]; patches whose share of it is positive are positive.
-        towers: for the sizes of image and patch.
+    Of ``patches`` [B, n, C], row by row, and ``text`` [B, 1, C]; those with ``density`` [B, 1, H, W] are positive.
     """
     cosines = functional.cosine_similarity(patches, text, dim=-1)  # (B, n)
     small = functional.interpolate(density, size=(towers.image_size, towers.image_size), mode="nearest")
@@ -207,15 +188,9 @@ def contrastive_losses(patches: Tensor, text: Tensor, density: Tensor, towers: C
 
 
 def count_loss(density: Tensor, target: Tensor, mask: Tensor, *, spatial: bool) -> Tensor:
-    """Return L_count, the masked mean squared error of scaled densities [B, 1, H, W].
-
-    ``mask`` [H, W] of zeros and ones applies to pixels if ``spatial``; as released it multiplies the mean.
-    """
+    """Return L_count, the squared error under ``mask`` [H, W], of pixels if ``spatial``; as released, of the mean."""
     errors = (density - target) ** 2
     return (errors * mask).mean() if spatial else (errors.mean() * mask).mean()
-
-
-# --------------------------------------------------------------------------------------------------------------- system
 
 
 class ClipCount(CountrSystem):
@@ -248,29 +223,18 @@ class ClipCount(CountrSystem):
         common: dict[str, Any] = {"dropout": DROPOUT, "drop_path": DROPOUT, "convolution": True}
         self.fim_blocks = nn.ModuleList(InteractionBlock(width, settings.heads, **common) for _ in range(2))
         self.decoder_norm = nn.LayerNorm(width)
-        self.density_decoder = DensityDecoder(
-            width, settings.decoder_widths, settings.window, settings.output_activation
-        )
+        sizes = (width, settings.decoder_widths, settings.window)
+        self.density_decoder = DensityDecoder(*sizes, settings.output_activation)
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return the tiny towers that come with recount, on windows of 144 pixels.
-
-        Targets are blobs of an object's size just below one, the most that the sigmoid gives: it starts at one half,
-        and with narrow peaks what is left of that outweighs all objects after so short a training.
-        """
+        """Return the tiny towers that come with recount, on windows of 144 pixels."""
+        # Targets are blobs of an object's size just below one, the most that the sigmoid gives: it starts at one half,
+        # and with narrow peaks what is left of that outweighs all objects after so short a training.
         return {
-            "clip": MINI_TOWERS,
-            "weights": "mini_towers",
-            "window": 144,
-            "visual_prompts": 4,
-            "prompted_blocks": 2,
-            "width": 64,
-            "heads": 4,
-            "decoder_widths": (32, 24, 16, 8),
-            "density_scale": 200.0,
-            "augmentation": {**CLIP_COUNT.model_dump(), "sigma": 6.0},
-            "contrast_epochs": 1,
+            **{"clip": MINI_TOWERS, "weights": "mini_towers", "window": 144, "visual_prompts": 4, "prompted_blocks": 2},
+            **{"width": 64, "heads": 4, "decoder_widths": (32, 24, 16, 8), "density_scale": 200.0},
+            **{"augmentation": {**CLIP_COUNT.model_dump(), "sigma": 6.0}, "contrast_epochs": 1},
         }
 
     def begin_epoch(self, epoch: int, samples: Sequence[Sample]) -> None:
@@ -280,10 +244,8 @@ class ClipCount(CountrSystem):
     def patch_features(self, images: Tensor) -> Tensor:
         """Return patch states [B, n, vision width] of images [B, 3, H, W] in [0, 1]."""
         size = self.settings.clip.image_size
-        small = functional.interpolate(
-            images, (size, size), mode="bilinear", align_corners=False, antialias=self.settings.resize_antialias
-        )
-        return self.image(self.normalise(small))[0][:, 1:]
+        resize = partial(functional.interpolate, mode="bilinear", antialias=self.settings.resize_antialias)
+        return self.image(self.normalise(resize(images, (size, size))))[0][:, 1:]
 
     def decode(self, patches: Tensor, text: Tensor) -> Tensor:
         """Return the scaled density [B, 1, window, window] of patch states [B, n, C] and text [B, 1, features]."""
@@ -295,8 +257,7 @@ class ClipCount(CountrSystem):
     def interact(self, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the hierarchical patch-text interaction makes: tokens [B, n, width] and [B, 4n, width]."""
         grid = self.settings.clip.grid
-        first: Any = self.fim_blocks[0]
-        second: Any = self.fim_blocks[1]
+        first, second = cast("Sequence[InteractionBlock]", self.fim_blocks)
         tokens = self.patch_feat_proj(patches) + self.patch_emb_pos_embed.to(patches.dtype)
         coarse = first(tokens, text)
         return coarse, second(second.doubled(coarse, (grid, grid)), text)
@@ -312,9 +273,8 @@ class ClipCount(CountrSystem):
                 pair = full_precision(projected), full_precision(text)
                 return {"contrast": contrastive_losses(*pair, target, settings.clip).mean()}
         density = full_precision(self.decode(patches, text))
-        mask = kept_pixels(density, KEPT, batch.seed)
-        scaled = settings.density_scale * target
-        return {"count": count_loss(density, scaled, mask, spatial=settings.count_mask == "spatial")}
+        mask, spatial = kept_pixels(density, KEPT, batch.seed), settings.count_mask == "spatial"
+        return {"count": count_loss(density, settings.density_scale * target, mask, spatial=spatial)}
 
     def prompt_of(self, sample: Sample) -> str:
         """Return the class name; for CARPK's pictures the singular, as the released script has it."""
@@ -327,11 +287,7 @@ class ClipCount(CountrSystem):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: ClipCountSettings) -> dict[str, Tensor]:
-        """Read a released Lightning checkpoint, which holds all but CLIP, and put the base weights beside it.
-
-        Raises:
-            CheckpointError: a file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a released Lightning checkpoint, which holds all but CLIP, and put the base weights beside it."""
         if settings.weights == "random":
             raise CheckpointError(
                 f'{path}: the released file holds no CLIP; set weights: openai, or the path of ViT-B/16, not "random"'
@@ -342,7 +298,7 @@ class ClipCount(CountrSystem):
 
 
 def our_name(key: str) -> str | None:
-    """Return our name of a key of the released network; None for parts of CLIP, which are stripped on saving."""
+    """Return our name of a released key; None for parts of CLIP, which are stripped on saving."""
     name = key.removeprefix("model.")  # Lightning's
     if name.startswith(("clip.", "img_encoder.vit.", "text_encoder.clip")):
         return None

@@ -38,16 +38,8 @@ from torch.nn import functional
 
 from recount.data.sample import Sample
 from recount.errors import UserError
-from recount.nn.clip import (
-    CLIP_MEAN,
-    CLIP_STD,
-    NOT_A_TOWER,
-    ClipSize,
-    PromptError,
-    build_clip,
-    token_ids,
-    weights_file,
-)
+from recount.nn import clip
+from recount.nn.clip import NOT_A_TOWER, ClipSize, PromptError, build_clip, token_ids
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import card, read_tensors, renamed
@@ -65,27 +57,19 @@ Weighting = Literal["const", "norm", "modal", "log"]
 Swap = Literal["substring", "whole_word"]
 
 
-# ------------------------------------------------------------------------------------------------------------ settings
-
-VIT_B_32 = ClipSize()
-VIT_B_16 = ClipSize(patch=16)
-VIT_L_14 = ClipSize(
-    embed_dim=768, patch=14, vision_width=1024, vision_layers=24, text_width=768, text_heads=12, text_layers=12
-)
-SIZES = {"vit_b_32": VIT_B_32, "vit_b_16": VIT_B_16, "vit_l_14": VIT_L_14}
+LARGE = {"embed_dim": 768, "vision_width": 1024, "vision_layers": 24}
+LARGE |= {"text_width": 768, "text_heads": 12, "text_layers": 12}
+SIZES = {"vit_b_32": ClipSize(), "vit_b_16": ClipSize(patch=16), "vit_l_14": ClipSize(patch=14, **LARGE)}
 SizeName = Literal["vit_b_32", "vit_b_16", "vit_l_14", "mini_clip"]
-OPEN_CLIP_NAMES = {VIT_B_32: "ViT-B-32-quickgelu", VIT_B_16: "ViT-B-16-quickgelu", VIT_L_14: "ViT-L-14-quickgelu"}
+OPEN_CLIP_NAMES = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
+OPEN_CLIP_MODELS = dict(zip(SIZES.values(), OPEN_CLIP_NAMES, strict=True))
 
 
 class CountClipSettings(Strict):
     """CountCLIP's settings; the defaults are the released notebook."""
 
-    clip: ClipSize = Field(VIT_B_32, description='sizes, or "vit_b_32", "vit_b_16", "vit_l_14" or "mini_clip"')
-    weights: str = Field(
-        "openai",
-        description='"openai" (open_clip downloads them), "mini_clip" (comes with recount), "random", or the path of a '
-        "CLIP state dict under OpenAI's or open_clip's names",
-    )
+    clip: ClipSize = Field(ClipSize(), description='sizes, or "vit_b_32", "vit_b_16", "vit_l_14" or "mini_clip"')
+    weights: str = Field("openai", description='"openai", "mini_clip", "random", or a CLIP state dict\'s path')
     train: bool = Field(True, description="false: the base weights as they are (the untrained baseline)")
     loss: Literal["count", "countplus"] = Field("count", description="against one wrong number (eq. 2), or all (eq. 7)")
     weighting: Weighting = Field("const", description="lambda by the frequency of the number (eq. 3 to 6)")
@@ -96,13 +80,9 @@ class CountClipSettings(Strict):
     swap: Swap = Field("substring", description='whether "ten" is also swapped inside "kitten"')
     draw: Literal["fixed", "per_epoch"] = Field("fixed", description="when the wrong number of a pair is drawn")
     cut_train: int | None = Field(110, gt=0, description="characters of a caption in training; null: all")
-    cut_eval: int | None = Field(
-        77, gt=0, description="characters of a caption in evaluation; null: all", json_schema_extra=READING
-    )
+    cut_eval: int | None = Field(77, gt=0, description="the same in evaluation", json_schema_extra=READING)
     lost_word: Literal["predict_two", "drop"] = Field(
-        "predict_two",
-        description="items whose number word the cut removes: nine equal captions, so two; or left out",
-        json_schema_extra=READING,
+        "predict_two", description="for items whose number word the cut removes", json_schema_extra=READING
     )
     precision: Literal["fp16_roundtrip", "fp32", "bf16"] = Field(
         "fp16_roundtrip", description="fp16_roundtrip: weights back to half precision after each step; bf16: autocast"
@@ -119,9 +99,6 @@ class CountClipSettings(Strict):
         if isinstance(value, str) and value not in SIZES:
             raise ValueError(f"allowed are sizes, or {', '.join([*SIZES, 'mini_clip'])}")
         return SIZES.get(value, value) if isinstance(value, str) else value
-
-
-# ------------------------------------------------------------------------------------------------------------ captions
 
 
 def cut_and_lowered(caption: str, cut: int | None) -> str:
@@ -151,11 +128,7 @@ def nine_captions(caption: str, number: int, cut: int | None, swap: Swap = "subs
 
 
 def captions_of_prompt(prompt: str) -> list[str]:
-    """Return the nine captions of a prompt: nine lines, for two to ten, or one caption with one number word.
-
-    Raises:
-        PromptError: it is neither.
-    """
+    """Return the nine captions of a prompt: nine lines, for two to ten, or one caption with one number word."""
     lines = prompt.split("\n")
     if len(lines) == len(NUMBERS):
         return lines
@@ -168,9 +141,6 @@ def captions_of_prompt(prompt: str) -> list[str]:
     return nine_captions(prompt, found[0], None, "whole_word")
 
 
-# -------------------------------------------------------------------------------------------------------------- losses
-
-
 def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     """Return L_CLIP of (1), for raw features [B, D] and [B, D]: the symmetric cross-entropy of the scaled cosines."""
     logits = logit_scale.exp() * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).T  # (B, B)
@@ -179,21 +149,15 @@ def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
 
 
 def count_loss(cosines: Tensor) -> Tensor:
-    """Return L_count (2), where K = 1, or L_count+ (7), where K = 8, of each pair, [N].
-
-    ``cosines`` [N, 1 + K] are those of each picture with its own caption and with K counterfactual ones.
-    """
+    """Return L_count (2), where K = 1, or L_count+ (7), where K = 8, [N], of ``cosines`` [N, 1 + K], the own first."""
     return -functional.log_softmax(cosines, dim=1)[:, 0]
 
 
 def lambdas(weighting: Weighting, counts: Mapping[int, int]) -> dict[int, float]:
     """Return lambda of each number from how many counting pairs have it: (3), (4), (5) and (6), with lambda 0 = 1.
 
-    ``modal`` divides the count of two, whichever number is the most frequent; ``log`` divides by the
-    largest of the double logarithms, not by their range: both as coded.
-
-    Raises:
-        UserError: ``log`` is not defined for these counts.
+    ``modal`` divides the count of two, whichever number is the most frequent; ``log`` divides by the largest of the
+    double logarithms, not by their range, and needs every number: both as coded.
     """
     total = sum(counts.values())
     there = [number for number in NUMBERS if counts.get(number, 0)]
@@ -214,9 +178,6 @@ def lambdas(weighting: Weighting, counts: Mapping[int, int]) -> dict[int, float]
     return {number: 1 + (value - least) / most for number, value in sigma.items()}
 
 
-# ----------------------------------------------------------------------------------------------------------- examples
-
-
 def clip_square(image: Tensor, size: int) -> Tensor:
     """Return a picture uint8 [3, H, W] as CLIP sees it: short side to ``size`` (bicubic), centre crop; in [0, 1]."""
     from torchvision.transforms.v2 import InterpolationMode
@@ -228,64 +189,38 @@ def clip_square(image: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Makes the pair of one training sample: its picture, its caption, and the captions with wrong numbers.
-
-    ``drawn`` has the wrong number of each counting sample by id, where it is drawn once; else it is None.
-    """
+    """Makes the pair of one training sample: its picture, its caption, and the captions with wrong numbers."""
 
     settings: CountClipSettings
-    drawn: Mapping[str, int] | None
+    drawn: Mapping[str, int] | None  # sample id -> its wrong number, where that is drawn once
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one example; ``attributes`` hold its number (-1: not a counting pair) and its counterfactuals."""
-        sample = pool.samples[index]
-        settings = self.settings
+        sample, settings = pool.samples[index], self.settings
         number = number_of(sample)
         lowered = cut_and_lowered(sample.prompt, settings.cut_train)
-        wrong = self._wrong_numbers(sample.id, number, rng)
+        wrong = [other for other in NUMBERS if number not in (other, NOT_COUNTING)]
+        if wrong and settings.loss == "count":
+            wrong = [self.drawn[sample.id] if self.drawn is not None else int(rng.choice(wrong))]
         counterfactuals = [swapped(lowered, number, other, settings.swap) for other in wrong]
-        return [
-            Example(
-                id=sample.id,
-                image=clip_square(pool.image(index), settings.clip.image_size),
-                prompt=sample.prompt[: settings.cut_train],
-                count=sample.count,
-                attributes={"number": number, "counterfactuals": counterfactuals},
-            )
-        ]
-
-    def _wrong_numbers(self, name: str, number: int, rng: np.random.Generator) -> list[int]:
-        if number == NOT_COUNTING:
-            return []
-        others = [other for other in NUMBERS if other != number]
-        if self.settings.loss == "countplus":
-            return others
-        return [self.drawn[name] if self.drawn is not None else int(rng.choice(others))]
+        image = clip_square(pool.image(index), settings.clip.image_size)
+        attributes = {"number": number, "counterfactuals": counterfactuals}
+        caption = sample.prompt[: settings.cut_train]
+        return [Example(sample.id, image, caption, count=sample.count, attributes=attributes)]
 
 
 def number_of(sample: Sample) -> int:
-    """Return the number that a sample's caption names, or -1 if the sample is not a counting pair.
-
-    Raises:
-        UserError: the number is none of two to ten.
-    """
+    """Return the number that a sample's caption names, or -1 if the sample is not a counting pair."""
     if math.isnan(sample.count):
         return NOT_COUNTING
     if sample.count not in NUMBERS:
-        raise UserError(
-            f"sample {sample.id}: count {sample.count:g}; CountCLIP's counting pairs have two to ten objects"
-        )
+        told = f"sample {sample.id}: count {sample.count:g}"
+        raise UserError(f"{told}; CountCLIP's counting pairs have two to ten objects")
     return int(sample.count)
 
 
-# ------------------------------------------------------------------------------------------------------------- network
-
-
 def half_precision_keys(size: ClipSize) -> set[str]:
-    """Return the names of the parameters that OpenAI's ``convert_weights`` puts into half precision.
-
-    Convolutions, linear layers, attention and the two projections; norms, embeddings and the scale stay.
-    """
+    """Return which parameters OpenAI's ``convert_weights`` halves: all but norms, embeddings and the scale."""
     from open_clip.model import convert_weights_to_fp16
 
     with torch.device("meta"):
@@ -318,7 +253,7 @@ class CountCLIP(System):
         super().__init__(settings)
         self.trains = settings.train
         self.clip = build_clip(settings.clip)
-        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
+        self.normalise = Normalise(clip.CLIP_MEAN, clip.CLIP_STD)
         self.lambdas: dict[int, float] = {}
         self.drawn: dict[str, int] | None = None
         halves = half_precision_keys(settings.clip) if settings.precision == "fp16_roundtrip" else set()
@@ -331,31 +266,18 @@ class CountCLIP(System):
         """Return the tiny CLIP that comes with recount: a million parameters, 60 pixels, a vocabulary of words."""
         return {"clip": "mini_clip", "weights": "mini_clip"}
 
-    # ------------------------------------------------------------------------------------------------------- training
-
     def prepare_training(self, samples: Sequence[Sample]) -> None:
-        """Load the base weights; weigh the numbers by their frequency; draw the wrong number of each counting pair.
-
-        Raises:
-            CheckpointError: the base weights cannot be read, or do not fit.
-            UserError: the weighting is not defined for this training set.
-        """
-        self.load_base_weights()
-        counting = {sample.id: number_of(sample) for sample in samples if not math.isnan(sample.count)}
-        self.set_lambdas(Counter(counting.values()))
-        if self.settings.draw == "fixed":
-            drawn = torch.randint(len(NUMBERS) - 1, (len(counting),)).tolist()
-            self.drawn = {
-                name: [other for other in NUMBERS if other != number][place]
-                for (name, number), place in zip(counting.items(), drawn, strict=True)
-            }
-
-    def load_base_weights(self) -> None:
-        """Load the weights that training starts from, under OpenAI's names, strictly."""
+        """Load the base weights; weigh the numbers by their frequency; draw the wrong number of each counting pair."""
         path = base_weights(self.settings)
         if path is not None:
             self.load_state_dict(self.import_checkpoint(path, self.settings))
         self.after_step()
+        counting = {sample.id: number_of(sample) for sample in samples if not math.isnan(sample.count)}
+        self.set_lambdas(Counter(counting.values()))
+        if self.settings.draw == "fixed":
+            drawn = torch.randint(len(NUMBERS) - 1, (len(counting),)).tolist()
+            pairs = zip(counting.items(), drawn, strict=True)
+            self.drawn = {name: [n for n in NUMBERS if n != number][place] for (name, number), place in pairs}
 
     def set_lambdas(self, counts: Mapping[int, int]) -> None:
         """Set lambda of each number from the class counts of the counting pairs."""
@@ -420,8 +342,6 @@ class CountCLIP(System):
             return torch.autocast(device.type, torch.float16)
         return nullcontext()
 
-    # ----------------------------------------------------------------------------------------------------- evaluation
-
     def prompt_of(self, sample: Sample) -> str:
         """Return the nine captions of a sample, one per line; of one without a count, its own caption."""
         if math.isnan(sample.count):
@@ -434,13 +354,7 @@ class CountCLIP(System):
         return clip_square((image * 255).round().byte(), self.settings.clip.image_size)
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
-        """Return the cosines of each picture with its nine captions; the first of equal ones is the answer.
-
-        Each different caption is encoded once, in large batches; the nine variants share the picture's features.
-
-        Raises:
-            PromptError: a prompt is neither nine captions nor one caption with one number word.
-        """
+        """Return the cosines of each picture with its nine captions; the first of equal ones is the answer."""
         captions = [captions_of_prompt(prompt) for prompt in prompts]
         texts = list(dict.fromkeys(text for nine in captions for text in nine))
         parts = [texts[start : start + CAPTIONS_PER_PASS] for start in range(0, len(texts), CAPTIONS_PER_PASS)]
@@ -455,19 +369,14 @@ class CountCLIP(System):
 
     def _cosines(self, image: Tensor, text: Tensor) -> Tensor:
         """Return cosines [B, 9] in single precision; as coded, compared in the precision of the model."""
-        halves = self.settings.eval_dtype == "model" and self.settings.precision == "fp16_roundtrip"
         with without_autocast(image.device):
-            if halves:
+            if self.settings.eval_dtype == "model" and self.settings.precision == "fp16_roundtrip":
                 image, text = image.half(), text.half()
             return functional.cosine_similarity(image, text, dim=-1).float()
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: CountClipSettings) -> dict[str, Tensor]:
-        """Read a CLIP state dict (OpenAI's names, as the notebook saves it, or open_clip's) under our names, strictly.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a CLIP state dict (OpenAI's names, as the notebook saves it, or open_clip's) under our names."""
         with torch.device("meta"):
             expected = {f"clip.{key}": value for key, value in build_clip(settings.clip).state_dict().items()}
 
@@ -481,16 +390,12 @@ class CountCLIP(System):
 
 
 def base_weights(settings: CountClipSettings) -> Path | None:
-    """Return the file of the weights that training starts from; None for random ones.
-
-    Raises:
-        UserError: OpenAI's weights do not exist at this size.
-    """
+    """Return the file of the weights that training starts from; None for random ones."""
     if settings.weights == "random":
         return None
-    if settings.weights == "openai" and settings.clip not in OPEN_CLIP_NAMES:
+    if settings.weights == "openai" and settings.clip not in OPEN_CLIP_MODELS:
         raise UserError("weights: openai: OpenAI's weights fit clip: vit_b_32, vit_b_16 or vit_l_14 only")
-    return weights_file(settings.weights, {"openai": OPEN_CLIP_NAMES.get(settings.clip, "")})
+    return clip.weights_file(settings.weights, {"openai": OPEN_CLIP_MODELS.get(settings.clip, "")})
 
 
 EQUATIONS: dict[str, Callable[..., Any]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ class Crops:
     """Makes one training crop of a sample; ``prompt_of`` says what it is prompted with."""
 
     crops: CountrCrops
-    prompt_of: Callable[[Sample], str]
+    prompt_of: Callable[[Sample], str] = attrgetter("prompt")  # the class name
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
         """Return one crop of sample ``index``."""
@@ -32,21 +33,11 @@ class Crops:
         return [Example(sample.id, image, self.prompt_of(sample), count=count, maps=maps)]
 
 
-def class_name(sample: Sample) -> str:
-    """Return the bare class name of a sample."""
-    return sample.prompt
-
-
 class CountrSystem(System):
-    """A system with CLIP's towers that is trained on CounTR's crops and predicts a density at the picture's resolution.
-
-    Class attributes:
-        image, text: prefixes of the towers in the state dict.
-    """
+    """A system on CLIP's towers, trained on CounTR's crops; its density has the picture's resolution."""
 
     text_guided = True
-    image_prefix: ClassVar[str] = "image.tower."
-    text_prefix: ClassVar[str] = "text.tower."
+    image_prefix: ClassVar[str] = "image.tower."  # in the state dict
 
     def __init__(self, settings: Any, stitch: Any) -> None:
         super().__init__(settings)
@@ -65,16 +56,11 @@ class CountrSystem(System):
 
     def base_state(self) -> dict[str, Tensor]:
         """Return the base weights of both towers."""
-        return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, self.text_prefix)
+        return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, "text.tower.")
 
     def example_maker(self) -> Crops:
-        """Return the maker of augmented crops."""
-        return Crops(CountrCrops(self.settings.window, self.settings.augmentation), self.training_prompt)
-
-    @property
-    def training_prompt(self) -> Callable[[Sample], str]:
-        """Return what says how a training sample is prompted: by its class name."""
-        return class_name
+        """Return the maker of augmented crops, prompted by the class name."""
+        return Crops(CountrCrops(self.settings.window, self.settings.augmentation))
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the picture at the window's height."""

@@ -16,6 +16,7 @@ Deviation: selection is on every ``evaluate_every``-th epoch of the recipe, 1 as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,7 @@ from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import READING, Batch, Prediction
-from recount.systems.countr_family import CountrSystem
+from recount.systems.countr_family import CountrSystem, Crops
 
 PATCH = 16  # pixels of the window per cell of the decoder's first map: four doublings
 GROUPS = 8  # of the decoder's norms
@@ -49,18 +50,12 @@ class CounTXSettings(Strict):
     """CounTX's settings; the defaults are the released code's."""
 
     clip: ClipTowers = ClipTowers(activation="gelu")
-    weights: str = Field(
-        "laion2b_s34b_b88k", description='a name that open_clip fetches, "mini_towers", a path, or "random"'
-    )
+    weights: str = Field("laion2b_s34b_b88k", description='of open_clip, "mini_towers", a path, or "random"')
     window: int = Field(384, gt=0, multiple_of=48, description="edge of training crops and windows; stride: a third")
     resize_antialias: bool = Field(True, description="of the bicubic resize to CLIP's size")
-    vision_norm: Literal["none", "ln_post"] = Field(
-        "none", description="before the projection of image tokens; ln_post is stock open_clip's"
-    )
+    vision_norm: Literal["none", "ln_post"] = Field("none", description="ln_post is stock open_clip's")
     text: Text = Field("fsc147_d", description="what is said of a picture: its description, or the bare class name")
-    test_text: Text | None = Field(
-        None, description="the same outside training; null: as in training", json_schema_extra=READING
-    )
+    test_text: Text | None = Field(None, description="outside training; null: as text", json_schema_extra=READING)
     heads: int = Field(16, gt=0)
     decoder_width: int = Field(256, gt=0, multiple_of=8)
     density_scale: float = Field(DENSITY_SCALE, gt=0)
@@ -76,10 +71,7 @@ def description(sample: Sample, text: Text) -> str:
 
 
 def position_table(grid: int, width: int) -> Tensor:
-    """Return the fixed table [1, grid * grid, width]: half the channels for the column, half for the row.
-
-    Each half has the sines of all frequencies, then the cosines.
-    """
+    """Return the fixed table [1, grid * grid, width]: for the column, then for the row, all sines, then all cosines."""
     frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
     line = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, width / 2)
@@ -100,10 +92,7 @@ def _head(low: int, width: int) -> list[nn.Module]:
 
 
 def train_loss(density: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the training loss: the masked squared error per pixel and image, of scaled densities [B, 1, H, W].
-
-    ``mask`` [H, W] of zeros and ones is shared by the batch.
-    """
+    """Return the training loss: the squared error under ``mask`` [H, W], per pixel and image of scaled densities."""
     return ((density - target) ** 2 * mask).sum() / (mask.numel() * len(density))
 
 
@@ -143,18 +132,11 @@ class CounTX(CountrSystem):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return the tiny towers that come with recount, on windows of 144 pixels.
-
-        Targets are wide and well above one: of the released ones, too little is learnt in a few hundred steps.
-        """
+        """Return the tiny towers that come with recount, on windows of 144 pixels."""
+        # Targets are wide and well above one: of the released ones, too little is learnt in a few hundred steps.
         return {
-            "clip": MINI_TOWERS,
-            "weights": "mini_towers",
-            "window": 144,
-            "heads": 4,
-            "decoder_width": 32,
-            "density_scale": 600.0,
-            "augmentation": {**COUNTX.model_dump(), "sigma": 4.0},
+            **{"clip": MINI_TOWERS, "weights": "mini_towers", "window": 144, "heads": 4, "decoder_width": 32},
+            **{"density_scale": 600.0, "augmentation": {**COUNTX.model_dump(), "sigma": 4.0}},
         }
 
     def interact(self, tokens: Tensor, text: Tensor) -> Tensor:
@@ -176,17 +158,14 @@ class CounTX(CountrSystem):
     def count(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the scaled density [B, 1, window, window] of windows [B, 3, window, window] in [0, 1]."""
         settings = self.settings
-        size = (settings.clip.image_size,) * 2
-        small = functional.interpolate(
-            images, size, mode="bicubic", align_corners=False, antialias=settings.resize_antialias
-        )
-        tokens = image_tokens(self.image, self.normalise(small), settings.vision_norm)
+        resize = partial(functional.interpolate, mode="bicubic", antialias=settings.resize_antialias)
+        small = self.normalise(resize(images, (settings.clip.image_size,) * 2))
+        tokens = image_tokens(self.image, small, settings.vision_norm)
         return self.decode(self.interact(tokens, self.text(prompts)[:, None]))
 
-    @property
-    def training_prompt(self) -> Callable[[Sample], str]:
-        """Return what says how a training sample is prompted: by its description or its class name."""
-        return partial(description, text=self.settings.text)
+    def example_maker(self) -> Crops:
+        """Return the maker of augmented crops, prompted by the description or the class name."""
+        return replace(super().example_maker(), prompt_of=partial(description, text=self.settings.text))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return "density", the masked squared error."""
@@ -212,11 +191,7 @@ class CounTX(CountrSystem):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: CounTXSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint, which holds both towers too.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
-        """
+        """Read a released checkpoint, which holds both towers too."""
         return renamed(read_released(path, "model"), our_name, cls(settings).state_dict(), source=path)
 
 

@@ -9,10 +9,9 @@ cell attends to the prompt. The hierarchical semantic correction module (HSCM) r
 with the text, a counter turns them into a density map at the latent's stride. The attention, fused over three
 resolutions, labels certain background for the representational regional coherence loss (RRC).
 
-Deviations: the released code stores all attention maps of all layers; here only the prompt's share of cross-attention
-is kept, and self-attention stays on the fast kernel. RRC and HSCM are independent toggles, which the release does not
-have: their definition is recount's. Every default is the released code's; the axes where the paper's text differs are
-settings (``noise``, ``latent_scale``, ``attention_threshold``).
+Deviations: only the prompt's share of cross-attention is kept (the release stores all maps of all layers); RRC and HSCM
+are independent toggles by recount's definition. Every default is the released code's; where the paper's text differs,
+there is a setting (``noise``, ``latent_scale``, ``attention_threshold``).
 """
 
 from __future__ import annotations
@@ -44,9 +43,8 @@ log = logging.getLogger(__name__)
 
 FOREGROUND = 1e-3  # objects per cell from which a cell is foreground
 TRIED = 2  # training pictures on which a start is tried
+RESOLUTIONS = {"coarse": 4, "middle": 2, "fine": 1}  # divisor of the latent's size
 DEAD = 0.01  # share of cells with a count above zero below which a start is dead
-
-# ------------------------------------------------------------------------------------------------------------ settings
 
 
 class T2ICountSettings(Strict):
@@ -88,7 +86,8 @@ class T2ICountSettings(Strict):
         return {} if value == "sd15" else value
 
 
-# ----------------------------------------------------------------- hierarchical semantic correction (HSCM) and counter
+def _enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def _twice(x: Tensor) -> Tensor:
@@ -147,14 +146,7 @@ class TextFusion(nn.Module):
 
 
 class Stage(nn.Module):
-    """One step of HSCM, from a coarse map to the next finer one: F'_i, then V_i.
-
-    Args:
-        low, high, out: channels of the coarse map, of the finer feature, of the result.
-        text: width of the text states; 0 for a stage without a text vector.
-        fusion: whether text and image exchange (SEM); needs ``text``.
-        heads: of the exchange.
-    """
+    """One step of HSCM: F'_i, then V_i, of a coarse map and a finer feature. SEM is ``fusion``; ``text`` 0: no text."""
 
     def __init__(self, low: int, high: int, out: int, *, text: int, fusion: bool, heads: int) -> None:
         super().__init__()
@@ -172,14 +164,7 @@ class Stage(nn.Module):
     def forward(
         self, low: Tensor, high: Tensor, text: Tensor, similarity: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return V [B, out, H, W] and, where the stage has one, its text vector c' [B, out].
-
-        Args:
-            low: [B, low, H / 2, W / 2].
-            high: [B, high, H, W].
-            text: pooled prompt [B, D].
-            similarity: [B, 1, H, W], for the semantic correction (SCM), or None.
-        """
+        """Return V [B, out, H, W], at the finer size, and its text vector c' [B, out]; ``similarity`` is for SCM."""
         low = F.relu(self.reduce(_twice(low)))
         x = F.relu(self.merge(torch.cat([high, low], dim=1)))
         if similarity is not None:
@@ -226,14 +211,9 @@ class Counter(nn.Module):
 
 
 class Decoder(nn.Module):
-    """HSCM, three stages from coarse to fine, and the counter.
+    """HSCM, three stages from coarse to fine, and the counter; ``channels`` are those of F1 to F4.
 
-    Args:
-        channels: of F1, F2, F3, F4.
-        context: width of the text states.
-        width, heads: of the counter; of every attention.
-        hscm: semantic enhancement (text fusion) and semantic correction (similarity times the coarser map).
-        similarity: whether S3 and S2 are made at all; always with ``hscm``, otherwise only for the RRC loss.
+    ``hscm``: semantic enhancement and correction; ``similarity``: whether S3 and S2 are made without it (for RRC).
     """
 
     def __init__(
@@ -249,25 +229,15 @@ class Decoder(nn.Module):
         self.hscm = hscm
 
     def forward(self, features: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
-        """Decode F1..F4 and t0, the mean text state of the prompt's tokens [B, D].
-
-        Returns:
-            "density" (60 x objects per cell) [B, 1, h, w], the stages' outputs "V3", "V2", "V1", and, where they are
-            made, text vectors "c3", "c2" and similarity maps "S3", "S2" [B, 1, h, w] in [-1, 1].
-        """
+        """Decode F1..F4 and t0 [B, D] into "density" (60 x objects per cell), V, and where they are made c' and S."""
         v3, c3 = self.stage1(features["F4"], features["F3"], text, None)
         s3 = None if c3 is None else similarity_map(_twice(_twice(v3)), c3)
-        correction = None
-        if self.hscm and s3 is not None:
-            correction = F.interpolate(s3, size=features["F2"].shape[-2:], mode="bilinear", align_corners=False)
+        correction = _enlarged(s3, features["F2"].shape[-2:]) if self.hscm and s3 is not None else None
         v2, c2 = self.stage2(v3, features["F2"], text, correction)
         s2 = None if c2 is None else similarity_map(_twice(v2), c2)
         v1, _ = self.stage3(v2, features["F1"], text, s2 if self.hscm else None)
         made = {"density": self.counter(v1), "V3": v3, "V2": v2, "V1": v1, "c3": c3, "c2": c2, "S3": s3, "S2": s2}
         return {name: value for name, value in made.items() if value is not None}
-
-
-# ------------------------------------------------------------------------- representational regional coherence (RRC)
 
 
 def normalised(maps: Tensor) -> Tensor:
@@ -277,17 +247,10 @@ def normalised(maps: Tensor) -> Tensor:
 
 
 def fused_attention(per_resolution: Mapping[int, Tensor], weights: Sequence[float]) -> Tensor:
-    """Return A^cross, the fused cross-attention map of the prompt, float32 [B, 1, h, w] in [0, 1].
-
-    Args:
-        per_resolution: divisor (1, 2, 4) -> attention averaged over the prompt's tokens [B, 1, h / d, w / d].
-        weights: of the coarse, middle and fine map (the paper's: 0.6, 0.3, 0.1).
-    """
-    size = per_resolution[1].shape[-2:]
+    """Return A^cross, the fused cross-attention of the prompt [B, 1, h, w] in [0, 1], of divisor 4, 2, 1 -> map."""
     fused = torch.zeros_like(per_resolution[1])
-    for weight, divisor in zip(weights, (4, 2, 1), strict=True):
-        enlarged = F.interpolate(per_resolution[divisor], size=size, mode="bilinear", align_corners=False)
-        fused = fused + weight * normalised(enlarged)
+    for weight, divisor in zip(weights, RESOLUTIONS.values(), strict=True):
+        fused = fused + weight * normalised(_enlarged(per_resolution[divisor], fused.shape[-2:]))
     return fused
 
 
@@ -296,13 +259,9 @@ def region_labels(
 ) -> Tensor:
     """Return the PNA map, the positive-negative-ambiguous labels: 1, 0, -1, float32 [B, 1, h, w].
 
-    Args:
-        target: 60 x objects per cell.
-        attention: A^cross in [0, 1].
-        own: 1 where the pixels come from a picture of the prompt's class; 0 on foreign tiles and under a wrong prompt.
-        threshold: cells with A * own at or above it are attended; "mean" (the paper's text): own cells with A at or
-            above its mean over them. Cells that are neither positive nor attended are negative.
-        positive: cells with a target at or above it are positive.
+    Positive are cells whose ``target`` (60 x objects per cell) is at least ``positive``, ambiguous other attended ones:
+    with ``attention`` * ``own`` of at least ``threshold``; "mean" (the paper's text): own cells with at least the mean
+    attention of own cells. ``own`` is 0 on foreign tiles and under a wrong prompt, else 1.
     """
     if threshold == "mean":
         mean = (attention * own).sum(dim=(1, 2, 3), keepdim=True) / (own.sum(dim=(1, 2, 3), keepdim=True) + 1e-7)
@@ -322,9 +281,6 @@ def coherence_loss(similarity: Tensor, labels: Tensor, positive_weight: float = 
     return (positive_weight * pull + push).mean()
 
 
-# ----------------------------------------------------------------------------------------------------- regression loss
-
-
 def ssim_window() -> Tensor:
     """Return the 3x3 Gaussian window of the SSIM term, sigma 1.5, sum 1, [1, 1, 3, 3]."""
     weights = torch.exp(-(torch.arange(-1.0, 2.0) ** 2) / (2 * 1.5**2))
@@ -336,8 +292,7 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean SSIM over cells and batch of two maps [B, 1, h, w]; zero padding, C1 = 1e-4, C2 = 9e-4."""
     smooth = partial(F.conv2d, weight=ssim_window().to(a), padding=1)
     mean_a, mean_b = smooth(a), smooth(b)
-    variance_a = smooth(a * a) - mean_a**2
-    variance_b = smooth(b * b) - mean_b**2
+    variance_a, variance_b = smooth(a * a) - mean_a**2, smooth(b * b) - mean_b**2
     covariance = smooth(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
     structure = (2 * covariance + 9e-4) / (variance_a + variance_b + 9e-4)
@@ -363,26 +318,22 @@ def distribution_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def regression_loss(predicted: Tensor, target: Tensor, threshold: float = 0.06, dist_weight: float = 0.1) -> Tensor:
     """Return L_reg: the mean SSIM loss over three levels within the foreground, plus 0.1 times the distribution loss.
 
-    ``predicted`` and ``target`` are 60 x objects per cell, float32 [B, 1, h, w]; cells of the target strictly above
-    ``threshold`` are foreground. On a sample without objects it is ``dist_weight`` (0 for an empty prediction) with
-    practically no gradient.
+    Maps are 60 x objects per cell, float32 [B, 1, h, w]; foreground is strictly above ``threshold``. On a sample
+    without objects the loss is ``dist_weight`` (0 for an empty prediction) with practically no gradient.
     """
     foreground = (target > threshold).to(predicted)
     ssim = torch.stack(ssim_losses(predicted, target, foreground)).mean()
     return ssim + dist_weight * distribution_loss(predicted, target)
 
 
-# -------------------------------------------------------------------------------------------------------------- system
-
-
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Makes the training example of a sample."""
+    """Makes the training example of a sample: a crop under its own or another's prompt, or of a mosaic."""
 
     crops: PromptedCrops
 
     def __call__(self, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
-        """Return one crop under its own prompt, another one's, or of a mosaic."""
+        """Return one example."""
         image, prompt, maps = self.crops(index, pool, rng)
         return [Example(pool.samples[index].id, image, prompt, count=float(maps["density"].sum()), maps=maps)]
 
@@ -425,14 +376,8 @@ class T2ICount(System):
         self.text = sd.text_encoder(backbone)
         self.vae.requires_grad_(False)
         self.text.requires_grad_(False)
-        self.decoder = Decoder(
-            backbone.unet_channels,
-            backbone.context,
-            settings.counter_width,
-            settings.heads,
-            hscm=settings.hscm,
-            similarity=settings.rrc or settings.hscm,
-        )
+        sizes = (backbone.unet_channels, backbone.context, settings.counter_width, settings.heads)
+        self.decoder = Decoder(*sizes, hscm=settings.hscm, similarity=settings.rrc or settings.hscm)
         self.to(memory_format=torch.channels_last)  # makes convolutions faster
         self._pass = sd.UNetPass(self.unet)
         if settings.gradient_checkpointing:
@@ -442,31 +387,19 @@ class T2ICount(System):
     def mini_settings(cls) -> dict[str, Any]:
         """Return the settings on the tiny Stable Diffusion, for trainings of a few hundred steps.
 
-        Training crops have the size of its pretraining scenes; windows of prediction are larger, because in one without
-        the class, of which L_reg teaches nothing, things of other classes are counted. The rest was chosen on held-out
-        scenes of the training and validation classes of ``shapes``, so that a few hundred steps do: targets near one;
-        blobs of one size, because those of rare things would be as wide as the scene; a UNet that learns 0.3 times as
-        fast as the decoder (as fast as it, the UNet forgets to tell shapes apart); more mosaics; and more weight on the
-        two terms that tell the prompted class from others, the distribution loss and RRC. In RRC the positive cells
-        count half: with the paper's double weight all similarities go to 1, where a cosine has no gradient any more.
-        The finest attention, the sharpest on so small a grid, has the most weight; in the paper it is the coarsest.
+        Crops have the size of its pretraining scenes; windows of prediction are larger, because in one without the
+        class, of which L_reg teaches nothing, things of other classes are counted. The rest was chosen on held-out
+        scenes of the training and validation classes of ``shapes``: targets near one; blobs of one size (those of rare
+        things would be as wide as the scene); a slower UNet, which else forgets to tell shapes apart; more mosaics; and
+        more weight on what tells the prompted class from others, the distribution loss and RRC. There positive cells
+        count half: with the paper's double weight all similarities go to 1, where a cosine has no gradient. The finest
+        attention, the sharpest on so small a grid, has the most weight; in the paper it is the coarsest.
         """
         return {
-            "attention_weights": (0.1, 0.3, 0.6),
-            "backbone": "mini_sd",
-            "weights": "mini_sd",
-            "counter_width": 32,
-            "heads": 2,
-            "gradient_checkpointing": False,
-            "crop": 64,
-            "mosaic_tile": 40,
-            "largest_scale": 1.3,
-            "density_sigma": 4.0,
-            "density_scale": 6.0,
-            "dist_weight": 1.5,
-            "rrc_weight": 1.0,
-            "positive_weight": 0.5,
-            "unet_factor": 0.3,
+            **{"backbone": "mini_sd", "weights": "mini_sd", "counter_width": 32, "heads": 2},
+            **{"attention_weights": (0.1, 0.3, 0.6), "gradient_checkpointing": False, "unet_factor": 0.3},
+            **{"crop": 64, "mosaic_tile": 40, "largest_scale": 1.3, "density_sigma": 4.0, "density_scale": 6.0},
+            **{"dist_weight": 1.5, "rrc_weight": 1.0, "positive_weight": 0.5},
             "sample_kinds": {"own": 0.35, "other_prompt": 0.15, "mosaic": 0.5},
         }
 
@@ -481,16 +414,15 @@ class T2ICount(System):
     def _turn_dead_counter(self, samples: Sequence[Sample]) -> None:
         """Negate the counter's last layer if the untrained network counts nothing anywhere in some training pictures.
 
-        After the last layer comes a relu: where it is zero everywhere, nothing gets a gradient and the network stays
-        so. PyTorch's default start is as likely as its negative, so this chooses between two equally likely starts. The
+        Behind the final relu nothing would get a gradient. PyTorch's default start is as likely as its negative. The
         release has no such rule; without it, two of four seeds of the mini size's B count zero for ever.
         """
         side = self.settings.crop
-        pictures = [(load_image(sample.image)[None, :, :side, :side], sample) for sample in samples if sample.image]
-        fitting = [(picture, sample.prompt) for picture, sample in pictures if picture.shape[-2:] == (side, side)]
+        crops = [(load_image(sample.image)[None, :, :side, :side], sample.prompt) for sample in samples if sample.image]
+        fitting = [(crop, prompt) for crop, prompt in crops if crop.shape[-2:] == (side, side)]
         training = self.training
         self.eval()
-        densities = [self.predict(picture.float() / 255, [prompt]).density for picture, prompt in fitting]
+        densities = [self.predict(crop.float() / 255, [prompt]).density for crop, prompt in fitting]
         self.train(training)
         counted = [density > 0 for density in densities if density is not None]
         if counted and float(torch.cat(counted).float().mean()) < DEAD:
@@ -501,10 +433,10 @@ class T2ICount(System):
 
     def restore_base_weights(self) -> bool:
         """Load the base weights of the diffusion model; the decoder stays as it is. False for random weights."""
-        if self.settings.weights == "random":
-            return False
-        self.load_state_dict(sd.base_weights(self.settings.weights, self.base_state()), strict=False)
-        return True
+        found = self.settings.weights != "random"
+        if found:
+            self.load_state_dict(sd.base_weights(self.settings.weights, self.base_state()), strict=False)
+        return found
 
     def base_state(self) -> dict[str, Tensor]:
         """Return the state dict without the decoder."""
@@ -561,15 +493,14 @@ class T2ICount(System):
         """Return the terms of L, the total loss, for a target density (objects per cell) and own mask, [B, 1, h, w]."""
         settings = self.settings
         predicted = outputs.decoded["density"].float()
-        target = settings.density_scale * density
-        threshold = settings.density_scale * FOREGROUND
+        target, threshold = settings.density_scale * density, settings.density_scale * FOREGROUND
         counts = predicted.sum(dim=(1, 2, 3)) / settings.density_scale
         terms = {"regression": regression_loss(predicted, target, threshold, settings.dist_weight)}
         if settings.rrc:
             labels = region_labels(target, outputs.attention, own, settings.attention_threshold, threshold)
             for name in ("S3", "S2"):
-                loss = coherence_loss(outputs.decoded[name], labels, settings.positive_weight)
-                terms[f"rrc_{name.lower()}"] = loss
+                similarity = outputs.decoded[name]
+                terms[f"rrc_{name.lower()}"] = coherence_loss(similarity, labels, settings.positive_weight)
         if settings.wrong_prompt_weight:
             wrong = (own.amax(dim=(1, 2, 3)) == 0).to(counts)
             terms["wrong_prompt"] = (counts * wrong).sum() / wrong.sum().clamp(min=1)
@@ -583,17 +514,12 @@ class T2ICount(System):
         return {"rrc_s3": gamma, "rrc_s2": gamma, "wrong_prompt": wrong, "train_mae": 0.0}
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
-        """Predict the density at the latent's stride.
-
-        ``maps``: "attention" (fused), "attention_coarse", "attention_middle", "attention_fine", and, where the variant
-        has them, the similarity maps "S3" and "S2".
-        """
+        """Predict the density at the latent's stride, with attention maps, and similarity maps where there are any."""
         context, mask = self.context(prompts)
         outputs = self.decode(self.latent(images), context, mask)
         maps = {name: value for name, value in outputs.decoded.items() if name in ("S3", "S2")}
         maps["attention"] = outputs.attention
-        for name, divisor in (("coarse", 4), ("middle", 2), ("fine", 1)):
-            maps[f"attention_{name}"] = outputs.per_resolution[divisor]
+        maps |= {f"attention_{name}": outputs.per_resolution[divisor] for name, divisor in RESOLUTIONS.items()}
         return Prediction(density=outputs.decoded["density"].float() / self.settings.density_scale, maps=maps)
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -604,11 +530,7 @@ class T2ICount(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
-        """Read ``best_model_paper.pth`` (or any state dict of the released code) and return it under our names.
-
-        Raises:
-            CheckpointError: the settings are not those of the released weights, or keys or shapes differ (all listed).
-        """
+        """Return ``best_model_paper.pth``, or any state dict of the released code, under our names, strictly."""
         if settings.latent_scale != 1 or settings.noise != "none" or not settings.hscm:
             raise CheckpointError(
                 f"{path}: the released weights need latent_scale 1, noise none and hscm true; found "
@@ -627,44 +549,35 @@ class T2ICount(System):
         return renamed(state, rename, expected, source=path)
 
 
-# ---------------------------------------------------------------------------------------------------- checkpoint names
-
+# what the release calls the parts of Stable Diffusion -> what LDM calls them
 BASES = {"unet.unet.": "model.", "vae.": "first_stage_model.", "clip.": "cond_stage_model."}
-"""What the release calls the parts of Stable Diffusion -> what LDM calls them."""
 PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out", "img_pe_transform": "position"}
 FUSION = PROJECTIONS | {
     **{"txt2img": "text_reads_image", "img2txt": "image_reads_text", "mlp.net.0.0": "mlp.0", "mlp.net.2": "mlp.2"},
     **{"norm1": "norm_read", "norm2": "norm_mlp", "norm3": "norm_image"},
 }
-COUNTER = PROJECTIONS | {"conv.0": "between", "self_attn": "attention", "reg_head.": "head."}
-STAGE = {
-    **{"conv1.0": "reduce", "conv2.0": "merge", "conv3.0": "refine"},
-    **{"text_conv": "text_projection", "norm1": "text_norm"},
-}
+COUNTER = PROJECTIONS | {"regressor.": "counter.", "conv.0": "between", "self_attn": "attention", "reg_head.": "head."}
+STAGE = {"conv1.0": "reduce", "conv2.0": "merge", "conv3.0": "refine"}
+STAGE |= {"text_conv": "text_projection", "norm1": "text_norm"}
 
 
 def ldm_key(name: str) -> str:
     """Return LDM's name of a tensor of the release's Stable Diffusion; another name stays as it is."""
-    for theirs, ldm in BASES.items():
-        if name.startswith(theirs):
-            return ldm + name.removeprefix(theirs)
-    return name
+    return next((ldm + name.removeprefix(ours) for ours, ldm in BASES.items() if name.startswith(ours)), name)
 
 
 def decoder_key(name: str) -> str:
     """Return our name of a tensor of the released decoder, for example ``upsample1.img_txt_fusion1.norm3.weight``."""
     if name.startswith("regressor."):
-        return "counter." + _replaced(name.removeprefix("regressor."), COUNTER)
+        return _replaced(name, COUNTER)
     stage, _, rest = name.partition(".")
     return f"{stage.replace('upsample', 'stage')}.{stage_key(rest)}"
 
 
 def stage_key(name: str) -> str:
     """Return our name of a tensor within one stage of the released decoder."""
-    if name.startswith("img_txt_fusion"):
-        fusion, _, rest = name.partition(".")
-        return f"fusion{fusion[-1]}.{_replaced(rest, FUSION)}"
-    return _replaced(name, STAGE)
+    fused = name.startswith("img_txt_fusion")
+    return _replaced(name.replace("img_txt_fusion", "fusion", 1), FUSION if fused else STAGE)
 
 
 def _replaced(name: str, table: Mapping[str, str]) -> str:

@@ -34,16 +34,8 @@ from torch.nn import functional
 from recount.augmentation.countr_protocol import CELL, DENSITY_SCALE, CarpkWidth, is_car_park
 from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation
 from recount.data.sample import Sample
-from recount.nn.clip import (
-    MINI_TOWERS,
-    NOT_A_TOWER,
-    ClipTowers,
-    FrozenText,
-    base_towers,
-    image_tower,
-    resized_positions,
-    values_only,
-)
+from recount.nn import clip
+from recount.nn.clip import MINI_TOWERS, NOT_A_TOWER, ClipTowers, FrozenText
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import CheckpointError, read_released, renamed
 from recount.settings.base import Strict
@@ -62,9 +54,8 @@ SINGULARS = (
     *("chopstick", "cupcake tray", "donuts tray", "fresh cut", "go game", "goldfish snack", "ice cream", "lipstick"),
     *("naan bread", "skateboard", "spoon", "watermelon"),
 )
-PLURALS = {name: f"{name}s" for name in SINGULARS}
+PLURALS = {name: f"{name}s" for name in SINGULARS}  # of FSC-147's class names that inflect 7.6.0 takes for singulars
 PLURALS |= {"nail polish": "nail polishes", "supermarket shelf": "supermarket shelves"}
-"""FSC-147's class names that inflect 7.6.0 takes for singulars."""
 PUCPR_PROMPT = "vehicles"
 CELL_LIMIT = 1.224  # objects in a cell of 16 x 16 pixels above which the rule for cars takes one away
 RANK_EDGES = (1.0, 0.8, 0.6, 0.4)
@@ -86,15 +77,8 @@ class VLCounterSettings(Strict):
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
     carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
-    carpk_cell_rule: bool = Field(
-        True, description="the hand-made correction of counts on car parks", json_schema_extra=READING
-    )
-    pucpr_normalise: bool = Field(
-        False, description="whether PUCPR+ is normalised; as released not", json_schema_extra=READING
-    )
-
-
-# ----------------------------------------------------------------------------------------------------------- two sides
+    carpk_cell_rule: bool = Field(True, description="hand-made, of counts on car parks", json_schema_extra=READING)
+    pucpr_normalise: bool = Field(False, description="the released PUCPR+ script does not", json_schema_extra=READING)
 
 
 def sentences(name: str) -> list[str]:
@@ -112,7 +96,7 @@ class TextPromptedImage(nn.Module):
 
     def __init__(self, towers: ClipTowers, text: int, settings: VLCounterSettings) -> None:
         super().__init__()
-        self.tower = image_tower(towers).requires_grad_(False)
+        self.tower = clip.image_tower(towers).requires_grad_(False)
         self.grid, self.cls_twice = towers.grid, settings.cls_twice
         self.kept = tuple(sorted(settings.skips))
         width, prompts = towers.vision_width, settings.visual_prompts
@@ -132,26 +116,14 @@ class TextPromptedImage(nn.Module):
         vectors = self.prompt_embeddings[0] if block == 0 else self.deep_prompt_embeddings[block - 1]
         return self.dropout(self.prompt_proj(vectors))[None] + self.dropout(self.text_proj(text))
 
-    def _embedded(self, images: Tensor) -> Tensor:
-        tower, batch = self.tower, len(images)
-        patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, n, width)
-        tokens = torch.cat([tower.class_embedding.to(patches).expand(batch, 1, -1), patches], dim=1)
-        positions = tower.positional_embedding.to(tokens)
-        if self.cls_twice:
-            positions = torch.cat([positions[:1] + tower.class_embedding.to(tokens), positions[1:]])
-        return tower.ln_pre(tokens + positions)
-
     def _square(self, tokens: Tensor) -> Tensor:
         """Return patch tokens [B, 1 + prompts + n, C] as a map of unit length over channels, [B, C, h, w]."""
         patches = tokens[:, -(self.grid**2) :]
         return functional.normalize(patches.transpose(1, 2).unflatten(2, (self.grid, self.grid)), dim=1)
 
     def forward(self, images: Tensor, text: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """Return the kept blocks' maps [B, width, h, w] by number, and the final one [B, features, h, w].
-
-        ``images`` are normalised and of the tower's size, ``text`` is of unit length [B, 1, features].
-        """
-        tokens = self._embedded(images)
+        """Return the kept blocks' maps [B, width, h, w] by number, and the final one, of unit text [B, 1, features]."""
+        tokens = self.tower.ln_pre(clip.embedded_patches(self.tower, images, cls_twice=self.cls_twice))
         after_slots = 1 + self.prompt_embeddings.shape[1]
         *blocks, last = self.tower.transformer.resblocks
         maps = {}
@@ -160,18 +132,12 @@ class TextPromptedImage(nn.Module):
             tokens = block(torch.cat([tokens[:, :1], self._slots(number, text).to(tokens), rest], dim=1))
             if number in self.kept:
                 maps[number] = self._square(tokens)
-        patches = values_only(last, tokens[:, after_slots:])
+        patches = clip.values_only(last, tokens[:, after_slots:])
         return maps, self._square(self.tower.ln_post(self.prompt_norm(patches)) @ self.tower.proj)
 
 
-# -------------------------------------------------------------------------------------------------------------- counter
-
-
 class Stage(nn.Module):
-    """A convolution, and where it is not the last one a norm, GELU and doubling.
-
-    The last one's norm is never used, as released; it is kept for the checkpoint's sake.
-    """
+    """A convolution, then a norm, GELU and doubling; the last one's norm is there for the checkpoint's sake only."""
 
     def __init__(self, low: int, high: int, *, last: bool = False) -> None:
         super().__init__()
@@ -211,22 +177,13 @@ class Counter(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def similarity(self, final: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return projected patches [B, width, h, w], the similarity map and its affine version [B, 1, h, w].
-
-        ``final`` is [B, features, h, w], ``text`` of unit length [B, features].
-        """
+        """Return projected patches [B, width, h, w], the similarity map and its affine version [B, 1, h, w]."""
         patches = self.v_proj(final.movedim(1, -1)).movedim(-1, 1)
         similarity = torch.einsum("bc,bchw->bhw", self.t_proj(text), patches)[:, None]
         return patches, similarity, self.attn_weight * similarity + self.attn_bias
 
     def forward(self, skips: Sequence[Tensor], final: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scaled density [B, 1, 16h, 16w], which may be negative, and the affine similarity [B, 1, h, w].
-
-        Args:
-            skips: three maps [B, vision width, h, w], the first for the coarsest stage.
-            final: [B, features, h, w].
-            text: unit length, [B, features].
-        """
+        """Return the scaled density [B, 1, 16h, 16w] (may be negative) and the affine similarity [B, 1, h, w]."""
         patches, _, affine = self.similarity(final, text)
         x = self.decoder[0](torch.cat([patches, affine], dim=1))
         parts = (self.proj, self.proj1, self.proj2)
@@ -234,9 +191,6 @@ class Counter(nn.Module):
             guide = functional.interpolate(affine, scale_factor=2**number, mode="nearest")
             x = stage(x + _enlarged(functional.gelu(part(skip)), 2**number) * guide)
         return self.decoder[4](x), affine
-
-
-# ---------------------------------------------------------------------------------------------------------------- loss
 
 
 def rank_mask(target: Tensor, grid: int) -> Tensor:
@@ -247,10 +201,9 @@ def rank_mask(target: Tensor, grid: int) -> Tensor:
 
 
 def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:
-    """Return L_rank, the rank-aware contrast: the denser a cell, the more similar it should be to the text.
+    """Return L_rank, the rank-aware contrast of the affine similarity and the ``rank_mask``, both [B, 1, h, w].
 
-    Of the affine similarity and the ``rank_mask``, both [B, 1, h, w]. Cells outside a mask still contribute exp(0), and
-    a cell of exactly 1 belongs to no set, as released.
+    Cells outside a mask still contribute exp(0), and a cell of exactly 1 belongs to no set, as released.
     """
     total = affine.new_zeros(())
     for high, low in pairwise(RANK_EDGES):
@@ -261,16 +214,9 @@ def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:
 
 
 def cell_rule_count(density: Tensor) -> Tensor:
-    """Return the count [B] of car parks from the density per pixel [B, 1, H, W].
-
-    Complete cells of 16 x 16 pixels are added up, less one for each with more than 1.224; what lies beyond the last
-    complete cell is not counted.
-    """
+    """Return the counts [B] of complete cells of 16 x 16 pixels, less one for each cell with more than 1.224."""
     cells = functional.avg_pool2d(density, CELL) * CELL**2  # (B, 1, h, w)
     return cells.sum(dim=(1, 2, 3)) - (cells > CELL_LIMIT).sum(dim=(1, 2, 3))
-
-
-# -------------------------------------------------------------------------------------------------------------- system
 
 
 class VLCounter(CountrSystem):
@@ -296,19 +242,11 @@ class VLCounter(CountrSystem):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return the tiny towers that come with recount, on windows of 144 pixels.
-
-        Targets are wide and well above one: of the released ones, too little is learnt in a few hundred steps.
-        """
+        """Return the tiny towers that come with recount, on windows of 144 pixels."""
+        # Targets are wide and well above one: of the released ones, too little is learnt in a few hundred steps.
         return {
-            "clip": MINI_TOWERS,
-            "weights": "mini_towers",
-            "window": 144,
-            "visual_prompts": 4,
-            "skips": (1, 1, 0),
-            "width": 16,
-            "density_scale": 400.0,
-            "augmentation": {**VLCOUNTER.model_dump(), "sigma": 4.0},
+            **{"clip": MINI_TOWERS, "weights": "mini_towers", "window": 144, "visual_prompts": 4, "skips": (1, 1, 0)},
+            **{"width": 16, "density_scale": 400.0, "augmentation": {**VLCOUNTER.model_dump(), "sigma": 4.0}},
         }
 
     def sentences_of(self, samples: Sequence[Sample]) -> list[str]:
@@ -319,7 +257,7 @@ class VLCounter(CountrSystem):
     def base_state(self) -> dict[str, Tensor]:
         """Return the base weights of both towers, with CLIP's positions enlarged to this grid."""
         grid = self.settings.clip.grid
-        return base_towers(self.settings.weights, self.state_dict(), self.image_prefix, self.text_prefix, grid)
+        return clip.base_towers(self.settings.weights, self.state_dict(), self.image_prefix, "text.tower.", grid)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """Return the text of class names, unit length, [B, features]."""
@@ -365,16 +303,11 @@ class VLCounter(CountrSystem):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: VLCounterSettings) -> dict[str, Tensor]:
-        """Read a released checkpoint, which holds CLIP too.
-
-        Raises:
-            CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape, or the two
-                copies of the last block's attention differ.
-        """
+        """Read a released checkpoint, which holds CLIP too; the two copies of the last attention must be equal."""
         state = _without_copy(dict(read_released(path)), path)
         place = "v_enc.positional_embedding"
         if place in state:
-            state[place] = resized_positions(state[place].float(), settings.clip.grid)
+            state[place] = clip.resized_positions(state[place].float(), settings.clip.grid)
         return renamed(state, our_name, cls(settings).state_dict(), source=path)
 
 
