@@ -111,8 +111,11 @@ def doctor(config: Overrides = None) -> None:
     from rich.console import Console
 
     from recount import doctor as examination
+    from recount.planning import check_data
 
-    findings = examination.examine(_project(config))
+    project = _project(config)
+    check_data(project)
+    findings = examination.examine(project)
     examination.show(findings, Console())
     if any(finding.verdict == "problem" for finding in findings):
         raise typer.Exit(1)
@@ -218,11 +221,10 @@ def judge(config: Overrides = None) -> None:
 @app.command()
 def evidence(paper: str, config: Overrides = None) -> None:
     """Compute the evidence of a paper that recount makes itself, from fetched annotations."""
-    with _plain_errors():
-        from recount.papers import make_evidence
+    from recount.papers import make_evidence
 
-        for path in make_evidence(_project(config), paper):
-            typer.echo(path)
+    for path in make_evidence(_project(config), paper):
+        typer.echo(path)
 
 
 @app.command()

@@ -56,15 +56,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|fa
 
 
 def read_yaml(path: Path, shown: str | Path | None = None) -> dict[str, Any]:
-    """Return the keys and values of a YAML file.
-
-    Args:
-        path: the file.
-        shown: how messages call it.
-
-    Raises:
-        ConfigError: it is missing, not YAML, not keys and values, or has a key twice.
-    """
+    """Return the keys and values of a YAML file."""
     name = shown or path
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -95,11 +87,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def checked(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
-    """Return ``content`` as ``model``.
-
-    Raises:
-        ConfigError: one line per error, which begins with ``where``.
-    """
+    """Return ``content`` as ``model``."""
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
@@ -116,11 +104,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def plugins(kind: str) -> set[str]:
-    """Return the names of all systems or data sets, recount's own and those of outside packages. Imports none of them.
-
-    Args:
-        kind: ``systems`` or ``datasets``.
-    """
+    """Return the names of all systems or data sets, recount's own and those of outside packages. Imports none of them."""
     modules = iter_modules([str(PACKAGE / kind)])
     own = {module.name for module in modules if not module.ispkg and module.name != "base"}
     return own | {point.name for point in entry_points(group=f"recount.{kind}")}

@@ -236,11 +236,7 @@ def _between(low: float | None, high: float | None) -> str:
 
 
 class Paper(Strict):
-    """A paper: what it claims, in which tables.
-
-    Attributes:
-        folder: where its files are: paper.yaml, published.csv, evidence/.
-    """
+    """A paper: what it claims, in which tables."""
 
     name: Name = ""
     folder: Path = Path()
@@ -283,15 +279,7 @@ class Paper(Strict):
 
 
 def read_paper(folder: Path, shown: str) -> Paper:
-    """Read ``<folder>/paper.yaml``.
-
-    Args:
-        folder: the paper's folder; its name is the paper's.
-        shown: how messages call the file.
-
-    Raises:
-        ConfigError: one line per error.
-    """
+    """Read ``<folder>/paper.yaml``."""
     content = read_yaml(folder / "paper.yaml", shown)
     paper = checked(Paper, {**content, "name": folder.name, "folder": folder}, shown)
     problems = [*_table_problems(paper), *_claim_problems(paper)]

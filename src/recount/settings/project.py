@@ -133,11 +133,7 @@ class Run(Strict):
 
 
 def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read ``<root>/config.yaml`` with ``overrides`` (top-level keys) laid over it.
-
-    Raises:
-        ConfigError: one line per error.
-    """
+    """Read ``<root>/config.yaml`` with ``overrides`` (top-level keys) laid over it."""
     path = root / "config.yaml"
     if not path.is_file():
         raise ConfigError(
@@ -173,13 +169,7 @@ def default_recipe(system: str) -> dict[str, Any] | None:
 
 
 class Project:
-    """Everything that is configured: config.yaml, the suite, experiments, benchmarks, papers, and the runs they make.
-
-    Attributes:
-        root: the folder of config.yaml; all relative paths start there.
-        config, suite, papers: as read and checked; papers by name, those that are chosen.
-        experiments, benchmarks: by id, of recount and of outside papers.
-    """
+    """Everything that is configured: config.yaml, the suite, experiments, benchmarks, papers, and the runs they make."""
 
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
         self.root = root
@@ -246,11 +236,7 @@ class Project:
         return {name: read_paper(folders[name], self._shown(folders[name] / "paper.yaml")) for name in chosen}
 
     def _check(self) -> None:
-        """Check every id against what exists.
-
-        Raises:
-            ConfigError: one line for each that does not.
-        """
+        """Check every id against what exists."""
         _raise(self._problems())
         papers = self.papers.values()
         _chosen("systems", self.config.systems, {run.partition("/")[0] for paper in papers for run in paper.runs})
@@ -452,11 +438,7 @@ class Project:
         )
 
     def _check_reading(self, system: str, variant: Variant, where: str) -> None:
-        """Refuse a variant that would change more than how a trained model is read.
-
-        Raises:
-            ConfigError: a setting of it changes the training.
-        """
+        """Refuse a variant that would change more than how a trained model is read."""
         described = system_schema(system).get("properties", {})
         reading = [key for key, entry in described.items() if entry.get("reading")]
         _raise(
@@ -567,11 +549,7 @@ class Project:
         return cost.gpu_hours_per_100_epochs * recipe["epochs"] / 100, cost.source
 
     def run(self, system: str, variant: str, seed: int) -> Run:
-        """Return one run: of those that are asked for, or of those whose training or predictions they read.
-
-        Raises:
-            ConfigError: there is no such run in this suite.
-        """
+        """Return one run: of those that are asked for, or of those whose training or predictions they read."""
         every = [*self.runs, *self.trainings, *self.evaluations]
         for run in every:
             if (run.system, run.variant, run.seed) == (system, variant, seed):
@@ -636,15 +614,7 @@ class Project:
 
 
 def load(root: Path | str = ".", overrides: Mapping[str, Any] | None = None) -> Project:
-    """Read and check the whole configuration below ``root``.
-
-    Args:
-        root: the folder of config.yaml, papers/, experiments/ and suites/.
-        overrides: top-level keys of config.yaml to replace, as ``snakemake --config`` gives them.
-
-    Raises:
-        ConfigError: one line per error: file, key, value, what is allowed.
-    """
+    """Read and check the whole configuration below ``root``."""
     return Project(Path(root), overrides)
 
 

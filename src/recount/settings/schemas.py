@@ -30,11 +30,7 @@ def cache_folder() -> Path:
 
 @cache
 def system_schema(system: str) -> dict[str, Any]:
-    """Return the schema of a system's settings with its recipe (null: it does not train); {} of an outside system.
-
-    Raises:
-        ConfigError: the systems cannot be imported; with the last line of the reason.
-    """
+    """Return the schema of a system's settings with its recipe (null: it does not train); {} of an outside system."""
     if not (PACKAGE / "systems" / f"{system}.py").is_file():
         return {}
     path = _folder() / f"{system}.json"
