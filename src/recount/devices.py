@@ -1,7 +1,5 @@
 """Which device a job computes on: the first free card by file lock, or the processor."""
 
-from __future__ import annotations
-
 import ctypes
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """``recount doctor``: is this machine ready? A line for each thing that a run needs, and what to do where it lacks."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """The base of all errors that are meant for people."""
 
-from __future__ import annotations
-
 
 class UserError(Exception):
     """Something is wrong that the user can mend; commands print the message as it is, without a traceback."""

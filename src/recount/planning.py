@@ -5,8 +5,6 @@ a run that has ended took, else what runs of the same system here took, scaled t
 with its source. The rest is counted as not known, never as zero. Downloads are the declared sizes of what is not there.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

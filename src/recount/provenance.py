@@ -10,8 +10,6 @@ come with recount and that a module names, count too. Left out on purpose:
 * the fetcher, for ``fetch``: a file's checksum already says that its bytes are right.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

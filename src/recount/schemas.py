@@ -1,7 +1,5 @@
 """JSON schemas of the typed settings: for editors, and to check a system's settings without importing it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ predict the same images with the same true counts, its difference has an interva
 (``scoring.statistics``), adjusted by Holm's rule, so that of many cells that agree none "differs" by chance.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """A comparison for people and for programs: terminal, Markdown, HTML, CSV, JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence

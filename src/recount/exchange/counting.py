@@ -6,8 +6,6 @@ run.json names, then cut into the system's windows. One step is added, because a
 the density map: its edges are rounded to whole cells by resizing, as crowd systems' size rules do, and the log says so.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import math

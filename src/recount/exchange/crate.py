@@ -8,8 +8,6 @@ set's licence does not let its photographs be published, because its gallery sho
 No path of this machine goes out: paths below the project become relative, others keep their last part only.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

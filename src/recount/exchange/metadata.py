@@ -9,8 +9,6 @@ One action describes the whole workflow run, and one each training run. They lac
 run.json holds durations, not dates, the dates of files do not survive a copy, and who ran it is not recount's to say.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence

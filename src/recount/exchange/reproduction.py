@@ -4,8 +4,6 @@ Files come from other people: nothing is unpacked to disk or executed, and membe
 up to a limit.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass

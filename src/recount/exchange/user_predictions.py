@@ -11,8 +11,6 @@ about that prompt on that image. Nothing is guessed: images that do not match or
 and true counts below 0 stop with a list of them. Predictions below 0 count as they are, and that is said.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import math

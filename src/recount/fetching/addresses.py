@@ -5,8 +5,6 @@ connections, time-outs, 429 and 5xx are tried again with exponential back-off; e
 host that cannot be reached, or has failed many times in a row, is left alone for the rest of the data set.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

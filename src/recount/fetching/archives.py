@@ -5,8 +5,6 @@ disk, whatever Python's own extraction filters do in a given version. A link to 
 becomes a copy of that file; every other link is refused.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import lzma

@@ -4,8 +4,6 @@ Every file is checked by size and SHA-256; where the digest is not known beforeh
 and compared ever after. What was fetched stays, whatever happens to the rest.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -4,8 +4,6 @@ A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, li
 line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by hand.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Collection
 from importlib.resources import files

@@ -4,8 +4,6 @@ The second is not redundant: Snakemake deletes a rule's declared output, which t
 after each failure, and the digests recorded at the first download must survive.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Sequence

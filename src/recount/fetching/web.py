@@ -1,7 +1,5 @@
 """One attempt at an http(s) address, by pooch: goes on where the last one ended, and refuses what is not the file."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Mapping

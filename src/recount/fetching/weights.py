@@ -4,8 +4,6 @@ A suite or config.yaml names a file as ``weights:<name>/<file>``: it lies in ``r
 the mirror is asked for ``<mirror>/<name>/<file>``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import yaml

@@ -9,8 +9,6 @@ every image, arms that differ on no image, seeds that are absent. Predictions th
 part is not tested.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress

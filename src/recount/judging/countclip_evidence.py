@@ -6,8 +6,6 @@ its notebook. Nothing is typed in here. No per-image predictions were published,
 bounded over all ways in which the printed matrices can be matched.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ on held-out samples, else the last epoch, else the one chosen on test data.
 How a part is decided stands in ``verdicts``; what its evidence is in ``claims`` (from runs) and ``printed_claims``.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence

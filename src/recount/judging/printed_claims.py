@@ -7,8 +7,6 @@ have no interval: nobody printed the predictions.
 Files: ``published.csv``, and below ``evidence/`` ``confusions.csv`` (matrices) and any CSV that is a training log.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What ``recount test-prompts`` found, picture by picture, as evidence for claims about prompts and maps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

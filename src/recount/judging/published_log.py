@@ -5,8 +5,6 @@ columns line, segment, kind (train or eval), epoch, total_epochs, loss, lr_after
 computed from it; nothing is typed in. Written for GigaCount's ``eval_log.txt`` (AdamHermes/GigaCount@d57191e).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

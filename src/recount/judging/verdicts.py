@@ -22,8 +22,6 @@ Ratios, shares and quantities have no paired test, so no p value to correct: the
 Printed numbers (evidence ``published``) are single runs: they can contradict a claim, and support it in direction only.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

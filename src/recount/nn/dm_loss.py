@@ -10,8 +10,6 @@ single precision that is everything beyond 30 pixels. The released code also sto
 finite; with the floors there is none unless the density itself is not finite, and then neither is the loss.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

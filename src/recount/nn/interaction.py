@@ -6,8 +6,6 @@ Where the text is one token, the softmax over it is 1: the block then adds one v
 queries of its cross-attention learn nothing.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -1,7 +1,5 @@
 """Small functions of maps: Gaussian blur, cutting into equal rectangles, the random mask of a loss."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

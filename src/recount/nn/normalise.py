@@ -1,7 +1,5 @@
 """Colour normalisation inside a network, so that the rest of recount handles pictures in [0, 1] only."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

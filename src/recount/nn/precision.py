@@ -1,7 +1,5 @@
 """Parts of a network that must not run in half precision."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 
 import torch

@@ -1,7 +1,5 @@
 """What the VGG-19 counters share: torchvision's layers without the last pooling, their start, and their weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

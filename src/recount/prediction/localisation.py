@@ -5,8 +5,6 @@ and per picture the area under the ROC curve (AUC) of a map's value as a test fo
 all others. Thresholds are the claims' (0.3: the attention from which T2ICount calls a cell attended).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Times are not in the predictions CSV but beside it (``seed0.timing.json``), so t
 Density maps for figures are kept of as many images as a few megabytes hold (``kept_maps``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -17,8 +17,6 @@ Decisions: where nothing is predicted, precision is undefined and left out of it
 picture are not used: a prompt is a class name, or what the system's ``prompt_of`` makes of it.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator, Sequence

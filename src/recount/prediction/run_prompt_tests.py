@@ -6,8 +6,6 @@ on test data. Beside the scores lie maps of a few pictures, each asked for its m
 ones for every system, at fixed quantiles of the minority's count.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ into one batch (AdamHermes/GigaCount@d57191e); here a pass holds at most ``Windo
 come from. Which windows share a pass changes a prediction in the last digits of a float at most.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

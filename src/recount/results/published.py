@@ -1,7 +1,5 @@
 """What a paper printed: ``papers/<paper>/published.csv``, written by hand; ``value`` stays the printed text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a training run leaves: run.json (``RunRecord``), and history.csv with a row per epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar

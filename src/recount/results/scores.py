@@ -1,7 +1,5 @@
 """What ``recount score`` writes: scores.csv, strata.csv and influence.csv."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """What ``recount judge`` writes: verdicts.csv."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

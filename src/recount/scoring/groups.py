@@ -1,7 +1,5 @@
 """Counts in groups: bins and terciles of the true count, and the confusion of answers that are one of a few numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

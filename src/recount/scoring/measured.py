@@ -1,7 +1,5 @@
 """What runs left: predictions, metrics of these, costs, and the true counts of splits; or why there is nothing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -9,8 +9,6 @@ Reads the predictions that exist, the index files (for constant predictors) and 
 * ``influence.csv``: the images that move each run's MAE and RMSE most.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,8 +8,6 @@ errors are equal, and the same rule must serve one system, differences, and diff
 Seeds are fixed, so a number is the same whenever it is computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

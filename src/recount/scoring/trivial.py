@@ -12,8 +12,6 @@ A network can be better than its own floor only where its mistakes cancel what t
 number, and those that answer with one of ten captions, have no such floor.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What all settings share: names, strict models, reading YAML, one line per error."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -104,7 +102,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def plugins(kind: str) -> set[str]:
-    """Return the names of all systems or data sets, recount's own and those of outside packages. Imports none of them."""
+    """Return the names of all systems or data sets, outside packages' among them. Imports none of them."""
     modules = iter_modules([str(PACKAGE / kind)])
     own = {module.name for module in modules if not module.ispkg and module.name != "base"}
     return own | {point.name for point in entry_points(group=f"recount.{kind}")}

@@ -1,7 +1,5 @@
 """How a system is run (``experiments/<system>.yaml``): variants, and what it is trained, chosen and evaluated on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Literal, Self
 

@@ -1,7 +1,5 @@
 """What a paper says (``papers/<paper>/paper.yaml``): bibliography, tables whose rows name runs, claims."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """What to run here: config.yaml, the runs that follow from it, and where their files lie. Imports nothing heavy."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -169,7 +167,7 @@ def default_recipe(system: str) -> dict[str, Any] | None:
 
 
 class Project:
-    """Everything that is configured: config.yaml, the suite, experiments, benchmarks, papers, and the runs they make."""
+    """Everything that is configured: config.yaml, suite, experiments, benchmarks, papers, and the runs they make."""
 
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
         self.root = root

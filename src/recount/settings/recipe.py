@@ -1,7 +1,5 @@
 """How a system is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ A system's settings stand in its own file, which imports PyTorch, and the front 
 writes the schemas of all systems once for each state of the code; ``recount schemas`` writes them for editors, too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """How big (``suites/<suite>.yaml``): what stands for the benchmarks, sizes, budgets."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator

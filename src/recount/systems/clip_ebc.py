@@ -13,8 +13,6 @@ multiples of its stride is padded with black (CLIP-EBC's preparation leaves none
 mini, trunk and sentences are random projections, and with the ViT only prompts, decoder and head learn.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence

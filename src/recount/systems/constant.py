@@ -1,7 +1,5 @@
 """Predictors that look at no picture: the trivial rows of every table. No paper."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -14,8 +14,6 @@ by chance, and all that can be learnt is the ranking.
 Deviations: crops and patches are not saved as JPEG; the text tower's features replace the tower; RAdam is torch's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path

@@ -8,8 +8,6 @@ Deviations: a picture smaller than the crop is enlarged for every data set (the 
 only; its preparation leaves no such picture of UCF-QNRF), and without the rounding of its new size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal

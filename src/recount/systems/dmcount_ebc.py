@@ -7,8 +7,6 @@ Bins, DACE loss, crops and recipe are CLIP-EBC's, and so are the deviations. Fea
 corners, unlike DM-Count's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -11,8 +11,6 @@ text tower are in the state dict; pictures are normalised inside the network. Th
 commit of the released code contains it.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise

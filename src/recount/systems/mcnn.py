@@ -9,8 +9,6 @@ Deviations: errors are measured against the number of annotated points, not the 
 are found by truncation, which the public reports do not state; the grey network's nine crops are new in each epoch.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path

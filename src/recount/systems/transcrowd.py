@@ -14,8 +14,6 @@ README's 24 tiles); tiles are not saved as JPEG; heads left of or above the pict
 to the opposite border.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

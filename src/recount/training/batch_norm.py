@@ -5,8 +5,6 @@ GPUs is what the tests compare, on processors, with a single process. Ioffe and 
 (ICML 2015), Algorithm 1 and section 3.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

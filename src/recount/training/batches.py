@@ -1,7 +1,5 @@
 """Batches of training examples: the same ones for the same seed, whatever the number of loader processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain

@@ -1,7 +1,5 @@
 """Training state on disk: atomic, never pickled objects, and only taken up again by the very same training."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run costs: parameters, operations, seconds, memory. Measured, or counted by PyTorch."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import time

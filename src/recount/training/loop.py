@@ -1,7 +1,5 @@
 """The training loop, one for all systems: seeded, resumable, with the model selected as the protocol says."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

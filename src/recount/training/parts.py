@@ -1,7 +1,5 @@
 """Whether a batch may be computed in parts (out of memory, several GPUs), and what each part weighs in the whole."""
 
-from __future__ import annotations
-
 from recount.errors import UserError
 from recount.systems.base import System
 from recount.training.batch_norm import batch_norms

@@ -5,8 +5,6 @@ step, so that all processes keep the same weights. Nothing is exchanged within t
 statistics of synchronised BatchNorm): a process that is out of memory can say so, and all cut the batch further.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """What a person sees of a training run: a bar with the time left on a terminal, a line per epoch in a log."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Mapping

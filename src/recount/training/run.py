@@ -1,7 +1,5 @@
 """One training run, from the resolved configuration to the files of its folder."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

@@ -4,8 +4,6 @@ Checked against the rates of AdamHermes/GigaCount@d57191e, Yiming-M/CLIP-EBC@b52
 and SforAiDl/CountCLIP@a15672d (golden cases ``lr_schedule_*``, ``learning_rate``, ``scheduler_*``).
 """
 
-from __future__ import annotations
-
 import math
 
 from recount.settings.recipe import Schedule

@@ -1,7 +1,5 @@
 """Which of a run's epochs is reported: evaluation during training, and when an epoch is the best so far."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
