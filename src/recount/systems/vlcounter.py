@@ -77,8 +77,8 @@ class VLCounterSettings(Strict):
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
     carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
-    carpk_cell_rule: bool = Field(True, description="hand-made, of counts on car parks", json_schema_extra=READING)
-    pucpr_normalise: bool = Field(False, description="the released PUCPR+ script does not", json_schema_extra=READING)
+    carpk_cell_rule: bool = Field(True, description="hand-made correction on car parks", json_schema_extra=READING)
+    pucpr_normalise: bool = Field(False, description="normalise PUCPR+; not in the release", json_schema_extra=READING)
 
 
 def sentences(name: str) -> list[str]:
