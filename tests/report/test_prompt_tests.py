@@ -223,7 +223,7 @@ def test_a_test_that_was_not_made_is_said_with_its_reason(project: Project) -> N
     content["benchmarks"]["fsc147/test"]["mosaics"] = {"not_tested": "one class only"}
     write_run(project, READER, content, maps_of(reads=True))
     ((entry,), _) = prompt_tested(Sources(project), [READER])
-    assert entry.reasons() == ["T2ICount: fsc147/test, mosaics: one class only"]
+    assert list(entry.reasons()) == ["T2ICount: fsc147/test, mosaics: one class only"]
     assert np.isnan(scores_of([entry])[0]["f"])
 
 

@@ -49,7 +49,7 @@ def test_measured_cell_is_the_mean_over_seeds_of_the_tables_own_selection(
     ]
     assert cell.seeds == ("0", "1")
     assert cell.value == pytest.approx(sum(seeds) / len(seeds))
-    assert cell.chosen_on_test
+    assert cell.selection == "best_on_test"
 
 
 def test_difference_is_measured_minus_published(tables: dict[str, TableView]) -> None:
@@ -92,7 +92,7 @@ def test_system_worse_than_the_best_constant_has_learned_nothing(tables: dict[st
 
 
 def test_every_cell_of_the_papers_columns_is_counted_once(tables: dict[str, TableView]) -> None:
-    cells = sum(len([c for c in row.cells if not c.extra]) for table in tables.values() for row in table.rows)
+    cells = sum(len([c for c in row.cells if not c.column.extra]) for table in tables.values() for row in table.rows)
     counts = status_counts(tables.values())
     assert sum(counts.values()) == cells
     assert {"trained", "quoted", "trivial", "missing"} <= counts.keys()
@@ -117,7 +117,10 @@ def test_what_stands_for_several_benchmarks_is_said_once() -> None:
         "real/test": SimpleNamespace(dataset="real", split="test", note="196 entries"),
         "plain/test": SimpleNamespace(dataset="plain", split="test", note=""),
     }
-    project = SimpleNamespace(stand_ins=entries, why_no_data=lambda name: f"nothing stands for {name}")
+    project = SimpleNamespace(
+        stand_ins=entries, why_no_data=lambda name: f"nothing stands for {name}",
+        place=lambda name: f"{entries[name].dataset}/{entries[name].split}",
+    )  # fmt: skip
     sources, table = SimpleNamespace(project=project), SimpleNamespace(on=[*entries, "absent/test"])
     assert sorted(_stand_in_notes(cast(Any, sources), cast(Any, table))) == [
         "nothing stands for absent/test.",
@@ -154,7 +157,7 @@ def test_share_of_the_constants_error_is_of_wrong_answers(captions: TableView) -
 
 def test_accuracy_chosen_on_test_is_flagged_printed_and_measured(captions: TableView) -> None:
     cell = row(captions, "C3 modal").cells[0]
-    assert cell.chosen_on_test
+    assert cell.selection == "best_on_test"
     assert cell.published is not None
     assert cell.published.chosen_on_test
 

@@ -36,12 +36,7 @@ def part(paper: str, name: str, default: Any) -> Any:
 
 
 def make_evidence(project: Project, paper: str) -> list[Path]:
-    """Compute a paper's evidence from fetched annotations, write it beside its paper.yaml, and return the files.
-
-    Raises:
-        EvidenceError: there is no such paper, or nothing of its evidence is computed.
-        DataError: a data set is not fetched.
-    """
+    """Compute a paper's evidence, write it beside its paper.yaml, return the files; DataError: a set is not fetched."""
     if paper not in project.papers:
         raise EvidenceError(f"{paper}: no such paper; there are: {', '.join(project.papers)}")
     makers = part(paper, "EVIDENCE", {})

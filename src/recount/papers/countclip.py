@@ -1,8 +1,7 @@
 """What CountCLIP's printed numbers show: its table, its confusion matrices, the epochs in its notebook's history.
 
-Everything is computed from ``papers/countclip`` by ``recount.judging.countclip_evidence``. ``recount evidence
-countclip`` makes ``cut_77.csv`` from CountBench's captions; ``confusions.csv``, ``epochs.csv`` and ``leak.csv`` are
-transcribed.
+``recount evidence countclip`` makes ``cut_77.csv`` from CountBench's captions, and ``lambdas.csv``; the other files of
+evidence are transcribed.
 """
 
 from __future__ import annotations
@@ -24,19 +23,8 @@ from recount import systems
 from recount.datasets.countbench import read_items
 from recount.datasets.countclip_zenodo import CLASS_COUNTS
 from recount.datasets.formats import captions
-from recount.judging.countclip_evidence import (
-    BASELINE,
-    BEST,
-    END,
-    NUMBERS,
-    AgainstBaseline,
-    Evidence,
-    EvidenceError,
-    Panel,
-    RecoveredRun,
-    evidence,
-    read_epochs,
-)
+from recount.judging import countclip_evidence as printed
+from recount.judging.countclip_evidence import BEST, END, AgainstBaseline, Evidence, Panel
 from recount.report.exhibits import Context, Exhibit, Plot
 from recount.report.figures import confusions
 from recount.report.numbers import number, percent, signed_to
@@ -61,71 +49,55 @@ class LostWord:
     position: int  # of the word, characters from 0
 
 
-def lost_word_rows(raw: Path) -> list[LostWord]:
-    """Return the rows of ``cut_77.csv`` from CountBench's list of captions below the folder of fetched data sets."""
+def _lost_word_rows(raw: Path) -> list[LostWord]:
     items = read_items(raw / "countbench" / "CountBench.json")
     words = {number: word for word, number in captions.NUMBERS.items()}
-    found = [
-        (index, item["number"], item["text"].lower().find(words[item["number"]])) for index, item in enumerate(items)
-    ]
-    return [LostWord(*entry) for entry in found if entry[2] + len(words[entry[1]]) > CUT]
+    found = [LostWord(k, i["number"], i["text"].lower().find(words[i["number"]])) for k, i in enumerate(items)]
+    return [item for item in found if item.position + len(words[item.number]) > CUT]
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """The weight lambda of the counting pairs of one number."""
-
+class _Weight:
     weighting: str
     number: int
     pairs: int
     value: float
 
 
-def weight_rows(raw: Path) -> list[Weight]:
-    """Return the rows of ``lambdas.csv``: CountCLIP's own function at the numbers of its training pairs."""
+def _weight_rows(raw: Path) -> list[_Weight]:
     lambdas = import_module(systems.load("countclip").__module__).lambdas
     return [
-        Weight(weighting, number, CLASS_COUNTS[number], value)
+        _Weight(weighting, number, CLASS_COUNTS[number], value)
         for weighting in ("const", "norm", "modal", "log")
         for number, value in lambdas(weighting, CLASS_COUNTS).items()
     ]
 
 
-EVIDENCE = {"cut_77": lost_word_rows, "lambdas": weight_rows}
+EVIDENCE = {"cut_77": _lost_word_rows, "lambdas": _weight_rows}
 
 
 def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataFrame]:
     """Return the accuracies after each epoch of the recovered runs that printed them: columns epoch, value."""
-    path = sources.evidence(paper.name).get("epochs")
-    runs = read_epochs(path) if path is not None and metric == "accuracy" else []
-    return {
-        f"authors' run of {run.variant}": pd.DataFrame(
-            {"epoch": range(1, len(run.accuracies) + 1), "value": run.accuracies}
-        )
-        for run in runs
-        if run.accuracies
-    }
+    path = paper.evidence.get("epochs")
+    runs = printed.read_epochs(path) if path is not None and metric == "accuracy" else []
+    tables = {run.variant: pd.DataFrame({"value": run.accuracies}) for run in runs if run.accuracies}
+    return {f"authors' run of {name}": table.assign(epoch=table.index + 1) for name, table in tables.items()}
 
 
 def exhibits(context: Context) -> Iterator[Exhibit]:
     """Yield what the printed numbers show."""
-    files = context.sources.evidence(context.name)
+    files = context.paper.evidence
     if not files.keys() >= FILES:
         return
     try:
-        found = evidence(context.paper.folder)
-    except EvidenceError as error:
+        found = printed.evidence(context.paper.folder)
+    except printed.EvidenceError as error:
         context.sources.problem(files["confusions"], str(error))
         return
     labels = context.labels
-    panels = [panel for panel in found.panels if panel.figure != "fig3"]
+    panels = [p for state in STATES for p in found.panels if p.state == state and p.figure != "fig3"]
     lines = [
-        answer_line(
-            labels.get(panel.variant, panel.variant), panel.name, SELECTIONS[STATES[panel.state]], images_of(panel)
-        )
-        for state in STATES
-        for panel in panels
-        if panel.state == state
+        answer_line(labels.get(p.variant, p.variant), p.name, SELECTIONS[STATES[p.state]], images_of(p)) for p in panels
     ]
     title = "Printed matrices in numbers: accuracy with its exact interval, recall of each number"
     yield Exhibit(
@@ -143,14 +115,8 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
 
 def images_of(panel: Panel) -> pd.DataFrame:
     """Return a printed matrix as one row per image: true_count, predicted_count."""
-    true, answer = np.meshgrid(NUMBERS, NUMBERS, indexing="ij")
-    times = panel.matrix.ravel()
-    return pd.DataFrame(
-        {"true_count": np.repeat(true.ravel(), times), "predicted_count": np.repeat(answer.ravel(), times)}
-    )
-
-
-# -------------------------------------------------------------------------------------------------------- findings
+    every = [(true, answer) for true in printed.NUMBERS for answer in printed.NUMBERS]
+    return pd.DataFrame(np.repeat(every, panel.matrix.ravel(), axis=0), columns=["true_count", "predicted_count"])
 
 
 def findings(found: Evidence, labels: Mapping[str, str], leaks: int) -> Iterator[tuple[str, str]]:
@@ -205,11 +171,9 @@ def findings(found: Evidence, labels: Mapping[str, str], leaks: int) -> Iterator
 
 
 def _unlearned(found: Evidence) -> Iterator[tuple[str, str]]:
-    before = [entry.largest for entry in found.panels if entry.variant == BASELINE and entry.state == BEST]
-    end, best = (
-        max((entry.largest for entry in found.panels if entry.variant != BASELINE and entry.state == state), default=0)
-        for state in (END, BEST)
-    )
+    before = [entry.largest for entry in found.panels if (entry.variant, entry.state) == (printed.BASELINE, BEST)]
+    trained = [entry for entry in found.panels if entry.variant != printed.BASELINE]
+    end, best = (max((e.largest for e in trained if e.state == state), default=0) for state in (END, BEST))
     if before:
         yield (
             "Large numbers are unlearned.",
@@ -218,68 +182,51 @@ def _unlearned(found: Evidence) -> Iterator[tuple[str, str]]:
         )
 
 
-# --------------------------------------------------------------------------------------------------------- figures
-
-
 def _plots(context: Context, found: Evidence, panels: Iterable[Panel]) -> Iterator[Plot]:
     labels = context.labels
-    yield context.plot(
-        against_baseline(found.baseline, labels),
-        "against-baseline",
-        "Printed accuracy minus that of the untrained baseline: after ten epochs, and at the epoch chosen on the test "
-        "images.",
-    )
-    yield context.plot(
-        recovered_epochs(found.runs, found.baseline.baseline, labels),
-        "recovered-epochs",
-        "Accuracy on CountBench after each epoch of the runs that the notebook's history printed; the line is the "
-        "untrained baseline.",
-        "Recovered epochs",
-    )
-    yield context.plot(
-        weights_by_number(pd.read_csv(context.sources.evidence(context.name)["lambdas"])),
-        "lambda",
-        "Lambda by number from the class counts of the authors' training set (equations 3 to 6, as coded).",
-        "Lambda by number",
-    )
+    minus = "Printed accuracy minus that of the untrained baseline"
+    caption = f"{minus}: after ten epochs, and at the epoch chosen on the test images."
+    yield context.plot(_against_baseline(found.baseline, labels), "against-baseline", caption)
+    runs = "Accuracy on CountBench after each epoch of the runs that the notebook's history printed"
+    caption, figure = f"{runs}; the line is the untrained baseline.", _recovered_epochs(found, labels)
+    yield context.plot(figure, "recovered-epochs", caption, "Recovered epochs")
+    caption = "Lambda by number from the class counts of the authors' training set (equations 3 to 6, as coded)."
+    figure = _weights_by_number(pd.read_csv(context.paper.evidence["lambdas"]))
+    yield context.plot(figure, "lambda", caption, "Lambda by number")
     for state, selection in STATES.items():
-        tables = {labels.get(p.variant, p.variant): images_of(p) for p in panels if p.state == state}
-        yield context.plot(
-            confusions(tables),
-            f"published-confusions-{selection}",
-            f"Printed, {state}: for each true number (row), the share of pictures by answer (column).",
-            f"Printed confusion matrices, {state}",
-        )
+        figure = confusions({labels.get(p.variant, p.variant): images_of(p) for p in panels if p.state == state})
+        caption = f"Printed, {state}: for each true number (row), the share of pictures by answer (column)."
+        name, heading = f"published-confusions-{selection}", f"Printed confusion matrices, {state}"
+        yield context.plot(figure, name, caption, heading)
 
 
-def against_baseline(baseline: AgainstBaseline, labels: Mapping[str, str]) -> Figure:
-    """Draw each configuration's printed accuracy minus the baseline's: filled at the end, hollow at the best epoch."""
+def _against_baseline(baseline: AgainstBaseline, labels: Mapping[str, str]) -> Figure:
     names = list(baseline.at_end)
     figure, (ax,) = row_axes([labels.get(name, name) for name in names], 0.27, above=0.35, grid=False)
     end, best = ([100 * values[name] for name in names] for values in (baseline.at_end, baseline.at_best))
     ax.hlines(range(len(names)), end, best, color=BEHIND, linewidth=2, zorder=1)
     hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgewidth": 1.6}
-    looks: dict[str, tuple[list[float], str, dict[str, Any]]] = {
-        "after ten epochs": (end, SERIES[0], {}),
-        "best on the test images": (best, SERIES[1], hollow),
-    }
-    for label, (values, colour, look) in looks.items():
+    handles = []
+    for label, values, colour, look in (
+        ("after ten epochs", end, SERIES[0], {}),
+        ("best on the test images", best, SERIES[1], hollow),
+    ):
         ax.plot(values, range(len(names)), "o", color=colour, markersize=6, label=label, **look)
+        handles.append(Line2D([], [], marker="o", ls="", color=colour, label=label, **look))
     ax.axvline(0, color=INK, linewidth=1)
     ax.set_xlabel("percentage points of accuracy above the untrained baseline, as printed")
-    handles = [Line2D([], [], marker="o", ls="", color=c, label=label, **look) for label, (_, c, look) in looks.items()]
     figure.legend(handles=handles, loc="upper left", ncols=2)
     return figure
 
 
-def recovered_epochs(runs: Iterable[RecoveredRun], baseline: float, labels: Mapping[str, str]) -> Figure:
-    """Draw the accuracies after each epoch of the runs that printed them."""
+def _recovered_epochs(found: Evidence, labels: Mapping[str, str]) -> Figure:
     figure, ax = plt.subplots(figsize=(WIDTH, 3.1), layout="constrained")
-    for place, run in enumerate(run for run in runs if run.accuracies):
+    for place, run in enumerate(run for run in found.runs if run.accuracies):
         epochs, label = range(1, len(run.accuracies) + 1), labels.get(run.variant, run.variant)
         ax.plot(epochs, run.accuracies, "o-", color=SERIES[place], linewidth=1.4, markersize=4, label=label)
-    ax.axhline(baseline, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
-    ax.annotate("untrained", (1, baseline), xytext=(0, 4), textcoords="offset points", fontsize=8, color=ALARM)
+    level = found.baseline.baseline
+    ax.axhline(level, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
+    ax.annotate("untrained", (1, level), xytext=(0, 4), textcoords="offset points", fontsize=8, color=ALARM)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlabel="epoch", ylabel="accuracy on CountBench")
     ax.grid(axis="y", linewidth=0.6)
@@ -287,8 +234,7 @@ def recovered_epochs(runs: Iterable[RecoveredRun], baseline: float, labels: Mapp
     return figure
 
 
-def weights_by_number(weights: pd.DataFrame) -> Figure:
-    """Draw how many training pairs each number has, and lambda against the number for the weightings."""
+def _weights_by_number(weights: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.0), layout="constrained")
     bars = left.bar(list(CLASS_COUNTS), list(CLASS_COUNTS.values()), color=BEHIND)
     left.bar_label(bars, fontsize=7.5, color=MUTED)

@@ -1,7 +1,6 @@
 """What GigaCount's published log shows, computed from ``papers/gigacount/evidence/evallog.csv`` and ``published.csv``.
 
-The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Every number of this exhibit is found
-in or computed from the two files; only the names of four runs are given here, so that they can be spoken about.
+The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Only the names of runs are given here.
 """
 
 from __future__ import annotations
@@ -10,28 +9,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recount.judging.published_log import (
-    LATE_SHARE,
-    Found,
-    LogError,
-    LoggedRun,
-    best_run,
-    find_pair,
-    late_evaluations,
-    logged_runs,
-    occurs,
-    rate_changes,
-    read_log,
-    restarts,
-    schedule_starts,
-    stated_epochs,
-)
+from recount.judging import published_log as logs
+from recount.judging.published_log import Found, LoggedRun, restarts, schedule_starts
 from recount.metrics import metric as metric_of
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.figures import plain_log
@@ -46,24 +32,16 @@ CURVES = 2  # logged runs drawn behind ours: the longest named ones
 
 
 @dataclass(frozen=True)
-class LoggedRow:
-    """A row of a printed table and where its numbers stand in the log (``found`` is None: nowhere)."""
-
+class _LoggedRow:
     table: str
     label: str
     mae: float
     rmse: float
-    found: Found | None
+    found: Found | None  # where the printed numbers stand in the log; None: nowhere
 
     @property
     def run(self) -> str:
-        """Return the name of its run, or the run's number in the log where it has none."""
         return "" if self.found is None else RUN_NAMES.get(self.found.run.lines[0], f"no. {self.found.run.number}")
-
-    @property
-    def selection_gain(self) -> float | None:
-        """Return by how much the printed MAE is below the one at the stated number of epochs."""
-        return self.found.at_horizon[0] - self.mae if self.found and self.found.at_horizon else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +49,7 @@ class Log:
     """The log's runs, and the rows of GigaCount itself that print MAE and RMSE."""
 
     runs: list[LoggedRun]
-    rows: list[LoggedRow]
+    rows: list[_LoggedRow]
 
     @cached_property
     def named(self) -> dict[str, LoggedRun]:
@@ -79,39 +57,19 @@ class Log:
         return {RUN_NAMES[run.lines[0]]: run for run in self.runs if run.lines[0] in RUN_NAMES}
 
     @property
-    def ablations(self) -> list[tuple[LoggedRow, Found]]:
+    def ablations(self) -> list[tuple[_LoggedRow, Found]]:
         """Return the rows whose label states a number of epochs, with their place in the log."""
         return [(row, row.found) for row in self.rows if row.found is not None and row.found.horizon is not None]
 
     @property
-    def headline(self) -> LoggedRow | None:
+    def headline(self) -> _LoggedRow | None:
         """Return the row whose numbers the log does not hold."""
         return next((row for row in self.rows if row.found is None), None)
 
-    @property
-    def shared(self) -> dict[str, list[str]]:
-        """Return, for each run that several rows were read off, their labels."""
-        by_run: dict[str, list[str]] = {}
-        for row, _ in self.ablations:
-            by_run.setdefault(row.run, []).append(row.label)
-        return {run: labels for run, labels in by_run.items() if len(labels) > 1}
-
-    @property
-    def pairs(self) -> list[tuple[int, LoggedRow, LoggedRow]]:
-        """Return the pairs of rows of one table at one number of epochs."""
-        by_horizon: dict[tuple[str, int], list[LoggedRow]] = {}
-        for row, found in self.ablations:
-            by_horizon.setdefault((row.table, found.horizon or 0), []).append(row)
-        return [(horizon, rows[0], rows[1]) for (_, horizon), rows in by_horizon.items() if len(rows) == 2]
-
 
 def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
-    """Read the log and look up the printed rows; labels that say "(N epochs)" with that horizon.
-
-    Raises:
-        LogError: the log has not the expected columns.
-    """
-    runs = logged_runs(read_log(path))
+    """Read the log and look up the printed rows; "(N epochs)" in a label is the horizon. Raises ``LogError``."""
+    runs = logs.logged_runs(logs.read_log(path))
     rows = []
     for key, table in paper.tables.items():
         for row in table.rows:
@@ -119,19 +77,17 @@ def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
             printed = dict(zip(values["metric"], values["value"], strict=True))
             if row.system.startswith("gigacount") and {"mae", "rmse"} <= printed.keys():
                 pair = float(printed["mae"]), float(printed["rmse"])
-                rows.append(LoggedRow(key, row.label, *pair, find_pair(runs, *pair, stated_epochs(row.label))))
+                found = logs.find_pair(runs, *pair, logs.stated_epochs(row.label))
+                rows.append(_LoggedRow(key, row.label, *pair, found))
     return Log(runs, rows)
 
 
 def _log(sources: Sources, paper: Paper) -> Log | None:
-    """Return the log, or None where there is none or it cannot be read."""
-    path = sources.evidence(paper.name).get(LOG)
-    if path is None:
-        return None
+    path = paper.evidence.get(LOG)
     try:
-        return read(path, paper, sources.published[paper.name])
-    except LogError as error:
-        sources.problem(path, str(error))
+        return None if path is None else read(path, paper, sources.published[paper.name])
+    except logs.LogError as error:
+        sources.problem(path or Path(LOG), str(error))
         return None
 
 
@@ -176,7 +132,7 @@ def _pair(mae: float, rmse: float) -> str:
 
 
 def _glance(log: Log) -> str:
-    best, row = best_run(log.runs).best(), log.headline
+    best, row = logs.best_run(log.runs).best(), log.headline
     if row is None or best is None:
         return ""
     return (
@@ -194,11 +150,9 @@ def _row_sheet(paper: str, log: Log) -> Sheet:
         at = found.at_horizon or (math.nan, math.nan)
         errors = [Cell(value, f"{value:g}") for value in (row.mae, row.rmse, *at)]
         place = found.line, row.run, found.epoch, what
-        values = row.label, *errors[:2], *place, *errors[2:], row.selection_gain
-        lines.append(Line(values))
-    return Sheet(
-        f"{paper}-log", "Where the rows of the tables come from (all chosen on the test images ⚑)", heads, tuple(lines)
-    )
+        lines.append(Line((row.label, *errors[:2], *place, *errors[2:], at[0] - row.mae)))
+    title = "Where the rows of the tables come from (all chosen on the test images ⚑)"
+    return Sheet(f"{paper}-log", title, heads, tuple(lines))
 
 
 def _rate_sheet(paper: str, log: Log) -> Sheet:
@@ -214,20 +168,18 @@ def _rate_sheet(paper: str, log: Log) -> Sheet:
     return Sheet(f"{paper}-rates", "The learning rate of the named runs", heads, tuple(lines), folded=True)
 
 
-# -------------------------------------------------------------------------------------------------------- findings
-
-
 def findings(log: Log, published: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield what the log and the printed numbers show."""
     if log.headline is not None:
         yield "The headline is not in the log.", _of_headline(log, log.headline)
-    for place, (run, rows) in enumerate(log.shared.items()):
-        more = (
-            " Two ablations that share both runs cannot be told apart: what differs between the runs differs in both."
-            if place == 0 and len(log.shared) > 1
-            else ""
-        )
-        yield "One run, several rows.", f"{'; '.join(rows)}: all are read off run {run}.{more}"
+    by_run: dict[str, list[str]] = {}
+    for row, _ in log.ablations:
+        by_run.setdefault(row.run, []).append(row.label)
+    shared = {run: labels for run, labels in by_run.items() if len(labels) > 1}
+    more = " Two ablations that share both runs cannot be told apart: what differs between the runs differs in both."
+    more = more if len(shared) > 1 else ""
+    for place, (run, rows) in enumerate(shared.items()):
+        yield "One run, several rows.", f"{'; '.join(rows)}: all are read off run {run}.{more if place == 0 else ''}"
     yield from _of_pairs(log)
     yield from _of_scheduler(log)
     horizon = min((found.horizon or 0 for _, found in log.ablations), default=0)
@@ -238,15 +190,13 @@ def findings(log: Log, published: pd.DataFrame, labels: Mapping[str, str]) -> It
     yield from conflicts(published, labels)
 
 
-def _of_headline(log: Log, row: LoggedRow) -> str:
-    known = [name for name, value in (("mae", row.mae), ("rmse", row.rmse)) if occurs(log.runs, name, value)]
-    where = (
-        f"its {known[0].upper()} occurs somewhere, the pair does not"
-        if known
-        else "neither number occurs in any evaluation"
-    )
-    run = best_run(log.runs)
-    best, last, late = run.best(), run.evaluations.iloc[-1], late_evaluations(run, int(run.epochs * LATE_SHARE))
+def _of_headline(log: Log, row: _LoggedRow) -> str:
+    known = [name for name, value in (("mae", row.mae), ("rmse", row.rmse)) if logs.occurs(log.runs, name, value)]
+    where = f"its {known[0].upper()} occurs somewhere, the pair does not" if known else ""
+    where = where or "neither number occurs in any evaluation"
+    run = logs.best_run(log.runs)
+    best, last = run.best(), run.evaluations.iloc[-1]
+    late = logs.late_evaluations(run, int(run.epochs * logs.LATE_SHARE))
     assert best is not None
     return (
         f"{row.label} is printed with {row.mae:g} / {row.rmse:.1f}; {where}. The best pair in the log is "
@@ -258,10 +208,16 @@ def _of_headline(log: Log, row: LoggedRow) -> str:
 
 
 def _of_pairs(log: Log) -> Iterator[tuple[str, str]]:
-    for horizon, one, other in log.pairs:
-        ends = [row.found.at_horizon for row in (one, other) if row.found and row.found.at_horizon]
+    by_horizon: dict[tuple[str, int], list[tuple[_LoggedRow, Found]]] = {}
+    for row, found in log.ablations:
+        by_horizon.setdefault((row.table, found.horizon or 0), []).append((row, found))
+    for (_, horizon), pair in by_horizon.items():
+        if len(pair) != 2:
+            continue
+        (one, other), places = zip(*pair, strict=True)
+        ends = [found.at_horizon for found in places if found.at_horizon]
         there = f", at epoch {horizon} itself {signed(ends[0][0] - ends[1][0])}" if len(ends) == 2 else ""
-        runs = [row.found.run for row in (one, other) if row.found]
+        runs = [found.run for found in places]
         rates = [run.rates.loc[run.rates["epoch"] <= horizon, "rate"].max() for run in runs]
         begun = [sum(start.epoch <= horizon for start in schedule_starts(run)) for run in runs]
         warm_ups = f"; the warm-up was begun {begun[0]} times against {begun[1]}" if begun[0] != begun[1] else ""
@@ -276,40 +232,30 @@ def _of_scheduler(log: Log) -> Iterator[tuple[str, str]]:
     for row, found in log.ablations:
         if "no" in row.label.lower() and "scheduler" in row.label.lower():
             run, jumps = found.run, ", ".join(map(str, restarts(found.run)))
+            again = f" and jumps up again after epoch {jumps}" if jumps else ""
             yield (
                 f"“{row.label}” had a scheduler.",
-                f"The learning rate of run {row.run} changes after {rate_changes(run)} of its {run.epochs} epochs: it "
-                f"warms up to {run.rates['rate'].max():g}, then falls"
-                f"{f' and jumps up again after epoch {jumps}' if jumps else ''}.",
+                f"The learning rate of run {row.run} changes after {logs.rate_changes(run)} of its {run.epochs} "
+                f"epochs: it warms up to {run.rates['rate'].max():g}, then falls{again}.",
             )
 
 
 def conflicts(published: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield experiments that two sources print with one metric equal and another different.
-
-    The equal metric is what says that both mean the same experiment.
-    """
+    """Yield experiments that two sources print with one metric equal (so they are the same) and another different."""
     numbers = published.assign(number=pd.to_numeric(published["value"], errors="coerce")).dropna(subset="number")
     experiments = [
         (keys, {str(row["metric"]): row for row in part.to_dict("records")})
         for keys, part in numbers.groupby(["system", "benchmark", "table", "row", "source", "note"], sort=False)
     ]
-    for place, (one_keys, one) in enumerate(experiments):
-        for other_keys, other in experiments[place + 1 :]:
-            if one_keys[:2] != other_keys[:2] or one_keys[2] == other_keys[2]:
-                continue
-            same = [name for name in one if name in other and one[name]["number"] == other[name]["number"]]
-            for name in one if same else ():
-                if name in other and name not in same:
-                    values = " against ".join(f"{row['value']} ({row['source']})" for row in (one[name], other[name]))
-                    system = labels.get(str(one_keys[0]), str(one_keys[0]))
-                    yield (
-                        f"{system} on {one_keys[1]}, {metric_of(name).label}:",
-                        f"{values}, with the same {', '.join(map(str.upper, same))} in both.",
-                    )
-
-
-# ---------------------------------------------------------------------------------------------------------- figure
+    for (one_keys, one), (other_keys, other) in combinations(experiments, 2):
+        if one_keys[:2] != other_keys[:2] or one_keys[2] == other_keys[2]:
+            continue
+        same = [name for name in one if name in other and one[name]["number"] == other[name]["number"]]
+        for name in one if same else ():
+            if name in other and name not in same:
+                values = " against ".join(f"{row['value']} ({row['source']})" for row in (one[name], other[name]))
+                where = f"{labels.get(str(one_keys[0]), str(one_keys[0]))} on {one_keys[1]}, {metric_of(name).label}:"
+                yield where, f"{values}, with the same {', '.join(map(str.upper, same))} in both."
 
 
 def figure(log: Log) -> Figure:

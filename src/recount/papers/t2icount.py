@@ -1,8 +1,7 @@
 """What T2ICount's public evidence shows without a GPU: real annotations, real class names, the authors' training log.
 
-Every number is computed from ``papers/t2icount/evidence/*.csv`` and the printed cells. ``recount evidence t2icount``
-makes the first two files (``t2icount_evidence``); the log is ``logs/train.log`` of cha15yq/T2ICount@289d3fb, one row
-per epoch.
+``recount evidence t2icount`` makes the first two files (``t2icount_evidence``); the log is ``logs/train.log`` of
+cha15yq/T2ICount@289d3fb, one row per epoch.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ COLUMNS = {
     UNREAD: ("dataset", "split", "prompts", "unread", "names", "unread_names", "told_apart"),
     LOG: ("epoch", "val_mae", "val_rmse", "test_mae", "test_rmse", "train_seconds", "val_seconds", "test_seconds"),
 }
-
-
 Record = Mapping[Any, Any]  # a row of a table, by column
 
 
@@ -48,11 +45,7 @@ class EvidenceError(ValueError):
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Return a file of evidence, with a column ``benchmark`` where it has data set and split.
-
-    Raises:
-        EvidenceError: it is no CSV, or a column is absent.
-    """
+    """Return a file of evidence, with a column ``benchmark`` where it has data set and split."""
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
@@ -66,8 +59,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def _evidence(sources: Sources, name: str) -> pd.DataFrame | None:
-    """Return a file of evidence, or None where there is none or it cannot be read."""
-    path = sources.evidence("t2icount").get(name)
+    path = sources.project.papers["t2icount"].evidence.get(name)
     try:
         return None if path is None else read(path)
     except EvidenceError as error:
@@ -93,21 +85,11 @@ def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataF
     return {"authors' run, on val": pd.DataFrame({"epoch": seen["epoch"] + 1, "value": seen["val_mae"]})}
 
 
-# ------------------------------------------------------------------------------------------------- real annotations
-
-
 def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.DataFrame) -> Sequence[Record]:
     """Return a table of the paper on its real benchmarks: printed numbers among those of trivial predictors.
 
-    Args:
-        name: of the table.
-        paper: whose table is meant.
-        trivial: ``evidence/trivial_on_real_annotation.csv``.
-        published: published.csv, values as text.
-
-    Returns:
-        records with name, label, kind ("published", "constant", "oracle": uses the answers that it is tested on),
-        benchmark, metric, value, low, high (NaN where printed), text (as printed), source (where, or which constant).
+    ``kind``: published, constant or oracle (uses the answers that it is tested on); ``low``, ``high``: NaN where
+    printed; ``source``: where it is printed, or which constant it is.
     """
     here = trivial[trivial["benchmark"].isin(REAL_TABLES[name]) & trivial["metric"].isin(METRICS)]
     here = here.rename(columns={"predictor": "name", "ci_low": "low", "ci_high": "high"})
@@ -118,9 +100,8 @@ def real_cells(name: str, paper: Paper, trivial: pd.DataFrame, published: pd.Dat
     parts, seen = [here.assign(source=here["label"], text="", kind=kind, label=label)], set()
     for key, words in dict.fromkeys((row.key, row.label or row.key) for row in paper.tables[name].rows):
         mine = published[(published["table"] == name) & (published["row"] == key)]
-        mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce")).dropna(
-            subset="value"
-        )
+        mine = mine.assign(text=mine["value"], value=pd.to_numeric(mine["value"], errors="coerce"))
+        mine = mine.dropna(subset="value")
         once = repr(sorted(zip(mine["benchmark"], mine["metric"], mine["value"], strict=True)))
         if len(mine) and once not in seen:  # released weights and trained ones share a printed row
             seen.add(once)
@@ -136,18 +117,14 @@ def _real(context: Context, trivial: pd.DataFrame | None, unread: pd.DataFrame |
     findings = [found for cells in tables.values() for found in below_a_constant(cells)]
     findings += [found for cells in tables.values() for found in prompt_blind(cells)]
     findings += [] if unread is None else list(unread_names(unread))
-    return Exhibit(
-        id="real",
-        title="Computed on the real annotation: what needs no picture",
-        sentence=(
-            "The published rows of Tables 1 to 3 among predictors that look at no picture, scored on the papers' own "
-            "annotation files. These are real numbers in every suite: only counts and class names are needed. Oracles "
-            "use the answers that they are tested on. Intervals are 95 % over pictures."
-        ),
-        findings=tuple(findings),
-        tables=tuple(_sheet(context, name, cells, trivial) for name, cells in tables.items() if trivial is not None),
-        short="On the real annotation",
+    sentence = (
+        "The published rows of Tables 1 to 3 among predictors that look at no picture, scored on the papers' own "
+        "annotation files. These are real numbers in every suite: only counts and class names are needed. Oracles "
+        "use the answers that they are tested on. Intervals are 95 % over pictures."
     )
+    sheets = tuple(_sheet(context, name, cells, trivial) for name, cells in tables.items() if trivial is not None)
+    title = "Computed on the real annotation: what needs no picture"
+    return Exhibit("real", title, sentence, (), sheets, tuple(findings), short="On the real annotation")
 
 
 def _sheet(context: Context, name: str, cells: Sequence[Record], trivial: pd.DataFrame) -> Sheet:
@@ -157,16 +134,10 @@ def _sheet(context: Context, name: str, cells: Sequence[Record], trivial: pd.Dat
         ends: tuple[float, float] | None = None if pd.isna(row["low"]) else (row["low"], row["high"])
         shown = Cell(row["value"], row["text"], ends, hint=row["source"])
         rows.setdefault((row["label"], row["kind"]), {})[row["benchmark"], row["metric"]] = shown
-    ordered = sorted(
-        rows.items(), key=lambda row: [float(row[1].get(place, Cell("inf")).value or 0) for place in columns]
-    )
-    lines = [
-        Line(
-            (label, kind, *(found.get(place, Cell(None)) for place in columns)),
-            "quoted" if kind == "published" else "trivial",
-        )
-        for (label, kind), found in ordered
-    ]
+    lines = []
+    for label, kind in sorted(rows, key=lambda row: [float(rows[row].get(p, Cell("inf")).value or 0) for p in columns]):
+        found = [rows[label, kind].get(place, Cell(None)) for place in columns]
+        lines.append(Line((label, kind, *found), "quoted" if kind == "published" else "trivial"))
     sizes = trivial.groupby("benchmark")["n"].first()
     without = ("/test_without_1123_7611", "/test without 1123.jpg and 7611.jpg")
     groups = [(f"{b.replace(*without)}, {sizes.get(b, 0)} samples", len(METRICS)) for b in REAL_TABLES[name]]
@@ -176,7 +147,6 @@ def _sheet(context: Context, name: str, cells: Sequence[Record], trivial: pd.Dat
 
 
 def _maes(cells: Sequence[Record], benchmark: str, kind: str) -> list[Record]:
-    """Return the MAEs of one kind on a benchmark, lowest first."""
     wanted = (benchmark, "mae", kind)
     mine = [cell for cell in cells if (cell["benchmark"], cell["metric"], cell["kind"]) == wanted]
     return sorted(mine, key=lambda cell: cell["value"])
@@ -201,17 +171,13 @@ def prompt_blind(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """Yield the perfect counter that ignores the prompt beside the published systems, for each version of FSC-147-S."""
     for blind in cells:
         if (blind["name"], blind["metric"]) == (BLIND, "mae"):
-            printed = _maes(cells, blind["benchmark"], "published")
-            above, below = (
-                ", ".join(
-                    f"{cell['label']} {cell['text']}" for cell in printed if (cell["value"] >= blind["low"]) == where
-                )
-                for where in (True, False)
-            )
+            above, below = list[str](), list[str]()
+            for cell in _maes(cells, blind["benchmark"], "published"):
+                (above if cell["value"] >= blind["low"] else below).append(f"{cell['label']} {cell['text']}")
             yield (
                 f"{blind['benchmark']}, a perfect counter that ignores the prompt",
-                f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: {above or 'none'}. "
-                f"Below it: {below or 'none'}.",
+                f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: "
+                f"{', '.join(above) or 'none'}. Below it: {', '.join(below) or 'none'}.",
             )
 
 
@@ -229,9 +195,6 @@ def unread_names(unread: pd.DataFrame) -> Iterator[tuple[str, str]]:
                 "name is one token and the text is read two tokens early. Every longer name loses its last token. Of "
                 f"{row['names']} different names {row['told_apart']} are told apart.",
             )
-
-
-# ------------------------------------------------------------------------------------------------------- training log
 
 
 def evaluated(log: pd.DataFrame) -> pd.DataFrame:
@@ -259,18 +222,13 @@ def log_findings(log: pd.DataFrame) -> Iterator[tuple[str, str]]:
             f"{values.median():.2f}, standard deviation {values.std():.2f}. From one epoch to the next it changes by "
             f"{values.diff().abs().median():.2f} in the median. The selected epoch has {best[f'val_{metric}']:.2f}.",
         )
-    test: str = f", test {best['test_mae']:g} / {best['test_rmse']:g}" if pd.notna(best["test_mae"]) else ""
-    behind = (
-        f" Epoch {runner_up['epoch']} was {percent(runner_up['score'] / best['score'] - 1, 1)} behind by that score, "
-        f"and its test MAE is {runner_up['test_mae']:g}, {percent(runner_up['test_mae'] / best['test_mae'] - 1)} "
-        "higher."
-        if runner_up is not None
-        else ""
-    )
-    yield (
-        "The choice.",
-        f"Lowest validation MAE + RMSE: epoch {best['epoch']} with {best['score']:.2f}{test}.{behind}",
-    )
+    choice = f"Lowest validation MAE + RMSE: epoch {best['epoch']} with {best['score']:.2f}"
+    choice += f", test {best['test_mae']:g} / {best['test_rmse']:g}." if pd.notna(best["test_mae"]) else "."
+    if runner_up is not None:
+        score, mae = (percent(runner_up[name] / best[name] - 1, d) for name, d in (("score", 1), ("test_mae", 0)))
+        choice += f" Epoch {runner_up['epoch']} was {score} behind by that score, and its test MAE is "
+        choice += f"{runner_up['test_mae']:g}, {mae} higher."
+    yield "The choice.", choice
 
 
 def _train_log(context: Context, log: pd.DataFrame) -> Exhibit:
@@ -280,22 +238,17 @@ def _train_log(context: Context, log: pd.DataFrame) -> Exhibit:
         "The authors' training log: validation errors of every evaluated epoch; dashed: their median, shaded: one "
         "standard deviation. Circles: epochs that were the best so far and were tested; red: the one selected."
     )
-    return Exhibit(
-        id="trainlog",
-        title="What the authors' training log shows",
-        sentence=(
-            f"The released log holds {len(log)} epochs. {len(seen)} of them (from epoch {seen['epoch'][0]} on) have a "
-            f"validation. Training took {hours:.1f} hours in all, {seconds(log['train_seconds'].median())} an epoch. "
-            f"Computed from papers/{context.name}/evidence/{LOG}.csv."
-        ),
-        figures=(context.plot(validation_noise(seen), "trainlog", caption),),
-        findings=tuple(log_findings(log)),
-        short="What the training log shows",
+    sentence = (
+        f"The released log holds {len(log)} epochs. {len(seen)} of them (from epoch {seen['epoch'][0]} on) have a "
+        f"validation. Training took {hours:.1f} hours in all, {seconds(log['train_seconds'].median())} an epoch. "
+        f"Computed from papers/{context.name}/evidence/{LOG}.csv."
     )
+    plot, short = context.plot(_validation_noise(seen), "trainlog", caption), "What the training log shows"
+    title = "What the authors' training log shows"
+    return Exhibit("trainlog", title, sentence, (plot,), findings=tuple(log_findings(log)), short=short)
 
 
-def validation_noise(seen: pd.DataFrame) -> Figure:
-    """Draw the validation errors of the authors' log over the epochs, with what was selected and tested."""
+def _validation_noise(seen: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.4), sharex=True, layout="constrained")
     tested = seen.dropna(subset="test_mae").to_dict("records")
     for ax, metric in zip(axes, METRICS, strict=True):

@@ -1,16 +1,14 @@
 """Two files of T2ICount's evidence, computed from annotations alone: no picture and no GPU is needed.
 
-``trivial_on_real_annotation``: what predictors that look at no picture score on the data sets of the paper's tables:
-FSC-147 (val, test, and test without the two pictures that decide its RMSE), FSC-147-S (v1, v2) and CARPK (test). Some
-are oracles, and marked as such: they use the counts they are tested on. The *prompt-blind perfect counter* answers, on
-FSC-147-S, what FSC-147 annotates for the picture: as well as a system can do that counts without a mistake and does not
-read its prompt. Checked against golden case ``real_count_lists`` of ``trivial_baselines.json``.
+``trivial_on_real_annotation``: what predictors that look at no picture score on the benchmarks of the paper's tables.
+Oracles use the counts they are tested on. The *prompt-blind perfect counter* answers, on FSC-147-S, what FSC-147
+annotates for the picture: as well as a system can do that counts without a mistake and does not read its prompt.
+Golden case: ``real_count_lists`` of ``trivial_baselines.json``.
 
-``clip_count_unread_prompts``: how many prompts CLIP-Count's text defect touches. CLIP-Count
-(songrise/CLIP-Count@ba57fd0) inserts two learned vectors after the start token, but reads the text out where the end
-token stood before. With CLIP's causal attention a name of n tokens is therefore read after its first n - 1: a name of
-one token is not read at all, so that all of them have one and the same embedding, and a longer name loses its last
-token. Checked against golden case ``one_token_names`` of ``clip_count.json``.
+``clip_count_unread_prompts``: how many prompts CLIP-Count's text defect touches. songrise/CLIP-Count@ba57fd0 inserts
+two learned vectors after the start token, but reads the text out where the end token stood before. With CLIP's causal
+attention a name of one token is therefore not read at all, and a longer name loses its last token. Golden case:
+``one_token_names`` of ``clip_count.json``.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,11 +34,6 @@ RESAMPLES_AT_ONCE = 1000
 
 
 def _read(raw: Path, name: str, *splits: str) -> list[list[RawSample]]:
-    """Return the samples of a data set's splits.
-
-    Raises:
-        DataError: its annotation is missing, or a split has no sample.
-    """
     try:
         samples = list(datasets.load(name).read(raw / name))
     except DataError as error:
@@ -51,17 +45,11 @@ def _read(raw: Path, name: str, *splits: str) -> list[list[RawSample]]:
     return found
 
 
-# -------------------------------------------------------------------------------------------------- trivial predictors
-
-
-@dataclass(frozen=True, slots=True)
-class Predictor:
-    """Predictions that no picture was looked at for; an oracle uses the counts it is tested on."""
-
+class _Predictor(NamedTuple):
     name: str
     label: str
     counts: Floats
-    oracle: bool = False
+    oracle: bool = False  # uses the counts it is tested on
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +69,7 @@ class Trivial:
 
 
 def trivial_rows(raw: Path) -> list[Trivial]:
-    """Return the rows of ``trivial_on_real_annotation.csv``.
-
-    Args:
-        raw: the folder of fetched data sets, with ``fsc147``, ``fsc147s`` and ``carpk`` in it.
-
-    Raises:
-        DataError: an annotation is missing.
-    """
+    """Return the rows of ``trivial_on_real_annotation.csv`` from the folder of fetched data sets."""
     train, val, test = _read(raw, "fsc147", "train", "val", "test")
     own_cars, cars = _read(raw, "carpk", "train", "test")
     rest = [sample for sample in test if sample.id not in DOMINANT]
@@ -104,15 +85,15 @@ def _counts(samples: Iterable[RawSample]) -> Floats:
     return np.array([sample.count for sample in samples], dtype=np.float64)
 
 
-def _constant(name: str, label: str, value: float, size: int, *, oracle: bool = False) -> Predictor:
-    return Predictor(name, f"{label} ({value:.4g})", np.full(size, float(value)), oracle)
+def _constant(name: str, label: str, value: float, size: int, *, oracle: bool = False) -> _Predictor:
+    return _Predictor(name, f"{label} ({value:.4g})", np.full(size, float(value)), oracle)
 
 
-def _constants(samples: Sequence[RawSample], train: Sequence[RawSample]) -> list[Predictor]:
+def _constants(samples: Sequence[RawSample], train: Sequence[RawSample]) -> list[_Predictor]:
     own, seen, size = _counts(samples), _counts(train), len(samples)
     return [
-        Predictor("zero", "always 0", np.zeros(size)),
-        Predictor("one", "always 1", np.ones(size)),
+        _Predictor("zero", "always 0", np.zeros(size)),
+        _Predictor("one", "always 1", np.ones(size)),
         _constant("fsc147_train_mean", "mean of FSC-147 train", float(seen.mean()), size),
         _constant("fsc147_train_median", "median of FSC-147 train", float(np.median(seen)), size),
         _constant("best_constant_mae", "best constant for MAE", float(np.median(own)), size, oracle=True),
@@ -120,11 +101,7 @@ def _constants(samples: Sequence[RawSample], train: Sequence[RawSample]) -> list
     ]
 
 
-def _per_class(samples: Sequence[RawSample], reference: Sequence[RawSample], name: str) -> Iterator[Predictor]:
-    """Yield mean and median of the reference's samples of each sample's class, else of the whole reference.
-
-    Class names are compared without regard to capitals.
-    """
+def _per_class(samples: Sequence[RawSample], reference: Sequence[RawSample], name: str) -> Iterator[_Predictor]:
     by_class: dict[str, list[float]] = {}
     for sample in reference:
         by_class.setdefault(sample.prompt.lower(), []).append(sample.count)
@@ -133,19 +110,18 @@ def _per_class(samples: Sequence[RawSample], reference: Sequence[RawSample], nam
     words = "of the picture's class in this set" if own else "of the prompt's class in FSC-147 train, else of all of it"
     for statistic, function in (("mean", np.mean), ("median", np.median)):
         counts = np.array([float(function(_counts(reference) if group is None else group)) for group in groups])
-        yield Predictor(f"{name}_{statistic}", f"{statistic} {words}", counts, own)
+        yield _Predictor(f"{name}_{statistic}", f"{statistic} {words}", counts, own)
 
 
-def _for_fsc147s(samples: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[Predictor]:
-    size = len(samples)
-    yield Predictor("two", "always 2", np.full(size, 2.0))
-    yield Predictor("three", "always 3", np.full(size, 3.0))
+def _for_fsc147s(samples: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[_Predictor]:
+    yield _Predictor("two", "always 2", np.full(len(samples), 2.0))
+    yield _Predictor("three", "always 3", np.full(len(samples), 3.0))
     yield from _per_class(samples, train, "train_class")
     blind = np.array([sample.attributes["majority_count"] for sample in samples], dtype=np.float64)
-    yield Predictor("prompt_blind", "perfect counter that ignores the prompt", blind, oracle=True)
+    yield _Predictor("prompt_blind", "perfect counter that ignores the prompt", blind, oracle=True)
 
 
-def _for_carpk(cars: Sequence[RawSample], own: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[Predictor]:
+def _for_carpk(cars: Sequence[RawSample], own: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[_Predictor]:
     size, seen = len(cars), _counts(own)
     other = _counts(sample for sample in train if sample.prompt == "cars")
     yield _constant("carpk_train_mean", "mean of CARPK train", float(seen.mean()), size)
@@ -154,27 +130,19 @@ def _for_carpk(cars: Sequence[RawSample], own: Sequence[RawSample], train: Seque
     yield _constant("fsc147_cars_median", "median of the cars in FSC-147 train", float(np.median(other)), size)
 
 
-def _scored(dataset: str, split: str, samples: Sequence[RawSample], predictors: Sequence[Predictor]) -> list[Trivial]:
-    true = _counts(samples)
+def _scored(dataset: str, split: str, samples: Sequence[RawSample], predictors: Sequence[_Predictor]) -> list[Trivial]:
+    true, rows = _counts(samples), []
     every = [(predictor, metric) for predictor in predictors for metric in SCORED]
     contributions = np.stack([metric.of_images(true, predictor.counts) for predictor, metric in every])
-    lows, highs = _intervals(contributions, [metric for _, metric in every])
-    return [
-        Trivial(
-            dataset, split, predictor.name, predictor.label, predictor.oracle, metric.name,
-            metric(true, predictor.counts), float(low), float(high), len(samples),
-        )
-        for (predictor, metric), low, high in zip(every, lows, highs, strict=True)
-    ]  # fmt: skip
+    ends = zip(*_intervals(contributions, [metric for _, metric in every]), strict=True)
+    for ((name, label, counts, oracle), metric), (low, high) in zip(every, ends, strict=True):
+        scored = metric(true, counts), float(low), float(high), len(samples)
+        rows.append(Trivial(dataset, split, name, label, oracle, metric.name, *scored))
+    return rows
 
 
 def _intervals(contributions: Floats, metrics: Sequence[Metric]) -> tuple[Floats, Floats]:
-    """Return the ends of percentile intervals over pictures, all rows resampled with the same pictures.
-
-    Args:
-        contributions: [rows, pictures].
-        metrics: of each row.
-    """
+    """Return percentile intervals over pictures of contributions [rows, pictures], resampled with the same pictures."""
     pictures, rng = contributions.shape[1], np.random.default_rng(RANDOM_SEED)
     share = np.full(pictures, 1 / pictures)
     drawn = (rng.multinomial(pictures, share, RESAMPLES_AT_ONCE) for _ in range(RESAMPLES // RESAMPLES_AT_ONCE))
@@ -185,15 +153,9 @@ def _intervals(contributions: Floats, metrics: Sequence[Metric]) -> tuple[Floats
     return low, high
 
 
-# ------------------------------------------------------------------------------------------------------ unread prompts
-
-
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """How many samples and different names a benchmark has, and how many of them are one token: nothing of it is read.
-
-    ``told_apart``: how many different names are left when each loses its last token.
-    """
+class _Unread:
+    """How many samples and names a benchmark has, and how many of them are one token, so that nothing of it is read."""
 
     dataset: str
     split: str
@@ -201,11 +163,11 @@ class Unread:
     unread: int
     names: int
     unread_names: int
-    told_apart: int
+    told_apart: int  # names that are left when each loses its last token
 
 
-def unread_rows(raw: Path) -> list[Unread]:
-    """Return the rows of ``clip_count_unread_prompts.csv``. Arguments and errors: as for ``trivial_rows``."""
+def unread_rows(raw: Path) -> list[_Unread]:
+    """Return the rows of ``clip_count_unread_prompts.csv`` from the folder of fetched data sets."""
     splits = {"fsc147": ("train", "val", "test"), "fsc147s": ("v1", "v2")}
     return [
         unread_of(name, split, samples)
@@ -214,18 +176,13 @@ def unread_rows(raw: Path) -> list[Unread]:
     ]
 
 
-def unread_of(dataset: str, split: str, samples: Sequence[RawSample]) -> Unread:
+def unread_of(dataset: str, split: str, samples: Sequence[RawSample]) -> _Unread:
     """Return what the defect does to the prompts of these samples."""
     from open_clip.tokenizer import SimpleTokenizer
 
     tokenizer = SimpleTokenizer()
     names = {prompt: tuple(tokenizer.encode(prompt)) for prompt in dict.fromkeys(s.prompt for s in samples)}
-    return Unread(
-        dataset=dataset,
-        split=split,
-        prompts=len(samples),
-        unread=sum(len(names[sample.prompt]) == 1 for sample in samples),
-        names=len(names),
-        unread_names=sum(len(ids) == 1 for ids in names.values()),
-        told_apart=len({ids[:-1] for ids in names.values()}),
-    )
+    unread = sum(len(names[sample.prompt]) == 1 for sample in samples)
+    unread_names = sum(len(ids) == 1 for ids in names.values())
+    told_apart = len({ids[:-1] for ids in names.values()})
+    return _Unread(dataset, split, len(samples), unread, len(names), unread_names, told_apart)

@@ -1,7 +1,6 @@
 """Claims and their verdicts as the report shows them: a board of all papers, and each claim with its evidence.
 
-Nothing is decided here: verdicts, effects and rules are those of verdicts.csv (``recount judge``). What is added are
-labels, where the claim puts an effect (from paper.yaml), and a scale on which the effects of one claim are drawn.
+Nothing is decided here: verdicts, effects and rules are those of verdicts.csv (``recount judge``).
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -20,24 +18,11 @@ from recount.report.numbers import interval, number, percent, present, signed
 from recount.report.panels import shortened
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, TableView
+from recount.report.words import WORDS
 from recount.results.verdicts import ALL_PARTS, VerdictRow
 from recount.settings.paper import TRIVIAL_ARMS, Claim
 
-VERDICTS = {
-    "holds": ("✔", "the evidence is inside the region that the claim names, images and seeds agreeing"),
-    "holds in direction": (
-        "↗",
-        "it points the claimed way, but from too few seeds, from printed numbers alone, or only close to the number",
-    ),
-    "contradicted": ("✘", "the evidence is outside that region"),
-    "inconclusive": ("≈", "the evidence reaches both sides"),
-    "not tested": ("–", "the reason is given"),
-}
-EVIDENCE = {
-    "trained": ("Retrained here", "runs that this suite trained"),
-    "checkpoint": ("Released weights", "the authors' released weights, evaluated here"),
-    "published": ("Published numbers", "what the authors printed or committed, recomputed"),
-}
+VERDICTS, EVIDENCE = WORDS["verdicts"], WORDS["evidence"]
 SCALED = ("difference", "ratio")  # tests whose effect is an amount by which one arm is better than another
 ORACLES = {"best_constant": "best constant", "prompt_blind": "prompt-blind counter"}  # short for TRIVIAL_ARMS
 SHORT = 25  # letters of an arm's name in the forest
@@ -47,54 +32,29 @@ MARGIN = 8
 
 @dataclass(frozen=True)
 class Drawing:
-    """An effect on its claim's scale: x positions from 0 to ``WIDTH``; None where there is nothing to draw.
-
-    Attributes:
-        zero: no effect. region: the part of the axis where the claim puts the effect.
-    """
+    """An effect on its claim's scale: x positions from 0 to ``WIDTH``; None where there is nothing to draw."""
 
     at: float
     low: float | None
     high: float | None
-    zero: float
-    region: tuple[float, float]
+    zero: float  # no effect
+    region: tuple[float, float]  # where the claim puts the effect
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A row of verdicts.csv, for people.
-
-    Attributes:
-        better, worse: how the arms are called.
-        words: the effect and its interval, in words; "" where there is none or the reason alone says it.
-        drawing: the effect, where it can be drawn.
-    """
+    """A row of verdicts.csv, for people."""
 
     row: VerdictRow
-    better: str
+    better: str  # how the arms are called
     worse: str
-    words: str
-    drawing: Drawing | None = None
-
-    @property
-    def stand_in(self) -> str:
-        """Return what stands for the paper's benchmark, if that is something else."""
-        return self.row.dataset if self.row.dataset != self.row.benchmark else ""
-
-    @property
-    def seeds(self) -> list[str]:
-        """Return the seeds of the runs."""
-        return self.row.seeds.split()
+    words: str  # the effect and its interval; "" where there is none or the reason alone says it
+    drawing: Drawing | None = None  # of the effect, where it can be drawn
 
     @property
     def chosen_on(self) -> str:
         """Return which weights were judged, in words."""
         return SELECTIONS.get(self.row.selection, self.row.selection)
-
-    @property
-    def css(self) -> str:
-        """Return the class that colours the verdict."""
-        return self.row.verdict.replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -110,11 +70,6 @@ class ClaimView:
     def anchor(self) -> str:
         """Return the id of the claim's place on the page."""
         return f"{self.paper}-claim-{self.claim.id}"
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """Return what the page's filter finds the claim by."""
-        return tuple(dict.fromkeys(judgement.row.verdict for judgement in self.headlines.values()))
 
 
 def claim_views(sources: Sources, name: str, tables: Sequence[TableView]) -> list[ClaimView]:
@@ -133,7 +88,6 @@ def claim_views(sources: Sources, name: str, tables: Sequence[TableView]) -> lis
 
 
 def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[str, str]:
-    """Return how arms are called: by their row in the paper's tables, else by system and variant."""
     labels = {name: ORACLES.get(name, name.replace("_", " ")) for name in TRIVIAL_ARMS}
     for run in sources.project.papers[name].runs:
         experiment = sources.project.experiments[run.partition("/")[0]]
@@ -152,7 +106,6 @@ def _judgement(claim: Claim, row: VerdictRow, labels: Mapping[str, str]) -> Judg
 
 
 def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
-    """Say what an effect is: a difference with sign and unit, a ratio or a quantity as it is."""
     effect, low, high = row.effect, row.ci_low, row.ci_high
     if claim.reads_log or not present(effect):
         return ""
@@ -168,27 +121,14 @@ def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
     return f"{names.get(claim.test, 'better by')} {shown}{unit}{ends}"
 
 
-# ---------------------------------------------------------------------------------------------------------- drawings
-
-
 def region(claim: Claim, name: str) -> tuple[float, float] | None:
-    """Return where a claim puts an effect, or None where paper.yaml alone does not say.
-
-    Args:
-        name: the metric of the part.
-    """
+    """Return where a claim puts an effect in this metric, or None where paper.yaml alone does not say."""
     if claim.test in ("difference", "relative_drop"):
         return claim.margin or claim.at_least or 0.0, math.inf
-    if claim.test == "ratio":
-        return _ends(claim.at_least, claim.at_most)
-    for bound in claim.bounds:
-        if bound.metric == name:
-            return _ends(bound.at_least, bound.at_most)
+    bounds = [claim] if claim.test == "ratio" else [bound for bound in claim.bounds if bound.metric == name]
+    for low, high in ((bound.at_least, bound.at_most) for bound in bounds):
+        return -math.inf if low is None else low, math.inf if high is None else high
     return None
-
-
-def _ends(low: float | None, high: float | None) -> tuple[float, float]:
-    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _drawn(claim: Claim, parts: Sequence[Judgement]) -> Iterable[Judgement]:
@@ -214,16 +154,8 @@ def _drawing(row: VerdictRow, ends: tuple[float, float], left: float, right: flo
     return Drawing(x(row.effect), low, high, x(zero), (x(ends[0]), x(ends[1])))
 
 
-# ------------------------------------------------------------------------------------------------------------ forests
-
-
 def relative_effects(views: Sequence[ClaimView]) -> pd.DataFrame:
-    """Return by how much the better arm is better, as a share of the worse arm's value, of all claims that compare.
-
-    Returns:
-        columns claim, label, verdict, evidence, effect, low, high, claimed: a row for each part and kind of evidence,
-        of the selection that the claim's headline speaks of.
-    """
+    """Return effects as shares of the worse arm's value, one row per comparison of a headline's selection."""
     rows = []
     for view in views:
         for part in view.parts:
@@ -234,8 +166,7 @@ def relative_effects(views: Sequence[ClaimView]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).dropna(subset="effect")
 
 
-def _relative(claim: Claim, part: Judgement) -> dict[str, Any]:
-    """Return one part's effect as a share: of a ratio of errors what it is below 1."""
+def _relative(claim: Claim, part: Judgement) -> tuple[str, str, str, str, float, float, float, float]:
     row, ends = part.row, region(claim, part.row.metric) or (0.0, math.inf)
     if claim.test == "ratio":
         sign = 1 if metric_of(row.metric).is_share else -1
@@ -246,47 +177,28 @@ def _relative(claim: Claim, part: Judgement) -> dict[str, Any]:
         worse = abs(row.value_worse) or math.nan
         effect, low, high, claimed = (value / worse for value in (row.effect, row.ci_low, row.ci_high, ends[0]))
     on = f", {row.benchmark}" if len(claim.on) > 1 else ""
-    return {
-        "claim": claim.id,
-        "label": f"{claim.id}  {shortened(part.better, SHORT)} against {shortened(part.worse, SHORT)}{on}",
-        "verdict": row.verdict,
-        "evidence": row.evidence_status,
-        "effect": effect,
-        "low": low,
-        "high": high,
-        "claimed": claimed,
-    }
-
-
-# ------------------------------------------------------------------------------------------------------------- counts
+    label = f"{claim.id}  {shortened(part.better, SHORT)} against {shortened(part.worse, SHORT)}{on}"
+    return claim.id, label, row.verdict, row.evidence_status, effect, low, high, claimed
 
 
 def tally(views: Iterable[ClaimView]) -> dict[str, dict[str, int]]:
     """Count the headline verdicts by kind of evidence, in the order of the legend."""
     counted = Counter((kind, found.row.verdict) for view in views for kind, found in view.headlines.items())
-    return {
-        kind: {verdict: counted[kind, verdict] for verdict in VERDICTS if counted[kind, verdict]}
-        for kind in EVIDENCE
-        if any(counted[kind, verdict] for verdict in VERDICTS)
-    }
+    by_kind = {kind: {name: n for name in VERDICTS if (n := counted[kind, name])} for kind in EVIDENCE}
+    return {kind: times for kind, times in by_kind.items() if times}
 
 
 def claim_sheet(paper: str, views: Sequence[ClaimView]) -> Sheet:
     """Return the verdicts: a row for each claim and kind of evidence."""
     heads = ("Claim", "Statement", "Evidence", "Weights", "Verdict", "Effect", "p (Holm)", "Images", "Seeds", "Rule",
              "What would decide", "Why")  # fmt: skip
-    lines = [
-        Line(
-            (
-                view.claim.id, view.claim.says, EVIDENCE[kind][0], found.chosen_on, found.row.verdict,
-                Cell(found.row.effect, signed(found.row.effect), (found.row.ci_low, found.row.ci_high)),
-                found.row.p_holm, found.row.n, " ".join(found.seeds), found.row.rule, found.row.needed,
-                found.row.reason.text,
-            )
-        )
-        for view in views
-        for kind, found in view.headlines.items()
-    ]  # fmt: skip
+    lines = []
+    for view in views:
+        for kind, found in view.headlines.items():
+            row = found.row
+            effect = Cell(row.effect, signed(row.effect), (row.ci_low, row.ci_high))
+            judged = view.claim.id, view.claim.says, EVIDENCE[kind][0], found.chosen_on, row.verdict, effect
+            lines.append(Line((*judged, row.p_holm, row.n, row.seeds, row.rule, row.needed, row.reason.text)))
     return Sheet(f"{paper}-claims", "Verdicts on the claims", heads, tuple(lines))
 
 

@@ -30,12 +30,7 @@ class Equation(NamedTuple):
 
 
 def equations_of(system: str, source: Path = SOURCE) -> list[Equation]:
-    """Return the equations of a system of recount in its file's order; none where its file has no ``EQUATIONS``.
-
-    Args:
-        system: name of the system.
-        source: the folder of the package ``recount``.
-    """
+    """Return the equations of a system of recount, in its file's order; ``source`` is the package's folder."""
     path = source / "systems" / f"{system}.py"
     entry = _names(path).get("EQUATIONS") if path.is_file() else None
     mapping = entry.value if isinstance(entry, ast.Assign | ast.AnnAssign) else None
@@ -50,7 +45,6 @@ def equations_of(system: str, source: Path = SOURCE) -> list[Equation]:
 
 @cache
 def _names(path: Path) -> dict[str, Definition | ast.ImportFrom]:
-    """Return what each name at the top of a file is bound by."""
     names: dict[str, Definition | ast.ImportFrom] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -67,7 +61,15 @@ def _find(path: Path, name: list[str], source: Path) -> tuple[Path, int] | None:
     """Return file and line of a (dotted) name as it is known in a file; None if it is not recount's."""
     node = _names(path).get(name[0])
     if isinstance(node, ast.ImportFrom):
-        return _imported(node, name, source)
+        original = next(alias.name for alias in node.names if (alias.asname or alias.name) == name[0])
+        package, *parts = (node.module or "").split(".")
+        folder = source.joinpath(*parts)
+        if package != source.name:
+            return None
+        if (folder / f"{original}.py").is_file():  # from recount.nn import bins
+            return _find(folder / f"{original}.py", name[1:], source)
+        file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        return _find(file, [original, *name[1:]], source) if file.is_file() else None
     if isinstance(node, ast.ClassDef) and len(name) == 2:
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and member.name == name[1]:
@@ -75,18 +77,6 @@ def _find(path: Path, name: list[str], source: Path) -> tuple[Path, int] | None:
         inherited = (_find(path, [*ast.unparse(base).split("."), name[1]], source) for base in node.bases)
         return next(filter(None, inherited), (path, node.lineno))
     return None if node is None else (path, node.lineno)
-
-
-def _imported(node: ast.ImportFrom, name: list[str], source: Path) -> tuple[Path, int] | None:
-    original = next(alias.name for alias in node.names if (alias.asname or alias.name) == name[0])
-    parts = (node.module or "").split(".")
-    if parts[0] != source.name:
-        return None
-    folder = source.joinpath(*parts[1:])
-    if (folder / f"{original}.py").is_file():  # from recount.nn import bins
-        return _find(folder / f"{original}.py", name[1:], source)
-    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-    return _find(file, [original, *name[1:]], source) if file.is_file() else None
 
 
 def equations(context: Context) -> Iterator[Exhibit]:
@@ -100,10 +90,8 @@ def equations(context: Context) -> Iterator[Exhibit]:
             links = ((f"{address}/blob/main/src/{found.file}#L{found.line}", where),) if address else ()
             lines.append(Line((found.label, found.function, Cell(where, links=links))))
         if lines:
-            heads = ("Equation", "Function", "Where")
-            sheets.append(
-                Sheet(f"{context.name}-equations-{name}", entry.label, heads, tuple(lines), folded=bool(sheets))
-            )
+            heads, file = ("Equation", "Function", "Where"), f"{context.name}-equations-{name}"
+            sheets.append(Sheet(file, entry.label, heads, tuple(lines), folded=bool(sheets)))
     if sheets:
         sentence = "Which function computes which equation of a system's paper, with the file and line where it stands."
         yield Exhibit("equations", "From equations to code", sentence, tables=tuple(sheets))

@@ -1,8 +1,4 @@
-"""What a paper's page shows besides its claims and tables: exhibits, all shown by one template.
-
-A maker of exhibits is a function from a ``Context`` to exhibits: those in ``recount.report`` are for any paper, and
-``recount.papers.<paper>`` has what is particular to one.
-"""
+"""What a paper's page shows besides its claims and tables: exhibits, made from a ``Context``, shown by one template."""
 
 from __future__ import annotations
 
@@ -38,25 +34,15 @@ class Plot:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a sheet.
+    """A cell of a sheet."""
 
-    Attributes:
-        value: what CSV files hold and sorting goes by; None or NaN: nothing.
-        text: how it is shown; "": the text itself, or the number with the digits that an error deserves.
-        ends: a 95 % interval, shown below; columns of their own in a CSV.
-        below: small print.
-        hint: shown when pointed at.
-        links: (address, words) to be listed instead of the text.
-        alarm: whether the small print is a warning.
-    """
-
-    value: Value
-    text: str = ""
-    ends: tuple[float, float] | None = None
-    below: str = ""
-    hint: str = ""
-    links: tuple[tuple[str, str], ...] = ()
-    alarm: bool = False
+    value: Value  # what CSV files hold and sorting goes by; None or NaN: nothing
+    text: str = ""  # how it is shown; "": the value with the digits that an error deserves
+    ends: tuple[float, float] | None = None  # a 95 % interval, shown below; columns of their own in a CSV
+    below: str = ""  # small print
+    hint: str = ""  # shown when pointed at
+    links: tuple[tuple[str, str], ...] = ()  # (address, words) to be listed instead of the text
+    alarm: bool = False  # whether the small print is a warning
 
     @property
     def empty(self) -> bool:
@@ -69,11 +55,6 @@ class Cell:
         if self.empty:
             return "–"
         return self.text or (number(self.value) if isinstance(self.value, float) else str(self.value))
-
-    @property
-    def bare(self) -> Value:
-        """Return the value as files hold it; None: nothing."""
-        return None if self.empty else self.value
 
     @property
     def small(self) -> str:
@@ -98,25 +79,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of an exhibit, on the page and as files.
+    """A table of an exhibit, on the page and as files."""
 
-    Attributes:
-        file: stem of its files.
-        title: what it is; stands above it.
-        heads: of the columns; hints: what a head means, by head.
-        groups: (words, columns that they span) of a line above the heads.
-        folded: whether it is folded under its title.
-        note: small print above it.
-    """
-
-    file: str
+    file: str  # stem of its files
     title: str
     heads: tuple[str, ...]
     lines: tuple[Line, ...]
-    hints: tuple[tuple[str, str], ...] = ()
-    groups: tuple[tuple[str, int], ...] = ()
-    folded: bool = False
-    note: str = ""
+    hints: tuple[tuple[str, str], ...] = ()  # (head, what it means)
+    groups: tuple[tuple[str, int], ...] = ()  # (words, columns that they span) of a line above the heads
+    folded: bool = False  # under its title
+    note: str = ""  # small print above it
 
     def numeric(self, column: int) -> bool:
         """Return whether a column holds numbers."""
@@ -145,25 +117,18 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A section of a paper's page; what is empty is not shown.
+    """A section of a paper's page; what is empty is not shown."""
 
-    Attributes:
-        id: end of its anchor; title: its heading; short: how the contents call it, if not by the title.
-        sentence: what it is and where it comes from.
-        findings: (what was found in a few words, the sentence that says it).
-        glance: the finding that the page's summary repeats.
-    """
-
-    id: str
+    id: str  # end of its anchor
     title: str
-    sentence: str = ""
+    sentence: str = ""  # what it is and where it comes from
     figures: tuple[Plot, ...] = ()
     tables: tuple[Sheet, ...] = ()
-    findings: tuple[tuple[str, str], ...] = ()
+    findings: tuple[tuple[str, str], ...] = ()  # (in a few words, the sentence that says it)
     galleries: tuple[Gallery, ...] = ()
     notes: tuple[str, ...] = ()
-    short: str = ""
-    glance: str = ""
+    short: str = ""  # how the contents call it, if not by the title
+    glance: str = ""  # the finding that the page's summary repeats
 
 
 @dataclass(frozen=True)
@@ -183,17 +148,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Context:
-    """What exhibits of a paper are made from: the files, the paper, and the variants that its tables show.
-
-    ``save`` writes a figure: (figure, name, caption, heading to fold it under).
-    """
+    """What exhibits of a paper are made from: the files, the paper, and the variants that its tables show."""
 
     sources: Sources
     name: str
     paper: Paper
     tables: tuple[TableView, ...]
     variants: tuple[Variant, ...]
-    save: Callable[[Figure, str, str, str], Any]
+    save: Callable[[Figure, str, str, str], Any]  # (figure, name, caption, heading to fold it under)
 
     def plot(self, figure: Figure, name: str, caption: str, heading: str = "") -> Plot:
         """Save a figure of this paper and return it for the page."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from recount.metrics import metric
 from recount.report.exhibits import Sheet
@@ -17,6 +19,15 @@ CELL_COLUMNS = (
     "selection", "status", "reason",
 )  # fmt: skip
 LATEX_PREAMBLE = r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp} \usepackage{graphicx}"
+LATEX_TABLE = rf"""%{LATEX_PREAMBLE}
+\begin{{table}}
+  \caption{{%s}}
+  \resizebox{{\linewidth}}{{!}}{{%%
+  \begin{{tabular}}{{%s}}
+    %s
+  \end{{tabular}}}}
+\end{{table}}
+"""
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -30,14 +41,8 @@ LATEX_SPECIAL = {
 
 def escape_latex(text: str) -> str:
     """Return ``text`` so that LaTeX prints it as it is; a character that pdfLaTeX does not know, by its number."""
-    return "".join(_latex_character(character) for character in text)
-
-
-def _latex_character(character: str) -> str:
-    if character in LATEX_SPECIAL:
-        return LATEX_SPECIAL[character]
-    known = " " <= character <= "~" or "\u00a1" <= character <= "\u00ff"  # ASCII and what T1 and textcomp have
-    return character if known else f"[U+{ord(character):04X}]"
+    known = re.compile("[ -~\u00a1-\u00ff]")  # ASCII and what T1 and textcomp have
+    return "".join(LATEX_SPECIAL.get(c) or (c if known.match(c) else f"[U+{ord(c):04X}]") for c in text)
 
 
 def escape_markdown(text: str) -> str:
@@ -53,11 +58,10 @@ def as_csv(table: TableView) -> str:
         for row in table.rows
         for cell in row.cells
     ]
-    return csv_table(CELL_COLUMNS, lines)
+    return _csv_table(CELL_COLUMNS, lines)
 
 
 def _csv_cell(cell: Cell) -> list[object]:
-    """Return the values of ``CELL_COLUMNS`` from benchmark on; the writer leaves None empty."""
     printed, column = cell.published, cell.column
     return [
         column.benchmark, column.metric,
@@ -75,12 +79,7 @@ def table_files(table: TableView) -> dict[str, str]:
     caption = " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)
     heads = _heads(table)
     rows = [[row.label, *_printed(row.cells), row.status] for row in table.rows]
-    alignment = "l" + "r" * (len(heads) - 3) + "ll"
-    return {
-        "csv": as_csv(table),
-        "tex": latex_table(caption, heads, rows, alignment),
-        "md": markdown_table(caption, heads, rows, alignment),
-    }
+    return {"csv": as_csv(table), **_for_print(caption, heads, rows, "l" + "r" * (len(heads) - 3) + "ll")}
 
 
 def _heads(table: TableView) -> list[str]:
@@ -94,14 +93,15 @@ def _heads(table: TableView) -> list[str]:
 
 
 def _printed(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield published, measured and difference of each cell, then seeds and selection of the first."""
     for cell in cells:
         spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
         bounds = interval(cell.low, cell.high, cell.value)
         measured = f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
         measured = cell.status if cell.value is None else measured
         difference = "–" if cell.difference is None else f"{signed(cell.difference)} ({percent(cell.relative)})"
-        yield from [measured] if cell.extra else [cell.published.text if cell.published else "–", measured, difference]
+        yield from (
+            [measured] if cell.column.extra else [cell.published.text if cell.published else "–", measured, difference]
+        )
     yield str(len(cells[0].seeds) or "–")
     yield SELECTIONS.get(cells[0].selection, "–")
 
@@ -112,59 +112,26 @@ def sheet_files(sheet: Sheet) -> dict[str, str]:
     texts = [[f"{c.shown} ({c.small})" if c.small else c.shown for c in line.cells] for line in sheet.lines]
     with_ends = [any(line.cells[n].ends for line in sheet.lines) for n in range(len(heads))]
     columns = [[head, f"{head} low", f"{head} high"] if with_ends[n] else [head] for n, head in enumerate(heads)]
-    values = [
-        [
-            v
-            for n, cell in enumerate(line.cells)
-            for v in ([cell.bare, *(cell.ends or ("", ""))] if with_ends[n] else [cell.bare])
-        ]
-        for line in sheet.lines
-    ]
-    return {
-        "csv": csv_table([name for group in columns for name in group], values),
-        "tex": latex_table(sheet.title, heads, texts, sheet.alignment),
-        "md": markdown_table(sheet.title, heads, texts, sheet.alignment),
-    }
+    values = []
+    for line in sheet.lines:
+        groups = [["" if c.empty else c.value, *((c.ends or ("", "")) if with_ends[n] else ())]
+                  for n, c in enumerate(line.cells)]  # fmt: skip
+        values.append(list(chain.from_iterable(groups)))
+    csv_text = _csv_table(list(chain.from_iterable(columns)), values)
+    return {"csv": csv_text, **_for_print(sheet.title, heads, texts, sheet.alignment)}
 
 
-def csv_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return rows as CSV."""
+def _csv_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([heads, *rows])
     return buffer.getvalue()
 
 
-def latex_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> str:
-    """Return a table of texts as LaTeX; needs the packages of ``LATEX_PREAMBLE``.
-
-    Args:
-        alignment: l, r or w (a wide column whose text wraps) for each column.
-    """
-    lines = [
-        LATEX_PREAMBLE,
-        r"\begin{table}",
-        r"  \caption{" + escape_latex(caption) + "}",
-        r"  \resizebox{\linewidth}{!}{%",
-        r"  \begin{tabular}{" + alignment.replace("w", "p{6cm}") + "}",
-        r"    \toprule",
-        "    " + _latex_row(heads),
-        r"    \midrule",
-        *("    " + _latex_row(row) for row in rows),
-        r"    \bottomrule",
-        r"  \end{tabular}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(escape_latex(cell) for cell in cells) + r" \\"
-
-
-def markdown_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> str:
-    """Return a table of texts as Markdown; ``alignment`` as for ``latex_table``."""
-    lines = [f"**{escape_markdown(caption)}**", ""]
-    lines.append("| " + " | ".join(escape_markdown(head) for head in heads) + " |")
-    lines.append("|" + "".join("--:|" if kind == "r" else ":--|" for kind in alignment))
-    lines += ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def _for_print(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> dict[str, str]:
+    """Return a table of texts as LaTeX and Markdown; a column is aligned l, r or w (wide: its text wraps)."""
+    head, *body = (" & ".join(map(escape_latex, row)) + r" \\" for row in [heads, *rows])
+    lines = "\n    ".join([r"\toprule", head, r"\midrule", *body, r"\bottomrule"])
+    latex = LATEX_TABLE % (escape_latex(caption), alignment.replace("w", "p{6cm}"), lines)
+    ruler = "|" + "".join("--:|" if kind == "r" else ":--|" for kind in alignment)
+    head, *body = (f"| {' | '.join(map(escape_markdown, row))} |" for row in [heads, *rows])
+    return {"tex": latex, "md": "\n".join([f"**{escape_markdown(caption)}**", "", head, ruler, *body, ""])}

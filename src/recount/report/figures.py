@@ -62,10 +62,7 @@ def use_style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, description: str) -> str:
-    """Write ``<name>.svg`` and ``<name>.png`` into a folder, close the figure, and return the SVG for the page.
-
-    ``description`` is for readers who do not see the figure; it is escaped here.
-    """
+    """Write ``<name>.svg`` and ``<name>.png``, close the figure, and return the SVG for the page."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()  # lays the figure out, once for both files
         figure.set_layout_engine("none")
@@ -99,31 +96,22 @@ def plain_log(axis: Axis, subs: Sequence[float] = (1,)) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-# --------------------------------------------------------------------------------------------------------- tables
-
-
 def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> Figure | None:
-    """Draw the measured values of a column with their intervals, the published values and the best constant.
-
-    Where the two are not comparable, the published values stand in a panel of their own, row by row beside the measured
-    ones, so that order and direction can be compared and nothing else.
-    """
-    place = next(
-        n for n, column in enumerate(table.columns) if (column.benchmark, column.metric) == (benchmark, metric)
-    )
+    """Draw a column's measured values with intervals; what is printed has a panel of its own if not comparable."""
+    place = [(column.benchmark, column.metric) for column in table.columns].index((benchmark, metric))
     column, shown = table.columns[place], metric_of(metric)
     rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status not in MARKS]
     if not rows:
         return None
     cells = [row.cells[place] for row in rows]
-    printed = [cell.published.value if cell.published else None for cell in cells]
-    beside = not comparable and any(value is not None for value in printed)
+    printed = np.array([cell.published.value if cell.published else None for cell in cells], float)
+    beside = not comparable and not np.isnan(printed).all()
     labels = [shortened(row.label) for row in rows]
     figure, axes = row_axes(labels, 0.3, above=0.25, ratios=(1, 2.2) if beside else (1,))
     ax = axes[-1]
     _measured_dots(ax, cells)
     if comparable or beside:
-        _published_diamonds(axes[0], printed)
+        axes[0].plot(printed, range(len(rows)), "D", markersize=6, markerfacecolor="none", color=INK)
     for panel in axes:
         panel.set_xlim(left=0)
     if column.constant is not None:
@@ -135,7 +123,6 @@ def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> F
 
 
 def _measured_dots(ax: Axes, cells: Sequence[Cell]) -> None:
-    """Draw the values of cells, one below the other, over their intervals."""
     colours = [SERIES[2] if cell.status == "checkpoint" else SERIES[0] for cell in cells]
     known = [(y, cell.low, cell.high) for y, cell in enumerate(cells) if cell.low is not None and cell.high is not None]
     _intervals(ax, known, [colours[y] for y, _, _ in known], alpha=0.55)
@@ -146,20 +133,11 @@ def _measured_dots(ax: Axes, cells: Sequence[Cell]) -> None:
 
 
 def _intervals(ax: Axes, ends: Sequence[tuple[float, float, float]], colours: Sequence[str], alpha: float) -> None:
-    """Draw intervals (height, low, high), each in its colour."""
     segments = [[(low, y), (high, y)] for y, low, high in ends]
     ax.add_collection(LineCollection(segments, colors=colours, linewidths=2.2, alpha=alpha, capstyle="round"))
 
 
-def _published_diamonds(ax: Axes, printed: Sequence[float | None]) -> None:
-    values = [np.nan if value is None else value for value in printed]
-    ax.plot(
-        values, range(len(values)), marker="D", markersize=6, markerfacecolor="none", color=INK, linestyle="",
-    )  # fmt: skip
-
-
 def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None:
-    """Draw the best constant and shade the side of it on which nothing was learned."""
     left, right = ax.get_xlim()
     right = max(right, constant * 1.02)
     ax.set_xlim(left, right)
@@ -174,10 +152,7 @@ def _mark_constant(ax: Axes, constant: float, label: str, shown: Metric) -> None
 
 
 def claims_forest(effects: pd.DataFrame) -> Figure:
-    """Draw by how much the arm that a claim puts first is better, retrained here and as published, against the claim.
-
-    ``effects``: columns claim, label, verdict, evidence, and effect, low, high, claimed as shares of the worse arm.
-    """
+    """Draw the effects of ``relative_effects`` against what is claimed, retrained here and as published."""
     labels = list(dict.fromkeys(effects["label"]))
     figure, (ax,) = row_axes([shortened(label, 68) for label in labels], 0.27, above=0.4, size=7.5, grid=False)
     finite = effects[["effect", "low", "high"]].to_numpy(dtype=float)
@@ -192,12 +167,16 @@ def claims_forest(effects: pd.DataFrame) -> Figure:
     ax.set_xlim(left - 0.04 * (right - left), right + 0.04 * (right - left))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel("better by, as a share of what it is compared with")
-    figure.legend(handles=_legend_of_claims(effects), loc="upper left", ncols=7, fontsize=7.5)
+    there = set(effects["evidence"]) | set(effects["verdict"])
+    marks: dict[str, Any] = {"color": MUTED, "linestyle": ""}
+    looks = [(EVIDENCE_NAMES[kind], kind, marks | look) for kind, look in EVIDENCE_LOOKS.items()]
+    looks += [(verdict, verdict, {"color": colour, "linewidth": 4}) for verdict, colour in VERDICT_COLOURS.items()]
+    handles = [Line2D([], [], label=label, **look) for label, name, look in looks if name in there]
+    figure.legend(handles=handles, loc="upper left", ncols=7, fontsize=7.5)
     return figure
 
 
 def _effects(ax: Axes, effects: pd.DataFrame) -> None:
-    """Draw effects with their intervals and the claimed amounts; column y is the height of each."""
     claimed = effects[np.isfinite(effects["claimed"]) & (effects["claimed"] != 0)]
     ticks = [[(row.claimed, row.y - 0.4), (row.claimed, row.y + 0.4)] for row in claimed.itertuples(index=False)]
     ax.add_collection(LineCollection(ticks, colors=MUTED, linewidths=1.2, linestyles=(0, (2, 1.5))))
@@ -209,58 +188,27 @@ def _effects(ax: Axes, effects: pd.DataFrame) -> None:
         ax.plot(part["effect"], part["y"], color=VERDICT_COLOURS[str(verdict)], linestyle="", **look)
 
 
-def _legend_of_claims(effects: pd.DataFrame) -> list[Line2D]:
-    there = set(effects["evidence"]) | set(effects["verdict"])
-    kinds = [
-        Line2D([], [], color=MUTED, linestyle="", label=EVIDENCE_NAMES[kind], **look)
-        for kind, look in EVIDENCE_LOOKS.items()
-        if kind in there
-    ]
-    verdicts = [
-        Line2D([], [], color=colour, linewidth=4, label=verdict)
-        for verdict, colour in VERDICT_COLOURS.items()
-        if verdict in there
-    ]
-    return kinds + verdicts
-
-
 def selection_dumbbells(rows: pd.DataFrame, metric: str) -> Figure:
     """Draw each variant's error under the three selections: columns label, last, best_on_test, best_on_held_out."""
     figure, (ax,) = row_axes([shortened(label) for label in rows["label"]], 0.28, above=0.35)
-    looks = {
-        "best_on_test": ("o", SERIES[1], "none"),
-        "best_on_held_out": ("s", SERIES[2], SERIES[2]),
-        "last": ("o", SERIES[0], SERIES[0]),
-    }
+    looks = {"best_on_test": ("o", SERIES[1]), "best_on_held_out": ("s", SERIES[2]), "last": ("o", SERIES[0])}
     values = rows[list(looks)]
     ax.hlines(range(len(rows)), values.min(axis=1), values.max(axis=1), color=BEHIND, linewidth=2, zorder=1)
-    for name, (marker, edge, face) in looks.items():
+    for name, (marker, colour) in looks.items():
+        face, label = "none" if name == "best_on_test" else colour, SELECTIONS[name]
         ax.plot(
-            rows[name], range(len(rows)), marker=marker, linestyle="", color=edge, markerfacecolor=face,
-            markersize=6.5, markeredgewidth=1.6, label=SELECTIONS[name],
+            rows[name], range(len(rows)), marker, color=colour, markerfacecolor=face, markersize=6.5,
+            markeredgewidth=1.6, label=label,
         )  # fmt: skip
     ax.set_xlabel(metric_of(metric).label)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
-# --------------------------------------------------------------------------------------------------------- learning
-
-
 def curves_over_log(
     runs: pd.DataFrame, metric: str, watched: str, behind: Mapping[str, pd.DataFrame], comparable: bool
 ) -> Figure:
-    """Draw our evaluations during training over the authors' own log, one panel per variant, one line per seed.
-
-    Where numbers are not comparable, both are drawn as shapes: the share of training on x, and on y the metric as a
-    multiple of the best value of the same run.
-
-    Args:
-        runs: columns label, seed, epoch, value.
-        metric, watched: what was evaluated, on which images.
-        behind: name of a published run -> columns epoch, value.
-        comparable: whether epochs and values share axes with the published ones.
-    """
+    """Draw our evaluations over the authors' (``behind``); as shapes of training where they are not comparable."""
     shown = metric_of(metric)
     if not comparable:
         runs = pd.concat(_shape(run, shown) for _, run in runs.groupby(["label", "seed"], sort=False))
@@ -277,14 +225,12 @@ def curves_over_log(
         for _, run in runs[runs["label"] == label].groupby("seed", sort=False):
             panels.line(panel, across.at(run["epoch"]), up.at(run["value"]), SERIES[0], zorder=2.5)
     handles = [Line2D([], [], color=SERIES[0], label="here, a line per seed")]
-    for name, dashes in zip(behind, DASHES, strict=False):
-        handles.append(Line2D([], [], color=BEHIND, linestyle=dashes, label=name))
+    handles += [Line2D([], [], color=BEHIND, ls=dashes, label=n) for n, dashes in zip(behind, DASHES, strict=False)]
     title = f"{shown.label} on {watched}" if comparable else f"{shown.label} ÷ {shown.best} of the run"
     return panels.finish("epoch" if comparable else "share of training", title, handles)
 
 
 def _scale_of_curves(values: pd.Series, shown: Metric) -> Scale:
-    """Return a logarithmic scale for errors, which fall by orders, and a plain one for shares of right answers."""
     values = values[np.isfinite(values) & (values > 0)]
     if values.empty:
         return Scale(0, 1)
@@ -303,7 +249,7 @@ def training_panels(runs: Mapping[str, pd.DataFrame], metric: str) -> Figure:
     """Draw loss (left axis) and a metric (right axis) of each run against the epoch, one panel per run."""
     panels = Panels([shortened(name, 30) for name in runs], 4, 1.5, above=0.4, between=0.66)
     label = metric_of(metric).label
-    columns = {f"test_{metric}": SERIES[1], f"held_out_{metric}": SERIES[2]}
+    columns, drawn = {f"test_{metric}": SERIES[1], f"held_out_{metric}": SERIES[2]}, set[str]()
     for panel, history in enumerate(runs.values()):
         across = Scale(0, float(history["epoch"].max()))
         loss = Scale(*_ends(history["loss"]))
@@ -311,6 +257,7 @@ def training_panels(runs: Mapping[str, pd.DataFrame], metric: str) -> Figure:
         panels.labels(panel, loss.ticks(), "left", colour=MUTED)
         panels.line(panel, across.at(history["epoch"]), loss.at(history["loss"]), BEHIND)
         there = [column for column in columns if column in history and history[column].notna().any()]
+        drawn.update(there)
         if there:
             panels.line(panel, [1, 1], [0, 1], MUTED, 0.8)
             error = Scale(0, 1.05 * float(np.nanmax(history[there].to_numpy(float))) or 1)
@@ -320,24 +267,20 @@ def training_panels(runs: Mapping[str, pd.DataFrame], metric: str) -> Figure:
             places = across.at(seen["epoch"]), error.at(seen[column])
             panels.line(panel, *places, columns[column], 1.5)
             panels.dots(panel, *places, columns[column], 2.2)
-    names = {"training loss (left axis)": BEHIND} | {
-        f"{label} on {'test' if column.startswith('test') else 'held-out'} (right axis)": colour
-        for column, colour in columns.items()
-        if any(column in history and history[column].notna().any() for history in runs.values())
-    }
+    names = {"training loss (left axis)": BEHIND}
+    for column, colour in columns.items():
+        if column in drawn:
+            where = "test" if column.startswith("test") else "held-out"
+            names[f"{label} on {where} (right axis)"] = colour
     handles = [Line2D([], [], color=colour, linewidth=1.6, label=name) for name, colour in names.items()]
     return panels.finish("epoch", "training loss", handles)
 
 
 def _ends(values: pd.Series) -> tuple[float, float]:
-    """Return the ends of a scale on which all values lie, with a little room."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     room = 0.05 * (high - low or abs(high) or 1.0)
     return low - room, high + room
-
-
-# --------------------------------------------------------------------------------------------------------- errors
 
 
 def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
@@ -357,32 +300,21 @@ def predicted_against_true(predictions: Mapping[str, pd.DataFrame]) -> Figure:
 
 def confusions(predictions: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw a confusion matrix per label: for each true number (row), the share of each answer (column)."""
-    every = pd.concat(predictions.values()).dropna(subset=["true_count", "predicted_count"])
-    numbers = sorted({int(value) for value in every[["true_count", "predicted_count"]].to_numpy().ravel()})
-    places = {number: place for place, number in enumerate(numbers)}
-    matrices = {name: _matrix(table, numbers) for name, table in predictions.items()}
-    titles = [(shortened(name, 20), _right(matrix)) for name, matrix in matrices.items()]
+    finite = [table.dropna(subset=["true_count", "predicted_count"]) for table in predictions.values()]
+    numbers = sorted({int(value) for value in pd.concat(finite)[["true_count", "predicted_count"]].to_numpy().ravel()})
+    empty = np.zeros((len(numbers), len(numbers)))
+    matrices = [confusion(t["true_count"], t["predicted_count"], numbers) if len(t) else empty for t in finite]
+    right = [f"{np.trace(m):.0f} of {m.sum():.0f} right" if m.any() else "no answers" for m in matrices]
     panels = Panels(
-        [title for title, _ in titles], 6, 1.75, above=0.1, between=0.12, square=True, title_size=7.5,
-        subtitles=[subtitle for _, subtitle in titles],
+        [shortened(name, 20) for name in predictions], 6, 1.75, above=0.1, between=0.12, square=True, title_size=7.5,
+        subtitles=right,
     )  # fmt: skip
-    middles = [((place + 0.5) / len(numbers), str(number)) for number, place in places.items()]
+    middles = [((place + 0.5) / len(numbers), str(number)) for place, number in enumerate(numbers)]
     panels.shared(middles, [(1 - middle, text) for middle, text in middles], size=6)
     colours = np.where(np.eye(len(numbers), dtype=bool), SERIES[2], SERIES[1])
-    for panel, matrix in enumerate(matrices.values()):
+    for panel, matrix in enumerate(matrices):
         panels.squares(panel, matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), colours)
     return panels.finish("answer", "true number")
-
-
-def _matrix(predictions: pd.DataFrame, numbers: Sequence[int]) -> np.ndarray:
-    finite = predictions.dropna(subset=["true_count", "predicted_count"])
-    if finite.empty:
-        return np.zeros((len(numbers), len(numbers)))
-    return confusion(finite["true_count"], finite["predicted_count"], numbers)
-
-
-def _right(matrix: np.ndarray) -> str:
-    return f"{np.trace(matrix):.0f} of {matrix.sum():.0f} right" if matrix.any() else "no answers"
 
 
 def influence_bars(shares: pd.DataFrame) -> Figure:
@@ -393,17 +325,17 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
         mine = shares[shares["label"] == label]
         ends = np.append(0.0, np.cumsum(mine["share"]))
         bars = [*zip(ends[:-1], mine["share"], strict=True), (ends[-1], max(0.0, 1 - ends[-1]))]
-        alphas = [max(0.25, 0.95 - 0.22 * n) for n in range(len(mine))]
-        colours = [
-            (ALARM if share > 0.5 else SERIES[0], alpha) for share, alpha in zip(mine["share"], alphas, strict=True)
-        ]
-        ax.broken_barh(bars, (y - 0.36, 0.72), facecolors=[*colours, (GRID, 1.0)], linewidth=0)
+        looks = [(ALARM if s > 0.5 else SERIES[0], max(0.25, 0.95 - 0.22 * n)) for n, s in enumerate(mine["share"])]
+        ax.broken_barh(bars, (y - 0.36, 0.72), facecolors=[*looks, (GRID, 1.0)], linewidth=0)
         for n, (image, share) in enumerate(zip(mine["image"], mine["share"], strict=True)):
             if share > 0.12:
-                ax.text(
-                    ends[n] + share / 2, y, shortened(str(image), 16), ha="center", va="center", fontsize=7.5,
-                    color="white" if n < 2 else INK,
-                )  # fmt: skip
+                look: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 7.5,
+                    "color": "white" if n < 2 else INK,
+                }
+                ax.text(ends[n] + share / 2, y, shortened(str(image), 16), **look)
     ax.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (2, 2)))
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from recount.report.numbers import count, off_by, present
 from recount.report.sources import Place, Sources
+from recount.report.words import said
 
 QUANTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 BRIGHTEST_SHARE = 0.2  # of the objects are drawn at full strength
@@ -32,40 +33,28 @@ SMALLEST_PHOTO = 260
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph with its annotated points, embedded once and used by every card that shows it.
-
-    Attributes:
-        css: the class that paints it.
-        uri: JPEG as data URI ("" if the picture cannot be read).
-        points: SVG path that marks every point, in the picture's pixels; "" where none are annotated.
-    """
+    """A photograph with its annotated points, embedded once and used by every card that shows it."""
 
     id: str
-    css: str
-    uri: str
+    css: str  # the class that paints it
+    uri: str  # JPEG; "" if the picture cannot be read
     width: int
     height: int
-    points: str
+    points: str  # SVG path that marks every point, in the picture's pixels; "" where none are annotated
     count: float
     prompt: str = ""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A photograph with what one system says of it.
-
-    Attributes:
-        kind: "truth" (with its points), "plain" (the picture alone), "heat" (a map instead of the picture) or "".
-        label: who says it. value: the count. words: how far off it is, or what is missing.
-        overlay: data URI of the density or map, "" if there is none.
-    """
+    """A photograph with what one system says of it."""
 
     photo: Photo
-    label: str
-    value: str = ""
-    words: str = ""
-    overlay: str = ""
-    kind: str = ""
+    label: str  # who says it
+    value: str = ""  # the count
+    words: str = ""  # how far off it is, or what is missing
+    overlay: str = ""  # data URI of the density or map
+    kind: str = ""  # "truth" (with its points), "plain" (the picture alone), "heat" (a map instead of it) or ""
 
 
 @dataclass(frozen=True)
@@ -90,22 +79,9 @@ class Gallery:
     notice: str = ""
 
     @property
-    def cards(self) -> list[Card]:
-        """Return all cards."""
-        return [card for group in self.groups for card in (*group.cards, *group.others)]
-
-    @property
     def densities(self) -> bool:
         """Whether any card has a density; systems that count by captions have none."""
-        return any(card.overlay for card in self.cards)
-
-    @property
-    def dots(self) -> bool:
-        """Whether any photograph has annotated points."""
-        return any(photo.points for photo in self.photos)
-
-
-# ------------------------------------------------------------------------------------------------------ which pictures
+        return any(card.overlay for group in self.groups for card in (*group.cards, *group.others))
 
 
 def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
@@ -123,9 +99,6 @@ def best_median_worst(predictions: pd.DataFrame) -> list[tuple[str, str]]:
         return []
     places = {"best": 0, "median": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
     return [(rank, str(ordered["id"].iloc[place])) for rank, place in places.items()]
-
-
-# ------------------------------------------------------------------------------------------------------------ pictures
 
 
 def map_png(shares: np.ndarray, colours: str, *, transparent: bool) -> bytes:
@@ -174,29 +147,18 @@ def photo_of(sources: Sources, samples: pd.DataFrame, name: str, css: str, width
         return None
     row: Any = samples.loc[name]
     folder = Path(row["folder"])
-    points = _points(sources, folder / row["points"]) if row["points"] else []
-    return Photo(
-        id=name,
-        css=css,
-        uri=_jpeg(sources, folder / row["image"], width) if row["image"] else "",
-        width=int(row["width"]),
-        height=int(row["height"]),
-        points="".join(f"M{x:.0f} {y:.0f}h0" for x, y in points),
-        count=float(row["count"]),
-        prompt=row["prompt"],
-    )
-
-
-def _points(sources: Sources, path: Path) -> np.ndarray | list[tuple[float, float]]:
+    points: Sequence[tuple[float, float]] = ()
     try:
-        return np.load(path, allow_pickle=False)
+        points = np.load(folder / row["points"], allow_pickle=False) if row["points"] else ()
     except (OSError, ValueError) as error:
-        sources.problem(path, f"not readable points: {error}")
-        return []
+        sources.problem(folder / row["points"], f"not readable points: {error}")
+    uri = _jpeg(sources, folder / row["image"], width) if row["image"] else ""
+    marks = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in points)
+    return Photo(name, css, uri, int(row["width"]), int(row["height"]), marks, float(row["count"]), row["prompt"])
 
 
 def _jpeg(sources: Sources, path: Path, width: int) -> str:
-    """Return a picture as a JPEG data URI, or "" where it cannot be read: its place stays empty, the file is listed."""
+    """Return a picture as a JPEG data URI; "" where it cannot be read, and the file is listed."""
     try:
         with Image.open(path) as picture:
             small = picture.convert("RGB")
@@ -210,31 +172,22 @@ def _jpeg(sources: Sources, path: Path, width: int) -> str:
 
 
 def answer(photo: Photo, label: str, predicted: float, density: np.ndarray | None, top: float, rank: str = "") -> Card:
-    """Return the card of a prediction on a photograph, with its density map (drawn up to ``top``) if one was stored.
-
-    A ``rank`` stands in the label's place, with the true count beside the predicted one.
-    """
-    value = f"{count(predicted)} of {count(photo.count)}" if rank else count(predicted)
-    known = present(predicted)
-    words = off_by(photo.count, predicted) if known else "no finite prediction"
+    """Return the card of a prediction, with its density up to ``top``; a ``rank`` stands in the label's place."""
     overlay = "" if density is None else data_uri(overlay_png(smoothed(density), top))
-    return Card(photo, rank or label, value if known else "", words, overlay)
-
-
-# ---------------------------------------------------------------------------------------------------- of a benchmark
+    if not present(predicted):
+        return Card(photo, rank or label, "", "no finite prediction", overlay)
+    value = f"{count(predicted)} of {count(photo.count)}" if rank else count(predicted)
+    return Card(photo, rank or label, value, off_by(photo.count, predicted), overlay)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A variant in the gallery: its label and its predictions with one selection and one seed, with maps if stored.
-
-    ``first`` marks the rows of the paper's first table, which are shown without asking.
-    """
+    """A variant in the gallery: its label and its predictions with one selection and one seed, with maps if stored."""
 
     label: str
     predictions: pd.DataFrame
     maps: dict[str, np.ndarray]
-    first: bool = True
+    first: bool  # a row of the paper's first table, shown without asking
 
     def card(self, photo: Photo, top: float, rank: str = "") -> Card:
         """Return its card for a photograph."""
@@ -246,13 +199,7 @@ class Shown:
 def gallery(
     sources: Sources, stem: str, place: Place, shown: Sequence[Shown], selection: str, notice: str
 ) -> Gallery | None:
-    """Build the gallery of a benchmark, or None if there is nothing to show.
-
-    Args:
-        stem: of class names, unique in the report.
-        selection: which weights the predictions are of, in words.
-        notice: what the data set's licence says about showing its pictures.
-    """
+    """Build the gallery of a benchmark, or None if there is nothing to show; ``stem`` begins the names of classes."""
     samples = sources.samples(place.dataset, place.preparation)
     if samples.empty or not shown:
         return None
@@ -265,43 +212,33 @@ def gallery(
     tops = {name: scale_of([entry.maps[name] for entry in shown if name in entry.maps]) for name in photos}
     maps = any(entry.maps for entry in shown)
     groups = [_comparison(photos[name], shown, tops[name], maps) for name in compared if name in photos]
-    for entry in shown:
-        if entry.first:
-            best = [(rank, photos[name]) for rank, name in ranked[entry.label] if name in photos]
-            groups.append(_extremes(entry, best, tops))
-    scale = "Densities of one image share one scale, so that systems can be compared; they are smoothed for display. "
-    sentence = (
-        f"{place}, in place of {place.benchmark}. Nothing is picked by hand: the pictures are those nearest to fixed "
-        f"quantiles of the true count; below them, each system's best, median and worst picture by absolute error. "
-        f"{scale if maps else ''}Weights: {selection}."
-    )
+    for entry in (entry for entry in shown if entry.first):
+        best = [(rank, photos[name]) for rank, name in ranked[entry.label] if name in photos]
+        groups.append(_extremes(entry, best, tops))
+    scale = f"{said('scale')} " if maps else ""
+    sentence = said("gallery", place=place, benchmark=place.benchmark, scale=scale, selection=selection)
     heading = f"{place.benchmark}: {len(compared)} pictures"
     return Gallery(sentence, tuple(photos.values()), tuple(groups), heading, notice)
 
 
 def _comparison(photo: Photo, shown: Sequence[Shown], top: float, maps: bool) -> Group:
-    plain = [plain_card(photo)] if maps else []
-    cards = [(entry.first, entry.card(photo, top)) for entry in shown]
-    return Group(
-        "",
-        (*plain, truth_card(photo, f"annotated, {photo.id}"), *(card for first, card in cards if first)),
-        tuple(card for first, card in cards if not first),
-    )
+    plain = [_plain_card(photo)] if maps else []
+    truth = _truth_card(photo, f"annotated, {photo.id}")
+    first, others = ([entry.card(photo, top) for entry in shown if entry.first == where] for where in (True, False))
+    return Group("", (*plain, truth, *first), tuple(others))
 
 
 def _extremes(entry: Shown, ranked: Sequence[tuple[str, Photo]], tops: dict[str, float]) -> Group:
     cards = []
     for rank, photo in ranked:
         card = entry.card(photo, tops[photo.id], rank)
-        cards += [plain_card(photo), card] if card.overlay else [card]
+        cards += [_plain_card(photo), card] if card.overlay else [card]
     return Group(f"{entry.label}: best, median and worst", tuple(cards), css="extremes", folded=True)
 
 
-def plain_card(photo: Photo) -> Card:
-    """Return the card of the picture alone."""
+def _plain_card(photo: Photo) -> Card:
     return Card(photo, f"picture {photo.id}", words=f"“{photo.prompt}”" if photo.prompt else "", kind="plain")
 
 
-def truth_card(photo: Photo, label: str) -> Card:
-    """Return the card of the picture with its annotated points and its true count."""
+def _truth_card(photo: Photo, label: str) -> Card:
     return Card(photo, label, count(photo.count), f"“{photo.prompt}”" if photo.prompt else "", kind="truth")

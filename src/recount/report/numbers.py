@@ -18,11 +18,7 @@ def present(value: float | None) -> bool:
 
 
 def number(value: float | None, like: float | None = None) -> str:
-    """Write a number with the digits that an error deserves; a dash where there is none.
-
-    Args:
-        like: take the number of digits from this one, as a standard deviation does from its mean.
-    """
+    """Write a number with the digits that an error deserves, or that ``like`` has; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return MISSING
     size = abs(value if like is None or not math.isfinite(like) else like)

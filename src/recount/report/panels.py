@@ -1,7 +1,6 @@
-"""Small multiples: many panels with frames, lines, dots and a few words, drawn as a handful of artists.
+"""Small multiples, drawn as a handful of artists in one plane whose unit is an inch.
 
-A panel of matplotlib's own costs more than a tenth of a second, most of it for ticks and labels that nobody sees, and a
-paper has hundreds. Here all panels lie in one plane whose unit is an inch.
+A panel of matplotlib's own costs a tenth of a second, most of it for ticks that nobody sees, and a paper has hundreds.
 """
 
 from __future__ import annotations
@@ -58,21 +57,14 @@ class Scale:
 
 
 class Panels:
-    """A figure of panels with a title each, row by row; lengths in inches, letters in points.
-
-    Args:
-        height: of a row with its title and labels.
-        above: room above the first row's titles, for a legend.
-        between: room between panels of a row.
-    """
+    """A figure of titled panels, ``height`` a row with ``above`` for a legend; lengths in inches, letters in points."""
 
     def __init__(
         self, titles: Sequence[str], columns: int, height: float, *, above: float, between: float = 0.16,
         square: bool = False, title_size: float = 8, subtitles: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self.titles, self.columns, self.height, self.above = titles, columns, height, above
-        self.subtitles = subtitles
-        self.title_size = title_size
+        self.titles, self.subtitles, self.title_size = titles, subtitles, title_size
+        self.columns, self.height, self.above = columns, height, above
         rows = -(-len(titles) // columns)
         self.tall = 0.3 + above + height * rows
         self.wide = (WIDTH - LEFT - RIGHT + between) / columns
@@ -82,19 +74,17 @@ class Panels:
             self.size = (min(self.size), min(self.size))
         self._lines: dict[tuple[tuple[str, Any], ...], list[np.ndarray]] = defaultdict(list)
         self._dots: dict[tuple[tuple[str, Any], ...], list[np.ndarray]] = defaultdict(list)
-        self._squares: list[tuple[np.ndarray, str, float]] = []
+        self._squares: list[tuple[np.ndarray, tuple[str, float]]] = []
         self.figure: Figure = plt.figure(figsize=(WIDTH, self.tall))
         self._plane = self.figure.add_axes((0, 0, 1, 1))
         self._plane.set(xlim=(0, WIDTH), ylim=(0, self.tall))
         self._plane.set_axis_off()
 
-    def _corner(self, panel: int) -> tuple[float, float]:
-        """Return the lower left corner of a panel, inches."""
+    def _corner(self, panel: int) -> tuple[float, float]:  # the lower left one
         row, column = divmod(panel, self.columns)
         return LEFT + column * self.wide, self.tall - self.above - self.head - row * self.height - self.size[1]
 
     def _placed(self, panel: int, x: ArrayLike, y: ArrayLike) -> np.ndarray:
-        """Return shares of a panel as inches [n, 2]."""
         return self._corner(panel) + np.column_stack([x, y]).astype(float) * self.size
 
     def line(self, panel: int, x: ArrayLike, y: ArrayLike, colour: str, width: float = 1.4, **look: Any) -> None:
@@ -117,7 +107,8 @@ class Panels:
         for row, column in zip(*np.nonzero(shares), strict=True):
             x = np.array([column, column + 1, column + 1, column]) / columns
             y = 1 - np.array([row, row, row + 1, row + 1]) / rows
-            self._squares.append((self._placed(panel, x, y), str(colours[row, column]), float(shares[row, column])))
+            colour = str(colours[row, column]), float(shares[row, column])
+            self._squares.append((self._placed(panel, x, y), colour))
 
     def labels(self, panel: int, ticks: Ticks, side: str, size: float = 8, colour: str = INK) -> None:
         """Write the labels of an axis at the ``left``, ``right`` or ``bottom`` of a panel."""
@@ -158,11 +149,8 @@ class Panels:
             if frame:
                 self.line(panel, [0, 0, 1], [1, 0, 0], MUTED, 0.8)
         if self._squares:
-            boxes, colours, shares = zip(*self._squares, strict=True)
-            self._plane.add_collection(
-                PolyCollection(boxes, facecolors=list(zip(colours, shares, strict=True)), linewidths=0),
-                autolim=False,
-            )
+            boxes, colours = [box for box, _ in self._squares], [colour for _, colour in self._squares]
+            self._plane.add_collection(PolyCollection(boxes, facecolors=colours, linewidths=0), autolim=False)
         for look, parts in self._lines.items():
             self._plane.add_collection(LineCollection(parts, capstyle="round", **dict(look)), autolim=False)
         for look, groups in self._dots.items():
@@ -174,9 +162,8 @@ class Panels:
         self._plane.text(WIDTH / 2, 0.08, across, ha="center", va="bottom", fontsize=9)
         self._plane.text(0.06, self.tall / 2, up, ha="left", va="center", rotation=90, fontsize=9)
         if handles:
-            self.figure.legend(
-                handles=handles, loc="upper left", ncols=4, bbox_to_anchor=(0.4 / WIDTH, 1 - 0.02 / self.tall)
-            )
+            corner = (0.4 / WIDTH, 1 - 0.02 / self.tall)
+            self.figure.legend(handles=handles, loc="upper left", ncols=4, bbox_to_anchor=corner)
         return self.figure
 
 
@@ -184,10 +171,7 @@ def row_axes(
     labels: Sequence[str], height: float, *, above: float = 0.1, ratios: Sequence[float] = (1,), size: float = 8.5,
     grid: bool = True,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
-    """Return a figure with a row for each label, the first above at y = 0, and its panels side by side.
-
-    Lengths (of a row, of the room above) in inches, letters in points; ``ratios`` are the widths of the panels.
-    """
+    """Return a figure with a row for each label and panels of widths ``ratios``; in inches, letters in points."""
     tall = above + BOTTOM + height * len(labels)
     left = 0.2 + max((width(label, size) for label in labels), default=0.0)
     room = WIDTH - left - 0.3 - 0.25 * (len(ratios) - 1)
@@ -202,10 +186,9 @@ def row_axes(
             ax.grid(axis="x", linewidth=0.6)
         panels.append(ax)
         left += wide + 0.25
+    beside = panels[0].get_yaxis_transform()
     for y, label in enumerate(labels):
-        panels[0].text(
-            -0.01, y, label, fontsize=size, ha="right", va="center", transform=panels[0].get_yaxis_transform()
-        )
+        panels[0].text(-0.01, y, label, fontsize=size, ha="right", va="center", transform=beside)
     return figure, panels
 
 

@@ -25,18 +25,12 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def shared_and_differing(
     runs: Sequence[ReportedRun],
 ) -> tuple[dict[str, str], list[str], list[tuple[str, dict[str, str]]]]:
-    """Split the provenance of runs.
-
-    Returns:
-        what is the same in all runs; the keys that differ or are not everywhere; and (run, its values of those keys).
-    """
+    """Return what all runs share, the keys that differ or are not everywhere, and (run, its values of those keys)."""
     tables = [
         (f"{run.system}/{run.variant}/seed{run.seed}", flat(run.record.provenance.model_dump(exclude_unset=True)))
         for run in runs
         if run.record
     ]
-    if not tables:
-        return {}, [], []
     keys = list(dict.fromkeys(key for _, table in tables for key in table))
     shared = {key: tables[0][1][key] for key in keys if len({table.get(key) for _, table in tables}) == 1}
     differing = [key for key in keys if key not in shared]

@@ -5,43 +5,30 @@ Everything is read from the settings: a variant names only what it switches agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.provenance_view import flat
+from recount.report.words import WORDS, said
 
 if TYPE_CHECKING:
     from recount.settings.experiment import Experiment, Variant
     from recount.settings.suite import SuiteSystem, SuiteVariant
 
-READINGS = {
-    "as_code": ("as the code", "what the released code does"),
-    "as_paper": ("as the paper's text", "what the paper's text says, where the code differs"),
-    "clean": ("clean", "nothing is chosen on test data"),
-}
+READINGS = WORDS["readings"]
 HEADS = ("Variant", "Recipe", "Switches", "This suite also", "Trained on", "Epoch chosen on", "Rows")
 
 
 def recipes(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of a paper, where its recipe comes from and how each of its variants differs."""
-    sheets: list[Sheet] = []
-    for name, entry in context.experiments.items():
-        if name != "constant":
-            sheets.append(_sheet(context, name, entry, folded=bool(sheets)))
+    experiments = [(name, entry) for name, entry in context.experiments.items() if name != "constant"]
+    sheets = [_sheet(context, *experiment, folded=n > 0) for n, experiment in enumerate(experiments)]
     quoted = [f"{context.sources.label_of(row)} ({row.quoted})" for row in context.paper.quoted.values()]
     smaller = "" if context.comparable else ", and what this suite makes smaller in all of them"
-    yield Exhibit(
-        id="recipes",
-        title="Paper against code: which recipe each row used",
-        sentence=(
-            "Where the paper's text and the released code differ, both are run. A row of a table follows the code "
-            f"unless it says otherwise. Here is what every variant switches against the code{smaller}."
-        ),
-        tables=tuple(sheets),
-        notes=(f"Quoted only: {'; '.join(quoted)}.",) if quoted else (),
-        short="Paper against code",
-    )
+    notes = (f"Quoted only: {'; '.join(quoted)}.",) if quoted else ()
+    title, words = "Paper against code: which recipe each row used", said("recipes", smaller=smaller)
+    yield Exhibit("recipes", title, words, tables=tuple(sheets), notes=notes, short="Paper against code")
 
 
 def _sheet(context: Context, name: str, entry: Experiment, *, folded: bool) -> Sheet:
@@ -92,10 +79,5 @@ def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
 
 
 def _words(entry: SuiteSystem | SuiteVariant | Variant) -> str:
-    """Return settings and recipe as "key: value", truth values as YAML writes them."""
-    return ", ".join(_pairs({**flat(entry.settings), **flat(entry.recipe)}.items()))
-
-
-def _pairs(settings: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for key, value in settings:
-        yield f"{key}: {value.lower() if value in ('True', 'False') else value}"
+    pairs = (flat(entry.settings) | flat(entry.recipe)).items()
+    return ", ".join(f"{key}: {value.lower() if value in ('True', 'False') else value}" for key, value in pairs)

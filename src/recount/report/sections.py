@@ -16,11 +16,12 @@ from recount.datasets.formats.captions import NUMBERS
 from recount.metrics import LARGE_NUMBERS
 from recount.metrics import metric as metric_of
 from recount.report import figures
-from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Value, Variant
+from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Variant
 from recount.report.gallery import Gallery, Shown, gallery
 from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
 from recount.report.sources import Place, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
+from recount.report.words import said
 from recount.results.scores import ALL_SEEDS, InfluentialImage
 
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
@@ -45,12 +46,8 @@ def paper_metric(tables: Sequence[TableView]) -> str:
     return next((name for name in names if metric_of(name).scored), "mae")
 
 
-def chosen_by(tables: Sequence[TableView]) -> str:
-    """Return how a paper's first table chooses its weights."""
+def _chosen_by(tables: Sequence[TableView]) -> str:
     return next((table.selection for table in tables), "last")
-
-
-# ------------------------------------------------------------------------------------------------------- selection
 
 
 @dataclass(frozen=True)
@@ -116,43 +113,22 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
         caption = f"{metric.label} on {benchmark} of the same runs, by the way to choose the weights."
         name = f"selection-{benchmark.replace('/', '-')}"
         plots.append(context.plot(figures.selection_dumbbells(table, rows[0].metric), name, caption))
-    lines = [
-        Line(
-            (
-                row.label, row.benchmark, row.best_on_test, row.last, row.best_on_held_out,
-                Cell(row.gain, below=percent(row.relative, 1)), Cell(row.share, percent(row.share, 1)),
-            )
-        )
-        for row in rows
-    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        gain, share = Cell(row.gain, below=percent(row.relative, 1)), Cell(row.share, percent(row.share, 1))
+        lines.append(Line((row.label, row.benchmark, row.best_on_test, row.last, row.best_on_held_out, gain, share)))
     heads = ("System", "Benchmark", "Best on test ⚑", "Last epoch", "Best on held-out", "Gain",
              "Share of what was learned")  # fmt: skip
+    title = f"{metric.label} by the way to choose the weights"
     yield Exhibit(
-        id="selection",
-        title="How weights are chosen, and what that does to a number",
-        sentence=(
-            "The same runs, three ways to choose the epoch whose weights are scored. “Best on test” looks at the "
-            "answers (⚑); “last epoch” and “best on held-out” do not. The gain says how much better the "
-            f"{in_a_sentence(metric.label)} looks when the epoch is chosen on test. Its share says how much of all "
-            "that the system is better than a constant is only that choice."
-        ),
-        figures=tuple(plots),
-        tables=(
-            Sheet(f"{context.name}-selection", f"{metric.label} by the way to choose the weights", heads, tuple(lines)),
-        ),
-        short="How weights are chosen",
-    )
+        "selection", "How weights are chosen, and what that does to a number",
+        said("selection", metric=in_a_sentence(metric.label)), tuple(plots),
+        (Sheet(f"{context.name}-selection", title, heads, tuple(lines)),), short="How weights are chosen",
+    )  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------------- curves
-
-
-def training_curves(sources: Sources, variants: Sequence[Variant], name: str) -> tuple[pd.DataFrame, str]:
-    """Return our evaluations of a metric during training: on test where it was watched, else on held-out images.
-
-    Returns:
-        columns label, seed, epoch, value; and which images were watched.
-    """
+def _training_curves(sources: Sources, variants: Sequence[Variant], name: str) -> tuple[pd.DataFrame, str]:
+    """Return our evaluations during training (label, seed, epoch, value), and the images: on test, else held-out."""
     for watched, prefix in (("test", "test"), ("held-out", "held_out")):
         column = f"{prefix}_{name}"
         parts = [
@@ -171,15 +147,12 @@ def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
     """Yield the learning curves, over the authors' own where there are some of the paper's metric."""
     metric, sources, plots = paper_metric(context.tables), context.sources, []
     label = metric_of(metric).label
-    runs, watched = training_curves(sources, context.variants, metric)
+    runs, watched = _training_curves(sources, context.variants, metric)
     if len(runs):
         grey = ", the authors' own in grey" if behind else ""
-        caption = (
-            f"{label} on {watched} images during training, ours in colour{grey}."
-            if context.comparable
-            else f"Shape of training, ours in colour{grey}: {label} on {watched} images as a multiple of the run's own "
-            f"{metric_of(metric).best}, against the share of training. Values are not comparable in this suite."
-        )
+        caption = f"{label} on {watched} images during training, ours in colour{grey}."
+        if not context.comparable:
+            caption = said("shapes", grey=grey, metric=label, watched=watched, best=metric_of(metric).best)
         figure = figures.curves_over_log(runs, metric, watched, behind, context.comparable)
         plots.append(context.plot(figure, "curves", caption))
     histories: dict[str, pd.DataFrame] = {}
@@ -195,55 +168,46 @@ def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
         yield Exhibit("curves", "Learning curves", figures=tuple(plots))
 
 
-# --------------------------------------------------------------------------------------------------------- errors
-
-
-def predictions_of(
+def _predictions_of(
     sources: Sources, place: Place, variant: Variant, selection: str
 ) -> tuple[int, str, pd.DataFrame] | None:
-    """Return a variant's predictions on a split: its lowest seed, the wanted selection or else its first.
-
-    Returns:
-        the seed, the selection and the predictions; None where there are none.
-    """
+    """Return seed, selection and predictions of a variant: the lowest seed, the wanted selection or else the first."""
     mine = sources.predictions_by_variant.get((place.dataset, place.split, *sources.evaluated_as(variant.key)))
     if mine is None:
         return None
     mine = mine[mine["seed"] == mine["seed"].min()]
-    there = mine["selection"].unique().tolist()
-    chosen = selection if selection in there else there[0]
+    chosen = selection if selection in set(mine["selection"]) else mine["selection"].iloc[0]
     return int(mine["seed"].iloc[0]), chosen, mine[mine["selection"] == chosen].reset_index(drop=True)
 
 
 def photographs(context: Context) -> Iterator[Exhibit]:
     """Yield the gallery of each benchmark, the first open."""
-    selection = chosen_by(context.tables)
+    selection = _chosen_by(context.tables)
     built: list[Gallery] = []
     for place in context.sources.places():
         stem = re.sub(r"[^\w-]", "-", f"photo-{context.name}-{place.dataset}-{place.split}")  # a class of CSS
         shown = []
         for variant in context.variants:
-            found = predictions_of(context.sources, place, variant, selection)
+            found = _predictions_of(context.sources, place, variant, selection)
             if found is not None:
                 seed, chosen, predictions = found
                 maps = context.sources.maps(place, *context.sources.evaluated_as(variant.key), seed, chosen)
                 shown.append(Shown(variant.label, predictions, maps, variant.first))
         words = SELECTIONS.get(selection, selection)
-        pictures = gallery(context.sources, stem, place, shown, words, notice(place.dataset))
+        pictures = gallery(context.sources, stem, place, shown, words, _notice(place.dataset))
         built += [pictures] if pictures else []
     if built:
         yield Exhibit("gallery", "Photographs", galleries=tuple(built))
 
 
-def notice(dataset: str) -> str:
-    """Return what the data set's licence says about showing its pictures, or ""."""
+def _notice(dataset: str) -> str:
     entry = datasets.load(dataset) if dataset in datasets.names() else None
     return "" if entry is None or entry.publishable or entry.embedded else UNPUBLISHABLE
 
 
 def influential(context: Context, place: Place, most: int = 3) -> list[Influential]:
     """Return the images that carry most of each variant's squared error, largest first, from influence.csv."""
-    wanted, rows = chosen_by(context.tables), []
+    wanted, rows = _chosen_by(context.tables), []
     images = [image for image in context.sources.influence if image.benchmark == place.benchmark]
     here = [image for image in images if image.dataset in (place.dataset, str(place))]
     for variant in context.variants:
@@ -259,9 +223,9 @@ def influential(context: Context, place: Place, most: int = 3) -> list[Influenti
 
 def errors(context: Context, heavy: Mapping[Place, Sequence[Influential]]) -> Iterator[Exhibit]:
     """Yield what was answered for what was there: counts as dots, answers by caption as confusion matrices."""
-    selection, plots, sheets = chosen_by(context.tables), [], []
+    selection, plots, sheets = _chosen_by(context.tables), [], []
     for place in context.sources.places():
-        shown = [(v.label, predictions_of(context.sources, place, v, selection)) for v in context.variants]
+        shown = [(v.label, _predictions_of(context.sources, place, v, selection)) for v in context.variants]
         found = {label: predicted[2] for label, predicted in shown if predicted is not None}
         if not found or paper_metric(context.tables) == "accuracy":
             continue
@@ -269,19 +233,17 @@ def errors(context: Context, heavy: Mapping[Place, Sequence[Influential]]) -> It
         figure = figures.predicted_against_true(found)
         plots.append(context.plot(figure, f"{place.dataset}-{place.split}-scatter", caption))
         if heavy.get(place):
-            shares = pd.DataFrame(
-                [{"label": label, "image": i.id, "share": i.share_of_squared_error} for label, i in heavy[place]]
-            )
+            rows = [(label, image.id, image.share_of_squared_error) for label, image in heavy[place]]
+            shares = pd.DataFrame(rows, columns=["label", "image", "share"])
             caption = f"The three images that carry most of each system's squared error on {place}."
             figure = figures.influence_bars(shares)
             plots.append(context.plot(figure, f"{place.dataset}-{place.split}-influence", caption))
-            sheets.append(influence_sheet(context.name, place, heavy[place]))
+            sheets.append(_influence_sheet(context.name, place, heavy[place]))
     if plots:
         yield Exhibit("errors", "Errors, image by image", figures=tuple(plots), tables=tuple(sheets), short="Errors")
 
 
-def influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) -> Sheet:
-    """Return the influential images of a benchmark."""
+def _influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) -> Sheet:
     lines = []
     for label, image in entries:
         share = image.share_of_squared_error
@@ -294,14 +256,9 @@ def influence_sheet(paper: str, place: Place, entries: Iterable[Influential]) ->
     return Sheet(file, f"Images that move the errors on {place}", heads, tuple(lines), folded=True)
 
 
-# --------------------------------------------------------------------------------------------- answers by caption
-
-
 def answers(context: Context) -> Iterator[Exhibit]:
     """Yield confusion matrices and recalls of systems that answer a number, for each way to choose the epoch."""
-    plots: list[Plot] = []
-    lines: list[Line] = []
-    places: list[str] = []
+    plots, lines, places = list[Plot](), list[Line](), list[str]()
     for place in context.sources.places():
         for selection in ("last", "best_on_test"):
             found = dict(_answered(context, place, selection))
@@ -310,24 +267,21 @@ def answers(context: Context) -> Iterator[Exhibit]:
             places.append(str(place))
             words = SELECTIONS[selection]
             lines += [answer_line(label, str(place), words, predictions) for label, predictions in found.items()]
-            caption = (
-                f"Measured on {place}, {words}: for each true number (row), the share of pictures by answer (column)."
-            )
+            shown = "for each true number (row), the share of pictures by answer (column)"
+            caption = f"Measured on {place}, {words}: {shown}."
             name, heading = f"{place.dataset}-{place.split}-{selection}", f"{place}, {words}" if plots else ""
             plots.append(context.plot(figures.confusions(found), f"confusions-{name}", caption, heading))
     if plots:
         where = ", ".join(dict.fromkeys(places))
         yield Exhibit(
-            "matrices", "Confusion matrices",
-            f"Measured on {where}, one seed. The intervals of the accuracy are exact (Clopper-Pearson) and 95 %; those "
-            "of the tables are bootstrapped.",
-            tuple(plots), (answer_sheet(f"{context.name}-answers", "Accuracy and recall measured here", lines),),
+            "matrices", "Confusion matrices", said("answers", where=where), tuple(plots),
+            (answer_sheet(f"{context.name}-answers", "Accuracy and recall measured here", lines),),
         )  # fmt: skip
 
 
 def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[str, pd.DataFrame]]:
     for variant in context.variants:
-        found = predictions_of(context.sources, place, variant, selection)
+        found = _predictions_of(context.sources, place, variant, selection)
         if found is not None:
             key = (place.dataset, place.split, *context.sources.evaluated_as(variant.key))
             there = set(context.sources.predictions_by_variant[key]["selection"])
@@ -344,16 +298,11 @@ def answer_line(label: str, where: str, weights: str, predictions: pd.DataFrame)
     ends = binomtest(int(right.sum()), len(finite)).proportion_ci(0.95, "exact")
     groups = [true >= LARGE_NUMBERS[0], *(true == number for number in NUMBERS.values())]
     recalls = [float(right[group].mean()) if group.any() else math.nan for group in groups]
-    accuracy = Cell(
-        float(right.mean()), percent(right.mean(), 2), ends=(ends.low, ends.high),
-        below=f"{percent(ends.low, 1)} to {percent(ends.high, 1)}",
-    )  # fmt: skip
-    return Line(
-        (
-            label, where, weights, Cell(int(right.sum()), f"{right.sum()} of {len(finite)}"), accuracy,
-            float(np.abs(answer - true).mean()), *(Cell(recall, percent(recall)) for recall in recalls),
-        )
-    )  # fmt: skip
+    below = f"{percent(ends.low, 1)} to {percent(ends.high, 1)}"
+    accuracy = Cell(float(right.mean()), percent(right.mean(), 2), (ends.low, ends.high), below)
+    times, deviation = Cell(int(right.sum()), f"{right.sum()} of {len(finite)}"), float(np.abs(answer - true).mean())
+    shown = [Cell(recall, percent(recall)) for recall in recalls]
+    return Line((label, where, weights, times, accuracy, deviation, *shown))
 
 
 def answer_sheet(file: str, title: str, lines: Sequence[Line], *, folded: bool = False) -> Sheet:
@@ -364,9 +313,6 @@ def answer_sheet(file: str, title: str, lines: Sequence[Line], *, folded: bool =
     return Sheet(file, title, heads, tuple(lines), hints, folded=folded)
 
 
-# ----------------------------------------------------------------------------------------------------------- cost
-
-
 COSTS = {
     "wall_seconds": ("Wall time", seconds), "gpu_seconds": ("GPU time", seconds),
     "seconds_per_step": ("Per step", seconds), "seconds_per_100_epochs": ("100 epochs", seconds),
@@ -375,8 +321,7 @@ COSTS = {
 }  # fmt: skip
 
 
-def costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dict[str, float]]:
-    """Return what each variant that was run cost, as means over its seeds; NaN where a run did not say."""
+def _costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dict[str, float]]:
     found = {}
     for variant in variants:
         runs = [run for run in sources.runs if run.key == sources.trained_as(variant.key)]
@@ -393,7 +338,7 @@ def costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dic
 
 def cost(context: Context) -> Iterator[Exhibit]:
     """Yield what training and prediction cost, and printed beside counted parameters."""
-    costs = costs_of(context.sources, context.variants)
+    costs = _costs_of(context.sources, context.variants)
     if not costs:
         return
     on_gpu = any(values["gpu_seconds"] > 0 for values in costs.values())
@@ -406,19 +351,10 @@ def cost(context: Context) -> Iterator[Exhibit]:
     groups = (("", 1), ("training", 5 if on_gpu else 4), ("parameters", 2), ("prediction", 2))
     sheets = [Sheet(f"{context.name}-cost", "What training and prediction cost", heads, tuple(lines), groups=groups)]
     sheets += [sheet for sheet in [_sizes(context, costs)] if sheet.lines]
+    no_gpu = "" if on_gpu else "; no run used a GPU"
     smaller = "" if context.comparable else " The networks are those of this suite, smaller than the papers'."
-    yield Exhibit(
-        id="cost",
-        title="Cost",
-        sentence=(
-            "Measured inside each run, mean over its seeds; “100 epochs” is a hundred times the median epoch"
-            f"{'' if on_gpu else '; no run used a GPU'}. FLOPs are two per multiply-add, of one window or image at the "
-            "size that the system predicts at. Of the parameters, “trained” are those that got a gradient; “all” "
-            f"includes frozen towers.{smaller}"
-        ),
-        figures=tuple(_cost_plot(context, costs)),
-        tables=tuple(sheets),
-    )
+    words, plots = said("cost", no_gpu=no_gpu, smaller=smaller), tuple(_cost_plot(context, costs))
+    yield Exhibit("cost", "Cost", words, plots, tuple(sheets))
 
 
 def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Iterator[Plot]:
@@ -430,10 +366,7 @@ def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -
         if row.cells and row.cells[0].column.metric == metric and row.cells[0].value is not None
     }
     labels = {name: experiment.label for name, experiment in context.experiments.items()}
-    points = [
-        (labels.get(variant.system, variant.system), cost["wall_seconds"], values.get(variant.key))
-        for variant, cost in costs.items()
-    ]
+    points = [(labels.get(v.system, v.system), cost["wall_seconds"], values.get(v.key)) for v, cost in costs.items()]
     table = pd.DataFrame(points, columns=["system", "seconds", "value"]).dropna()
     if not table.empty:
         caption = f"{metric_of(metric).label} against training time on this machine; one dot per variant."
@@ -441,7 +374,6 @@ def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -
 
 
 def _sizes(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Sheet:
-    """Return the printed numbers of parameters of a paper's variants beside what was counted here."""
     published = context.sources.published[context.name]
     printed = published[published["metric"] == "parameters_million"].drop_duplicates(["system", "variant"])
     rows = {(row["system"], row["variant"]): row for row in printed.to_dict("records")}
@@ -449,18 +381,9 @@ def _sizes(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Sh
     for variant in context.variants:
         if variant.key in rows:
             row, counted = rows[variant.key], costs.get(variant, {})
-            here: list[Cell | Value] = [
-                Cell(counted.get(name, math.nan), big(counted.get(name)))
-                for name in ("parameters_trained", "parameters_total")
-            ]
-            lines.append(
-                Line((variant.label, Cell(float(row["value"]), f"{row['value']} M"), *here, row["source"], row["note"]))
-            )
+            sizes = [counted.get(name, math.nan) for name in ("parameters_trained", "parameters_total")]
+            cells = Cell(float(row["value"]), f"{row['value']} M"), *(Cell(size, big(size)) for size in sizes)
+            lines.append(Line((variant.label, *cells, row["source"], row["note"])))
     heads = ("System", "Printed, millions", "Trained here", "All here", "Printed where", "Note")
-    note = (
-        ""
-        if context.comparable
-        else "Not comparable: this suite runs smaller networks, so what is counted here is not what the paper speaks "
-        "of. The notes say what was counted at the paper's size."
-    )
+    note = "" if context.comparable else said("sizes")
     return Sheet(f"{context.name}-parameters", "Parameters, printed and counted", heads, tuple(lines), note=note)

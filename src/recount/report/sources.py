@@ -66,15 +66,10 @@ class ReportedRun:
 
 @dataclass
 class Sources:
-    """The files of one suite, read once.
-
-    Attributes:
-        project: the settings.
-        problems: files that could not be read, as (path below the project's root, what is wrong).
-    """
+    """The files of one suite, read once."""
 
     project: Project
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)  # (path below the root, why it cannot be read)
     _samples: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -90,7 +85,6 @@ class Sources:
             self.problems.append((name, what))
 
     def _read(self, path: Path, read: Callable[[Path], Content], *, required: bool = True) -> Content | None:
-        """Return what a reader makes of a file; None, and an entry in ``problems``, where it cannot be read."""
         if not path.is_file():
             if required:
                 self.problem(path, "there is no such file")
@@ -104,8 +98,6 @@ class Sources:
     def _frame(self, kind: CsvTable[Any], path: Path) -> pd.DataFrame:
         found = self._read(path, kind.frame)
         return kind.empty() if found is None else found
-
-    # ------------------------------------------------------------------------------------------------- results
 
     @cached_property
     def score_rows(self) -> list[Score]:
@@ -135,8 +127,8 @@ class Sources:
             system, variant, seed = path.parts[-4:-1]
             history = self._read(path.with_name(HISTORY), pd.read_csv, required=False)
             history = pd.DataFrame() if history is None else history
-            seed_number = int(seed.removeprefix("seed"))
-            found.append(ReportedRun(system, variant, seed_number, self._read(path, RunRecord.read), history))
+            record = self._read(path, RunRecord.read)
+            found.append(ReportedRun(system, variant, int(seed.removeprefix("seed")), record, history))
         return found
 
     @cached_property
@@ -191,24 +183,16 @@ class Sources:
                 present.remove(place)
                 yield Place(name, *place, entry.preparation)
 
-    # --------------------------------------------------------------------------------------- papers and data sets
-
     @cached_property
     def published(self) -> dict[str, pd.DataFrame]:
         """Return each paper's published.csv; ``value`` stays the printed text."""
         return {name: self._frame(PUBLISHED, paper.published) for name, paper in self.project.papers.items()}
-
-    def evidence(self, paper: str) -> dict[str, Path]:
-        """Return the paper's evidence files by name without suffix."""
-        return self.project.papers[paper].evidence
 
     def label_of(self, row: Row) -> str:
         """Return how a table calls a row: as the row says, or as the experiment calls the variant."""
         if row.label or not row.run:
             return row.label or row.system
         return self.project.experiments[row.system].variants[row.variant].label
-
-    # ---------------------------------------------------------------------------------------------- shared runs
 
     @cached_property
     def _planned(self) -> dict[tuple[str, str], Run]:
@@ -239,7 +223,5 @@ class Sources:
         """Return the true counts of a split, of a list of samples read like one, or of several joined by ``+``."""
         samples, wanted = self.samples(dataset, preparation), set(split.split("+"))
         lists = [set(json.loads(t).get(LISTS, ())) if f'"{LISTS}"' in t else set() for t in samples["attributes"]]
-        inside = samples["split"].isin(wanted) | pd.Series(
-            [bool(names & wanted) for names in lists], samples.index, bool
-        )
-        return samples.loc[inside, "count"].dropna()
+        inside = [bool(wanted & {split, *names}) for split, names in zip(samples["split"], lists, strict=True)]
+        return samples.loc[np.array(inside, bool), "count"].dropna()

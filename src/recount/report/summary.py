@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -29,7 +29,8 @@ def findings(
         yield f"{len(nothing)} of {len(trained)} systems and variants do no better than the best constant: {names}."
     elif trained:
         yield f"All {len(trained)} systems and variants do better than the best constant predictor."
-    yield from _against_training_mean(tables[:1])
+    for table in tables[:1]:
+        yield from _against_training_mean(table)
     yield from _gains(selections)
     shares = [(f"{image.id} ({label}", image.share_of_squared_error) for label, image in heavy]
     alone = [f"{words}, {percent(share)})" for words, share in shares if share > HEAVY]
@@ -38,7 +39,6 @@ def findings(
 
 
 def _gains(selections: Sequence[SelectionRow]) -> Iterator[str]:
-    """Yield, for each metric, what choosing the epoch on the test images does to it."""
     for name in dict.fromkeys(row.metric for row in selections):
         gains = pd.Series([row.relative for row in selections if row.metric == name], dtype=float).dropna()
         shown = metric_of(name)
@@ -51,20 +51,17 @@ def _gains(selections: Sequence[SelectionRow]) -> Iterator[str]:
             )
 
 
-def _against_training_mean(tables: Iterable[TableView]) -> Iterator[str]:
-    """Yield which systems of a table's first column do no better than the mean of the training counts."""
-    for table in tables:
-        means = [row.cells[0].value for row in table.rows if row.status == "trivial" and "training mean" in row.label]
-        trained = [(row.label, row.cells[0].value) for row in table.rows if row.status in RUN_HERE]
-        if means and means[0] is not None and trained:
-            mean = means[0]
-            behind = [label for label, value in trained if value is not None and value >= mean]
-            label = in_a_sentence(metric_of(table.columns[0].metric).label)
-            but = f"; {', '.join(behind)} {'have' if len(behind) > 1 else 'has'} not" if behind else ""
-            yield (
-                f"{len(trained) - len(behind)} of the {len(trained)} systems run in {table.short_title} have a lower "
-                f"{label} than the training mean ({number(mean)}){but}."
-            )
+def _against_training_mean(table: TableView) -> Iterator[str]:
+    means = [row.cells[0].value for row in table.rows if row.status == "trivial" and "training mean" in row.label]
+    trained = [(row.label, row.cells[0].value) for row in table.rows if row.status in RUN_HERE]
+    if means and means[0] is not None and trained:
+        behind = [label for label, value in trained if value is not None and value >= means[0]]
+        label = in_a_sentence(metric_of(table.columns[0].metric).label)
+        but = f"; {', '.join(behind)} {'have' if len(behind) > 1 else 'has'} not" if behind else ""
+        yield (
+            f"{len(trained) - len(behind)} of the {len(trained)} systems run in {table.short_title} have a lower "
+            f"{label} than the training mean ({number(means[0])}){but}."
+        )
 
 
 def best_rows(tables: Sequence[TableView]) -> Iterator[str]:
@@ -80,10 +77,8 @@ def best_rows(tables: Sequence[TableView]) -> Iterator[str]:
         if share >= 1:
             yield f"{name}: no row is better than the best constant."
             continue
-        against = (
-            f"against {number(column.constant)} of the best constant"
-            if shown.best == "highest"
-            else f"{percent(1 - share)} below the best constant"
-        )
+        against = f"{percent(1 - share)} below the best constant"
+        if shown.best == "highest":
+            against = f"against {number(column.constant)} of the best constant"
         label = in_a_sentence(shown.label)
         yield f"{name}: the {shown.best} {label} measured is {number(cell.value)} ({row.label}), {against}."
