@@ -172,8 +172,8 @@ def test_a_verdicts_column_a_settings_words_and_an_exhibit_make_no_result_again(
     edits = {
         "results/verdicts.py": ('    claim_rule: str = ""', '    claim_rule: str = ""\n    later: str = ""'),
         "settings/paper.py": ('"""A row of a table', '"""One row of a table'),
-        "settings/base.py": ("from __future__ import annotations", "from __future__ import annotations\nMORE = 1"),
-        "papers/t2icount.py": ("from __future__ import annotations", "from __future__ import annotations\nMORE = 1"),
+        "settings/base.py": ("import json\n", "import json\n\nMORE = 1\n"),
+        "papers/t2icount.py": ("import pandas as pd\n", "import pandas as pd\n\nMORE = 1\n"),
     }
     for name, (old, new) in edits.items():
         text = (copied / name).read_text(encoding="utf-8")

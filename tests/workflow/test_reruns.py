@@ -8,7 +8,7 @@ from pathlib import Path
 
 from house import House
 
-FIRST_LINE = "from __future__ import annotations"
+FIRST_LINE = "import shutil"
 AFTER = {"score": 1, "judge": 1, "report": 1}
 
 

@@ -1,7 +1,5 @@
 """State dicts from files: reading without executing anything, and strict renaming."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping

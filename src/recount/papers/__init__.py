@@ -8,8 +8,6 @@ Outside packages add theirs by the entry point ``recount.papers``. A module may 
   rows (dataclasses), for ``recount evidence``.
 """
 
-from __future__ import annotations
-
 from dataclasses import astuple, fields
 from importlib import import_module
 from importlib.metadata import entry_points

@@ -3,8 +3,6 @@
 The log is ``eval_log.txt`` of AdamHermes/GigaCount@d57191e, parsed line by line. Only the names of runs are given here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

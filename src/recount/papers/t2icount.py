@@ -4,8 +4,6 @@
 cha15yq/T2ICount@289d3fb, one row per epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

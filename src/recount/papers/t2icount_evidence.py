@@ -11,8 +11,6 @@ attention a name of one token is therefore not read at all, and a longer name lo
 ``one_token_names`` of ``clip_count.json``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

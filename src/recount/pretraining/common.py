@@ -1,7 +1,5 @@
 """What the pretrainings of the tiny models share: a step, contrastive training, and their cards."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -10,8 +10,6 @@ learnt of how many there are. And captions that say the same share the target (`
 circles" beside three pictures of red circles is no error.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from functools import cache

@@ -16,8 +16,6 @@ The colour-shape pairs of the `val` and `test` classes of the data set `shapes` 
 measure uses scenes of exactly these.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -13,8 +13,6 @@ shown, those of the ground came to hold what is elsewhere in the picture.
 The colour-shape pairs of the `val` and `test` classes of ``shapes`` never occur.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

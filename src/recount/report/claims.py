@@ -3,8 +3,6 @@
 Nothing is decided here: verdicts, effects and rules are those of verdicts.csv (``recount judge``).
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ The file of a system ends in ``EQUATIONS``, a map of equations to functions, cla
 imported from another file of recount. It is read from the source text; a system without one has no table.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from functools import cache

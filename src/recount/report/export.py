@@ -1,7 +1,5 @@
 """Tables as files: CSV with one row per cell, LaTeX (booktabs) and Markdown with one row per row of the table."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -4,8 +4,6 @@ Colours are drawn as fixed marks and replaced by CSS variables in the page, so o
 stays text. The bytes are the same for the same data: no dates, and ids hashed with a fixed salt.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import re

@@ -4,8 +4,6 @@ Nothing is picked by hand. The comparison shows the test images nearest to fixed
 system's own best, median and worst image follow from its absolute errors.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """How the report writes numbers: three to four significant digits, a real minus sign, units where they help."""
 
-from __future__ import annotations
-
 import math
 
 MISSING = "–"

@@ -3,8 +3,6 @@
 A panel of matplotlib's own costs a tenth of a second, most of it for ticks that nobody sees, and a paper has hundreds.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

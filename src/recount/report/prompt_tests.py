@@ -4,8 +4,6 @@ Everything comes from the files of ``recount test-prompts``: scores by benchmark
 few pictures that were asked for their majority and for their minority (``…npz``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Provenance as the report shows it: what all runs share is said once, what differs stands per run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

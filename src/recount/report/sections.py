@@ -1,7 +1,5 @@
 """Exhibits of every paper: how weights were chosen, learning curves, photographs, errors, cost."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

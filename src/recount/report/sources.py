@@ -3,8 +3,6 @@
 A file that cannot be read never stops the report: it is listed in ``Sources.problems``, and its content is absent.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """How the report's figures look: colours, letters, width."""
 
-from __future__ import annotations
-
 from typing import Any
 
 INK, MUTED, GRID, BEHIND, ALARM, PAPER = "#1d2026", "#69707d", "#dedbd4", "#b4b0a8", "#b3261e", "#fcfbf8"

@@ -1,7 +1,5 @@
 """What a reader should know first, as sentences; each is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import pandas as pd

@@ -4,8 +4,6 @@ The page is one file that needs nothing else, and a content security policy forb
 lie the tables (CSV, LaTeX, Markdown) and the figures (SVG, PNG).
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -17,8 +17,6 @@ Deviations: selection is by whole validation pictures (the release measures one 
 the recipe's precision. ``decoder_ln_pre``, ``decoder_norm`` and the first block's convolution are never used, as there.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -19,8 +19,6 @@ OpenAI's tokenizer raises and the notebook drops the item; on a processor, half-
 values they would have in half precision but are computed with in single precision.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """What CLIP-Count, VLCounter and CounTX share: CLIP's base weights, CounTR's training crops and sizes of evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter

@@ -13,8 +13,6 @@ which under the authors' torchvision 0.11 their argument asks for.
 Deviation: selection is on every ``evaluate_every``-th epoch of the recipe, 1 as released.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -14,8 +14,6 @@ are independent toggles by recount's definition. Every default is the released c
 there is a setting (``noise``, ``latent_scale``, ``attention_threshold``).
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -18,8 +18,6 @@ Deviations: the earlier of two equally good epochs is kept (the release keeps th
 classes go into the templates as they are (the release asks the package inflect for a plural).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
