@@ -58,4 +58,4 @@ rule all:
 
 # One failed job must not take the report along: score, judge and report what there is; the rest is marked as missing.
 onerror:
-    report_after_failure(log)
+    report_after_failure()

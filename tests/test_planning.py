@@ -20,17 +20,6 @@ from recount.settings.base import ConfigError
 from recount.settings.project import Project
 
 ROOT = Path(__file__).resolve().parents[1]
-STATISTICS = """Job stats:
-job        count
--------  -------
-all            1
-fetch          2
-predict_0     12
-total         15
-
-Reasons:
-    (check individual jobs above for details)
-"""
 
 
 def project(**over: Any) -> Project:
@@ -44,11 +33,6 @@ def ended(folder: Path, run: str, seconds: float, epochs: int) -> None:
 
 def costs(found: Project) -> dict[str, planning.RunCost]:
     return {entry.run: entry for entry in planning._run_costs(found)}
-
-
-def test_the_table_of_jobs_is_read_as_snakemake_prints_it() -> None:
-    assert planning.job_counts(STATISTICS) == {"all": 1, "fetch": 2, "predict_0": 12}
-    assert planning.job_counts("Nothing to be done (all requested files are present and up to date).") == {}
 
 
 def test_hours_are_the_suites_quoted_ones_times_epochs_until_something_ended_here(tmp_path: Path) -> None:

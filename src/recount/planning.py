@@ -6,13 +6,14 @@ with its source. The rest is counted as not known, never as zero. Downloads are 
 """
 
 import json
-import re
+import os
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -110,22 +111,14 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
     settings = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--dry-run", "--cores", "1", "--nocolor", *(["--config", *settings] if settings else [])]
-    done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")
-    return job_counts(done.stdout + done.stderr)
-
-
-def job_counts(text: str) -> dict[str, int]:
-    """Return the job statistics that Snakemake printed; empty if there is nothing to do."""
-    found: dict[str, int] = {}
-    for line in reversed(text.splitlines()):
-        match = re.fullmatch(r"(\w+)\s+(\d+)", line.strip())
-        if match and match[1] != "total":
-            found[match[1]] = int(match[2])
-        elif line.startswith("job ") and found:
-            break
-    return dict(reversed(found.items()))
+    with TemporaryDirectory() as folder:
+        counts = Path(folder) / "jobs.json"  # the workflow writes it (common.smk)
+        environment = os.environ | {"RECOUNT_COUNT_JOBS": str(counts)}
+        done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+        found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
+    return found
 
 
 def _run_costs(project: Project) -> Iterator[RunCost]:

@@ -6,15 +6,27 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
 from house import House
 
 HERE = Path(__file__).parent
 
 
-def test_next_run_goes_on_where_a_killed_workflow_stopped(tmp_path: Path) -> None:
+@pytest.fixture
+def house(tmp_path: Path) -> House:
     house = House(tmp_path)
     shutil.copy(house.source / "__main__.py", house.source / "stand_in_command.py")
     shutil.copy(HERE / "killing_command.py", house.source / "__main__.py")
+    return house
+
+
+def test_nothing_is_reported_after_the_user_stopped_the_workflow(house: House) -> None:
+    assert house.snakemake("--cores", "1", INTERRUPT="1").code != 0
+    calls = house.calls()
+    assert "score" in calls and "report" not in calls
+
+
+def test_next_run_goes_on_where_a_killed_workflow_stopped(house: House) -> None:
     assert house.snakemake("--cores", "1").code == -signal.SIGKILL
     done = house.calls()
     assert "fetch dots" in done

@@ -1,11 +1,15 @@
 """What all rules share: the checked configuration, the runs that follow from it, resources, the recount command."""
 
+import atexit
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from recount.settings import project as settings
@@ -29,7 +33,24 @@ def checked_project():
     return checked
 
 
+def count_jobs():
+    """Write how many jobs of each rule are to be done, for ``recount plan``."""
+    jobs = Counter(job.rule.name for job in workflow.dag.jobs if workflow.dag.needrun(job))
+    Path(os.environ["RECOUNT_COUNT_JOBS"]).write_text(json.dumps(jobs))
+
+
+def note_stop(signum, frame):
+    """Note that the user stopped the workflow, and go on as Python does."""
+    STOPPED.append(signum)
+    signal.default_int_handler(signum, frame)
+
+
 STARTED = time.time()
+STOPPED = []
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, note_stop)
+if "RECOUNT_COUNT_JOBS" in os.environ:
+    atexit.register(count_jobs)
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 RUNS = {run.id: run for run in (*PROJECT.trainings, *PROJECT.evaluations)}
@@ -232,9 +253,9 @@ def list_what_is_missing():
         print("\nThen run the same command again: it goes on from what is there.", file=sys.stderr)
 
 
-def report_after_failure(log_files):
+def report_after_failure():
     """Report what there is and list what could not be fetched; not after the user stopped the workflow."""
-    if any("Terminating processes on user request" in Path(name).read_text(encoding="utf-8") for name in log_files):
+    if STOPPED:
         return
     if any((PROJECT.results / "runs").rglob("run.json")):
         report_what_exists()
