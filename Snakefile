@@ -3,7 +3,7 @@
     snakemake --cores all                               what config.yaml says
     snakemake --cores all --config suite=open           another suite
     snakemake --cores all --use-conda                   each job in its own conda environment
-    snakemake --cores all pretrain                      the tiny base models anew, into recount's own folder
+    snakemake --cores all pretrain                      the tiny base models anew
 
 What is to be done follows from config.yaml, suites/, experiments/ and papers/. Each rule calls the recount command of its name.
 """
@@ -21,10 +21,8 @@ min_version("9.10")
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 MISSING = [name for name in ("pydantic", "numpy", "PIL", "torch", "typer", "diffusers") if find_spec(name) is None]
 if MISSING:
-    raise WorkflowError(
-        f"recount's packages are not installed here ({', '.join(MISSING)} missing): `make report` installs them below "
-        "this folder and runs, or `conda env create -f environment.yml && conda activate recount`"
-    )
+    INSTALL = "`make report`, or `conda env create -f environment.yml && conda activate recount`"
+    raise WorkflowError(f"recount's packages are not installed here ({', '.join(MISSING)} missing): {INSTALL}")
 
 
 configfile: "config.yaml"

@@ -156,11 +156,11 @@ def test_a_clean_run_trains_on_less_and_never_looks_at_the_test_split(tmp_path: 
         ),
         (
             {"paper": changed(PAPER, "tables.t1.rows", ["conter/full"])},
-            "papers/p/paper.yaml: tables.t1.rows: conter/full: there is no such system; the nearest is counter",
+            "tables.t1.rows: conter/full: system = conter: there is no such system; the nearest is counter",
         ),
         (
             {"paper": changed(PAPER, "tables.t1.rows", ["counter/fulll"])},
-            "rows: counter/fulll: there is no such variant of counter; the nearest is full",
+            "rows: counter/fulll: variant = fulll: there is no such variant of counter; the nearest is full",
         ),
         (
             {"paper": changed(PAPER, "tables.t1.rows", ["counter/full"] * 2)},
@@ -193,7 +193,7 @@ def test_a_clean_run_trains_on_less_and_never_looks_at_the_test_split(tmp_path: 
         ),
         (
             {"suite": changed(SUITE, "systems.countr", {})},
-            "systems.countr: there is no such experiment; the nearest is co",
+            "systems = countr: there is no such experiment; the nearest is co",
         ),
         (
             {"suite": changed(SUITE, "benchmarks", {"set/test": {"dataset": "crowd"}})},

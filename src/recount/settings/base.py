@@ -101,6 +101,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"there is no such {kind}; there are {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
 
 
+def absent(where: str, kind: str, name: str, known: Iterable[str]) -> Iterator[str]:
+    """Yield what to say of a name if it is not among the known ones."""
+    if name not in known:
+        yield f"{where} = {name}: {unknown(kind, name, known)}"
+
+
 def plugins(kind: str) -> set[str]:
     """Return the names of all systems or data sets, outside packages' among them. Imports none of them."""
     modules = iter_modules([str(PACKAGE / kind)])

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recount.settings.base import BenchmarkId, Name, Strict, unknown
+from recount.settings.base import BenchmarkId, Name, Strict, absent
 
 PromptTestKind = Literal["negative_prompts", "mosaics", "pairs", "maps"]
 
@@ -78,11 +78,11 @@ class Experiment(Strict):
         for name, variant in self.variants.items():
             where = f"variants.{name}"
             if variant.data is not None and variant.data not in self.data:
-                yield f"{where}.data = {variant.data}: {unknown('entry of data', variant.data, self.data)}"
+                yield from absent(f"{where}.data", "entry of data", variant.data, self.data)
                 continue
             for key, other in (("reads", variant.reads), ("stands_for", variant.stands_for)):
-                if other is not None and other not in self.variants:
-                    yield f"{where}.{key} = {other}: {unknown('variant', other, self.variants)}"
+                if other is not None:
+                    yield from absent(f"{where}.{key}", "variant", other, self.variants)
             if variant.reads in self.variants and self.variants[variant.reads].reads:
                 yield f"{where}.reads = {variant.reads}: that variant has no training of its own; name the one it reads"
             if variant.protocol == "clean" and variant.reads is None and self.data_of(name).selected_on_test:

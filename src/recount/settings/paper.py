@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from recount.metrics import COSTS, METRICS, QUANTITIES, RECALL, Metric
-from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, checked, read_yaml, unknown
+from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, absent, checked, read_yaml, unknown
 
 Selection = Literal["last", "best_on_test", "best_on_held_out"]
 
@@ -302,5 +302,4 @@ def _claim_problems(paper: Paper) -> Iterator[str]:
     for claim in paper.claims:
         for key in ("arm", "against"):
             for arm in dict.fromkeys(getattr(claim, key)):
-                if arm not in arms:
-                    yield f"claims.{claim.id}.{key} = {arm}: {unknown('arm in a row of its tables', arm, arms)}"
+                yield from absent(f"claims.{claim.id}.{key}", "arm in a row of its tables", arm, arms)

@@ -15,11 +15,11 @@ from recount.settings.base import (
     ConfigError,
     Name,
     Strict,
+    absent,
     checked,
     error_lines,
     merged,
     read_yaml,
-    unknown,
 )
 from recount.settings.experiment import Experiment, PromptTestKind, Variant
 from recount.settings.paper import CLAIMED, Paper, Table, read_paper
@@ -146,13 +146,7 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 
 def _chosen(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:
     names = list(known)
-    problems = [
-        f"config.yaml: {kind} = {name}: {unknown(kind.removesuffix('s'), name, names)}"
-        for name in wanted
-        if name not in names
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    _raise(line for name in wanted for line in absent(f"config.yaml: {kind}", kind.removesuffix("s"), name, names))
 
 
 def _raise(problems: Iterable[str]) -> None:
@@ -173,13 +167,13 @@ class Project:
         self.root = root
         self.config = read_config(root, overrides)
         suites = sorted(path.stem for path in (root / "suites").glob("*.yaml"))
-        if self.config.suite not in suites:
-            raise ConfigError(
-                f"config.yaml: suite = {self.config.suite}: {unknown('suite', self.config.suite, suites)}"
-            )
+        _chosen("suite", [self.config.suite], suites)
         path = root / "suites" / f"{self.config.suite}.yaml"
         self._suite_file = f"suites/{path.name}"
         self.suite = checked(Suite, {**read_yaml(path, self._suite_file), "name": path.stem}, self._suite_file)
+        resources, name = Path(self.config.resources), self.suite.name
+        self.raw, self.data, self.weights = (resources / kind for kind in ("raw", "data", "weights"))
+        self.results, self.report = Path(self.config.results) / name, Path(self.config.reports) / name
         outside = [Path(name).expanduser() for name in self.config.papers if "/" in name or name.startswith("~")]
         homes = [root, *(folder if folder.is_absolute() else root / folder for folder in outside)]
         homes += [
@@ -189,8 +183,6 @@ class Project:
         self.experiments = self._read_experiments(homes)
         self.papers = self._read_papers(homes[1:])
         self._check()
-
-    # ------------------------------------------------------------------------------------------------ reading, checking
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
@@ -217,11 +209,8 @@ class Project:
                 )
             experiment = checked(Experiment, {**read_yaml(path, where), "name": path.stem}, where)
             _raise(f"{where}: {problem}" for problem in experiment.problems())
-            _raise(
-                f"{where}: {key} = {name}: {unknown('benchmark', name, self.benchmarks)}"
-                for key, name in experiment.ids()
-                if name not in self.benchmarks
-            )
+            ids = experiment.ids()
+            _raise(line for k, name in ids for line in absent(f"{where}: {k}", "benchmark", name, self.benchmarks))
             found[path.stem] = experiment
         return found
 
@@ -249,47 +238,37 @@ class Project:
             yield from (f"{where}: {problem}" for problem in self._paper_problems(paper))
         where = self._suite_file
         for name in self.suite.benchmarks:
-            if name not in self.benchmarks:
-                yield f"{where}: benchmarks.{name}: {unknown('benchmark', name, self.benchmarks)}"
+            yield from absent(f"{where}: benchmarks", "benchmark", name, self.benchmarks)
         for name, system in self.suite.systems.items():
-            if name not in self.experiments:
-                yield f"{where}: systems.{name}: {unknown('experiment', name, self.experiments)}"
-                continue
-            variants = self.experiments[name].variants
-            named = [(f"variants.{key}", key) for key in system.variants]
+            yield from absent(f"{where}: systems", "experiment", name, self.experiments)
+            variants = self.experiments[name].variants if name in self.experiments else {}
+            named = [("variants", key) for key in system.variants]
             named += [(f"skip.{why}", key) for why, names in system.skip.items() for key in names]
-            for key, variant in named:
-                if variant not in variants:
-                    yield f"{where}: systems.{name}.{key} = {variant}: {unknown('variant', variant, variants)}"
+            for key, variant in named if variants else ():
+                yield from absent(f"{where}: systems.{name}.{key}", "variant", variant, variants)
 
     def _paper_problems(self, paper: Paper) -> Iterator[str]:
         for name, table in paper.tables.items():
             for benchmark in table.on:
-                if benchmark not in self.benchmarks:
-                    yield f"tables.{name}.on = {benchmark}: {unknown('benchmark', benchmark, self.benchmarks)}"
-                else:
-                    yield from self._metric_problems(name, table, benchmark)
+                yield from absent(f"tables.{name}.on", "benchmark", benchmark, self.benchmarks)
+                yield from self._metric_problems(name, table, benchmark)
             for row in table.rows:
-                if row.run and row.system not in self.experiments:
-                    yield f"tables.{name}.rows: {row.run}: {unknown('system', row.system, self.experiments)}"
-                elif row.run and row.variant not in self.experiments[row.system].variants:
+                where = f"tables.{name}.rows: {row.run}: "
+                if row.run:
+                    yield from absent(f"{where}system", "system", row.system, self.experiments)
+                if row.run and row.system in self.experiments:
                     known = self.experiments[row.system].variants
-                    yield f"tables.{name}.rows: {row.run}: {unknown(f'variant of {row.system}', row.variant, known)}"
+                    yield from absent(f"{where}variant", f"variant of {row.system}", row.variant, known)
         for claim in paper.claims:
             for benchmark in claim.on:
-                if benchmark not in self.benchmarks:
-                    yield f"claims.{claim.id}.on = {benchmark}: {unknown('benchmark', benchmark, self.benchmarks)}"
+                yield from absent(f"claims.{claim.id}.on", "benchmark", benchmark, self.benchmarks)
 
     def _metric_problems(self, name: str, table: Table, benchmark: str) -> Iterator[str]:
-        kind = self.benchmarks[benchmark].kind
+        kind = self.benchmarks[benchmark].kind if benchmark in self.benchmarks else "crowd"
         for metric in table.metrics:
-            family = CLAIMED[metric].family if metric in CLAIMED else None
-            if family is None:
-                yield f"tables.{name}.metrics = {metric}: {unknown('metric', metric, CLAIMED)}"
-            elif family != "cost" and family != METRICS_OF[kind]:
+            yield from absent(f"tables.{name}.metrics", "metric", metric, CLAIMED)
+            if metric in CLAIMED and CLAIMED[metric].family not in ("cost", METRICS_OF[kind]):
                 yield f"tables.{name}.metrics = {metric}: it makes no sense of {benchmark}, which is of kind {kind}"
-
-    # ------------------------------------------------------------------------------------------------------- stand-ins
 
     @cached_property
     def stand_ins(self) -> dict[str, StandIn]:
@@ -316,8 +295,6 @@ class Project:
             return None
         preparation = self.suite.systems[system].preparation or entry.preparation
         return Split(dataset=str(entry.dataset), split=str(entry.split), preparation=preparation)
-
-    # ------------------------------------------------------------------------------------------------------------ runs
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -559,31 +536,6 @@ class Project:
         )
 
     # Paths, all relative to ``root``; the Snakefile and the commands use the same functions.
-
-    @property
-    def raw(self) -> Path:
-        """Return the folder of fetched data sets."""
-        return Path(self.config.resources) / "raw"
-
-    @property
-    def data(self) -> Path:
-        """Return the folder of prepared data sets."""
-        return Path(self.config.resources) / "data"
-
-    @property
-    def weights(self) -> Path:
-        """Return the folder of base weights."""
-        return Path(self.config.resources) / "weights"
-
-    @property
-    def results(self) -> Path:
-        """Return the suite's results folder."""
-        return Path(self.config.results) / self.suite.name
-
-    @property
-    def report(self) -> Path:
-        """Return the suite's report folder."""
-        return Path(self.config.reports) / self.suite.name
 
     def index(self, split: Split) -> Path:
         """Return the index.csv of a prepared data set."""
