@@ -26,12 +26,6 @@ EXPERIMENTS: dict[str, Any] = {
         trained_on="shown/train",
         evaluated_on=["shown/test"],
     ),
-    "constant": experiment(
-        "Constant",
-        {"nothing": {"label": "zero", "settings": {"statistic": "zero"}}},
-        trained_on="shown/train",
-        evaluated_on=["shown/test"],
-    ),
 }
 PAPER: dict[str, Any] = {
     "tables": {
@@ -44,7 +38,6 @@ PAPER: dict[str, Any] = {
                 {"run": "good/released", "label": "Good, released", "published": "good_row"},
                 {"run": "good/unrun", "label": "Good, not run"},
                 {"id": "old", "label": "Old", "quoted": "its code is not public"},
-                {"run": "constant/nothing", "label": "Zero"},
             ],
             "floor": "constants",
         },
@@ -64,7 +57,7 @@ SUITE: dict[str, Any] = {
         "shown/train": {"dataset": "dots", "split": "train"},
         "shown/test": {"dataset": "dots", "split": "test"},
     },
-    "systems": {"good": {"skip": {"takes too long": ["unrun"]}}, "constant": {}},
+    "systems": {"good": {"skip": {"takes too long": ["unrun"]}}},
 }
 PUBLISHED = """table1,good_row,good,full,shown/test,mae,12.5,the paper,
 table1,old,old,,shown/test,mae,33.3,the paper,

@@ -395,9 +395,6 @@ def _density(points: np.ndarray, size: tuple[int, int], total: float, rng: np.ra
 
 def _predictions(tree: Tree, key: str, seed: int, selection: str) -> np.ndarray:
     true = np.array([len(points) for _, _, points, _ in tree.samples], dtype=float)
-    if key.startswith("constant/"):
-        value = 0.0 if "zero" in key else np.median(true) if "median" in key else true.mean() * 0.9
-        return np.full(len(true), value)
     rng = np.random.default_rng(int(hashlib.sha256(f"{key}{seed}".encode()).hexdigest()[:8], 16))
     bias, spread = SKILLS.get(key, ANY_SKILL)
     factor = SELECTIONS[selection]
@@ -407,7 +404,7 @@ def _predictions(tree: Tree, key: str, seed: int, selection: str) -> np.ndarray:
 def _write_run(tree: Tree, key: str) -> None:
     for seed in tree.seeds:
         frames = []
-        for selection in ("last",) if key.startswith("constant/") else SELECTIONS:
+        for selection in SELECTIONS:
             predicted = _predictions(tree, key, seed, selection)
             if key == "gigacount/scheduler" and seed == 1:
                 predicted[2] = np.nan
@@ -432,7 +429,7 @@ def _write_run(tree: Tree, key: str) -> None:
         timing = {"device": "cpu", "precision": "fp32", "selections": {"last": of_last}}
         path.with_suffix(".timing.json").write_text(json.dumps(timing), encoding="utf-8")
         _write_run_folder(tree, key, seed)
-        if not key.startswith(("constant/", "transcrowd/")):
+        if not key.startswith("transcrowd/"):
             _write_maps(tree, key, seed, _predictions(tree, key, seed, "best_on_test"))
 
 

@@ -152,11 +152,9 @@ def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
     assert "shown/train (n = 3)" in cell(project, row="constant/training_mean")["reason"]
 
 
-def test_constants_are_below_tables_that_ask_for_them_and_a_constants_run_is_marked_trivial(tmp_path: Path) -> None:
+def test_constants_are_below_the_tables_that_ask_for_them(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    predict(project, "constant/nothing/seed0", {"last": [-count for count in TRUE]})
     assert {row["table"] for row in cells_of(project, row="constant/zero")} == {"table1"}
-    assert cell(project, row="constant/nothing", seed="all")["status"] == "trivial"
 
 
 def test_predictions_that_are_not_finite_are_named_and_not_scored(tmp_path: Path) -> None:

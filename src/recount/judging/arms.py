@@ -18,7 +18,7 @@ import numpy as np
 from recount.metrics import Floats, Metric
 from recount.results.predictions import Predictions
 from recount.results.reason import Missing
-from recount.scoring.measured import CONSTANT, Measurements, not_finite_text
+from recount.scoring.measured import Measurements, not_finite_text
 from recount.scoring.statistics import best_constant
 from recount.settings.paper import TRIVIAL_ARMS, Paper
 from recount.settings.project import Run
@@ -70,7 +70,7 @@ class Arms:
 
     def are_released(self, arms: Sequence[str]) -> bool:
         """Return whether released weights stand for some of these arms, and the others look at no picture."""
-        looking = [arm for arm in arms if arm not in TRIVIAL_ARMS and not arm.startswith(f"{CONSTANT}/")]
+        looking = [arm for arm in arms if arm not in TRIVIAL_ARMS]
         return bool(looking) and all(self._released(arm) for arm in looking)
 
     def of_evidence(self, arm: str, evidence: Evidence) -> str:
@@ -79,7 +79,7 @@ class Arms:
         if arm in self.paper.quoted:
             raise Missing("skipped", f"{arm}: {self.paper.quoted[arm].quoted}")
         checkpoint = self.project.experiments[system].variants[variant].checkpoint
-        if system == CONSTANT or (evidence == "trained" and not checkpoint):
+        if evidence == "trained" and not checkpoint:
             return arm
         if evidence == "trained":
             raise Missing("no counterpart", f"{arm} is released weights, not trained here")
@@ -180,7 +180,7 @@ class Arms:
 
 def is_fixed(run: Run) -> bool:
     """Return whether a run's predictions do not depend on its seed: nothing is trained in it."""
-    return run.system == CONSTANT or run.checkpoint is not None or run.settings.get("train") is False
+    return run.checkpoint is not None or run.settings.get("train") is False
 
 
 def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int) -> Arm:
@@ -201,7 +201,7 @@ def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int)
     negative = int((predicted < 0).sum())
     if negative:
         notes.append(f"{name}: {negative} of {predicted.size} predictions are negative; they count as they are")
-    if not name.startswith(f"{CONSTANT}/") and len(ids) > 1 and (np.ptp(predicted, axis=1) == 0).any():
+    if len(ids) > 1 and (np.ptp(predicted, axis=1) == 0).any():
         notes.append(f"{name} predicts {predicted[np.ptp(predicted, axis=1) == 0][0, 0]:.4g} for every image")
     return Arm(name, tuple(ids), true, predicted, () if fixed else tuple(tables), tuple(notes))
 

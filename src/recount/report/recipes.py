@@ -22,7 +22,7 @@ HEADS = ("Variant", "Recipe", "Switches", "This suite also", "Trained on", "Epoc
 
 def recipes(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of a paper, where its recipe comes from and how each of its variants differs."""
-    experiments = [(name, entry) for name, entry in context.experiments.items() if name != "constant"]
+    experiments = list(context.experiments.items())
     sheets = [_sheet(context, *experiment, folded=n > 0) for n, experiment in enumerate(experiments)]
     quoted = [f"{context.sources.label_of(row)} ({row.quoted})" for row in context.paper.quoted.values()]
     smaller = "" if context.comparable else ", and what this suite makes smaller in all of them"

@@ -25,7 +25,7 @@ from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, STRATA, InfluentialImage, Score, Stratum
 from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
-from recount.scoring.measured import CONSTANT, Measured, Measurements
+from recount.scoring.measured import Measured, Measurements
 from recount.scoring.trivial import TrivialRows
 from recount.settings.paper import Row, Table
 from recount.settings.project import Project
@@ -118,7 +118,7 @@ def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
     if not done:
         yield replace(cell, reason=joined(absent.values()))
         return
-    status = "trivial" if cell.system == CONSTANT else "checkpoint" if runs[0].checkpoint else "trained"
+    status = "checkpoint" if runs[0].checkpoint else "trained"
     for run in runs:
         mine = replace(cell, seed=str(run.seed))
         if run.id in absent:
