@@ -7,8 +7,6 @@ Deviation: a crop is cut from the 8-bit picture before it is turned into floats,
 cost one decoding; the values are the same.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,7 +36,7 @@ class CrowdAugmentation:
     blur: float = 0.2
     salt_and_pepper: float = 0.5
 
-    def without_photometric(self) -> CrowdAugmentation:
+    def without_photometric(self) -> "CrowdAugmentation":
         """Return the arm "no augmentation": crop and flip stay, colour, blur and noise go."""
         return replace(self, jitter=0.0, blur=0.0, salt_and_pepper=0.0)
 

@@ -3,8 +3,6 @@
 Checked against datasets/dataset.py of cha15yq/T2ICount@289d3fb (golden cases ``transform_*``, ``mosaic*``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,17 +40,17 @@ class Canvas:
     density: Tensor
     own: Tensor
 
-    def cut(self, top: int, left: int, side: int) -> Canvas:
+    def cut(self, top: int, left: int, side: int) -> "Canvas":
         """Return the square of ``side`` pixels whose upper left corner is (top, left)."""
         rows, columns = slice(top, top + side), slice(left, left + side)
         return Canvas(self.image[:, rows, columns], self.density[rows, columns], self.own[rows, columns])
 
-    def random_cut(self, side: int, rng: np.random.Generator) -> Canvas:
+    def random_cut(self, side: int, rng: np.random.Generator) -> "Canvas":
         """Return a square of ``side`` pixels at a random place."""
         height, width = self.density.shape
         return self.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
 
-    def enlarged(self, scale: float) -> Canvas:
+    def enlarged(self, scale: float) -> "Canvas":
         """Return it enlarged: picture bicubic, density cubic over the nominal scale^2 (as coded), own nearest."""
         from PIL import Image
 

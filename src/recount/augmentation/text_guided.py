@@ -10,8 +10,6 @@ Deviations: the affine transform is scipy's, with picture and dots in the same c
 pixel); mosaic crops are resized with antialiasing, which the authors' torchvision 0.11 did not have for tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, radians, sin, tan
@@ -96,18 +94,18 @@ class Dotted:
         """Return (height, width)."""
         return int(self.image.shape[1]), int(self.image.shape[2])
 
-    def cut(self, top: int, left: int, side: int) -> Dotted:
+    def cut(self, top: int, left: int, side: int) -> "Dotted":
         """Return a square of the picture, with the dots in it."""
         moved = self.dots - (left, top)
         inside = ((moved >= 0) & (moved < side)).all(axis=1)
         return Dotted(self.image[:, top : top + side, left : left + side], moved[inside])
 
-    def random_cut(self, side: int, rng: np.random.Generator) -> Dotted:
+    def random_cut(self, side: int, rng: np.random.Generator) -> "Dotted":
         """Return a square at a random place."""
         height, width = self.size
         return self.cut(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
 
-    def flipped(self, axis: Literal[0, 1]) -> Dotted:
+    def flipped(self, axis: Literal[0, 1]) -> "Dotted":
         """Return it mirrored left-right (axis 1) or top-bottom (axis 0)."""
         dots = self.dots.copy()
         dots[:, 1 - axis] = self.size[axis] - 1 - dots[:, 1 - axis]

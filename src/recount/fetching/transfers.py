@@ -1,7 +1,5 @@
 """What the downloads of one data set share: patience, unfinished files, what is known of the hosts, the stop sign."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -117,7 +115,7 @@ def _sync(path: Path) -> None:
 class Writer(AbstractContextManager["Writer"]):
     """What pooch writes into; nothing is cut before ``begin``: an address that fails must not cost bytes."""
 
-    def __init__(self, part: Part, session: Session) -> None:
+    def __init__(self, part: Part, session: "Session") -> None:
         self.part = part
         self.session = session
         self._stream: BinaryIO | None = None

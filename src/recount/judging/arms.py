@@ -5,8 +5,6 @@ An arm is ``system/variant`` of a paper, or one of ``TRIVIAL_ARMS``. Retrained a
 they are compared over the seeds that both have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,7 +41,7 @@ class Arm:
         """Return a metric of each row of the predictions."""
         return np.array([metric(self.true, row) for row in self.predicted])
 
-    def on(self, ids: Sequence[str], seeds: Sequence[int]) -> Arm:
+    def on(self, ids: Sequence[str], seeds: Sequence[int]) -> "Arm":
         """Return the arm on some of its samples, with some of its seeds if it has any."""
         places = {name: place for place, name in enumerate(self.ids)}
         columns = [places[name] for name in ids]

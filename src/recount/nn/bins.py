@@ -8,8 +8,6 @@ Deviation: the sentence of a finite range ("dynamic" and "coarse" bins) raises i
 that its authors meant.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ class Bins:
     def __len__(self) -> int:
         return len(self.intervals)
 
-    def with_last_anchor(self, value: float) -> Bins:
+    def with_last_anchor(self, value: float) -> "Bins":
         """Return the same bins with another anchor for the open one."""
         return Bins(self.intervals, (*self.anchors[:-1], value))
 

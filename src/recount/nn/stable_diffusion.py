@@ -6,8 +6,6 @@ Names of checkpoint files (LDM layout) are translated by diffusers' own conversi
 cha15yq/T2ICount@289d3fb (golden cases ``unet_*``, ``vae_encoder_64``, ``clip_text``).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -134,7 +132,7 @@ def alpha_bar() -> Tensor:
 class _KeepPromptAttention:
     """Cross-attention with an explicit softmax; keeps, per cell, the heads' mean of a weighted sum over the tokens."""
 
-    def __init__(self, name: str, kept: UNetPass) -> None:
+    def __init__(self, name: str, kept: "UNetPass") -> None:
         self.name, self.kept = name, kept
 
     def __call__(

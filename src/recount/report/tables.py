@@ -1,7 +1,5 @@
 """The papers' tables with what was measured: a cell per row, benchmark and metric, with a reason where it is empty."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter, defaultdict
@@ -41,7 +39,7 @@ class Published:
 class Cell:
     """A cell of a table: what was printed, what was measured, how sure that is, or why there is nothing."""
 
-    column: Column
+    column: "Column"
     published: Published | None
     status: str  # status and reason as in scores.csv
     reason: Reason

@@ -1,7 +1,5 @@
 """Why something below results/ has no value, or what must be said beside it: kind, text and log, each a column."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -50,7 +48,7 @@ class Missing(Exception):
         super().__init__(text)
         self.reason = Reason(kind, text, log)
 
-    def of(self, what: str) -> Missing:
+    def of(self, what: str) -> "Missing":
         """Return the same, with ``what`` it is about before the text."""
         return Missing(self.reason.kind, f"{what}: {self.reason.text}", self.reason.log)
 

@@ -1,7 +1,5 @@
 """The interface between a system and the rest of recount: examples in, losses and predictions out."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -53,7 +51,7 @@ class Batch:
     seed: int = 0  # for random numbers that all examples of a training batch share: its parts have the same
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> Batch:
+    def of(cls, examples: Sequence[Example]) -> "Batch":
         """Stack examples of one size."""
         return cls(
             ids=[each.id for each in examples],
@@ -65,7 +63,7 @@ class Batch:
             attributes={name: [each.attributes[name] for each in examples] for name in examples[0].attributes},
         )
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with every tensor on ``device``."""
 
         def moved(tensor: Tensor) -> Tensor:
@@ -77,12 +75,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def split(self, parts: int) -> list[Batch]:
+    def split(self, parts: int) -> "list[Batch]":
         """Return the batch cut into at most ``parts`` nearly equal, non-empty batches (micro-batches)."""
         edges = np.linspace(0, len(self), min(parts, len(self)) + 1).astype(int)
         return [self._rows(int(start), int(end)) for start, end in pairwise(edges)]
 
-    def _rows(self, start: int, end: int) -> Batch:
+    def _rows(self, start: int, end: int) -> "Batch":
         def cut(value: Any) -> Any:
             return {name: cut(rows) for name, rows in value.items()} if isinstance(value, dict) else value[start:end]
 

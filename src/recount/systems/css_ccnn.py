@@ -14,8 +14,6 @@ the patience are left out. "++" is not stopped when its sparse term diverges. An
 size rule; the code raises) is enlarged. "CSS-CCNN-Random" is not in the code: stage 2 on the untrained net is inferred.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -366,7 +364,7 @@ class CssCcnn(System):
         self.density_head.requires_grad_(not rotation)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> CssCcnn:
+    def train(self, mode: bool = True) -> "CssCcnn":
         """Switch to training; the frozen features of stage 2 keep their running statistics."""
         super().train(mode)
         if self.stage == "matching":
