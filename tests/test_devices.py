@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from recount import devices
-from recount.devices import NoDevice, devices_for
+from recount.devices import devices_for
+from recount.errors import UserError
 
 PATIENCE = 300  # seconds that only a machine in trouble needs
 HOLD = """
@@ -175,8 +176,11 @@ def test_an_allocator_that_the_user_has_tuned_is_left_alone(monkeypatch: pytest.
 
 def test_what_is_not_there_is_said_with_what_to_do(cards: Callable[[int], None]) -> None:
     cards(0)
-    with pytest.raises(NoDevice, match=r"device = cuda, but PyTorch sees no GPU.*device: auto"), devices_for("cuda", 1):
+    with (
+        pytest.raises(UserError, match=r"cuda, but PyTorch sees no GPU.*device: auto"),
+        devices_for("cuda", 1),
+    ):
         pass
     cards(1)
-    with pytest.raises(NoDevice, match="gpus_per_job = 2, but PyTorch sees 1 GPUs"), devices_for("auto", 2):
+    with pytest.raises(UserError, match="gpus_per_job = 2, but PyTorch sees 1 GPUs"), devices_for("auto", 2):
         pass

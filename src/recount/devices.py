@@ -26,10 +26,6 @@ _LARGEST_KEPT_BLOCK = 32 * 2**20  # the most that glibc takes from its heap
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 
 
-class NoDevice(UserError):
-    """The wanted device is not there; the message says what to do."""
-
-
 @contextmanager
 def device_for(wanted: Wanted, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     """Yield the device of a job of one process: see ``devices_for``."""
@@ -51,9 +47,9 @@ def devices_for(wanted: Wanted, number: int, jobs_per_gpu: int = 1) -> Iterator[
         yield [torch.device("cpu")] * number
         return
     if not torch.cuda.is_available():
-        raise NoDevice("device = cuda, but PyTorch sees no GPU: check the driver (nvidia-smi), or set device: auto")
+        raise UserError("device = cuda, but PyTorch sees no GPU: check the driver (nvidia-smi), or set device: auto")
     if torch.cuda.device_count() < number:
-        raise NoDevice(f"gpus_per_job = {number}, but PyTorch sees {torch.cuda.device_count()} GPUs; set it to fewer")
+        raise UserError(f"gpus_per_job = {number}, but PyTorch sees {torch.cuda.device_count()} GPUs; set it to fewer")
     names = [str(torch.cuda.get_device_properties(card).uuid) for card in range(torch.cuda.device_count())]
     for waits in itertools.count():
         with ExitStack() as held:

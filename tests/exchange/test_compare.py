@@ -16,9 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from recount.cli import app
+from recount.errors import UserError
 from recount.exchange.compare import ComparedCell, Comparison, compare
-from recount.exchange.compare_view import OutputError, write_comparison
-from recount.exchange.reproduction import ReproductionError, open_reproduction
+from recount.exchange.compare_view import write_comparison
+from recount.exchange.reproduction import open_reproduction
 from recount.metrics import MAE
 from recount.results.files import ResultsError
 from recount.results.scores import SCORES
@@ -270,7 +271,7 @@ def test_an_export_and_its_zip_are_read_like_results(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_told(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "b")
-    with pytest.raises((ReproductionError, ResultsError), match=re.escape(message)):
+    with pytest.raises((UserError, ResultsError), match=re.escape(message)):
         compared(results(tmp_path / "a"), tmp_path / "b")
 
 
@@ -281,7 +282,7 @@ def test_a_damaged_member_of_a_zip_is_told(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "b.zip").read_bytes())
     content[60] ^= 0xFF
     (tmp_path / "b.zip").write_bytes(bytes(content))
-    with pytest.raises(ReproductionError, match=r"scores\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"scores\.csv: cannot be read"):
         compared(results(tmp_path / "a"), tmp_path / "b.zip")
 
 
@@ -289,7 +290,7 @@ def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
     b = results(tmp_path / "b")
     table = pd.read_csv(b / "scores.csv").assign(paper="another")
     table.to_csv(b / "scores.csv", index=False)
-    with pytest.raises(ReproductionError, match="no cell of any table in common"):
+    with pytest.raises(UserError, match="no cell of any table in common"):
         compared(results(tmp_path / "a"), b)
 
 
@@ -320,7 +321,7 @@ def test_foreign_text_cannot_become_markup(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_told_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"written as \.csv, \.json, \.md, \.html"):
+    with pytest.raises(UserError, match=r"written as \.csv, \.json, \.md, \.html"):
         write_comparison(compared(results(tmp_path / "a"), results(tmp_path / "b")), tmp_path / "out.pdf")
     answer = CliRunner().invoke(app, ["compare", "nothing", "here", "--output", "out.pdf"])
     assert answer.exit_code == 1

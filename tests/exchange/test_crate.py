@@ -16,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from recount.cli import app
+from recount.errors import UserError
 from recount.exchange import crate
-from recount.exchange.crate import ExportError, export, without_paths
+from recount.exchange.crate import export, without_paths
 from recount.settings.project import Project, load
 from report import tree
 
@@ -213,21 +214,21 @@ def test_without_a_licence_the_crate_says_that_there_is_none(exported: tuple[Pro
 
 
 def test_a_licence_is_given_by_its_name(exported: tuple[Project, Path], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="expected the SPDX name"):
+    with pytest.raises(UserError, match="expected the SPDX name"):
         export(exported[0], tmp_path / "export", licence="do what you like")
 
 
 def test_what_is_there_is_not_overwritten(exported: tuple[Project, Path]) -> None:
     project, folder = exported
     before = files_of(folder)
-    with pytest.raises(ExportError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         export(project, folder)
     assert files_of(folder) == before
 
 
 def test_nothing_scored_is_an_error(exported: tuple[Project, Path], tmp_path: Path) -> None:
     empty = load(exported[0].root, {"results": "none"})
-    with pytest.raises(ExportError, match="nothing is scored yet"):
+    with pytest.raises(UserError, match="nothing is scored yet"):
         export(empty, tmp_path / "export")
 
 

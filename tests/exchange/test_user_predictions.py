@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 from golden_tools import golden, shared
-from recount.exchange.user_predictions import (
-    PREDICTED,
-    TRUE,
-    PredictionsError,
-    read_counts,
-    score_files,
-)
+from recount.errors import UserError
+from recount.exchange.user_predictions import PREDICTED, TRUE, read_counts, score_files
 from recount.metrics import MAE, RMSE
 from recount.scoring.statistics import calibration
 
@@ -87,7 +82,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("text", ERRORS)
 def test_errors_name_the_line_and_what_is_wrong(text: str, tmp_path: Path) -> None:
-    with pytest.raises(PredictionsError) as caught:
+    with pytest.raises(UserError) as caught:
         read_counts(write(tmp_path / "p.csv", text), PREDICTED)
     assert ERRORS[text] in str(caught.value)
     assert "p.csv" in str(caught.value)
@@ -95,13 +90,13 @@ def test_errors_name_the_line_and_what_is_wrong(text: str, tmp_path: Path) -> No
 
 def test_many_errors_are_counted(tmp_path: Path) -> None:
     text = "image,count\n" + "".join(f"i{k},x\n" for k in range(9))
-    with pytest.raises(PredictionsError, match="and 4 more"):
+    with pytest.raises(UserError, match="and 4 more"):
         read_counts(write(tmp_path / "p.csv", text), PREDICTED)
 
 
 def test_true_counts_below_0_are_an_error_and_predictions_below_0_are_said(tmp_path: Path, truth: Path) -> None:
     negative = write(tmp_path / "n.csv", "image,count\na.jpg,-3\n")
-    with pytest.raises(PredictionsError, match=r"line 2: a\.jpg: the count is -3; it must not be below 0"):
+    with pytest.raises(UserError, match=r"line 2: a\.jpg: the count is -3; it must not be below 0"):
         score_files([negative], negative)
     name = next(iter(read_counts(truth, TRUE).counts))[0]
     scores = score_files([write(tmp_path / "p.csv", f"image,count\n{name},-3\n")], truth, only_predicted=True)
@@ -110,13 +105,13 @@ def test_true_counts_below_0_are_an_error_and_predictions_below_0_are_said(tmp_p
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PredictionsError, match=r"none\.csv: no such file"):
+    with pytest.raises(UserError, match=r"none\.csv: no such file"):
         read_counts(tmp_path / "none.csv", PREDICTED)
 
 
 def test_a_picture_is_not_a_file_of_counts(tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(PredictionsError, match="not a text file"):
+    with pytest.raises(UserError, match="not a text file"):
         read_counts(tmp_path / "p.jpg", PREDICTED)
 
 
@@ -132,7 +127,7 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path, truth: Path) -> 
 
 def test_images_without_a_prediction_are_an_error_unless_left_out_on_request(tmp_path: Path, truth: Path) -> None:
     path = write(tmp_path / "p.csv", "image,count\na.jpg,13\nb.jpg,20\n")
-    with pytest.raises(PredictionsError, match=r"2 images have no prediction: c\.jpg, d\.jpg\n.*only-predicted"):
+    with pytest.raises(UserError, match=r"2 images have no prediction: c\.jpg, d\.jpg\n.*only-predicted"):
         score_files([path], truth)
     scores = score_files([path], truth, only_predicted=True)
     assert (scores.images, scores.left_out) == (2, 2)
@@ -140,13 +135,13 @@ def test_images_without_a_prediction_are_an_error_unless_left_out_on_request(tmp
 
 def test_images_that_the_truth_does_not_have_are_an_error(tmp_path: Path, truth: Path) -> None:
     path = write(tmp_path / "p.csv", TRUTH + "e.jpg,3\n")
-    with pytest.raises(PredictionsError, match=r"1 images are not in .*truth\.csv: e\.jpg"):
+    with pytest.raises(UserError, match=r"1 images are not in .*truth\.csv: e\.jpg"):
         score_files([path], truth, only_predicted=True)
 
 
 def test_names_that_differ_in_suffix_get_a_hint(tmp_path: Path, truth: Path) -> None:
     path = write(tmp_path / "p.csv", TRUTH.replace(".jpg", ".png"))
-    with pytest.raises(PredictionsError, match="differ in folder or suffix"):
+    with pytest.raises(UserError, match="differ in folder or suffix"):
         score_files([path], truth)
 
 
@@ -161,7 +156,7 @@ def test_prompts_are_dropped_where_one_file_has_none_and_they_are_not_needed(tmp
     assert score_files([path], truth).systems[0].metrics["mae"].value == 0
     assert score_files([truth], path).systems[0].metrics["mae"].value == 0
     several = write(tmp_path / "q.csv", "image,prompt,count\na.jpg,cats,1\na.jpg,dogs,1\n")
-    with pytest.raises(PredictionsError, match="several prompts on one image"):
+    with pytest.raises(UserError, match="several prompts on one image"):
         score_files([several], truth)
 
 
@@ -202,7 +197,7 @@ def test_two_systems_are_compared_on_the_same_images(tmp_path: Path) -> None:
     assert scores.differences["mae"].high < 0
     assert scores.differences["mae"].p_value < 0.001
     assert "good minus" in scores.text()
-    with pytest.raises(PredictionsError, match="give one, or two"):
+    with pytest.raises(UserError, match="give one, or two"):
         score_files([*paths, paths[0]], truth)
 
 

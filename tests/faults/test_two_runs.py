@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from recount.training.checkpoints import RunInUse, only_training
+from recount.errors import UserError
+from recount.training.checkpoints import only_training
 
 
 def test_second_training_of_a_run_is_refused(tmp_path: Path) -> None:
     with (
         only_training(tmp_path / "seed0"),
-        pytest.raises(RunInUse, match=r"seed0: another process is training this run"),
+        pytest.raises(UserError, match=r"seed0: another process is training this run"),
         only_training(tmp_path / "seed0"),
     ):
         pass

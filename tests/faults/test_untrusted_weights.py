@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recount.nn.weights import CheckpointError, read_tensors
+from recount.errors import UserError
+from recount.nn.weights import read_tensors
 from recount.training.checkpoints import STATE, load_state
 
 
@@ -24,7 +25,7 @@ class Trap:
 
 def test_a_pickled_object_in_released_weights_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1), "trap": Trap(tmp_path / "sprung")}, tmp_path / "released.pth")
-    with pytest.raises(CheckpointError, match=r"released.pth: .*recount executes no pickle"):
+    with pytest.raises(UserError, match=r"released.pth: .*recount executes no pickle"):
         read_tensors(tmp_path / "released.pth")
     assert not (tmp_path / "sprung").exists()
 
@@ -42,5 +43,5 @@ def test_a_pickled_object_in_a_training_state_is_ignored_and_not_run(
 @pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
 def test_weights_that_are_cut_off_are_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\x80\x00\x00")
-    with pytest.raises(CheckpointError, match=f"{name}: not a readable checkpoint"):
+    with pytest.raises(UserError, match=f"{name}: not a readable checkpoint"):
         read_tensors(tmp_path / name)

@@ -20,9 +20,9 @@ import pytest
 import requests
 from fetch_tools import HASTE, Answers, Server, dataset, serving, sha256
 
-from recount.data.dataset import RemoteFile
+from recount.data.dataset import DataError, RemoteFile
 from recount.fetching import transfers
-from recount.fetching.fetch import FetchError, fetch
+from recount.fetching.fetch import fetch
 from recount.fetching.web import CHUNK_BYTES
 
 BODY = bytes(range(256)) * 1200
@@ -59,7 +59,7 @@ def interrupted(root: Path, server: Server, file: RemoteFile) -> None:
     """Fetch until the first dropped connection, and give up there."""
     server.faults[PATH].append(Answers(drop_after=HALF))
     server.faults[PATH].append(Answers(status=404))
-    with pytest.raises(FetchError):
+    with pytest.raises(DataError):
         fetch(dataset(file), root, patience=HASTE)
     assert part(root).stat().st_size == HALF
 
@@ -190,21 +190,21 @@ def test_pauses_between_attempts_double(tmp_path: Path, server: Server, monkeypa
 
 def test_server_that_asks_for_an_hour_is_not_waited_for(tmp_path: Path, server: Server) -> None:
     server.always[PATH] = Answers(status=429, headers={"Retry-After": "3600"})
-    with pytest.raises(FetchError, match="HTTP 429"):
+    with pytest.raises(DataError, match="HTTP 429"):
         fetch(dataset(known(server)), tmp_path, patience=HASTE)
     assert server.requests_for(PATH) == 1
 
 
 def test_absent_file_is_asked_for_once(tmp_path: Path, server: Server) -> None:
     server.always[PATH] = Answers(status=404)
-    with pytest.raises(FetchError, match="HTTP 404 Not Found"):
+    with pytest.raises(DataError, match="HTTP 404 Not Found"):
         fetch(dataset(known(server)), tmp_path, patience=HASTE)
     assert server.requests_for(PATH) == 1
 
 
 def test_silent_server_is_left_after_two_time_outs(tmp_path: Path, server: Server) -> None:
     server.always[PATH] = Answers(silent=True)
-    with pytest.raises(FetchError, match=r"no data for 0.1 s"):
+    with pytest.raises(DataError, match=r"no data for 0.1 s"):
         fetch(dataset(known(server)), tmp_path, patience=replace(HASTE, read_seconds=0.1))
     assert server.requests_for(PATH) <= 2
 
@@ -221,7 +221,7 @@ def test_size_that_is_not_announced_is_no_obstacle(tmp_path: Path, server: Serve
 def test_wrong_bytes_are_refused_with_both_digests_and_the_address(tmp_path: Path, server: Server) -> None:
     wrong = BODY[::-1]
     server.always[PATH] = Answers(body=wrong)
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(DataError) as caught:
         fetch(dataset(known(server)), tmp_path, patience=HASTE)
     for text in (sha256(wrong), sha256(BODY), server.url("/set/")):
         assert text in str(caught.value)
@@ -231,7 +231,7 @@ def test_wrong_bytes_are_refused_with_both_digests_and_the_address(tmp_path: Pat
 
 def test_wrong_size_is_refused_before_the_body_is_read(tmp_path: Path, server: Server) -> None:
     server.always[PATH] = Answers(body=BODY * 100)
-    with pytest.raises(FetchError, match=r"has 30,720,000 bytes, expected 307,200"):
+    with pytest.raises(DataError, match=r"has 30,720,000 bytes, expected 307,200"):
         fetch(dataset(known(server)), tmp_path, patience=HASTE)
 
 
@@ -250,7 +250,7 @@ def test_partial_file_is_continued_from_the_next_address(tmp_path: Path, server:
 
 def test_web_page_is_not_taken_for_an_unknown_file(tmp_path: Path, server: Server) -> None:
     server.content_type = "text/html; charset=utf-8"
-    with pytest.raises(FetchError, match="web page instead of the file"):
+    with pytest.raises(DataError, match="web page instead of the file"):
         fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
 
 
@@ -266,11 +266,11 @@ def test_flipped_bit_in_a_file_that_is_there_is_repaired(tmp_path: Path, server:
 
 def test_unknown_digest_is_recorded_even_if_another_file_fails(tmp_path: Path, server: Server) -> None:
     other = RemoteFile("b.bin", (server.url("/nowhere"),))
-    with pytest.raises(FetchError):
+    with pytest.raises(DataError):
         fetch(dataset(unknown(server), other), tmp_path, patience=HASTE)
     (tmp_path / "toy" / "a.bin").unlink()
     server.files[PATH] = BODY[::-1]
-    with pytest.raises(FetchError, match="recorded at the first download"):
+    with pytest.raises(DataError, match="recorded at the first download"):
         fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
 
 
@@ -279,7 +279,7 @@ def test_changed_file_is_an_error_that_says_what_to_do(tmp_path: Path, server: S
     (tmp_path / "toy" / "a.bin").unlink()
     changed = BODY[::-1]
     server.files[PATH] = changed
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(DataError) as caught:
         fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
     for text in (sha256(changed), sha256(BODY), server.url(PATH), f"delete {tmp_path / 'toy'} and fetch again"):
         assert text in str(caught.value)
@@ -290,7 +290,7 @@ def test_recorded_digest_is_read_from_the_manifest_alone(tmp_path: Path, server:
     (tmp_path / "toy" / ".fetched.jsonl").unlink()
     (tmp_path / "toy" / "a.bin").unlink()
     server.files[PATH] = BODY[::-1]
-    with pytest.raises(FetchError, match="recorded at the first download"):
+    with pytest.raises(DataError, match="recorded at the first download"):
         fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
 
 
@@ -306,7 +306,7 @@ def test_record_cut_off_by_a_crash_is_mended(tmp_path: Path, server: Server) -> 
 def test_broken_record_is_named(tmp_path: Path, server: Server) -> None:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "manifest.json").write_text("{")
-    with pytest.raises(FetchError, match=r"manifest.json: is broken"):
+    with pytest.raises(DataError, match=r"manifest.json: is broken"):
         fetch(dataset(unknown(server)), tmp_path, patience=HASTE)
 
 
@@ -324,7 +324,7 @@ def test_unreachable_host_is_tried_once_for_three_hundred_files(
 
     monkeypatch.setattr(transfers.socket, "create_connection", nobody_answers)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(300)]
-    with pytest.raises(FetchError, match=r"(?s)300 of 300 files could not be had.*no connection within 5 s"):
+    with pytest.raises(DataError, match=r"(?s)300 of 300 files could not be had.*no connection within 5 s"):
         fetch(dataset(*files), tmp_path)
     assert tries == [("far.example", 443)]
 
@@ -340,7 +340,7 @@ def test_name_server_that_never_answers_costs_one_time_out(tmp_path: Path, monke
     monkeypatch.setattr(transfers.socket, "create_connection", hangs)
     files = [RemoteFile(f"{n}.bin", (f"https://far.example/{n}.bin",)) for n in range(50)]
     try:
-        with pytest.raises(FetchError, match=r"no connection within 0.05 s"):
+        with pytest.raises(DataError, match=r"no connection within 0.05 s"):
             fetch(dataset(*files), tmp_path, patience=replace(HASTE, connect_seconds=0.05))
     finally:
         never.set()
@@ -356,7 +356,7 @@ def test_without_any_network_not_every_host_is_tried(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(transfers.socket, "create_connection", unknown_name)
     files = [RemoteFile(f"{n}.jpg", (f"https://host{n}.example/{n}.jpg",)) for n in range(300)]
-    with pytest.raises(FetchError, match="none of 12 other hosts could be reached"):
+    with pytest.raises(DataError, match="none of 12 other hosts could be reached"):
         fetch(dataset(*files), tmp_path, workers=1)
     assert len(tries) == HASTE.dead_hosts
 
@@ -364,7 +364,7 @@ def test_without_any_network_not_every_host_is_tried(tmp_path: Path, monkeypatch
 def test_host_that_always_fails_is_given_up_for_the_whole_set(tmp_path: Path, server: Server) -> None:
     files = [RemoteFile(f"{n}.bin", (server.url(f"/{n}"),)) for n in range(100)]
     server.always = {f"/{n}": Answers(status=503) for n in range(100)}
-    with pytest.raises(FetchError, match="given up after 16 failures in a row"):
+    with pytest.raises(DataError, match="given up after 16 failures in a row"):
         fetch(dataset(*files), tmp_path, patience=HASTE, workers=1)
     assert len(server.seen) == HASTE.failures_in_a_row
 
@@ -373,7 +373,7 @@ def test_refused_connection_is_named(tmp_path: Path) -> None:
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}/a.bin"
-        with pytest.raises(FetchError, match=r"127.0.0.1 cannot be reached \(Connection refused\)"):
+        with pytest.raises(DataError, match=r"127.0.0.1 cannot be reached \(Connection refused\)"):
             fetch(dataset(RemoteFile("a.bin", (address,))), tmp_path, patience=HASTE)
 
 
@@ -386,7 +386,7 @@ def test_proxy_of_the_environment_is_what_must_be_reached(tmp_path: Path, monkey
 
     monkeypatch.setattr(transfers.socket, "create_connection", nobody_answers)
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    with pytest.raises(FetchError, match=r"proxy.example cannot be reached"):
+    with pytest.raises(DataError, match=r"proxy.example cannot be reached"):
         fetch(dataset(RemoteFile("a.bin", ("https://far.example/a.bin",))), tmp_path, patience=HASTE)
     assert tries == [("proxy.example", 3128)]
 
@@ -401,7 +401,7 @@ def test_one_message_names_every_file_reason_and_place(tmp_path: Path, server: S
         RemoteFile("deep/b.zip", sha256="12ab", bytes=1234567),
         RemoteFile("c.bin", (server.url("/gone/c.bin"), server.url("/set/c.bin"))),
     ]
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(DataError) as caught:
         fetch(dataset(*files, by_hand="Ask the authors for deep/b.zip."), tmp_path, patience=HASTE)
     assert str(caught.value).splitlines() == [
         "toy (Toys): 2 of 3 files could not be had",
@@ -426,14 +426,14 @@ def test_file_put_there_by_hand_is_taken_and_recorded(tmp_path: Path) -> None:
     manifest = fetch(dataset(RemoteFile("a.bin")), tmp_path)
     assert (manifest["files"][0]["address"], manifest["files"][0]["sha256"]) == ("by hand", sha256(BODY))
     (tmp_path / "toy" / "a.bin").write_bytes(BODY[::-1])
-    with pytest.raises(FetchError, match=r"is there already, but its SHA-256 is .* recorded at the first download"):
+    with pytest.raises(DataError, match=r"is there already, but its SHA-256 is .* recorded at the first download"):
         fetch(dataset(RemoteFile("a.bin")), tmp_path)
 
 
 def test_wrong_file_put_there_by_hand_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "a.bin").write_bytes(b"something else")
-    with pytest.raises(FetchError, match=f"is there already, but its SHA-256 is .* expected {sha256(BODY)}"):
+    with pytest.raises(DataError, match=f"is there already, but its SHA-256 is .* expected {sha256(BODY)}"):
         fetch(dataset(RemoteFile("a.bin", sha256=sha256(BODY))), tmp_path)
 
 
@@ -506,7 +506,7 @@ def test_file_that_the_mirror_lacks_comes_from_its_address(tmp_path: Path, serve
 
 
 def test_mirror_that_is_not_there_is_an_error(tmp_path: Path, server: Server) -> None:
-    with pytest.raises(FetchError, match="neither a folder that exists nor an http"):
+    with pytest.raises(DataError, match="neither a folder that exists nor an http"):
         fetch(dataset(known(server)), tmp_path, mirror=tmp_path / "nowhere", patience=HASTE)
 
 
@@ -543,7 +543,7 @@ def test_full_disk_is_one_line_and_the_part_is_kept(tmp_path: Path, server: Serv
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", scarce)
-        with pytest.raises(FetchError, match="No space left on device") as caught:
+        with pytest.raises(DataError, match="No space left on device") as caught:
             fetch(dataset(known(server)), tmp_path, patience=HASTE)
     assert len(str(caught.value).splitlines()) == 1
     assert part(tmp_path).stat().st_size == HALF
@@ -554,7 +554,7 @@ def test_full_disk_is_one_line_and_the_part_is_kept(tmp_path: Path, server: Serv
 
 def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path, server: Server) -> None:
     (tmp_path / "raw").write_text("a file, not a folder")
-    with pytest.raises(FetchError, match="Not a directory") as caught:
+    with pytest.raises(DataError, match="Not a directory") as caught:
         fetch(dataset(known(server)), tmp_path / "raw", patience=HASTE)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -648,7 +648,7 @@ def test_google_drives_refusal_is_passed_on(tmp_path: Path, impostor: Server) ->
     page = b'<html><p class="uc-error-subcaption">Too many users have viewed this file recently.</p></html>'
     impostor.files["/uc?id=KEY"] = page
     impostor.content_type = "text/html"
-    with pytest.raises(FetchError, match="Too many users have viewed"):
+    with pytest.raises(DataError, match="Too many users have viewed"):
         fetch(dataset(RemoteFile("a.bin", ("gdrive:KEY",))), tmp_path, patience=HASTE)
 
 
@@ -665,7 +665,7 @@ def test_hub_file_is_asked_for_at_its_revision_with_the_users_token(
 
 def test_gated_hub_file_says_how_to_get_in(tmp_path: Path, impostor: Server) -> None:
     impostor.always["/org/model/resolve/main/a.bin"] = Answers(status=403)
-    with pytest.raises(FetchError, match=r"accept its licence at https://huggingface.co/org/model and log in"):
+    with pytest.raises(DataError, match=r"accept its licence at https://huggingface.co/org/model and log in"):
         fetch(dataset(RemoteFile("a.bin", ("hf:org/model@main/a.bin",))), tmp_path, patience=HASTE)
 
 

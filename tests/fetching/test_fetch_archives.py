@@ -15,10 +15,10 @@ from fetch_tools import dataset, sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recount.data.dataset import RemoteFile
+from recount.data.dataset import DataError, RemoteFile
 from recount.fetching import archives
 from recount.fetching.archives import ArchiveError, unpack, unpacked_folder
-from recount.fetching.fetch import FetchError, fetch
+from recount.fetching.fetch import fetch
 
 DIGEST = "0" * 64
 FILES = {"images/a.jpg": b"picture", "points/a.csv": b"1,2\n"}
@@ -262,6 +262,6 @@ def test_fetch_unpacks_what_the_data_set_says(tmp_path: Path) -> None:
 def test_fetch_names_an_archive_that_would_escape_and_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "raw" / "toy").mkdir(parents=True)
     a_zip(tmp_path / "raw" / "toy" / "a.zip", {"../evil.txt": b""})
-    with pytest.raises(FetchError, match=r"cannot be unpacked: a.zip: member '\.\./evil.txt' would land outside"):
+    with pytest.raises(DataError, match=r"cannot be unpacked: a.zip: member '\.\./evil.txt' would land outside"):
         fetch(dataset(RemoteFile("a.zip", unpack=True)), tmp_path / "raw")
     assert (tmp_path / "raw" / "toy" / "a.zip").exists()

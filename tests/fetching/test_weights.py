@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from fetch_tools import sha256
 
-from recount.data.dataset import RemoteFile
-from recount.fetching.fetch import FetchError, fetch
+from recount.data.dataset import DataError, RemoteFile
+from recount.fetching.fetch import fetch
 from recount.fetching.weights import WEIGHTS, Weights
 from recount.settings import project as config
 
@@ -49,17 +49,17 @@ def test_suite_paper_trains_no_crowd_system_from_random_weights() -> None:
 def test_a_digest_of_which_the_first_digits_are_public_is_checked(tmp_path: Path) -> None:
     right = fetch(some(sha256(BODY)[:8]), tmp_path / "weights", mirror=in_mirror(tmp_path))
     assert right["files"][0]["sha256"] == sha256(BODY)
-    with pytest.raises(FetchError, match=r"SHA-256 is .* expected 00000000…"):
+    with pytest.raises(DataError, match=r"SHA-256 is .* expected 00000000…"):
         fetch(some("00000000"), tmp_path / "others", mirror=in_mirror(tmp_path))
 
 
 def test_another_file_than_at_the_first_download_is_refused(tmp_path: Path) -> None:
     fetch(some(), tmp_path / "weights", mirror=in_mirror(tmp_path))
     (tmp_path / "weights" / "vgg" / "vgg.pth").unlink()
-    with pytest.raises(FetchError, match="as recorded at the first download"):
+    with pytest.raises(DataError, match="as recorded at the first download"):
         fetch(some(), tmp_path / "weights", mirror=in_mirror(tmp_path, b"other"))
 
 
 def test_weights_without_an_address_say_how_to_get_them_by_hand(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=r"(?s)only by hand.*ask the authors.*licence: BSD"):
+    with pytest.raises(DataError, match=r"(?s)only by hand.*ask the authors.*licence: BSD"):
         fetch(some(), tmp_path)

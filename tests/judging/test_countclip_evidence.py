@@ -9,17 +9,8 @@ import pytest
 
 from golden_tools import golden, shared
 from recount.datasets.countbench import read_items
-from recount.judging.countclip_evidence import (
-    BEST,
-    END,
-    LARGE,
-    Evidence,
-    EvidenceError,
-    best_of_ten,
-    evidence,
-    headline,
-    read_panels,
-)
+from recount.errors import UserError
+from recount.judging.countclip_evidence import BEST, END, LARGE, Evidence, best_of_ten, evidence, headline, read_panels
 from recount.scoring.groups import recall_and_f1
 from recount.systems.countclip import WORD_OF
 
@@ -124,5 +115,5 @@ def test_a_gain_without_losses_is_tested_as_such(found: Evidence) -> None:
 def test_a_matrix_with_a_missing_row_is_refused(tmp_path: Path) -> None:
     lines = (PAPER / "evidence" / "confusions.csv").read_text().splitlines()
     (tmp_path / "confusions.csv").write_text("\n".join(lines[:9]))
-    with pytest.raises(EvidenceError, match="2 to 10"):
+    with pytest.raises(UserError, match="2 to 10"):
         read_panels(tmp_path / "confusions.csv")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from golden_tools import shared
+from recount.errors import UserError
 from recount.judging.published_log import (
-    LogError,
     LoggedRun,
     best_run,
     find_pair,
@@ -145,5 +145,5 @@ def test_run_without_learning_rates_has_no_starts() -> None:
 def test_log_without_a_column_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("line,segment,kind,epoch,total_epochs,loss,mae,rmse\n")
-    with pytest.raises(LogError, match="no column lr_after_step"):
+    with pytest.raises(UserError, match="no column lr_after_step"):
         read_log(path)

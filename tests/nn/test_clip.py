@@ -9,18 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from golden_tools import assert_matches, golden, refilled
+from recount.errors import UserError
 from recount.nn import clip
-from recount.nn.clip import (
-    ClipTowers,
-    PromptError,
-    TextTower,
-    build_tower,
-    check_prompts,
-    encode,
-    token_ids,
-    tower_state,
-)
-from recount.nn.weights import CheckpointError
+from recount.nn.clip import ClipTowers, TextTower, build_tower, check_prompts, encode, token_ids, tower_state
 
 TINY = TextTower(width=32, heads=2, layers=2, features=16)
 
@@ -49,14 +40,14 @@ def test_a_prompt_of_too_many_byte_pairs_is_cut_before_its_end() -> None:
 def test_the_tiny_vocabulary_refuses_what_it_does_not_know() -> None:
     size = ClipTowers(vocabulary=("two", "cats"), context=4)
     assert token_ids(["two Cats."], size).tolist() == [[3, 1, 2, 4]]
-    with pytest.raises(PromptError, match="does not know dogs; it knows: two, cats"):
+    with pytest.raises(UserError, match="does not know dogs; it knows: two, cats"):
         token_ids(["two dogs"], size)
-    with pytest.raises(PromptError, match="at most 2 words"):
+    with pytest.raises(UserError, match="at most 2 words"):
         token_ids(["two two cats"], size)
 
 
 def test_an_empty_prompt_is_refused_before_training() -> None:
-    with pytest.raises(PromptError, match="empty"):
+    with pytest.raises(UserError, match="empty"):
         check_prompts(["two", " "], ClipTowers())
 
 
@@ -103,7 +94,7 @@ def test_weights_switch_reads_the_text_part_of_a_clip_file(tmp_path: Path) -> No
 def test_weights_of_another_size_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "clip.safetensors"
     save_file(refilled(build_tower(TINY.model_copy(update={"layers": 1}))), path)
-    with pytest.raises(CheckpointError, match=r"clip\.safetensors.*resblocks\.1"):
+    with pytest.raises(UserError, match=r"clip\.safetensors.*resblocks\.1"):
         encode(TINY.model_copy(update={"weights": str(path)}), ["two people"])
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
-from recount.nn.weights import CheckpointError
 from recount.systems import t2icount as t2i
 from t2icount_golden import assert_case, case, filled, official_unet_names, official_vae_names, small_unet, tensor
 
@@ -164,7 +163,7 @@ def test_diffusers_conversion_gives_vae_tensors_the_names_of_the_specification()
 
 
 def test_a_weight_without_its_bias_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"without .*conv\.bias"):
+    with pytest.raises(UserError, match=r"without .*conv\.bias"):
         sd.ldm_names(["model.diffusion_model.output_blocks.0.1.conv.weight"], 4)
 
 

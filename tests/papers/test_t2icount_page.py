@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from golden_tools import golden
+from recount.errors import UserError
 from recount.papers.t2icount import (
     LOG,
     UNREAD,
-    EvidenceError,
     Record,
     below_a_constant,
     curves,
@@ -89,7 +89,7 @@ def test_the_prompt_blind_counter_is_set_beside_the_published_systems(tables: di
 @pytest.mark.parametrize(("name", "absent"), [(LOG, "val_mae"), (UNREAD, "dataset")])
 def test_a_file_of_another_form_is_an_error(name: str, absent: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.csv").write_text("epoch,loss\n1,2\n")
-    with pytest.raises(EvidenceError, match=f"no column {absent}"):
+    with pytest.raises(UserError, match=f"no column {absent}"):
         read(tmp_path / f"{name}.csv")
 
 
@@ -111,7 +111,7 @@ def test_best_epoch_choice_is_as_noisy_as_the_specification_says() -> None:
 def test_a_log_without_validation_is_an_error(tmp_path: Path) -> None:
     table = pd.read_csv(EVIDENCE / "trainlog.csv")
     table[table["val_mae"].isna()].to_csv(tmp_path / f"{LOG}.csv", index=False)
-    with pytest.raises(EvidenceError, match="no epoch"):
+    with pytest.raises(UserError, match="no epoch"):
         read(tmp_path / f"{LOG}.csv")
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows
+from recount.errors import UserError
 from recount.prediction.localisation import auc, in_cells, localisation, over_picture, reached
-from recount.prediction.prompt_tests import PromptTestError
 from recount.prediction.samples import Asking
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
@@ -128,10 +128,10 @@ def test_padding_of_a_small_picture_is_not_looked_at() -> None:
 
 
 def test_samples_without_points_are_refused() -> None:
-    with pytest.raises(PromptTestError, match="no sample has points"):
+    with pytest.raises(UserError, match="no sample has points"):
         localisation(Asking(Pointing(), lit), [sample_with()])
 
 
 def test_a_system_that_does_not_say_where_objects_are_is_refused() -> None:
-    with pytest.raises(PromptTestError, match="where their training sees"):
+    with pytest.raises(UserError, match="where their training sees"):
         localisation(Asking(Blunt(), lit), [sample_with((4, 4))])

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from golden_tools import golden
 from recount.data.sample import Sample
 from recount.data.windows import Windows
+from recount.errors import UserError
 from recount.prediction import predict
 from recount.prediction import samples as predicting
-from recount.prediction.predict import PredictError, kept_maps, predict_benchmark, predict_run, shrunk
+from recount.prediction.predict import kept_maps, predict_benchmark, predict_run, shrunk
 from recount.prediction.samples import Predicted, predict_samples
 from recount.results.files import ResultsError
 from recount.settings.base import Strict
@@ -288,7 +289,7 @@ def test_a_run_that_was_not_trained_is_named(tmp_path: Path) -> None:
 
 def test_changed_weights_are_refused(run_folder: Path, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, run_folder / "model.safetensors")
-    with pytest.raises(PredictError, match=r"model\.safetensors: sha256 is not the one"):
+    with pytest.raises(UserError, match=r"model\.safetensors: sha256 is not the one"):
         predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
     assert not (tmp_path / "p.csv").exists()
 
@@ -297,7 +298,7 @@ def test_weights_that_do_not_fit_the_settings_are_refused(run_folder: Path, tmp_
     record = json.loads((run_folder / "run.json").read_text())
     record["settings"]["cell"] = 4
     (run_folder / "run.json").write_text(json.dumps(record))
-    with pytest.raises(PredictError, match="does not fit the settings"):
+    with pytest.raises(UserError, match="does not fit the settings"):
         predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
 
 
@@ -311,7 +312,7 @@ def test_a_failed_prediction_leaves_no_file(run_folder: Path, tmp_path: Path) ->
 
 
 def test_a_benchmark_without_samples_is_refused(run_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PredictError, match="no samples"):
+    with pytest.raises(UserError, match="no samples"):
         predict_run(run_folder, [], tmp_path / "p.csv", picture)
 
 
@@ -398,7 +399,7 @@ def write_pictures(project: Project, sizes: list[tuple[int, int]]) -> None:
 
 def test_a_benchmark_that_a_run_is_not_evaluated_on_is_refused(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    with pytest.raises(PredictError, match=r"good/full/seed0 is not evaluated on hidden/test.*it is on: shown/test"):
+    with pytest.raises(UserError, match=r"good/full/seed0 is not evaluated on hidden/test.*it is on: shown/test"):
         predict_benchmark(project, project.run("good", "full", 0), "hidden/test")
 
 
@@ -406,7 +407,7 @@ def test_a_sample_without_a_picture_cannot_be_predicted(run_folder: Path, tmp_pa
     project = make_project(tmp_path / "project")
     run = project.run("good", "full", 0)
     shutil.copytree(run_folder, project.root / project.run_folder(run))
-    with pytest.raises(PredictError, match="sample s0: only its annotation is here"):
+    with pytest.raises(UserError, match="sample s0: only its annotation is here"):
         predict_benchmark(project, run, "shown/test")
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from golden_tools import golden
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.prediction.prompt_tests import (
-    PromptTestError,
     changed_share,
     collage,
     drawn_partners,
@@ -259,7 +259,7 @@ def test_pairs_say_whether_the_majority_is_counted_instead() -> None:
 
 def test_a_picture_whose_prompt_is_the_majority_is_refused() -> None:
     samples, load = benchmark()
-    with pytest.raises(PromptTestError, match="more objects"):
+    with pytest.raises(UserError, match="more objects"):
         majority_and_minority(Asking(Colourful(blind=False), load), samples[:1])
 
 
@@ -269,7 +269,7 @@ def test_a_change_is_more_than_one_percent() -> None:
 
 def test_a_benchmark_of_one_class_is_refused() -> None:
     samples, load = benchmark()
-    with pytest.raises(PromptTestError, match="two classes"):
+    with pytest.raises(UserError, match="two classes"):
         negative_prompts(Asking(Colourful(blind=False), load), samples[:1])
 
 
@@ -278,5 +278,5 @@ def test_a_system_without_prompts_is_refused() -> None:
         text_guided = False
 
     samples, load = benchmark()
-    with pytest.raises(PromptTestError, match="told what to count"):
+    with pytest.raises(UserError, match="told what to count"):
         negative_prompts(Asking(Mute(blind=True), load), samples)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows
-from recount.prediction.predict import PredictError
+from recount.errors import UserError
 from recount.prediction.run_prompt_tests import chosen_samples, run_prompt_tests
 from recount.settings.base import Strict
 from recount.settings.project import Project
@@ -177,7 +177,7 @@ def test_probing_twice_gives_the_same_bytes(project: Project) -> None:
 
 def test_a_run_that_has_no_prompt_tests_is_refused(project: Project) -> None:
     bare = project.run("good", "full", 0).model_copy(update={"prompt_tests": {}})
-    with pytest.raises(PredictError, match="prompt_tests"):
+    with pytest.raises(UserError, match="prompt_tests"):
         run_prompt_tests(project, bare)
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from recount.cli import app
-from recount.nn.clip import PromptError, build_clip, token_ids
+from recount.errors import UserError
+from recount.nn.clip import build_clip, token_ids
 from recount.pretraining import mini_clip, mini_sd
 from recount.scenes.captions import CLASSES, NUMBER_WORDS, VAGUE, VOCABULARY, draw_shapes
 
@@ -63,7 +64,7 @@ def test_every_caption_is_in_the_vocabulary_and_others_are_refused() -> None:
     for index in range(200):
         rng = np.random.default_rng(index)
         token_ids([mini_clip.caption(draw_shapes(rng), rng, mini_clip.Plan())], mini_clip.SIZE)
-    with pytest.raises(PromptError, match="does not know zebras"):
+    with pytest.raises(UserError, match="does not know zebras"):
         token_ids(["two zebras"], mini_clip.SIZE)
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
 from recount.augmentation.countr_protocol import impulses
 from recount.data.sample import Sample
-from recount.nn.clip import ClipTowers, PromptError, token_ids
+from recount.errors import UserError
+from recount.nn.clip import ClipTowers, token_ids
 from recount.nn.interaction import InteractionBlock
-from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example
 from recount.systems.clip_count import (
     SYSTEM,
@@ -298,7 +298,7 @@ def test_mosaic_jitter_is_a_switch_of_the_augmentation() -> None:
 
 def test_a_word_that_the_tiny_tower_does_not_know_is_refused_before_training() -> None:
     sample = Sample("a", "train", None, np.zeros((1, 2)), 1, "zebras", 96, 96)
-    with pytest.raises(PromptError, match="zebras"):
+    with pytest.raises(UserError, match="zebras"):
         tiny().prepare_training([sample])
 
 
@@ -351,13 +351,13 @@ def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(tmp_path: Path) -> Non
     del content["state_dict"]["model.patch_feat_proj.bias"]
     torch.save(content, released)
     settings = network.settings.model_copy(update={"weights": str(clip)})
-    with pytest.raises(CheckpointError, match=r"patch_feat_proj\.bias"):
+    with pytest.raises(UserError, match=r"patch_feat_proj\.bias"):
         SYSTEM.import_checkpoint(released, settings)
 
 
 def test_a_released_checkpoint_without_clip_is_refused(tmp_path: Path) -> None:
     network, _, released = released_files(tmp_path)
-    with pytest.raises(CheckpointError, match="holds no CLIP"):
+    with pytest.raises(UserError, match="holds no CLIP"):
         SYSTEM.import_checkpoint(released, network.settings.model_copy(update={"weights": "random"}))
 
 

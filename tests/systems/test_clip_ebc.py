@@ -15,9 +15,9 @@ from torch import Tensor
 
 from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, fill, golden, refilled, wave
+from recount.errors import UserError
 from recount.nn.clip import TextFeatures, TextTower, build_tower, encode
 from recount.nn.dm_loss import DM_WEIGHTS
-from recount.nn.weights import CheckpointError
 from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch
 from recount.systems.clip_ebc import SYSTEM, ClipEbcSettings, dace_loss, resized_positions
@@ -371,7 +371,7 @@ def test_version_1_files_have_no_prompts_and_other_positions(tmp_path: Path) -> 
     source = tiny("vit_b16", vit=first, window_fit="resize")
     path = saved(tmp_path, "bare", official(source))
     source.load_state_dict(SYSTEM.import_checkpoint(path, source.settings))
-    with pytest.raises(CheckpointError, match="version 1"):
+    with pytest.raises(UserError, match="version 1"):
         SYSTEM.import_checkpoint(path, tiny("vit_b16").settings)
 
 
@@ -380,5 +380,5 @@ def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
     state = official(network)
     del state["projection.bias"]
     state["image_encoder.attnpool.bias"] = torch.zeros(1)
-    with pytest.raises(CheckpointError, match=r"missing: projection\.bias; unexpected: image_encoder\.attnpool\.bias"):
+    with pytest.raises(UserError, match=r"missing: projection\.bias; unexpected: image_encoder\.attnpool\.bias"):
         SYSTEM.import_checkpoint(saved(tmp_path, "bare", state), network.settings)

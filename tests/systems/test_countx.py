@@ -13,8 +13,8 @@ from torch import Tensor
 
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.nn.clip import ClipTowers, image_tower
-from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example
 from recount.systems.countx import (
     SYSTEM,
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(tmp_path: Path) -> Non
     state = released_state(network)
     del state["fim_blocks.1.mlp.fc2.bias"]
     torch.save({"model": state}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"fim_blocks\.1\.mlp\.fc2\.bias"):
+    with pytest.raises(UserError, match=r"fim_blocks\.1\.mlp\.fc2\.bias"):
         SYSTEM.import_checkpoint(tmp_path / "x.pth", network.settings)
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from golden_tools import assert_matches, golden, refilled, wave
+from recount.errors import UserError
 from recount.nn.clip import build_tower
-from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
 from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, limited, nested_crops, ranking_loss
 from tiny_pool import TinyPool
@@ -228,9 +228,9 @@ def test_a_released_checkpoint_brings_the_tuned_tower_only(tmp_path: Path) -> No
     network.load_state_dict(SYSTEM.import_checkpoint(checkpoint, network.settings))
     assert torch.equal(network.image_encoder.proj, tuned["proj"])
     assert torch.equal(network.untuned.proj, clip["visual.proj"])
-    with pytest.raises(CheckpointError, match="set clip_weights"):
+    with pytest.raises(UserError, match="set clip_weights"):
         SYSTEM.import_checkpoint(checkpoint, tiny().settings)
     del state["module.image_encoder.proj"]
     torch.save({"state_dict": state}, checkpoint)
-    with pytest.raises(CheckpointError, match=r"missing: image_encoder\.proj"):
+    with pytest.raises(UserError, match=r"missing: image_encoder\.proj"):
         SYSTEM.import_checkpoint(checkpoint, network.settings)

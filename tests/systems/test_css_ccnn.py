@@ -10,7 +10,7 @@ import torch
 from scipy import integrate
 
 from golden_tools import assert_matches, golden, refilled, wave
-from recount.nn.weights import CheckpointError
+from recount.errors import UserError
 from recount.systems.base import Batch
 from recount.systems.css_ccnn import (
     EPSILON,
@@ -309,13 +309,13 @@ def test_a_released_checkpoint_is_imported_strictly(tmp_path):
     system.load_state_dict(SYSTEM.import_checkpoint(path, settings))
     assert float(system.features.conv3_3.weight.mean()) == pytest.approx(0.01)
     torch.save({"state_dict": {**state, "conv9.weight": torch.zeros(1)} | {"conv5_1.bias": torch.zeros(2)}}, path)
-    with pytest.raises(CheckpointError, match=r"unexpected: conv9\.weight; wrong shape: density_head\.conv5_1\.bias"):
+    with pytest.raises(UserError, match=r"unexpected: conv9\.weight; wrong shape: density_head\.conv5_1\.bias"):
         SYSTEM.import_checkpoint(path, settings)
 
 
 def test_another_file_is_not_a_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"missing: density_head.*unexpected: weights"):
+    with pytest.raises(UserError, match=r"missing: density_head.*unexpected: weights"):
         SYSTEM.import_checkpoint(tmp_path / "other.pth", CssCcnnSettings())
 
 

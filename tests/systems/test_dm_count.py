@@ -12,7 +12,7 @@ from torch import Tensor
 
 from golden_tools import assert_matches, golden, refilled, wave
 from recount.data.sample import Sample
-from recount.nn.weights import CheckpointError
+from recount.errors import UserError
 from recount.systems.base import Batch
 from recount.systems.dm_count import DmCount, DmCountSettings
 
@@ -63,7 +63,7 @@ def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
     state = tiny().state_dict()
     state["reg_layer.9.bias"] = state.pop("reg_layer.2.bias")
     torch.save(state, tmp_path / "broken.pth")
-    with pytest.raises(CheckpointError, match=r"missing: reg_layer\.2\.bias; unexpected: reg_layer\.9\.bias"):
+    with pytest.raises(UserError, match=r"missing: reg_layer\.2\.bias; unexpected: reg_layer\.9\.bias"):
         DmCount.import_checkpoint(tmp_path / "broken.pth", tiny().settings)
 
 

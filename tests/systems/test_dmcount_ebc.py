@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from golden_tools import assert_matches, golden, refilled, wave
-from recount.nn.weights import CheckpointError
+from recount.errors import UserError
 from recount.systems.base import Batch
 from recount.systems.dmcount_ebc import SYSTEM, DmCountEbcSettings
 from tiny_pool import TinyPool
@@ -107,7 +107,7 @@ def test_backbone_weights_switch_loads_torchvisions_vgg19(tmp_path: Path) -> Non
     assert torch.equal(network.backbone.features[34].weight, state["features.34.weight"])
     del state["features.0.bias"]
     torch.save(state, tmp_path / "vgg19.pth")
-    with pytest.raises(CheckpointError, match=r"missing: 0\.bias"):
+    with pytest.raises(UserError, match=r"missing: 0\.bias"):
         SYSTEM(DmCountEbcSettings(backbone_weights=str(tmp_path / "vgg19.pth")))
 
 
@@ -121,5 +121,5 @@ def test_released_files_are_imported_strictly(tmp_path: Path, layout: str) -> No
     network.load_state_dict(SYSTEM.import_checkpoint(path, network.settings))
     assert network.classifier.bias[0].item() == pytest.approx(0.01)
     torch.save({**state, "classifier.weight": torch.zeros(3, 128, 1, 1)}, path)
-    with pytest.raises(CheckpointError, match=r"wrong shape: classifier\.weight \[3, 128, 1, 1\] instead of \[5, 128"):
+    with pytest.raises(UserError, match=r"wrong shape: classifier\.weight \[3, 128, 1, 1\] instead of \[5, 128"):
         SYSTEM.import_checkpoint(path, network.settings)

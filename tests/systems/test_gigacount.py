@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.nn.clip import TextFeatures, build_tower
-from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch
 from recount.systems.gigacount import (
     CCSM,
@@ -254,7 +254,7 @@ def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
     del state["projection.bias"], state["ccsm2.sa_s.conv1.weight"]
     torch.save({**state, "projection.scale": torch.ones(1)}, path)
     with pytest.raises(
-        CheckpointError,
+        UserError,
         match=r"broken\.pth.*missing: ccsm2\.spatial_attention\.weight, projection\.bias.*unexpected: projection\.sc",
     ):
         GigaCount.import_checkpoint(path, network.settings)

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from recount.augmentation import prompted
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
-from recount.nn.weights import CheckpointError
 from recount.systems import t2icount as t2i
 from recount.systems.base import Batch
 from t2icount_golden import (
@@ -402,14 +402,12 @@ def test_a_checkpoint_with_other_tensors_is_refused_with_a_list(tmp_path: Path) 
     state = released_state(small_system())
     state["decoder.extra.weight"] = state.pop("decoder.regressor.norm1.weight")
     torch.save(state, tmp_path / "best_model_paper.pth")
-    with pytest.raises(
-        CheckpointError, match=r"missing: decoder.counter.norm1.weight; unexpected: decoder.extra.weight"
-    ):
+    with pytest.raises(UserError, match=r"missing: decoder.counter.norm1.weight; unexpected: decoder.extra.weight"):
         t2i.T2ICount.import_checkpoint(tmp_path / "best_model_paper.pth", small_system().settings)
 
 
 def test_released_weights_refuse_another_latent_scale(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="need latent_scale 1"):
+    with pytest.raises(UserError, match="need latent_scale 1"):
         t2i.T2ICount.import_checkpoint(tmp_path / "best_model_paper.pth", t2i.T2ICountSettings(latent_scale=0.18215))
 
 

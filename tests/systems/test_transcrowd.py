@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golden_tools import assert_matches, golden, refilled, wave
-from recount.nn.weights import CheckpointError
+from recount.errors import UserError
 from recount.systems.base import Batch
 from recount.systems.transcrowd import SYSTEM, TransCrowdSettings, our_name, tile_counts
 from tiny_pool import TinyPool
@@ -146,7 +146,7 @@ def test_weights_are_loaded_into_the_transformer(tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     torch.save({"model": {"cls_token": torch.zeros(1, 1, 48)}}, tmp_path / "deit.pth")
-    with pytest.raises(CheckpointError, match="missing: blocks"):
+    with pytest.raises(UserError, match="missing: blocks"):
         mini(weights=str(tmp_path / "deit.pth"))
 
 
@@ -163,5 +163,5 @@ def test_a_released_checkpoint_is_imported_strictly(tmp_path, head):
     SYSTEM(settings_).load_state_dict(SYSTEM.import_checkpoint(path, settings_))
     del state["module.pos_embed"]
     torch.save({"state_dict": state}, path)
-    with pytest.raises(CheckpointError, match=r"missing: vit\.pos_embed"):
+    with pytest.raises(UserError, match=r"missing: vit\.pos_embed"):
         SYSTEM.import_checkpoint(path, settings_)

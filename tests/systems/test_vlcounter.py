@@ -15,8 +15,8 @@ from torch.nn import functional
 from golden_tools import assert_matches, fill, golden, refilled, shared, wave
 from recount.augmentation.countr_protocol import impulses
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.nn.clip import ClipTowers
-from recount.nn.weights import CheckpointError
 from recount.systems.base import Batch, Example, Prediction
 from recount.systems.vlcounter import (
     PLURALS,
@@ -272,7 +272,7 @@ def test_two_copies_of_the_last_attention_that_differ_are_refused(tmp_path: Path
     _, theirs = released_state(network)
     theirs["v_enc.attn.qkv.bias"] = theirs["v_enc.attn.qkv.bias"] + 1
     torch.save({"state_dict": theirs}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="differ"):
+    with pytest.raises(UserError, match="differ"):
         SYSTEM.import_checkpoint(tmp_path / "x.pth", network.settings)
 
 
@@ -281,7 +281,7 @@ def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(tmp_path: Path) -> Non
     _, theirs = released_state(network)
     del theirs["attn_bias"]
     torch.save({"state_dict": theirs}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="attn_bias"):
+    with pytest.raises(UserError, match="attn_bias"):
         SYSTEM.import_checkpoint(tmp_path / "x.pth", network.settings)
 
 

@@ -17,11 +17,12 @@ from accelerate.state import AcceleratorState
 from tiny_system import MemoryPool, TinySettings, TinySystem
 
 from recount.data.dataset import DataError
+from recount.errors import UserError
 from recount.results.files import SaveError
 from recount.settings.recipe import Recipe, Schedule, resolve_recipe
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state
-from recount.training.loop import NonFiniteLoss, Progress, Trainer, samples_with_pictures
+from recount.training.loop import Progress, Trainer, samples_with_pictures
 from recount.training.selection import is_better
 
 CPU = torch.device("cpu")
@@ -182,7 +183,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
 
 
 def test_a_loss_that_is_not_finite_names_step_terms_and_samples(tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step \d: .*count = nan.*s7"):
+    with pytest.raises(UserError, match=r"epoch 1, step \d: .*count = nan.*s7"):
         train(tmp_path, poison="s7")
 
 

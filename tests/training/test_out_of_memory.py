@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from projects import experiment, write_project
 from recount.data.index import COLUMNS
+from recount.errors import UserError
 from recount.settings.project import load
 from recount.systems.base import Batch
 from recount.systems.mcnn import Mcnn
 from recount.training.loop import Progress, Trainer
-from recount.training.parts import OutOfMemory
 from recount.training.run import train as train_run
 
 FULL = 4  # the recipe's batch; the ten samples of the pool make batches of 4, 4 and 2
@@ -132,21 +132,21 @@ def test_a_resumed_run_goes_on_in_as_many_parts(tmp_path: Path, monkeypatch: pyt
 
 
 def test_one_sample_that_does_not_fit_ends_training_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemory, match=r"step 1: .*one sample at a time.*precision: bf16.*gradient_checkpointing"):
+    with pytest.raises(UserError, match=r"step 1: .*one sample at a time.*precision: bf16.*gradient_checkpointing"):
         train(tmp_path, card(0))
 
 
 def test_a_loss_over_the_whole_batch_is_never_cut(tmp_path: Path) -> None:
     system = card(2)
     system.batch_coupled_by = "the loss compares all pairs"
-    with pytest.raises(OutOfMemory, match="cannot be computed in parts: the loss compares all pairs"):
+    with pytest.raises(UserError, match="cannot be computed in parts: the loss compares all pairs"):
         train(tmp_path, system)
 
 
 def test_batch_norm_in_training_mode_is_never_cut(tmp_path: Path) -> None:
     system = card(2)
     system.body[1] = nn.BatchNorm2d(4)
-    with pytest.raises(OutOfMemory, match="BatchNorm normalises by the whole batch"):
+    with pytest.raises(UserError, match="BatchNorm normalises by the whole batch"):
         train(tmp_path, system)
 
 

@@ -23,13 +23,14 @@ from torchvision.ops import StochasticDepth
 
 from recount import systems
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch, System
 from recount.training.batch_norm import share_statistics
 from recount.training.checkpoints import save_model
 from recount.training.loop import Trainer
-from recount.training.parts import CannotShare, check_shareable
-from recount.training.processes import Processes, ProcessFailed, together
+from recount.training.parts import check_shareable
+from recount.training.processes import Processes, together
 
 CPU = torch.device("cpu")
 WORDS = ["three red circles", "six blue stars"]  # that every tiny text tower knows
@@ -171,7 +172,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     failing = {name: (name, {}) for name in ("short_of_memory", "poisoned")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        with pytest.raises(ProcessFailed) as failed:
+        with pytest.raises(UserError) as failed:
             together(train_all, (str(folder / "two"), CASES | failing), [CPU, CPU])
     (folder / "message").write_text(str(failed.value), encoding="utf-8")
     return folder
@@ -242,7 +243,7 @@ def test_two_processes_normalise_parts_of_a_batch_as_one_normalises_the_whole(tr
 )
 def test_what_cannot_be_shared_says_why(name: str, batch_size: int, reason: str) -> None:
     system = MADE[name]() if name in MADE else of_repository(name)
-    with pytest.raises(CannotShare, match=f"gpus_per_job = 2: .*{reason}"):
+    with pytest.raises(UserError, match=f"gpus_per_job = 2: .*{reason}"):
         check_shareable(system, 2, 10, batch_size)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recount.exchange.reproduction import Reproduction, ReproductionError
+from recount.errors import UserError
+from recount.exchange.reproduction import Reproduction
 from recount.metrics import METRICS
 from recount.report.provenance_view import flat
 from recount.results.run_record import RunRecord
@@ -131,10 +132,10 @@ class Comparison:
 
 
 def compare(a: Reproduction, b: Reproduction) -> Comparison:
-    """Return two reproductions side by side; ReproductionError if they have no cell in common."""
+    """Return two reproductions side by side; UserError if they have no cell in common."""
     cells = list(_adjusted([_compared(place, *sides, a, b) for place, sides in _sides(a, b)]))
     if not any(cell.a.status and cell.b.status for cell in cells):
-        raise ReproductionError(f"{a.path} and {b.path} have no cell of any table in common")
+        raise UserError(f"{a.path} and {b.path} have no cell of any table in common")
     claims = dict.fromkeys([*a.verdicts, *b.verdicts])
     common = {run: (record, b.records[run]) for run, record in a.records.items() if run in b.records}
     return Comparison(

@@ -27,10 +27,6 @@ RUNS_NAMED = 3  # of those that a difference concerns; more are counted
 WIDEST = 70  # characters of an outcome with its reason in the terminal; files have all of it
 
 
-class OutputError(UserError):
-    """A comparison cannot be written; the message says which suffixes are known."""
-
-
 class _Shown(NamedTuple):
     title: str
     heads: Sequence[str]
@@ -131,9 +127,9 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise OutputError for an unknown suffix."""
+    """Raise UserError for an unknown suffix."""
     if path.suffix not in FORMATS:
-        raise OutputError(f"{path}: a comparison is written as {', '.join(FORMATS)}")
+        raise UserError(f"{path}: a comparison is written as {', '.join(FORMATS)}")
 
 
 def _csv(comparison: Comparison) -> str:

@@ -55,10 +55,6 @@ ANY_SIZE = (sys.maxsize, 1)  # a window that all pictures fit into
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
 
 
-class CountError(UserError):
-    """Pictures cannot be counted; the message says why and what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Counted:
     """What became of one picture."""
@@ -105,21 +101,21 @@ def count(
 
     Overlays and CSV go into ``output``; without it, each overlay beside its picture, and the CSV, of several pictures,
     into the current folder. ``selection`` names the weights; None takes the first of ``PREFERRED`` that there are.
-    Raises CountError, PredictError or NoDevice, whose messages say what to do.
+    A UserError says what to do.
     """
     folder, reading = _training_of(project, run)
     record, system = load_run(folder, reading)
     if system.text_guided and not prompt.strip():
-        raise CountError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
+        raise UserError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
     if not system.text_guided and prompt:
-        raise CountError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
+        raise UserError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
     targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
-        raise CountError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
+        raise UserError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
     there = record.selections
     if selection is not None and selection not in there:
-        raise CountError(f"--selection {selection}: {run} has no such weights; it has: {', '.join(there)}")
+        raise UserError(f"--selection {selection}: {run} has no such weights; it has: {', '.join(there)}")
     chosen = selection or next((name for name in PREFERRED if name in there), next(iter(there)))
     load_selection(system, folder, chosen, there[chosen])
     torch.manual_seed(record.run.seed)
@@ -138,7 +134,7 @@ def count(
 def _training_of(project: Project, run: str) -> tuple[Path, dict[str, Any]]:
     """Return the folder of the training that a run reads, and the settings that the run lays over it."""
     if not RUN_ID.fullmatch(run):
-        raise CountError(f"--run {run}: expected SYSTEM/VARIANT/seedK, for instance gigacount/full/seed0")
+        raise UserError(f"--run {run}: expected SYSTEM/VARIANT/seedK, for instance gigacount/full/seed0")
     runs = project.root / project.results / "runs"
     training, reading = run, {}
     with suppress(ConfigError):  # what was trained outside this choice of papers and tables lies under its own name
@@ -148,7 +144,7 @@ def _training_of(project: Project, run: str) -> tuple[Path, dict[str, Any]]:
     if not (runs / training / "run.json").is_file():
         found = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/seed*/run.json"))
         trained = f"trained are: {', '.join(found)}" if found else "nothing is trained there yet"
-        raise CountError(
+        raise UserError(
             f"--run {run}: there is no such run in {runs}; {trained}. `recount train {training}` trains it; "
             "--config suite=NAME looks in another suite"
         )
@@ -161,7 +157,7 @@ def _size_rule(record: RunRecord) -> SizeRule:
         return ORIGINAL_SIZE
     name, preparation = training.dataset, training.preparation
     if name not in datasets.names() or preparation not in datasets.load(name).preparations:
-        raise CountError(f"run.json: this recount has no preparation {preparation!r} of a data set {name!r}")
+        raise UserError(f"run.json: this recount has no preparation {preparation!r} of a data set {name!r}")
     return datasets.load(name).preparations[preparation]
 
 

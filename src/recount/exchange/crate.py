@@ -37,10 +37,6 @@ TEXT = {".csv", ".json", ".yaml", ".md", ".html", ".svg", ".tex"}
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\+=<-])(?:/[\w.+@-]+){2,}|\b[A-Za-z]:\\[\w.+@\\-]+")
 
 
-class ExportError(UserError):
-    """Results cannot be exported; the message says what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What was written: the folder or zip file, and how much is in it."""
@@ -54,14 +50,14 @@ class Exported:
 def export(project: Project, target: Path, *, licence: str | None = None) -> Exported:
     """Write the results of the project's suite to ``target``, a folder, or a zip file if its name ends so."""
     if licence is not None and not SPDX.fullmatch(licence):
-        raise ExportError(f"--licence {licence}: expected the SPDX name of a licence, such as CC-BY-4.0 or CC0-1.0")
+        raise UserError(f"--licence {licence}: expected the SPDX name of a licence, such as CC-BY-4.0 or CC0-1.0")
     scores, snakefile = project.root / project.results / "scores.csv", project.root / "Snakefile"
     if not scores.is_file():
-        raise ExportError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")
+        raise UserError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")
     if target.exists():
-        raise ExportError(f"{target}: exists already; name another place, or delete it")
+        raise UserError(f"{target}: exists already; name another place, or delete it")
     if not snakefile.is_file():
-        raise ExportError(f"{snakefile}: no such file: an export holds its workflow")
+        raise UserError(f"{snakefile}: no such file: an export holds its workflow")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
         building, packed = Path(place, "export"), Path(place, "export.zip")

@@ -23,10 +23,6 @@ VERDICT_FILE = "verdicts.csv"
 LARGEST = 500_000_000  # bytes of one file of a zip file; predictions of a paper's suite take a few million
 
 
-class ReproductionError(UserError):
-    """A reproduction cannot be read; the message names the file and says what was expected."""
-
-
 @dataclass
 class Reproduction:
     """The results of a suite, as they lie in a folder or a zip file; a damaged file raises a ResultsError."""
@@ -73,21 +69,21 @@ def open_reproduction(path: Path) -> Reproduction:
         names = [entry.relative_to(path).as_posix() for entry in sorted(path.rglob("*")) if entry.is_file()]
         return _below(path, names, lambda name: (path / name).read_bytes())
     if not path.is_file():
-        raise ReproductionError(f"{path}: no such file or folder")
+        raise UserError(f"{path}: no such file or folder")
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
     except (zipfile.BadZipFile, OSError) as error:
-        raise ReproductionError(f"{path}: neither a folder nor a readable zip file: {error}") from None
+        raise UserError(f"{path}: neither a folder nor a readable zip file: {error}") from None
 
     def read(name: str) -> bytes:
         if sizes[name] > LARGEST:
-            raise ReproductionError(f"{path}: {name}: {sizes[name]:,} bytes are more than the {LARGEST:,} allowed")
+            raise UserError(f"{path}: {name}: {sizes[name]:,} bytes are more than the {LARGEST:,} allowed")
         try:
             with zipfile.ZipFile(path) as archive:
                 return archive.read(name)
         except (zipfile.BadZipFile, OSError, RuntimeError) as error:  # damaged, or encrypted
-            raise ReproductionError(f"{path}: {name}: cannot be read: {error}") from None
+            raise UserError(f"{path}: {name}: cannot be read: {error}") from None
 
     return _below(path, list(sizes), read)
 
@@ -98,11 +94,11 @@ def _below(path: Path, names: list[str], read: Callable[[str], bytes]) -> Reprod
     depth = min((folder.count("/") for folder in folders), default=0)
     nearest = [folder for folder in folders if folder.count("/") == depth]
     if not nearest:
-        raise ReproductionError(
+        raise UserError(
             f"{path}: no {SCORE_FILE} in it: give an export (recount export), or a suite's results, results/<suite>"
         )
     if len(nearest) > 1:
-        raise ReproductionError(f"{path}: results of several suites: {', '.join(nearest)}; give one of them")
+        raise UserError(f"{path}: results of several suites: {', '.join(nearest)}; give one of them")
     prefix = nearest[0]
     inside = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
     return Reproduction(path, inside, lambda name: read(prefix + name))

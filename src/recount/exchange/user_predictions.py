@@ -38,10 +38,6 @@ INFLUENTIAL_IMAGES = 5
 Key = tuple[str, str]  # image, prompt
 
 
-class PredictionsError(UserError):
-    """A file of counts cannot be used; the message names the file, the line and what is allowed."""
-
-
 class Counts(NamedTuple):
     """Counts read from a file, by image and prompt (prompts are "" where the file has none)."""
 
@@ -50,18 +46,18 @@ class Counts(NamedTuple):
 
 
 def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
-    """Read a file of counts or points, none below ``lowest``; PredictionsError lists the first of what is wrong.
+    """Read a file of counts or points, none below ``lowest``; UserError lists the first of what is wrong.
 
     ``values`` are the names that the column (or key) of the count or the points may have; the first one there is taken.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise PredictionsError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:
-        raise PredictionsError(f"{path}: not a text file in UTF-8") from None
+        raise UserError(f"{path}: not a text file in UTF-8") from None
     if not text.strip():
-        raise PredictionsError(f"{path}: the file is empty")
+        raise UserError(f"{path}: the file is empty")
     lines = (_json_lines if text.lstrip()[0] in "{[" else _columns)(text, path, values)
     counts: dict[Key, float] = {}
     problems = []
@@ -75,7 +71,7 @@ def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) ->
             problems.append(f"{where}: {_named(key)}: {problem}")
         counts[key] = count
     if problems:
-        raise PredictionsError(f"{path}: " + _listed(problems, "\n  "))
+        raise UserError(f"{path}: " + _listed(problems, "\n  "))
     return Counts(path, counts)
 
 
@@ -130,7 +126,7 @@ def _parsed(line: str, where: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise PredictionsError(f"{where}: not valid JSON: {error.msg}") from None
+        raise UserError(f"{where}: not valid JSON: {error.msg}") from None
 
 
 def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:
@@ -138,7 +134,7 @@ def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]
         found = item if isinstance(item, dict) else {}
         image, value = _first(found, IMAGE_COLUMNS), _first(found, values)
         if image is None or value is None:
-            raise PredictionsError(f"{path}: {where}: expected an object with {_expected(values)}")
+            raise UserError(f"{path}: {where}: expected an object with {_expected(values)}")
         yield where, (str(found[image]), str(found.get("prompt", ""))), found[value]
 
 
@@ -167,12 +163,12 @@ def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
             float(head[1])
             head, body = [image := "image", value := "count"], numbered
     if image is None or value is None:
-        raise PredictionsError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
+        raise UserError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
     if not body:
-        raise PredictionsError(f"{path}: there is a header and nothing else")
+        raise UserError(f"{path}: there is a header and nothing else")
     for number, row in body:
         if len(row) != len(head):
-            raise PredictionsError(f"{path}: line {number}: {len(row)} columns, but line 1 has {len(head)}")
+            raise UserError(f"{path}: line {number}: {len(row)} columns, but line 1 has {len(head)}")
         item = dict(zip(head, row, strict=True))
         yield f"line {number}", (item[image], item.get("prompt", "")), item[value]
 
@@ -244,10 +240,10 @@ class UserScores:
 def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
     """Score one file of predictions, or compare two, against a truth file.
 
-    An image without a prediction is a PredictionsError, unless ``only_predicted`` leaves it out.
+    An image without a prediction is a UserError, unless ``only_predicted`` leaves it out.
     """
     if len(predictions) not in {1, 2}:
-        raise PredictionsError(f"{len(predictions)} files of predictions: give one, or two to compare")
+        raise UserError(f"{len(predictions)} files of predictions: give one, or two to compare")
     truths = read_counts(truth, TRUE, lowest=0)
     tables = [read_counts(path, PREDICTED) for path in predictions]
     if not all(any(prompt for _, prompt in table.counts) for table in (truths, *tables)):
@@ -276,7 +272,7 @@ def _without_prompts(table: Counts) -> Counts:
     """Return the table by image alone: another file does not tell prompts apart."""
     twice = [image for image, times in Counter(image for image, _ in table.counts).items() if times > 1]
     if twice:
-        raise PredictionsError(
+        raise UserError(
             f"{table.path}: several prompts on one image, but another file has no prompts: {_listed(twice)}; "
             "add a prompt column there"
         )
@@ -294,7 +290,7 @@ def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> 
     elif absent and not unknown:
         problems.append("to score only the predicted ones, say so (--only-predicted)")
     if problems:
-        raise PredictionsError(f"{table.path}: " + "\n  ".join(problems))
+        raise UserError(f"{table.path}: " + "\n  ".join(problems))
 
 
 def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from recount.data.dataset import MANIFEST, RemoteFile, Source
+from recount.data.dataset import MANIFEST, DataError, RemoteFile, Source
 from recount.fetching.addresses import copy_file, download
 from recount.fetching.archives import ArchiveError, unpack
-from recount.fetching.ledger import LEDGER, Fetched, FetchError, Ledger, write_manifest
+from recount.fetching.ledger import LEDGER, Fetched, Ledger, write_manifest
 from recount.fetching.transfers import LocalError, Part, Patience, RefusedError, Session, WrongBytesError
 from recount.results.files import SaveError, file_digest
 
@@ -55,7 +55,7 @@ def fetch(
     Files that are there with the right digest are not fetched again, and if nothing was fetched, the manifest keeps its
     bytes. A second process that fetches the same data set waits for the first. The mirror (folder or http(s) address;
     None: RECOUNT_MIRROR) is asked first, for ``<mirror>/<dataset>/<path>``. Returns the manifest; its ``digest`` is
-    over digests and paths of all files. FetchError is one message for the whole data set: every file that is missing
+    over digests and paths of all files. DataError is one message for the whole data set: every file that is missing
     with addresses, reasons, and how to get it by hand; or a disk that cannot be written; or no such mirror.
     """
     folder = raw_root / dataset.name
@@ -63,7 +63,7 @@ def fetch(
     _check_paths(dataset, files)
     store = os.environ.get(MIRROR_VARIABLE, "") if mirror is None else str(mirror)
     if store and not is_web(store) and not Path(store).is_dir():
-        raise FetchError(
+        raise DataError(
             f"the mirror {store!r} ({MIRROR_VARIABLE}) is neither a folder that exists nor an http(s) address: "
             "correct it or unset it"
         )
@@ -77,9 +77,9 @@ def fetch(
                 outcomes += _fetch_all(dataset, listed, folder, store, patience, workers)
             return _conclude(dataset, folder, outcomes)
     except (LocalError, SaveError) as error:
-        raise FetchError(str(error)) from error
+        raise DataError(str(error)) from error
     except OSError as error:
-        raise FetchError(str(LocalError(error, Path(error.filename or folder)))) from error
+        raise DataError(str(LocalError(error, Path(error.filename or folder)))) from error
 
 
 def _check_paths(dataset: Source, files: list[RemoteFile]) -> None:
@@ -228,7 +228,7 @@ def _conclude(dataset: Source, folder: Path, outcomes: list[Fetched | _NotFetche
             f"  licence: {dataset.licence}",
             f"  put each file below {folder.absolute()}/ under exactly the path above, and run the same command again",
         )
-        raise FetchError("\n".join(lines))
+        raise DataError("\n".join(lines))
     if missing:
         log.warning("%s goes on without %d optional files:\n%s", dataset.name, len(missing), "\n".join(_tried(missing)))
     return write_manifest(dataset, folder, there, [outcome.file.path for outcome in missing])

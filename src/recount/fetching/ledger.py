@@ -18,10 +18,6 @@ from recount.results.files import text_digest, write_text
 LEDGER = ".fetched.jsonl"
 
 
-class FetchError(DataError):
-    """A data set could not be fetched; the message is for the user."""
-
-
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A file that is there."""
@@ -34,7 +30,7 @@ class Fetched:
 
 
 class Ledger:
-    """Both files of a folder; FetchError where one is broken."""
+    """Both files of a folder; DataError where one is broken."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +49,7 @@ class Ledger:
         try:
             self.entries |= {row["path"]: Fetched(**row) for row in rows()}
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise FetchError(f"{path}: is broken ({error}); delete it and fetch again") from error
+            raise DataError(f"{path}: is broken ({error}); delete it and fetch again") from error
 
     def record(self, path: str, sha256: str, address: str) -> Fetched:
         """Write down a file that has just come; any thread may."""

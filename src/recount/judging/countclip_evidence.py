@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from recount.errors import UserError
 from recount.results.published import read_published
 
 NUMBERS = tuple(range(2, 11))
@@ -30,10 +31,6 @@ EPOCHS = 10
 CONFIGURATIONS = 11  # of a study
 
 Accuracies = Mapping[str, Mapping[str, float]]  # share by table and variant
-
-
-class EvidenceError(ValueError):
-    """A file of published numbers has not the expected form."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,12 @@ class Panel:
 
 
 def read_panels(path: Path) -> list[Panel]:
-    """Return the printed matrices in the file's order; ``EvidenceError`` where the rows are not two to ten."""
+    """Return the printed matrices in the file's order; ``UserError`` where the rows are not two to ten."""
     panels = []
     for key, lines in pd.read_csv(path).groupby(["figure", "panel", "state", "config", "variant"], sort=False):
         figure, panel, state, label, variant = map(str, key)
         if lines["true"].tolist() != list(NUMBERS):
-            raise EvidenceError(f"{path}: {figure} {panel}: the rows must be the true numbers 2 to 10, in order")
+            raise UserError(f"{path}: {figure} {panel}: the rows must be the true numbers 2 to 10, in order")
         matrix = lines[[f"pred_{number}" for number in NUMBERS]].to_numpy()
         panels.append(Panel(figure, panel, state, label, variant, matrix))
     return panels

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recount.errors import UserError
+
 COLUMNS = ("line", "segment", "kind", "epoch", "total_epochs", "loss", "lr_after_step", "mae", "rmse")
 #: A segment goes on with the run before it if it starts this near to where that one ended: checkpoints are written
 #: every second epoch, so a resume repeats or skips at most two.
@@ -20,10 +22,6 @@ RESUME_WITHIN_EPOCHS = 2
 PRINTED_RATE = 1e-6  # the log prints learning rates with six decimals
 PRINTED_SCORE = 0.005  # and errors with two
 LATE_SHARE = 5 / 6  # "late" is the last sixth of the longest run: epochs 500 to 600
-
-
-class LogError(ValueError):
-    """The file is not a training log of the expected form."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,11 @@ class Late:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """Read a log's table; ``LogError`` where a column is missing."""
+    """Read a log's table; ``UserError`` where a column is missing."""
     log = pd.read_csv(path)
     absent = [column for column in COLUMNS if column not in log.columns]
     if absent:
-        raise LogError(f"{path}: no column {', '.join(absent)}; expected {', '.join(COLUMNS)}")
+        raise UserError(f"{path}: no column {', '.join(absent)}; expected {', '.join(COLUMNS)}")
     return log.sort_values("line", ignore_index=True)
 
 

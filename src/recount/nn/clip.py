@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.errors import UserError
-from recount.nn.weights import CheckpointError, read_released, read_tensors, renamed, shipped
+from recount.nn.weights import read_released, read_tensors, renamed, shipped
 from recount.results.files import file_digest, text_digest
 from recount.settings.base import Strict
 
@@ -117,10 +117,6 @@ MINI_TOWERS: Mapping[str, Any] = {
 """Sizes of the tiny towers that come with recount (``recount pretrain mini_towers``)."""
 
 
-class PromptError(UserError):
-    """A prompt or caption cannot be read; the message quotes it and says what is allowed."""
-
-
 @cache
 def _byte_pairs() -> Any:
     from open_clip.tokenizer import SimpleTokenizer  # the merges come with open_clip, so nothing is downloaded
@@ -145,13 +141,13 @@ class Tokenizer:
             self.size = len(self.ids) + (2 if specials_first else 3)
 
     def encode(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, without start and end; a word that the vocabulary lacks is a PromptError."""
+        """Return the ids of a prompt, without start and end; a word that the vocabulary lacks is a UserError."""
         if self.ids is None:
             return _byte_pairs().encode(prompt)
         words = prompt.lower().replace(",", " ").replace(".", " ").split()
         unknown = [word for word in dict.fromkeys(words) if word not in self.ids]
         if unknown:
-            raise PromptError(
+            raise UserError(
                 f"prompt {prompt[:200]!r}: the tiny model does not know {', '.join(unknown)}; it knows: "
                 f"{', '.join(self.ids)}. Use these words, or sizes with CLIP's byte pairs (vocabulary: null)"
             )
@@ -165,16 +161,16 @@ def token_ids(prompts: Sequence[str], size: ClipTowers | ClipSize) -> Tensor:
     for row, prompt in zip(rows, prompts, strict=True):
         ids = words.encode(prompt)
         if words.ids is not None and len(ids) > size.context - 2:
-            raise PromptError(f"prompt {prompt[:200]!r}: the tiny model reads at most {size.context - 2} words")
+            raise UserError(f"prompt {prompt[:200]!r}: the tiny model reads at most {size.context - 2} words")
         ids = [words.start, *ids[: size.context - 2], words.end]
         row[: len(ids)] = torch.tensor(ids)
     return rows
 
 
 def check_prompts(prompts: Sequence[str], size: ClipTowers) -> None:
-    """Refuse prompts that are empty or cannot be read (PromptError), before anything is trained."""
+    """Refuse prompts that are empty or cannot be read (UserError), before anything is trained."""
     if any(not prompt.strip() for prompt in prompts):
-        raise PromptError("a prompt is empty: a text-guided system needs the name of what to count")
+        raise UserError("a prompt is empty: a text-guided system needs the name of what to count")
     token_ids(list(dict.fromkeys(prompts)), size)
 
 
@@ -332,7 +328,7 @@ def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tenso
     """Return the features of sentences, with the weights ``state`` of a checkpoint, or with those of ``tower``.
 
     The latter are the same in every job of a system, so they are kept in the user's cache folder (RECOUNT_CACHE, if
-    set), by a digest of all that they depend on. Weights that do not fit are a CheckpointError.
+    set), by a digest of all that they depend on. Weights that do not fit are a UserError.
     """
     if state is not None:
         return _encoded(tower, sentences, state, "the checkpoint")
@@ -362,7 +358,7 @@ def _encoded(
             network.load_state_dict(dict(state))
         except RuntimeError as error:
             problem = " ".join(str(error).split())
-            raise CheckpointError(f"text tower from {source}: {problem}") from error
+            raise UserError(f"text tower from {source}: {problem}") from error
     with torch.no_grad():
         values = network(token_ids(sentences, ClipTowers()))
     return TextFeatures(values, sum(parameter.numel() for parameter in network.parameters()))
@@ -371,7 +367,7 @@ def _encoded(
 def _digest(tower: TextTower, sentences: Sequence[str]) -> str:
     """Return the digest of all that features depend on: tower, weights, sentences, and the versions that compute."""
     if tower.weights != "random" and not Path(tower.weights).is_file():
-        raise CheckpointError(f"{tower.weights}: no such file")
+        raise UserError(f"{tower.weights}: no such file")
     weights = "random" if tower.weights == "random" else file_digest(Path(tower.weights))
     versions = [torch.__version__, version("open_clip_torch")]
     constants = [CONTEXT, BYTE_PAIRS, RANDOM_SEED]

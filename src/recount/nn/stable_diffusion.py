@@ -16,8 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recount.nn.clip import PromptError, Tokenizer
-from recount.nn.weights import CheckpointError, read_tensors, renamed, shipped
+from recount.errors import UserError
+from recount.nn.clip import Tokenizer
+from recount.nn.weights import read_tensors, renamed, shipped
 from recount.settings.base import Strict
 
 LAYERS_PER_BLOCK = 2  # residual blocks of a UNet level
@@ -107,7 +108,7 @@ def tokenizer(backbone: Backbone) -> Tokenizer:
 def token_ids(prompts: Sequence[str], words: Tokenizer, length: int) -> tuple[Tensor, Tensor]:
     """Return padded ids [B, L] (start, prompt, then end up to the last) and the mask [B, L] of the prompt's tokens.
 
-    A prompt longer than L - 2 tokens is cut; one without is a PromptError. All positions go to the UNet.
+    A prompt longer than L - 2 tokens is cut; one without is a UserError. All positions go to the UNet.
     """
     ids = torch.full((len(prompts), length), words.end)
     ids[:, 0] = words.start
@@ -115,7 +116,7 @@ def token_ids(prompts: Sequence[str], words: Tokenizer, length: int) -> tuple[Te
     for row, prompt in enumerate(prompts):
         tokens = words.encode(prompt)[: length - 2]
         if not tokens:
-            raise PromptError(f"prompt {prompt!r} has no words: T2ICount needs the name of what to count")
+            raise UserError(f"prompt {prompt!r} has no words: T2ICount needs the name of what to count")
         ids[row, 1 : 1 + len(tokens)] = torch.tensor(tokens)
         mask[row, 1 : 1 + len(tokens)] = 1
     return ids, mask
@@ -225,7 +226,7 @@ def ldm_names(keys: Iterable[str], vae_levels: int) -> dict[str, str]:
             "vae.": convert_ldm_vae_checkpoint(names, {"down_block_types": levels, "up_block_types": levels}),
         }
     except KeyError as error:
-        raise CheckpointError(f"a Stable Diffusion file without {error}") from error
+        raise UserError(f"a Stable Diffusion file without {error}") from error
     pairs = [(theirs, part + ours) for part, table in converted.items() for ours, theirs in table.items()]
     return {str(theirs): ours for theirs, ours in pairs if theirs is not None}
 

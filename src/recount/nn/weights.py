@@ -15,10 +15,6 @@ from torch import Tensor
 from recount.errors import UserError
 
 
-class CheckpointError(UserError):
-    """A checkpoint file cannot be used; the message lists what is missing, unexpected or of the wrong shape."""
-
-
 def shipped(name: str) -> Path:
     """Return the path of a file among the weights that come with recount (``mini_clip.safetensors``)."""
     return Path(str(resources.files("recount") / "pretraining" / "weights" / name))
@@ -33,14 +29,14 @@ def card(name: str) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, Any]:
     """Read a .safetensors or .pth/.pt/.ckpt file of tensors and plain containers, executing nothing in it."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(
+        raise UserError(
             f"{path}: not a readable checkpoint, or it holds more than tensors (recount executes no pickle): {reason}"
         ) from error
 
@@ -50,7 +46,7 @@ def read_released(path: Path, part: str = "state_dict") -> dict[str, Tensor]:
     with torch.serialization.safe_globals([Namespace]):
         content = read_tensors(path)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a dictionary of tensors but {type(content).__name__}")
+        raise UserError(f"{path}: not a dictionary of tensors but {type(content).__name__}")
     return content.get(part, content)
 
 
@@ -63,7 +59,7 @@ def renamed(
 ) -> dict[str, Tensor]:
     """Return the official ``state`` under our names, checked strictly against ``expected`` (our own state dict).
 
-    ``rename`` gives our key of an official one, or None for one that our network has no use for. The CheckpointError
+    ``rename`` gives our key of an official one, or None for one that our network has no use for. The UserError
     names ``source`` and all missing, unexpected and wrongly shaped keys.
     """
     names = {key: ours for key in state if (ours := rename(key)) is not None}
@@ -79,5 +75,5 @@ def renamed(
     }
     told = [f"{title}: {', '.join(keys)}" for title, keys in problems.items() if keys]
     if told:
-        raise CheckpointError(f"{source}: " + "; ".join(told))
+        raise UserError(f"{source}: " + "; ".join(told))
     return result

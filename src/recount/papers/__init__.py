@@ -20,10 +20,6 @@ from recount.results.files import write_rows
 from recount.settings.project import Project
 
 
-class EvidenceError(UserError):
-    """Evidence cannot be computed; the message says why."""
-
-
 def part(paper: str, name: str, default: Any) -> Any:
     """Return what a paper's module calls ``name``, or ``default`` where there is no such thing."""
     if paper in {module.name for module in iter_modules(__path__)}:
@@ -36,10 +32,10 @@ def part(paper: str, name: str, default: Any) -> Any:
 def make_evidence(project: Project, paper: str) -> list[Path]:
     """Compute a paper's evidence, write it beside its paper.yaml, return the files; DataError: a set is not fetched."""
     if paper not in project.papers:
-        raise EvidenceError(f"{paper}: no such paper; there are: {', '.join(project.papers)}")
+        raise UserError(f"{paper}: no such paper; there are: {', '.join(project.papers)}")
     makers = part(paper, "EVIDENCE", {})
     if not makers:
-        raise EvidenceError(f"{paper}: recount computes no evidence of this paper; what it has was transcribed by hand")
+        raise UserError(f"{paper}: recount computes no evidence of this paper; what it has was transcribed by hand")
     tables = {name: make(project.root / project.raw) for name, make in makers.items()}
     paths = []
     for name, rows in tables.items():

@@ -21,6 +21,7 @@ from recount import systems
 from recount.datasets.countbench import read_items
 from recount.datasets.countclip_zenodo import CLASS_COUNTS
 from recount.datasets.formats import captions
+from recount.errors import UserError
 from recount.judging import countclip_evidence as printed
 from recount.judging.countclip_evidence import BEST, END, AgainstBaseline, Evidence, Panel
 from recount.report.exhibits import Context, Exhibit, Plot
@@ -89,7 +90,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
         return
     try:
         found = printed.evidence(context.paper.folder)
-    except printed.EvidenceError as error:
+    except UserError as error:
         context.sources.problem(files["confusions"], str(error))
         return
     labels = context.labels

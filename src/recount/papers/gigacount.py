@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from recount.errors import UserError
 from recount.judging import published_log as logs
 from recount.judging.published_log import Found, LoggedRun, restarts, schedule_starts
 from recount.metrics import metric as metric_of
@@ -66,7 +67,7 @@ class Log:
 
 
 def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
-    """Read the log and look up the printed rows; "(N epochs)" in a label is the horizon. Raises ``LogError``."""
+    """Read the log and look up the printed rows; "(N epochs)" in a label is the horizon. Raises ``UserError``."""
     runs = logs.logged_runs(logs.read_log(path))
     rows = []
     for key, table in paper.tables.items():
@@ -84,7 +85,7 @@ def _log(sources: Sources, paper: Paper) -> Log | None:
     path = paper.evidence.get(LOG)
     try:
         return None if path is None else read(path, paper, sources.published[paper.name])
-    except logs.LogError as error:
+    except UserError as error:
         sources.problem(path or Path(LOG), str(error))
         return None
 

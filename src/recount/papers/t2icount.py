@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from recount.errors import UserError
 from recount.metrics import metric as metric_of
 from recount.papers.t2icount_evidence import TRIVIAL, UNREAD, trivial_rows, unread_rows
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
@@ -38,21 +39,17 @@ COLUMNS = {
 Record = Mapping[Any, Any]  # a row of a table, by column
 
 
-class EvidenceError(ValueError):
-    """A file of evidence is not of the expected form."""
-
-
 def read(path: Path) -> pd.DataFrame:
     """Return a file of evidence, with a column ``benchmark`` where it has data set and split."""
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise EvidenceError(f"not a readable CSV: {error}") from None
+        raise UserError(f"not a readable CSV: {error}") from None
     absent = [column for column in COLUMNS[path.stem] if column not in table.columns]
     if absent:
-        raise EvidenceError(f"no column {', '.join(absent)}")
+        raise UserError(f"no column {', '.join(absent)}")
     if path.stem == LOG and table[["val_mae", "val_rmse"]].dropna().empty:
-        raise EvidenceError("no epoch has a validation error")
+        raise UserError("no epoch has a validation error")
     return table.assign(benchmark=table["dataset"] + "/" + table["split"]) if "split" in table else table
 
 
@@ -60,7 +57,7 @@ def _evidence(sources: Sources, name: str) -> pd.DataFrame | None:
     path = sources.project.papers["t2icount"].evidence.get(name)
     try:
         return None if path is None else read(path)
-    except EvidenceError as error:
+    except UserError as error:
         sources.problem(path or Path(name), str(error))
         return None
 

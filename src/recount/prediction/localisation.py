@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.metrics import Floats
-from recount.prediction.prompt_tests import PromptTestError
 from recount.prediction.samples import Asking
 from recount.results.prompt_tests import Maps, MapsPicture
 
@@ -60,13 +60,13 @@ def localisation(asking: Asking, samples: Sequence[Sample]) -> Maps:
     """
     pointed = [sample for sample in samples if len(sample.points)]
     if not pointed:
-        raise PromptTestError("no sample has points, so where maps should lie is not known")
+        raise UserError("no sample has points, so where maps should lie is not known")
     rows = []
     for result in asking.predict(pointed, keep_maps=True):
         sample = result.sample
         seen = asking.system.foreground(sample)
         if seen is None:
-            raise PromptTestError("maps are tested for systems that say where their training sees the prompted objects")
+            raise UserError("maps are tested for systems that say where their training sees the prompted objects")
         positive, side = seen[0].numpy().ravel(), seen[1]
         maps = {name: over_picture(values, sample) for name, values in result.maps.items()}
         areas = {name: auc(in_cells(each, side).numpy().ravel(), positive) for name, each in maps.items()}

@@ -37,10 +37,6 @@ MAP_BYTES = 16_000_000  # of kept density maps per run, benchmark and selection
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the true count: the images whose maps are kept before all others
 
 
-class PredictError(UserError):
-    """A run cannot be predicted with; the message names the file and says what to do."""
-
-
 def load_run(folder: Path, reading: Mapping[str, Any] | None = None) -> tuple[RunRecord, System]:
     """Return the record of a finished training and its system without weights; ``reading`` replaces settings."""
     record = read_run_record(folder)
@@ -53,13 +49,13 @@ def load_selection(system: System, folder: Path, name: str, selection: Selection
     path = folder / selection.model
     if not path.is_file():
         what = f"no such file, though run.json names it for selection {name!r}; train the run again"
-        raise PredictError(f"{path}: {what}")
+        raise UserError(f"{path}: {what}")
     if file_digest(path) != selection.sha256:
-        raise PredictError(f"{path}: sha256 is not the one in run.json: the file was changed or is damaged")
+        raise UserError(f"{path}: sha256 is not the one in run.json: the file was changed or is damaged")
     try:
         system.load_state_dict(load_file(path))
     except RuntimeError as error:
-        raise PredictError(f"{path}: does not fit the settings in run.json: {error}") from error
+        raise UserError(f"{path}: does not fit the settings in run.json: {error}") from error
 
 
 def predict_run(
@@ -80,7 +76,7 @@ def predict_run(
     that of the run's recipe. ``reading`` is as for ``load_run``.
     """
     if not samples:
-        raise PredictError(f"{output}: the benchmark has no samples")
+        raise UserError(f"{output}: the benchmark has no samples")
     record, system = load_run(folder, reading)
     precision = usable_precision(precision or record.recipe["precision"], torch.device(device))
     asking = Asking(system, load_image, device, precision)
@@ -164,7 +160,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
     split = run.benchmarks.get(benchmark)
     if split is None:
         known = ", ".join(run.benchmarks) or "none"
-        raise PredictError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
+        raise UserError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
     torch.set_num_threads(project.config.training_threads)
     samples = read_index(project.root / project.index(split), split.split)
     output = project.predictions(run, benchmark)
@@ -186,5 +182,5 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
 def picture_of(sample: Sample) -> Tensor:
     """Return the prepared picture of a sample, uint8 [3, H, W]; a data set may have its annotation here alone."""
     if sample.image is None:
-        raise PredictError(f"sample {sample.id}: only its annotation is here, not its picture: {HOW_TO_GET_PICTURES}")
+        raise UserError(f"sample {sample.id}: only its annotation is here, not its picture: {HOW_TO_GET_PICTURES}")
     return load_picture(sample.image)

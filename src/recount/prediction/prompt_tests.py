@@ -42,10 +42,6 @@ CHANGED = 0.01  # a count that changes by more than this share of itself has cha
 DEPTHS = (1, 2, 3)
 
 
-class PromptTestError(UserError):
-    """A benchmark cannot be used for prompt tests; the message says why."""
-
-
 def negative_scores(true: Floats, own: np.ndarray, predicted: Floats) -> dict[str, float]:
     """Return the scores of the negative-prompt test from true counts [n] and predicted ones [n, classes].
 
@@ -159,10 +155,10 @@ def as_prompted(sample: Sample, prompt: str) -> Sample:
 def _classes_of(samples: Sequence[Sample]) -> list[str]:
     classes = sorted({sample.prompt for sample in samples})
     if len(classes) < 2:
-        raise PromptTestError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
+        raise UserError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
     empty = [sample.id for sample in samples if sample.count <= 0]
     if empty:
-        raise PromptTestError(f"prompt tests need pictures that show their class; these have a count of 0: {empty[:5]}")
+        raise UserError(f"prompt tests need pictures that show their class; these have a count of 0: {empty[:5]}")
     return classes
 
 
@@ -232,7 +228,7 @@ def majority_and_minority(asking: Asking, samples: Sequence[Sample]) -> list[Pai
     counts, majorities = [known_counts(sample) for sample in samples], [majority_of(sample) for sample in samples]
     bare = [sample.id for sample, majority in zip(samples, majorities, strict=True) if majority == sample.prompt]
     if bare:
-        raise PromptTestError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
+        raise UserError(f"these samples do not name a class with more objects than their prompt's: {bare[:5]}")
     generator = random.Random(DRAWING_SEED)
     classes = sorted({name for known in counts for name in known})
     choices = [[name for name in classes if not known.get(name)] for known in counts]
@@ -322,7 +318,7 @@ def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]
     found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
     for result in asking.predict([job.asked for job in jobs.values()], picture, keep_maps=True):
         if result.density is None:
-            raise PromptTestError("mosaic tests need a density map, and this system predicts counts by caption")
+            raise UserError("mosaic tests need a density map, and this system predicts counts by caption")
         job, density = jobs[result.sample.id], result.density
         half, place = density.shape[1] // 2, job.place
         upper[place], lower[place] = float(density[:, :half].sum()), float(density[:, half:].sum())
@@ -357,12 +353,12 @@ def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:
 
 def _refuse_mute(system: System) -> None:
     if not system.text_guided:
-        raise PromptTestError("prompt tests are for systems that are told what to count")
+        raise UserError("prompt tests are for systems that are told what to count")
 
 
 def _another_count(predicted: Floats, own: int) -> float:
     """Return the count for the next class after the own one that the picture was asked for."""
     others = [count for count in np.roll(predicted, -own)[1:] if not math.isnan(count)]
     if not others:
-        raise PromptTestError("a picture shows every class of the benchmark, so no prompt is wrong")
+        raise UserError("a picture shows every class of the benchmark, so no prompt is wrong")
     return others[0]

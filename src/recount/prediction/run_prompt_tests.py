@@ -16,9 +16,10 @@ import torch
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
+from recount.errors import UserError
 from recount.prediction import prompt_tests
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
-from recount.prediction.predict import MAP_CELLS, PredictError, load_run, load_selection, picture_of, shrunk
+from recount.prediction.predict import MAP_CELLS, load_run, load_selection, picture_of, shrunk
 from recount.prediction.prompt_tests import as_prompted, majority_of, remembering, spread, usable
 from recount.prediction.samples import Asking, usable_precision
 from recount.results.files import write_arrays
@@ -35,7 +36,7 @@ PROMPTS = ("majority", "minority")
 def run_prompt_tests(project: Project, run: Run) -> Path:
     """Test a finished run of the project on everything that its experiment names; return the path of the JSON file."""
     if not run.prompt_tests:
-        raise PredictError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
+        raise UserError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
     record, system = load_run(folder, run.reading)

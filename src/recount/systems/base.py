@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows
-from recount.nn.weights import CheckpointError
+from recount.errors import UserError
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 
-__all__ = ["READING", "Batch", "CheckpointError", "Example", "ExampleMaker", "Pool", "Prediction", "Stage", "System"]
+__all__ = ["READING", "Batch", "Example", "ExampleMaker", "Pool", "Prediction", "Stage", "System", "UserError"]
 
 READING: dict[str, Any] = {"reading": True}
 """``json_schema_extra`` of a setting that changes how a trained model is read or prompted, and no training."""
@@ -226,5 +226,5 @@ class System(nn.Module, ABC):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
-        """Read a released checkpoint and return its state dict under our names; ``CheckpointError`` if it misfits."""
-        raise CheckpointError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")
+        """Read a released checkpoint and return its state dict under our names; ``UserError`` if it misfits."""
+        raise UserError(f"{cls.__module__.rpartition('.')[2]} has no released checkpoint")

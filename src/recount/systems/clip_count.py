@@ -31,11 +31,12 @@ from torch.nn import functional
 from recount.augmentation.countr_protocol import DENSITY_SCALE, CarpkWidth, is_car_park
 from recount.augmentation.text_guided import CLIP_COUNT, CountrAugmentation
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.nn.clip import MINI_TOWERS, ClipTowers, embedded_patches, image_tower, read_at, text_tower, token_ids
 from recount.nn.interaction import InteractionBlock
 from recount.nn.maps import kept_pixels
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import CheckpointError, read_released, renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import READING, Batch, Prediction
@@ -287,7 +288,7 @@ class ClipCount(CountrSystem):
     def import_checkpoint(cls, path: Path, settings: ClipCountSettings) -> dict[str, Tensor]:
         """Read a released Lightning checkpoint, which holds all but CLIP, and put the base weights beside it."""
         if settings.weights == "random":
-            raise CheckpointError(
+            raise UserError(
                 f'{path}: the released file holds no CLIP; set weights: openai, or the path of ViT-B/16, not "random"'
             )
         network = cls(settings)

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from recount.augmentation.crowd import CrowdAugmentation, augmented_crop
 from recount.data.windows import Fit, Windows
+from recount.errors import UserError
 from recount.nn.bins import (
     AnchorKind,
     Bins,
@@ -45,7 +46,7 @@ from recount.nn.dm_loss import DM_SUMS, DM_WEIGHTS, dm_terms
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision
 from recount.nn.vgg import initialise
-from recount.nn.weights import CheckpointError, read_released, renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import READING, Batch, Example, Pool, Prediction, System
@@ -405,7 +406,7 @@ class ClipEbc(SentenceCounter):
     def import_checkpoint(cls, path: Path, settings: ClipEbcSettings) -> dict[str, Tensor]:
         """Read a bare state dict (.pth), ckpt.pth, or the .safetensors of Hugging Face."""
         if settings.backbone == "vit_b16" and settings.vit.visual_prompts and "vpt_0" not in released_state(path):
-            raise CheckpointError(
+            raise UserError(
                 f"{path}: has no visual prompts (vpt_*), as files of version 1; for those, set "
                 "vit: {visual_prompts: 0, input_size: 256} and window_fit: resize"
             )

@@ -37,7 +37,7 @@ from torch.nn import functional
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.nn import clip
-from recount.nn.clip import NOT_A_TOWER, ClipSize, PromptError, build_clip, token_ids
+from recount.nn.clip import NOT_A_TOWER, ClipSize, build_clip, token_ids
 from recount.nn.normalise import Normalise
 from recount.nn.precision import full_precision, without_autocast
 from recount.nn.weights import card, read_tensors, renamed
@@ -132,7 +132,7 @@ def captions_of_prompt(prompt: str) -> list[str]:
         return lines
     found = [number for number in NUMBERS if has_number_word(prompt.lower(), number, "whole_word")]
     if len(lines) != 1 or len(found) != 1:
-        raise PromptError(
+        raise UserError(
             f"prompt {prompt[:200]!r}: CountCLIP chooses among nine captions: give one caption with exactly one of "
             f"the words {', '.join(WORDS)}, or nine captions, one per line"
         )

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.data.pictures import resize_like_opencv
+from recount.errors import UserError
 from recount.nn.clip import ClipTowers, TextTower, encode, image_tower, tower_state
 from recount.nn.maps import cut_grid
 from recount.nn.normalise import Normalise
-from recount.nn.weights import CheckpointError, read_released, renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.base import READING, Batch, Example, Pool, Prediction, System
@@ -213,7 +214,7 @@ class CrowdClip(System):
     def import_checkpoint(cls, path: Path, settings: CrowdClipSettings) -> dict[str, Tensor]:
         """Read a released checkpoint, which holds the tuned tower only; the untuned one comes from ``clip_weights``."""
         if settings.clip_weights == "random":
-            raise CheckpointError(
+            raise UserError(
                 f"{path}: the filter needs the untuned CLIP, which the checkpoint does not hold: set clip_weights"
             )
         state = {key.removeprefix("module."): value for key, value in read_released(path).items()}

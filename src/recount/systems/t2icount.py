@@ -31,8 +31,9 @@ from recount.augmentation.prompted import PromptedCrops, SampleKinds, density_of
 from recount.data.pictures import load_image
 from recount.data.sample import Sample
 from recount.data.windows import Windows
+from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
-from recount.nn.weights import CheckpointError, card, read_tensors, renamed
+from recount.nn.weights import card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction, System
@@ -530,7 +531,7 @@ class T2ICount(System):
     def import_checkpoint(cls, path: Path, settings: Any) -> dict[str, Tensor]:
         """Return ``best_model_paper.pth``, or any state dict of the released code, under our names, strictly."""
         if settings.latent_scale != 1 or settings.noise != "none" or not settings.hscm:
-            raise CheckpointError(
+            raise UserError(
                 f"{path}: the released weights need latent_scale 1, noise none and hscm true; found "
                 f"{settings.latent_scale}, {settings.noise} and {settings.hscm}"
             )

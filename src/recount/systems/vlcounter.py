@@ -32,10 +32,11 @@ from torch.nn import functional
 from recount.augmentation.countr_protocol import CELL, DENSITY_SCALE, CarpkWidth, is_car_park
 from recount.augmentation.text_guided import VLCOUNTER, CountrAugmentation
 from recount.data.sample import Sample
+from recount.errors import UserError
 from recount.nn import clip
 from recount.nn.clip import MINI_TOWERS, NOT_A_TOWER, ClipTowers, FrozenText
 from recount.nn.precision import full_precision, without_autocast
-from recount.nn.weights import CheckpointError, read_released, renamed
+from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import READING, Batch, Prediction
@@ -318,7 +319,7 @@ def _without_copy(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         other = key.replace("v_enc.attn.", f"v_enc.transformer.resblocks.{last}.attn.")
         value = state.pop(key)
         if other in state and not torch.equal(value, state[other]):
-            raise CheckpointError(f"{path}: {key} and {other} should be one tensor, but differ")
+            raise UserError(f"{path}: {key} and {other} should be one tensor, but differ")
         state.setdefault(other, value)
     return state
 

@@ -18,12 +18,8 @@ log = logging.getLogger(__name__)
 STATE = "state.pt"
 
 
-class RunInUse(UserError):
-    """Another process is training the same run."""
-
-
 def only_training(folder: Path) -> AbstractContextManager[Any]:
-    """Hold the run whose checkpoint folder is ``folder``, so that no two processes write its files; or ``RunInUse``.
+    """Hold the run whose checkpoint folder is ``folder``, so that no two processes write its files; or ``UserError``.
 
     The lock lies beside the folder, which is deleted at success; the system releases it when a process is killed.
     """
@@ -31,7 +27,7 @@ def only_training(folder: Path) -> AbstractContextManager[Any]:
     try:
         return FileLock(folder.parent / f".{folder.name}.lock").acquire(timeout=0)
     except Timeout:
-        raise RunInUse(f"{folder}: another process is training this run; wait until it is done, or end it") from None
+        raise UserError(f"{folder}: another process is training this run; wait until it is done, or end it") from None
 
 
 def save_model(path: Path, state: dict[str, Tensor]) -> None:

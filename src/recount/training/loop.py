@@ -25,7 +25,7 @@ from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
 from recount.training.batches import EpochBatches, Examples, loader, seed_of
-from recount.training.parts import OutOfMemory, check_shareable, weight_of_part, why_whole
+from recount.training.parts import check_shareable, weight_of_part, why_whole
 from recount.training.processes import Processes
 from recount.training.progress import Reporter
 from recount.training.schedules import learning_rate, position_of, steps_of
@@ -35,10 +35,6 @@ log = logging.getLogger(__name__)
 
 MODEL = "model.safetensors"
 GPU_STEPS_BETWEEN_READINGS = 20
-
-
-class NonFiniteLoss(UserError):
-    """A loss is NaN or infinite; the message names the step, the terms and the samples."""
 
 
 @dataclass(slots=True)
@@ -191,7 +187,7 @@ class Trainer:
             except torch.OutOfMemoryError:
                 reason = why_whole(self.system)
                 if reason:  # the other processes may be waiting within the forward pass: this one ends them
-                    raise OutOfMemory(self._too_large(batch, f"it cannot be computed in parts: {reason}")) from None
+                    raise UserError(self._too_large(batch, f"it cannot be computed in parts: {reason}")) from None
             # in no handler, which would keep the memory of the failed pass
             if all(self.processes.gathered(bool(terms))):
                 break
@@ -218,7 +214,7 @@ class Trainer:
     def _cut_further(self, batch: Batch, longest: int) -> None:
         progress = self.progress
         if progress.parts >= longest:
-            raise OutOfMemory(self._too_large(batch, "it was computed one sample at a time"))
+            raise UserError(self._too_large(batch, "it was computed one sample at a time"))
         progress.parts = min(2 * progress.parts, longest)
         message = "out of memory: from step %d on, a batch of %d is computed in %d parts, whose gradients are added up"
         log.warning(message, progress.steps_done + 1, longest, progress.parts)
@@ -246,7 +242,7 @@ class Trainer:
         where = f"stage {self.stage.name}, epoch {self.progress.epoch + 1}, step {step}"
         values = ", ".join(f"{name} = {value:g}" for name, value in terms.items())
         samples = ", ".join(dict.fromkeys(name for part in self.processes.gathered(ids) for name in part))
-        raise NonFiniteLoss(
+        raise UserError(
             f"{where}: the loss is not finite ({values}); samples: {samples}; precision {self.precision}. "
             "Lower the learning rate, or train in fp32"
         )

@@ -5,14 +5,6 @@ from recount.systems.base import System
 from recount.training.batch_norm import batch_norms
 
 
-class CannotShare(UserError):
-    """A run cannot be trained on several GPUs as it is trained on one; the message says why, and what to do."""
-
-
-class OutOfMemory(UserError):
-    """A step does not fit into the GPU's memory, and its batch cannot be cut (further); the message says what to do."""
-
-
 def why_whole(system: System) -> str:
     """Return why a batch, computed in parts, would train something else ("" if it would not)."""
     trained = any(layer.training for layer in batch_norms(system))
@@ -25,13 +17,13 @@ def weight_of_part(system: System, term: str, examples: int, total: int, copies:
 
 
 def check_shareable(system: System, processes: int, samples: int, batch_size: int) -> None:
-    """Raise ``CannotShare`` unless several processes train a system (in its stage) to what a single one would."""
+    """Raise ``UserError`` unless several processes train a system (in its stage) to what a single one would."""
     reason, batch = system.batch_coupled_by, min(batch_size, samples)
     if batch < processes:
         reason = f"its batch of {batch} is too small for {processes} processes"
     if reason:
         name = type(system).__module__.rpartition(".")[2]
-        raise CannotShare(
+        raise UserError(
             f"gpus_per_job = {processes}: {name} cannot be trained in several processes with the result of one: "
             f"{reason}. Train it with --config gpus_per_job=1 (and systems=[{name}] to leave the others alone)"
         )

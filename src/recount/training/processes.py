@@ -25,10 +25,6 @@ BUCKET = 2**24  # numbers that are added up at once: 64 MB
 PATIENCE = datetime.timedelta(hours=2)  # longest time that a process may be behind the others
 
 
-class ProcessFailed(UserError):
-    """One of a run's processes has failed; the message is its own."""
-
-
 class Processes:
     """The processes of one run, seen from number ``rank``; the ``first`` is the only one that writes and speaks."""
 
@@ -100,7 +96,7 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 def together(work: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
     """Call ``work(processes, device, *arguments)`` in a new process for each device (all cards or all processors).
 
-    They end with this process; if one fails, the others are ended (``ProcessFailed``, if by a ``UserError``).
+    They end with this process; if one fails, the others are ended (a ``UserError`` stays one).
     """
     with tempfile.TemporaryDirectory(prefix="recount-processes-") as folder:
         given = (folder, [str(device) for device in devices], work, tuple(arguments))
@@ -112,7 +108,7 @@ def together(work: Callable[..., None], arguments: Sequence[Any], devices: Seque
             messages = [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("*.error"))]
             if not messages:
                 raise
-            raise ProcessFailed(messages[0]) from None
+            raise UserError(messages[0]) from None
 
 
 def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

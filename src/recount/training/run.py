@@ -16,13 +16,14 @@ from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
 from recount.devices import devices_for, keep_freed_memory
+from recount.errors import UserError
 from recount.prediction.samples import usable_precision
 from recount.results.files import file_digest, text_digest
 from recount.results.run_record import HISTORY, RUN, RunRecord, write_history
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, Split, load
 from recount.settings.recipe import Recipe, resolve_recipe
-from recount.systems.base import CheckpointError, Pool, System
+from recount.systems.base import Pool, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model
 from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
@@ -133,7 +134,7 @@ def _train(
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
     if run.checkpoint_path is None:
-        raise CheckpointError(f"config.yaml: checkpoints.{run.checkpoint}: give the path of the released file")
+        raise UserError(f"config.yaml: checkpoints.{run.checkpoint}: give the path of the released file")
     path = project.root / run.checkpoint_path
     system.load_state_dict(system.import_checkpoint(path, system.settings))
     save_model(folder / MODEL, system.state_dict())
