@@ -416,20 +416,23 @@ def test_arms_of_equal_number_are_paired_in_order(tmp_path: Path) -> None:
         ({"against": ["nobody/full"]}, ["claims.C1.against = nobody/full", "no such arm in a row of its tables"]),
         ({"against": ["counter/no_flp"]}, ["C1", "counter/no_flp", "the nearest is counter/no_flip"]),
         ({"on": ["sett/test"]}, ["claims.C1.on = sett/test", "the nearest is set/test"]),
-        ({"expect": "lower beauty"}, ["claims.0", "beauty", "no such metric"]),
-        ({"expect": "higher mae"}, ["claims.0", "a better mae is lower"]),
-        ({"expect": "mae"}, ["claims.0.expect"]),
-        ({"test": "guess"}, ["claims.0.test", "guess", "'difference'"]),
-        ({"arm": ["counter/full"] * 2, "against": ["quoted"] * 3}, ["claims.0", "pairs arm (2) and against (3)"]),
-        ({"against": []}, ["claims.0", "pairs arm (1) and against (0)"]),
-        ({"on": []}, ["claims.0", "needs on"]),
-        ({"test": "ratio"}, ["claims.0", "needs expect, and at_least or at_most"]),
-        ({"test": "value"}, ["claims.0", "needs expect and published"]),
-        ({"test": "quantity"}, ["claims.0", "needs bounds"]),
-        ({"test": "relative_drop"}, ["claims.0", "needs expect and two benchmarks"]),
-        ({"test": "quantity", "bounds": [{"metric": "pcn", "at_most": 1}]}, ["claims.0.bounds.0", "nearest is pccn"]),
-        ({"test": "quantity", "bounds": [{"metric": "pccn"}]}, ["claims.0.bounds.0", "at_least, at_most or both"]),
-        ({"colour": "red"}, ["claims.0.colour", "no such key"]),
+        ({"expect": "lower beauty"}, ["claims.C1", "beauty", "no such metric"]),
+        ({"expect": "higher mae"}, ["claims.C1", "a better mae is lower"]),
+        ({"expect": "mae"}, ["claims.C1.expect"]),
+        ({"test": "guess"}, ["claims.C1.test", "guess", "'difference'"]),
+        ({"arm": ["counter/full"] * 2, "against": ["quoted"] * 3}, ["claims.C1", "pairs arm (2) and against (3)"]),
+        ({"against": []}, ["claims.C1", "pairs arm (1) and against (0)"]),
+        ({"on": []}, ["claims.C1", "needs on"]),
+        ({"test": "ratio"}, ["claims.C1", "needs expect, and at_least or at_most"]),
+        ({"test": "value"}, ["claims.C1", "needs expect and published"]),
+        ({"test": "quantity"}, ["claims.C1", "needs bounds"]),
+        ({"test": "relative_drop"}, ["claims.C1", "needs expect and two benchmarks"]),
+        ({"test": "quantity", "bounds": [{"metric": "pcn", "at_most": 1}]}, ["claims.C1.bounds.0", "nearest is pccn"]),
+        ({"test": "quantity", "bounds": [{"metric": "pccn"}]}, ["claims.C1.bounds.0", "at_least, at_most or both"]),
+        ({"colour": "red"}, ["claims.C1.colour", "no such key"]),
+        ({"were": "Table 1"}, ["claims.C1.were", "no such key; the nearest is where"]),
+        ({"test": "ration"}, ["claims.C1.test", "the nearest is ratio"]),
+        ({"at_least": 2.0}, ["claims.C1: test difference does not read at_least: at_least belongs to test ratio"]),
     ],
 )
 def test_wrong_claim_is_one_line_that_says_what_is_allowed(
@@ -526,3 +529,11 @@ def test_mini_leaves_out_protocol_variants_of_t2icount_with_a_reason() -> None:
     for variant in ("as_paper", "noise", "latent_scale", "threshold_mean", "weight_decay"):
         assert "suites open and paper run them" in project.not_run("t2icount", variant)
         assert f"t2icount/{variant}" in _runs("open")
+
+
+def test_a_row_that_is_wrong_is_named_and_not_the_claims_about_it(tmp_path: Path) -> None:
+    paper = changed(with_claim(), "tables.t1.rows", ["counter/fulll", {"id": "quoted", "quoted": "no code"}])
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, paper=paper))
+    (line,) = str(error.value).splitlines()
+    assert "tables.t1.rows: counter/fulll: variant = fulll: there is no such variant" in line

@@ -61,9 +61,12 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
 
 
 def _project(overrides: list[str] | None) -> Project:
+    from recount.results.published import check_published
     from recount.settings.project import load
 
-    return load(Path.cwd(), _given(overrides))
+    project = load(Path.cwd(), _given(overrides))
+    check_published(project)
+    return project
 
 
 def _run(overrides: list[str] | None, run_id: str) -> tuple[Project, Run]:
@@ -95,10 +98,9 @@ def plan(
     from rich.console import Console
 
     from recount import planning
-    from recount.settings.project import load
 
-    given = _given(config) | ({} if budget is None else {"budget_gpu_hours": budget})
-    found = planning.plan(load(Path.cwd(), given), given)
+    config = [*(config or []), *([] if budget is None else [f"budget_gpu_hours={budget}"])]
+    found = planning.plan(_project(config), _given(config))
     if as_json:
         typer.echo(found.as_json())
     else:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +25,9 @@ from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.results.files import ResultsError
+from recount.results.published import check_published
 from recount.results.run_record import read_run_record
-from recount.settings.base import ConfigError, merged, plugins, unknown
+from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
 
 
@@ -95,13 +96,15 @@ class Plan:
 
 def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
     """Return what the project would do now; Snakemake is told what the command line changed in config.yaml."""
+    named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
+    reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
     return Plan(
         suite=project.suite.name,
         papers=list(project.papers),
         budget_gpu_hours=project.config.budget_gpu_hours,
         jobs=dry_run(project.root, overrides),
         runs=list(_run_costs(project)),
-        left_out=_left_out(project),
+        left_out={run: reason for run, reason in reasons.items() if reason},
         downloads=list(_downloads(project)),
     )
 
@@ -156,14 +159,9 @@ def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, in
     return quoted, source
 
 
-def _left_out(project: Project) -> dict[str, str]:
-    named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
-    reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
-    return {run: reason for run, reason in reasons.items() if reason}
-
-
 def check_data(project: Project) -> None:
     """Refuse settings that name a system, data set, split, preparation or weights that is not there; a line each."""
+    check_published(project)
     known = plugins("systems")
     problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
@@ -174,7 +172,7 @@ def check_data(project: Project) -> None:
             preparation for dataset in sets & {*datasets.names()} for preparation in datasets.load(dataset).preparations
         }
         if system.preparation is not None and every:
-            problems += _absent(where, f"systems.{name}.preparation", system.preparation, "preparation", every)
+            problems += absent(f"{where}: systems.{name}.preparation", "preparation", system.preparation, every)
     problems += [
         f"{where}: {run.system}/{run.variant}: weights:{weights}: {unknown('file of weights', weights, WEIGHTS)}"
         for run in project.runs
@@ -191,17 +189,13 @@ def _stand_in_problems(project: Project, benchmark: str) -> list[str]:
     given = benchmark in project.suite.benchmarks
     where = f"{suite}: benchmarks.{benchmark}" if given else f"{suite} and benchmarks.yaml: {benchmark}"
     name = str(entry.dataset)
-    problems = _absent(where, "dataset", name, "data set", datasets.names())
+    problems = [*absent(f"{where}: dataset", "data set", name, datasets.names())]
     if not problems:
         dataset = datasets.load(name)
         for split in str(entry.split).split("+"):
-            problems += _absent(where, "split", split, f"split of {name}", dataset.splits)
-        problems += _absent(where, "preparation", entry.preparation, f"preparation of {name}", dataset.preparations)
+            problems += absent(f"{where}: split", f"split of {name}", split, dataset.splits)
+        problems += absent(f"{where}: preparation", f"preparation of {name}", entry.preparation, dataset.preparations)
     return problems
-
-
-def _absent(where: str, key: str, value: str, what: str, known: Collection[str]) -> list[str]:
-    return [] if value in known else [f"{where}: {key} = {value}: {unknown(what, value, known)}"]
 
 
 def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:

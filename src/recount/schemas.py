@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
@@ -21,13 +20,10 @@ def write_schemas(folder: Path) -> list[Path]:
     """Write ``<model>.schema.json`` of each kind of YAML file, ``<system>.json`` of each system; return the paths."""
     dialect = {"$schema": GenerateJsonSchema.schema_dialect}
     schemas = {f"{model.__name__.lower()}.schema.json": dialect | model.model_json_schema() for model in MODELS}
-    schemas |= {f"{name}.json": _schema_of_system(name) for name in sorted(systems.own_names())}
+    for name in sorted(systems.own_names()):
+        system = systems.load(name)
+        recipe = system.recipe.model_dump(mode="json") if system.trains else None  # it does not train
+        schemas[f"{name}.json"] = {**system.Settings.model_json_schema(), "recipe": recipe}
     for name, schema in schemas.items():
         write_text(folder / name, json.dumps(schema, indent=1, sort_keys=True) + "\n")
     return [folder / name for name in schemas]
-
-
-def _schema_of_system(name: str) -> dict[str, Any]:
-    system = systems.load(name)
-    recipe = system.recipe.model_dump(mode="json") if system.trains else None  # it does not train
-    return {**system.Settings.model_json_schema(), "recipe": recipe}

@@ -46,18 +46,16 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
-    rows = [row for name, paper in project.papers.items() for row in _judged(measurements, name, paper)]
+    rows: list[VerdictRow] = []
+    for name, paper in project.papers.items():
+        cases = list(_cases(measurements, name, paper))
+        decided = zip(cases, _decided(cases), strict=True)
+        rows += _with_headlines([row for case, decisions in decided for row in _rows(name, case, decisions)])
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
     counted = Counter(f"{row.evidence_status}: {row.verdict}" for row in rows if row.headline)
     log.info("claims: %s", ", ".join(f"{number} {what}" for what, number in sorted(counted.items())) or "none")
     return path
-
-
-def _judged(measurements: Measurements, name: str, paper: Paper) -> list[VerdictRow]:
-    cases = list(_cases(measurements, name, paper))
-    decided = zip(cases, _decided(cases), strict=True)
-    return _with_headlines([row for case, decisions in decided for row in _rows(name, case, decisions)])
 
 
 def _cases(measurements: Measurements, name: str, paper: Paper) -> Iterator[Case]:

@@ -51,8 +51,8 @@ def aligned(values: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[Floats
     return pairs[..., 0], pairs[..., 1]
 
 
-def _nearer(row: NegativePicture) -> float:
-    return 100.0 * (abs(round(row.right, DECIMALS) - row.true) < abs(row.wrong - row.true))
+def _nearer(row: NegativePicture) -> Pairs:
+    return {"": (100.0 * (abs(round(row.right, DECIMALS) - row.true) < abs(row.wrong - row.true)), 1.0)}
 
 
 def _reached(row: MapsPicture) -> Pairs:
@@ -69,7 +69,7 @@ def _similarity_gain(row: MapsPicture) -> Pairs:
 
 #: quantity -> the test that holds it, and what a picture of it adds
 QUANTITIES: Mapping[str, tuple[str, Callable[[Any], Pairs]]] = {
-    "pccn": ("negative_prompts", lambda row: {"": (_nearer(row), 1.0)}),
+    "pccn": ("negative_prompts", _nearer),
     "nmn": ("negative_prompts", lambda row: {"": (row.wrong / row.true, 1.0)}),
     "attention_reached": ("maps", _reached),
     "attention_auc": ("maps", _attention_auc),

@@ -221,7 +221,8 @@ def gallery(
 
 def _comparison(photo: Photo, shown: Sequence[Shown], top: float, maps: bool) -> Group:
     plain = [_plain_card(photo)] if maps else []
-    truth = _truth_card(photo, f"annotated, {photo.id}")
+    words = f"“{photo.prompt}”" if photo.prompt else ""
+    truth = Card(photo, f"annotated, {photo.id}", count(photo.count), words, kind="truth")
     first, others = ([entry.card(photo, top) for entry in shown if entry.first == where] for where in (True, False))
     return Group("", (*plain, truth, *first), tuple(others))
 
@@ -236,7 +237,3 @@ def _extremes(entry: Shown, ranked: Sequence[tuple[str, Photo]], tops: dict[str,
 
 def _plain_card(photo: Photo) -> Card:
     return Card(photo, f"picture {photo.id}", words=f"“{photo.prompt}”" if photo.prompt else "", kind="plain")
-
-
-def _truth_card(photo: Photo, label: str) -> Card:
-    return Card(photo, label, count(photo.count), f"“{photo.prompt}”" if photo.prompt else "", kind="truth")

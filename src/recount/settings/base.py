@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -69,16 +69,33 @@ def read_yaml(path: Path, shown: str | Path | None = None) -> dict[str, Any]:
     return content
 
 
-def error_lines(error: ValidationError, where: str) -> Iterator[str]:
-    """Yield one line per error: file, key, value, what is allowed."""
+def error_lines(error: ValidationError, where: str, model: type[BaseModel], content: Any) -> Iterator[str]:
+    """Yield one line per error: file, key, value, what is allowed, and the nearest of it."""
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-        value = problem["input"]
-        shown = "" if problem["type"] == "missing" else f" = {json.dumps(value, default=str)[:80]}"
-        allowed = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            allowed = "no such key"
-        yield f"{where}: {key}{shown}: {allowed}"
+        value, kind = problem["input"], problem["type"]
+        whole = kind == "missing" or isinstance(value, Mapping | BaseModel)  # more than can be shown in a line
+        shown = "" if whole else f" = {json.dumps(value, default=str)[:80]}"
+        allowed, names = problem["msg"].removeprefix("Value error, "), list[str]()
+        if kind == "literal_error":
+            names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        if kind == "extra_forbidden":
+            schema, allowed, value = model.model_json_schema(), "no such key", problem["loc"][-1]
+            names = [
+                name for part in (schema, *schema.get("$defs", {}).values()) for name in part.get("properties", ())
+            ]
+        nearest = "".join(f"; the nearest is {name}" for name in get_close_matches(str(value), names, n=1))
+        yield f"{where}: {_key(problem['loc'], content)}{shown}: {allowed}{nearest}"
+
+
+def _key(location: Sequence[str | int], content: Any) -> str:
+    """Return a key with dots; an entry of a list is called by its id where it has one."""
+    names = []
+    for part in location:
+        known = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
+        content = content[part] if known else content.get(part) if isinstance(content, Mapping) else None
+        named = isinstance(content, Mapping) and isinstance(part, int)
+        names.append(str(content.get("id", part)) if named else str(part))
+    return ".".join(names) or "(top level)"
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -89,7 +106,7 @@ def checked(model: type[Model], content: Mapping[str, Any], where: str) -> Model
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
-        raise ConfigError("\n".join(error_lines(error, where))) from None
+        raise ConfigError("\n".join(error_lines(error, where, model, content))) from None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from recount.metrics import COSTS, METRICS, QUANTITIES, RECALL, Metric
-from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, absent, checked, read_yaml, unknown
+from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, checked, read_yaml, unknown
 
 Selection = Literal["last", "best_on_test", "best_on_held_out"]
 
@@ -92,7 +92,9 @@ class Table(Strict):
     on: Annotated[tuple[BenchmarkId, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
     metrics: tuple[str, ...] = ("mae", "rmse")
     weights: Selection = Field("last", description="which epoch's weights the published numbers are of")
-    rows: tuple[Annotated[Row, BeforeValidator(_row)], ...] = ()
+    rows: tuple[
+        Annotated[Row, BeforeValidator(lambda value: {"run": value} if isinstance(value, str) else value)], ...
+    ] = ()
     floor: Literal["constants"] | None = Field(None, description="constants: rows of predictors that see no picture")
 
 
@@ -110,6 +112,13 @@ class Bound(Strict):
         if self.metric not in QUANTITIES:
             raise ValueError(unknown("quantity", self.metric, QUANTITIES))
         return self
+
+
+#: what only some tests of a claim read
+ONLY_WITH = {
+    "margin": ("difference",), "published": ("value", "difference"), "tolerance": ("value",), "close": ("value",),
+    "at_least": ("ratio",), "at_most": ("ratio",), "bounds": ("quantity",),
+}  # fmt: skip
 
 
 class Claim(Strict):
@@ -201,6 +210,12 @@ class Claim(Strict):
             raise ValueError(f"expect = {self.expect}: {unknown('metric', name, CLAIMED)}")
         if name and DIRECTIONS[CLAIMED[name].better] != direction:
             raise ValueError(f"expect = {self.expect}: a better {name} is {DIRECTIONS[CLAIMED[name].better]}")
+        strange = [
+            key for key, tests in ONLY_WITH.items() if getattr(self, key) not in (None, ()) and self.test not in tests
+        ]
+        if strange:
+            wanted = ", ".join(f"{key} belongs to test {' or '.join(ONLY_WITH[key])}" for key in strange)
+            raise ValueError(f"test {self.test} does not read {', '.join(strange)}: {wanted}")
         lengths = {len(self.arm), len(self.against)}
         if self.test in PAIRED and (0 in lengths or len(lengths - {1}) > 1):
             raise ValueError(
@@ -280,26 +295,14 @@ def read_paper(folder: Path, shown: str) -> Paper:
     """Read ``<folder>/paper.yaml``."""
     content = read_yaml(folder / "paper.yaml", shown)
     paper = checked(Paper, {**content, "name": folder.name, "folder": folder}, shown)
-    problems = [*_table_problems(paper), *_claim_problems(paper)]
+    problems = []
+    for name, table in paper.tables.items():
+        keys = [(row.run or row.id, row.key) for row in table.rows]
+        problems += [
+            f"tables.{name}.rows: {key[0]} is there twice" for key in dict.fromkeys(keys) if keys.count(key) > 1
+        ]
+    ids = [claim.id for claim in paper.claims]
+    problems += [f"claims: {name} is there twice" for name in dict.fromkeys(ids) if ids.count(name) > 1]
     if problems:
         raise ConfigError("\n".join(f"{shown}: {problem}" for problem in problems))
     return paper
-
-
-def _table_problems(paper: Paper) -> Iterator[str]:
-    for name, table in paper.tables.items():
-        keys = [(row.run or row.id, row.key) for row in table.rows]
-        yield from (
-            f"tables.{name}.rows: {key[0]} is there twice" for key in dict.fromkeys(keys) if keys.count(key) > 1
-        )
-
-
-def _claim_problems(paper: Paper) -> Iterator[str]:
-    """Yield what is wrong with the claims of a paper, as far as the paper alone says."""
-    ids = [claim.id for claim in paper.claims]
-    yield from (f"claims: {name} is there twice" for name in dict.fromkeys(ids) if ids.count(name) > 1)
-    arms: Mapping[str, Any] = {**paper.runs, **paper.quoted, **TRIVIAL_ARMS}
-    for claim in paper.claims:
-        for key in ("arm", "against"):
-            for arm in dict.fromkeys(getattr(claim, key)):
-                yield from absent(f"claims.{claim.id}.{key}", "arm in a row of its tables", arm, arms)

@@ -22,7 +22,7 @@ from recount.settings.base import (
     read_yaml,
 )
 from recount.settings.experiment import Experiment, PromptTestKind, Variant
-from recount.settings.paper import CLAIMED, Paper, Table, read_paper
+from recount.settings.paper import CLAIMED, TRIVIAL_ARMS, Paper, Table, read_paper
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
 from recount.settings.schemas import system_schema
 from recount.settings.suite import Benchmark, StandIn, Suite
@@ -248,6 +248,17 @@ class Project:
                 yield from absent(f"{where}: systems.{name}.{key}", "variant", variant, variants)
 
     def _paper_problems(self, paper: Paper) -> Iterator[str]:
+        of_tables = list(self._table_problems(paper))
+        yield from of_tables
+        arms = {**paper.runs, **paper.quoted, **TRIVIAL_ARMS}
+        for claim in paper.claims:
+            for benchmark in claim.on:
+                yield from absent(f"claims.{claim.id}.on", "benchmark", benchmark, self.benchmarks)
+            for key in () if of_tables else ("arm", "against"):  # an arm is right where it is a row that is wrong
+                for arm in dict.fromkeys(getattr(claim, key)):
+                    yield from absent(f"claims.{claim.id}.{key}", "arm in a row of its tables", arm, arms)
+
+    def _table_problems(self, paper: Paper) -> Iterator[str]:
         for name, table in paper.tables.items():
             for benchmark in table.on:
                 yield from absent(f"tables.{name}.on", "benchmark", benchmark, self.benchmarks)
@@ -259,9 +270,6 @@ class Project:
                 if row.run and row.system in self.experiments:
                     known = self.experiments[row.system].variants
                     yield from absent(f"{where}variant", f"variant of {row.system}", row.variant, known)
-        for claim in paper.claims:
-            for benchmark in claim.on:
-                yield from absent(f"claims.{claim.id}.on", "benchmark", benchmark, self.benchmarks)
 
     def _metric_problems(self, name: str, table: Table, benchmark: str) -> Iterator[str]:
         kind = self.benchmarks[benchmark].kind if benchmark in self.benchmarks else "crowd"
@@ -355,8 +363,10 @@ class Project:
                     trained_as = found[system, reads].trained_as
                 else:
                     trained_as = first.setdefault(f"train {_training_key(run)}", variant)
+                splits = sorted({split.model_dump_json() for split in run.benchmarks.values()})
+                tests = {name: test.model_dump(mode="json") for name, test in run.prompt_tests.items()}
                 evaluation = json.dumps(
-                    [system, trained_as, run.settings, _split_keys(run)], sort_keys=True, default=str
+                    [system, trained_as, run.settings, [splits, tests]], sort_keys=True, default=str
                 )
                 evaluated_as = first.setdefault(f"evaluate {evaluation}", variant)
                 update = {"trained_as": trained_as, "evaluated_as": evaluated_as}
@@ -379,7 +389,7 @@ class Project:
         try:
             resolve_recipe(Recipe(), recipe)
         except ValidationError as error:
-            raise ConfigError("\n".join(error_lines(error, f"{where}: recipe"))) from None
+            raise ConfigError("\n".join(error_lines(error, f"{where}: recipe", Recipe, {}))) from None
         named: list[str] = []
         settings = self._located(settings, named)
         benchmarks = {entry: self._split(entry, system) for entry in data.evaluated_on}
@@ -588,8 +598,3 @@ def _training_key(run: Run) -> str:
     """Return all that a training depends on, as text: equal for two variants that train in exactly the same way."""
     which = {"system", "size", "settings", "recipe", "checkpoint_path", "training", "held_out", "selected_on_test"}
     return json.dumps(run.model_dump(mode="json", include=which), sort_keys=True)
-
-
-def _split_keys(run: Run) -> list[Any]:
-    splits = sorted({split.model_dump_json() for split in run.benchmarks.values()})
-    return [splits, {name: test.model_dump(mode="json") for name, test in run.prompt_tests.items()}]
