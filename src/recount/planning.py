@@ -30,6 +30,8 @@ from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
 
+COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
+
 
 @dataclass(frozen=True)
 class RunCost:
@@ -116,7 +118,7 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
     command += ["--dry-run", "--cores", "1", "--nocolor", *(["--config", *settings] if settings else [])]
     with TemporaryDirectory() as folder:
         counts = Path(folder) / "jobs.json"  # the workflow writes it (common.smk)
-        environment = os.environ | {"RECOUNT_COUNT_JOBS": str(counts)}
+        environment = os.environ | {COUNT_JOBS: str(counts)}
         done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
-from recount.planning import check_data
+from recount.planning import COUNT_JOBS, check_data
 from snakemake.exceptions import WorkflowError
 
 
@@ -36,7 +36,7 @@ def checked_project():
 def count_jobs():
     """Write how many jobs of each rule are to be done, for ``recount plan``."""
     jobs = Counter(job.rule.name for job in workflow.dag.jobs if workflow.dag.needrun(job))
-    Path(os.environ["RECOUNT_COUNT_JOBS"]).write_text(json.dumps(jobs))
+    Path(os.environ[COUNT_JOBS]).write_text(json.dumps(jobs))
 
 
 def note_stop(signum, frame):
@@ -49,7 +49,7 @@ STARTED = time.time()
 STOPPED = []
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
-if "RECOUNT_COUNT_JOBS" in os.environ:
+if COUNT_JOBS in os.environ:
     atexit.register(count_jobs)
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
