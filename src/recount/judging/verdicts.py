@@ -118,7 +118,7 @@ def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Dec
     images = _side(finding.low, finding.high, finding.region)
     if not images or p_images > ALPHA:
         corrected = f" after correction for {family} tests" if family > 1 else ""
-        against = f"the interval decides, but p is {p_images:.2g}{corrected}"
+        against = f"the interval lies on one side, but p is {p_images:.2g}{corrected}"
         reason = against if images else "the interval reaches both sides"
         return _undecided(finding, points, p_holm, family, reason)
     if finding.grade == "printed":
