@@ -84,7 +84,7 @@ def test_lint_finds_nothing(house: House) -> None:
 def test_unknown_key_is_one_line_with_file_and_key(house: House) -> None:
     answer = house.snakemake("--dry-run", "--config", "sede=3")
     assert answer.code != 0
-    assert "config.yaml: sede = 3: no such key" in answer.text.splitlines()
+    assert "config.yaml: sede = 3: no such key; the nearest is seeds" in answer.text.splitlines()
 
 
 def test_wrong_value_says_what_is_allowed(house: House) -> None:

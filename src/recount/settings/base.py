@@ -83,7 +83,8 @@ def error_lines(error: ValidationError, where: str, model: type[BaseModel], cont
             names = [
                 name for part in (schema, *schema.get("$defs", {}).values()) for name in part.get("properties", ())
             ]
-        nearest = "".join(f"; the nearest is {name}" for name in get_close_matches(str(value), names, n=1))
+        near = get_close_matches(str(value), names, n=1, cutoff=0.6 if kind == "extra_forbidden" else 0.7)
+        nearest = "".join(f"; the nearest is {name}" for name in near)
         yield f"{where}: {_key(problem['loc'], content)}{shown}: {allowed}{nearest}"
 
 
