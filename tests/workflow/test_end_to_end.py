@@ -66,7 +66,7 @@ def test_the_failed_run_is_missing_with_the_last_lines_of_its_log(work: Path, an
     found = scores(work, "diverging")
     assert {row["status"] for row in found} == {"missing"}
     last_line = (work / "logs/mini/train/mcnn/diverging/seed0.log").read_text(encoding="utf-8").strip().splitlines()[-1]
-    assert last_line[:60] in found[0]["reason"]
+    assert last_line[:60] in found[0]["log"]
 
 
 def test_the_report_is_there_and_shows_both(work: Path, answer: Answer) -> None:
