@@ -60,11 +60,11 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
     return given
 
 
-def _project(overrides: list[str] | None) -> Project:
+def _project(overrides: list[str] | None, **more: Any) -> Project:
     from recount.results.published import check_published
     from recount.settings.project import load
 
-    project = load(Path.cwd(), _given(overrides))
+    project = load(Path.cwd(), _given(overrides) | more)
     check_published(project)
     return project
 
@@ -99,8 +99,8 @@ def plan(
 
     from recount import planning
 
-    config = [*(config or []), *([] if budget is None else [f"budget_gpu_hours={budget}"])]
-    found = planning.plan(_project(config), _given(config))
+    more = {} if budget is None else {"budget_gpu_hours": budget}
+    found = planning.plan(_project(config, **more), _given(config) | more)
     if as_json:
         typer.echo(found.as_json())
     else:

@@ -25,7 +25,6 @@ from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.results.files import ResultsError
-from recount.results.published import check_published
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import Project, Run, default_recipe
@@ -163,7 +162,6 @@ def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, in
 
 def check_data(project: Project) -> None:
     """Refuse settings that name a system, data set, split, preparation or weights that is not there; a line each."""
-    check_published(project)
     known = plugins("systems")
     problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]

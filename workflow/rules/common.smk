@@ -15,7 +15,9 @@ from pathlib import Path
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
+from recount.errors import UserError
 from recount.planning import COUNT_JOBS, check_data
+from recount.results.published import check_published
 from snakemake.exceptions import WorkflowError
 
 
@@ -23,12 +25,13 @@ def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
         checked = settings.load(Path.cwd(), config)
+        check_published(checked)
         check_data(checked)
         if not checked.runs:
             raise ConfigError("config.yaml: no run is left: papers, systems and suite exclude each other")
         for system in {run.system for run in checked.runs}:
             provenance.step_digest("train", system)
-    except (ConfigError, ModuleNotFoundError) as error:
+    except (UserError, ModuleNotFoundError) as error:
         raise WorkflowError(str(error)) from None
     return checked
 

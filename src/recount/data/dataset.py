@@ -78,6 +78,11 @@ class Dataset(Source):
         """Return whether its pictures are not below ``raw``, so that nothing can be trained or predicted on them."""
         return bool(self.picture_folders) and not any((raw / folder).is_dir() for folder in self.picture_folders)
 
+    @property
+    def may_be_shown(self) -> bool:
+        """Whether its pictures may stand in a published report: by its licence, or because recount drew them."""
+        return self.publishable or self.embedded
+
     @abstractmethod
     def read(self, raw: Path) -> Iterable[RawSample]:
         """Yield all samples in a fixed order from ``raw`` (``resources/raw/<name>``); a ``DataError`` lists defects."""

@@ -195,4 +195,4 @@ def _report(project: Project, folder: Path) -> list[str]:
 
 def _may_be_shown(name: str) -> bool:
     known = datasets.load(name) if name in datasets.names() else None  # whose licence this recount does not know
-    return known is not None and (known.publishable or known.embedded)
+    return known is not None and known.may_be_shown

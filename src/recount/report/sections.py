@@ -200,7 +200,7 @@ def photographs(context: Context) -> Iterator[Exhibit]:
 
 def _notice(dataset: str) -> str:
     entry = datasets.load(dataset) if dataset in datasets.names() else None
-    return "" if entry is None or entry.publishable or entry.embedded else UNPUBLISHABLE
+    return "" if entry is None or entry.may_be_shown else UNPUBLISHABLE
 
 
 def influential(context: Context, place: Place, most: int = 3) -> list[Influential]:
