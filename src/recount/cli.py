@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from recount.errors import UserError
 
 if TYPE_CHECKING:
+    from recount.data.dataset import Source
     from recount.settings.project import Project, Run
 
 
@@ -76,6 +77,15 @@ def _run(overrides: list[str] | None, run_id: str) -> tuple[Project, Run]:
     return project, project.run(parts[0], parts[1], int(parts[2].removeprefix("seed")))
 
 
+def _fetch(source: Source, folder: Path) -> None:
+    from recount.fetching.fetch import fetch as fetch_files
+
+    files = fetch_files(source, folder)["files"]
+    typer.echo(
+        f"{folder / source.name}: {len(files)} files, {sum(file['bytes'] for file in files) / 1e6:.1f} MB, checked"
+    )
+
+
 @app.callback()
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also say what is done in detail")] = False,
@@ -127,26 +137,20 @@ def doctor(config: Overrides = None) -> None:
 def fetch(dataset: str, config: Overrides = None) -> None:
     """Fetch a data set's files, check them, and write its manifest."""
     from recount import datasets
-    from recount.fetching.fetch import fetch as fetch_files
 
     project = _project(config)
-    files = fetch_files(datasets.load(dataset), project.root / project.raw)["files"]
-    size = sum(file["bytes"] for file in files) / 1e6
-    typer.echo(f"{project.root / project.raw / dataset}: {len(files)} files, {size:.1f} MB, checked")
+    _fetch(datasets.load(dataset), project.root / project.raw)
 
 
 @app.command()
 def fetch_weights(name: str, config: Overrides = None) -> None:
     """Fetch weights that systems start from, or a released checkpoint; check them, and write their manifest."""
-    from recount.fetching.fetch import fetch as fetch_files
     from recount.fetching.weights import WEIGHTS
 
     project = _project(config)
     if name not in WEIGHTS:
         raise UserError(f"{name}: no such weights; there are {', '.join(WEIGHTS)}")
-    manifest = fetch_files(WEIGHTS[name], project.root / project.weights)
-    size = sum(file["bytes"] for file in manifest["files"]) / 1e6
-    typer.echo(f"{project.root / project.weights / name}: {size:.1f} MB, checked")
+    _fetch(WEIGHTS[name], project.root / project.weights)
 
 
 @app.command()
@@ -232,9 +236,10 @@ def evidence(paper: str, config: Overrides = None) -> None:
 @app.command()
 def report(config: Overrides = None) -> None:
     """Write the report of the suite from what exists."""
+    from recount.papers import part
     from recount.report.write import write_report
 
-    typer.echo(write_report(_project(config)))
+    typer.echo(write_report(_project(config), part))
 
 
 @app.command()

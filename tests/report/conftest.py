@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recount.papers import part
 from recount.report.write import write_report
 from recount.settings.project import load
 from report import tree
@@ -20,10 +21,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tree.Tree:
 
 @pytest.fixture(scope="session")
 def page(built: tree.Tree) -> Path:
-    return write_report(load(built.root))
+    return write_report(load(built.root), part)
 
 
 @pytest.fixture(scope="session")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tree.build(tmp_path_factory.mktemp("hostile"), hostile=True, log=LOG)
-    return write_report(load(built.root))
+    return write_report(load(built.root), part)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from recount.papers import part
 from recount.report.exhibits import Context, Variant
 from recount.report.export import sheet_files
 from recount.report.prompt_tests import (
@@ -269,10 +270,10 @@ def test_heat_is_coloured_between_its_limits() -> None:
 
 
 def test_the_page_holds_every_section_with_text_escaped(project: Project) -> None:
-    page = write_report(project).read_text(encoding="utf-8")
-    for part in ("real", "prompts", "asked", "maps", "trainlog"):
-        assert f'<section id="t2icount-{part}"' in page
-        assert f'href="#t2icount-{part}"' in page
+    page = write_report(project, part).read_text(encoding="utf-8")
+    for name in ("real", "prompts", "asked", "maps", "trainlog"):
+        assert f'<section id="t2icount-{name}"' in page
+        assert f'href="#t2icount-{name}"' in page
     for name in ("prompts", "maps", "real-table1", "real-table2", "real-table3"):
         assert f'href="tables/t2icount-{name}.csv"' in page
     assert "a&lt;b&gt;" in page

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recount.papers import part
 from recount.report.write import TEMPLATES, write_report
 from recount.settings.project import load
 from report.tree import HOSTILE, Tree
@@ -40,7 +41,7 @@ def test_every_linked_file_is_there(page: Path) -> None:
 
 def test_same_results_give_the_same_bytes(built: Tree, page: Path) -> None:
     before = {path.relative_to(page.parent): path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
-    write_report(load(built.root))
+    write_report(load(built.root), part)
     after = {path.relative_to(page.parent): path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
     assert before == after
 
@@ -70,7 +71,7 @@ def test_report_of_nothing_says_what_is_absent(built: Tree, tmp_path: Path) -> N
     for name in ("config.yaml", "benchmarks.yaml", "suites", "papers", "experiments"):
         source = built.root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    text = write_report(load(tmp_path)).read_text(encoding="utf-8")
+    text = write_report(load(tmp_path), part).read_text(encoding="utf-8")
     assert "results/mini/scores.csv" in text
     assert "not run yet" in text
 
@@ -89,7 +90,7 @@ def test_damaged_files_are_listed_and_stop_nothing(copy: Path) -> None:
     maps = copy / "results/mini/maps/crowd/test/clip_ebc/vit_b_16/seed0.npz"
     maps.write_bytes(b"not a zip file")
     next((copy / "resources/data/crowd/original/images").glob("img_3*")).write_bytes(b"not a picture")
-    text = write_report(load(copy)).read_text(encoding="utf-8")
+    text = write_report(load(copy), part).read_text(encoding="utf-8")
     for name in (
         "gigacount/default/seed0/run.json",
         "seed0/history.csv",
@@ -106,7 +107,7 @@ def test_old_report_stays_when_writing_a_new_one_fails(copy: Path, monkeypatch: 
     target.write_text("the old one", encoding="utf-8")
     monkeypatch.setattr("recount.report.write.Page.render", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report(load(copy))
+        write_report(load(copy), part)
     assert target.read_text(encoding="utf-8") == "the old one"
     assert [path.name for path in target.parent.parent.iterdir()] == ["mini"]
 
@@ -114,7 +115,7 @@ def test_old_report_stays_when_writing_a_new_one_fails(copy: Path, monkeypatch: 
 def test_maps_are_read_without_unpickling(copy: Path) -> None:
     path = copy / "results/mini/maps/crowd/test/gigacount/default/seed0.npz"
     np.savez(path, **{"best_on_test/img_0": np.array([{"a": 1}], dtype=object)})
-    assert "seed0.npz" in write_report(load(copy)).read_text(encoding="utf-8")
+    assert "seed0.npz" in write_report(load(copy), part).read_text(encoding="utf-8")
 
 
 def test_provenance_that_all_runs_share_is_said_once(page: Path) -> None:

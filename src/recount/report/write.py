@@ -9,16 +9,16 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from recount import datasets, papers
+from recount import datasets
 from recount.metrics import metric as metric_of
 from recount.report import claims, export, figures, numbers, prompt_tests, sections
 from recount.report.equations import equations
@@ -52,8 +52,11 @@ class _PaperView(NamedTuple):
     influential: list[sections.Influential]
 
 
-def write_report(project: Project) -> Path:
-    """Write the report from the files that exist and return its index.html; an old one is replaced at the end."""
+def write_report(project: Project, part_of: Callable[[str, str, Any], Any]) -> Path:
+    """Write the report from the files that exist and return its index.html; an old one is replaced at the end.
+
+    ``part_of`` gives what is particular to a paper's page (``recount.papers.part``).
+    """
     figures.use_style()
     target = project.root / project.report
     building, aside = (target.with_name(f".{target.name}{kind}.{os.getpid()}") for kind in ("", ".old"))
@@ -61,7 +64,7 @@ def write_report(project: Project) -> Path:
     for folder in ("tables", "figures"):
         (building / folder).mkdir(parents=True)
     try:
-        html = Page(project, building).render()
+        html = Page(project, building, part_of).render()
         (building / "index.html").write_text(html, encoding="utf-8")
         if target.exists():  # a folder cannot be overwritten, so the old one steps aside
             target.rename(aside)
@@ -75,8 +78,9 @@ def write_report(project: Project) -> Path:
 class Page:
     """The page of a suite; ``folder`` is where tables/ and figures/ are written."""
 
-    def __init__(self, project: Project, folder: Path) -> None:
+    def __init__(self, project: Project, folder: Path, part_of: Callable[[str, str, Any], Any]) -> None:
         self.project = project
+        self.part_of = part_of
         self.folder = folder
         self.sources = Sources(project)
         self.comparable = project.suite.comparable
@@ -121,9 +125,9 @@ class Page:
         selections = sections.selection_rows(self.sources, tables)
         with_rmse = any(column.metric == "rmse" for table in tables for column in table.columns)
         heavy = {place: sections.influential(context, place) for place in self.sources.places() if with_rmse}
-        behind = papers.part(name, "curves", lambda *_: {})(self.sources, paper, sections.paper_metric(tables))
+        behind = self.part_of(name, "curves", lambda *_: {})(self.sources, paper, sections.paper_metric(tables))
         exhibits = [
-            *papers.part(name, "exhibits", lambda _: ())(context),
+            *self.part_of(name, "exhibits", lambda _: ())(context),
             *prompt_tests.exhibits(context),
             *sections.answers(context),
             *sections.selection(context, selections),
