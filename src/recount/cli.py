@@ -168,9 +168,11 @@ def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "origi
 def train(run: RunId, config: Overrides = None) -> None:
     """Train one run (or import its released checkpoint); resumes where a killed job stopped."""
     project, chosen = _run(config, run)
+    from recount.results.attempts import attempt
     from recount.training.run import train as train_run
 
-    typer.echo(train_run(project, chosen))
+    with attempt(project, "train", chosen.training_id):
+        typer.echo(train_run(project, chosen))
 
 
 @app.command()
@@ -180,9 +182,11 @@ def predict(
     """Predict benchmarks, for instance ucf_qnrf/test (none given: all), with every selected model of a trained run."""
     project, chosen = _run(config, run)
     from recount.prediction.predict import predict_benchmark
+    from recount.results.attempts import attempt
 
-    for benchmark in benchmarks or chosen.benchmark_of_split.values():
-        typer.echo(predict_benchmark(project, chosen, benchmark))
+    with attempt(project, "predict", chosen.evaluation_id):
+        for benchmark in benchmarks or chosen.benchmark_of_split.values():
+            typer.echo(predict_benchmark(project, chosen, benchmark))
 
 
 @app.command()
@@ -190,8 +194,10 @@ def test_prompts(run: RunId, config: Overrides = None) -> None:
     """Test whether a text-guided run reads its prompt: wrong prompts, mosaics, pairs of classes, where its maps lie."""
     project, chosen = _run(config, run)
     from recount.prediction.run_prompt_tests import run_prompt_tests
+    from recount.results.attempts import attempt
 
-    typer.echo(run_prompt_tests(project, chosen))
+    with attempt(project, "test-prompts", chosen.evaluation_id):
+        typer.echo(run_prompt_tests(project, chosen))
 
 
 @app.command()
@@ -211,17 +217,23 @@ def score(
             raise UserError("--predictions and --truth belong together: give both")
         typer.echo(score_files(predictions, truth, only_predicted=only_predicted).text())
     else:
+        from recount.results.attempts import attempt
         from recount.scoring.score import score as score_suite
 
-        typer.echo(score_suite(_project(config)))
+        project = _project(config)
+        with attempt(project, "score", project.suite.name):
+            typer.echo(score_suite(project))
 
 
 @app.command()
 def judge(config: Overrides = None) -> None:
     """Judge every claim of the papers from the predictions and published numbers that exist."""
     from recount.judging.judge import judge as judge_suite
+    from recount.results.attempts import attempt
 
-    typer.echo(judge_suite(_project(config)))
+    project = _project(config)
+    with attempt(project, "judge", project.suite.name):
+        typer.echo(judge_suite(project))
 
 
 @app.command()

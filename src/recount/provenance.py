@@ -17,9 +17,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import distributions, entry_points
+from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -35,6 +36,17 @@ Step = Literal["fetch", "prepare", "train", "predict", "test_prompts", "score", 
 VERSION = "0.1.0"
 
 PACKAGE = Path(__file__).parent
+COMPUTING = (
+    "torch",
+    "torchvision",
+    "timm",
+    "open_clip_torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "numpy",
+    "pillow",
+)
 _LEFT_OUT = ("recount.settings", "recount.provenance")
 _NO_MEANING = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that follow from the others, or mean nothing
 
@@ -243,6 +255,25 @@ def run_settings(run: Run, precision: str | None) -> str:
     return json.dumps({**settings, "precision": precision}, sort_keys=True)
 
 
+def planned(project: Project, run: Run) -> str:
+    """Return the digest of all that a run's training depends on, as it is planned now."""
+    return text_digest(run_settings(project.training_of(run), project.config.precision))
+
+
+def reading_of(project: Project, run: Run) -> str:
+    """Return the digest of how an evaluation reads a training: the settings laid over it, and the precision."""
+    return text_digest(json.dumps({"reading": run.reading, "precision": project.config.precision}, sort_keys=True))
+
+
+def computing_packages() -> dict[str, str]:
+    """Return the versions of the packages that compute; those that are not installed are left out."""
+    versions = {}
+    for name in COMPUTING:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
 def data_digests(indexes: Iterable[Path]) -> dict[str, str]:
     """Return ``{"<dataset>/<preparation>": sha256}`` of prepared data sets' index files."""
     return {"/".join(index.parent.parts[-2:]): file_digest(index) for index in indexes}
@@ -301,16 +332,16 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def collect(project: Project, run: Run, *, device: str) -> dict[str, Any]:
-    """Return the provenance of a training run on ``device`` ("cuda:0"), for its run.json."""
+def collect(run: Run, data: Mapping[str, str], *, device: str) -> dict[str, Any]:
+    """Return the provenance of a training run on ``device`` ("cuda:0") and on ``data`` (``data_of``)."""
+    code = step_digest("train", run.system)
+    return {**surroundings(), "device": device, "code": code, "data": data}
+
+
+def data_of(project: Project, run: Run) -> dict[str, str]:
+    """Return the data digests of all that a run is trained and chosen on."""
     splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    indexes = {project.root / project.index(split) for split in splits}
-    return {
-        **surroundings(),
-        "device": device,
-        "code": step_digest("train", run.system),
-        "data": data_digests(sorted(indexes)),
-    }
+    return data_digests(sorted({project.root / project.index(split) for split in splits}))
 
 
 def _cpu_name() -> str:

@@ -25,7 +25,7 @@ from recount.metrics import ACCURACY, COSTS, LARGE_NUMBERS, MEAN, METRICS, RECAL
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
 from recount.scoring import statistics
-from recount.scoring.measured import Measurements, dominant, read_or_say
+from recount.scoring.measured import Measurements, dominant
 from recount.settings.paper import Bound, Claim, Paper
 from recount.settings.project import Run
 
@@ -298,13 +298,9 @@ class Claims:
         yield _of_ratio(part, asked.bound, nearer.astype(float), ones, arm.seeds, arm.notes)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
-        name, root = self.arms.of_evidence(arm, evidence), self.project.root
         why = Missing("not run", "its prompt tests were not run")
-
-        def read(run: Run) -> PromptTests:
-            return read_or_say(root / self.project.prompt_test_file(run), PromptTests.read, lambda: why)
-
-        return self.arms.of_each_seed(name, read)
+        read = partial(self.measurements.prompt_tests, why=why)
+        return self.arms.of_each_seed(self.arms.of_evidence(arm, evidence), read)
 
     def _prompted(self, asked: _Asked, bound: Bound, part: Part) -> Iterator[Part]:
         every = self._records(asked.better, asked.evidence)

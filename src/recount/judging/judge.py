@@ -18,8 +18,10 @@ from recount.judging.arms import Evidence
 from recount.judging.claims import Claims, Part
 from recount.judging.printed_claims import PrintedClaims
 from recount.judging.verdicts import Decision, Finding, combine, decide_all
+from recount.provenance import step_digest
+from recount.results.files import Made, note_tables
 from recount.results.reason import Reason, joined
-from recount.results.verdicts import ALL_PARTS, VERDICTS, VerdictRow
+from recount.results.verdicts import ALL_PARTS, VERDICTS, VERDICTS_MADE, VerdictRow
 from recount.scoring.measured import Measurements
 from recount.scoring.score import without_folder
 from recount.settings.paper import Claim, Paper
@@ -46,6 +48,7 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
+    made = Made(results=measurements.chain.digests("predictions", "runs", "prompt_tests"), code=step_digest("judge"))
     rows: list[VerdictRow] = []
     for name, paper in project.papers.items():
         cases = list(_cases(measurements, name, paper))
@@ -53,6 +56,7 @@ def judge(project: Project) -> Path:
         rows += _with_headlines([row for case, decisions in decided for row in _rows(name, case, decisions)])
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
+    note_tables(path.with_name(VERDICTS_MADE), (path.name,), made)
     counted = Counter(f"{row.evidence_status}: {row.verdict}" for row in rows if row.headline)
     log.info("claims: %s", ", ".join(f"{number} {what}" for what, number in sorted(counted.items())) or "none")
     return path

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from recount import systems
+from recount import provenance, systems
+from recount.chain import Chain
 from recount.data.dataset import HOW_TO_GET_PICTURES
 from recount.data.index import read_index
 from recount.data.pictures import load_image as load_picture
@@ -24,7 +25,7 @@ from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
 from recount.prediction.samples import Asking, LoadImage, Predicted, usable_precision
-from recount.results.files import file_digest, write_arrays
+from recount.results.files import Made, file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
 from recount.results.run_record import RunRecord, Selection, read_run_record
 from recount.settings.base import merged
@@ -68,12 +69,14 @@ def predict_run(
     device: torch.device | str = "cpu",
     precision: Precision | None = None,
     reading: Mapping[str, Any] | None = None,
+    made_from: Made | None = None,
 ) -> None:
     """Predict a benchmark with every selection of a finished run; write the CSV and, beside it, the times.
 
     The CSV has a row per sample and selection, in the order of ``samples``; counts read back as the same float64.
     ``maps`` is the .npz that gets density maps float16 [h, w] under ``<selection>/<id>``. Without a ``precision`` it is
-    that of the run's recipe. ``reading`` is as for ``load_run``.
+    that of the run's recipe. ``reading`` is as for ``load_run``. ``made_from`` says what only the caller knows:
+    data, settings, and the name of ``maps`` below the results.
     """
     if not samples:
         raise UserError(f"{output}: the benchmark has no samples")
@@ -96,11 +99,19 @@ def predict_run(
         stored |= {f"{name}/{key}": value for key, value in kept_maps(predictions).items()}
         rows += [_csv_row(predicted, name) for predicted in predictions if predicted.kept]
         times[name] = _timing(predictions)
+    made = made_from or Made()
+    content = {}
     if maps is not None:
         write_arrays(maps, stored)
+        content = {name: file_digest(maps) for name in made.content}
     PREDICTIONS.write(output, rows)
-    timing = Timing(device=str(device), precision=precision, threads=torch.get_num_threads(), selections=times)
-    timing.write(timing_path(output))
+    content[output.name] = file_digest(output)
+    models = {name: selection.sha256 for name, selection in record.selections.items()}
+    made = made.model_copy(update={"content": content, "run": record.id, "models": models})
+    threads = torch.get_num_threads()
+    Timing(made=made, device=str(device), precision=precision, threads=threads, selections=times).write(
+        timing_path(output)
+    )
 
 
 def _csv_row(predicted: Predicted, selection: str) -> PredictionRow:
@@ -162,19 +173,25 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
         known = ", ".join(run.benchmarks) or "none"
         raise UserError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
     torch.set_num_threads(project.config.training_threads)
-    samples = read_index(project.root / project.index(split), split.split)
+    Chain(project).run(run)  # else it is not to be read
+    index = project.root / project.index(split)
+    data = provenance.data_digests([index])
+    samples = read_index(index, split.split)
     output = project.predictions(run, benchmark)
-    maps = project.results / "maps" / output.relative_to(project.results / "predictions").with_suffix(".npz")
+    maps = Path("maps", *output.parts[len(project.results.parts) + 1 :]).with_suffix(".npz")
+    settings, code = provenance.reading_of(project, run), provenance.step_digest("predict", run.system)
+    made_from = Made(content={maps.as_posix(): ""}, data=data, settings=settings, code=code)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
         predict_run(
             project.root / project.run_folder(run),
             samples,
             project.root / output,
             picture_of,
-            maps=project.root / maps,
+            maps=project.root / project.results / maps,
             device=device,
             precision=project.config.precision,
             reading=run.reading,
+            made_from=made_from,
         )
     return project.root / output
 

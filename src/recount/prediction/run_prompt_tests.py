@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recount import provenance
+from recount.chain import Chain
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
@@ -22,7 +24,7 @@ from recount.prediction.localisation import ATTENTION, in_cells, localisation, o
 from recount.prediction.predict import MAP_CELLS, load_run, load_selection, picture_of, shrunk
 from recount.prediction.prompt_tests import as_prompted, majority_of, remembering, spread, usable
 from recount.prediction.samples import Asking, usable_precision
-from recount.results.files import write_arrays
+from recount.results.files import Made, file_digest, write_arrays
 from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
 from recount.settings.project import Project, PromptTest, Run
 
@@ -39,6 +41,8 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
         raise UserError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
     torch.set_num_threads(project.config.training_threads)
     folder = project.root / project.run_folder(run)
+    Chain(project).run(run)  # else it is not to be read
+    data = provenance.data_digests({project.root / project.index(entry.split) for entry in run.prompt_tests.values()})
     record, system = load_run(folder, run.reading)
     name = next(name for name in SELECTIONS if name in record.selections)
     load_selection(system, folder, name, record.selections[name])
@@ -60,9 +64,17 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
             for benchmark, entry in run.prompt_tests.items():
                 if "maps" in entry.tests:
                     scores[benchmark].maps_before_training = _attention_of_base(asking, entry, samples[benchmark])
-    write_arrays(output.with_suffix(".npz"), maps)
-    sha256 = record.selections[name].sha256
-    PromptTests(run=run.id, selection=name, sha256=sha256, benchmarks=scores).write(output)
+    kept = output.with_suffix(".npz")
+    write_arrays(kept, maps)
+    made = Made(
+        content={kept.name: file_digest(kept)},
+        run=record.id,
+        models={name: record.selections[name].sha256},
+        data=data,
+        settings=provenance.reading_of(project, run),
+        code=provenance.step_digest("test_prompts", run.system),
+    )
+    PromptTests(made=made, selection=name, benchmarks=scores).write(output)
     return output
 
 

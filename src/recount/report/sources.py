@@ -6,13 +6,15 @@ A file that cannot be read never stops the report: it is listed in ``Sources.pro
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from recount.chain import Chain, Unfit
+from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
 from recount.results.files import CsvTable, ResultsError, read_arrays
@@ -20,12 +22,13 @@ from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
-from recount.results.verdicts import VERDICTS, VerdictRow
+from recount.results.scores import INFLUENCE, SCORES, SCORES_MADE, InfluentialImage, Score
+from recount.results.verdicts import VERDICTS, VERDICTS_MADE, VerdictRow
 from recount.settings.paper import Row
 from recount.settings.project import Project, Run
 
 Content = TypeVar("Content")
+Row_ = TypeVar("Row_")
 
 
 class Place(NamedTuple):
@@ -70,6 +73,9 @@ class Sources:
     problems: list[tuple[str, str]] = field(default_factory=list)  # (path below the root, why it cannot be read)
     _samples: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.chain = Chain(self.project)
+
     @property
     def results(self) -> Path:
         """Return the suite's results folder."""
@@ -97,45 +103,76 @@ class Sources:
         found = self._read(path, kind.frame)
         return kind.empty() if found is None else found
 
+    def _fit(self, path: Path, read: Callable[[], Content], *, required: bool = False) -> Content | None:
+        """Return what ``read`` finds, or None: what is stale or damaged is listed and never used."""
+        try:
+            return read()
+        except FileNotFoundError:
+            if required:
+                self.problem(path, "there is no such file")
+        except (Unfit, DataError) as error:
+            self.problem(getattr(error, "path", path), str(error).removeprefix(f"{getattr(error, 'path', path)}: "))
+        return None
+
+    def _table(self, kind: CsvTable[Row_], name: str, made: str, step: str, *, required: bool = False) -> list[Row_]:
+        path = self.results / name
+        if self._fit(path, lambda: self.chain.tables(made, step), required=required) is None:
+            return []
+        return self._read(path, kind.read, required=required) or []
+
     @cached_property
     def score_rows(self) -> list[Score]:
         """Return the rows of scores.csv."""
-        return self._read(self.results / "scores.csv", SCORES.read) or []
+        return self._table(SCORES, "scores.csv", SCORES_MADE, "score", required=True)
 
     @property
     def scores(self) -> pd.DataFrame:
         """Return scores.csv as a table."""
-        return self._frame(SCORES, self.results / "scores.csv")
+        return self._frame(SCORES, self.results / "scores.csv") if self.score_rows else SCORES.empty()
 
     @cached_property
     def influence(self) -> list[InfluentialImage]:
         """Return the rows of influence.csv."""
-        return self._read(self.results / "influence.csv", INFLUENCE.read, required=False) or []
+        return self._table(INFLUENCE, "influence.csv", SCORES_MADE, "score")
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:
         """Return the rows of verdicts.csv."""
-        return self._read(self.results / "verdicts.csv", VERDICTS.read, required=False) or []
+        return self._table(VERDICTS, "verdicts.csv", VERDICTS_MADE, "judge")
 
     @cached_property
     def runs(self) -> list[ReportedRun]:
-        """Return all training runs that left a run.json, in the order of their paths."""
+        """Return all training runs of the suite that left a run.json which fits, in the order of their names."""
         found = []
-        for path in sorted(self.results.glob(f"runs/*/*/seed*/{RUN}")):
-            system, variant, seed = path.parts[-4:-1]
-            history = self._read(path.with_name(HISTORY), pd.read_csv, required=False)
-            history = pd.DataFrame() if history is None else history
-            record = self._read(path, RunRecord.read)
-            found.append(ReportedRun(system, variant, int(seed.removeprefix("seed")), record, history))
+        for run in sorted(self.project.trainings, key=lambda run: run.id):
+            path = self.project.root / self.project.run_folder(run) / RUN
+            record = self._fit(path, partial(self.chain.run, run))
+            if record is not None:
+                history = self._read(path.with_name(HISTORY), pd.read_csv)
+                history = pd.DataFrame() if history is None else history
+                found.append(ReportedRun(run.system, run.variant, run.seed, record, history))
+        return found
+
+    @cached_property
+    def _predicted(self) -> list[tuple[Run, str, Path, Timing]]:
+        """Return the predictions that fit: the run, a benchmark, the file and its record."""
+        found = []
+        for run in sorted(self.project.evaluations, key=lambda run: run.id):
+            for benchmark in run.benchmark_of_split.values():
+                path = self.project.root / self.project.predictions(run, benchmark)
+                fit = self._fit(path, partial(self.chain.predictions, run, benchmark))
+                if fit is not None:
+                    found.append((run, benchmark, path, fit[1]))
         return found
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Return all predictions, with data set, split, system, variant and seed from the paths of their files."""
+        """Return all predictions that fit, with data set, split, system, variant and seed."""
         tables = []
-        for path in sorted(self.results.glob("predictions/*/*/*/*/seed*.csv")):
-            run = dict(zip(("dataset", "split", "system", "variant"), path.parts[-5:-1], strict=True))
-            tables.append(self._frame(PREDICTIONS, path).assign(**run, seed=int(path.stem.removeprefix("seed"))))
+        for run, benchmark, path, _ in self._predicted:
+            split = run.benchmarks[benchmark]
+            which = {"dataset": split.dataset, "split": split.split, "system": run.system, "variant": run.variant}
+            tables.append(self._frame(PREDICTIONS, path).assign(**which, seed=run.seed))
         columns = [*PREDICTIONS.columns, "dataset", "split", "system", "variant", "seed"]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
@@ -147,14 +184,20 @@ class Sources:
 
     def maps(self, place: Place, system: str, variant: str, seed: int, selection: str) -> dict[str, np.ndarray]:
         """Return the stored density maps of a selection by sample id: float32 [h, w], objects per cell."""
-        path = self.results / "maps" / str(place) / system / variant / f"seed{seed}.npz"
-        found = self._read(path, lambda path: read_arrays(path, "recount predict"), required=False) or {}
+        for run, benchmark, path, _ in self._predicted:
+            split = run.benchmarks[benchmark]
+            if (run.system, run.variant, run.seed, split.dataset, split.split) == (system, variant, seed, *place[1:3]):
+                kept = self._fit(path, partial(self.chain.maps, run, benchmark))
+                break
+        else:
+            kept = None
+        found = (self._read(kept, lambda path: read_arrays(path, "recount predict")) if kept else None) or {}
         start = f"{selection}/"
         return {k.removeprefix(start): v.astype(np.float32) for k, v in found.items() if k.startswith(start)}
 
     def prompt_tests(self, run: Run) -> PromptTests | None:
         """Return what a run answered to other prompts, or None where nothing can be read."""
-        return self._read(self.project.root / self.project.prompt_test_file(run), PromptTests.read, required=False)
+        return self._fit(self.project.root / self.project.prompt_test_file(run), partial(self.chain.prompt_tests, run))
 
     def prompt_maps(self, run: Run) -> dict[str, np.ndarray]:
         """Return the maps of a run's prompt tests by ``dataset/split/picture/prompt/kind``."""
@@ -165,9 +208,9 @@ class Sources:
     def seconds_per_image(self) -> dict[tuple[str, str], float]:
         """Return the mean seconds per image of each system and variant, over benchmarks, seeds and selections."""
         sums: dict[tuple[str, str], tuple[float, int]] = {}
-        for path in sorted(self.results.glob("predictions/*/*/*/*/seed*.timing.json")):
-            key, timing = (path.parts[-3], path.parts[-2]), self._read(path, Timing.read)
-            for selection in timing.selections.values() if timing else ():
+        for run, _, _, timing in self._predicted:
+            key = (run.system, run.variant)
+            for selection in timing.selections.values():
                 seconds, images = sums.get(key, (0.0, 0))
                 sums[key] = (seconds + selection.seconds, images + selection.images)
         return {key: seconds / images for key, (seconds, images) in sums.items() if images}

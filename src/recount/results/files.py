@@ -2,8 +2,9 @@
 
 Every kind of file has a module beside this one. A CSV file is a dataclass of its row (``CsvTable``), and its header is
 its schema: a column that is absent means an older recount, and one that is not known (a newer recount's) is left alone.
-A JSON file is a pydantic model with a ``schema_version`` (``JsonRecord``): older ones are read as far as they fit, and
-newer ones are refused.
+A JSON file is a pydantic model with a ``schema_version`` and a checksum over all its bytes (``JsonRecord``); what an
+older recount wrote is read back to the version ``OLDEST``, and newer ones are refused. ``Made`` is the part of a record
+that says what files were made from.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 from zipfile import BadZipFile
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recount.errors import UserError
 from recount.results.reason import KINDS, Reason
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 REASON_COLUMNS = ("reason_kind", "reason", "log")
 RowType = TypeVar("RowType")
+_CHECKSUM = re.compile(rb'"checksum": "[^"]*"')
 
 
 class SaveError(UserError):
@@ -176,17 +179,32 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class Made(Fields):
+    """What files were made from, by SHA-256; the record that holds it lies beside them and checks itself."""
+
+    content: dict[str, str] = Field(default_factory=dict)  # the files that were written, by name
+    run: str = ""  # id of the training that was read
+    models: dict[str, str] = Field(default_factory=dict)  # its models, by selection
+    data: dict[str, str] = Field(default_factory=dict)  # data digests, by <data set>/<preparation>
+    settings: str = ""  # how the model was read
+    results: dict[str, str] = Field(default_factory=dict)  # other results, by path below results/<suite>
+    code: str = ""  # of the step
+
+
 class JsonRecord(Fields):
     """A kind of JSON file."""
 
-    SCHEMA: ClassVar[int] = 1  # the version that this recount writes; it reads older ones, too
+    SCHEMA: ClassVar[int] = 1  # the version that this recount writes
+    OLDEST: ClassVar[int] = 1  # the oldest that it reads
     STEP: ClassVar[str]  # the command that writes it, for messages
 
-    schema_version: int = 1
+    schema_version: int = 0
+    checksum: str = ""  # SHA-256 of the file with nothing in this place
 
     @classmethod
     def parse(cls, content: str | bytes, where: str) -> Self:
-        """Return the record in the content of a file that messages call ``where``."""
+        """Return the record in the content of a file that messages call ``where``; its checksum must fit."""
+        content = content.encode() if isinstance(content, str) else content
         try:
             record = cls.model_validate_json(content)
         except ValidationError as error:
@@ -199,6 +217,13 @@ class JsonRecord(Fields):
                 f"{where}: schema_version = {record.schema_version}: a newer recount wrote it, and this one reads "
                 f"up to {cls.SCHEMA}; update recount, or run `{cls.STEP}` again"
             )
+        if record.schema_version < cls.OLDEST:
+            what = "an older recount wrote it, which did not note what it was made from"
+            raise ResultsError(f"{where}: schema_version = {record.schema_version}: {what}; run `{cls.STEP}` again")
+        found = hashlib.sha256(_CHECKSUM.sub(b'"checksum": ""', content, count=1)).hexdigest()
+        if found != record.checksum:
+            what = f"its checksum is {record.checksum or 'absent'}, and its content has {found}"
+            raise ResultsError(f"{where}: damaged ({what}): delete it and run `{cls.STEP}` again")
         return record
 
     @classmethod
@@ -208,8 +233,24 @@ class JsonRecord(Fields):
 
     def write(self, path: Path) -> None:
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
-        self.schema_version = self.SCHEMA
-        write_text(path, self.model_dump_json(indent=1) + "\n")
+        self.schema_version, self.checksum = self.SCHEMA, ""
+        text = self.model_dump_json(indent=1) + "\n"
+        self.checksum = text_digest(text)
+        write_text(path, text.replace('"checksum": ""', f'"checksum": "{self.checksum}"', 1))
+
+
+class MadeTables(JsonRecord):
+    """What lies beside tables that were made from other results (``scores.made.json``)."""
+
+    STEP: ClassVar[str] = "recount score"
+
+    made: Made
+
+
+def note_tables(path: Path, tables: Iterable[str], made: Made) -> None:
+    """Write the record at ``path`` of the tables beside it, which were just written, made from what ``made`` says."""
+    content = {name: file_digest(path.with_name(name)) for name in tables}
+    MadeTables(made=made.model_copy(update={"content": content})).write(path)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

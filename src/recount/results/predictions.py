@@ -1,4 +1,4 @@
-"""Predictions of a run on a benchmark, ``seed<k>.csv``, and beside them the times, ``seed<k>.timing.json``."""
+"""Predictions of a run on a benchmark, ``seed<k>.csv``; ``seed<k>.timing.json``: times, and made from what."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from recount.results.files import CsvTable, Fields, JsonRecord, ResultsError
+from recount.results.files import CsvTable, Fields, JsonRecord, Made, ResultsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,10 +60,13 @@ class SelectionTiming(Fields):
 
 
 class Timing(JsonRecord):
-    """Content of a timing.json: where predictions were made, and how long each selection took."""
+    """Content of a timing.json: where predictions were made, what from, and how long each selection took."""
 
+    SCHEMA: ClassVar[int] = 2
+    OLDEST: ClassVar[int] = 2
     STEP: ClassVar[str] = STEP
 
+    made: Made
     device: str
     precision: str
     threads: int | None = None

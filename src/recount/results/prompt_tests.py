@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from recount.results.files import Fields, JsonRecord, read_arrays
+from recount.results.files import Fields, JsonRecord, Made, read_arrays
 from recount.results.run_record import Number
 
 if TYPE_CHECKING:
@@ -114,11 +114,12 @@ class BenchmarkTests(Fields):
 class PromptTests(JsonRecord):
     """Content of a run's file of prompt tests: which model was tested, and what was found by benchmark."""
 
+    SCHEMA: ClassVar[int] = 2
+    OLDEST: ClassVar[int] = 2
     STEP: ClassVar[str] = "recount test-prompts"
 
-    run: str
+    made: Made
     selection: str
-    sha256: str = ""
     benchmarks: dict[str, BenchmarkTests]
 
 

@@ -13,7 +13,8 @@ Kind = Literal[
     "not run",  # a step has not begun
     "skipped",  # the suite, the configuration or the experiment leaves it out
     "no counterpart",  # the suite has nothing that stands for it, or nobody printed it
-    "damaged",  # a file cannot be read
+    "damaged",  # a file cannot be read, or its content is not what was written
+    "stale",  # it was made from something else than what is there now
     "not finite",  # predictions are NaN or infinite
     "undefined",  # it cannot be computed from what there is
 ]

@@ -85,7 +85,8 @@ class CheckpointFile(Fields):
 class RunRecord(JsonRecord):
     """Content of run.json; settings of the system and recipe have all their defaults."""
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
+    OLDEST: ClassVar[int] = 3
     STEP: ClassVar[str] = "recount train"
 
     run: RecordedRun
@@ -96,6 +97,8 @@ class RunRecord(JsonRecord):
     provenance: Provenance = Provenance()
     cost: Cost = Cost()
     status: str = ""  # "trained" or "checkpoint"
+    planned: str = ""  # SHA-256 of all that the training depends on (``provenance.run_settings``)
+    history_sha256: str = ""  # of history.csv
     training_samples: int | None = None
     processes: int | None = None
     parts: int | None = None  # in how many sittings the training was done
@@ -121,3 +124,17 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     texts = [["" if row.get(name) is None else str(row[name]) for name in columns] for row in rows]
     write_rows(path, columns, texts)
+
+
+class ModelRecord(JsonRecord):
+    """What lies beside a model file, written with it: whose it is, and the file's digest."""
+
+    STEP: ClassVar[str] = "recount train"
+
+    run: str
+    selection: Selection
+
+
+def write_model_record(folder: Path, run_id: str, selection: Selection) -> None:
+    """Write ``<model>.json`` beside a model."""
+    ModelRecord(run=run_id, selection=selection).write((folder / selection.model).with_suffix(".json"))

@@ -9,14 +9,15 @@ from typing import TypeVar
 
 import numpy as np
 
+from recount.chain import Chain, Unfit
 from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.metrics import METRICS, RMSE, Floats, Metric
-from recount.results.files import ResultsError
-from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
+from recount.results.predictions import Predictions, Timing
+from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
-from recount.results.run_record import RUN, RunRecord, read_run_record
+from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import Score
 from recount.scoring.statistics import Interval, bootstrap
 from recount.settings.project import Project, Run, Split
@@ -44,13 +45,15 @@ class Measured:
         return replace(cell, **self.interval.columns(), n=self.n, status=status, reason=self.reason)
 
 
-def read_or_say(path: Path, read: Callable[[Path], T], absent: Callable[[], Missing]) -> T:
-    """Return what a file holds; ``Missing`` where there is none, or it is damaged."""
-    if not path.is_file():
-        raise absent()
+def read_or_say(read: Callable[[], T], absent: Callable[[], Missing]) -> T:
+    """Return what ``read`` does; ``Missing`` where there is no such file, or it is not to be used."""
     try:
-        return read(path)
-    except (DataError, ResultsError) as error:
+        return read()
+    except FileNotFoundError:
+        raise absent() from None
+    except Unfit as unfit:
+        raise Missing("damaged" if unfit.kind == "missing" else unfit.kind, str(unfit)) from None
+    except DataError as error:
         raise Missing("damaged", str(error)) from None
 
 
@@ -63,24 +66,33 @@ class Measurements:
         for run in project.runs:
             self.runs.setdefault((run.system, run.variant), []).append(run)
         self._by_id = {run.id: run for run in project.runs}
-        self.predictions = cache(self._predictions)
+        self.chain = Chain(project)
+        self.predicted = cache(self._predicted)
         self.measured = cache(self._measured)
         self.record = cache(self._record)
         self.samples = cache(self._samples)
 
-    def _predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
+    def predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
+        """Return what a run predicted on a benchmark, by selection; ``Missing`` says why there is nothing."""
+        return self.predicted(run_id, benchmark)[0]
+
+    def _predicted(self, run_id: str, benchmark: str) -> tuple[dict[str, Predictions], Timing]:
         run = self._by_id[run_id]
-        path = self.project.root / self.project.predictions(run, benchmark)
-        return read_or_say(path, read_predictions, lambda: self._why_missing(run, benchmark))
+        return read_or_say(lambda: self.chain.predictions(run, benchmark), lambda: self._why_missing(run, benchmark))
 
     def _record(self, run_id: str) -> RunRecord:
         run = self._by_id[run_id]
-        path = self.project.root / self.project.run_folder(run) / RUN
-        return read_or_say(path, lambda path: read_run_record(path.parent), lambda: self._why_missing(run, None))
+        return read_or_say(lambda: self.chain.run(run), lambda: self._why_missing(run, None))
+
+    def prompt_tests(self, run: Run, why: Missing) -> PromptTests:
+        """Return a run's prompt tests; ``why`` there are none, where that is so."""
+        return read_or_say(lambda: self.chain.prompt_tests(run), lambda: why)
 
     def _samples(self, place: Split) -> list[Sample]:
         path = self.project.root / self.project.index(place)
-        return read_or_say(path, lambda path: read_index(path, place.split), lambda: self._no_data(place))
+        if not path.is_file():
+            raise self._no_data(place)
+        return read_or_say(lambda: read_index(path, place.split), lambda: self._no_data(place))
 
     def counts(self, place: Split) -> Floats:
         """Return the true counts of a split; ``Missing`` as ``samples`` raises."""
@@ -97,12 +109,7 @@ class Measurements:
         raise Missing("undefined", f"recount does not measure {metric}")
 
     def _seconds_per_image(self, run_id: str, benchmark: str) -> dict[str, Measured]:
-        self.predictions(run_id, benchmark)
-        path = timing_path(self.project.root / self.project.predictions(self._by_id[run_id], benchmark))
-        try:
-            timing = Timing.read(path)
-        except (OSError, ResultsError) as error:
-            raise Missing("damaged", f"{path.name} is absent or damaged ({error})") from None
+        timing = self.predicted(run_id, benchmark)[1]
         note = Reason("note", f"on {timing.device}, {timing.precision}")
         return {
             name: Measured(Interval(entry.seconds / entry.images), entry.images, note)

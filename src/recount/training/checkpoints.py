@@ -1,6 +1,14 @@
-"""Training state on disk: atomic, never pickled objects, and only taken up again by the very same training."""
+"""Training state on disk: atomic, checked, never pickled objects, and only taken up again by the very same training.
 
+A state carries its own SHA-256 at its end (PyTorch's zip reader does not check what it reads, and takes what follows
+the archive for a comment), and all that it was made from as text, so that a log can say what changed.
+"""
+
+import hashlib
+import json
 import logging
+import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,11 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recount.errors import UserError
-from recount.results.files import write_atomically
+from recount.results.files import file_digest, text_digest, write_atomically
 
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
+_MARK = b"recount-sha256:"
+_END = len(_MARK) + 64  # bytes at the end of a state: the mark, and the digest of all before it in hexadecimal
 
 
 def only_training(folder: Path) -> AbstractContextManager[Any]:
@@ -30,28 +40,97 @@ def only_training(folder: Path) -> AbstractContextManager[Any]:
         raise UserError(f"{folder}: another process is training this run; wait until it is done, or end it") from None
 
 
-def save_model(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically."""
+def save_model(path: Path, state: dict[str, Tensor]) -> str:
+    """Write a state dict as safetensors, atomically; return the file's SHA-256."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    digests: list[str] = []
+
+    def write(temporary: Path) -> None:
+        save_file(tensors, temporary)
+        digests.append(file_digest(temporary))
+
+    write_atomically(path, write)
+    return digests[0]
 
 
-def save_state(folder: Path, digest: str, state: dict[str, Any]) -> None:
-    """Write the state of an unfinished run atomically; ``digest`` is that of its settings and code."""
-    write_atomically(folder / STATE, lambda temporary: torch.save({"digest": digest, **state}, temporary))
+def save_state(folder: Path, made_from: str, state: dict[str, Any]) -> None:
+    """Write the state of an unfinished run atomically; ``made_from`` says what it depends on (JSON, where logged)."""
+
+    def write(temporary: Path) -> None:
+        torch.save({"made_from": made_from, **state}, temporary)
+        digest = file_digest(temporary)
+        with temporary.open("ab") as file:
+            file.write(_MARK + digest.encode())
+
+    write_atomically(folder / STATE, write)
 
 
-def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
-    """Return the state of an unfinished run, or None (with a message) if none fits."""
+def load_state(folder: Path, made_from: str) -> dict[str, Any] | None:
+    """Return the state of an unfinished run, or None if there is none that is whole and made from the same."""
     path = folder / STATE
     if not path.is_file():
         return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        log.warning("%s cannot be read (%s): training starts anew", path, str(error).splitlines()[0][:200])
+    damage = damage_of_state(path)
+    if damage:
+        log.warning("%s: damaged (%s): training starts anew", path, damage)
         return None
-    if state.get("digest") != digest:
-        log.warning("%s was written by other settings or other code: training starts anew", path)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("made_from") != made_from:
+        log.warning("%s was made from something else: training starts anew", path)
         return None
     return state
+
+
+def set_aside(folder: Path, made_from: str) -> None:
+    """Leave in ``folder`` only what was made from the same; a state of something else waits beside it, as @<digest>.
+
+    It returns when what it was made from is wanted again. The log says what changed.
+    """
+    path = folder / STATE
+    if path.is_file() and not damage_of_state(path):
+        other = str(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("made_from"))
+        if other == made_from:
+            return
+        aside = _aside(folder, other)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        changed = "; ".join(_differences(other, made_from))
+        log.warning("%s: the saved state was made from something else (%s); it waits in %s", folder, changed, aside)
+    waiting = _aside(folder, made_from)
+    if waiting.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        waiting.rename(folder)
+        log.info("%s: what was saved for these settings goes on", folder)
+
+
+def _aside(folder: Path, made_from: str) -> Path:
+    return folder.with_name(f"{folder.name}@{text_digest(made_from)[:12]}")
+
+
+def damage_of_state(path: Path) -> str:
+    """Return what is wrong with the bytes of a saved state, or ""."""
+    size = path.stat().st_size - _END
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = max(size, 0)
+        while block := file.read(min(left, 1 << 20)):
+            digest.update(block)
+            left -= len(block)
+        end = file.read()
+    if size <= 0 or not end.startswith(_MARK):
+        return "its end is missing: it was cut, or an older recount wrote it"
+    said, found = end.removeprefix(_MARK).decode("ascii", "replace"), digest.hexdigest()
+    return "" if said == found else f"its content has {found} instead of {said}"
+
+
+def _differences(one: str, other: str) -> Iterator[str]:
+    try:
+        first, second = json.loads(one), json.loads(other)
+    except ValueError:
+        first, second = {"content": one}, {"content": other}
+    for key in sorted(first.keys() | second.keys()):
+        was, now = first.get(key), second.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from (f"{key}: {line}" for line in _differences(json.dumps(was), json.dumps(now)))
+        elif was != now:
+            yield f"{key}: {str(was)[:60]} is now {str(now)[:60]}"

@@ -65,7 +65,7 @@ class Trainer:
     watched: Mapping[str, Pool]  # evaluated during training; the model that is best on each is kept
     seed: int  # of all random draws
     folder: Path  # of the unfinished run's state; the workflow does not delete it
-    digest: str  # of settings and code; a state with another digest is not taken up
+    made_from: str  # settings, code, packages and data; a state of other ones is not taken up
     device: torch.device
     checkpoint_minutes: float = 10.0  # between saved states; 0 saves after each step
     loader_processes: int = 0  # that read and augment samples
@@ -87,7 +87,7 @@ class Trainer:
         self.system.to(self.accelerator.device)
         if not self.processes.first:  # the first draws what a single process would
             torch.manual_seed(seed_of(self.seed, self.processes.rank))
-        saved = checkpoints.load_state(self.folder, self.digest)
+        saved = checkpoints.load_state(self.folder, self.made_from)
         if saved is not None:
             where = self.progress = Progress(**json.loads(saved["progress"]))
             log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
@@ -256,7 +256,8 @@ class Trainer:
             "random": self.processes.gathered(self._random_state()),
         }
         if self.processes.first:
-            checkpoints.save_state(self.folder, self.digest, state)
+            checkpoints.save_state(self.folder, self.made_from, state)
+            self._drop_models()
             self._saved_at = time.monotonic()
 
     def _random_state(self) -> list[Tensor]:
@@ -288,16 +289,24 @@ class Trainer:
             values = evaluate(self.system, pool, self.accelerator.device, self.precision, self.processes)
             row |= {f"{benchmark}_{metric}": value for metric, value in values.items()}
             if is_better(values, self.progress.best.get(name), self.stage.recipe.select_by):
-                self.progress.best[name] = {"epoch": epoch, "on": values}
+                best = {"epoch": epoch, "on": values, "model": f"{name}@{epoch}.safetensors"}
                 if self.processes.first:
-                    checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
+                    best["sha256"] = checkpoints.save_model(self.folder / best["model"], self.system.state_dict())
+                self.progress.best[name] = best
         return row
+
+    def _drop_models(self) -> None:
+        """Delete the models that no state refers to any more: a killed run resumes with those of its last state."""
+        kept = {best["model"] for best in self.progress.best.values()}
+        for path in self.folder.glob("*@*.safetensors"):
+            if path.name not in kept:
+                path.unlink()
 
     def _keep_best_of_stage(self) -> None:
         if self.stage.recipe.select_by == "own" and self.progress.best:
-            name = next(iter(self.progress.best))
+            best = next(iter(self.progress.best.values()))
             self.processes.gathered(None)  # until the first has written it
-            self.system.load_state_dict(load_file(self.folder / f"model.{name}.safetensors"))
+            self.system.load_state_dict(load_file(self.folder / best["model"]))
         self.progress.best = {}
 
 

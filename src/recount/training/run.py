@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from recount.data.sample import Sample
 from recount.devices import devices_for, keep_freed_memory
 from recount.errors import UserError
 from recount.prediction.samples import usable_precision
-from recount.results.files import file_digest, text_digest
-from recount.results.run_record import HISTORY, RUN, RunRecord, write_history
+from recount.results.files import file_digest, write_atomically
+from recount.results.run_record import HISTORY, RUN, RunRecord, Selection, write_history, write_model_record
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, Split, load
 from recount.settings.recipe import Recipe, resolve_recipe
 from recount.systems.base import Pool, System
 from recount.training import cost
-from recount.training.checkpoints import only_training, save_model
+from recount.training.checkpoints import only_training, save_model, set_aside
 from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
 from recount.training.processes import Processes, together
 
@@ -71,30 +72,40 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
     if project.config.precision is not None:
         recipe = recipe.model_copy(update={"precision": project.config.precision})
     meter = cost.Meter(device, processes.size)
+    data = provenance.data_of(project, run)  # before anything of it is read
     if run.checkpoint is not None:
         record = _import_checkpoint(project, run, system, folder)
     else:
-        record = _train(project, run, system, recipe, device, processes)
+        record = _train(project, run, system, recipe, data, device, processes)
     if not processes.first:
         return
     record |= {
         "run": run.model_dump(mode="json"),
         "settings": system.settings.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
+        "planned": provenance.planned(project, run),
+        "history_sha256": file_digest(folder / HISTORY),
         "precision_used": usable_precision(recipe.precision, device),
-        "provenance": provenance.collect(project, run, device=str(device)),
+        "provenance": provenance.collect(run, data, device=str(device)),
         "cost": meter.read() | _counted(project, run, system) | record["cost"],
     }
     RunRecord.model_validate(record).write(folder / RUN)
 
 
 def _train(
-    project: Project, run: Run, system: System, recipe: Recipe, device: torch.device, processes: Processes
+    project: Project,
+    run: Run,
+    system: System,
+    recipe: Recipe,
+    data: Mapping[str, str],
+    device: torch.device,
+    processes: Processes,
 ) -> dict[str, Any]:
     """Train, and write all but the record, which is returned; empty of all processes but the first."""
     if not system.trains and not processes.first:
         return {}
     samples, watched = _samples(project, run, recipe)
+    made_from = _made_from(project, run, recipe, data)
     folder = project.root / project.run_folder(run)
     checkpoints = project.root / project.checkpoint_folder(run)
     if not system.trains:
@@ -102,6 +113,9 @@ def _train(
         progress = Progress()
         write_history(folder / HISTORY, [{"stage": "none", "epoch": 0, "step": 0, "seconds": 0.0}])
     else:
+        if processes.first:
+            set_aside(checkpoints, made_from)
+        processes.gathered(None)
         trainer = Trainer(
             system,
             recipe,
@@ -109,7 +123,7 @@ def _train(
             watched=watched,
             seed=run.seed,
             folder=checkpoints,
-            digest=_digest(project, run, recipe),
+            made_from=made_from,
             device=device,
             checkpoint_minutes=project.config.checkpoint_minutes,
             loader_processes=project.config.loader_processes,
@@ -119,13 +133,18 @@ def _train(
         if not processes.first:
             return {}
         write_history(folder / HISTORY, progress.history)
-    save_model(folder / MODEL, system.state_dict())
-    selections = {"last": {"epoch": progress.epochs_done, "model": MODEL, "on": {}}}
+    last = Selection(epoch=progress.epochs_done, model=MODEL, sha256=save_model(folder / MODEL, system.state_dict()))
+    selections = {"last": last}
     for name, best in progress.best.items():
-        shutil.copyfile(checkpoints / f"model.{name}.safetensors", folder / f"model.{name}.safetensors")
-        selections[name] = {**best, "model": f"model.{name}.safetensors"}
+        kept, model = checkpoints / best["model"], f"model.{name}.safetensors"
+        if file_digest(kept) != best["sha256"]:
+            raise UserError(
+                f"{kept}: not the model of epoch {best['epoch']} that was chosen: it was changed; train anew"
+            )
+        write_atomically(folder / model, partial(shutil.copyfile, kept))
+        selections[name] = Selection.model_validate(best | {"model": model})
     for selection in selections.values():
-        selection["sha256"] = file_digest(folder / str(selection["model"]))
+        write_model_record(folder, run.id, selection)
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     numbers = {"training_samples": len(samples), "processes": processes.size, "parts": progress.parts}
@@ -137,9 +156,9 @@ def _import_checkpoint(project: Project, run: Run, system: System, folder: Path)
         raise UserError(f"config.yaml: checkpoints.{run.checkpoint}: give the path of the released file")
     path = project.root / run.checkpoint_path
     system.load_state_dict(system.import_checkpoint(path, system.settings))
-    save_model(folder / MODEL, system.state_dict())
+    selection = Selection(epoch=0, model=MODEL, sha256=save_model(folder / MODEL, system.state_dict()))
+    write_model_record(folder, run.id, selection)
     write_history(folder / HISTORY, [{"stage": "released", "epoch": 0, "step": 0, "seconds": 0.0}])
-    selection = {"epoch": 0, "model": MODEL, "on": {}, "sha256": file_digest(folder / MODEL)}
     source = {"file": str(run.checkpoint_path), "sha256": file_digest(path)}
     return {"selections": {"last": selection}, "cost": {}, "checkpoint": source, "status": "checkpoint"}
 
@@ -179,11 +198,13 @@ def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
     return counted | {"flops_per_window": flops, "window": size}
 
 
-def _digest(project: Project, run: Run, recipe: Recipe) -> str:
+def _made_from(project: Project, run: Run, recipe: Recipe, data: Mapping[str, str]) -> str:
+    """Return as JSON all that a state of this run depends on."""
     described = {
-        "run": run.model_dump(mode="json"),
+        "run": json.loads(provenance.run_settings(run, project.config.precision)),
         "recipe": recipe.model_dump(mode="json"),
         "code": provenance.step_digest("train", run.system),
-        "torch": torch.__version__,
+        "packages": provenance.computing_packages(),
+        "data": data,
     }
-    return text_digest(json.dumps(described, sort_keys=True))
+    return json.dumps(described, sort_keys=True)
