@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recount.results.files import file_digest, text_digest
+from recount.results.prepared import data_digest
 from recount.settings.project import Project, Run
 from recount.settings.recipe import Recipe, resolve_recipe
 
@@ -244,8 +245,8 @@ def run_settings(run: Run, precision: str | None) -> str:
 
 
 def data_digests(indexes: Iterable[Path]) -> dict[str, str]:
-    """Return ``{"<dataset>/<preparation>": sha256}`` of prepared data sets' index files."""
-    return {"/".join(index.parent.parts[-2:]): file_digest(index) for index in indexes}
+    """Return ``{"<dataset>/<preparation>": data digest}`` of prepared data sets, by their index files."""
+    return {"/".join(index.parent.parts[-2:]): data_digest(index) for index in indexes}
 
 
 def commit() -> dict[str, Any]:
