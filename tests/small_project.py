@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prepared import complete
 from projects import experiment, write_project
 from recount.results.scores import SCORES
 from recount.scoring.score import score
@@ -77,6 +78,7 @@ def write_index_rows(root: Path, rows: list[list[Any]]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"])
         writer.writerows(rows)
+    complete(path)
 
 
 def make_project(

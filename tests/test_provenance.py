@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prepared import sealed
 from recount import datasets, provenance, systems
 from recount.provenance import CodeBase
+from recount.results.files import ResultsError
 from recount.settings import project as config
 from recount.settings.project import PromptTest, Run
 
@@ -272,4 +274,8 @@ def test_data_digests_are_named_by_data_set_and_preparation(tmp_path: Path) -> N
     index = tmp_path / "crowd" / "original" / "index.csv"
     index.parent.mkdir(parents=True)
     index.write_bytes(b"id\n")
+    sealed(index)
     assert provenance.data_digests([index]) == {"crowd/original": hashlib.sha256(b"id\n").hexdigest()}
+    index.write_bytes(b"id\n\n")
+    with pytest.raises(ResultsError, match=r"index\.csv: damaged.*`recount prepare crowd original` makes it anew"):
+        provenance.data_digests([index])

@@ -194,7 +194,10 @@ class Chain:
         for name, digest in data.items():
             index = self.project.root / self.project.data / name / "index.csv"
             if index.is_file():
-                now = self._data(index)[name]
+                try:
+                    now = self._data(index)[name]
+                except ResultsError as error:
+                    raise Unfit(index, "damaged", str(error).removeprefix(f"{index}: "), again) from None
                 if now != digest:
                     raise Unfit(path, "stale", f"made from other data ({name}) than are there now", again, now, digest)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recount.results.files import file_digest, text_digest
+from recount.results.prepared import data_digest
 from recount.settings.project import Project, Run
 from recount.settings.recipe import Recipe, resolve_recipe
 
@@ -275,8 +276,8 @@ def computing_packages() -> dict[str, str]:
 
 
 def data_digests(indexes: Iterable[Path]) -> dict[str, str]:
-    """Return ``{"<dataset>/<preparation>": sha256}`` of prepared data sets' index files."""
-    return {"/".join(index.parent.parts[-2:]): file_digest(index) for index in indexes}
+    """Return ``{"<dataset>/<preparation>": data digest}`` of prepared data sets, by their index files."""
+    return {"/".join(index.parent.parts[-2:]): data_digest(index) for index in indexes}
 
 
 def commit() -> dict[str, Any]:

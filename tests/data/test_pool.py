@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from recount.data.pictures import load_image
 from recount.data.pool import ImagePool
 from recount.data.prepare import prepare
 from recount.data.sample import Sample
+from recount.results.files import file_digest
 
 
 @pytest.fixture
@@ -32,10 +34,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     log = tmp_path / "decoded.txt"
     log.touch()
 
-    def counting(path: Path) -> torch.Tensor:
+    def counting(path: Path, sha256: str) -> torch.Tensor:
         with log.open("a") as file:
             file.write(f"{path.name}\n")
-        return load_image(path)
+        return load_image(path, sha256)
 
     monkeypatch.setattr(pool_module, "load_image", counting)
     return log
@@ -102,11 +104,21 @@ def test_a_pool_can_be_sent_to_another_process(samples: list[Sample]) -> None:
 
 
 def test_a_picture_of_another_size_than_in_the_index_is_refused(samples: list[Sample], tmp_path: Path) -> None:
-    assert samples[0].image is not None
-    samples[0].image.unlink()
-    photograph(samples[0].image, (50, 30))
-    with pytest.raises(DataError, match="50 x 30 pixels, but the index says 40 x 30"):
-        ImagePool(samples, cache_mb=10).image(0)
+    other = replace(samples[0], width=50)
+    with pytest.raises(DataError, match="40 x 30 pixels, but the index says 50 x 30"):
+        ImagePool([other], cache_mb=10).image(0)
+
+
+@pytest.mark.parametrize("cache_mb", [0, 10])
+def test_a_picture_that_is_not_the_prepared_one_is_refused(samples: list[Sample], cache_mb: int) -> None:
+    picture = samples[0].image
+    assert picture is not None
+    was = file_digest(picture)
+    picture.unlink()
+    photograph(picture, (40, 30), seed=9)
+    match = f"0.png: damaged: its sha256 is {file_digest(picture)}, expected {was}.*recount prepare given original"
+    with pytest.raises(DataError, match=match):
+        ImagePool(samples, cache_mb).image(0)
 
 
 def test_an_annotation_without_a_picture_cannot_be_trained_on(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_preparing_again_replaces_everything(tmp_path: Path) -> None:
 def test_the_digest_changes_with_a_point_and_not_with_the_run(tmp_path: Path) -> None:
     picture = photograph(tmp_path / "raw" / "a.png")
     digests = [
-        summary(prepared(tmp_path, Given([sample(picture, [[1.0, y]])])))["sha256"] for y in (1.0, 1.0, 1.0000001)
+        summary(prepared(tmp_path, Given([sample(picture, [[1.0, y]])])))["data_digest"] for y in (1.0, 1.0, 1.0000001)
     ]
     assert digests[0] == digests[1] != digests[2]
 

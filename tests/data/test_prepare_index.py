@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_sets import Given, photograph, sample
 
+from prepared import complete, sealed
 from recount.data.dataset import DataError
 from recount.data.index import COLUMNS, read_index
 from recount.data.prepare import prepare
@@ -32,7 +33,7 @@ def broken(index: Path, old: str, new: str) -> Path:
     content = index.read_text()
     assert old in content
     index.write_text(content.replace(old, new))
-    return index
+    return sealed(index)
 
 
 def test_a_split_is_read_in_order(index: Path) -> None:
@@ -68,12 +69,13 @@ def test_a_path_out_of_the_folder_is_refused(index: Path, path: str) -> None:
 
 def test_pickled_points_are_refused(index: Path) -> None:
     np.save(index.parent / "points" / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"a\.npy"):
-        read_index(index)
+    with pytest.raises(DataError, match=r"a\.npy: holds pickled Python objects"):
+        read_index(complete(index))
 
 
 def test_points_of_the_wrong_shape_are_refused(index: Path) -> None:
     np.save(index.parent / "points" / "a.npy", np.zeros((3, 5)))
+    complete(index)
     with pytest.raises(DataError, match=r"shape \(3, 5\), expected \(n, 2\)"):
         read_index(index)
 

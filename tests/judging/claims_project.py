@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prepared import complete
 from projects import experiment, write_project
 from recount.judging.judge import judge
 from recount.results.verdicts import VERDICTS
@@ -97,6 +98,7 @@ def write_index(root: Path, majorities: dict[str, float]) -> None:
         for k, count in enumerate(TRUE):
             attributes = {"majority_count": majorities[f"s{k}"]} if f"s{k}" in majorities else {}
             writer.writerow([f"s{k}", "test", "", "", count, 8, 8, "", "", json.dumps(attributes)])
+    complete(path)
 
 
 def predict(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from prepared import complete
 from recount.papers import part
 from recount.report.exhibits import Context, Variant
 from recount.report.export import sheet_files
@@ -109,6 +110,7 @@ def project(tmp_path: Path) -> Project:
     same = {"split": "minority", "image": "p.png", "prompt": "blues", "count": 2, "width": 96, "height": 64}
     rows = [{"id": name, **same, "points": "p.npy", "boxes": "", "attributes": "{}"} for name in NAMES]
     pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
+    complete(folder / "index.csv")
     project = load(tmp_path)
     content = answers(reads=True)
     row = {"id": "a", "points": 2, "reached": 2, "reached_elsewhere": 0.25, "auc": {"attention": 0.9, "S2": 0.6}}

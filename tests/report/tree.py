@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 from PIL import Image, ImageDraw
 
+from prepared import complete
 from recount.judging.judge import judge
 from recount.scoring.score import score
 from recount.settings.project import load
@@ -342,6 +343,7 @@ def _write_data(tree: Tree, photographs: list[tuple[Path, np.ndarray]] | None, h
             }
         )
     pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
+    complete(folder / "index.csv")
 
 
 #: how many of ten answers of each variant are right, by the way its epoch was chosen
@@ -361,6 +363,7 @@ def _write_captions(root: Path) -> None:
     columns = ["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"]
     samples = pd.DataFrame(rows, columns=columns)
     samples.to_csv(folder / "index.csv", index=False)
+    complete(folder / "index.csv")
     for variant, right in RIGHT.items():
         tables = []
         for selection, hits in zip(("last", "best_on_test"), right, strict=True):

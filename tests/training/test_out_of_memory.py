@@ -16,8 +16,8 @@ from PIL import Image
 from tiny_system import MemoryPool, TinySettings, TinySystem
 from torch import Tensor, nn
 
+from prepared import complete
 from projects import experiment, write_project
-from recount.data.index import COLUMNS
 from recount.errors import UserError
 from recount.settings.project import load
 from recount.systems.base import Batch
@@ -178,10 +178,11 @@ def test_the_record_of_the_run_says_in_how_many_parts_a_batch_was_computed(
     data.mkdir(parents=True)
     with (data / "index.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
+        writer.writerow(["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"])
         for number in range(4):
             Image.new("RGB", (160, 128), (60 * number, 0, 0)).save(data / f"{number}.png")
             writer.writerow([number, "train", f"{number}.png", "", 0, 160, 128, "", "", "{}"])
+    complete(data / "index.csv")
     compute = Mcnn.losses
 
     def on_a_small_card(system: Mcnn, batch: Batch) -> dict[str, Any]:

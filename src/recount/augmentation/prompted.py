@@ -111,7 +111,7 @@ def density_of(sample: Sample, width: int, height: int, sigma: float | Literal["
         return density_from_points(sample.points, width, height, sigma)
     assert sample.image is not None  # <resources>/data/<data set>/<preparation>/images/<file>
     path = sample.image.parents[4] / "raw" / ready
-    density = load_npy(path)
+    density = load_npy(path, sample.attributes.get("density_map_sha256", ""), sample.image.parents[1])
     if density.shape != (height, width):
         raise UserError(f"{path}: the density map is {density.shape}, the picture of {sample.id} {(height, width)}")
     return torch.from_numpy(density.astype(np.float64))

@@ -1,5 +1,8 @@
 """How files that others made are checked: every defect is told in one run, and arrays are never unpickled."""
 
+import hashlib
+import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recount.data.dataset import DataError
+from recount.results.prepared import prepare_again
 
 
 class Defects:
@@ -33,17 +37,45 @@ class Defects:
             raise DataError("\n".join(self.lines))
 
 
-def load_npy(path: Path) -> np.ndarray:
-    """Return the array of a ``.npy`` file; a ``DataError`` if it is missing, broken, or holds Python objects."""
+def checked(path: Path, content: bytes, sha256: str, folder: Path | None = None) -> str:
+    """Return the SHA-256 of a file's ``content``; a ``DataError`` if it is not ``sha256``, which index.csv names.
+
+    "" is for a file of no prepared data set. ``folder`` is the data set's, if ``path`` is not in a folder of it.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 and found != sha256:
+        again = prepare_again(folder or path.parents[1])
+        raise DataError(f"{path}: damaged: its sha256 is {found}, expected {sha256} (index.csv); {again}")
+    return found
+
+
+def load_npy(path: Path, sha256: str = "", folder: Path | None = None) -> np.ndarray:
+    """Return the array of a ``.npy`` file; a ``DataError`` if it is missing, broken, or holds Python objects.
+
+    ``sha256`` and ``folder``: ``checked``.
+    """
     try:
-        with path.open("rb") as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except (ValueError, EOFError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise DataError(
+            f"{path}: {'there is no such file' if missing else f'cannot be read: {error.strerror}'}"
+        ) from None
+    checked(path, content, sha256, folder)
+    try:
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > len(content):  # before numpy allocates it
+            raise ValueError(f"{len(content):,} bytes cannot hold shape {shape} of {dtype}")
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # numpy's reader stumbles over damaged headers in many ways
         if "Object arrays" in str(error):
             raise DataError(
                 f"{path}: holds pickled Python objects, which could run any program when read, and is refused; "
                 "save it again as an array of numbers (dtype float or int) and put that in its place"
             ) from None
-        raise DataError(f"{path}: is not a readable .npy file ({error}); fetch or make it again") from None
+        what = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: is not a readable .npy file ({what}); fetch or make it again") from None

@@ -9,6 +9,7 @@ Decisions:
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from recount.data.dataset import DataError
+from recount.data.health import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,23 +41,28 @@ class Picture:
     grey: bool = False  # whether it is stored with one channel
     turned: bool = False  # whether it has an EXIF orientation other than upright (not applied)
     repaired: bool = False  # whether its end is missing and was filled
+    sha256: str = ""  # of the file
 
 
-def read_picture(path: Path, *, lenient: bool = False) -> Picture:
-    """Return the picture at ``path``, else a ``DataError``; ``lenient`` fills the missing end of a JPEG with grey."""
+def read_picture(path: Path, *, lenient: bool = False, sha256: str = "") -> Picture:
+    """Return the picture at ``path``, else a ``DataError``; ``lenient`` fills the missing end of a JPEG with grey.
+
+    ``sha256`` is what a prepared data set says of the file ("": it is none's).
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise DataError(f"{path}: {'no such file' if missing else f'cannot be read: {error.strerror}'}") from None
+    digest = checked(path, content, sha256)
     if not content:
         raise DataError(f"{path}: the file is empty (0 bytes); fetch it again")
     try:
-        return _decode(content, path)
+        return replace(_decode(content, path), sha256=digest)
     except DataError:
         if not lenient or not content.startswith(b"\xff\xd8"):
             raise
-    return replace(_decode(content + _JPEG_END, path), repaired=True)
+    return replace(_decode(content + _JPEG_END, path), repaired=True, sha256=digest)
 
 
 def _decode(content: bytes, path: Path) -> Picture:
@@ -82,11 +89,11 @@ def decoded(content: bytes) -> Image.Image:
         return image.convert("RGB")
 
 
-def load_image(path: Path) -> Tensor:
-    """Return the picture at ``path`` as uint8 [3, H, W] RGB; errors are those of ``read_picture``."""
+def load_image(path: Path, sha256: str = "") -> Tensor:
+    """Return the picture at ``path`` as uint8 [3, H, W] RGB; ``sha256`` and errors are those of ``read_picture``."""
     import torch
 
-    pixels = np.array(read_picture(path).image)  # (H, W, 3)
+    pixels = np.array(read_picture(path, sha256=sha256).image)  # (H, W, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
 
 
@@ -123,9 +130,15 @@ def resize_like_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
     return (scaled * 255).round().clamp(0, 255) / 255
 
 
-def save(image: Image.Image, path: Path, encoding: Literal["png", "jpeg75", "jpeg95"]) -> None:
-    """Write ``image``: "jpeg95" as OpenCV by default (measured: the same pixels), "jpeg75" as Pillow and MATLAB."""
+def save(image: Image.Image, path: Path, encoding: Literal["png", "jpeg75", "jpeg95"]) -> str:
+    """Write ``image`` and return the file's SHA-256.
+
+    "jpeg95" is as OpenCV writes by default (measured: the same pixels), "jpeg75" as Pillow and MATLAB do.
+    """
+    stream = io.BytesIO()
     if encoding == "png":
-        image.save(path, format="PNG", compress_level=4)
+        image.save(stream, format="PNG", compress_level=4)
     else:
-        image.save(path, format="JPEG", quality=int(encoding.removeprefix("jpeg")), subsampling="4:2:0")
+        image.save(stream, format="JPEG", quality=int(encoding.removeprefix("jpeg")), subsampling="4:2:0")
+    path.write_bytes(stream.getbuffer())
+    return hashlib.sha256(stream.getbuffer()).hexdigest()

@@ -71,7 +71,7 @@ def _planned(samples: Sequence[Sample], budget: int) -> dict[Path, tuple[int, in
 
 
 def _decoded(sample: Sample, path: Path) -> Tensor:
-    image = load_image(path)
+    image = load_image(path, sample.image_sha256)
     if tuple(image.shape[1:]) != (sample.height, sample.width):
         raise DataError(
             f"{path}: {image.shape[2]} x {image.shape[1]} pixels, but the index says {sample.width} x {sample.height}; "

@@ -6,13 +6,14 @@ written (below ``resources/data/<dataset>/<preparation>/``):
 * ``index.csv``: one row per sample (``recount.data.index``); ``points/<id>.npy`` and ``boxes/<id>.npy``, float32;
 * ``images/``: pictures as the size rule saves them. "original" keeps the published bytes: a hard link to the raw file
   where the file system allows it, a copy elsewhere, so that the folder is complete and no path leads out of it;
-* ``summary.json``: what was found (totals, points outside, coincident, repaired pictures) and the digest of the data.
+* ``summary.json``: what was found (totals, points outside, coincident, repaired pictures) and the data digest;
+  ``raw.csv``: the raw files behind it (``recount.results.prepared``).
 
 The folder appears under its name only when it is complete.
 """
 
-import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -33,11 +34,14 @@ from rich.console import Console
 from rich.progress import track
 
 from recount.data.dataset import DataError, Dataset
+from recount.data.digests import raw_files
 from recount.data.health import Defects
 from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
 from recount.data.sample import HIDDEN, LISTS, RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
+from recount.results.files import file_digest, write_rows
+from recount.results.prepared import RAW, RAW_FILES, SUMMARY, RawFiles, Summary
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _THREADS = 2  # that decode, resize and save pictures
@@ -54,6 +58,8 @@ class _Prepared(NamedTuple):
     grey: bool  # and what else was noticed, as in ``Picture``
     turned: bool
     repaired: bool
+    sha256: str  # of the prepared file
+    raw_sha256: str  # of the file that it was made from; "" if a function drew it
 
 
 def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path) -> Path:
@@ -71,12 +77,16 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path)
         defects = Defects()
         samples = _read(dataset, raw_root / dataset.name, rule, defects)
         pictures = _write_pictures(dataset, samples, rule, folder, defects)
+        read = {source: picture.raw_sha256 for source, picture in pictures.items() if isinstance(source, Path)}
+        raw = raw_files(dataset, raw_root, read, defects)
         if not defects.lines:
             _check_totals(dataset, samples, defects)
         if count := len(defects.lines):
             title = f"{dataset.name}: {count} defect{'s' if count > 1 else ''}; nothing was prepared"
             raise DataError("\n".join([title, *defects.lines]))
-        _write(dataset, rule, samples, pictures, folder)
+        RAW_FILES.write(folder / RAW, raw)
+        raw_of = RawFiles(folder=os.path.relpath(raw_root, target), files=len(raw), sha256=file_digest(folder / RAW))
+        _write(dataset, rule, samples, pictures, folder, raw_of)
     return target / "index.csv"
 
 
@@ -217,43 +227,49 @@ def _write_picture(source: _Source, name: str, rule: SizeRule, folder: Path, *, 
             os.link(source.resolve(), folder / relative)
         except OSError:  # another file system, or one without hard links
             shutil.copyfile(source, folder / relative)
+        sha256 = picture.sha256
     else:
         encoding = "png" if rule.encoding == "source" else rule.encoding
         relative = f"images/{name}.{'png' if encoding == 'png' else 'jpg'}"
-        save(resize(picture.image, new_size, rule.resample, antialias=rule.antialias), folder / relative, encoding)
-    return _Prepared(relative, size, new_size, picture.grey, picture.turned, picture.repaired)
+        resized = resize(picture.image, new_size, rule.resample, antialias=rule.antialias)
+        sha256 = save(resized, folder / relative, encoding)
+    noticed = (picture.grey, picture.turned, picture.repaired)
+    return _Prepared(relative, size, new_size, *noticed, sha256, picture.sha256)
 
 
 def _write(
-    dataset: Dataset, rule: SizeRule, samples: Sequence[RawSample], pictures: dict[_Source, _Prepared], folder: Path
+    dataset: Dataset,
+    rule: SizeRule,
+    samples: Sequence[RawSample],
+    pictures: dict[_Source, _Prepared],
+    folder: Path,
+    raw: RawFiles,
 ) -> None:
     (folder / "points").mkdir()
     (folder / "boxes").mkdir()
     found = [pictures[sample.image] if sample.image is not None else None for sample in samples]
     placed = [place_points(rule, s.points, picture and picture.size) for s, picture in zip(samples, found, strict=True)]
-    with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(_row(*row, rule, folder) for row in zip(samples, placed, found, strict=True))
-    summary = {
-        "dataset": dataset.name,
-        "title": dataset.title,
-        "licence": dataset.licence,
-        "publishable": dataset.publishable,
-        "preparation": rule.name,
-        "size_rule": rule.source,
-        "points_outside_are": "kept" if rule.keep_outside else "dropped",
-        "sha256": _digest(folder),
-        "splits": {split: _split_summary(split, samples, placed) for split in dataset.splits},
-        "pictures": {
+    rows = [[*map(str, _row(*row, rule, folder))] for row in zip(samples, placed, found, strict=True)]
+    write_rows(folder / "index.csv", COLUMNS, rows)
+    Summary(
+        dataset=dataset.name,
+        preparation=rule.name,
+        data_digest=file_digest(folder / "index.csv"),
+        raw=raw,
+        title=dataset.title,
+        licence=dataset.licence,
+        publishable=dataset.publishable,
+        size_rule=rule.source,
+        points_outside_are="kept" if rule.keep_outside else "dropped",
+        splits={split: _split_summary(split, samples, placed) for split in dataset.splits},
+        pictures={
             "number": len(pictures),
             "grey": sum(picture.grey for picture in pictures.values()),
             "with_unapplied_exif_orientation": sorted(picture.path for picture in pictures.values() if picture.turned),
             "repaired": sorted(picture.path for picture in pictures.values() if picture.repaired),
             "resized": sum(picture.size != picture.new_size for picture in pictures.values()),
         },
-    }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    ).write(folder / SUMMARY)
 
 
 def _count(sample: RawSample, placed: PlacedPoints) -> float:
@@ -272,6 +288,8 @@ def _row(
     boxes = sample.boxes
     if boxes is not None and picture is not None:
         boxes = boxes * (rule.scale(picture.size) * 2)
+    points, points_sha256 = _saved(placed.points if len(placed.points) else None, "points", sample.id, folder)
+    boxes_file, boxes_sha256 = _saved(boxes, "boxes", sample.id, folder)
     return (
         sample.id,
         sample.split,
@@ -279,25 +297,23 @@ def _row(
         sample.prompt,
         f"{_count(sample, placed):.17g}",
         *(picture.new_size if picture else (0, 0)),
-        _saved(placed.points, "points", sample.id, folder) if len(placed.points) else "",
-        _saved(boxes, "boxes", sample.id, folder) if boxes is not None else "",
+        points,
+        boxes_file,
         json.dumps(attributes, ensure_ascii=False, sort_keys=True) if attributes else "",
+        picture.sha256 if picture else "",
+        points_sha256,
+        boxes_sha256,
     )
 
 
-def _saved(array: np.ndarray, kind: str, name: str, folder: Path) -> str:
-    np.save(folder / kind / f"{name}.npy", array.astype("<f4"), allow_pickle=False)
-    return f"{kind}/{name}.npy"
-
-
-def _digest(folder: Path) -> str:
-    """Return the sha256 over the index, the points and the boxes, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in (folder / "index.csv", *sorted(folder.glob("points/*")), *sorted(folder.glob("boxes/*"))):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
+def _saved(array: np.ndarray | None, kind: str, name: str, folder: Path) -> tuple[str, str]:
+    """Write an array, if there is one; return its path and SHA-256."""
+    if array is None:
+        return "", ""
+    stream = io.BytesIO()
+    np.save(stream, array.astype("<f4"), allow_pickle=False)
+    (folder / kind / f"{name}.npy").write_bytes(stream.getbuffer())
+    return f"{kind}/{name}.npy", hashlib.sha256(stream.getbuffer()).hexdigest()
 
 
 def _split_summary(split: str, samples: Sequence[RawSample], placed: Sequence[PlacedPoints]) -> dict[str, Any]:

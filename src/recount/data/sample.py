@@ -60,3 +60,4 @@ class Sample:
     height: int
     boxes: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    image_sha256: str = ""  # of the picture's file; "" if nobody wrote it down

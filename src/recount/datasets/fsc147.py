@@ -10,7 +10,8 @@ and counts; then samples are annotation only, and have a count but no points. Pu
 * `FSC147_384_V2.zip`: the pictures, 384 pixels high;
 * `annotation_FSC147_384.json`: points and exemplar boxes;
 * `gt_density_map_adaptive_384_VarV2/*.npy`: ready density maps. Attribute ``density_map`` names them, below
-  ``resources/raw``. Without them a system builds its own from the points and says by which kernel.
+  ``resources/raw``, and ``density_map_sha256`` their bytes. Without them a system builds its own from the points and
+  says by which kernel.
 """
 
 import csv
@@ -24,6 +25,7 @@ from recount.data.dataset import DataError
 from recount.data.health import Defects
 from recount.data.sample import LISTS, NO_POINTS, RawSample
 from recount.datasets.formats.files import Described, read_json, read_text
+from recount.results.files import file_digest
 
 _PICTURES = "FSC147_384_V2.zip"
 _PICTURE_FOLDERS = ("FSC147_384_V2/images_384_VarV2", "images_384_VarV2")
@@ -59,8 +61,9 @@ class Fsc147(Described):
                     name, picture = Path(file).stem, picture_of(raw, file)
                     attributes: dict[str, Any] = {"description": descriptions[file]["text_description"]}
                     attributes |= ({LISTS: [coco[file]]} if file in coco else {}) | exemplars
-                    if (raw / _DENSITY_MAPS / f"{name}.npy").is_file():
+                    if (density := raw / _DENSITY_MAPS / f"{name}.npy").is_file():
                         attributes["density_map"] = f"{raw.name}/{_DENSITY_MAPS}/{name}.npy"
+                        attributes["density_map_sha256"] = file_digest(density)
                     yield RawSample(name, split, picture, points, counts[file], classes[file], attributes=attributes)
         defects.raise_if_any()
 

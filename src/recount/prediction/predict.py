@@ -200,4 +200,4 @@ def picture_of(sample: Sample) -> Tensor:
     """Return the prepared picture of a sample, uint8 [3, H, W]; a data set may have its annotation here alone."""
     if sample.image is None:
         raise UserError(f"sample {sample.id}: only its annotation is here, not its picture: {HOW_TO_GET_PICTURES}")
-    return load_picture(sample.image)
+    return load_picture(sample.image, sample.image_sha256)

@@ -417,7 +417,8 @@ class T2ICount(System):
         release has no such rule; without it, two of four seeds of the mini size's B count zero for ever.
         """
         side = self.settings.crop
-        crops = [(load_image(sample.image)[None, :, :side, :side], sample.prompt) for sample in samples if sample.image]
+        shown = [(load_image(sample.image, sample.image_sha256), sample.prompt) for sample in samples if sample.image]
+        crops = [(picture[None, :, :side, :side], prompt) for picture, prompt in shown]
         fitting = [(crop, prompt) for crop, prompt in crops if crop.shape[-2:] == (side, side)]
         training = self.training
         self.eval()

@@ -1,0 +1,81 @@
+"""What a prepared data set says of itself: summary.json and raw.csv beside its index.csv.
+
+Each row of index.csv names the SHA-256 of its picture, points and boxes, so that the SHA-256 of index.csv, the *data
+digest*, stands for all that a run can read. summary.json records it; raw.csv lists the raw files behind it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from recount.results.files import CsvTable, Fields, JsonRecord, ResultsError, file_digest
+
+SUMMARY = "summary.json"
+RAW = "raw.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A raw file that a data set was prepared from."""
+
+    path: str  # below the folder of raw files: ``<dataset>/<path>``
+    sha256: str
+
+
+RAW_FILES = CsvTable(RawFile, "recount prepare")
+
+
+class RawFiles(Fields):
+    """Where the raw files lie, and the digest of their list."""
+
+    folder: str = ""  # of all data sets, relative to the prepared folder
+    files: int = 0
+    sha256: str = ""  # of raw.csv
+
+
+class Summary(JsonRecord):
+    """Content of summary.json."""
+
+    SCHEMA: ClassVar[int] = 2
+    OLDEST: ClassVar[int] = 2
+    STEP: ClassVar[str] = "recount prepare"
+
+    dataset: str
+    preparation: str
+    data_digest: str  # the SHA-256 of index.csv
+    raw: RawFiles = RawFiles()
+    title: str = ""
+    licence: str = ""
+    publishable: bool = False
+    size_rule: str = ""
+    points_outside_are: str = ""
+    splits: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    pictures: dict[str, Any] = Field(default_factory=dict)
+
+
+def prepare_again(folder: Path) -> str:
+    """Return what makes the prepared data in ``folder`` anew, for messages."""
+    return f"`recount prepare {' '.join(folder.absolute().parts[-2:])}` makes it anew"
+
+
+def data_digest(index: Path) -> str:
+    """Return the data digest that summary.json records; a ``ResultsError`` unless index.csv is the file it is of."""
+    try:
+        recorded = Summary.read(index.with_name(SUMMARY)).data_digest
+        found = file_digest(index)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}"
+        raise ResultsError(f"{what}; {prepare_again(index.parent)}") from None
+    if found != recorded:
+        raise ResultsError(
+            f"{index}: damaged: its sha256 is {found}, expected {recorded} ({SUMMARY}); {prepare_again(index.parent)}"
+        )
+    return recorded
+
+
+def raw_root(folder: Path, summary: Summary) -> Path:
+    """Return the folder of raw files behind the prepared data in ``folder``."""
+    return Path(os.path.normpath(folder.absolute() / summary.raw.folder))
