@@ -289,10 +289,11 @@ class Trainer:
             values = evaluate(self.system, pool, self.accelerator.device, self.precision, self.processes)
             row |= {f"{benchmark}_{metric}": value for metric, value in values.items()}
             if is_better(values, self.progress.best.get(name), self.stage.recipe.select_by):
-                best = {"epoch": epoch, "on": values, "model": f"{name}@{epoch}.safetensors"}
+                model = f"{name}@{epoch}.safetensors"
+                self.progress.best[name] = {"epoch": epoch, "on": values, "model": model}
                 if self.processes.first:
-                    best["sha256"] = checkpoints.save_model(self.folder / best["model"], self.system.state_dict())
-                self.progress.best[name] = best
+                    digest = checkpoints.save_model(self.folder / model, self.system.state_dict())
+                    self.progress.best[name]["sha256"] = digest
         return row
 
     def _drop_models(self) -> None:
