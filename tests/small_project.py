@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from links import complete_run
 from prepared import complete
 from projects import experiment, write_project
 from recount.results.scores import SCORES
@@ -113,6 +114,7 @@ def predict(
     timing = {"images": len(samples), "seconds": seconds * len(samples)}
     described = {"device": "cpu", "precision": "fp32", "selections": dict.fromkeys(errors, timing)}
     path.with_suffix(".timing.json").write_text(json.dumps(described))
+    complete_run(project, project.run(system, variant, int(seed[4:])))
     return path
 
 

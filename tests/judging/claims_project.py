@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from links import complete_run
 from prepared import complete
 from projects import experiment, write_project
 from recount.judging.judge import judge
@@ -118,6 +119,7 @@ def predict(
                     writer.writerow(
                         [f"s{k}", f"s{k}.jpg", "", repr(float(count)), repr(float(count + error)), selection]
                     )
+        complete_run(project, project.run(system, variant, seed))
 
 
 def noisy(factor: float) -> Any:

@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 from PIL import Image, ImageDraw
 
+from links import complete as complete_results
 from prepared import complete
 from recount.judging.judge import judge
 from recount.scoring.score import score
@@ -247,6 +248,7 @@ def build(
         lines.append("FloatingPointError: loss is NaN at step 312, samples img_3, img_7")
         path.write_text("\n".join([*lines, HOSTILE if hostile else ""]), encoding="utf-8")
     project = load(root)
+    complete_results(project)
     score(project)
     judge(project)
     return tree

@@ -45,7 +45,7 @@ def train(folder: Path, *, recipe: dict[str, Any] | None = None, seed: int = 0, 
         watched=options.pop("watched", {}),
         seed=seed,
         folder=folder,
-        digest=options.pop("digest", "d"),
+        made_from=options.pop("made_from", "d"),
         device=CPU,
         **options,
     )

@@ -60,7 +60,7 @@ def train(folder: Path, system: TinySystem, **options: float) -> Progress:
         watched={},
         seed=0,
         folder=folder,
-        digest="d",
+        made_from="d",
         device=torch.device("cpu"),
         **options,
     )
@@ -103,7 +103,7 @@ def test_the_failed_attempt_draws_no_random_numbers(tmp_path: Path) -> None:
         watched={},
         seed=0,
         folder=tmp_path / "b",
-        digest="d",
+        made_from="d",
         device=torch.device("cpu"),
     )
     trainer.progress.parts = 2

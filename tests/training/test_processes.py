@@ -117,7 +117,7 @@ def train(processes: Processes, device: torch.device, name: str, out: str, recip
         watched=watched,
         seed=0,
         folder=Path(out),
-        digest="d",
+        made_from="d",
         device=device,
         processes=processes,
         checkpoint_minutes=float(os.environ.get("TEST_CHECKPOINT_MINUTES", "10")),
