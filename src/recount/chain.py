@@ -18,9 +18,10 @@ from recount.errors import UserError
 from recount.results.attempts import failed
 from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
+from recount.results.prepared import data_digest
 from recount.results.prompt_tests import PromptTests
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.settings.project import Project, Run, Split
+from recount.settings.project import WEIGHTS, Project, Run, Split
 
 RecordType = TypeVar("RecordType", bound=JsonRecord)
 SHOWN = 3  # ids in a message
@@ -36,13 +37,19 @@ class Unfit(UserError):
         self.path, self.kind, self.why, self.again, self.expected, self.found = path, kind, why, again, expected, found
 
 
+def _digest_of_data(source: Path) -> str:
+    if source.name == "index.csv":
+        return data_digest(source)
+    return provenance.weights_digest(source)
+
+
 class Chain:
     """The results of one project, each checked against what it was made from when it is read."""
 
     def __init__(self, project: Project, digest: Callable[[Path], str] = file_digest) -> None:
         self.project, self.results = project, project.root / project.results
         self.digest = cache(digest)
-        self._data = cache(lambda index: provenance.data_digests([index]))
+        self._digest_of = cache(_digest_of_data)
         self._truth = cache(self._truth_of)
         self._runs: dict[str, RunRecord] = {}
 
@@ -192,12 +199,14 @@ class Chain:
     def _same_data(self, path: Path, data: Mapping[str, str], again: str) -> None:
         """Data that are not here any more (results are moved and shared) are not held against a result."""
         for name, digest in data.items():
-            index = self.project.root / self.project.data / name / "index.csv"
-            if index.is_file():
+            weights = name.startswith(WEIGHTS)
+            folder = self.project.weights / name.removeprefix(WEIGHTS) if weights else self.project.data / name
+            source = self.project.root / folder / ("manifest.json" if weights else "index.csv")
+            if source.is_file():
                 try:
-                    now = self._data(index)[name]
+                    now = self._digest_of(source)
                 except ResultsError as error:
-                    raise Unfit(index, "damaged", str(error).removeprefix(f"{index}: "), again) from None
+                    raise Unfit(source, "damaged", str(error).removeprefix(f"{source}: "), again) from None
                 if now != digest:
                     raise Unfit(path, "stale", f"made from other data ({name}) than are there now", again, now, digest)
 

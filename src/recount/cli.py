@@ -237,6 +237,33 @@ def judge(config: Overrides = None) -> None:
 
 
 @app.command()
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    full: Annotated[bool, typer.Option("--full", help="read all bytes again, of unchanged files, too")] = False,
+    mend: Annotated[bool, typer.Option("--mend", help="move what is unfit to results/<suite>/unfit")] = False,
+    config: Overrides = None,
+) -> None:
+    """Check all files against what they were made from: stale, damaged, missing, untracked. 1 if something is."""
+    from rich.console import Console
+
+    from recount import verify as verification
+
+    project = _project(config)
+    findings = verification.Verification(project, full=full).findings()
+    unfit = sum(finding.unfit for finding in findings)
+    if as_json:
+        typer.echo(verification.as_json(findings))
+    else:
+        verification.show(findings, Console())
+        typer.echo(f"{project.results}: {unfit} unfit" if unfit else f"{project.results}: everything fits")
+    if mend:
+        moved = verification.mend(project, findings)
+        typer.echo(f"{len(moved)} files moved to {project.results}/unfit; run the workflow again", err=as_json)
+    elif unfit:
+        raise typer.Exit(1)
+
+
+@app.command()
 def evidence(paper: str, config: Overrides = None) -> None:
     """Compute the evidence of a paper that recount makes itself, from fetched annotations."""
     from recount.papers import make_evidence

@@ -26,9 +26,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from recount.results.files import file_digest, text_digest
+from recount.results.files import ResultsError, file_digest, text_digest
 from recount.results.prepared import data_digest
-from recount.settings.project import Project, Run
+from recount.settings.project import WEIGHTS, Project, Run
 from recount.settings.recipe import Recipe, resolve_recipe
 
 Step = Literal["fetch", "prepare", "train", "predict", "test_prompts", "score", "judge", "report"]
@@ -340,9 +340,19 @@ def collect(run: Run, data: Mapping[str, str], *, device: str) -> dict[str, Any]
 
 
 def data_of(project: Project, run: Run) -> dict[str, str]:
-    """Return the data digests of all that a run is trained and chosen on."""
+    """Return the data digests of all that a run is trained and chosen on, and of the weights it starts from."""
     splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    return data_digests(sorted({project.root / project.index(split) for split in splits}))
+    data = data_digests(sorted({project.root / project.index(split) for split in splits}))
+    manifests = {name: project.root / project.weights / name / "manifest.json" for name in run.weights}
+    return data | {f"{WEIGHTS}{name}": weights_digest(path) for name, path in manifests.items() if path.is_file()}
+
+
+def weights_digest(manifest: Path) -> str:
+    """Return the digest over a manifest's files; a ``ResultsError`` where it is broken."""
+    try:
+        return str(json.loads(manifest.read_bytes())["digest"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ResultsError(f"{manifest}: damaged ({error!r}): delete it, and fetch the weights again") from None
 
 
 def _cpu_name() -> str:

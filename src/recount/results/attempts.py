@@ -40,7 +40,7 @@ class Attempt(JsonRecord):
 
 
 def _path(project: Project, step: str, job: str) -> Path:
-    return project.root / project.results / "attempts" / step / f"{job}.json"
+    return project.root / project.results / "attempts" / step / f"{job.replace('/', '.')}.json"
 
 
 @contextmanager

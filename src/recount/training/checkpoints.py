@@ -1,10 +1,8 @@
 """Training state on disk: atomic, checked, never pickled objects, and only taken up again by the very same training.
 
-A state carries its own SHA-256 at its end (PyTorch's zip reader does not check what it reads, and takes what follows
-the archive for a comment), and all that it was made from as text, so that a log can say what changed.
+A state carries its own SHA-256 at its end, and all that it was made from as text, so that a log can say what changed.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -20,12 +18,11 @@ from torch import Tensor
 
 from recount.errors import UserError
 from recount.results.files import file_digest, text_digest, write_atomically
+from recount.results.seal import damage, seal
 
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
-_MARK = b"recount-sha256:"
-_END = len(_MARK) + 64  # bytes at the end of a state: the mark, and the digest of all before it in hexadecimal
 
 
 def only_training(folder: Path) -> AbstractContextManager[Any]:
@@ -58,9 +55,7 @@ def save_state(folder: Path, made_from: str, state: dict[str, Any]) -> None:
 
     def write(temporary: Path) -> None:
         torch.save({"made_from": made_from, **state}, temporary)
-        digest = file_digest(temporary)
-        with temporary.open("ab") as file:
-            file.write(_MARK + digest.encode())
+        seal(temporary)
 
     write_atomically(folder / STATE, write)
 
@@ -70,9 +65,9 @@ def load_state(folder: Path, made_from: str) -> dict[str, Any] | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    damage = damage_of_state(path)
-    if damage:
-        log.warning("%s: damaged (%s): training starts anew", path, damage)
+    wrong = damage(path)
+    if wrong:
+        log.warning("%s: damaged (%s): training starts anew", path, wrong)
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state.get("made_from") != made_from:
@@ -87,7 +82,7 @@ def set_aside(folder: Path, made_from: str) -> None:
     It returns when what it was made from is wanted again. The log says what changed.
     """
     path = folder / STATE
-    if path.is_file() and not damage_of_state(path):
+    if path.is_file() and not damage(path):
         other = str(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("made_from"))
         if other == made_from:
             return
@@ -105,22 +100,6 @@ def set_aside(folder: Path, made_from: str) -> None:
 
 def _aside(folder: Path, made_from: str) -> Path:
     return folder.with_name(f"{folder.name}@{text_digest(made_from)[:12]}")
-
-
-def damage_of_state(path: Path) -> str:
-    """Return what is wrong with the bytes of a saved state, or ""."""
-    size = path.stat().st_size - _END
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        left = max(size, 0)
-        while block := file.read(min(left, 1 << 20)):
-            digest.update(block)
-            left -= len(block)
-        end = file.read()
-    if size <= 0 or not end.startswith(_MARK):
-        return "its end is missing: it was cut, or an older recount wrote it"
-    said, found = end.removeprefix(_MARK).decode("ascii", "replace"), digest.hexdigest()
-    return "" if said == found else f"its content has {found} instead of {said}"
 
 
 def _differences(one: str, other: str) -> Iterator[str]:

@@ -1,0 +1,266 @@
+"""``recount verify``: walk the chain from raw files to the report, and say what does not fit.
+
+Nothing is rewritten, because Snakemake goes by the times of files. ``--mend`` moves what is unfit to
+``results/<suite>/unfit/``, so that the next run makes it anew. What was not made yet is no fault, and neither is a step
+that was killed: its cell is missing, and says so.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from recount import provenance
+from recount.chain import Chain, Unfit
+from recount.data.dataset import MANIFEST, DataError
+from recount.data.digests import unfit_files
+from recount.fetching.ledger import Ledger
+from recount.planning import needed_sources
+from recount.results.attempts import Attempt
+from recount.results.digest_cache import DigestCache
+from recount.results.files import ResultsError, file_digest
+from recount.results.predictions import timing_path
+from recount.results.run_record import RUN, ModelRecord, RunRecord
+from recount.results.scores import SCORES_MADE
+from recount.results.seal import damage
+from recount.results.verdicts import VERDICTS_MADE
+from recount.settings.project import Project
+
+#: "stale" to "untracked" are unfit; "failed", "older code" and "aside" are only told
+Kind = Literal["stale", "damaged", "missing", "untracked", "failed", "older code", "aside"]
+UNFIT: tuple[Kind, ...] = ("stale", "damaged", "missing", "untracked")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A file that is not what the chain says, or of which something is to be told."""
+
+    path: str  # relative to the project, where it lies in it
+    kind: Kind
+    why: str
+    again: str = ""  # what makes it anew
+    expected: str = ""  # digest
+    found: str = ""
+    files: tuple[str, ...] = ()  # that go with it, and that --mend moves
+
+    @property
+    def unfit(self) -> bool:
+        """Return whether it must not be used."""
+        return self.kind in UNFIT
+
+
+class Verification:
+    """All findings on one project; ``full`` reads all bytes, else files that have not changed are not read again."""
+
+    def __init__(self, project: Project, *, full: bool = False) -> None:
+        self.project, self.full = project, full
+        self.results = project.root / project.results
+        self.cache = DigestCache(self.results / ".digests.json")
+        self.digest = file_digest if full else self.cache.digest
+        self.chain = Chain(project, self.digest)
+
+    def findings(self) -> list[Finding]:
+        """Return everything that is to be told, in the order of the chain."""
+        steps = (
+            self._fetched,
+            self._prepared,
+            self._states,
+            self._runs,
+            self._evaluations,
+            self._tables,
+            self._attempts,
+        )
+        found = [finding for step in steps for finding in step()]
+        self.cache.save()
+        return list(dict.fromkeys(found))
+
+    def _finding(
+        self, path: Path, kind: Kind, why: str, again: str = "", *digests: str, also: tuple[Path, ...] = ()
+    ) -> Finding:
+        expected, found = digests or ("", "")
+        why = why.replace(f"{self.project.root}/", "")
+        return Finding(self._name(path), kind, why, again, expected, found, tuple(map(self._name, (path, *also))))
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self.project.root)) if path.is_relative_to(self.project.root) else str(path)
+
+    def _fetched(self) -> Iterator[Finding]:
+        for source, folder in needed_sources(self.project):
+            manifest = folder / MANIFEST
+            if not manifest.is_file():
+                continue
+            step = "fetch" if folder.is_relative_to(self.project.root / self.project.raw) else "fetch-weights"
+            again = f"`recount {step} {source.name}` gets it again"
+            try:
+                entries = Ledger(folder).entries
+            except DataError as error:
+                yield self._finding(manifest, "damaged", str(error), again)
+                continue
+            for entry in entries.values():
+                path = folder / entry.path
+                if path.is_file():  # raw files may be deleted once they are prepared
+                    found = self._digest(path)
+                    if found != entry.sha256:
+                        what = "not the file that was fetched"
+                        yield self._finding(path, "damaged", what, again, entry.sha256, found, also=(manifest,))
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return self.digest(path)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+
+    def _prepared(self) -> Iterator[Finding]:
+        for index in sorted({self.project.index(split) for run in self.project.runs for split in run.splits}):
+            folder = self.project.root / index.parent
+            if not (folder / "index.csv").is_file():
+                continue
+            again = f"`recount prepare {' '.join(folder.parts[-2:])}` makes it anew"
+            for file in unfit_files(folder, full=self.full):
+                also = (folder / "index.csv",) if file.kind != "untracked" else ()
+                what = {
+                    "stale": "prepared from another raw file than is there now",
+                    "damaged": "not what was prepared",
+                    "missing": "the index names it, and it is not there",
+                    "untracked": "nobody prepared it",
+                }[file.kind]
+                unfit = file.path if file.kind != "stale" else folder / "index.csv"
+                yield self._finding(unfit, file.kind, what, again, file.expected, file.found, also=also)
+
+    def _states(self) -> Iterator[Finding]:
+        for path in sorted((self.results / "checkpoints").glob("*/*/*/state.pt")):
+            wrong = damage(path)
+            if wrong:
+                yield self._finding(path, "damaged", wrong, "the training starts anew")
+            elif "@" in path.parent.name:
+                yield self._finding(path.parent, "aside", "an unfinished training with other settings, code or data")
+
+    def _runs(self) -> Iterator[Finding]:
+        for run in self.project.trainings:
+            folder = self.project.root / self.project.run_folder(run)
+            again = f"`recount train {run.id}` makes it anew"
+            models = tuple(sorted(folder.glob("model*")))
+            try:
+                record = self.chain.run(run)
+            except FileNotFoundError:
+                yield from (
+                    self._finding(path, "untracked", f"there is no {RUN}, so nothing says what it is", again)
+                    for path in models
+                )
+                continue
+            except Unfit as unfit:
+                yield self._of(unfit, *models)
+                continue
+            yield from self._models(folder, record, again)
+            code = provenance.step_digest("train", run.system)
+            if record.provenance.code != code:
+                yield self._finding(folder / RUN, "older code", "trained by other code than recount has now")
+
+    def _models(self, folder: Path, record: RunRecord, again: str) -> Iterator[Finding]:
+        for name, selection in record.selections.items():
+            path = folder / selection.model
+            also = (folder / RUN, path.with_suffix(".json"))
+            if not path.is_file():
+                yield self._finding(path, "missing", f"{RUN} names it ({name})", again, selection.sha256, also=also)
+                continue
+            found = self._digest(path)
+            if found != selection.sha256:
+                yield self._finding(path, "damaged", "not what was trained", again, selection.sha256, found, also=also)
+            try:
+                said = ModelRecord.read(path.with_suffix(".json"))
+            except (OSError, ResultsError) as error:
+                yield self._finding(path.with_suffix(".json"), "damaged", str(error), again, also=also)
+                continue
+            if (said.run, said.selection.sha256) != (record.id, selection.sha256):
+                what = f"it is of {said.run}, epoch {said.selection.epoch}"
+                digests = selection.sha256, said.selection.sha256
+                yield self._finding(path.with_suffix(".json"), "damaged", what, again, *digests, also=also)
+
+    def _evaluations(self) -> Iterator[Finding]:
+        known: set[Path] = set()
+        for run in self.project.evaluations:
+            for benchmark in run.benchmark_of_split.values():
+                path = self.project.root / self.project.predictions(run, benchmark)
+                known |= {path, timing_path(path)}
+                yield from self._fit(partial(self.chain.predictions, run, benchmark), timing_path(path), path)
+                yield from self._fit(partial(self.chain.maps, run, benchmark), path, timing_path(path))
+            if run.prompt_tests:
+                path = self.project.root / self.project.prompt_test_file(run)
+                yield from self._fit(partial(self.chain.prompt_tests, run), path, path.with_suffix(".npz"))
+        for path in sorted((self.results / "predictions").glob("*/*/*/*/seed*.csv")):
+            if path not in known and not timing_path(path).is_file():
+                yield self._finding(path, "untracked", "no record says what it was made from, and no run makes it")
+
+    def _fit(self, read: Callable[[], object], *also: Path) -> Iterator[Finding]:
+        try:
+            read()
+        except FileNotFoundError:
+            return
+        except Unfit as unfit:
+            yield self._of(unfit, *also)
+        except (DataError, ResultsError):
+            return  # the data's own finding
+
+    def _of(self, unfit: Unfit, *also: Path) -> Finding:
+        others = tuple(path for path in also if path != unfit.path)
+        return self._finding(unfit.path, unfit.kind, unfit.why, unfit.again, unfit.expected, unfit.found, also=others)
+
+    def _tables(self) -> Iterator[Finding]:
+        for made, step, tables in (
+            (SCORES_MADE, "score", ("scores.csv", "strata.csv", "influence.csv")),
+            (VERDICTS_MADE, "judge", ("verdicts.csv",)),
+        ):
+            paths = tuple(self.results / name for name in tables)
+            if not (self.results / made).is_file():
+                again = f"`recount {step}` makes it anew"
+                what = "no record says what it was made from"
+                yield from (self._finding(path, "untracked", what, again) for path in paths if path.is_file())
+            else:
+                yield from self._fit(partial(self.chain.tables, made, step), self.results / made, *paths)
+
+    def _attempts(self) -> Iterator[Finding]:
+        for path in sorted((self.results / "attempts").rglob("*.json")):
+            try:
+                yield self._finding(path, "failed", Attempt.read(path).text)
+            except (OSError, ResultsError) as error:
+                yield self._finding(path, "failed", str(error))
+
+
+def mend(project: Project, findings: list[Finding]) -> list[str]:
+    """Move all unfit files below results/<suite>/unfit/; return the names of those that were there."""
+    moved = []
+    for name in dict.fromkeys(name for finding in findings if finding.unfit for name in finding.files):
+        path = project.root / name
+        if path.is_file():
+            target = project.root / project.results / "unfit" / name.lstrip("/")
+            number = 0
+            while target.exists():
+                number += 1
+                target = target.with_name(f"{path.name}.{number}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+            moved.append(name)
+    return moved
+
+
+def as_json(findings: list[Finding]) -> str:
+    """Return the findings as JSON."""
+    return json.dumps([{**asdict(finding), "unfit": finding.unfit} for finding in findings], indent=1)
+
+
+def show(findings: list[Finding], console: Console) -> None:
+    """Print the findings as a table."""
+    table = Table("what", "file", "why", "then", box=None, pad_edge=False)
+    for finding in findings:
+        digests = (
+            f" (expected {finding.expected[:12]}, found {finding.found[:12] or 'nothing'})" if finding.expected else ""
+        )
+        table.add_row(finding.kind, finding.path, finding.why + digests, finding.again)
+    if findings:
+        console.print(table, highlight=False, markup=False)
