@@ -256,7 +256,9 @@ def as_json(findings: list[Finding]) -> str:
 
 def show(findings: list[Finding], console: Console) -> None:
     """Print the findings as a table."""
-    table = Table("what", "file", "why", "then", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("what", "file", "why", "then"):
+        table.add_column(name, overflow="fold")
     for finding in findings:
         digests = (
             f" (expected {finding.expected[:12]}, found {finding.found[:12] or 'nothing'})" if finding.expected else ""

@@ -54,6 +54,7 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
 if COUNT_JOBS in os.environ:
     atexit.register(count_jobs)
+atexit.register(lambda: name_what_is_unfit())  # which is defined below
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 RUNS = {run.id: run for run in (*PROJECT.trainings, *PROJECT.evaluations)}
@@ -263,6 +264,23 @@ def report_after_failure():
     if any((PROJECT.results / "runs").rglob("run.json")):
         report_what_exists()
     list_what_is_missing()
+
+
+def name_what_is_unfit():
+    """Name results that are stale or damaged, which Snakemake takes for current, and what mends them.
+
+    At the end of the process: where nothing is to be done, Snakemake says neither success nor error.
+    """
+    if STOPPED or not workflow.is_main_process or workflow.dryrun:
+        return
+    from recount.verify import Verification
+
+    unfit = [finding for finding in Verification(PROJECT).findings() if finding.unfit]
+    if unfit:
+        print(f"\nNot to be used, and not used ({len(unfit)}):", file=sys.stderr)
+        for finding in unfit:
+            print(f"  {finding.kind}: {finding.path}: {finding.why}", file=sys.stderr)
+        print("`recount verify --mend` moves them aside; the next run makes them anew.", file=sys.stderr)
 
 
 def report_what_exists():
