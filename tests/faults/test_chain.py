@@ -1,0 +1,445 @@
+"""Mixed provenance: one link in the middle of a real chain is changed, and nothing behind it is believed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from prepared import complete
+from projects import experiment, write_project
+from recount import provenance
+from recount.chain import Chain, Unfit
+from recount.data.index import COLUMNS, read_index
+from recount.data.pictures import load_image
+from recount.errors import UserError
+from recount.judging.judge import judge
+from recount.prediction.predict import predict_benchmark
+from recount.results.attempts import attempt
+from recount.results.files import write_text
+from recount.results.predictions import Timing, timing_path
+from recount.results.scores import SCORES
+from recount.scoring.score import score
+from recount.settings.project import Project, load
+from recount.training import checkpoints
+from recount.training.run import train
+from recount.verify import Verification, mend
+
+TRAIN, TEST = "ucf_qnrf/train", "ucf_qnrf/test"
+VARIANTS = {"rgb": "MCNN", "slow": {"label": "slower", "recipe": {"optimiser": {"lr": 1e-5}}}}
+EXPERIMENTS = {
+    "mcnn": experiment("MCNN", VARIANTS, trained_on=TRAIN, evaluated_on=[TEST], selected_on_test=TEST),
+}
+PAPER = {"tables": {"table1": {"title": "Table 1", "on": TEST, "metrics": ["mae"], "rows": ["mcnn/rgb", "mcnn/slow"]}}}
+RECIPE = {"epochs": 2, "evaluate_every": 1, "evaluate_from": 0}
+SUITE = {
+    "title": "small",
+    "comparable": False,
+    "why_not_comparable": "it is a test",
+    "benchmarks": {TRAIN: {"dataset": "crowd", "split": "train"}, TEST: {"dataset": "crowd", "split": "test"}},
+    "systems": {"mcnn": {"size": "mini", "recipe": RECIPE}},
+}
+DATA = Path("resources/data/crowd/original")
+RUN = Path("results/small/runs/mcnn/rgb/seed0")
+PREDICTIONS = Path("results/small/predictions/crowd/test/mcnn/rgb/seed0.csv")
+
+
+def write_data(root: Path, shift: int = 0) -> None:
+    """Write six pictures with points, as ``recount prepare`` does; ``shift`` moves one point of one picture."""
+    folder = root / DATA
+    for name in ("images", "points"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(6):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"images/{k}.png")
+        points = rng.uniform(0, 60, (k + 2, 2)).astype("<f4")
+        points[0] += shift * (k == 0)
+        np.save(folder / f"points/{k}.npy", points)
+        split = "train" if k < 4 else "test"
+        rows.append([f"s{k}", split, f"images/{k}.png", "", k + 2, 64, 64, f"points/{k}.npy", "", "", "", "", ""])
+    with (folder / "index.csv").open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
+    complete(folder / "index.csv")
+
+
+def trained(project: Project, variant: str, seed: int = 0) -> None:
+    """Train and predict a run, as its jobs do."""
+    run = project.run("mcnn", variant, seed)
+    with attempt(project, "train", run.training_id):
+        train(project, run)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    predict_benchmark(project, run, TEST)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    config = {"suite": "small", "training_threads": 1, "checkpoint_minutes": 0}
+    write_project(root, experiments=EXPERIMENTS, papers={"paper": PAPER}, suite=SUITE, config=config)
+    write_data(root)
+    project = load(root)
+    for variant in VARIANTS:
+        trained(project, variant)
+    score(project)
+    judge(project)
+    return root
+
+
+@pytest.fixture
+def project(whole: Path, tmp_path: Path) -> Iterator[Project]:
+    shutil.copytree(whole, tmp_path / "work")
+    yield load(tmp_path / "work")
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def cell(project: Project, variant: str = "rgb") -> tuple[str, str]:
+    """Score, and return status and kind of reason of a variant's cell."""
+    rows = SCORES.read(score(project))
+    found = {(row.status, row.reason.kind) for row in rows if row.variant == variant and row.metric == "mae"}
+    assert len(found) == 1, found
+    return found.pop()
+
+
+def unfit(project: Project, *, full: bool = False) -> dict[str, str]:
+    """Return what ``recount verify`` finds unfit: path below the project -> kind."""
+    return {f.path: f.kind for f in Verification(project, full=full).findings() if f.unfit}
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    write_text(path, text.replace(old, new, 1))
+
+
+def test_an_unbroken_chain_is_believed(project: Project) -> None:
+    assert cell(project) == ("trained", "")
+    judge(project)
+    assert unfit(project) == unfit(project, full=True) == {}
+
+
+def test_a_failed_retraining_leaves_nothing_of_the_old_run_in_the_tables(project: Project) -> None:
+    with pytest.raises(UserError), attempt(project, "train", "mcnn/rgb/seed0"):
+        raise UserError("out of memory")
+    assert cell(project) == ("missing", "failed")
+    assert cell(project, "slow") == ("trained", "")
+    trained(project, "rgb")
+    assert cell(project) == ("trained", "")
+
+
+def test_a_step_that_was_killed_leaves_a_missing_cell_that_says_so(project: Project) -> None:
+    with attempt(project, "predict", "mcnn/rgb/seed0"):
+        left = next((project.root / "results/small/attempts/predict").iterdir())
+        kept = left.read_bytes()
+    left.write_bytes(kept)
+    assert cell(project) == ("missing", "failed")
+    assert unfit(project).keys() <= {"results/small/verdicts.made.json"}
+
+
+def test_results_without_a_run_record_are_never_trained(project: Project) -> None:
+    (project.root / RUN / "run.json").unlink()
+    assert cell(project) == ("missing", "not run")
+    assert unfit(project)[str(RUN / "model.safetensors")] == "untracked"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(b"\n".join(path.read_bytes().splitlines()[:-1]) + b"\n")
+
+
+def reorder(path: Path) -> None:
+    head, *rows = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([head, *reversed(rows)]) + b"\n")
+
+
+def other_truth(path: Path) -> None:
+    text = path.read_text()
+    assert ",6.0," in text
+    path.write_text(text.replace(",6.0,", ",7.0,"))
+
+
+def of_another_run(path: Path) -> None:
+    shutil.copy(str(path).replace("/rgb/", "/slow/"), path)
+
+
+def with_its_record_of_another_run(path: Path) -> None:
+    of_another_run(path)
+    shutil.copy(str(timing_path(path)).replace("/rgb/", "/slow/"), timing_path(path))
+
+
+def without_its_record(path: Path) -> None:
+    timing_path(path).unlink()
+
+
+@pytest.mark.parametrize(
+    "fault", [cut, reorder, other_truth, of_another_run, with_its_record_of_another_run, without_its_record]
+)
+def test_predictions_that_are_not_what_was_written_are_not_scored(
+    project: Project, fault: Callable[[Path], None]
+) -> None:
+    fault(project.root / PREDICTIONS)
+    assert "damaged" in unfit(project).values()
+    assert cell(project) == ("missing", "damaged")
+    assert cell(project, "slow") == ("trained", "")
+
+
+@pytest.mark.parametrize("fault", [cut, other_truth])
+def test_predictions_must_have_the_benchmark_s_samples_and_true_counts(
+    project: Project, fault: Callable[[Path], None]
+) -> None:
+    """Even where their record says that they were written so."""
+    path = project.root / PREDICTIONS
+    fault(path)
+    record = Timing.read(timing_path(path))
+    record.made.content[path.name] = provenance.file_digest(path)
+    record.write(timing_path(path))
+    with pytest.raises(Unfit, match=r"lacks s5|another true count of s4"):
+        Chain(project).predictions(project.run("mcnn", "rgb", 0), TEST)
+    assert cell(project) == ("missing", "damaged")
+
+
+def test_predictions_of_another_model_are_stale(project: Project) -> None:
+    before = (project.root / PREDICTIONS).read_bytes(), timing_path(project.root / PREDICTIONS).read_bytes()
+    write_data(project.root, shift=1)
+    trained(project, "rgb")
+    assert cell(project) == ("trained", "")
+    (project.root / PREDICTIONS).write_bytes(before[0])
+    timing_path(project.root / PREDICTIONS).write_bytes(before[1])
+    assert cell(project) == ("missing", "stale")
+
+
+def test_other_prepared_data_make_run_and_predictions_stale(project: Project) -> None:
+    write_data(project.root, shift=1)
+    assert cell(project) == ("missing", "stale")
+    assert unfit(project)[str(RUN / "run.json")] == "stale"
+
+
+def test_a_picture_that_changed_is_not_read(project: Project) -> None:
+    path = project.root / DATA / "images/4.png"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    sample = next(s for s in read_index(project.root / DATA / "index.csv") if s.id == "s4")
+    with pytest.raises(UserError, match=r"4\.png: damaged: its sha256 is .*recount prepare crowd original"):
+        load_image(path, sample.image_sha256)
+    assert unfit(project)[str(DATA / "images/4.png")] == "damaged"
+
+
+def test_scores_made_from_other_predictions_are_stale(project: Project) -> None:
+    predict_benchmark(project, project.run("mcnn", "rgb", 0), TEST)
+    assert unfit(project) == {}  # the same bytes
+    path = project.root / PREDICTIONS
+    change(path, "s4", "s4 ")
+    assert unfit(project)["results/small/scores.made.json"] == "stale"
+    change(project.root / "results/small/scores.csv", "mae", "mea")
+    assert unfit(project)["results/small/scores.csv"] == "damaged"
+
+
+def test_the_record_of_another_run_is_not_believed(project: Project) -> None:
+    shutil.copy(project.root / str(RUN / "run.json").replace("rgb", "slow"), project.root / RUN / "run.json")
+    assert cell(project) == ("missing", "damaged")
+
+
+def test_the_model_of_another_run_is_not_predicted_with(project: Project) -> None:
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(project.root / str(RUN / name).replace("rgb", "slow"), project.root / RUN / name)
+    with pytest.raises(UserError, match=r"model\.safetensors: sha256 is not the one in run\.json"):
+        predict_benchmark(project, project.run("mcnn", "rgb", 0), TEST)
+    assert {*unfit(project).values()} == {"damaged"}
+
+
+def test_a_results_folder_copied_over_another_is_not_believed(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(project.root, other)
+    write_data(other, shift=1)
+    there = load(other)
+    trained(there, "rgb")
+    score(there)
+    shutil.copytree(other / "results", project.root / "results", dirs_exist_ok=True)
+    assert unfit(project)[str(RUN / "run.json")] == "stale"
+    assert cell(project) == ("missing", "stale")
+    assert cell(project, "slow") == ("trained", "")
+
+
+def test_settings_changed_back_and_forth(project: Project) -> None:
+    changed = load(project.root, {"precision": "bf16"})
+    assert cell(changed) == ("missing", "stale")
+    assert cell(project) == ("trained", "")
+
+
+class Stop(Exception):
+    """In the middle of a training."""
+
+
+def interrupted(project: Project, monkeypatch: pytest.MonkeyPatch, at: int) -> Path:
+    """Train until a state is saved for the ``at``-th time; return the folder of the state."""
+    save, saved = checkpoints.save_state, []
+
+    def stopping(*args: object) -> None:
+        save(*args)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == at:
+            raise Stop
+
+    run = project.run("mcnn", "rgb", 0)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(checkpoints, "save_state", stopping)
+        train(project, run)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return project.root / project.checkpoint_folder(run)
+
+
+def test_a_training_never_goes_on_with_other_data_and_what_was_saved_waits(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (project.root / RUN / "model.safetensors").read_bytes()
+    folder = interrupted(project, monkeypatch, 3)
+    state = (folder / checkpoints.STATE).read_bytes()
+    write_data(project.root, shift=1)
+    with caplog.at_level(logging.INFO):
+        train(project, project.run("mcnn", "rgb", 0))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert "resumed" not in caplog.text
+    assert "data: crowd/original" in caplog.text
+    aside = list(folder.parent.glob("seed0@*"))
+    assert [(path / checkpoints.STATE).read_bytes() for path in aside] == [state]
+    write_data(project.root)  # as it was
+    with caplog.at_level(logging.INFO):
+        train(project, project.run("mcnn", "rgb", 0))
+    assert "resumed" in caplog.text
+    assert (project.root / RUN / "model.safetensors").read_bytes() == before
+
+
+def test_a_training_never_goes_on_with_other_packages(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(project, monkeypatch, 3)
+    monkeypatch.setattr(provenance, "computing_packages", lambda: {"torch": "9.9"})
+    with caplog.at_level(logging.INFO):
+        train(project, project.run("mcnn", "rgb", 0))
+    assert "resumed" not in caplog.text
+    assert "packages: torch: " in caplog.text
+    assert "is now 9.9" in caplog.text
+
+
+def test_the_best_model_is_that_of_the_epoch_that_was_chosen(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between writing the weights of a better epoch and the state that says so."""
+    before = {path.name: path.read_bytes() for path in (project.root / RUN).glob("model*.safetensors")}
+    assert len(before) == 2
+    folder = interrupted(project, monkeypatch, 5)  # in the second epoch
+    assert [path.name for path in folder.glob("*@*.safetensors")] == ["best_on_test@1.safetensors"]
+    shutil.copy(project.root / RUN / "model.safetensors", folder / "best_on_test@2.safetensors")  # no state names it
+    train(project, project.run("mcnn", "rgb", 0))
+    assert {path.name: path.read_bytes() for path in (project.root / RUN).glob("model*.safetensors")} == before
+
+
+def test_a_best_model_that_was_exchanged_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = project.run("mcnn", "rgb", 0)
+    save = checkpoints.save_model
+
+    def exchanging(path: Path, state: dict[str, object]) -> str:
+        for best in (project.root / project.checkpoint_folder(run)).glob("*@*.safetensors"):
+            save(best, {name: value + 1 for name, value in state.items()})  # type: ignore[operator]
+        return save(path, state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("recount.training.run.save_model", exchanging)
+    with pytest.raises(UserError, match=r"not the model of epoch \d that was chosen"):
+        train(project, run)
+
+
+def flipped(path: Path) -> Iterator[int]:
+    """Flip a bit at a hundred positions of a file, one after the other; the file is as before at the end."""
+    content = path.read_bytes()
+    rng = random.Random(0)
+    for position in sorted({0, len(content) - 1, *(rng.randrange(len(content)) for _ in range(98))}):
+        broken = bytearray(content)
+        broken[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(broken)
+        yield position
+    path.write_bytes(content)
+
+
+def test_no_flipped_bit_of_a_result_is_accepted(project: Project) -> None:
+    run = project.run("mcnn", "rgb", 0)
+    for path in (project.root / RUN / "run.json", project.root / PREDICTIONS, timing_path(project.root / PREDICTIONS)):
+        for position in flipped(path):
+            with pytest.raises(UserError):
+                Chain(project).predictions(run, TEST)
+                pytest.fail(f"{path.name}: byte {position}")
+
+
+def test_no_flipped_bit_of_prepared_data_is_accepted(project: Project) -> None:
+    for name in ("index.csv", "summary.json", "points/4.npy"):
+        for position in flipped(project.root / DATA / name):
+            with pytest.raises(UserError):
+                provenance.data_digests([project.root / DATA / "index.csv"])
+                read_index(project.root / DATA / "index.csv")
+                pytest.fail(f"{name}: byte {position}")
+
+
+def test_no_flipped_bit_of_a_model_or_a_state_is_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = project.root / RUN / "model.safetensors"
+    for position in flipped(model):
+        assert unfit(project, full=True).get(str(RUN / model.name)) == "damaged", position
+    folder = interrupted(project, monkeypatch, 1)
+    state = folder / checkpoints.STATE
+    made_from = str(checkpoints.torch.load(state, weights_only=True)["made_from"])
+    assert checkpoints.load_state(folder, made_from) is not None
+    for position in flipped(state):
+        assert checkpoints.load_state(folder, made_from) is None, position
+
+
+def test_what_verify_mends_is_made_anew_and_nothing_else(project: Project) -> None:
+    path = project.root / PREDICTIONS
+    before = path.read_bytes()
+    cut(path)
+    others = {p: p.read_bytes() for p in (project.root / "results").rglob("*") if p.is_file() and "/rgb/" not in str(p)}
+    moved = mend(project, Verification(project).findings())
+    assert {str(PREDICTIONS), "results/small/scores.csv", "results/small/verdicts.csv"} <= {*moved}
+    assert not path.exists() and not timing_path(path).exists()
+    assert (project.root / "results/small/unfit" / PREDICTIONS).is_file()
+    kept = {p: content for p, content in others.items() if p.exists()}
+    assert all(p.read_bytes() == content for p, content in kept.items())
+    assert unfit(project) == {}
+    predict_benchmark(project, project.run("mcnn", "rgb", 0), TEST)
+    assert path.read_bytes() == before
+    score(project)
+    judge(project)
+    assert unfit(project) == {}
+
+
+def test_a_result_that_may_not_be_read_is_a_missing_cell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project.root / PREDICTIONS
+    if os.geteuid():
+        path.chmod(0)
+    else:  # root may read everything
+        opened = Path.open
+
+        def refused(self: Path, *args: object, **named: object) -> object:
+            if self == path:
+                raise PermissionError(13, "Permission denied", str(self))
+            return opened(self, *args, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Path, "open", refused)
+    assert cell(project) == ("missing", "damaged")
+
+
+def test_verifying_thousands_of_pictures_again_reads_none(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recount.results.digest_cache._SETTLED_NS", 0)
+    Verification(project).findings()
+    os.utime(project.root / DATA / "images/4.png", (1, 1))
+    read: list[Path] = []
+    digest = provenance.file_digest
+    monkeypatch.setattr("recount.results.digest_cache.file_digest", lambda path: read.append(path) or digest(path))
+    assert json.loads(json.dumps(unfit(project))) == {}
+    pictures = [path for path in read if path.suffix == ".png"]
+    assert [path.name for path in pictures] == ["4.png"]
