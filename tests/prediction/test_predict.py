@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from golden_tools import golden
+from links import complete_run
+from recount.chain import Chain
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
@@ -28,11 +30,12 @@ from recount.prediction import samples as predicting
 from recount.prediction.predict import kept_maps, predict_benchmark, predict_run, shrunk
 from recount.prediction.samples import Predicted, predict_samples
 from recount.results.files import ResultsError
+from recount.results.run_record import RunRecord, read_run_record
 from recount.settings.base import Strict
-from recount.settings.project import Project
+from recount.settings.project import Project, Run
 from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Prediction, System
-from small_project import make_project, write_index_rows
+from small_project import let_good_be, make_project, write_index_rows
 
 
 class ToySystem(System):
@@ -175,7 +178,7 @@ class Particular(ToyReader):
 def test_a_sample_that_the_protocol_leaves_out_is_not_in_the_file_but_named_beside_it(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recount.systems.load", {"toy": Particular}.__getitem__)
+    let_good_be(Particular, monkeypatch)
     predict_run(run_folder, samples_of([(16, 16)] * 3), tmp_path / "p.csv", picture)
     assert {row["id"] for row in rows_of(tmp_path / "p.csv")} == {"s0", "s2"}
     timing = json.loads((tmp_path / "p.timing.json").read_text())["selections"]["last"]
@@ -233,8 +236,8 @@ def test_an_image_that_cannot_be_decoded_stops_the_prediction() -> None:
 
 @pytest.fixture
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("recount.systems.load", {"toy": ToySystem}.__getitem__)
-    folder = tmp_path / "runs" / "toy" / "full" / "seed0"
+    let_good_be(ToySystem, monkeypatch)
+    folder = tmp_path / "runs" / "good" / "full" / "seed0"
     folder.mkdir(parents=True)
     system = toy()
     selections = {}
@@ -244,12 +247,12 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         save_file(state, path)
         selections[name] = {"epoch": 3, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     record = {
-        "run": {"system": "toy", "variant": "full", "seed": 0},
+        "run": {"system": "good", "variant": "full", "seed": 0},
         "settings": system.settings.model_dump(),
         "recipe": Recipe().model_dump(),
         "selections": selections,
     }
-    (folder / "run.json").write_text(json.dumps(record))
+    RunRecord.model_validate(record).write(folder / "run.json")
     return folder
 
 
@@ -295,9 +298,9 @@ def test_changed_weights_are_refused(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit_the_settings_are_refused(run_folder: Path, tmp_path: Path) -> None:
-    record = json.loads((run_folder / "run.json").read_text())
-    record["settings"]["cell"] = 4
-    (run_folder / "run.json").write_text(json.dumps(record))
+    record = read_run_record(run_folder)
+    record.settings["cell"] = 4
+    record.write(run_folder / "run.json")
     with pytest.raises(UserError, match="does not fit the settings"):
         predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
 
@@ -368,9 +371,8 @@ def test_a_run_s_maps_are_stored_by_selection_and_sample(run_folder: Path, tmp_p
 
 def test_a_benchmark_of_the_project_is_predicted_from_its_index(run_folder: Path, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    run = project.run("good", "full", 0)
-    shutil.copytree(run_folder, project.root / project.run_folder(run))
     write_pictures(project, [(56, 64), (32, 32)])
+    run = finished(project, run_folder)
     output = predict_benchmark(project, run, "shown/test")
     assert output == project.root / "results/small/predictions/dots/test/good/full/seed0.csv"
     rows = [row for row in rows_of(output) if row["selection"] == "last"]
@@ -383,6 +385,18 @@ def test_a_benchmark_of_the_project_is_predicted_from_its_index(run_folder: Path
     )
     with np.load(project.root / "results/small/maps/dots/test/good/full/seed0.npz") as stored:
         assert "last/s0" in stored.files
+    chain = Chain(project)
+    found, timing = chain.predictions(run, "shown/test")
+    assert found.keys() == timing.made.models.keys() == {"last", "best_on_test", "best_on_held_out"}
+    assert chain.maps(run, "shown/test") == project.root / "results/small/maps/dots/test/good/full/seed0.npz"
+
+
+def finished(project: Project, run_folder: Path) -> Run:
+    """Put a finished run in the place of the project's good/full/seed0, made from the data that are there."""
+    run = project.run("good", "full", 0)
+    shutil.copytree(run_folder, project.root / project.run_folder(run))
+    complete_run(project, run)
+    return run
 
 
 def write_pictures(project: Project, sizes: list[tuple[int, int]]) -> None:
@@ -405,9 +419,18 @@ def test_a_benchmark_that_a_run_is_not_evaluated_on_is_refused(tmp_path: Path) -
 
 def test_a_sample_without_a_picture_cannot_be_predicted(run_folder: Path, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    run = project.run("good", "full", 0)
-    shutil.copytree(run_folder, project.root / project.run_folder(run))
+    run = finished(project, run_folder)
     with pytest.raises(UserError, match="sample s0: only its annotation is here"):
+        predict_benchmark(project, run, "shown/test")
+
+
+def test_a_run_that_was_made_from_other_data_is_not_read(run_folder: Path, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    run = finished(project, run_folder)
+    write_pictures(project, [(56, 64), (32, 32)])
+    with pytest.raises(
+        UserError, match=r"run\.json: stale: made from other data \(dots/original\).*`recount train good"
+    ):
         predict_benchmark(project, run, "shown/test")
 
 

@@ -15,15 +15,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from links import complete_run
+from recount.chain import Chain
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
 from recount.prediction.run_prompt_tests import chosen_samples, run_prompt_tests
+from recount.results.run_record import RunRecord
 from recount.settings.base import Strict
 from recount.settings.project import Project
 from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Prediction, System
-from small_project import EXPERIMENTS, SUITE, make_project, write_index_rows
+from small_project import EXPERIMENTS, SUITE, let_good_be, make_project, write_index_rows
 
 COLOURS = ("reds", "greens", "blues")
 EDGE, CELL = 32, 8
@@ -94,7 +97,7 @@ def write_data(root: Path) -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return a project whose run good/full is finished and prompt-tested on two benchmarks."""
-    monkeypatch.setattr("recount.systems.load", {"good": Reader}.__getitem__)
+    let_good_be(Reader, monkeypatch)
     tested = {"shown/test": ["negative_prompts", "mosaics", "maps"], "hidden/test": ["pairs"], "else/test": ["pairs"]}
     experiments = {**EXPERIMENTS, "good": {**EXPERIMENTS["good"], "prompt_tests": tested}}
     minority = {"dataset": "dots", "split": "minority"}
@@ -106,7 +109,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def finish(project: Project) -> None:
-    folder = project.root / project.run_folder(project.run("good", "full", 0))
+    run = project.run("good", "full", 0)
+    folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True)
     selections = {}
     for name, reading in (("last", 0.0), ("best_on_test", 0.0), ("best_on_held_out", 1.0)):
@@ -114,7 +118,8 @@ def finish(project: Project) -> None:
         save_file({"reading": torch.tensor(reading)}, path)
         selections[name] = {"epoch": 1, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     record = {"run": {"system": "good", "variant": "full", "seed": 0}, "settings": {}, "recipe": Recipe().model_dump()}
-    (folder / "run.json").write_text(json.dumps({**record, "selections": selections}))
+    RunRecord.model_validate({**record, "selections": selections}).write(folder / "run.json")
+    complete_run(project, run)
 
 
 def found_in(project: Project) -> dict[str, Any]:
@@ -123,12 +128,13 @@ def found_in(project: Project) -> dict[str, Any]:
 
 def test_one_file_holds_every_benchmark_of_this_suite(project: Project) -> None:
     found = found_in(project)
-    assert found["run"] == "good/full/seed0"
+    assert found["made"]["run"] == "good/full/seed0"
     assert set(found["benchmarks"]) == {"shown/test", "hidden/test"}  # nothing stands for else/test
     shown = found["benchmarks"]["shown/test"]
     assert (shown["dataset"], shown["split"]) == ("dots", "test")
     assert {"negative_prompts", "mosaics", "maps", "maps_before_training"} <= shown.keys()
     assert "pairs" in found["benchmarks"]["hidden/test"]
+    assert Chain(project).prompt_tests(project.run("good", "full", 0)).selection == found["selection"]
 
 
 def test_the_weights_are_never_those_chosen_on_test(project: Project) -> None:

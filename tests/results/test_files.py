@@ -24,11 +24,11 @@ RECORD = {
     "selections": {"last": {"epoch": 5, "model": "model.safetensors", "sha256": "0" * 64}},
 }
 PROMPT_TESTS = {
-    "run": "good/full/seed0",
+    "made": {"run": "good/full/seed0"},
     "selection": "last",
     "benchmarks": {"a/test": {"dataset": "a", "split": "test", "pairs": {"not_tested": "it shows one class"}}},
 }
-TIMING = {"device": "cpu", "precision": "fp32", "selections": {}}
+TIMING = {"made": {}, "device": "cpu", "precision": "fp32", "selections": {}}
 text = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=20)
 
 
@@ -107,16 +107,35 @@ def test_a_sample_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "content"), [(RunRecord, RECORD), (PromptTests, PROMPT_TESTS), (Timing, TIMING)])
-def test_records_of_older_recounts_are_read_and_of_newer_ones_refused(
+def test_records_read_back_and_of_older_and_newer_recounts_are_refused(
     tmp_path: Path, kind: type[RunRecord], content: dict
 ) -> None:
-    old = kind.parse(json.dumps({**content, "what_is_this": 1}), "old.json")
-    old.write(tmp_path / "new.json")
-    assert kind.read(tmp_path / "new.json") == old
-    assert json.loads((tmp_path / "new.json").read_text())["schema_version"] == kind.SCHEMA
+    path = tmp_path / "new.json"
+    written = kind.model_validate({**content, "what_is_this": 1})
+    written.write(path)
+    assert kind.read(path) == written
+    assert json.loads(path.read_text())["schema_version"] == kind.SCHEMA
+    older = json.dumps({"schema_version": kind.OLDEST - 1})  # whatever it lacks
+    with pytest.raises(ResultsError, match=rf"x\.json: schema_version = {kind.OLDEST - 1}: an older .* `{kind.STEP}`"):
+        kind.parse(older, "x.json")
     newer = json.dumps({**content, "schema_version": kind.SCHEMA + 1})
     with pytest.raises(ResultsError, match=rf"x\.json: schema_version = {kind.SCHEMA + 1}: a newer recount wrote it"):
         kind.parse(newer, "x.json")
+
+
+def test_a_record_whose_content_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    RunRecord.model_validate(RECORD).write(path)
+    path.write_text(path.read_text().replace('"epoch": 5', '"epoch": 6'))
+    with pytest.raises(
+        ResultsError, match=r"run\.json: damaged \(its checksum is .*and its content has .*`recount train`"
+    ):
+        RunRecord.read(path)
+
+
+def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"cannot be read \(Is a directory\): run `recount train` again"):
+        RunRecord.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +143,7 @@ def test_records_of_older_recounts_are_read_and_of_newer_ones_refused(
     [
         ("{", "EOF"),
         ("[]", "Input should be an object"),
-        ('{"run": {}, "selections": {}}', r"run\.system: Field required"),
+        (f'{{"schema_version": {RunRecord.SCHEMA}, "run": {{}}, "selections": {{}}}}', r"run\.system: Field required"),
     ],
 )
 def test_a_damaged_record_is_refused_with_the_place_and_the_command(tmp_path: Path, content: str, what: str) -> None:

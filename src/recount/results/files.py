@@ -206,20 +206,14 @@ class JsonRecord(Fields):
         """Return the record in the content of a file that messages call ``where``; its checksum must fit."""
         content = content.encode() if isinstance(content, str) else content
         try:
+            version = JsonRecord.model_validate_json(content).schema_version
+            cls._readable(version, where)  # first: an older record may lack fields
             record = cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             what = f"{place}: {first['msg']}" if place else first["msg"]
             raise ResultsError(f"{where}: damaged ({what}): delete it and run `{cls.STEP}` again") from None
-        if record.schema_version > cls.SCHEMA:
-            raise ResultsError(
-                f"{where}: schema_version = {record.schema_version}: a newer recount wrote it, and this one reads "
-                f"up to {cls.SCHEMA}; update recount, or run `{cls.STEP}` again"
-            )
-        if record.schema_version < cls.OLDEST:
-            what = "an older recount wrote it, which did not note what it was made from"
-            raise ResultsError(f"{where}: schema_version = {record.schema_version}: {what}; run `{cls.STEP}` again")
         found = hashlib.sha256(_CHECKSUM.sub(b'"checksum": ""', content, count=1)).hexdigest()
         if found != record.checksum:
             what = f"its checksum is {record.checksum or 'absent'}, and its content has {found}"
@@ -227,9 +221,26 @@ class JsonRecord(Fields):
         return record
 
     @classmethod
+    def _readable(cls, version: int, where: str) -> None:
+        if version > cls.SCHEMA:
+            raise ResultsError(
+                f"{where}: schema_version = {version}: a newer recount wrote it, and this one reads "
+                f"up to {cls.SCHEMA}; update recount, or run `{cls.STEP}` again"
+            )
+        if version < cls.OLDEST:
+            what = "an older recount wrote it, which did not note what it was made from"
+            raise ResultsError(f"{where}: schema_version = {version}: {what}; run `{cls.STEP}` again")
+
+    @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the record in a file. FileNotFoundError: there is none; ResultsError: it is damaged or a newer one."""
-        return cls.parse(path.read_bytes(), str(path))
+        """Return the record in a file. FileNotFoundError: there is none; ResultsError: it is not to be used."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ResultsError(f"{path}: cannot be read ({error.strerror}): run `{cls.STEP}` again") from None
+        return cls.parse(content, str(path))
 
     def write(self, path: Path) -> None:
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
