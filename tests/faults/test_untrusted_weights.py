@@ -10,6 +10,7 @@ import torch
 
 from recount.errors import UserError
 from recount.nn.weights import read_tensors
+from recount.results.seal import seal
 from recount.training.checkpoints import STATE, load_state
 
 
@@ -33,7 +34,8 @@ def test_a_pickled_object_in_released_weights_is_refused_and_not_run(tmp_path: P
 def test_a_pickled_object_in_a_training_state_is_ignored_and_not_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    torch.save({"digest": "d", "trap": Trap(tmp_path / "sprung")}, tmp_path / STATE)
+    torch.save({"made_from": "d", "trap": Trap(tmp_path / "sprung")}, tmp_path / STATE)
+    seal(tmp_path / STATE)
     with caplog.at_level(logging.WARNING):
         assert load_state(tmp_path, "d") is None
     assert "cannot be read" in caplog.text

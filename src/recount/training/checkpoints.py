@@ -62,18 +62,25 @@ def save_state(folder: Path, made_from: str, state: dict[str, Any]) -> None:
 
 def load_state(folder: Path, made_from: str) -> dict[str, Any] | None:
     """Return the state of an unfinished run, or None if there is none that is whole and made from the same."""
-    path = folder / STATE
+    state = _read(folder / STATE)
+    if state is not None and state.get("made_from") != made_from:
+        log.warning("%s was made from something else: training starts anew", folder / STATE)
+        return None
+    return state
+
+
+def _read(path: Path, *, lazily: bool = False) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     wrong = damage(path)
-    if wrong:
-        log.warning("%s: damaged (%s): training starts anew", path, wrong)
-        return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state.get("made_from") != made_from:
-        log.warning("%s was made from something else: training starts anew", path)
-        return None
-    return state
+    try:
+        if not wrong:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
+            return state
+    except Exception as error:  # whole, but not written by recount
+        wrong = str(error).splitlines()[0][:200]
+    log.warning("%s cannot be read (%s): training starts anew", path, wrong)
+    return None
 
 
 def set_aside(folder: Path, made_from: str) -> None:
@@ -81,9 +88,9 @@ def set_aside(folder: Path, made_from: str) -> None:
 
     It returns when what it was made from is wanted again. The log says what changed.
     """
-    path = folder / STATE
-    if path.is_file() and not damage(path):
-        other = str(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("made_from"))
+    state = _read(folder / STATE, lazily=True)
+    if state is not None:
+        other = str(state.get("made_from"))
         if other == made_from:
             return
         aside = _aside(folder, other)
