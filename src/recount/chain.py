@@ -52,6 +52,7 @@ class Chain:
         self._digest_of = cache(_digest_of_data)
         self._truth = cache(self._truth_of)
         self._runs: dict[str, RunRecord] = {}
+        self._predicted: dict[tuple[str, str], tuple[dict[str, Predictions], Timing]] = {}
 
     def run(self, run: Run) -> RunRecord:
         """Return the record of the training that a run reads; FileNotFoundError where there is none."""
@@ -75,6 +76,9 @@ class Chain:
         """Return what a run predicted on a benchmark, by selection, and its record; errors: ``run``, ``Unfit``."""
         path = self.project.root / self.project.predictions(run, benchmark)
         split = run.benchmarks[benchmark]
+        key = (run.evaluation_id, f"{split.dataset}/{split.split}/{split.preparation}")
+        if key in self._predicted:
+            return self._predicted[key]
         again = f"`recount predict {run.evaluation_id} {benchmark}` makes it anew"
         self._no_attempt("predict", run.evaluation_id, path, again)
         if not path.is_file():
@@ -90,7 +94,7 @@ class Chain:
         for selection, predictions in found.items():
             timing = record.selections.get(selection)
             self._same_samples(path, split, predictions, set(timing.left_out or () if timing else ()), again)
-        return found, record
+        return self._predicted.setdefault(key, (found, record))
 
     def prompt_tests(self, run: Run) -> PromptTests:
         """Return the prompt tests of a run; errors: ``predictions``."""

@@ -17,8 +17,9 @@ from recount.chain import Chain, Unfit
 from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
-from recount.results.files import CsvTable, ResultsError, read_arrays
+from recount.results.files import CsvTable, MadeTables, ResultsError, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
+from recount.results.prepared import SUMMARY, Summary
 from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
@@ -75,6 +76,7 @@ class Sources:
 
     def __post_init__(self) -> None:
         self.chain = Chain(self.project)
+        self.chains: list[Any] | None = None  # as ``provenance_view`` shows them
 
     @property
     def results(self) -> Path:
@@ -110,7 +112,7 @@ class Sources:
         except FileNotFoundError:
             if required:
                 self.problem(path, "there is no such file")
-        except (Unfit, DataError) as error:
+        except (Unfit, DataError, ResultsError) as error:
             self.problem(getattr(error, "path", path), str(error).removeprefix(f"{getattr(error, 'path', path)}: "))
         return None
 
@@ -119,6 +121,16 @@ class Sources:
         if self._fit(path, lambda: self.chain.tables(made, step), required=required) is None:
             return []
         return self._read(path, kind.read, required=required) or []
+
+    @cached_property
+    def scores_record(self) -> MadeTables | None:
+        """Return what the scores were made from, or None where they do not fit."""
+        return self._fit(self.results / SCORES_MADE, lambda: self.chain.tables(SCORES_MADE, "score"))
+
+    def summary(self, prepared: str) -> Summary | None:
+        """Return the summary of ``<data set>/<preparation>``, or None where there is none."""
+        path = self.project.root / self.project.data / prepared / SUMMARY
+        return self._fit(path, lambda: Summary.read(path))
 
     @cached_property
     def score_rows(self) -> list[Score]:
@@ -154,7 +166,7 @@ class Sources:
         return found
 
     @cached_property
-    def _predicted(self) -> list[tuple[Run, str, Path, Timing]]:
+    def predicted(self) -> list[tuple[Run, str, Path, Timing]]:
         """Return the predictions that fit: the run, a benchmark, the file and its record."""
         found = []
         for run in sorted(self.project.evaluations, key=lambda run: run.id):
@@ -169,7 +181,7 @@ class Sources:
     def predictions(self) -> pd.DataFrame:
         """Return all predictions that fit, with data set, split, system, variant and seed."""
         tables = []
-        for run, benchmark, path, _ in self._predicted:
+        for run, benchmark, path, _ in self.predicted:
             split = run.benchmarks[benchmark]
             which = {"dataset": split.dataset, "split": split.split, "system": run.system, "variant": run.variant}
             tables.append(self._frame(PREDICTIONS, path).assign(**which, seed=run.seed))
@@ -184,7 +196,7 @@ class Sources:
 
     def maps(self, place: Place, system: str, variant: str, seed: int, selection: str) -> dict[str, np.ndarray]:
         """Return the stored density maps of a selection by sample id: float32 [h, w], objects per cell."""
-        for run, benchmark, path, _ in self._predicted:
+        for run, benchmark, path, _ in self.predicted:
             split = run.benchmarks[benchmark]
             if (run.system, run.variant, run.seed, split.dataset, split.split) == (system, variant, seed, *place[1:3]):
                 kept = self._fit(path, partial(self.chain.maps, run, benchmark))
@@ -208,7 +220,7 @@ class Sources:
     def seconds_per_image(self) -> dict[tuple[str, str], float]:
         """Return the mean seconds per image of each system and variant, over benchmarks, seeds and selections."""
         sums: dict[tuple[str, str], tuple[float, int]] = {}
-        for run, _, _, timing in self._predicted:
+        for run, _, _, timing in self.predicted:
             key = (run.system, run.variant)
             for selection in timing.selections.values():
                 seconds, images = sums.get(key, (0.0, 0))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from recount.metrics import metric as metric_of
 from recount.report.numbers import present
+from recount.report.provenance_view import chain_anchor, chains
 from recount.report.sources import Sources
 from recount.report.words import WORDS
 from recount.results.reason import NOTHING, Reason, joined
@@ -50,6 +51,7 @@ class Cell:
     seeds: tuple[str, ...] = ()
     n: int | None = None  # images
     selection: str = ""  # which weights; "" where there is nothing to select
+    chain: str = ""  # anchor of what the number was made from
 
     @property
     def difference(self) -> float | None:
@@ -173,6 +175,7 @@ class _Maker:
         rows = published[published["table"] == key].to_dict("records")
         self.printed = {(row["row"], row["benchmark"], row["metric"]): row for row in reversed(rows)}
         self.labels = {(row.system, row.variant): sources.label_of(row) for row in table.rows}
+        self.chains = {link.anchor for link in chains(sources)}
         self.columns = tuple(self._columns())
 
     def view(self) -> TableView:
@@ -244,6 +247,8 @@ class _Maker:
         selection = self.table.weights if self.table.weights in there else there[0]
         mine = [score for score in scores if score.selection == selection]
         chosen = next((score for score in mine if score.seed == ALL_SEEDS), mine[0])
+        evaluated = self.sources.evaluated_as((row.system, row.variant))
+        anchor = chain_anchor(*evaluated, column.stand_in) if chosen.status in RUN_HERE else ""
         return Cell(
             column=column,
             published=published,
@@ -256,6 +261,7 @@ class _Maker:
             seeds=tuple(sorted(score.seed for score in mine if score.seed not in (ALL_SEEDS, ""))),
             n=chosen.n,
             selection=selection if chosen.status in RUN_HERE else "",
+            chain=anchor if anchor in self.chains else "",
         )
 
     def _unlisted_marks(self) -> Iterable[RowView]:

@@ -23,7 +23,7 @@ from recount.metrics import metric as metric_of
 from recount.report import claims, export, figures, numbers, prompt_tests, sections
 from recount.report.equations import equations
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet
-from recount.report.provenance_view import shared_and_differing
+from recount.report.provenance_view import chains, shared_and_differing
 from recount.report.recipes import recipes
 from recount.report.sources import Sources
 from recount.report.summary import best_rows, findings
@@ -111,6 +111,7 @@ class Page:
             shared=shared,
             differing=differing,
             per_run=per_run,
+            chains=chains(self.sources),
             problems=self.sources.problems,
             style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
             script=Markup(script),
