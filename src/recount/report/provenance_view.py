@@ -41,7 +41,7 @@ def _links(sources: Sources, run: Run, benchmark: str) -> Iterator[tuple[str, st
     data = record.provenance.data | timing.made.data
     for name in data:
         summary = sources.summary(name)
-        if summary is not None:
+        if summary is not None and summary.raw.files:
             yield f"raw files of {name} ({summary.raw.files})", summary.raw.sha256
     for name, digest in data.items():
         uses = [
