@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from recount.data.index import COLUMNS
@@ -27,7 +26,7 @@ def sealed(index: Path) -> Path:
     """Write summary.json and raw.csv for an index.csv as it is; return ``index``."""
     folder = index.parent
     RAW_FILES.write(folder / RAW, [])
-    raw = RawFiles(folder=os.path.join("..", "..", "..", "raw"), sha256=file_digest(folder / RAW))
+    raw = RawFiles(folder="../../../raw", sha256=file_digest(folder / RAW))
     dataset, preparation = folder.parts[-2:]
     summary = Summary(dataset=dataset, preparation=preparation, data_digest=file_digest(index), raw=raw)
     summary.write(folder / SUMMARY)
