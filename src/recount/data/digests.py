@@ -64,8 +64,8 @@ def _unfit(folder: Path, digest_of: Callable[[Path], str], *, full: bool) -> Ite
         return
     for path, expected in named.items():
         yield from _compared(path, expected, digest_of)
-    there = (path for name in FOLDERS for path in sorted((folder / name).glob("*")))
-    yield from (UnfitFile(path, "untracked") for path in there if path not in named)
+    there = {path for name in FOLDERS for path in (folder / name).glob("*")}
+    yield from (UnfitFile(path, "untracked") for path in sorted(there - named.keys()))
     raw = list(_compared(folder / RAW, summary.raw.sha256, digest_of))
     yield from raw or _stale(folder, summary, digest_of, full=full)
 

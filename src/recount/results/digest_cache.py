@@ -32,7 +32,8 @@ class DigestCache:
 
     def digest(self, file: Path) -> str:
         """Return the SHA-256 of ``file``, from the cache if it is unchanged; an ``OSError`` if it cannot be read."""
-        name, marks = os.path.relpath(file, self._path.parent), _marks(file)
+        path, below, marks = str(file), f"{self._path.parent}/", _marks(file)
+        name = path.removeprefix(below) if path.startswith(below) else os.path.relpath(path, below)
         match self._known.get(name):
             case [*known, str(digest)] if known == marks:
                 return digest
