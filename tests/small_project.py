@@ -109,8 +109,15 @@ def let_good_be(system: type[System], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predict(
-    project: Project, run_id: str, errors: dict[str, list[float]], samples: list[float] = TRUE, seconds: float = 0.5
+    project: Project,
+    run_id: str,
+    errors: dict[str, list[float]],
+    samples: list[float] = TRUE,
+    *,
+    left_out: tuple[str, ...] = (),
+    seconds: float = 0.5,
 ) -> Path:
+    """Write predictions: the true counts plus ``errors`` by selection, without what the protocol leaves out."""
     system, variant, seed = run_id.split("/")
     path = project.root / project.predictions(project.run(system, variant, int(seed[4:])), "shown/test")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,8 +126,9 @@ def predict(
         writer.writerow(["id", "image", "prompt", "true_count", "predicted_count", "selection"])
         for selection, wrong in errors.items():
             for k, (true, error) in enumerate(zip(samples, wrong, strict=True)):
-                writer.writerow([f"s{k}", f"s{k}.jpg", "", repr(true), repr(true + error), selection])
-    timing = {"images": len(samples), "seconds": seconds * len(samples)}
+                if f"s{k}" not in left_out:
+                    writer.writerow([f"s{k}", f"s{k}.jpg", "", repr(true), repr(true + error), selection])
+    timing = {"images": len(samples), "seconds": seconds * len(samples), "left_out": left_out or None}
     described = {"device": "cpu", "precision": "fp32", "selections": dict.fromkeys(errors, timing)}
     path.with_suffix(".timing.json").write_text(json.dumps(described))
     complete_run(project, project.run(system, variant, int(seed[4:])))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from links import complete_run
 from records import run_record
 from recount.metrics import MAE, NAE, RMSE
 from recount.scoring.score import score
@@ -70,7 +71,7 @@ def test_a_missing_seed_is_left_out_and_said_not_averaged_as_zero(tmp_path: Path
 def test_seeds_on_different_samples_have_no_common_interval(tmp_path: Path) -> None:
     project = make_project(tmp_path, seeds=[0, 1])
     predict(project, "good/full/seed0", {"last": ERRORS})
-    predict(project, "good/full/seed1", {"last": ERRORS[:4]}, samples=TRUE[:4])
+    predict(project, "good/full/seed1", {"last": ERRORS}, left_out=("s4", "s5"))  # as the protocol of captions may
     row = cell(project, row="good/full", seed="all")
     assert row["ci_low"] == ""
     assert "different samples" in row["reason"]
@@ -94,9 +95,9 @@ def test_a_failed_run_shows_the_last_lines_of_its_log(tmp_path: Path) -> None:
 
 def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    folder = tmp_path / project.run_folder(project.run("good", "full", 0))
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text("{}")
+    run = project.run("good", "full", 0)
+    run_record().write(tmp_path / project.run_folder(run) / "run.json")
+    complete_run(project, run)
     path = tmp_path / project.log("predict", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("no such picture\n")
@@ -168,16 +169,45 @@ def test_predictions_that_are_not_finite_are_named_and_not_scored(tmp_path: Path
 def test_damaged_predictions_are_missing_not_an_error(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     predict(project, "good/full/seed0", {"last": ERRORS}).write_text("id,selection\nx,last\n")
+    where = "results/small/predictions/dots/test/good/full/seed0.csv: damaged: "
     row = cell(project, row="good/full")
-    assert row["reason_kind"] == "damaged"
-    assert row["reason"].startswith("results/small/predictions/dots/test/good/full/seed0.csv: no column image")
+    assert (row["status"], row["reason_kind"]) == ("missing", "damaged")
+    assert row["reason"].startswith(f"{where}its content is not what was written (expected ")
+    complete_run(project, project.run("good", "full", 0))
+    row = cell(project, row="good/full")
+    assert (row["status"], row["reason_kind"]) == ("missing", "damaged")
+    assert row["reason"].startswith(f"{where}no column image")
 
 
-def test_a_sample_predicted_twice_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("s5,s5.jpg,,7.0,7.0,last\n", "", "it lacks s5 (1 of 6 samples)"),
+        ("s5,s5.jpg,,7.0,7.0,last\n", "s9,s9.jpg,,7.0,7.0,last\n", "it lacks s5 (1 of 6 samples)"),
+        ("s5,s5.jpg", "s9,s9.jpg,,7.0,7.0,last\ns5,s5.jpg", "it has what the benchmark lacks: s9 (1 of 6 samples)"),
+        (",,7.0,", ",,8.0,", "it has another true count of s5 (1 of 6 samples)"),
+        ("s5,s5.jpg", "s0,s0.jpg,,3.0,4.0,last\ns5,s5.jpg", "damaged (it has s0 twice)"),
+    ],
+)
+def test_predictions_of_other_samples_than_the_benchmark_has_are_damaged(
+    tmp_path: Path, old: str, new: str, why: str
+) -> None:
     project = make_project(tmp_path)
     path = predict(project, "good/full/seed0", {"last": ERRORS})
-    path.write_text(path.read_text() + "s0,s0.jpg,,3.0,4.0,last\n")
-    assert "s0 twice" in cell(project, row="good/full")["reason"]
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    complete_run(project, project.run("good", "full", 0))
+    row = cell(project, row="good/full")
+    assert (row["status"], row["value"], row["reason_kind"]) == ("missing", "", "damaged")
+    assert why in row["reason"]
+
+
+def test_a_cell_without_the_record_of_a_training_is_missing(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    predict(project, "good/full/seed0", {"last": ERRORS})
+    (tmp_path / project.run_folder(project.run("good", "full", 0)) / "run.json").unlink()
+    row = cell(project, row="good/full")
+    assert (row["status"], row["reason"]) == ("missing", "training was not run")
 
 
 def test_one_image_that_carries_the_squared_error_is_said(tmp_path: Path) -> None:
@@ -190,10 +220,10 @@ def test_one_image_that_carries_the_squared_error_is_said(tmp_path: Path) -> Non
 
 def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    predict(project, "good/full/seed0", {"last": ERRORS}, seconds=0.25)
     folder = tmp_path / project.run_folder(project.run("good", "full", 0))
     record = run_record(cost={"steps": 50, "seconds_per_step": 3.6}, provenance={"device": "cpu"})
     record.write(folder / "run.json")
+    predict(project, "good/full/seed0", {"last": ERRORS}, seconds=0.25)
     hours = cell(project, table="cost", row="good/full", seed="0", metric="train_hours_100_epochs")
     assert float(hours["value"]) == pytest.approx(1)
     assert hours["reason"] == "from 5 epochs on cpu"
