@@ -13,7 +13,7 @@ from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.metrics import METRICS, RMSE, Floats, Metric
-from recount.results.files import ResultsError
+from recount.results.files import ResultsError, is_there
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
 from recount.results.reason import NOTHING, Missing, Reason
 from recount.results.run_record import RUN, RunRecord, read_run_record
@@ -45,12 +45,12 @@ class Measured:
 
 
 def read_or_say(path: Path, read: Callable[[Path], T], absent: Callable[[], Missing]) -> T:
-    """Return what a file holds; ``Missing`` where there is none, or it is damaged."""
-    if not path.is_file():
-        raise absent()
+    """Return what a file holds; ``Missing`` where there is none, or it is damaged or may not be read."""
     try:
-        return read(path)
-    except (DataError, ResultsError) as error:
+        if is_there(path):
+            return read(path)
+        raise absent()
+    except (DataError, ResultsError, PermissionError) as error:
         raise Missing("damaged", str(error)) from None
 
 
@@ -123,9 +123,9 @@ class Measurements:
         """Return why a run has no predictions on a benchmark, or no run.json: data, a failure, or it was not run."""
         wanted = [run.benchmarks[benchmark]] if benchmark is not None else []
         for split in (*wanted, run.training):
-            if split is not None and not (self.project.root / self.project.index(split)).is_file():
+            if split is not None and not is_there(self.project.root / self.project.index(split)):
                 return self._no_data(split)
-        trained = (self.project.root / self.project.run_folder(run) / RUN).is_file()
+        trained = is_there(self.project.root / self.project.run_folder(run) / RUN)
         step, what = ("predict", "prediction") if trained else ("train", "training")
         path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
         tail = _log_tail(self.project.root / path)
@@ -145,9 +145,13 @@ class Measurements:
 
 def _log_tail(path: Path) -> str:
     """Return the last lines of a log, or "" if there is none."""
-    if not path.is_file():
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return ""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])
 
 
