@@ -37,7 +37,10 @@ REASON_COLUMNS = ("reason_kind", "reason", "log")
 RowType = TypeVar("RowType")
 # What spreadsheets take for a formula (OWASP, "CSV Injection"); an apostrophe before it says that it is text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan", re.ASCII | re.IGNORECASE)
+# As CSV files have them, and as tables for people do: +1.5 (12 %)
+_NUMBER = re.compile(
+    r"[+-]?(\d[\d\u202f]*\.?\d*|\.\d+)(e[+-]?\d+)?( \([\d.\u202f]+ %\))?|[+-]?inf|nan", re.ASCII | re.IGNORECASE
+)
 
 
 class SaveError(UserError):

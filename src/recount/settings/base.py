@@ -87,7 +87,8 @@ def _check_extent(text: str) -> None:
     sizes: dict[str, int] = {}  # nodes below each anchor
     within: list[tuple[str, int]] = []  # anchor ("" for none) and nodes so far of the mappings and lists that are open
     for event in yaml.parse(text, Loader=_Loader):
-        line, anchor, size = f"line {event.start_mark.line + 1}", getattr(event, "anchor", None) or "", 1
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
+        anchor, size = getattr(event, "anchor", None) or "", 1
         if isinstance(event, yaml.CollectionStartEvent):
             sizes.pop(anchor, 0)
             within.append((anchor, size))
