@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 
 from projects import experiment, write_project, write_yaml
 from recount.settings import project as settings
-from recount.settings.base import ConfigError
+from recount.settings.base import ConfigError, parse_yaml
 from recount.settings.project import Run, load
 from recount.settings.recipe import Recipe, resolve_recipe
 
@@ -346,6 +347,37 @@ def test_yaml_tags_are_refused_and_not_executed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("suite: !!python/object/apply:os.system ['touch /tmp/executed']\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load(tmp_path)
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LAUGHS, "line 6: with its aliases written out it has more than 100,000 values"),
+        ("suite: " + "[" * 100_000, "line 1: nested more than 100 levels deep"),
+        ("- " * 100_000 + "x", "line 1: nested more than 100 levels deep"),
+        ("suite: &a\n  x: [*a]", r"line 2: \*a stands inside of &a, which would never end"),
+        (f"seeds: {'1' * 5000}", "not valid YAML: Exceeds the limit"),
+        ("suite: 2024-99-99", "not valid YAML: month must be in"),
+        ("suite: !!int ''", "not valid YAML"),
+    ],
+    ids=range(7),
+)
+def test_yaml_that_grows_without_end_or_has_values_that_are_none_is_one_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    write(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"^config\.yaml: {said}[^\n]*$"):
+        load(tmp_path)
+
+
+def test_an_alias_stands_for_what_it_names() -> None:
+    assert parse_yaml("a: &a [1, 2]\nb: {<<: {c: *a}, d: *a}", "x") == {"a": [1, 2], "b": {"c": [1, 2], "d": [1, 2]}}
 
 
 def test_an_unknown_run_names_those_there_are(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from recount import provenance
 from recount.data.index import read_truth
 from recount.errors import UserError
 from recount.results.attempts import failed
-from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest
+from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest, is_there
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
 from recount.results.prepared import data_digest
 from recount.results.prompt_tests import PromptTests
@@ -81,7 +81,7 @@ class Chain:
             return self._predicted[key]
         again = f"`recount predict {run.evaluation_id} {benchmark}` makes it anew"
         self._no_attempt("predict", run.evaluation_id, path, again)
-        if not path.is_file():
+        if not is_there(path):
             raise FileNotFoundError(path)
         record = self._record(Timing, timing_path(path), again, whose=path)
         self._made(path, record.made, run, again)
@@ -118,7 +118,7 @@ class Chain:
         )
         for name, digest in record.made.content.items():
             path = self.results / name
-            if "/" in name and path.is_file():
+            if "/" in name and is_there(path):
                 self._content(path, digest, again)
                 return path
         return None
@@ -206,7 +206,7 @@ class Chain:
             weights = name.startswith(WEIGHTS)
             folder = self.project.weights / name.removeprefix(WEIGHTS) if weights else self.project.data / name
             source = self.project.root / folder / ("manifest.json" if weights else "index.csv")
-            if source.is_file():
+            if is_there(source):
                 try:
                     now = self._digest_of(source)
                 except ResultsError as error:
@@ -216,7 +216,7 @@ class Chain:
 
     def _truth_of(self, split: Split) -> Mapping[str, float] | None:
         index = self.project.root / self.project.index(split)
-        return read_truth(index, split.split) if index.is_file() else None
+        return read_truth(index, split.split) if is_there(index) else None
 
     def _same_samples(self, path: Path, split: Split, predictions: Predictions, left_out: set[str], again: str) -> None:
         truth = self._truth(split)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from recount.errors import UserError
+from recount.errors import UserError, in_words
 
 if TYPE_CHECKING:
     from recount.data.dataset import Source
@@ -27,8 +27,12 @@ class _PlainErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            typer.secho(f"recount: {error}", fg=typer.colors.RED, err=True)
+        except (UserError, OSError, RecursionError) as error:
+            message = str(error) if isinstance(error, UserError) else in_words(error)
+            if message is None:
+                raise
+            logging.getLogger(__name__).debug("where it happened", exc_info=True)
+            typer.secho(f"recount: {message}", fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from None
 
 
@@ -50,14 +54,14 @@ TinyModel = StrEnum("TinyModel", ["mini_clip", "mini_towers", "mini_sd"])
 
 def _given(overrides: list[str] | None) -> dict[str, Any]:
     """Return what Snakemake and the command line change in config.yaml."""
-    import yaml
+    from recount.settings.base import parse_yaml
 
     given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
     for item in overrides or []:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--config {item}: expected KEY=VALUE")
-        given[key] = yaml.safe_load(value)
+        given[key] = parse_yaml(value, f"--config {item}")
     return given
 
 

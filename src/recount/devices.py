@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from recount.errors import UserError
+from recount.results.files import shared_lock
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +77,18 @@ def keep_freed_memory() -> None:
 
 
 def _free_cards(names: Sequence[str], number: int, places: int, held: ExitStack) -> list[int]:
-    """Lock places, until ``held`` ends, on at most ``number`` cards that have a free one; empty cards come first."""
+    """Lock places, until ``held`` ends, on at most ``number`` cards that have a free one; empty cards come first.
+
+    Cards are all users', and so are the locks: whoever comes first opens their folder to the others (as /tmp is open).
+    """
     folder = Path(tempfile.gettempdir()) / "recount-gpu-locks"
-    folder.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o1777)
     cards: list[int] = []
     for place, (card, name) in itertools.product(range(places), enumerate(names)):
         if len(cards) < number and card not in cards:
             with suppress(Timeout):
-                held.enter_context(FileLock(folder / f"{name}.{place}.lock").acquire(timeout=0))
+                held.enter_context(shared_lock(folder / f"{name}.{place}.lock").acquire(timeout=0))
                 cards.append(card)
     return cards

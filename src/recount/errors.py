@@ -1,5 +1,44 @@
-"""The base of all errors that are meant for people."""
+"""The base of all errors that are meant for people, and the system's errors in their words."""
+
+import errno
+from pathlib import Path
+
+MEND = {
+    errno.ENOSPC: "make room (`df -h` shows which disk is full), then run the same command again",
+    errno.EDQUOT: "your quota is used up: make room, then run the same command again",
+    errno.EFBIG: "the file system or `ulimit -f` allows no file of this size",
+    errno.ENAMETOOLONG: "shorten the name; most file systems allow 255 bytes for each part of a path",
+    errno.EACCES: "`ls -ld` shows who may; ask its owner, or name another place",
+    errno.EPERM: "`ls -ld` shows who may; ask its owner, or name another place",
+    errno.EROFS: "this disk can only be read; name another place",
+    errno.EISDIR: "a folder is where a file should be; name another place, or move it away",
+    errno.ENOTDIR: "a file is where a folder should be; name another place, or move it away",
+    errno.EEXIST: "move away what is there, or name another place",
+    errno.EMFILE: "`ulimit -n` sets how many files may be open at once",
+    errno.EIO: "the disk reports a fault; try again, and look after it if that does not help",
+    errno.ESTALE: "a network drive lost the file; run the same command again",
+}
 
 
 class UserError(Exception):
     """Something is wrong that the user can mend; commands print the message as it is, without a traceback."""
+
+
+def in_words(error: BaseException) -> str | None:
+    """Return one line for an error that the system or a file makes and the user can mend; None for all others."""
+    if isinstance(error, RecursionError):
+        return "a file that was read is nested too deeply (JSON or YAML); `recount --verbose` shows where it was read"
+    if not isinstance(error, OSError) or error.errno not in MEND:
+        return None
+    path = error.filename2 or error.filename or _place(error)
+    where = "" if path is None else f"{path}: "
+    return f"{where}{error.strerror or error}: {MEND[error.errno]}"
+
+
+def _place(error: OSError) -> Path | None:
+    """Return the path that the innermost function knows, for an error of writing, which names none itself."""
+    found, step = None, error.__traceback__
+    while step is not None:
+        found = next((value for value in step.tb_frame.f_locals.values() if isinstance(value, Path)), found)
+        step = step.tb_next
+    return found

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from recount.cli import app
 from recount.errors import UserError
+from recount.exchange import reproduction
 from recount.exchange.compare import ComparedCell, Comparison, compare
 from recount.exchange.compare_view import write_comparison
 from recount.exchange.reproduction import open_reproduction
@@ -284,6 +285,71 @@ def test_a_damaged_member_of_a_zip_is_told(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(bytes(content))
     with pytest.raises(UserError, match=r"scores\.csv: cannot be read"):
         compared(results(tmp_path / "a"), tmp_path / "b.zip")
+
+
+def linked(archive: zipfile.ZipFile) -> None:
+    link = zipfile.ZipInfo("runs/good/full/seed0/run.json")
+    link.external_attr = 0o120777 << 16
+    archive.writestr(link, "/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (
+            lambda archive: archive.writestr("scores.csv", b"\0" * 65_000_000),
+            "65,000,000 bytes, and a file has at most",
+        ),
+        (lambda archive: archive.writestr("../scores.csv", "x"), "'../scores.csv' leads out of the export"),
+        (lambda archive: archive.writestr("/tmp/x.csv", "x"), "'/tmp/x.csv' leads out of the export"),
+        (lambda archive: archive.writestr("a\\..\\..\\x.csv", "x"), "leads out of the export"),
+        (lambda archive: [archive.writestr("scores.csv", text) for text in "ab"], "'scores.csv' is in it twice"),
+        (linked, "is a link, and no export has any"),
+    ],
+    ids=["bomb", "up", "absolute", "windows", "twice", "link"],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_that_no_export_is_like_is_refused(tmp_path: Path, add: Any, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        add(archive)
+    with pytest.raises(UserError, match=re.escape(message)):
+        compared(results(tmp_path / "a"), tmp_path / "b.zip")
+
+
+def test_what_is_read_and_how_many_files_there_are_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = results(tmp_path / "a"), results(tmp_path / "b", errors=dict.fromkeys(range(3), CLOSE))
+    size = sum(path.stat().st_size for path in b.rglob("*.*"))
+    monkeypatch.setattr(reproduction, "MOST_BYTES", size)
+    assert compared(a, b).outcomes
+    monkeypatch.setattr(reproduction, "MOST_BYTES", size // 2)
+    with pytest.raises(UserError, match="all that is read"):
+        compared(a, b)
+    monkeypatch.setattr(reproduction, "MOST_FILES", 4)
+    with pytest.raises(UserError, match="7 files are more than the 4 allowed"):
+        compared(a, b)
+
+
+def test_a_link_that_leads_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    b = results(tmp_path / "b")
+    (b / "verdicts.csv").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match=r"verdicts\.csv: a link that leads out"):
+        compared(results(tmp_path / "a"), b)
+    (b / "verdicts.csv").unlink()
+    (b / "again.csv").symlink_to(b / "scores.csv")
+    assert compared(results(tmp_path / "a"), b).outcomes == {"identical": 1}
+
+
+FORMULA = "=HYPERLINK('x')"
+
+
+def test_formulas_of_another_reproduction_are_text(tmp_path: Path) -> None:
+    given = {"errors": {0: NOISE}, "extra": [row("all", -0.5, system=FORMULA, status="trained", reason="@SUM(1)|<b>")]}
+    comparison = compared(results(tmp_path / "a", **given), results(tmp_path / "b"))
+    write_comparison(comparison, tmp_path / "out.csv")
+    cells = list(csv.reader((tmp_path / "out.csv").open(newline="")))
+    assert f"'{FORMULA}" in cells[-1] and "'@SUM(1)|<b>" in cells[-1] and "-0.5" in cells[-1]
+    write_comparison(comparison, tmp_path / "out.md")
+    assert f"| \\{FORMULA} |" in (tmp_path / "out.md").read_text().replace("/full", "")
 
 
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from recount.results.files import CsvTable, ResultsError, SaveError, file_digest, text_digest, write_atomically
+from people import may_not_read, umask
+from recount.results.files import (
+    CsvTable,
+    ResultsError,
+    SaveError,
+    csv_text,
+    file_digest,
+    from_text,
+    is_there,
+    read_arrays,
+    shared_lock,
+    text_digest,
+    write_atomically,
+    write_text,
+)  # fmt: skip
 from recount.results.predictions import PREDICTIONS, PredictionRow, Timing, read_predictions
 from recount.results.prompt_tests import NotTested, PromptTests
 from recount.results.reason import NOTHING, Reason, joined
@@ -29,7 +48,7 @@ PROMPT_TESTS = {
     "benchmarks": {"a/test": {"dataset": "a", "split": "test", "pairs": {"not_tested": "it shows one class"}}},
 }
 TIMING = {"made": {}, "device": "cpu", "precision": "fp32", "selections": {}}
-text = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=20)
+text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=20)
 
 
 @dataclass(frozen=True)
@@ -196,3 +215,57 @@ def test_every_column_of_a_row_has_a_place(tmp_path: Path) -> None:
     verdict = VerdictRow("p", "c", "k", "s", "all", "trained", "last", published=None, reason=Reason("note", "why"))
     VERDICTS.write(tmp_path / "verdicts.csv", [verdict])
     assert VERDICTS.frame(tmp_path / "verdicts.csv")["reason"].tolist() == ["why"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
+    path = tmp_path / "model.safetensors"
+    with umask(mask):
+        write_atomically(path, lambda temporary: os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600)))
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+        write_atomically(path, lambda temporary: save_file({"w": torch.zeros(1)}, temporary))
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_locks_can_be_taken_by_others_whatever_the_umask(tmp_path: Path) -> None:
+    with umask(0o077), shared_lock(tmp_path / "run.lock"):
+        assert (tmp_path / "run.lock").stat().st_mode & 0o777 == 0o666
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    path = tmp_path / f"{'é' * 125}.csv"
+    write_text(path, "x")
+    assert path.read_text() == "x"
+    with pytest.raises(SaveError, match=r"cannot be written: .*too long"):
+        write_text(tmp_path / ("n" * 300), "x")
+
+
+FORMULAS = ["=1+1", "+SUM(A1)", "-2+3", "@x", "\t=1", "\r=1", "'=1", "''-a", "＝1"]
+
+
+@pytest.mark.parametrize("cell", FORMULAS)
+def test_a_text_is_never_a_formula_and_reads_back_as_it_was(cell: str) -> None:
+    (shown,) = list(csv.reader(io.StringIO(csv_text(["a"], [[cell]]), newline="")))[1]
+    assert shown.startswith("'")
+    assert from_text(shown) == cell
+    row = Line(cell, 1.0, 2, Reason("note", cell, cell))
+    written = csv_text(LINES.columns, [[cell, 1.0, 2, "note", cell, cell]])
+    assert LINES.read(written.encode(), "x.csv") == [row]
+
+
+@pytest.mark.parametrize("number", ["-1", "+0.5", "-1e-05", "-inf", "nan", -3, -0.25])
+def test_a_number_stays_a_number(number: str | float) -> None:
+    assert csv_text(["a"], [[number]]) == f"a\n{number}\n"
+
+
+def test_a_file_that_may_not_be_read_says_so_in_one_line(tmp_path: Path) -> None:
+    for name in ("scores.csv", "run.json", "maps.npz"):
+        (tmp_path / name).write_text("{}")
+    with may_not_read(tmp_path / "scores.csv", tmp_path / "run.json", tmp_path / "maps.npz"):
+        for read in (SCORES.read, RunRecord.read, lambda path: read_arrays(path, "recount predict")):
+            for name in ("scores.csv", "run.json", "maps.npz"):
+                with pytest.raises(ResultsError, match=rf"{name}: cannot be read: Permission denied$"):
+                    read(tmp_path / name)
+    (tmp_path / "closed").mkdir()
+    with may_not_read(tmp_path / "closed"), pytest.raises(ResultsError, match="cannot be read: Permission denied"):
+        is_there(tmp_path / "closed" / "scores.csv")

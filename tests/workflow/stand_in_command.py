@@ -22,7 +22,7 @@ if os.environ.get("FAIL", "nothing at all") in f"{step} {name}":
     sys.exit(1)
 
 settings = json.loads(os.environ["RECOUNT_CONFIG"])
-results = Path("results") / settings["suite"]
+results = Path(settings["results"], settings["suite"])
 
 
 def write(path: Path, text: str) -> None:
@@ -31,9 +31,9 @@ def write(path: Path, text: str) -> None:
 
 
 if step == "fetch":
-    write(Path("resources/raw") / name / "manifest.json", "{}")
+    write(Path(settings["resources"], "raw") / name / "manifest.json", "{}")
 elif step == "prepare":
-    write(Path("resources/data") / name / "index.csv", "id,split\n")
+    write(Path(settings["resources"], "data") / name / "index.csv", "id,split\n")
 elif step == "train":
     for file in ("history.csv", "model.safetensors", "run.json"):
         write(results / "runs" / name / file, f"{file} of {name}")
@@ -51,4 +51,4 @@ elif step == "score":
 elif step == "judge":
     write(results / "verdicts.csv", "")
 elif step == "report":
-    write(Path("reports") / settings["suite"] / "index.html", (results / "scores.csv").read_text())
+    write(Path(settings["reports"], settings["suite"]) / "index.html", (results / "scores.csv").read_text())

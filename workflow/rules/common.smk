@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
-from recount.errors import UserError
+from recount.errors import UserError, in_words
 from recount.planning import COUNT_JOBS, check_data
 from recount.results.published import check_published
 from snakemake.exceptions import WorkflowError
@@ -24,6 +25,8 @@ from snakemake.exceptions import WorkflowError
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
+        if {"{", "}"} & set(workflow.basedir):
+            raise ConfigError(f"{workflow.basedir}: its folder's name has a brace, a wildcard for Snakemake; rename it")
         checked = settings.load(Path.cwd(), config)
         check_published(checked)
         check_data(checked)
@@ -31,8 +34,8 @@ def checked_project():
             raise ConfigError("config.yaml: no run is left: papers, systems and suite exclude each other")
         for system in {run.system for run in checked.runs}:
             provenance.step_digest("train", system)
-    except (UserError, ModuleNotFoundError) as error:
-        raise WorkflowError(str(error)) from None
+    except (UserError, ModuleNotFoundError, OSError, RecursionError) as error:
+        raise WorkflowError(in_words(error) or str(error)) from None
     return checked
 
 
@@ -67,7 +70,8 @@ RUN_FOLDER = PROJECT.results / "runs" / SEED
 SOURCE = Path(provenance.__file__).parents[1]
 PYTHON_FIRST = [str(Path(sys.executable).parent), *os.get_exec_path()]
 os.environ.update(RECOUNT_CONFIG=json.dumps(config), PATH=os.pathsep.join(PYTHON_FIRST))
-shell.prefix(f'recount() {{{{ PYTHONPATH="{SOURCE}" python -m recount "$@"; }}}}; ')
+QUOTED = shlex.quote(str(SOURCE)).replace("{", "{{").replace("}", "}}")  # for the shell, and for Snakemake's format()
+shell.prefix(f'recount() {{{{ PYTHONPATH={QUOTED} python -m recount "$@"; }}}}; ')
 
 # On this machine, no more jobs at once than its cards and memory hold; --resources says otherwise. A job that asks for
 # more than there is gets what there is: without a card, none. A cluster's scheduler limits its jobs itself.

@@ -31,7 +31,7 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
             reading=reading_settings,
             code=code_of("predict", "system"),
         shell:
-            "recount predict {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
+            "recount predict {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
 
 
 rule test_prompts:
@@ -57,7 +57,7 @@ rule test_prompts:
         reading=reading_settings,
         code=code_of("test_prompts", "system"),
     shell:
-        "recount test-prompts {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
+        "recount test-prompts {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
 
 
 rule score:
@@ -82,7 +82,7 @@ rule score:
     params:
         code=code_of("score"),
     shell:
-        "recount score > {log} 2>&1"
+        "recount score > {log:q} 2>&1"
 
 
 rule judge:
@@ -107,4 +107,4 @@ rule judge:
     params:
         code=code_of("judge"),
     shell:
-        "recount judge > {log} 2>&1"
+        "recount judge > {log:q} 2>&1"

@@ -18,7 +18,7 @@ rule fetch:
     params:
         code=code_of("fetch", "dataset"),
     shell:
-        "recount fetch {wildcards.dataset} > {log} 2>&1"
+        "recount fetch {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule fetch_weights:
@@ -36,7 +36,7 @@ rule fetch_weights:
         mem_mb=more_memory(1000),
         runtime=more_time(720),
     shell:
-        "recount fetch-weights {wildcards.weights} > {log} 2>&1"
+        "recount fetch-weights {wildcards.weights:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -58,4 +58,4 @@ rule prepare:
     params:
         code=code_of("prepare", "dataset"),
     shell:
-        "recount prepare {wildcards.dataset} {wildcards.preparation} > {log} 2>&1"
+        "recount prepare {wildcards.dataset:q} {wildcards.preparation:q} > {log:q} 2>&1"

@@ -12,4 +12,4 @@ rule pretrain:
         mem_mb=more_memory(4000),
         runtime=more_time(120),
     shell:
-        "(recount pretrain mini_clip && recount pretrain mini_towers && recount pretrain mini_sd) > {log} 2>&1"
+        "(recount pretrain mini_clip && recount pretrain mini_towers && recount pretrain mini_sd) > {log:q} 2>&1"

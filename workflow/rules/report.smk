@@ -30,4 +30,4 @@ rule report:
     params:
         code=code_of("report"),
     shell:
-        "recount report > {log} 2>&1"
+        "recount report > {log:q} 2>&1"

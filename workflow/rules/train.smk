@@ -23,4 +23,4 @@ rule train:
         run=training_settings,
         code=code_of("train", "system"),
     shell:
-        "recount train {wildcards.system}/{wildcards.variant}/seed{wildcards.seed} > {log} 2>&1"
+        "recount train {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"

@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from pydantic import TypeAdapter
 from rich.console import Console
@@ -20,7 +19,7 @@ from recount.exchange.compare import OUTCOMES, Changed, ComparedCell, Comparison
 from recount.metrics import metric
 from recount.report.export import escape_markdown
 from recount.report.numbers import interval, number, seconds, signed
-from recount.results.files import write_text
+from recount.results.files import csv_text, write_text
 
 COLOURS = {"differ": "red", "other data": "yellow", "only A": "yellow", "only B": "yellow", "agree": "green"}
 RUNS_NAMED = 3  # of those that a difference concerns; more are counted
@@ -141,7 +140,7 @@ def _csv(comparison: Comparison) -> str:
             side = isinstance(value, dict)
             row |= {f"{part}_{name}": number for part, number in value.items()} if side else {name: value}
         rows.append(row)
-    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    return csv_text([*rows[0]], [[*row.values()] for row in rows])
 
 
 def _json(comparison: Comparison) -> str:

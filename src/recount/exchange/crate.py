@@ -26,6 +26,7 @@ from recount.exchange.metadata import write_metadata
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.results.files import csv_text, from_text
 from recount.results.run_record import RUN, RunRecord
 from recount.settings.project import Project
 
@@ -164,12 +165,13 @@ def _write_tables(sources: Sources, folder: Path) -> None:
     project = sources.project
     texts = {table.file: as_csv(table) for name in project.papers for table in paper_tables(sources, name)}
     for name, frame in {"scores": sources.scores, "predictions": sources.predictions}.items():
-        texts[name] = frame.to_csv(index=False, lineterminator="\n")
+        texts[name] = csv_text([*frame], frame.itertuples(index=False))
     for name, text in texts.items():
         path = folder / f"{name}.csv"
         _write(path, text, project.root, everywhere=name != "predictions")
         # Only an empty field is a missing one ("NA" is a text), and Parquet has no column without a type.
         frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+        frame = frame.map(lambda value: from_text(value) if isinstance(value, str) else value)
         untyped = frame.columns[frame.isna().all()]
         frame.astype(dict.fromkeys(untyped, "string")).to_parquet(path.with_suffix(".parquet"))
     (folder / "scores.csv").unlink()  # results/scores.csv is the same

@@ -1,18 +1,20 @@
 """Reading a reproduction that someone else may have made: an export (folder or zip file), or a suite's results folder.
 
-Files come from other people: nothing is unpacked to disk or executed, and members of a zip file are read one at a time
-up to a limit.
+Files come from other people: nothing is unpacked to disk or executed, links that lead out and names that stand twice
+are refused, and no more is read than a reproduction can have.
 """
 
+import stat
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from recount.errors import UserError
+from recount.fetching.archives import BROKEN
 from recount.results.predictions import PREDICTIONS
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import SCORES
@@ -20,7 +22,8 @@ from recount.results.verdicts import VERDICTS
 
 SCORE_FILE = "scores.csv"
 VERDICT_FILE = "verdicts.csv"
-LARGEST = 500_000_000  # bytes of one file of a zip file; predictions of a paper's suite take a few million
+# Bytes of one file; bytes and number of all: predictions of a paper's suite take a few million bytes
+LARGEST, MOST_BYTES, MOST_FILES = 64_000_000, 500_000_000, 100_000
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Reproduction:
     path: Path
     names: tuple[str, ...]  # of its files, relative to the folder that holds scores.csv
     read: Callable[[str], bytes]
+    _predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # by name, each read once
 
     def _file(self, name: str) -> tuple[bytes, str]:
         return self.read(name), f"{self.path}: {name}"
@@ -58,7 +62,9 @@ class Reproduction:
         found = {}
         for name in self.names:
             if name.startswith(folder) and name.endswith(".csv"):
-                table = PREDICTIONS.frame(*self._file(name)).query("selection == @selection")
+                if name not in self._predictions:
+                    self._predictions[name] = PREDICTIONS.frame(*self._file(name))
+                table = self._predictions[name].query("selection == @selection")
                 found[PurePosixPath(name).stem.removeprefix("seed")] = table.set_index(["id", "prompt"])
         return {seed: table for seed, table in found.items() if len(table)}
 
@@ -66,31 +72,45 @@ class Reproduction:
 def open_reproduction(path: Path) -> Reproduction:
     """Return the reproduction at ``path``: an export (folder or zip file), or the results folder of one suite."""
     if path.is_dir():
-        names = [entry.relative_to(path).as_posix() for entry in sorted(path.rglob("*")) if entry.is_file()]
-        return _below(path, names, lambda name: (path / name).read_bytes())
+        return _below(path, _in_folder(path), lambda name: (path / name).read_bytes())
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = zipfile.ZipFile(path)
+    except (*BROKEN, OSError) as error:
         raise UserError(f"{path}: neither a folder nor a readable zip file: {error}") from None
-
-    def read(name: str) -> bytes:
-        if sizes[name] > LARGEST:
-            raise UserError(f"{path}: {name}: {sizes[name]:,} bytes are more than the {LARGEST:,} allowed")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(name)
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:  # damaged, or encrypted
-            raise UserError(f"{path}: {name}: cannot be read: {error}") from None
-
-    return _below(path, list(sizes), read)
+    return _below(path, _in_zip(path, archive.infolist()), archive.read)
 
 
-def _below(path: Path, names: list[str], read: Callable[[str], bytes]) -> Reproduction:
+def _in_folder(folder: Path) -> dict[str, int]:
+    """Return the files below a folder and their sizes; a link that leads out of it is a UserError."""
+    files = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
+    for file in files:
+        if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{file}: a link that leads out of {folder}; put the file itself in its place")
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+
+
+def _in_zip(path: Path, members: Sequence[zipfile.ZipInfo]) -> dict[str, int]:
+    """Return the files of a zip file and their sizes; a UserError names what no export has."""
+    sizes: dict[str, int] = {}
+    for member in members:
+        name, inside = member.filename, PurePosixPath(member.filename.replace("\\", "/"))
+        if inside.is_absolute() or ".." in inside.parts:
+            raise UserError(f"{path}: {name!r} leads out of the export, which is refused")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(f"{path}: {name!r} is a link, and no export has any")
+        if name in sizes:
+            raise UserError(f"{path}: {name!r} is in it twice; nobody can say which one counts")
+        sizes[name] = member.file_size
+    return {name: size for name, size in sizes.items() if not name.endswith("/")}
+
+
+def _below(path: Path, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> Reproduction:
     """Return the reproduction in the folder of scores.csv: the results, not the tables beside them."""
-    folders = [name.removesuffix(SCORE_FILE) for name in names if PurePosixPath(name).name == SCORE_FILE]
+    if len(sizes) > MOST_FILES:
+        raise UserError(f"{path}: {len(sizes):,} files are more than the {MOST_FILES:,} allowed")
+    folders = [name.removesuffix(SCORE_FILE) for name in sizes if PurePosixPath(name).name == SCORE_FILE]
     depth = min((folder.count("/") for folder in folders), default=0)
     nearest = [folder for folder in folders if folder.count("/") == depth]
     if not nearest:
@@ -99,6 +119,18 @@ def _below(path: Path, names: list[str], read: Callable[[str], bytes]) -> Reprod
         )
     if len(nearest) > 1:
         raise UserError(f"{path}: results of several suites: {', '.join(nearest)}; give one of them")
-    prefix = nearest[0]
-    inside = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return Reproduction(path, inside, lambda name: read(prefix + name))
+    prefix, left = nearest[0], MOST_BYTES
+
+    def limited(name: str) -> bytes:
+        nonlocal left
+        size = sizes[prefix + name]
+        left -= size
+        if size > LARGEST or left < 0:
+            most = f"{size:,} bytes, and a file has at most {LARGEST:,} and all that is read {MOST_BYTES:,}"
+            raise UserError(f"{path}: {name}: {most}; this looks like a decompression bomb and is refused")
+        try:
+            return read(prefix + name)
+        except (*BROKEN, OSError, RuntimeError, ValueError) as error:  # damaged, or encrypted
+            raise UserError(f"{path}: {name}: cannot be read: {error}") from None
+
+    return Reproduction(path, tuple(name.removeprefix(prefix) for name in sizes if name.startswith(prefix)), limited)

@@ -1,7 +1,5 @@
 """Tables as files: CSV with one row per cell, LaTeX (booktabs) and Markdown with one row per row of the table."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -10,6 +8,7 @@ from recount.metrics import metric
 from recount.report.exhibits import Sheet
 from recount.report.numbers import interval, number, percent, signed
 from recount.report.tables import SELECTIONS, Cell, TableView
+from recount.results.files import csv_text, is_formula
 
 CELL_COLUMNS = (
     "paper", "table", "row", "label", "system", "variant", "benchmark", "metric", "published", "published_source",
@@ -44,9 +43,12 @@ def escape_latex(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return ``text`` so that a Markdown table cell shows it as it is: no cell borders, markup or HTML."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in text)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    """Return ``text`` so that a Markdown table cell shows it as it is: no cell borders, markup, HTML or formula."""
+    line = " ".join(text.split())  # every kind of line break and tab, too
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in line)
+    if is_formula(line):
+        escaped = f"\\{escaped}"
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def as_csv(table: TableView) -> str:
@@ -56,7 +58,7 @@ def as_csv(table: TableView) -> str:
         for row in table.rows
         for cell in row.cells
     ]
-    return _csv_table(CELL_COLUMNS, lines)
+    return csv_text(CELL_COLUMNS, lines)
 
 
 def _csv_cell(cell: Cell) -> list[object]:
@@ -115,14 +117,8 @@ def sheet_files(sheet: Sheet) -> dict[str, str]:
         groups = [["" if c.empty else c.value, *((c.ends or ("", "")) if with_ends[n] else ())]
                   for n, c in enumerate(line.cells)]  # fmt: skip
         values.append(list(chain.from_iterable(groups)))
-    csv_text = _csv_table(list(chain.from_iterable(columns)), values)
-    return {"csv": csv_text, **_for_print(sheet.title, heads, texts, sheet.alignment)}
-
-
-def _csv_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([heads, *rows])
-    return buffer.getvalue()
+    table = csv_text(list(chain.from_iterable(columns)), values)
+    return {"csv": table, **_for_print(sheet.title, heads, texts, sheet.alignment)}
 
 
 def _for_print(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from recount.chain import Chain, Unfit
 from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
-from recount.results.files import CsvTable, MadeTables, ResultsError, read_arrays
+from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary
 from recount.results.prompt_tests import PromptTests, read_maps
@@ -91,13 +91,13 @@ class Sources:
             self.problems.append((name, what))
 
     def _read(self, path: Path, read: Callable[[Path], Content], *, required: bool = True) -> Content | None:
-        if not path.is_file():
+        try:
+            if is_there(path):
+                return read(path)
             if required:
                 self.problem(path, "there is no such file")
             return None
-        try:
-            return read(path)
-        except (ResultsError, ValueError) as error:
+        except (ResultsError, ValueError, PermissionError) as error:
             self.problem(path, str(error))
             return None
 

@@ -15,24 +15,34 @@ import io
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 from zipfile import BadZipFile
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recount.errors import UserError
+from recount.errors import MEND, UserError
 from recount.results.reason import KINDS, Reason
 
 if TYPE_CHECKING:
     import pandas as pd
+    from filelock import FileLock
     from numpy.typing import NDArray
 
 REASON_COLUMNS = ("reason_kind", "reason", "log")
 RowType = TypeVar("RowType")
 _CHECKSUM = re.compile(rb'"checksum": "[^"]*"')
+# What spreadsheets take for a formula (OWASP, "CSV Injection"); an apostrophe before it says that it is text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]")
+# As CSV files have them, and as tables for people do: +1.5 (12 %)
+_NUMBER = re.compile(
+    r"[+-]?(\d[\d\u202f]*\.?\d*|\.\d+)(e[+-]?\d+)?( \([\d.\u202f]+ %\))?|[+-]?inf|nan", re.ASCII | re.IGNORECASE
+)
 
 
 class SaveError(UserError):
@@ -44,19 +54,48 @@ class ResultsError(UserError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have ``write`` fill a temporary file of the same suffix, flush it and move it to ``path``; else a SaveError."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    """Have ``write`` fill a temporary file of the same suffix, flush it and move it to ``path``; else a SaveError.
+
+    The file has the mode that the umask leaves to others, whatever the library that writes it thinks of them.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name[-40:]}")  # no longer than a name may be
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # torch and safetensors report a full disk as a RuntimeError or as their own subclass of it
-        raise SaveError(f"{path}: cannot be written: {error}; what was there before is unchanged") from error
+        what = str(error)
+        if isinstance(error, OSError) and error.errno in MEND:
+            what = f"{error.strerror}: {MEND[error.errno]}"
+        raise SaveError(f"{path}: cannot be written: {what}; what was there before is unchanged") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the disk remember what a folder's files are called, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def shared_lock(path: Path) -> FileLock:
+    """Return a lock that every user of this machine may take: the umask of whoever comes first does not count."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, mode=0o666)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,11 +103,44 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a CSV file atomically, with newlines as Unix has them."""
-    stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
-    write_text(path, stream.getvalue())
+def as_text(text: str) -> str:
+    """Return a cell's text so that no spreadsheet computes it: an apostrophe before what looks like a formula."""
+    return f"'{text}" if is_formula(text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Return whether a spreadsheet may take a cell for a formula (and not for a number)."""
+    return _FORMULA.match(text) is not None and not _NUMBER.fullmatch(text)
+
+
+def from_text(cell: str) -> str:
+    """Return what ``as_text`` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a CSV file: text is never a formula (``as_text``), numbers are numbers, None and NaN are empty."""
+    lines: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # so that \r is quoted, too
+    writer.writerows([_cell(value) for value in row] for row in [columns, *rows])
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def _cell(value: object) -> object:
+    return as_text(value) if isinstance(value, str) else number_text(value) if isinstance(value, float) else value
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file (``csv_text``) atomically, with newlines as Unix has them."""
+    write_text(path, csv_text(columns, rows))
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a file; a ``ResultsError`` where a folder above it may not be looked into."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def file_digest(path: Path) -> str:
@@ -131,7 +203,7 @@ class CsvTable(Generic[RowType]):
                 raise ResultsError(f"{where}: no column {', '.join(absent)}{mend if self.step else ''}")
             return [self._row(row, where, reader.line_num) for row in reader]
         except (OSError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{where}: cannot be read: {error}") from None
+            raise ResultsError(f"{where}: cannot be read: {getattr(error, 'strerror', error)}") from None
         except csv.Error as error:
             raise self._damaged(where, str(error)) from None
 
@@ -142,11 +214,11 @@ class CsvTable(Generic[RowType]):
                 if row["reason_kind"] not in KINDS:
                     what = f"line {line}: reason_kind = {row['reason_kind']!r}, which only a newer recount knows"
                     raise self._damaged(where, what)
-                values[name] = Reason(row["reason_kind"], row["reason"], row["log"])
+                values[name] = Reason(row["reason_kind"], *(from_text(row[name] or "") for name in REASON_COLUMNS[1:]))
                 continue
             text = row[name]
             try:
-                values[name] = text if kind is str and text is not None else self._number(text, kind)
+                values[name] = from_text(text) if kind is str and text is not None else self._number(text, kind)
             except (TypeError, ValueError):
                 raise self._damaged(where, f"line {line}: {name} = {(text or '')[:80]!r} is not a number") from None
         return self.row(**values)
@@ -233,14 +305,13 @@ class JsonRecord(Fields):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the record in a file. FileNotFoundError: there is none; ResultsError: it is not to be used."""
+        """Return the record in a file. FileNotFoundError: there is none; ResultsError: damaged, unreadable or newer."""
         try:
-            content = path.read_bytes()
+            return cls.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise ResultsError(f"{path}: cannot be read ({error.strerror}): run `{cls.STEP}` again") from None
-        return cls.parse(content, str(path))
+            raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
 
     def write(self, path: Path) -> None:
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
@@ -276,10 +347,12 @@ def read_arrays(path: Path, step: str) -> dict[str, NDArray[Any]]:
     """Return the arrays in an .npz that the command ``step`` writes; none where there is no such file."""
     import numpy as np
 
-    if not path.is_file():
+    if not is_there(path):
         return {}
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except PermissionError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         raise ResultsError(f"{path}: damaged ({error}): delete it and run `{step}` again") from None

@@ -14,6 +14,7 @@ from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.metrics import METRICS, RMSE, Floats, Metric
+from recount.results.files import ResultsError, is_there
 from recount.results.predictions import Predictions, Timing
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
@@ -53,7 +54,7 @@ def read_or_say(read: Callable[[], T], absent: Callable[[], Missing]) -> T:
         raise absent() from None
     except Unfit as unfit:
         raise Missing("damaged" if unfit.kind == "missing" else unfit.kind, str(unfit)) from None
-    except DataError as error:
+    except (DataError, ResultsError, PermissionError) as error:
         raise Missing("damaged", str(error)) from None
 
 
@@ -90,9 +91,13 @@ class Measurements:
 
     def _samples(self, place: Split) -> list[Sample]:
         path = self.project.root / self.project.index(place)
-        if not path.is_file():
-            raise self._no_data(place)
-        return read_or_say(lambda: read_index(path, place.split), lambda: self._no_data(place))
+
+        def read() -> list[Sample]:
+            if not is_there(path):
+                raise self._no_data(place)
+            return read_index(path, place.split)
+
+        return read_or_say(read, lambda: self._no_data(place))
 
     def counts(self, place: Split) -> Floats:
         """Return the true counts of a split; ``Missing`` as ``samples`` raises."""
@@ -130,9 +135,9 @@ class Measurements:
         """Return why a run has no predictions on a benchmark, or no run.json: data, a failure, or it was not run."""
         wanted = [run.benchmarks[benchmark]] if benchmark is not None else []
         for split in (*wanted, run.training):
-            if split is not None and not (self.project.root / self.project.index(split)).is_file():
+            if split is not None and not is_there(self.project.root / self.project.index(split)):
                 return self._no_data(split)
-        trained = (self.project.root / self.project.run_folder(run) / RUN).is_file()
+        trained = is_there(self.project.root / self.project.run_folder(run) / RUN)
         step, what = ("predict", "prediction") if trained else ("train", "training")
         path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
         tail = _log_tail(self.project.root / path)
@@ -152,9 +157,13 @@ class Measurements:
 
 def _log_tail(path: Path) -> str:
     """Return the last lines of a log, or "" if there is none."""
-    if not path.is_file():
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return ""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])
 
 

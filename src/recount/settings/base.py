@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recount.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
+MAX_DEPTH, MAX_NODES = 100, 100_000  # of a YAML file; recount's own have at most 8 and 834
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 BenchmarkId = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+/[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="system/variant")]
@@ -57,16 +58,56 @@ def read_yaml(path: Path, shown: str | Path | None = None) -> dict[str, Any]:
     """Return the keys and values of a YAML file."""
     name = shown or path
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = parse_yaml(path.read_text(encoding="utf-8"), str(name))
     except FileNotFoundError:
         raise ConfigError(f"{name}: no such file") from None
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{name}: expected keys and values, found {type(content).__name__}")
     return content
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return what a text in YAML says; a ``ConfigError`` begins with ``name``."""
+    try:
+        _check_extent(text)
+        return yaml.load(text, Loader=_Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        # PyYAML's constructors stumble over values that are none of their tag (!!int "", 2024-99-99) in many ways
+        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+
+
+def _check_extent(text: str) -> None:
+    """Refuse what YAML lets grow without end: nesting, and aliases of aliases, which are counted written out."""
+    sizes: dict[str, int] = {}  # nodes below each anchor
+    within: list[tuple[str, int]] = []  # anchor ("" for none) and nodes so far of the mappings and lists that are open
+    for event in yaml.parse(text, Loader=_Loader):
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
+        anchor, size = getattr(event, "anchor", None) or "", 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            sizes.pop(anchor, 0)
+            within.append((anchor, size))
+            if len(within) > MAX_DEPTH:
+                raise ConfigError(f"{line}: nested more than {MAX_DEPTH} levels deep")
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if anchor not in sizes and anchor in [name for name, _ in within]:
+                raise ConfigError(f"{line}: *{anchor} stands inside of &{anchor}, which would never end")
+            anchor, size = "", sizes.get(anchor, 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = within.pop()
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        sizes |= {anchor: size} if anchor else {}
+        if within:
+            within[-1] = (within[-1][0], within[-1][1] + size)
+        if size > MAX_NODES:
+            raise ConfigError(f"{line}: with its aliases written out it has more than {MAX_NODES:,} values")
 
 
 def error_lines(error: ValidationError, where: str, model: type[BaseModel], content: Any) -> Iterator[str]:

@@ -29,6 +29,7 @@ from recount.settings.suite import Benchmark, StandIn, Suite
 
 WEIGHTS = "weights:"  # begins the name of a file that is fetched into resources/weights
 METRICS_OF = {"crowd": "counts", "text": "counts", "captions": "captions"}  # kind of benchmark -> family of metrics
+Place = Annotated[str, Field(pattern=r"^[^{}]+$")]  # a path; Snakemake takes braces for wildcards
 
 
 class Config(Strict):
@@ -43,16 +44,16 @@ class Config(Strict):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision | None = Field(None, description="null: as each recipe says")
-    checkpoints: dict[Name, str] = Field({}, description="released checkpoint -> path of its file")
+    checkpoints: dict[Name, Place] = Field({}, description="released checkpoint -> path of its file")
     checkpoint_minutes: float = Field(10, ge=0)
     loader_processes: int = Field(0, ge=0)
     image_cache_mb: int = Field(2000, ge=0)
     jobs_per_gpu: int = Field(1, gt=0)
     gpus_per_job: int = Field(1, gt=0, description="that train one run; on processors, as many processes")
     training_threads: int = Field(1, gt=0)
-    resources: str = "resources"
-    results: str = "results"
-    reports: str = "reports"
+    resources: Place = "resources"
+    results: Place = "results"
+    reports: Place = "reports"
 
 
 class Split(Strict):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
 from recount.errors import UserError
-from recount.results.files import file_digest, text_digest, write_atomically
+from recount.results.files import file_digest, shared_lock, text_digest, write_atomically
 from recount.results.seal import damage, seal
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,8 @@ def only_training(folder: Path) -> AbstractContextManager[Any]:
 
     The lock lies beside the folder, which is deleted at success; the system releases it when a process is killed.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(folder.parent / f".{folder.name}.lock").acquire(timeout=0)
+        return shared_lock(folder.parent / f".{folder.name}.lock").acquire(timeout=0)
     except Timeout:
         raise UserError(f"{folder}: another process is training this run; wait until it is done, or end it") from None
 
