@@ -23,6 +23,9 @@ from recount.results.prompt_tests import PromptTests
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.settings.project import WEIGHTS, Project, Run, Split
 
+#: step -> the record beside what it makes
+MADE = {"score": "scores.made.json", "judge": "verdicts.made.json", "report": "index.made.json"}
+TABLES = {"score": ("scores.csv", "strata.csv", "influence.csv"), "judge": ("verdicts.csv",)}
 RecordType = TypeVar("RecordType", bound=JsonRecord)
 SHOWN = 3  # ids in a message
 Kind = Literal["stale", "damaged", "failed", "missing"]
@@ -123,9 +126,11 @@ class Chain:
                 return path
         return None
 
-    def tables(self, name: str, step: str) -> MadeTables:
-        """Return the record ``name`` of the tables that ``step`` made; they, and what they were made from, must fit."""
-        path, again = self.results / name, f"`recount {step}` makes it anew"
+    def tables(self, step: str) -> MadeTables:
+        """Return the record of what ``step`` made (``MADE``); that, and what it was made from, must fit."""
+        project = self.project
+        path = project.root / project.report / MADE[step] if step == "report" else self.results / MADE[step]
+        again = f"`recount {step}` makes it anew"
         self._no_attempt(step, self.project.suite.name, path, again)
         record = self._record(MadeTables, path, again)
         for table, digest in record.made.content.items():
@@ -135,6 +140,10 @@ class Chain:
             if now != digest:
                 raise Unfit(path, "stale", f"made from another {source} than is there now", again, now, digest)
         return record
+
+    def tables_now(self) -> dict[str, str]:
+        """Return the digests of the tables that a report is made from."""
+        return {name: self._digest_or_none(self.results / name) for name in (*TABLES["score"], *TABLES["judge"])}
 
     def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests"]) -> dict[str, str]:
         """Return the digests of all results of some kinds, by path below results/<suite>; "" for what is not there."""

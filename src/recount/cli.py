@@ -281,8 +281,11 @@ def report(config: Overrides = None) -> None:
     """Write the report of the suite from what exists."""
     from recount.papers import part
     from recount.report.write import write_report
+    from recount.results.attempts import attempt
 
-    typer.echo(write_report(_project(config), part))
+    project = _project(config)
+    with attempt(project, "report", project.suite.name):
+        typer.echo(write_report(project, part))
 
 
 @app.command()

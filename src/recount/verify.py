@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recount import provenance
-from recount.chain import Chain, Unfit
+from recount.chain import MADE, TABLES, Chain, Unfit
 from recount.data.dataset import MANIFEST, DataError
 from recount.data.digests import unfit_files
 from recount.fetching.ledger import Ledger
@@ -27,9 +27,7 @@ from recount.results.digest_cache import DigestCache
 from recount.results.files import ResultsError, file_digest
 from recount.results.predictions import timing_path
 from recount.results.run_record import RUN, ModelRecord, RunRecord
-from recount.results.scores import SCORES_MADE
 from recount.results.seal import damage
-from recount.results.verdicts import VERDICTS_MADE
 from recount.settings.project import Project
 
 #: "stale" to "untracked" are unfit; "failed", "older code" and "aside" are only told
@@ -212,17 +210,18 @@ class Verification:
         return self._finding(unfit.path, unfit.kind, unfit.why, unfit.again, unfit.expected, unfit.found, also=others)
 
     def _tables(self) -> Iterator[Finding]:
-        for made, step, tables in (
-            (SCORES_MADE, "score", ("scores.csv", "strata.csv", "influence.csv")),
-            (VERDICTS_MADE, "judge", ("verdicts.csv",)),
-        ):
-            paths = tuple(self.results / name for name in tables)
-            if not (self.results / made).is_file():
+        report = self.project.root / self.project.report
+        for step, made in MADE.items():
+            folder, tables = (report, ("index.html",)) if step == "report" else (self.results, TABLES[step])
+            paths = tuple(folder / name for name in tables)
+            whole = (folder,) if step == "report" else ()  # Snakemake knows the folder of a report, not its files
+            if not (folder / made).is_file():
                 again = f"`recount {step}` makes it anew"
                 what = "no record says what it was made from"
-                yield from (self._finding(path, "untracked", what, again) for path in paths if path.is_file())
+                there = [path for path in paths if path.is_file()]
+                yield from (self._finding(path, "untracked", what, again, also=whole) for path in there)
             else:
-                yield from self._fit(partial(self.chain.tables, made, step), self.results / made, *paths)
+                yield from self._fit(partial(self.chain.tables, step), folder / made, *paths, *whole)
 
     def _attempts(self) -> Iterator[Finding]:
         for path in sorted((self.results / "attempts").rglob("*.json")):
@@ -235,9 +234,10 @@ class Verification:
 def mend(project: Project, findings: list[Finding]) -> list[str]:
     """Move all unfit files below results/<suite>/unfit/; return the names of those that were there."""
     moved = []
-    for name in dict.fromkeys(name for finding in findings if finding.unfit for name in finding.files):
+    names = {name for finding in findings if finding.unfit for name in finding.files}
+    for name in sorted(names, key=len):  # a folder before what is in it
         path = project.root / name
-        if path.is_file():
+        if path.exists():
             target = project.root / project.results / "unfit" / name.lstrip("/")
             number = 0
             while target.exists():

@@ -279,7 +279,11 @@ def name_what_is_unfit():
         return
     from recount.verify import Verification
 
-    unfit = [finding for finding in Verification(PROJECT).findings() if finding.unfit]
+    try:
+        unfit = [finding for finding in Verification(PROJECT).findings() if finding.unfit]
+    except (UserError, OSError) as error:
+        print(f"What is unfit could not be found out: {error}", file=sys.stderr)
+        return
     if unfit:
         print(f"\nNot to be used, and not used ({len(unfit)}):", file=sys.stderr)
         for finding in unfit:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from recount.chain import MADE, TABLES
 from recount.judging.arms import Evidence
 from recount.judging.claims import Claims, Part
 from recount.judging.printed_claims import PrintedClaims
@@ -21,7 +22,7 @@ from recount.judging.verdicts import Decision, Finding, combine, decide_all
 from recount.provenance import step_digest
 from recount.results.files import Made, note_tables
 from recount.results.reason import Reason, joined
-from recount.results.verdicts import ALL_PARTS, VERDICTS, VERDICTS_MADE, VerdictRow
+from recount.results.verdicts import ALL_PARTS, VERDICTS, VerdictRow
 from recount.scoring.measured import Measurements
 from recount.scoring.score import without_folder
 from recount.settings.paper import Claim, Paper
@@ -56,7 +57,7 @@ def judge(project: Project) -> Path:
         rows += _with_headlines([row for case, decisions in decided for row in _rows(name, case, decisions)])
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
-    note_tables(path.with_name(VERDICTS_MADE), (path.name,), made)
+    note_tables(path.with_name(MADE["judge"]), TABLES["judge"], made)
     counted = Counter(f"{row.evidence_status}: {row.verdict}" for row in rows if row.headline)
     log.info("claims: %s", ", ".join(f"{number} {what}" for what, number in sorted(counted.items())) or "none")
     return path

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from recount.chain import Chain, Unfit
+from recount.chain import MADE, Chain, Unfit
 from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
@@ -23,8 +23,8 @@ from recount.results.prepared import SUMMARY, Summary
 from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import INFLUENCE, SCORES, SCORES_MADE, InfluentialImage, Score
-from recount.results.verdicts import VERDICTS, VERDICTS_MADE, VerdictRow
+from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
+from recount.results.verdicts import VERDICTS, VerdictRow
 from recount.settings.paper import Row
 from recount.settings.project import Project, Run
 
@@ -116,16 +116,16 @@ class Sources:
             self.problem(getattr(error, "path", path), str(error).removeprefix(f"{getattr(error, 'path', path)}: "))
         return None
 
-    def _table(self, kind: CsvTable[Row_], name: str, made: str, step: str, *, required: bool = False) -> list[Row_]:
+    def _table(self, kind: CsvTable[Row_], name: str, step: str, *, required: bool = False) -> list[Row_]:
         path = self.results / name
-        if self._fit(path, lambda: self.chain.tables(made, step), required=required) is None:
+        if self._fit(path, lambda: self.chain.tables(step), required=required) is None:
             return []
         return self._read(path, kind.read, required=required) or []
 
     @cached_property
     def scores_record(self) -> MadeTables | None:
         """Return what the scores were made from, or None where they do not fit."""
-        return self._fit(self.results / SCORES_MADE, lambda: self.chain.tables(SCORES_MADE, "score"))
+        return self._fit(self.results / MADE["score"], lambda: self.chain.tables("score"))
 
     def summary(self, prepared: str) -> Summary | None:
         """Return the summary of ``<data set>/<preparation>``, or None where there is none."""
@@ -135,7 +135,7 @@ class Sources:
     @cached_property
     def score_rows(self) -> list[Score]:
         """Return the rows of scores.csv."""
-        return self._table(SCORES, "scores.csv", SCORES_MADE, "score", required=True)
+        return self._table(SCORES, "scores.csv", "score", required=True)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -145,12 +145,12 @@ class Sources:
     @cached_property
     def influence(self) -> list[InfluentialImage]:
         """Return the rows of influence.csv."""
-        return self._table(INFLUENCE, "influence.csv", SCORES_MADE, "score")
+        return self._table(INFLUENCE, "influence.csv", "score")
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:
         """Return the rows of verdicts.csv."""
-        return self._table(VERDICTS, "verdicts.csv", VERDICTS_MADE, "judge")
+        return self._table(VERDICTS, "verdicts.csv", "judge")
 
     @cached_property
     def runs(self) -> list[ReportedRun]:

@@ -19,7 +19,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from recount import datasets
+from recount.chain import MADE
 from recount.metrics import metric as metric_of
+from recount.provenance import step_digest
 from recount.report import claims, export, figures, numbers, prompt_tests, sections
 from recount.report.equations import equations
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet
@@ -29,6 +31,7 @@ from recount.report.sources import Sources
 from recount.report.summary import best_rows, findings
 from recount.report.tables import MARKS, SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
 from recount.report.words import said
+from recount.results.files import Made, note_tables
 from recount.settings.paper import Paper
 from recount.settings.project import Project
 
@@ -64,8 +67,10 @@ def write_report(project: Project, part_of: Callable[[str, str, Any], Any]) -> P
     for folder in ("tables", "figures"):
         (building / folder).mkdir(parents=True)
     try:
-        html = Page(project, building, part_of).render()
-        (building / "index.html").write_text(html, encoding="utf-8")
+        page = Page(project, building, part_of)
+        (building / "index.html").write_text(page.render(), encoding="utf-8")
+        made = Made(results=page.sources.chain.tables_now(), code=step_digest("report"))
+        note_tables(building / MADE["report"], ("index.html",), made)
         if target.exists():  # a folder cannot be overwritten, so the old one steps aside
             target.rename(aside)
         building.rename(target)

@@ -10,7 +10,6 @@ from recount.results.reason import NOTHING, Reason
 Status = Literal["trained", "checkpoint", "quoted", "trivial", "oracle", "missing"]
 STEP = "recount score"
 ALL_SEEDS = "all"
-SCORES_MADE = "scores.made.json"  # beside the tables: what they were made from
 
 
 @dataclass(frozen=True, slots=True)

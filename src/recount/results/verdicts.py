@@ -7,7 +7,6 @@ from recount.results.files import CsvTable
 from recount.results.reason import NOTHING, Reason
 
 ALL_PARTS = "all"
-VERDICTS_MADE = "verdicts.made.json"  # beside the table: what it was made from
 
 
 @dataclass(frozen=True, slots=True)

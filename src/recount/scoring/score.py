@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from recount.chain import MADE, TABLES
 from recount.metrics import MAE, METRICS, RMSE
 from recount.provenance import step_digest
 from recount.results.files import Made, note_tables
 from recount.results.predictions import Predictions
 from recount.results.published import PublishedRow, read_published
 from recount.results.reason import NOTHING, Missing, Reason, joined
-from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, SCORES_MADE, STRATA, InfluentialImage, Score, Stratum
+from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, STRATA, InfluentialImage, Score, Stratum
 from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
 from recount.scoring.measured import Measured, Measurements
@@ -48,7 +49,7 @@ def score(project: Project) -> Path:
     STRATA.write(results / "strata.csv", _strata(measurements))
     INFLUENCE.write(results / "influence.csv", _influences(measurements))
     SCORES.write(results / "scores.csv", scores)
-    note_tables(results / SCORES_MADE, ("scores.csv", "strata.csv", "influence.csv"), made)
+    note_tables(results / MADE["score"], TABLES["score"], made)
     counted = Counter(line.status for line in scores)
     log.info("scores: %s", ", ".join(f"{number} {status}" for status, number in sorted(counted.items())) or "none")
     return results / "scores.csv"
