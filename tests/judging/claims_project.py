@@ -13,6 +13,7 @@ from links import complete_run
 from prepared import complete
 from projects import experiment, write_project
 from recount.judging.judge import judge
+from recount.results.predictions import timing_path
 from recount.results.verdicts import VERDICTS
 from recount.settings.project import Project, load
 
@@ -103,9 +104,18 @@ def write_index(root: Path, majorities: dict[str, float]) -> None:
 
 
 def predict(
-    project: Project, arm: str, errors: Any, *, seeds: tuple[int, ...] = (0,), selections: tuple[str, ...] = ("last",)
+    project: Project,
+    arm: str,
+    errors: Any,
+    *,
+    seeds: tuple[int, ...] = (0,),
+    selections: tuple[str, ...] = ("last",),
+    images: int = IMAGES,
 ) -> None:
-    """Write predictions: true counts plus ``errors`` (a number, one for each image, or a function of the seed)."""
+    """Write predictions: true counts plus ``errors`` (a number, one for each image, or a function of the seed).
+
+    All but the first ``images`` are left out, as the protocol of a system that reads captions may.
+    """
     system, variant = arm.split("/")
     for seed in seeds:
         path = project.root / project.predictions(project.run(system, variant, seed), "shown/test")
@@ -115,10 +125,13 @@ def predict(
             writer = csv.writer(stream)
             writer.writerow(["id", "image", "prompt", "true_count", "predicted_count", "selection"])
             for selection in selections:
-                for k, (count, error) in enumerate(zip(TRUE, wrong, strict=True)):
+                for k, (count, error) in enumerate(zip(TRUE[:images], wrong[:images], strict=True)):
                     writer.writerow(
                         [f"s{k}", f"s{k}.jpg", "", repr(float(count)), repr(float(count + error)), selection]
                     )
+        timing = {"images": IMAGES, "seconds": 1.0, "left_out": [f"s{k}" for k in range(images, IMAGES)]}
+        described = {"device": "cpu", "precision": "fp32", "selections": dict.fromkeys(selections, timing)}
+        timing_path(path).write_text(json.dumps(described))
         complete_run(project, project.run(system, variant, seed))
 
 

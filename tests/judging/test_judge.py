@@ -21,6 +21,7 @@ from claims_project import (
     write_index,
 )
 
+from links import complete, complete_run
 from records import maps, negative_prompts, run_record
 from recount.metrics import ACCURACY, MAE
 from recount.settings.project import Project
@@ -109,6 +110,8 @@ def test_prompt_blind_arm_needs_the_majorities(tmp_path: Path) -> None:
     predict(project, "new/full", 1.0)
     assert "majority" in headline(project)["reason"]
     write_index(tmp_path, {f"s{k}": count + 50 for k, count in enumerate(TRUE)})
+    assert "stale: made from other data (dots/original)" in headline(project)["reason"]
+    complete(project)
     row = headline(project)
     assert float(row["value_worse"]) == pytest.approx(50)
     assert row["verdict"] == "holds in direction"
@@ -173,10 +176,8 @@ def test_constant_predictions_of_a_trained_system_are_said(tmp_path: Path) -> No
 
 def test_single_image_has_no_interval(tmp_path: Path) -> None:
     project = make_project(tmp_path, [better_than()], seeds=[0])
-    predict(project, "new/full", 1.0)
-    predict(project, "old/full", 2.0)
-    for path in (tmp_path / "results").rglob("seed0.csv"):
-        path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
+    predict(project, "new/full", 1.0, images=1)
+    predict(project, "old/full", 2.0, images=1)
     row = headline(project)
     assert (row["verdict"], row["n"], row["ci_low"]) == ("inconclusive", "1", "")
     assert "one image" in row["reason"]
@@ -185,10 +186,19 @@ def test_single_image_has_no_interval(tmp_path: Path) -> None:
 def test_arms_are_compared_on_the_images_that_both_have(tmp_path: Path) -> None:
     project = make_project(tmp_path, [better_than()], seeds=[0])
     predict(project, "new/full", 1.0)
+    predict(project, "old/full", 2.0, images=IMAGES - 5)
+    assert headline(project)["n"] == str(IMAGES - 5)
+
+
+def test_predictions_that_were_cut_are_not_judged(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than()], seeds=[0])
+    predict(project, "new/full", 1.0)
     predict(project, "old/full", 2.0)
     path = project.root / project.predictions(project.run("old", "full", 0), "shown/test")
     path.write_text("\n".join(path.read_text().splitlines()[:-5]) + "\n")
-    assert headline(project)["n"] == str(IMAGES - 5)
+    row = headline(project)
+    assert (row["verdict"], row["reason_kind"]) == ("not tested", "damaged")
+    assert "seed0.csv: damaged: its content is not what was written" in row["reason"]
 
 
 def test_missing_cell_is_not_tested_with_its_reason(tmp_path: Path) -> None:
@@ -321,6 +331,7 @@ def timed(root: Path, size: str) -> Project:
             path = project.root / project.run_folder(project.run(arm, "full", seed)) / "run.json"
             cost = {"steps": 10, "seconds_per_step": seconds + 0.01 * seed}
             run_record(f"{arm}/full/seed{seed}", cost=cost, provenance={"device": "cpu"}).write(path)
+    complete(project)
     return project
 
 
@@ -354,10 +365,12 @@ def test_counting_the_majority_is_a_share_with_a_binomial_interval(tmp_path: Pat
 
 
 def write_prompt_tests(project: Project, benchmarks: dict[str, Any], selection: str = "last") -> None:
-    path = project.root / project.prompt_test_file(project.run("new", "full", 0))
+    run = project.run("new", "full", 0)
+    path = project.root / project.prompt_test_file(run)
     path.parent.mkdir(parents=True)
     tests = {name: {"dataset": "dots", "split": "test", **found} for name, found in benchmarks.items()}
-    path.write_text(json.dumps({"run": "new/full/seed0", "selection": selection, "benchmarks": tests}))
+    path.write_text(json.dumps({"selection": selection, "benchmarks": tests}))
+    complete_run(project, run)
 
 
 def test_prompt_tests_are_judged_picture_by_picture(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from tiny_system import MemoryPool, TinySettings, TinySystem
 
 from recount.data.dataset import DataError
 from recount.errors import UserError
-from recount.results.files import SaveError
+from recount.results.files import SaveError, file_digest
 from recount.settings.recipe import Recipe, Schedule, resolve_recipe
 from recount.training import checkpoints
-from recount.training.checkpoints import load_state, save_model, save_state
+from recount.training.checkpoints import load_state, save_model, save_state, set_aside
 from recount.training.loop import Progress, Trainer, samples_with_pictures
 from recount.training.selection import is_better
 
@@ -115,8 +116,10 @@ def test_history_has_a_row_per_epoch_with_terms_rate_and_evaluations(tmp_path: P
 def test_the_best_epoch_on_test_is_kept_and_is_the_minimum_of_the_history(tmp_path: Path) -> None:
     progress, _ = train(tmp_path, recipe={"epochs": 5}, watched={"test": MemoryPool(6)})
     maes = [row["test_mae"] for row in progress.history]
-    assert progress.best["best_on_test"]["epoch"] == maes.index(min(maes)) + 1
-    assert (tmp_path / "model.best_on_test.safetensors").is_file()
+    best = progress.best["best_on_test"]
+    assert best["epoch"] == maes.index(min(maes)) + 1
+    assert best["model"] == f"best_on_test@{best['epoch']}.safetensors"
+    assert file_digest(tmp_path / best["model"]) == best["sha256"]
 
 
 def train_saving_each_step(folder: Path):
@@ -158,14 +161,43 @@ def test_a_state_of_other_settings_or_code_is_ignored_with_a_message(
     save_state(tmp_path, "old", {"progress": "{}"})
     with caplog.at_level(logging.WARNING):
         assert load_state(tmp_path, "new") is None
-    assert "other settings or other code" in caplog.text
+    assert "was made from something else: training starts anew" in caplog.text
 
 
-def test_a_broken_state_is_ignored_with_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / checkpoints.STATE).write_bytes(b"not a checkpoint")
+def test_a_state_of_other_settings_waits_until_they_are_wanted_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "seed0"
+    first, second = (json.dumps({"recipe": {"epochs": epochs}, "code": "c"}) for epochs in (3, 4))
+    save_state(folder, first, {"progress": "{}"})
+    with caplog.at_level(logging.WARNING):
+        set_aside(folder, second)
+    assert "made from something else (recipe: epochs: 3 is now 4)" in caplog.text
+    assert not folder.exists()
+    save_state(folder, second, {"progress": "{}"})
+    for wanted in (first, second, first):
+        set_aside(folder, wanted)
+        assert load_state(folder, wanted) is not None
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda state: b"not a checkpoint", "its end is missing"),
+        (lambda state: state[:-1], "its end is missing"),
+        (lambda state: state[:100] + bytes([state[100] ^ 1]) + state[101:], "its content has .* instead of"),
+    ],
+)
+def test_a_broken_state_is_ignored_with_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[bytes], bytes], why: str
+) -> None:
+    save_state(tmp_path, "d", {"progress": "{}"})
+    path = tmp_path / checkpoints.STATE
+    path.write_bytes(change(path.read_bytes()))
     with caplog.at_level(logging.WARNING):
         assert load_state(tmp_path, "d") is None
-    assert "cannot be read" in caplog.text
+    assert re.search(rf"state\.pt: damaged \(({why}).*training starts anew", caplog.text)
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
