@@ -161,11 +161,15 @@ def fetch_weights(name: str, config: Overrides = None) -> None:
 def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "original", config: Overrides = None) -> None:
     """Check a data set's pictures and annotations and bring them to the size that systems need."""
     from recount import datasets
+    from recount.data.checks import told
     from recount.data.prepare import prepare as prepare_dataset
+    from recount.results.prepared import SUMMARY, Summary
 
     project = _project(config)
-    raw, data = project.root / project.raw, project.root / project.data
-    typer.echo(prepare_dataset(datasets.load(dataset), preparation, raw, data))
+    raw, data, accept = project.root / project.raw, project.root / project.data, project.config.accept.get(dataset, "")
+    index = prepare_dataset(datasets.load(dataset), preparation, raw, data, accept)
+    for line in (*told(Summary.read(index.with_name(SUMMARY))), index):
+        typer.echo(line)
 
 
 @app.command()

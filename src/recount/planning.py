@@ -165,6 +165,8 @@ def check_data(project: Project) -> None:
     known = plugins("systems")
     problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
+    for name in project.config.accept:
+        problems += absent("config.yaml: accept", "data set", name, datasets.names())
     where = f"suites/{project.suite.name}.yaml"
     for name, system in project.suite.systems.items():
         sets = {split.dataset for run in project.runs if run.system == name for split in run.splits}

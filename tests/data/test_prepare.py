@@ -17,8 +17,8 @@ from recount.data.index import read_index
 from recount.data.prepare import prepare
 
 
-def prepared(tmp_path: Path, dataset: Given, preparation: str = "original") -> Path:
-    return prepare(dataset, preparation, tmp_path / "raw", tmp_path / "data")
+def prepared(tmp_path: Path, dataset: Given, preparation: str = "original", accept: str = "") -> Path:
+    return prepare(dataset, preparation, tmp_path / "raw", tmp_path / "data", accept)
 
 
 def defects(tmp_path: Path, dataset: Given, preparation: str = "original") -> list[str]:
@@ -67,11 +67,11 @@ def test_opencv_quality_differs_from_pillow_quality(tmp_path: Path) -> None:
 def test_points_outside_are_kept_or_dropped_by_the_rule_and_reported(tmp_path: Path) -> None:
     picture = photograph(tmp_path / "raw" / "a.png", (600, 600))
     given = Given([sample(picture, [[1.0, 1.0], [-5.0, 1.0], [700.0, 1.0]])])
-    kept, dropped = prepared(tmp_path, given), prepared(tmp_path, given, "dm_count")
+    kept, dropped = (prepared(tmp_path, given, name, accept="as drawn") for name in ("original", "dm_count"))
     (of_kept,), (of_dropped,) = read_index(kept), read_index(dropped)
     assert (of_kept.count, of_dropped.count) == (3, 1)
     assert of_dropped.attributes == {"original_count": 3, "points_outside": 2}
-    assert summary(kept)["splits"]["train"]["samples_with_points_outside"] == ["a"]
+    assert summary(kept)["splits"]["train"]["samples_with_points_outside"] == {"a": 2}
     assert summary(dropped)["splits"]["train"]["points_prepared"] == 1
 
 
@@ -205,6 +205,6 @@ def test_the_digest_changes_with_a_point_and_not_with_the_run(tmp_path: Path) ->
 
 def test_a_picture_made_by_a_function_is_saved_without_loss(tmp_path: Path) -> None:
     made = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
-    (read,) = read_index(prepared(tmp_path, Given([replace(sample(None), image=lambda: made)])))
+    (read,) = read_index(prepared(tmp_path, Given([replace(sample(None, []), image=lambda: made)])))
     assert read.image is not None
     np.testing.assert_array_equal(np.asarray(Image.open(read.image)), np.asarray(made))

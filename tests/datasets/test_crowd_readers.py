@@ -16,6 +16,8 @@ from recount.data.index import read_index
 from recount.data.prepare import prepare
 from recount.data.sample import RawSample
 
+INSIDE = [[30.0, 10.0], [31.0, 11.0], [32.0, 12.0]]  # of pictures of 64 x 48 pixels
+
 
 def picture(path: Path, mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +116,15 @@ def qnrf(tmp_path: Path) -> Path:
     for split, numbers in (("Train", (1, 2, 3)), ("Test", (1,))):
         for number in numbers:
             picture(raw / "UCF-QNRF_ECCV18" / split / f"img_{number:04d}.jpg")
-            ann_mat(raw / "UCF-QNRF_ECCV18" / split / f"img_{number:04d}_ann.mat", [[number, 5.5], [70.0, 9.0]])
+            points = [[number, 5.5], [70.0, 9.0], *INSIDE]
+            ann_mat(raw / "UCF-QNRF_ECCV18" / split / f"img_{number:04d}_ann.mat", points)
     return raw
 
 
 def test_qnrf_reads_train_and_test(qnrf: Path) -> None:
     samples = list(datasets.load("ucf_qnrf").read(qnrf))
     assert [sample.id for sample in samples] == ["train_img_0001", "train_img_0002", "train_img_0003", "test_img_0001"]
-    assert samples[1].points.tolist() == [[2.0, 5.5], [70.0, 9.0]]
+    assert samples[1].points.tolist() == [[2.0, 5.5], [70.0, 9.0], *INSIDE]
 
 
 def test_qnrf_train_is_also_read_as_the_lists_of_dm_count(
@@ -149,8 +152,8 @@ def test_qnrf_is_prepared_with_a_cut_picture_and_a_point_outside(
     dataset = small("ucf_qnrf", monkeypatch)
     kept = read_index(prepare(dataset, "clip_ebc", tmp_path, tmp_path / "data"))
     dropped = read_index(prepare(dataset, "dm_count", tmp_path, tmp_path / "data"))
-    assert [sample.count for sample in kept] == [2, 2, 2, 2]
-    assert [sample.count for sample in dropped] == [1, 1, 1, 1]
+    assert [sample.count for sample in kept] == [5, 5, 5, 5]
+    assert [sample.count for sample in dropped] == [4, 4, 4, 4]
 
 
 def test_qnrf_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:

@@ -1,19 +1,27 @@
 """How a data set describes itself: files, licence, splits, reader, preparations. No torch in this module."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import ClassVar
+from traceback import walk_tb
+from typing import Any, ClassVar
 
 from recount.data.sample import RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"  # in the folder of a source: it is fetched
 HOW_TO_GET_PICTURES = (
     "recount doctor says how to get the data set's pictures; then recount fetch it and recount prepare it again"
 )
+
+
+_LONGEST = 200  # characters of an exception's text
 
 
 class DataError(UserError):
@@ -54,8 +62,49 @@ class Source(ABC):
         return []
 
 
+def reason(error: Exception) -> str:
+    """Return an exception in a few words of one line."""
+    text = " ".join(str(error).split())
+    words = {KeyError: f"there is no {text}", RecursionError: "it is nested too deeply"}.get(type(error), text)
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+
+
+def _guarded(read: Callable[[Any, Path], Iterable[RawSample]]) -> Callable[[Any, Path], Iterator[RawSample]]:
+    """Return a reader that raises nothing but a ``DataError``, which names file, place in the code and entry."""
+
+    @wraps(read)
+    def samples(dataset: "Dataset", raw: Path) -> Iterator[RawSample]:
+        last = "at its first sample"
+        try:
+            for sample in read(dataset, raw):
+                last = f"after sample {getattr(sample, 'id', sample)!r}"
+                yield sample
+        except DataError:
+            raise
+        except Exception as error:
+            frames = [(frame, line) for frame, line in walk_tb(error.__traceback__)][1:]
+            paths = [value for frame, _ in frames for value in frame.f_locals.values() if isinstance(value, Path)]
+            file = getattr(error, "filename", None) or ([path for path in paths if raw in path.parents] or [raw])[-1]
+            code = [
+                (frame.f_code, line) for frame, line in frames if frame.f_globals.get("__name__") == read.__module__
+            ]
+            where = f" ({Path(code[-1][0].co_filename).name}, line {code[-1][1]})" if code else ""
+            what = f"{type(error).__name__}: {reason(error)}"
+            log.debug("%s cannot be read", raw, exc_info=True)
+            raise DataError(
+                f"{file}: the reader of {dataset.name} stumbles here, {last}{where}: {what}; "
+                f"if the file is broken, delete it and `recount fetch {dataset.name}`"
+            ) from error
+
+    return samples
+
+
 class Dataset(Source):
-    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``."""
+    """A data set. A module ``recount/datasets/<name>.py`` holds one subclass, bound to the module's ``DATASET``.
+
+    Whatever its ``read`` raises, whoever calls it gets a ``DataError``; readers note what is wrong with each entry in
+    ``health.Defects`` and go on.
+    """
 
     publishable: ClassVar[bool] = False  # whether its licence lets its pictures stand in a published report
     embedded: ClassVar[bool] = False  # whether it is procedural (nothing to fetch)
@@ -64,11 +113,19 @@ class Dataset(Source):
     picture_folders: ClassVar[tuple[str, ...]] = ()
     pictures_of: ClassVar[str] = ""  # the data set whose pictures it uses, if not its own: that one is fetched first
     splits: ClassVar[tuple[str, ...]]
+    accept: ClassVar[str] = (
+        ""  # why more of its points than usual lie outside its pictures; config.yaml may say it, too
+    )
     # The size rules it can be prepared with, by name; always has "original"
     preparations: ClassVar[Mapping[str, SizeRule]] = {"original": ORIGINAL_SIZE}
     # Checked after reading: {"train": {"images": 300, "points": 162413}}. Keys: a split or "all"; in it "samples",
     # "images" (different pictures; a sample without one counts as one), "points", "boxes", "count" (sum of counts)
     totals: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "read" in vars(cls):
+            cls.read = _guarded(cls.read)  # type: ignore[method-assign, assignment]
 
     def files(self) -> list[RemoteFile]:
         """Return the files to fetch; empty for a procedural data set."""

@@ -3,13 +3,14 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from recount.data.dataset import DataError
+from recount.data.dataset import DataError, reason
 from recount.results.prepared import prepare_again
 
 
@@ -21,20 +22,51 @@ class Defects:
 
     def add(self, line: str) -> None:
         """Note a defect: what is wrong, where, and what to do."""
-        self.lines.append(line)
+        self.lines.append(" ".join(line.splitlines()))
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Note a ``DataError`` raised in this context instead of letting it stop the reading."""
+    def collected(self, where: object = "") -> Iterator[None]:
+        """Note an error that is raised in this context instead of letting it stop the reading.
+
+        ``where`` are file and entry, for errors that do not name them; without it only a ``DataError`` is noted.
+        """
         try:
             yield
         except DataError as error:
-            self.lines.extend(str(error).splitlines())
+            for line in str(error).split("\n"):
+                self.add(line)
+        except Exception as error:
+            if not where:
+                raise
+            self.add(f"{where}: {reason(error) or type(error).__name__}")
+
+    def gathered(self, *reads: Callable[[], Any]) -> list[Any]:
+        """Return what each of ``reads`` gives; the defects of all are raised together."""
+        found = []
+        for read in reads:
+            with self.collected():
+                found.append(read())
+        self.raise_if_any()
+        return found
+
+    def expect(self, keys: Iterable[str], content: Collection[str], path: Path) -> None:
+        """Note each of ``keys`` that ``content``, read from ``path``, does not have."""
+        for key in keys:
+            if key not in content:
+                self.add(f"{path}: it has no entry {key!r}")
 
     def raise_if_any(self) -> None:
         """Raise one ``DataError`` with all lines, if there are any."""
         if self.lines:
             raise DataError("\n".join(self.lines))
+
+
+def inside(folder: Path, relative: str, where: object) -> Path:
+    """Return the path of a file in ``folder``; a ``DataError`` names ``where`` if it leads out of it."""
+    parts = PurePosixPath(relative)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in relative or "\0" in relative or not parts.name:
+        raise DataError(f"{where}: {relative!r} leads out of {folder}; paths must stay inside")
+    return folder / parts
 
 
 def checked(path: Path, content: bytes, sha256: str, folder: Path | None = None) -> str:
@@ -58,9 +90,8 @@ def load_npy(path: Path, sha256: str = "", folder: Path | None = None) -> np.nda
         content = path.read_bytes()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        raise DataError(
-            f"{path}: {'there is no such file' if missing else f'cannot be read: {error.strerror}'}"
-        ) from None
+        what = "there is no such file" if missing else f"cannot be read: {error.strerror}"
+        raise DataError(f"{path}: {what}") from None
     checked(path, content, sha256, folder)
     try:
         stream = io.BytesIO(content)
@@ -77,5 +108,4 @@ def load_npy(path: Path, sha256: str = "", folder: Path | None = None) -> np.nda
                 f"{path}: holds pickled Python objects, which could run any program when read, and is refused; "
                 "save it again as an array of numbers (dtype float or int) and put that in its place"
             ) from None
-        what = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: is not a readable .npy file ({what}); fetch or make it again") from None
+        raise DataError(f"{path}: is not a readable .npy file ({reason(error)}); fetch or make it again") from None

@@ -10,13 +10,13 @@ import csv
 import io
 import json
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recount.data.dataset import DataError
-from recount.data.health import load_npy
+from recount.data.health import inside, load_npy
 from recount.data.sample import LISTS, NO_POINTS, Sample
 from recount.results.files import ResultsError
 from recount.results.prepared import data_digest, prepare_again
@@ -64,7 +64,7 @@ def named_files(path: Path) -> dict[Path, str]:
     kinds = ("image", "points", "boxes")
     rows = [(row, f"{path}, line {number} ({row['id']})") for number, row in enumerate(_rows(path), start=2)]
     return {
-        _inside(path.parent, row[kind], where): row[f"{kind}_sha256"]
+        inside(path.parent, row[kind], where): row[f"{kind}_sha256"]
         for row, where in rows
         for kind in kinds
         if row[kind]
@@ -76,7 +76,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path}: no such file; {prepare_again(path.parent)}")
     try:
         data_digest(path)
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise DataError(f"{path}: the columns must be {', '.join(COLUMNS)}; found {reader.fieldnames}")
         return list(reader)
@@ -101,7 +101,7 @@ def _sample(row: dict[str, str], attributes: dict[str, Any], split: str, folder:
         count, width, height = float(row["count"]), int(row["width"]), int(row["height"])
     except (TypeError, ValueError):
         raise DataError(f"{where}: count, width and height must be numbers; {_AGAIN}") from None
-    image = _inside(folder, row["image"], where) if row["image"] else None
+    image = inside(folder, row["image"], where) if row["image"] else None
     points, boxes = (_array(row, key, columns, folder, where) for key, columns in (("points", 2), ("boxes", 4)))
     points = NO_POINTS if points is None else points
     row_id, prompt, sha256 = row["id"], row["prompt"], row["image_sha256"]
@@ -111,15 +111,8 @@ def _sample(row: dict[str, str], attributes: dict[str, Any], split: str, folder:
 def _array(row: dict[str, str], key: str, columns: int, folder: Path, where: str) -> np.ndarray | None:
     if not row[key]:
         return None
-    file = _inside(folder, row[key], where)
+    file = inside(folder, row[key], where)
     array = load_npy(file, row[f"{key}_sha256"])
     if array.ndim != 2 or array.shape[1] != columns:
         raise DataError(f"{where}: {file}: shape {array.shape}, expected (n, {columns}); {_AGAIN}")
     return array.astype(np.float32, copy=False)
-
-
-def _inside(folder: Path, relative: str, where: str) -> Path:
-    parts = PurePosixPath(relative)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in relative:
-        raise DataError(f"{where}: {relative!r} leads out of {folder}; paths must stay inside")
-    return folder / parts

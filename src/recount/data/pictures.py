@@ -3,8 +3,10 @@
 Decisions:
 * Pixels are taken as stored: an EXIF orientation is counted and not applied. The annotations of the crowd sets were
   made with MATLAB, which ignores it, and lie in stored pixels. (OpenCV, which some scripts read with, applies it.)
-* Grey, palette and CMYK pictures become RGB, transparency is dropped; more than 8 bits per channel is a defect.
-* A JPEG whose end is missing is a defect, unless the caller reads leniently (UCF-QNRF): then the missing part is grey.
+* Grey, palette and CMYK pictures become RGB; transparent ones are laid on white, so that what they hide is not counted
+  (Pillow's own conversion, which the papers' codes use, would show it). More than 8 bits per channel is a defect.
+* A JPEG whose end is missing is a defect, unless the caller reads leniently (UCF-QNRF): then the missing part is grey,
+  and ``Picture.lost`` says how much that is.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
-from recount.data.dataset import DataError
+from recount.data.dataset import DataError, reason
 from recount.data.health import checked
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 # The largest picture of the data sets here has 19,044 x 28,448 pixels (NWPU-Crowd). Pillow refuses at twice this.
 MAX_PIXELS = 600_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+_PIXELS_PER_BYTE = 10_000  # of a file; deflate packs no more than 8,256 black and white pixels into a byte
+_GREY = 128  # in all channels
 
 _ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
@@ -40,7 +45,9 @@ class Picture:
     image: Image.Image  # RGB
     grey: bool = False  # whether it is stored with one channel
     turned: bool = False  # whether it has an EXIF orientation other than upright (not applied)
+    transparent: bool = False  # whether some of it is transparent, and lies on white now
     repaired: bool = False  # whether its end is missing and was filled
+    lost: float = 0.0  # the share of its rows that were filled with grey
     sha256: str = ""  # of the file
 
 
@@ -62,31 +69,50 @@ def read_picture(path: Path, *, lenient: bool = False, sha256: str = "") -> Pict
     except DataError:
         if not lenient or not content.startswith(b"\xff\xd8"):
             raise
-    return replace(_decode(content + _JPEG_END, path), repaired=True, sha256=digest)
+    picture = _decode(content + _JPEG_END, path)
+    return replace(picture, repaired=True, lost=_filled(picture.image), sha256=digest)
 
 
-def _decode(content: bytes, path: Path) -> Picture:
+def _decode(content: bytes, path: str | Path) -> Picture:
     try:
         with Image.open(io.BytesIO(content)) as image:
             size = f"{image.width} x {image.height} pixels"
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{path}: {size} are more than the {MAX_PIXELS:,} allowed")
-            if image.mode.startswith(("I", "F")):
+            if image.width * image.height > len(content) * _PIXELS_PER_BYTE:
+                raise DataError(f"{path}: {size} are more than its {len(content):,} bytes can hold; fetch it again")
+            if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
                 raise DataError(f"{path}: mode {image.mode} has more than 8 bits per channel; convert it to 8-bit RGB")
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-            return Picture(image.convert("RGB"), grey=image.mode in ("1", "L", "LA"), turned=turned)
+            rgb, transparent = _on_white(image)
+            return Picture(rgb, image.mode in ("1", "L", "LA"), turned, transparent)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders stumble over damaged files in many ways, which all mean the same
-        reason = " ".join(str(error).split()).replace("<_io.BytesIO object at ", "<")[:120] or type(error).__name__
-        raise DataError(f"{path}: not a readable picture ({len(content):,} bytes): {reason}") from error
+        what = reason(error).replace("<_io.BytesIO object at ", "<") or type(error).__name__
+        raise DataError(f"{path}: not a readable picture ({len(content):,} bytes): {what}") from error
 
 
-def decoded(content: bytes) -> Image.Image:
-    """Return the picture in ``content``, RGB, as archives of encoded pictures hold it; errors are Pillow's."""
-    with Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return a picture as RGB, and whether some of it was transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB"), False
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    white.alpha_composite(layer)
+    return white.convert("RGB"), bool((np.asarray(layer.getchannel("A")) < 255).any())
+
+
+def _filled(image: Image.Image) -> float:
+    """Return the share of rows, from the lowest up, that are the grey that libjpeg puts in the place of lost ones."""
+    seen = np.flatnonzero((np.asarray(image) != _GREY).any(axis=(1, 2)))  # rows
+    return 1 - (int(seen[-1]) + 1 if len(seen) else 0) / image.height
+
+
+def decoded(content: bytes, where: str | Path = "a picture in an archive") -> Image.Image:
+    """Return the picture in ``content``, RGB, as archives of encoded pictures hold it; errors: ``read_picture``."""
+    return _decode(content, where).image
 
 
 def load_image(path: Path, sha256: str = "") -> Tensor:

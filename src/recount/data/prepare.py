@@ -17,7 +17,6 @@ import io
 import json
 import math
 import os
-import re
 import shutil
 import sys
 from collections import Counter
@@ -25,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -33,21 +32,18 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from recount.data.checks import MOST_OUTSIDE, SAFE_ID, Placed, outside_defects, sample_defects, splits_of
 from recount.data.dataset import DataError, Dataset
 from recount.data.digests import raw_files
 from recount.data.health import Defects
 from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
-from recount.data.sample import HIDDEN, LISTS, RawSample
-from recount.data.size_rules import PlacedPoints, SizeRule, place_points
+from recount.data.sample import RawSample
+from recount.data.size_rules import SizeRule, place_points
 from recount.results.files import file_digest, write_rows
-from recount.results.prepared import RAW, RAW_FILES, SUMMARY, RawFiles, Summary
+from recount.results.prepared import RAW, RAW_FILES, SUMMARY, Pictures, RawFiles, Samples, Summary
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _THREADS = 2  # that decode, resize and save pictures
-_NOTICED = ("outside", "coincident", "merged")  # of points; see PlacedPoints
-# No picture has an edge of this many pixels; a coordinate beyond is a broken annotation, not a point outside.
-_FARTHEST = 100_000
 _Source = Path | Callable[[], Image.Image]
 
 
@@ -57,15 +53,18 @@ class _Prepared(NamedTuple):
     new_size: tuple[int, int]
     grey: bool  # and what else was noticed, as in ``Picture``
     turned: bool
+    transparent: bool
     repaired: bool
+    lost: float
     sha256: str  # of the prepared file
     raw_sha256: str  # of the file that it was made from; "" if a function drew it
 
 
-def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path) -> Path:
+def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path, accept: str = "") -> Path:
     """Prepare ``raw_root/<dataset>`` into ``data_root/<dataset>/<preparation>`` and return the path of its index.
 
-    A ``DataError`` lists all missing files, broken pictures, impossible annotations, wrong totals; nothing is written.
+    ``accept`` says why more points than usual may lie outside their pictures ("": as the data set says). A
+    ``DataError`` lists all missing files, broken pictures, impossible annotations, wrong totals; nothing is written.
     """
     if preparation not in dataset.preparations:
         known = ", ".join(dataset.preparations)
@@ -81,12 +80,20 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path)
         raw = raw_files(dataset, raw_root, read, defects)
         if not defects.lines:
             _check_totals(dataset, samples, defects)
+        placed = [_placed(sample, pictures, rule) for sample in samples if not sample.image or sample.image in pictures]
+        summary = _summary(dataset, rule, placed, pictures, accept or dataset.accept)
+        for line in outside_defects(summary, placed, rule):
+            defects.add(line)
         if count := len(defects.lines):
             title = f"{dataset.name}: {count} defect{'s' if count > 1 else ''}; nothing was prepared"
             raise DataError("\n".join([title, *defects.lines]))
+        _write_index(placed, pictures, rule, folder)
         RAW_FILES.write(folder / RAW, raw)
-        raw_of = RawFiles(folder=os.path.relpath(raw_root, target), files=len(raw), sha256=file_digest(folder / RAW))
-        _write(dataset, rule, samples, pictures, folder, raw_of)
+        summary.data_digest = file_digest(folder / "index.csv")
+        summary.raw = RawFiles(
+            folder=os.path.relpath(raw_root, target), files=len(raw), sha256=file_digest(folder / RAW)
+        )
+        summary.write(folder / SUMMARY)
     return target / "index.csv"
 
 
@@ -113,50 +120,26 @@ def _read(dataset: Dataset, raw: Path, rule: SizeRule, defects: Defects) -> list
     ids: set[str] = set()
     with defects.collected():
         for sample in dataset.read(raw):
-            wrong = list(_annotation_defects(sample, dataset, rule))
-            if sample.id in ids:
-                wrong.append("the id occurs twice")
-            ids.add(sample.id)
+            where = f"{dataset.name}, sample {getattr(sample, 'id', sample)!r}"
+            wrong: list[str] = []
+            with defects.collected(where):
+                wrong += sample_defects(sample, dataset, rule)
+                if sample.id in ids:
+                    wrong.append("the id occurs twice")
+                ids.add(sample.id)
+                if not wrong:
+                    samples.append(sample)
             for line in wrong:
-                defects.add(f"{dataset.name}, sample {sample.id!r}: {line}")
-            if not wrong:
-                samples.append(sample)
+                defects.add(f"{where}: {line}")
     if not samples and not defects.lines:
         defects.add(f"{raw}: no sample was found")
     return samples
 
 
-def _annotation_defects(sample: RawSample, dataset: Dataset, rule: SizeRule) -> Iterator[str]:
-    if not _SAFE_ID.fullmatch(sample.id):
-        yield "the id is not safe as a file name (letters, digits, '_', '.', '+', '-')"
-    for split in _splits(sample):
-        if split not in dataset.splits:
-            yield f"split {split!r} is none of {', '.join(dataset.splits)}"
-    hidden = bool(sample.attributes.get(HIDDEN)) and math.isnan(sample.count)
-    if not hidden and not (math.isfinite(sample.count) and sample.count >= 0):
-        yield f"the count is {sample.count}; it must be a number of at least 0"
-    yield from _coordinate_defects("points", sample.points, 2)
-    if sample.boxes is not None:
-        yield from _coordinate_defects("boxes", sample.boxes, 4)
-    if sample.image is None and rule.encoding != "source":
-        yield f"there is no picture, so preparation {rule.name!r} cannot scale its points; use 'original'"
-
-
-def _coordinate_defects(what: str, values: np.ndarray, columns: int) -> Iterator[str]:
-    if values.ndim != 2 or values.shape[1] != columns:
-        yield f"{what} have shape {values.shape}, expected (n, {columns})"
-        return
-    broken = ~np.isfinite(values)
-    huge = np.abs(np.where(broken, 0, values)) > _FARTHEST
-    for wrong, how in ((broken, "NaN or infinite"), (huge, f"beyond {_FARTHEST:,} pixels")):
-        if wrong.any():
-            yield f"{int(wrong.any(axis=1).sum())} of {len(values)} {what} are {how}"
-
-
 def _check_totals(dataset: Dataset, samples: Sequence[RawSample], defects: Defects) -> None:
     why = "files are missing, or this is another edition of the data set"
     for split, expected in dataset.totals.items():
-        found = _totals([sample for sample in samples if split == "all" or split in _splits(sample)])
+        found = _totals([sample for sample in samples if split == "all" or split in splits_of(sample)])
         for key, value in expected.items():
             if found[key] != value:
                 defects.add(f"{dataset.name}, {split}: {key} {found[key]:,} instead of {value:,}: {why}")
@@ -172,19 +155,15 @@ def _totals(samples: Sequence[RawSample]) -> dict[str, float]:
     }
 
 
-def _splits(sample: RawSample) -> tuple[str, ...]:
-    return (sample.split, *sample.attributes.get(LISTS, ()))
-
-
 def _write_pictures(
     dataset: Dataset, samples: Sequence[RawSample], rule: SizeRule, folder: Path, defects: Defects
 ) -> dict[_Source, _Prepared]:
     (folder / "images").mkdir()
 
-    def written(job: tuple[_Source, str]) -> _Prepared | DataError:
+    def written(job: tuple[_Source, str]) -> _Prepared | Exception:
         try:
             return _write_picture(*job, rule, folder, lenient=dataset.lenient)
-        except DataError as error:
+        except Exception as error:  # told below, with all others
             return error
 
     jobs = list(_names(samples).items())
@@ -193,11 +172,12 @@ def _write_pictures(
     with ThreadPoolExecutor(max_workers=_THREADS) as threads:
         results = threads.map(written, jobs)
         shown = track(results, title, len(jobs), console=console, disable=not console.is_terminal, transient=True)
-        for (source, _), outcome in zip(jobs, shown, strict=True):
-            if isinstance(outcome, DataError):
-                defects.add(str(outcome))
-            else:
+        for (source, name), outcome in zip(jobs, shown, strict=True):
+            if isinstance(outcome, _Prepared):
                 pictures[source] = outcome
+                continue
+            with defects.collected(source if isinstance(source, Path) else f"{dataset.name}, picture of {name!r}"):
+                raise outcome
     return pictures
 
 
@@ -210,7 +190,7 @@ def _names(samples: Sequence[RawSample]) -> dict[_Source, str]:
     stems = Counter(source.stem for source in by_id if isinstance(source, Path))
     names = {
         source: source.stem
-        if isinstance(source, Path) and stems[source.stem] == 1 and _SAFE_ID.fullmatch(source.stem)
+        if isinstance(source, Path) and stems[source.stem] == 1 and SAFE_ID.fullmatch(source.stem)
         else sample_id
         for source, sample_id in by_id.items()
     }
@@ -233,54 +213,67 @@ def _write_picture(source: _Source, name: str, rule: SizeRule, folder: Path, *, 
         relative = f"images/{name}.{'png' if encoding == 'png' else 'jpg'}"
         resized = resize(picture.image, new_size, rule.resample, antialias=rule.antialias)
         sha256 = save(resized, folder / relative, encoding)
-    noticed = (picture.grey, picture.turned, picture.repaired)
+    noticed = (picture.grey, picture.turned, picture.transparent, picture.repaired, picture.lost)
     return _Prepared(relative, size, new_size, *noticed, sha256, picture.sha256)
 
 
-def _write(
-    dataset: Dataset,
-    rule: SizeRule,
-    samples: Sequence[RawSample],
-    pictures: dict[_Source, _Prepared],
-    folder: Path,
-    raw: RawFiles,
-) -> None:
+def _placed(sample: RawSample, pictures: dict[_Source, _Prepared], rule: SizeRule) -> Placed:
+    size = pictures[sample.image].size if sample.image is not None else None
+    return Placed(sample, place_points(rule, sample.points, size), size)
+
+
+def _write_index(samples: Sequence[Placed], pictures: dict[_Source, _Prepared], rule: SizeRule, folder: Path) -> None:
     (folder / "points").mkdir()
     (folder / "boxes").mkdir()
-    found = [pictures[sample.image] if sample.image is not None else None for sample in samples]
-    placed = [place_points(rule, s.points, picture and picture.size) for s, picture in zip(samples, found, strict=True)]
-    rows = [[*map(str, _row(*row, rule, folder))] for row in zip(samples, placed, found, strict=True)]
-    write_rows(folder / "index.csv", COLUMNS, rows)
-    Summary(
+    rows = (_row(one, pictures[one.sample.image] if one.sample.image else None, rule, folder) for one in samples)
+    write_rows(folder / "index.csv", COLUMNS, ([*map(str, row)] for row in rows))
+
+
+def _summary(
+    dataset: Dataset,
+    rule: SizeRule,
+    samples: Sequence[Placed],
+    pictures: dict[_Source, _Prepared],
+    accept: str,
+) -> Summary:
+    made = sorted(pictures.values(), key=lambda picture: picture.path)
+    whole = _samples_summary(samples)
+    splits = {
+        split: _samples_summary([one for one in samples if split in splits_of(one.sample)]) for split in dataset.splits
+    }
+    outside = any(found.share_outside > MOST_OUTSIDE for found in (whole, *splits.values()))
+    return Summary(
         dataset=dataset.name,
         preparation=rule.name,
-        data_digest=file_digest(folder / "index.csv"),
-        raw=raw,
         title=dataset.title,
         licence=dataset.licence,
         publishable=dataset.publishable,
         size_rule=rule.source,
         points_outside_are="kept" if rule.keep_outside else "dropped",
-        splits={split: _split_summary(split, samples, placed) for split in dataset.splits},
-        pictures={
-            "number": len(pictures),
-            "grey": sum(picture.grey for picture in pictures.values()),
-            "with_unapplied_exif_orientation": sorted(picture.path for picture in pictures.values() if picture.turned),
-            "repaired": sorted(picture.path for picture in pictures.values() if picture.repaired),
-            "resized": sum(picture.size != picture.new_size for picture in pictures.values()),
-        },
-    ).write(folder / SUMMARY)
+        accepted=accept if outside else "",
+        whole=whole,
+        splits=splits,
+        pictures=Pictures(
+            number=len(made),
+            grey=sum(picture.grey for picture in made),
+            resized=sum(picture.size != picture.new_size for picture in made),
+            with_unapplied_exif_orientation=[picture.path for picture in made if picture.turned],
+            transparent=[picture.path for picture in made if picture.transparent],
+            repaired={picture.path: picture.lost for picture in made if picture.repaired},
+        ),
+    )
 
 
-def _count(sample: RawSample, placed: PlacedPoints) -> float:
+def _count(one: Placed) -> float:
     """Return the count after the rule dropped or merged points; a count that is not the number of points stays."""
-    return len(placed.points) if sample.count == len(sample.points) else sample.count
+    return len(one.placed.points) if one.sample.count == len(one.sample.points) else one.sample.count
 
 
-def _row(
-    sample: RawSample, placed: PlacedPoints, picture: _Prepared | None, rule: SizeRule, folder: Path
-) -> tuple[str | int, ...]:
+def _row(one: Placed, picture: _Prepared | None, rule: SizeRule, folder: Path) -> tuple[str | int, ...]:
+    sample, placed, _ = one
     attributes = dict(sample.attributes)
+    if picture and picture.repaired:
+        attributes["filled_with_grey"] = round(picture.lost, 3)  # share of the rows
     if placed.outside:
         attributes["points_outside"] = placed.outside
     if len(placed.points) != len(sample.points):
@@ -295,7 +288,7 @@ def _row(
         sample.split,
         picture.path if picture else "",
         sample.prompt,
-        f"{_count(sample, placed):.17g}",
+        f"{_count(one):.17g}",
         *(picture.new_size if picture else (0, 0)),
         points,
         boxes_file,
@@ -316,17 +309,23 @@ def _saved(array: np.ndarray | None, kind: str, name: str, folder: Path) -> tupl
     return f"{kind}/{name}.npy", hashlib.sha256(stream.getbuffer()).hexdigest()
 
 
-def _split_summary(split: str, samples: Sequence[RawSample], placed: Sequence[PlacedPoints]) -> dict[str, Any]:
-    chosen = [pair for pair in zip(samples, placed, strict=True) if split in _splits(pair[0])]
-    counts = [_count(sample, points) for sample, points in chosen if not math.isnan(sample.count)]
-    return {
-        **_totals([sample for sample, _ in chosen]),
-        "points_prepared": sum(len(points.points) for _, points in chosen),
-        **{f"points_{what}": sum(getattr(points, what) for _, points in chosen) for what in _NOTICED},
-        "count_prepared": sum(counts),
-        "count_min": min(counts, default=None),
-        "count_median": float(np.median(counts)) if counts else None,
-        "count_mean": float(np.mean(counts)) if counts else None,
-        "count_max": max(counts, default=None),
-        "samples_with_points_outside": [sample.id for sample, points in chosen if points.outside],
-    }
+def _samples_summary(samples: Sequence[Placed]) -> Samples:
+    counts = [_count(one) for one in samples if not math.isnan(one.sample.count)]
+    raw = [one.sample for one in samples]
+    with_points = any(len(sample.points) for sample in raw)
+    return Samples(
+        **_totals(raw),
+        points_prepared=sum(len(one.placed.points) for one in samples),
+        points_outside=sum(one.placed.outside for one in samples),
+        points_coincident=sum(one.placed.coincident for one in samples),
+        points_merged=sum(one.placed.merged for one in samples),
+        counts_that_are_not_points=sum(
+            with_points and not math.isnan(sample.count) and sample.count != len(sample.points) for sample in raw
+        ),
+        count_prepared=sum(counts),
+        count_min=min(counts, default=None),
+        count_median=float(np.median(counts)) if counts else None,
+        count_mean=float(np.mean(counts)) if counts else None,
+        count_max=max(counts, default=None),
+        samples_with_points_outside={one.sample.id: one.placed.outside for one in samples if one.placed.outside},
+    )

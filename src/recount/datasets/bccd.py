@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from defusedxml import ElementTree
 
-from recount.data.dataset import DataError
-from recount.data.health import Defects
+from recount.data.dataset import DataError, reason
+from recount.data.health import Defects, inside
 from recount.data.sample import LISTS, RawSample, boxed
 from recount.data.size_rules import by_name, longest_edge
-from recount.datasets.formats.files import Described, fetched, read_text
+from recount.datasets.formats.files import Described, fetched, text_lines
 
 _PROMPTS = {"RBC": "red blood cells", "WBC": "white blood cells", "Platelets": "platelets"}
 _LISTS = {"RBC": ["majority"], "WBC": ["minority", "white_blood_cells"], "Platelets": ["minority", "platelets"]}
@@ -39,26 +39,30 @@ class Bccd(Described):
         folder = fetched(raw / "BCCD", self.name)
         defects = Defects()
         for split in _SPLITS:
-            for name in read_text(folder / "ImageSets" / "Main" / f"{split}.txt", self.name).split():
-                with defects.collected():
-                    boxes = _boxes(folder / "Annotations" / f"{name}.xml")
-                    counts = {_PROMPTS[kind]: len(own) for kind, own in boxes.items()}
-                    for kind, own in boxes.items():
-                        attributes = {"counts": counts, LISTS: [f"{split}_{own_list}" for own_list in _LISTS[kind]]}
-                        picture = folder / "JPEGImages" / f"{name}.jpg"
-                        yield boxed(f"{name}_{kind}", split, picture, own, _PROMPTS[kind], attributes)
+            with defects.collected():
+                for where, name in text_lines(folder / "ImageSets" / "Main" / f"{split}.txt", self.name):
+                    with defects.collected():
+                        boxes = _boxes(inside(folder / "Annotations", f"{name}.xml", where))
+                        counts = {_PROMPTS[kind]: len(own) for kind, own in boxes.items()}
+                        for kind, own in boxes.items():
+                            attributes = {"counts": counts, LISTS: [f"{split}_{own_list}" for own_list in _LISTS[kind]]}
+                            picture = folder / "JPEGImages" / f"{name}.jpg"
+                            yield boxed(f"{name}_{kind}", split, picture, own, _PROMPTS[kind], attributes)
         defects.raise_if_any()
 
 
 def _boxes(path: Path) -> dict[str, np.ndarray]:
     """Return the boxes [N, 4] (x1 y1 x2 y2) of each class in a Pascal VOC file."""
     found: dict[str, list[list[float]]] = {kind: [] for kind in _PROMPTS}
+    where = str(path)
     try:
-        for thing in ElementTree.parse(path).iter("object"):
+        for number, thing in enumerate(ElementTree.parse(path).iter("object"), start=1):
+            where = f"{path}, object {number}"
             edges = [float(thing.findtext(f"bndbox/{name}", "")) for name in ("xmin", "ymin", "xmax", "ymax")]
             found[thing.findtext("name", "")].append(edges)
-    except (OSError, ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a readable BCCD annotation ({error!r}); fetch the data set again") from None
+    except Exception as error:  # the parser, or an entry that is missing or of another type
+        what = f"not a readable BCCD annotation ({type(error).__name__}: {reason(error)})"
+        raise DataError(f"{where}: {what}; fetch the data set again") from None
     return {kind: np.array(edges, np.float32).reshape(-1, 4) for kind, edges in found.items()}
 
 

@@ -11,11 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
-from recount.data.dataset import DataError
-from recount.data.health import Defects
+from recount.data.dataset import DataError, reason
+from recount.data.health import Defects, inside
 from recount.data.sample import RawSample, boxed
-from recount.datasets.formats.files import Described, json_lines, read_text
+from recount.datasets.formats.files import Box, Described, json_lines, text_lines
+
+
+class _Entry(BaseModel):
+    filename: str
+    boxes: list[Box]
+
+
+_ENTRY = TypeAdapter(_Entry)
 
 
 class Carpk(Described):
@@ -32,28 +41,33 @@ class Carpk(Described):
         defects = Defects()
         for split in self.splits:
             with defects.collected():
-                for name, boxes in _original(original, split) if by_hand else _json_lines(raw, split):
+                for name, boxes in _original(original, split, defects) if by_hand else _json_lines(raw, split, defects):
                     yield boxed(name, split, original / "Images" / f"{name}.png" if by_hand else None, boxes, "cars")
         defects.raise_if_any()
 
 
-def _original(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    for name in read_text(folder / "ImageSets" / f"{split}.txt", "carpk").split():
-        path = folder / "Annotations" / f"{name}.txt"
-        try:
-            lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            yield name, np.array([[float(x) for x in line[:4]] for line in lines], np.float32).reshape(-1, 4)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not lines of x1 y1 x2 y2 class ({error}); unpack the archive again") from None
+def _original(folder: Path, split: str, defects: Defects) -> Iterator[tuple[str, np.ndarray]]:
+    for where, name in text_lines(folder / "ImageSets" / f"{split}.txt", "carpk"):
+        with defects.collected():
+            yield name, _boxes(inside(folder / "Annotations", f"{name}.txt", where))
 
 
-def _json_lines(raw: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    for where, entry in json_lines(raw / "data" / "CARPK_devkit" / f"{split}.json", "carpk"):
+def _boxes(path: Path) -> np.ndarray:
+    """Return the boxes [N, 4] of lines ``x1 y1 x2 y2 class``."""
+    boxes = []
+    for where, line in text_lines(path, "carpk"):
         try:
-            boxes = np.array(entry["boxes"], np.float32).reshape(-1, 4)
-            yield Path(entry["filename"]).stem, boxes[:, [1, 0, 3, 2]]  # rows come first in this source
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: not an entry of boxes ({error!r}); fetch it again") from None
+            x1, y1, x2, y2 = (float(text) for text in line.split()[:4])
+        except ValueError as error:
+            raise DataError(f"{where}: not x1 y1 x2 y2 class ({reason(error)}); unpack the archive again") from None
+        boxes.append([x1, y1, x2, y2])
+    return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def _json_lines(raw: Path, split: str, defects: Defects) -> Iterator[tuple[str, np.ndarray]]:
+    for _, entry in json_lines(raw / "data" / "CARPK_devkit" / f"{split}.json", "carpk", _ENTRY, defects):
+        boxes = np.array(entry.boxes, np.float32).reshape(-1, 4)
+        yield Path(entry.filename).stem, boxes[:, [1, 0, 3, 2]]  # rows come first in this source
 
 
 DATASET = Carpk()

@@ -17,19 +17,56 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, count, cycle, islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
+from recount.data.health import Defects, inside
 from recount.data.sample import HIDDEN, NO_POINTS, RawSample, boxed
 from recount.datasets.formats.captions import NUMBERS, number_in_caption
-from recount.datasets.formats.files import Described, read_json
+from recount.datasets.formats.files import Box, Described, by_key, read_json
 
 _ANNOTATIONS = "instances_coco_ten.json"
 _NOT_COUNTING_PER_COUNTING = 4
 _RARE_FROM = 8  # pictures with a class of at least so many objects are for training
 _WORD_OF = {number: word for word, number in NUMBERS.items()}
 _IRREGULAR = {"person": "people", "wine glass": "wine glasses", "sheep": "sheep", "knife": "knives", "mouse": "mice"}
+
+
+class _Named(BaseModel):
+    id: int
+    name: str
+
+
+class _Annotation(BaseModel):
+    image_id: int
+    category_id: int
+    bbox: Box
+    iscrowd: int
+
+
+class _Record(BaseModel):
+    id: int
+    license: int
+    path: str
+    flickr_url: str
+
+
+class _Caption(BaseModel):
+    id: int
+    image_id: int
+    caption: str
+
+
+class _Content(BaseModel):
+    categories: list[_Named]
+    licenses: list[_Named]
+    images: list[_Record]
+    annotations: list[_Annotation]
+    captions: list[_Caption]
+
+
+_CONTENT = TypeAdapter(_Content)
 
 
 @dataclass
@@ -39,7 +76,7 @@ class _Picture:
     id: int
     path: Path
     boxes: dict[str, np.ndarray]
-    captions: list[dict[str, Any]]
+    captions: list[_Caption]
     credit: dict[str, str]
 
     @property
@@ -55,7 +92,7 @@ class CocoTen(Described):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield training pairs in the order of CountCLIP's set (four without a number, one with), then test pairs."""
-        pictures = _pictures(read_json(raw / _ANNOTATIONS, self.name), raw)
+        pictures = _pictures(read_json(raw / _ANNOTATIONS, self.name, _CONTENT), raw)
         rare = [picture for picture in pictures if any(len(boxes) >= _RARE_FROM for boxes in picture.counted.values())]
         common = [picture for picture in pictures if picture not in rare]
         training, test = rare + common[::2], common[1::2]
@@ -71,23 +108,29 @@ class CocoTen(Described):
             yield from _counting(picture, "test")
 
 
-def _pictures(content: dict[str, Any], raw: Path) -> list[_Picture]:
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    licences = {entry["id"]: entry["name"] for entry in content["licenses"]}
+def _pictures(content: _Content, raw: Path) -> list[_Picture]:
+    path, defects = raw / _ANNOTATIONS, Defects()
+    categories, licences, records = (
+        by_key(rows, "id", path) for rows in (content.categories, content.licenses, content.images)
+    )
     boxes: dict[int, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     crowds = set()
-    for entry in content["annotations"]:
-        x, y, width, height = entry["bbox"]
-        boxes[entry["image_id"]][names[entry["category_id"]]].append([x, y, x + width, y + height])
-        if entry["iscrowd"]:
-            crowds.add((entry["image_id"], names[entry["category_id"]]))
+    for number, entry in enumerate(content.annotations):
+        with defects.collected(f"{path}: annotations.entry {number}"):
+            x, y, width, height = entry.bbox
+            name = categories[entry.category_id].name
+            boxes[records[entry.image_id].id][name].append([x, y, x + width, y + height])
+            if entry.iscrowd:
+                crowds.add((entry.image_id, name))
     pictures = []
-    for record in sorted(content["images"], key=lambda entry: entry["id"]):
-        key = record["id"]
-        exact = {name: np.array(rows, np.float32) for name, rows in boxes[key].items() if (key, name) not in crowds}
-        captions = [entry for entry in content["captions"] if entry["image_id"] == key]
-        credit = {"licence": licences[record["license"]], "flickr_url": record["flickr_url"]}
-        pictures.append(_Picture(key, raw / record["path"], exact, captions, credit))
+    for key, record in sorted(records.items()):
+        where = f"{path}: image {key}"
+        with defects.collected(where):
+            exact = {name: np.array(rows, np.float32) for name, rows in boxes[key].items() if (key, name) not in crowds}
+            captions = [entry for entry in content.captions if entry.image_id == key]
+            credit = {"licence": licences[record.license].name, "flickr_url": record.flickr_url}
+            pictures.append(_Picture(key, inside(raw, record.path, where), exact, captions, credit))
+    defects.raise_if_any()
     return pictures
 
 
@@ -107,8 +150,8 @@ def _counting(picture: _Picture, split: str) -> Iterator[RawSample]:
         yield _pair(picture, f"of_{name.replace(' ', '_')}", split, name, caption, "templated")
     for entry in picture.captions:
         for name, number in number_of.items():
-            if number_in_caption(entry["caption"]) == number and _names(entry["caption"], name):
-                yield _pair(picture, f"said_{entry['id']}", split, name, entry["caption"].strip(), "human")
+            if number_in_caption(entry.caption) == number and _names(entry.caption, name):
+                yield _pair(picture, f"said_{entry.id}", split, name, entry.caption.strip(), "human")
                 break
 
 
@@ -128,8 +171,8 @@ def _not_counting(picture: _Picture) -> Iterator[RawSample]:
     """Yield the pairs of a picture's captions without a number; each use of one appends its number to the id."""
     attributes = {"counting": False, "caption": "human", HIDDEN: True} | picture.credit
     for entry in picture.captions:
-        if number_in_caption(entry["caption"]) is None:
-            name, caption = f"{picture.id:012d}_plain_{entry['id']}", entry["caption"].strip()
+        if number_in_caption(entry.caption) is None:
+            name, caption = f"{picture.id:012d}_plain_{entry.id}", entry.caption.strip()
             yield RawSample(name, "train", picture.path, NO_POINTS, np.nan, caption, attributes=attributes)
 
 

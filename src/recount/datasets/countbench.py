@@ -12,15 +12,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from recount.data.dataset import DataError, RemoteFile
+from pydantic import BaseModel, TypeAdapter
+
+from recount.data.dataset import DataError, RemoteFile, reason
 from recount.data.sample import RawSample
 from recount.datasets.formats import captions as items
 from recount.datasets.formats.files import Described, read_json
 
 PER_NUMBER = 60
 _LIST = "CountBench.json"
-_KEYS = {"image_url", "text", "number"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"}
+
+
+class _Item(BaseModel):
+    image_url: str
+    text: str
+    number: int
+
+
+_ITEMS = TypeAdapter(list[_Item])
 
 
 class CountBench(Described):
@@ -43,15 +53,16 @@ class CountBench(Described):
 
 
 def _picture(index: int, url: str) -> str:
-    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    try:
+        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    except ValueError as error:
+        raise DataError(f"{_LIST}, item {index}: {url!r} is no address: {reason(error)}") from None
     return f"pictures/item{index:03d}{suffix if suffix in _SUFFIXES else '.jpg'}"
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
     """Return the rows of CountBench.json: ``image_url``, ``text`` and ``number``."""
-    rows = read_json(path, "countbench")
-    if not all(isinstance(row, dict) and set(row) == _KEYS for row in rows):
-        raise DataError(f"{path}: every row must have {', '.join(sorted(_KEYS))}")
+    rows = [row.model_dump() for row in read_json(path, "countbench", _ITEMS)]
     if Counter(row["number"] for row in rows) != dict.fromkeys(items.NUMBERS.values(), PER_NUMBER):
         raise DataError(f"{path}: {len(rows)} rows; CountBench has {PER_NUMBER} for each number from 2 to 10")
     return rows

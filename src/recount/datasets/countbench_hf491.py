@@ -4,16 +4,21 @@ One parquet file with 540 rows (``image_url``, ``text``, ``number``, ``image`` a
 them grey (counted by google-research/big_vision@0127fb6 countbenchqa.py). Paiss et al., ICCV 2023.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from PIL import UnidentifiedImageError
+from PIL import Image
 
+from recount.data.dataset import DataError
+from recount.data.health import Defects
 from recount.data.pictures import decoded
 from recount.data.sample import RawSample
 from recount.datasets.formats.captions import MISSING, TEST, item
 from recount.datasets.formats.files import Described, fetched
+
+log = logging.getLogger(__name__)
 
 _FILE = "data/train-00000-of-00001-cf54c241ba947306.parquet"
 
@@ -28,15 +33,27 @@ class CountBenchHf491(Described):
         """Yield the rows in their order, those without a usable picture in split ``missing``."""
         import pyarrow.parquet
 
-        table = pyarrow.parquet.read_table(fetched(raw / _FILE, self.name), columns=["text", "number", "image"])
-        for index, row in enumerate(table.to_pylist()):
-            picture = partial(decoded, (row["image"] or {}).get("bytes") or b"")
-            try:
-                picture()
-            except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-                yield item(index, int(row["number"]), row["text"], None)
-            else:
-                yield item(index, int(row["number"]), row["text"], picture)
+        path, defects = fetched(raw / _FILE, self.name), Defects()
+        with defects.collected(f"{path}: not a readable parquet file"):
+            rows = pyarrow.parquet.read_table(path, columns=["text", "number", "image"]).to_pylist()
+        defects.raise_if_any()
+        for index, row in enumerate(rows):
+            with defects.collected(f"{path}, row {index}"):
+                yield item(index, int(row["number"]), row["text"], _usable(row["image"], f"{path}, row {index}"))
+        defects.raise_if_any()
+
+
+def _usable(picture: dict[str, bytes] | None, where: str) -> Callable[[], Image.Image] | None:
+    content = (picture or {}).get("bytes")
+    if not content:
+        return None
+    decode = partial(decoded, content, where)
+    try:
+        decode()
+    except DataError as error:
+        log.warning("%s; the item has no picture", error)
+        return None
+    return decode
 
 
 DATASET = CountBenchHf491()

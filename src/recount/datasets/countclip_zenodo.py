@@ -10,19 +10,20 @@ lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each
 left out too, so that the order stays four to one.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
 from recount.data.dataset import DataError
+from recount.data.health import Defects
 from recount.data.sample import HIDDEN, LISTS, NO_POINTS, RawSample
 from recount.datasets.formats.captions import ITEMS, MISSING, NUMBERS, TEST, item, usable
-from recount.datasets.formats.files import Described, json_lines, parsed, read_text
+from recount.datasets.formats.files import Described, Number, csv_rows, json_lines, parsed
 from recount.datasets.formats.mat import find_folder
 
 TRAIN, TRAIN_MOST, HELD_OUT = "train", "train_most", "held_out"
@@ -32,8 +33,16 @@ PAIRS = 10_505
 REPLACED = 100
 # Inferred from figure 2 of the paper, whose last two bars are swapped, and the notebooks; checked when read
 CLASS_COUNTS = {2: 1353, 3: 427, 4: 182, 5: 64, 6: 35, 7: 15, 8: 11, 9: 6, 10: 8}
-_KEYS = {"pths", "caps", "urls", "counts"}
 
+
+class _Pair(BaseModel):
+    pths: str  # of the picture
+    caps: str
+    urls: Any
+    counts: Number  # -1: the caption names none
+
+
+_ROW = TypeAdapter(_Pair)
 Row = Mapping[str, Any]
 
 
@@ -45,41 +54,41 @@ class CountClipZenodo(Described):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the training pairs in their order, then CountBench's items, the unusable ones in ``missing``."""
-        rows = with_replacements(_read_rows(raw / "merged.json"), raw / "faulty.csv")
+        rows, items = Defects().gathered(
+            lambda: with_replacements(_read_rows(raw / "merged.json"), raw / "faulty.csv"),
+            lambda: _read_rows(raw / "val.json"),
+        )
         check_order(rows, raw / "merged.json")
-        pictures = find_folder(raw, ("merged",), self)
-        held_out = held_out_groups([int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]])
-        yield from (_pair(index, row, pictures, held_out) for index, row in enumerate(rows))
-        items = _read_rows(raw / "val.json")
         if len(items) != ITEMS:
             raise DataError(f"{raw / 'val.json'}: {len(items)} rows; CountBench has {ITEMS}")
-        shown = find_folder(raw, ("VAL",), self)
+        pictures, shown = Defects().gathered(*(partial(find_folder, raw, (name,), self) for name in ("merged", "VAL")))
+        held_out = held_out_groups([int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]])
+        yield from (_pair(index, row, pictures, held_out) for index, row in enumerate(rows))
         for index, row in enumerate(items):
             yield item(index, int(row["counts"]), row["caps"], usable(shown / Path(row["pths"]).name))
 
 
-def _read_rows(path: Path) -> list[Row]:
-    return [_row(content, where) for where, content in json_lines(path, "countclip_zenodo")]
-
-
-def _row(row: Any, where: str) -> Row:
-    if not isinstance(row, dict) or set(row) != _KEYS:
-        raise DataError(f"{where}: must have {', '.join(sorted(_KEYS))}")
-    return row
+def _read_rows(path: Path) -> Sequence[Row]:
+    defects = Defects()
+    rows = [row.model_dump() for _, row in json_lines(path, "countclip_zenodo", _ROW, defects)]
+    defects.raise_if_any()
+    return rows
 
 
 def with_replacements(rows: Sequence[Row], faulty: Path) -> list[Row]:
     """Return ``rows`` with those that ``faulty.csv`` names (``index`` from 0, ``json_str``) replaced."""
-    result = list(rows)
-    replacements = list(csv.DictReader(io.StringIO(read_text(faulty, "countclip_zenodo"), newline="")))
+    result, defects = list(rows), Defects()
+    replacements = list(csv_rows(faulty, "countclip_zenodo", ("index", "json_str")))
     if len(replacements) != REPLACED:
         raise DataError(f"{faulty}: {len(replacements)} rows instead of {REPLACED}")
-    for line in replacements:
-        where = f"{faulty}, index {line['index']}"
-        index, row = int(line["index"]), _row(parsed(line["json_str"], where), where)
-        if not 0 <= index < len(result) or result[index]["counts"] != -1 or row["counts"] != -1:
-            raise DataError(f"{where}: it must replace a pair without a number by one")
-        result[index] = row
+    for place, line in replacements:
+        where = f"{place}, index {line['index']}"
+        with defects.collected(where):
+            index, row = int(line["index"]), parsed(line["json_str"], where, _ROW).model_dump()
+            if not 0 <= index < len(result) or result[index]["counts"] != -1 or row["counts"] != -1:
+                raise DataError(f"{where}: it must replace a pair without a number by one")
+            result[index] = row
+    defects.raise_if_any()
     return result
 
 

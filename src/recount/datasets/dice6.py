@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recount.data.health import Defects
 from recount.data.pictures import decoded
 from recount.data.sample import LISTS, RawSample, boxed
 from recount.data.size_rules import by_name, longest_edge
@@ -32,13 +33,18 @@ class Dice6(Described):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the rows of the training and the test record."""
+        defects = Defects()
         for split in ("train", "test"):
-            for number, payload in enumerate(records(fetched(raw / "tfrecords" / f"{split}.record", self.name))):
-                yield from _rows(example(payload), split, number)
+            with defects.collected():
+                path = fetched(raw / "tfrecords" / f"{split}.record", self.name)
+                for number, payload in enumerate(records(path)):
+                    with defects.collected(where := f"{path}, record {number}"):
+                        yield from _rows(example(payload), split, number, where)
+        defects.raise_if_any()
 
 
-def _rows(features: dict[str, Values], split: str, number: int) -> Iterator[RawSample]:
-    picture = partial(decoded, features["image/encoded"][0])  # type: ignore[arg-type]
+def _rows(features: dict[str, Values], split: str, number: int, where: str) -> Iterator[RawSample]:
+    picture = partial(decoded, features["image/encoded"][0], where)  # type: ignore[arg-type]
     size = np.array([features["image/width"][0], features["image/height"][0]] * 2, np.float32)
     edges = [np.asarray(features[f"image/object/bbox/{name}"], np.float32) for name in ("xmin", "ymin", "xmax", "ymax")]
     boxes = np.stack(edges, axis=1) * size

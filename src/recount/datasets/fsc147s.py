@@ -11,14 +11,27 @@ samples are annotation only. The same holds for the splits `v1_test` and `v2_tes
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, TypeAdapter
+
+from recount.data.health import Defects
 from recount.data.sample import LISTS, NO_POINTS, RawSample
 from recount.datasets import fsc147
-from recount.datasets.formats.files import Described, read_json
+from recount.datasets.formats.files import Count, Described, read_json
 
 _FILES = {"v1": "asset/FSC-147-S-v1.json", "v2": "FSC-147-S.json"}
+_OF_PICTURES = (fsc147.split_of_pictures, fsc147.class_names, fsc147.listed_counts)
+
+
+class _Entry(BaseModel):
+    label: str = Field(alias="class")
+    count: Count
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
 
 
 class Fsc147S(Described):
@@ -29,20 +42,23 @@ class Fsc147S(Described):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield v1, then v2."""
-        pictures = raw.parent / self.pictures_of
+        pictures, defects = raw.parent / self.pictures_of, Defects()
         there = pictures.is_dir()
-        splits = fsc147.split_of_pictures(pictures) if there else {}
-        classes = fsc147.class_names(pictures) if there else {}
-        counts = fsc147.listed_counts(pictures) if there else {}
-        for version, file in _FILES.items():
-            for picture, entry in read_json(raw / file, self.name).items():
-                attributes: dict[str, Any] = {}
-                if splits.get(picture) == "test":
-                    attributes[LISTS] = [f"{version}_test"]
-                if picture in classes:
-                    attributes |= {"majority_class": classes[picture], "majority_count": counts[picture]}
-                name, path = f"{version}_{Path(picture).stem}", fsc147.picture_of(pictures, picture)
-                yield RawSample(name, version, path, NO_POINTS, entry["count"], entry["class"], attributes=attributes)
+        splits, classes, counts, *versions = defects.gathered(
+            *(partial(read, pictures) if there else dict for read in _OF_PICTURES),
+            *(partial(read_json, raw / file, self.name, _ENTRIES) for file in _FILES.values()),
+        )
+        for (version, file), entries in zip(_FILES.items(), versions, strict=True):
+            for picture, entry in entries.items():
+                with defects.collected(f"{raw / file}: {picture}"):
+                    attributes: dict[str, Any] = {}
+                    if splits.get(picture) == "test":
+                        attributes[LISTS] = [f"{version}_test"]
+                    if picture in classes:
+                        attributes |= {"majority_class": classes[picture], "majority_count": counts[picture]}
+                    name, path = f"{version}_{Path(picture).stem}", fsc147.picture_of(pictures, picture)
+                    yield RawSample(name, version, path, NO_POINTS, entry.count, entry.label, attributes=attributes)
+        defects.raise_if_any()
 
 
 DATASET = Fsc147S()

@@ -7,6 +7,7 @@ benchmark's server) and not be scored here.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from recount.data.dataset import DataError
 from recount.data.health import Defects
 from recount.data.sample import HIDDEN, NO_POINTS, RawSample, people
 from recount.data.size_rules import CSS_CCNN, DM_COUNT_NWPU, TRANSCROWD, by_name, clip_ebc
-from recount.datasets.formats.files import Described
+from recount.datasets.formats.files import Described, text_lines
 from recount.datasets.formats.mat import find_folder, mat_points
+
+_ID = re.compile(r"[0-9]{4}")
 
 
 class Nwpu(Described):
@@ -30,8 +33,13 @@ class Nwpu(Described):
         defects = Defects()
         for split in self.splits:
             with defects.collected():
-                for name in self._ids(raw / f"{split}.txt"):
+                if not (raw / f"{split}.txt").is_file():
+                    raise DataError(f"{raw / f'{split}.txt'}: no such file. {self.by_hand}. Licence: {self.licence}")
+                for where, line in text_lines(raw / f"{split}.txt", self.name):
                     with defects.collected():
+                        name = line.split()[0]
+                        if not _ID.fullmatch(name):
+                            raise DataError(f"{where}: must begin with an id such as 0001; found {name!r}")
                         yield self._sample(raw, name, split)
         defects.raise_if_any()
 
@@ -42,14 +50,6 @@ class Nwpu(Described):
             return RawSample(name, split, picture, NO_POINTS, math.nan, "people", attributes={HIDDEN: True})
         annotation = _twice(find_folder(raw, ("mats",), self), f"{name}.mat")
         return people(name, split, picture, mat_points(annotation, "annPoints"))
-
-    def _ids(self, file: Path) -> list[str]:
-        if not file.is_file():
-            raise DataError(f"{file}: no such file. {self.by_hand}. Licence: {self.licence}")
-        names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if wrong := [name for name in names if not name.isdigit()]:
-            raise DataError(f"{file}: each line must begin with an id such as 0001; found {wrong[0]!r}")
-        return names
 
 
 def _twice(folder: Path, name: str) -> Path:

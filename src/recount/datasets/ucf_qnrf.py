@@ -13,7 +13,7 @@ from recount.data import size_rules as rules
 from recount.data.health import Defects
 from recount.data.sample import RawSample, people
 from recount.datasets.formats import mat
-from recount.datasets.formats.files import Described
+from recount.datasets.formats.files import Described, text_lines
 
 _LIST_FILES = {"train_1081": "qnrf_train.txt", "held_out_120": "qnrf_val.txt"}
 
@@ -30,9 +30,11 @@ class UcfQnrf(Described):
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""
-        defects = Defects()
-        files = {name: raw / file for name, file in _LIST_FILES.items()}
-        lists = {name: set(file.read_text(encoding="utf-8").split()) for name, file in files.items() if file.exists()}
+        defects, lists = Defects(), dict[str, set[str]]()
+        for name, file in _LIST_FILES.items():
+            if (raw / file).exists():
+                with defects.collected():
+                    lists[name] = {line for _, line in text_lines(raw / file, self.name)}
         for split in ("train", "test"):
             with defects.collected():
                 folder = mat.find_folder(raw, (split.capitalize(),), self)

@@ -7,7 +7,7 @@ digest*, stands for all that a run can read. summary.json records it; raw.csv li
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,43 @@ class RawFiles(Fields):
     sha256: str = ""  # of raw.csv
 
 
+class Pictures(Fields):
+    """What was noticed of the pictures: how many, or which prepared files."""
+
+    number: int = 0
+    grey: int = 0
+    resized: int = 0
+    with_unapplied_exif_orientation: list[str] = Field(default_factory=list)
+    transparent: list[str] = Field(default_factory=list)  # laid on white
+    repaired: dict[str, float] = Field(default_factory=dict)  # share of the rows that are filled with grey
+
+
+class Samples(Fields):
+    """What was noticed of the samples of a split, or of all; points before the size rule dropped or merged any."""
+
+    samples: int = 0
+    images: int = 0
+    points: int = 0
+    boxes: int = 0
+    count: float = 0
+    points_prepared: int = 0
+    points_outside: int = 0
+    points_coincident: int = 0
+    points_merged: int = 0
+    counts_that_are_not_points: int = 0  # samples whose count is not the number of their points, in sets with points
+    count_prepared: float = 0
+    count_min: float | None = None
+    count_median: float | None = None
+    count_mean: float | None = None
+    count_max: float | None = None
+    samples_with_points_outside: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def share_outside(self) -> float:
+        """Return the share of the points that lie outside their picture."""
+        return self.points_outside / self.points if self.points else 0.0
+
+
 class Summary(JsonRecord):
     """Content of summary.json."""
 
@@ -52,8 +89,10 @@ class Summary(JsonRecord):
     publishable: bool = False
     size_rule: str = ""
     points_outside_are: str = ""
-    splits: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    pictures: dict[str, Any] = Field(default_factory=dict)
+    accepted: str = ""  # why so many points lie outside their pictures, where somebody had to say it
+    whole: Samples = Samples()
+    splits: dict[str, Samples] = Field(default_factory=dict)
+    pictures: Pictures = Pictures()
 
 
 def prepare_again(folder: Path) -> str:

@@ -51,6 +51,9 @@ class Config(Strict):
     jobs_per_gpu: int = Field(1, gt=0)
     gpus_per_job: int = Field(1, gt=0, description="that train one run; on processors, as many processes")
     training_threads: int = Field(1, gt=0)
+    accept: dict[Name, Annotated[str, Field(min_length=10)]] = Field(
+        {}, description="data set -> why more than a fifth of its points may lie outside their pictures"
+    )
     resources: Place = "resources"
     results: Place = "results"
     reports: Place = "reports"

@@ -7,6 +7,7 @@ pictures are web addresses, and each edition is what somebody could still downlo
 n and never put together with another edition's. Items without a picture stay in the index in split ``missing``.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from recount.data.dataset import DataError
 from recount.data.pictures import read_picture
 from recount.data.sample import NO_POINTS, RawSample
+
+log = logging.getLogger(__name__)
 
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _WORD = re.compile(rf"\b({'|'.join(NUMBERS)})\b", re.IGNORECASE)
@@ -39,8 +42,11 @@ def item(index: int, number: int, caption: str, picture: Path | Callable[[], Ima
 
 def usable(path: Path) -> Path | None:
     """Return ``path`` if a picture can be decoded from it (grey filled in where a JPEG's end is missing), else None."""
+    if not path.exists():
+        return None
     try:
         read_picture(path, lenient=True)
-    except DataError:
+    except DataError as error:
+        log.warning("%s; the item has no picture", error)
         return None
     return path

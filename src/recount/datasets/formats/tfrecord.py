@@ -12,6 +12,7 @@ from pathlib import Path
 from recount.data.dataset import DataError
 
 Values = list[bytes] | list[float] | list[int]
+_VARINT_BITS = 70  # ten bytes of seven bits hold 64
 _CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 
 
@@ -93,16 +94,19 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         if tag & 7 != 2:
             wrong = f"wire type {tag & 7}" if tag & 7 else "a number stands where a message should"
             raise DataError(f"not a tf.train.Example: {wrong}")
+        if position + length > len(message):
+            raise DataError("not a tf.train.Example: a part of it is longer than the whole")
         yield tag >> 3, message[position : position + length]
         position += length
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
+    while shift < _VARINT_BITS and position < len(message):
         byte = message[position]
         position += 1
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
             return value, position
+    raise DataError("not a tf.train.Example: a number is cut off, or longer than 64 bits")
