@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from projects import experiment, write_project
-from records import run_record
+from records import SELECTION, run_record
 from recount import doctor, planning
 from recount.doctor import Finding
 from recount.settings import project as config
@@ -28,7 +28,10 @@ def project(**over: Any) -> Project:
 
 def ended(folder: Path, run: str, seconds: float, epochs: int) -> None:
     cost = {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}
-    run_record(run, cost=cost, recipe={"epochs": epochs}).write(folder / "paper" / "runs" / run / "run.json")
+    # a training that stopped early: what it took is that of the epochs it went through
+    last = {"last": {**SELECTION, "epoch": epochs}}
+    record = run_record(run, cost=cost, recipe={"epochs": 2 * epochs}, selections=last)
+    record.write(folder / "paper" / "runs" / run / "run.json")
 
 
 def costs(found: Project) -> dict[str, planning.RunCost]:

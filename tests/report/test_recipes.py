@@ -48,14 +48,14 @@ def test_every_variant_of_a_network_has_a_row(project: Project, found: Found) ->
 
 
 def test_switches_of_settings_and_of_the_recipe_are_listed(found: Found) -> None:
-    assert of(found, "gigacount", "full")["Switches"].shown == "nothing"
-    assert of(found, "gigacount", "stage4")["Switches"].shown == "stage4: true"
+    assert of(found, "dm_count", "vgg19")["Switches"].shown == "nothing"
+    assert of(found, "gigacount", "stage4")["Switches"].shown == "stage4: true, patience: none"
     assert "schedule.name: linear" in of(found, "gigacount", "schedule_linear")["Switches"].shown
 
 
 def test_what_the_suite_changes_in_one_variant_is_not_called_the_papers(found: Found) -> None:
     recipe = of(found, "gigacount", "scheduler")
-    assert recipe["Switches"].shown == "nothing"
+    assert recipe["Switches"].shown == "patience: none"
     assert "epochs: " in recipe["This suite also"].shown
 
 

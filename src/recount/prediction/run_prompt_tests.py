@@ -48,7 +48,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
     }
     output = project.root / project.prompt_test_file(run)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record.recipe["precision"], device)
+        precision = usable_precision(project.config.precision or record.precision_of_evaluation, device)
         torch.manual_seed(run.seed)
         asking = Asking(system, picture_of, device, precision)
         maps: dict[str, np.ndarray] = {}

@@ -102,6 +102,11 @@ class RunRecord(JsonRecord):
     checkpoint: CheckpointFile | None = None  # the released file, where one was read
 
     @property
+    def precision_of_evaluation(self) -> Any:
+        """Return the ``Precision`` in which the run's recipe evaluates."""
+        return self.recipe.get("evaluation_precision") or self.recipe["precision"]
+
+    @property
     def id(self) -> str:
         """Return ``<system>/<variant>/seed<k>``."""
         return f"{self.run.system}/{self.run.variant}/seed{self.run.seed}"

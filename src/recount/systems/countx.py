@@ -104,6 +104,7 @@ class CounTX(CountrSystem):
         optimiser=Optimiser(name="adamw", lr=6.25e-6, betas=(0.9, 0.95), weight_decay=0.05),
         schedule=Schedule(name="warmup_cosine", unit="fraction", warmup=10),
         precision="fp16",
+        evaluation_precision="fp32",  # validation and test are outside autocast
         evaluate_every=1,
         select_by="mae",
     )

@@ -52,6 +52,7 @@ class Progress:
     parts: int = 1  # that each process computes its batch in: more than one after it was out of memory
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    without_better: int = 0  # evaluations in a row
 
 
 @dataclass(eq=False)
@@ -73,6 +74,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe.precision, self.device)
+        self.evaluation_precision = usable_precision(self.recipe.precision_of_evaluation(), self.device)
         self.on_gpu = self.device.type == "cuda"
         mixed = "no" if self.precision == "fp32" else self.precision
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=not self.on_gpu)
@@ -97,11 +99,14 @@ class Trainer:
                 self._begin_stage(stage, saved)
                 saved = None
                 for _ in range(progress.epoch, _epochs_of(stage.recipe, len(self.batches))):
+                    if self._out_of_patience():
+                        break
                     self._train_epoch()
                     self._finish_epoch()
                 if progress.stage + 1 < len(stages):
                     self._keep_best_of_stage()
                 progress.stage, progress.epoch, progress.evaluated = progress.stage + 1, 0, False
+                progress.without_better = 0
         return progress
 
     def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
@@ -272,8 +277,7 @@ class Trainer:
         row: dict[str, Any] = {"stage": self.stage.name, "epoch": epoch, "step": progress.steps_done}
         row |= {"seconds": round(progress.seconds, 3), "lr": progress.sums.pop("lr", None)}
         row |= {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
-        every = recipe.evaluate_every
-        if every is not None and epoch % every == 0 and epoch >= recipe.evaluate_from:
+        if recipe.evaluates(epoch):
             row |= self._evaluate(epoch)
             progress.evaluated = True
         progress.history.append(row)
@@ -282,16 +286,45 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         row: dict[str, float] = {}
+        judged, better = False, False
         for benchmark, pool in self.watched.items():
             name = f"best_on_{benchmark}"
             self.system.eval()
-            values = evaluate(self.system, pool, self.accelerator.device, self.precision, self.processes)
+            values = evaluate(self.system, pool, self.accelerator.device, self.evaluation_precision, self.processes)
             row |= {f"{benchmark}_{metric}": value for metric, value in values.items()}
-            if is_better(values, self.progress.best.get(name), self.stage.recipe.select_by):
-                self.progress.best[name] = {"epoch": epoch, "on": values}
+            mean = self._moving_mean(benchmark, values)
+            judged |= mean is not None
+            if mean is not None and is_better(mean, self.progress.best.get(name), self.stage.recipe.select_by):
+                better = True
+                self.progress.best[name] = {"epoch": epoch, "on": mean}
                 if self.processes.first:
                     checkpoints.save_model(self.folder / f"model.{name}.safetensors", self.system.state_dict())
+        self.progress.without_better = 0 if better else self.progress.without_better + judged
         return row
+
+    def _moving_mean(self, benchmark: str, values: Mapping[str, float]) -> dict[str, float] | None:
+        """Return the mean of this evaluation and those before it that choose with it; None: there are too few yet."""
+        past = [row for row in self.progress.history if row["stage"] == self.stage.name and f"{benchmark}_mae" in row]
+        before = self.stage.recipe.moving_mean - 1
+        if len(past) < before:
+            return None
+        chosen = past[len(past) - before :]
+        return {
+            name: float(np.mean([*(row[f"{benchmark}_{name}"] for row in chosen), value]))
+            for name, value in values.items()
+        }
+
+    def _out_of_patience(self) -> bool:
+        patience, times = self.stage.recipe.patience, self.progress.without_better
+        stops = patience is not None and times >= patience
+        if stops:
+            log.info(
+                "%s stops after epoch %d: %d evaluations without a better one",
+                self.stage.name,
+                self.progress.epoch,
+                times,
+            )
+        return stops
 
     def _keep_best_of_stage(self) -> None:
         if self.stage.recipe.select_by == "own" and self.progress.best:

@@ -67,9 +67,7 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
     torch.manual_seed(run.seed)
     size = system_class.mini_settings() if run.size == "mini" else {}
     system = system_class(system_class.Settings.model_validate(merged(size, run.settings)))
-    recipe = resolve_recipe(system_class.recipe, run.recipe)
-    if project.config.precision is not None:
-        recipe = recipe.model_copy(update={"precision": project.config.precision})
+    recipe = resolve_recipe(system_class.recipe, run.recipe).in_precision(project.config.precision)
     meter = cost.Meter(device, processes.size)
     if run.checkpoint is not None:
         record = _import_checkpoint(project, run, system, folder)
