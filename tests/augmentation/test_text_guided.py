@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from golden_tools import assert_matches, golden
+from recount import systems
 from recount.augmentation.countr_protocol import (
     dot_pixels,
     evaluation_size,
@@ -121,6 +122,22 @@ def test_evaluation_map_is_the_released_one(name: str) -> None:
         map_ = gaussian_filter(impulses(dot_pixels(points, (height, width), size), *size), 1.0)
         assert list(size) == want["image_shape"][1:]
         assert_matches(map_ * (60 if "x60" in system else 1), want["map"], 1e-5)
+
+
+@pytest.mark.parametrize(("system", "antialias"), [("clip_count", True), ("vlcounter", False), ("countx", False)])
+def test_carpk_is_resized_as_each_released_script_does(system: str, antialias: bool) -> None:
+    """Without antialiasing a pixel is a mean of the four nearest, weighted by how near they are, and of no others."""
+    network = systems.load(system)
+    tiny = network(network.Settings.model_validate(network.mini_settings() | {"window": 384}))
+    picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 720, 1280), dtype=np.uint8)).float() / 255
+    small = tiny.prepare_image(picture)
+    row, column = 100, 200
+    y, x = (row + 0.5) * 720 / 384 - 0.5, (column + 0.5) * 1280 / small.shape[2] - 0.5
+    down, right = y - int(y), x - int(x)
+    near = picture[:, int(y) : int(y) + 2, int(x) : int(x) + 2]
+    weights = torch.tensor([[(1 - down) * (1 - right), (1 - down) * right], [down * (1 - right), down * right]])
+    is_mean_of_four = torch.allclose(small[:, row, column], (near * weights).sum(dim=(1, 2)), atol=1e-3)
+    assert is_mean_of_four != antialias
 
 
 # ------------------------------------------------------------------------------------------------------------ settings

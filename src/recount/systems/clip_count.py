@@ -72,6 +72,9 @@ class ClipCountSettings(Strict):
     contrast_epochs: int = Field(20, ge=0, description="epochs 0 to this one train the contrast alone (paper: 30)")
     augmentation: CountrAugmentation = CLIP_COUNT
     carpk_width: CarpkWidth = Field(682, json_schema_extra=READING)
+    carpk_antialias: bool = Field(
+        True, description="of resizing pictures that are not as high as a window, as CARPK's", json_schema_extra=READING
+    )
 
 
 class PromptedImage(nn.Module):

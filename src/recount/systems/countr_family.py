@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from recount.augmentation.countr_protocol import evaluation_size, resized_like_pillow
+from recount.augmentation.countr_protocol import evaluation_size, resized_like_pillow, resized_without_antialias
 from recount.augmentation.text_guided import CountrCrops
 from recount.data.sample import Sample
 from recount.data.windows import Windows
@@ -64,4 +64,5 @@ class CountrSystem(System):
         """Return the picture at the window's height."""
         height, width = image.shape[1:]
         size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
-        return resized_like_pillow(image, size)
+        like_pillow = height == self.settings.window or self.settings.carpk_antialias
+        return resized_like_pillow(image, size) if like_pillow else resized_without_antialias(image, size)

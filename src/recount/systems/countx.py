@@ -59,6 +59,11 @@ class CounTXSettings(Strict):
     density_scale: float = Field(DENSITY_SCALE, gt=0)
     augmentation: CountrAugmentation = COUNTX
     carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
+    carpk_antialias: bool = Field(
+        False,
+        description="of resizing pictures that are not as high as a window, as CARPK's",
+        json_schema_extra=READING,
+    )
 
 
 def description(sample: Sample, text: Text) -> str:

@@ -76,6 +76,11 @@ class VLCounterSettings(Strict):
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
     carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
+    carpk_antialias: bool = Field(
+        False,
+        description="of resizing pictures that are not as high as a window, as CARPK's",
+        json_schema_extra=READING,
+    )
     carpk_cell_rule: bool = Field(True, description="hand-made correction on car parks", json_schema_extra=READING)
     pucpr_normalise: bool = Field(False, description="normalise PUCPR+; not in the release", json_schema_extra=READING)
 
