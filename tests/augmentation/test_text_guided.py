@@ -89,7 +89,8 @@ def test_mosaic_of_several_pictures_is_countxs() -> None:
     for index, (left, top) in zip(order, inputs["crop (left, top) per tile"], strict=True):
         same = inputs["classes"][index] == inputs["classes"][0]
         picture = pictures[index] if same else Dotted(pictures[index].image, pictures[index].dots[:0])
-        crops.append(resized_crop(picture.cut(top, left, inputs["crop side"]), 192 + 2 * blend))
+        crop = picture.cut(top, left, inputs["crop side"])
+        crops.append(resized_crop(crop, 192 + 2 * blend, antialias=True))  # the golden run's torchvision was newer
     made = stitched(crops, blend)
     assert_picture(made.image, want["image"], 2e-3)
     assert_matches(scaled_density(made), want["density (sigma 1, x60)"], 1e-5)
@@ -170,6 +171,18 @@ def test_no_augmentation_is_a_plain_crop() -> None:
     whole = resized_like_pillow(pool.image(0).float() / 255, (96, 144))
     lefts = [left for left in range(49) if torch.equal(whole[:, :, left : left + 96], image)]
     assert len(lefts) == 1
+
+
+def test_crops_of_a_mosaic_are_resized_without_antialiasing_as_released() -> None:
+    shrunk = [
+        crop_of(CLIP_COUNT.model_copy(update={"mosaic": 1.0, **more}), 3)[0]
+        for more in ({}, {"mosaic_antialias": True})
+    ]
+    assert not torch.equal(*shrunk)
+    fine = Dotted(torch.eye(8).expand(3, 8, 8).clone(), np.zeros((0, 2), np.int64))
+    assert float(resized_crop(fine, 2, antialias=False).image[0, 0, 0]) == pytest.approx(
+        0.5
+    )  # of the four nearest alone
 
 
 def class_pool(prompts: list[str]) -> TinyPool:
