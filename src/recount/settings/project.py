@@ -69,6 +69,7 @@ class PromptTest(Strict):
     split: Split
     tests: tuple[PromptTestKind, ...]
     pictures: int | None
+    without_listed: bool = False
 
 
 class Run(Strict):
@@ -415,7 +416,10 @@ class Project:
             benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
             prompt_tests={
                 entry: PromptTest(
-                    split=split, tests=experiment.prompt_tests[entry], pictures=self.suite.prompt_test_pictures
+                    split=split,
+                    tests=experiment.prompt_tests[entry],
+                    pictures=self.suite.prompt_test_pictures,
+                    without_listed=self.suite.prompt_tests_without_listed,
                 )
                 for entry, split in tested.items()
                 if split is not None
