@@ -8,9 +8,11 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -20,6 +22,7 @@ from recount.data.dataset import DataError
 from recount.errors import UserError
 from recount.results.files import SaveError
 from recount.settings.recipe import Recipe, Schedule, resolve_recipe
+from recount.systems.base import Example
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state
 from recount.training.loop import Progress, Trainer, samples_with_pictures
@@ -285,6 +288,54 @@ def test_the_configuration_s_precision_goes_over_both_of_a_recipe() -> None:
     recipe = Recipe(precision="fp16", evaluation_precision="fp32")
     assert recipe.in_precision(None) == recipe
     assert recipe.in_precision("bf16").precision_of_evaluation() == "bf16"
+
+
+class Pointed(TinySystem):
+    """Learns maps of points, as its maker gives them."""
+
+    needs = frozenset({"points"})
+    target = 1.0  # of each point
+
+    def example_maker(self) -> Any:
+        def made(index: int, pool: Any, rng: Any) -> list[Example]:
+            sample = pool.samples[index]
+            density = torch.full((1, 2, 2), self.target * len(sample.points) / 4)
+            return [Example(sample.id, torch.zeros(3, 24, 24), count=sample.count, maps={"density": density})]
+
+        return made
+
+
+def pointed(folder: Path, points: int, target: float) -> None:
+    pool = MemoryPool(3)
+    pool.samples = [replace(s, points=np.zeros((points, 2), np.float32), count=2.0) for s in pool.samples]
+    system = type("Taught", (Pointed,), {"target": target})(TinySettings())
+    options: dict[str, Any] = {"watched": {}, "seed": 0, "folder": folder, "digest": "d", "device": CPU}
+    Trainer(system, Recipe(epochs=2, batch_size=2), pool, **options).train()
+
+
+def test_a_training_on_its_counts_goes_through(tmp_path: Path) -> None:
+    pointed(tmp_path, 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("points", "target", "told"),
+    [
+        (0, 1.0, r"3 of 3 training samples \(s0, s1, s2\) have no points"),
+        (2, 3.0, "the training targets of s., s. do not sum to their counts"),
+        (2, 0.01, "the training targets of s., s. do not sum to their counts"),
+    ],
+)
+def test_targets_that_nobody_gave_stop_in_the_first_epoch(
+    tmp_path: Path, points: int, target: float, told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        pointed(tmp_path, points, target)
+
+
+def test_targets_that_are_all_zero_stop_after_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recount.training.loop.unlike", lambda *_: False)  # a maker that counts what it drew itself
+    with pytest.raises(UserError, match="all training targets of the first epoch sum to zero, though s0, s1, s2"):
+        pointed(tmp_path, 2, 0.0)
 
 
 def test_progress_is_json() -> None:

@@ -278,6 +278,7 @@ class BlockCounter(System):
     """A counter by blocks: logits of the bins per block, and their expectation as density."""
 
     anchors: Tensor
+    needs = frozenset({"points"})
     batch_sums = DM_SUMS
     loss_weights = DM_WEIGHTS
     examples = staticmethod(crops)

@@ -35,6 +35,7 @@ class CountrSystem(System):
     """A system on CLIP's towers, trained on CounTR's crops; its density has the picture's resolution."""
 
     text_guided = True
+    needs = frozenset({"points", "prompts"})
     image_prefix: ClassVar[str] = "image.tower."  # in the state dict
 
     def __init__(self, settings: Any, stitch: Any) -> None:
@@ -47,6 +48,10 @@ class CountrSystem(System):
         check_prompts(self.sentences_of(samples), self.settings.clip)
         if self.settings.weights != "random":
             self.load_state_dict(self.base_state(), strict=False)
+
+    def targets_of(self, samples: Sequence[Sample]) -> str:
+        """Return that densities are dots blurred here."""
+        return "own kernel"
 
     def sentences_of(self, samples: Sequence[Sample]) -> list[str]:
         """Return what the text tower will read of samples."""

@@ -75,6 +75,7 @@ class DmCount(System):
     )
     batch_sums = DM_SUMS
     loss_weights = DM_WEIGHTS
+    needs = frozenset({"points"})
     examples = staticmethod(crops)
 
     def __init__(self, settings: DmCountSettings) -> None:

@@ -132,6 +132,7 @@ class TransCrowd(System):
     )
     batch_sums = frozenset({"count"})
     loss_weights = LOSS_WEIGHTS
+    needs = frozenset({"points"})
     examples = staticmethod(tile_examples)
 
     def __init__(self, settings: TransCrowdSettings) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
+from recount.data.needs import check_needs
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.prediction.samples import usable_precision
@@ -25,11 +26,12 @@ from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
 from recount.training.batches import EpochBatches, Examples, loader, seed_of
-from recount.training.parts import check_shareable, weight_of_part, why_whole
+from recount.training.parts import check_shareable, system_name, weight_of_part, why_whole
 from recount.training.processes import Processes
 from recount.training.progress import Reporter
 from recount.training.schedules import learning_rate, position_of, steps_of
 from recount.training.selection import evaluate, is_better
+from recount.training.targets import target_sums, unlike
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
     without_better: int = 0  # evaluations in a row
+    targets: float = 0.0  # sum over the first epoch
 
 
 @dataclass(eq=False)
@@ -85,6 +88,7 @@ class Trainer:
     def train(self) -> Progress:
         """Train from the saved state, if there is one, to the end; return the progress with history and best epochs."""
         _seed_everything(self.seed)
+        check_needs(self.pool.samples, self.system.needs, system_name(self.system))
         self.system.prepare_training(self.pool.samples)
         self.system.to(self.accelerator.device)
         if not self.processes.first:  # the first draws what a single process would
@@ -106,7 +110,7 @@ class Trainer:
                 if progress.stage + 1 < len(stages):
                     self._keep_best_of_stage()
                 progress.stage, progress.epoch, progress.evaluated = progress.stage + 1, 0, False
-                progress.without_better = 0
+                progress.without_better, progress.targets = 0, 0.0
         return progress
 
     def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
@@ -150,6 +154,8 @@ class Trainer:
             if progress.epoch * steps + progress.step >= (recipe.max_steps or math.inf):
                 break
             batch.seed = seed_of(self.seed, progress.epoch, progress.step)
+            if progress.epoch == 0:
+                self._check_targets(batch)
             self._train_step(batch.to(self.accelerator.device))
             now = time.monotonic()
             progress.seconds += now - started
@@ -158,6 +164,34 @@ class Trainer:
                 self._read_losses()
                 self._save_state()
         self._read_losses()
+        self._check_epoch_of_targets()
+
+    def _check_targets(self, batch: Batch) -> None:
+        """Stop in the first epoch where targets are not the counts that they should sum to, or nothing but zero."""
+        if not self.system.needs & {"points", "density"}:
+            return
+        sums = target_sums(batch)
+        wrong = [
+            name
+            for name, sum_, count in zip(batch.ids, sums, batch.counts.tolist(), strict=True)
+            if unlike(sum_, count)
+        ]
+        if wrong:
+            what = f"the training targets of {', '.join(dict.fromkeys(wrong))} do not sum to their counts"
+            raise UserError(f"{system_name(self.system)}: {what}; prepare the data set again")
+        self.progress.targets += sum(sums)
+
+    def _check_epoch_of_targets(self) -> None:
+        ids = [sample.id for sample in self.pool.samples if sample.count > 0]
+        first = self.progress.epoch == 0 and self.progress.step == len(self.batches)
+        if not (first and ids and self.system.needs & {"points", "density"}):
+            return
+        if not sum(self.processes.gathered(self.progress.targets)):
+            raise UserError(
+                f"{system_name(self.system)}: all training targets of the first epoch sum to zero, though "
+                f"{', '.join(ids[:5])} and others have counts above, so that nothing but zero would be learnt: see "
+                "that the data set's points lie in its pictures, and prepare it again"
+            )
 
     def _train_step(self, batch: Batch) -> None:
         progress, recipe, steps = self.progress, self.stage.recipe, len(self.batches)
