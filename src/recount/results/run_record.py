@@ -93,6 +93,7 @@ class RunRecord(JsonRecord):
     settings: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     precision_used: str = ""  # what the device could do of the recipe's precision
+    targets: str = ""  # what made the training's targets: "ready maps", "own kernel", or "" where neither did
     provenance: Provenance = Provenance()
     cost: Cost = Cost()
     status: str = ""  # "trained" or "checkpoint"

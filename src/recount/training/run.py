@@ -127,7 +127,8 @@ def _train(
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     numbers = {"training_samples": len(samples), "processes": processes.size, "parts": progress.parts}
-    return {"selections": selections, "cost": steps, "status": "trained", **numbers}
+    made = {"status": "trained", "targets": system.targets_of(samples)}
+    return {"selections": selections, "cost": steps, **made, **numbers}
 
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
