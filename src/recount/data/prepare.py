@@ -36,7 +36,7 @@ from recount.data.dataset import DataError, Dataset
 from recount.data.health import Defects
 from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
-from recount.data.sample import HIDDEN, LISTS, RawSample
+from recount.data.sample import HIDDEN, LISTS, ORIGINAL_COUNT, RawSample
 from recount.data.size_rules import PlacedPoints, SizeRule, place_points
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -268,7 +268,7 @@ def _row(
     if placed.outside:
         attributes["points_outside"] = placed.outside
     if len(placed.points) != len(sample.points):
-        attributes["original_count"] = sample.count
+        attributes[ORIGINAL_COUNT] = sample.count
     boxes = sample.boxes
     if boxes is not None and picture is not None:
         boxes = boxes * (rule.scale(picture.size) * 2)
