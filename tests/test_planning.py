@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from projects import experiment, write_project
-from records import run_record
+from records import SELECTION, run_record
 from recount import doctor, planning
+from recount.data.index import COLUMNS
 from recount.doctor import Finding
 from recount.settings import project as config
 from recount.settings.base import ConfigError
@@ -28,7 +29,10 @@ def project(**over: Any) -> Project:
 
 def ended(folder: Path, run: str, seconds: float, epochs: int) -> None:
     cost = {"gpu_seconds": seconds, "wall_seconds": 2 * seconds}
-    run_record(run, cost=cost, recipe={"epochs": epochs}).write(folder / "paper" / "runs" / run / "run.json")
+    # a training that stopped early: what it took is that of the epochs it went through
+    last = {"last": {**SELECTION, "epoch": epochs}}
+    record = run_record(run, cost=cost, recipe={"epochs": 2 * epochs}, selections=last)
+    record.write(folder / "paper" / "runs" / run / "run.json")
 
 
 def costs(found: Project) -> dict[str, planning.RunCost]:
@@ -208,6 +212,16 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
     assert found["dm_count_qnrf"].verdict == "missing"  # only its own rows of the tables
     assert found["conda"].verdict == found["SLURM"].verdict == "missing"
     assert all(finding.advice for finding in found.values() if finding.verdict != "ok")
+
+
+def test_the_doctor_tells_of_a_training_set_without_points(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "ucf_qnrf" / "c3"
+    folder.mkdir(parents=True)
+    (folder / "index.csv").write_text(f"{','.join(COLUMNS)}\na,train,,people,7,8,8,,,\n", encoding="utf-8")
+    told = by_subject(project(resources=str(tmp_path)))["ucf_qnrf/train"]
+    assert told.verdict == "problem"
+    assert told.found.startswith("mcnn: 1 of 1 training samples (a) have no points")
+    assert "recount fetch" in told.advice
 
 
 def test_suite_mini_needs_nothing_that_a_plain_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

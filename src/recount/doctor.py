@@ -15,11 +15,14 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from recount.data.dataset import MANIFEST, Dataset
+from recount.data.dataset import MANIFEST, DataError, Dataset
+from recount.data.index import read_index
+from recount.data.needs import check_needs
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
 from recount.planning import needed_sources
 from recount.provenance import output_of, visible_gpus
 from recount.settings.project import Project
+from recount.settings.schemas import system_schema
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
 MODEL_GB = 5.0  # of free disk below which runs at paper size fail: a network with its optimiser's state
@@ -42,7 +45,7 @@ def examine(project: Project) -> list[Finding]:
     """Return all findings for a project, in the order they are told."""
     python = Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
     machine = [python, _gpu(project), _memory(project), *_disk(project)]
-    return [*machine, _conda(), _slurm(), _mirror(), _token(), *_sources(project)]
+    return [*machine, _conda(), _slurm(), _mirror(), _token(), *_sources(project), *_unmet_needs(project)]
 
 
 def show(findings: list[Finding], console: Console) -> None:
@@ -157,6 +160,19 @@ def _sources(project: Project) -> Iterator[Finding]:
             yield Finding(source.name, "ok", f"not there; recount fetches it ({len(absent)} files, {source.licence})")
         else:
             yield Finding(source.name, "ok", "there, not checked yet")
+
+
+def _unmet_needs(project: Project) -> Iterator[Finding]:
+    """Tell of prepared training sets that lack what a system makes its targets from."""
+    trained = [(run.system, run.training) for run in project.trainings if run.training and not run.checkpoint]
+    for system, split in dict.fromkeys(trained):
+        index, needs = project.root / project.index(split), system_schema(system).get("needs", [])
+        if needs and index.is_file():
+            try:
+                check_needs(read_index(index, split.split), needs, system)
+            except DataError as error:
+                *found, advice = str(error).splitlines()
+                yield Finding(f"{split.dataset}/{split.split}", "problem", "; ".join(found), advice)
 
 
 def _pictures(source: Dataset, folder: Path) -> Finding:

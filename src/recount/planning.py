@@ -144,7 +144,7 @@ def _measured(project: Project, run: Run) -> tuple[float, int] | None:
     except ResultsError:
         return None
     seconds = record.cost.gpu_seconds or record.cost.wall_seconds
-    return None if seconds is None else (seconds / 3600, max(int(record.recipe.get("epochs", 1)), 1))
+    return None if seconds is None else (seconds / 3600, max(record.selections["last"].epoch, 1))
 
 
 def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:

@@ -23,7 +23,8 @@ def write_schemas(folder: Path) -> list[Path]:
     for name in sorted(systems.own_names()):
         system = systems.load(name)
         recipe = system.recipe.model_dump(mode="json") if system.trains else None  # it does not train
-        schemas[f"{name}.json"] = {**system.Settings.model_json_schema(), "recipe": recipe}
+        schema = system.Settings.model_json_schema()
+        schemas[f"{name}.json"] = {**schema, "recipe": recipe, "needs": sorted(system.needs)}
     for name, schema in schemas.items():
         write_text(folder / name, json.dumps(schema, indent=1, sort_keys=True) + "\n")
     return [folder / name for name in schemas]

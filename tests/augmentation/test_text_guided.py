@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from golden_tools import assert_matches, golden
+from recount import systems
 from recount.augmentation.countr_protocol import (
     dot_pixels,
     evaluation_size,
@@ -88,7 +89,8 @@ def test_mosaic_of_several_pictures_is_countxs() -> None:
     for index, (left, top) in zip(order, inputs["crop (left, top) per tile"], strict=True):
         same = inputs["classes"][index] == inputs["classes"][0]
         picture = pictures[index] if same else Dotted(pictures[index].image, pictures[index].dots[:0])
-        crops.append(resized_crop(picture.cut(top, left, inputs["crop side"]), 192 + 2 * blend))
+        crop = picture.cut(top, left, inputs["crop side"])
+        crops.append(resized_crop(crop, 192 + 2 * blend, antialias=True))  # the golden run's torchvision was newer
     made = stitched(crops, blend)
     assert_picture(made.image, want["image"], 2e-3)
     assert_matches(scaled_density(made), want["density (sigma 1, x60)"], 1e-5)
@@ -123,6 +125,22 @@ def test_evaluation_map_is_the_released_one(name: str) -> None:
         assert_matches(map_ * (60 if "x60" in system else 1), want["map"], 1e-5)
 
 
+@pytest.mark.parametrize(("system", "antialias"), [("clip_count", True), ("vlcounter", False), ("countx", False)])
+def test_carpk_is_resized_as_each_released_script_does(system: str, antialias: bool) -> None:
+    """Without antialiasing a pixel is a mean of the four nearest, weighted by how near they are, and of no others."""
+    network = systems.load(system)
+    tiny = network(network.Settings.model_validate(network.mini_settings() | {"window": 384}))
+    picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 720, 1280), dtype=np.uint8)).float() / 255
+    small = tiny.prepare_image(picture)
+    row, column = 100, 200
+    y, x = (row + 0.5) * 720 / 384 - 0.5, (column + 0.5) * 1280 / small.shape[2] - 0.5
+    down, right = y - int(y), x - int(x)
+    near = picture[:, int(y) : int(y) + 2, int(x) : int(x) + 2]
+    weights = torch.tensor([[(1 - down) * (1 - right), (1 - down) * right], [down * (1 - right), down * right]])
+    is_mean_of_four = torch.allclose(small[:, row, column], (near * weights).sum(dim=(1, 2)), atol=1e-3)
+    assert is_mean_of_four != antialias
+
+
 # ------------------------------------------------------------------------------------------------------------ settings
 
 
@@ -153,6 +171,18 @@ def test_no_augmentation_is_a_plain_crop() -> None:
     whole = resized_like_pillow(pool.image(0).float() / 255, (96, 144))
     lefts = [left for left in range(49) if torch.equal(whole[:, :, left : left + 96], image)]
     assert len(lefts) == 1
+
+
+def test_crops_of_a_mosaic_are_resized_without_antialiasing_as_released() -> None:
+    shrunk = [
+        crop_of(CLIP_COUNT.model_copy(update={"mosaic": 1.0, **more}), 3)[0]
+        for more in ({}, {"mosaic_antialias": True})
+    ]
+    assert not torch.equal(*shrunk)
+    fine = Dotted(torch.eye(8).expand(3, 8, 8).clone(), np.zeros((0, 2), np.int64))
+    assert float(resized_crop(fine, 2, antialias=False).image[0, 0, 0]) == pytest.approx(
+        0.5
+    )  # of the four nearest alone
 
 
 def class_pool(prompts: list[str]) -> TinyPool:

@@ -70,6 +70,7 @@ def test_points_outside_are_kept_or_dropped_by_the_rule_and_reported(tmp_path: P
     kept, dropped = (prepared(tmp_path, given, name, accept="as drawn") for name in ("original", "dm_count"))
     (of_kept,), (of_dropped,) = read_index(kept), read_index(dropped)
     assert (of_kept.count, of_dropped.count) == (3, 1)
+    assert of_kept.original_count == of_dropped.original_count == 3  # on which systems are compared
     assert of_dropped.attributes == {"original_count": 3, "points_outside": 2}
     assert summary(kept)["splits"]["train"]["samples_with_points_outside"] == {"a": 2}
     assert summary(dropped)["splits"]["train"]["points_prepared"] == 1

@@ -54,6 +54,23 @@ def test_transcrowd_forces_lying_and_upright_pictures() -> None:
     assert size_rules.TRANSCROWD.new_size(500, 500) == (1152, 768)
 
 
+@pytest.mark.parametrize(
+    ("size", "new"),
+    [((300, 377), (300, 377)), ((9000, 600), (2048, 137)), ((3000, 3000), (3000, 3000)), ((2048, 9), (2048, 9))],
+)
+def test_crowdclip_only_shrinks_to_2048_and_never_a_square(size: tuple[int, int], new: tuple[int, int]) -> None:
+    assert size_rules.CROWDCLIP_QNRF.new_size(*size) == new
+
+
+def test_crowdclip_counts_heads_once_a_pixel_in_whole_patches() -> None:
+    points = np.array([[1.2, 1.2], [1.9, 1.1], [99.0, 5.0], [100.5, 5.0], [5.0, 43.9], [5.0, 44.0], [-1.0, 3.0]])
+    placed = place_points(size_rules.CROWDCLIP_QNRF, points, (101, 46))  # 4 x 4 patches of 25 x 11 pixels
+    np.testing.assert_allclose(placed.points, points[[0, 2, 4]], rtol=1e-6)
+    assert (placed.merged, placed.outside) == (1, 3)
+    halved = place_points(size_rules.CROWDCLIP_QNRF, np.array([[4000.0, 10.0]]), (4096, 100))
+    assert halved.points.tolist() == [[2000.0, 5.0]]
+
+
 def test_c3_brings_the_longest_edge_to_1024_in_multiples_of_16() -> None:
     assert size_rules.C3_QNRF.new_size(2902, 2013) == (1024, 704)
     assert size_rules.C3_QNRF.new_size(300, 400) == (768, 1024)

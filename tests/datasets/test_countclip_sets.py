@@ -247,11 +247,14 @@ def test_a_replacement_of_a_counting_pair_is_refused(tmp_path: Path, monkeypatch
         with_replacements(merged_rows()[:10], faulty)
 
 
-def test_other_class_counts_are_refused() -> None:
+def test_another_number_of_pairs_than_inferred_is_told_and_does_not_stop(caplog: pytest.LogCaptureFixture) -> None:
     rows = merged_rows()
-    rows[4]["counts"] = 10
-    with pytest.raises(DataError, match="counting pairs per number"):
-        check_order(rows, Path("merged.json"))
+    three = next(row for row in rows if row["counts"] == 3)
+    check_order(rows, Path("merged.json"))
+    assert not caplog.messages
+    three["counts"] = 4
+    check_order(rows, Path("merged.json"))
+    assert "3: 426, 4: 183" in caplog.text
 
 
 def test_every_number_with_ten_pairs_has_one_held_out() -> None:

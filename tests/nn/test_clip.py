@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from golden_tools import assert_matches, golden, refilled
 from recount.errors import UserError
 from recount.nn import clip
 from recount.nn.clip import ClipTowers, TextTower, build_tower, check_prompts, encode, token_ids, tower_state
+from recount.systems import clip_ebc
 
 TINY = TextTower(width=32, heads=2, layers=2, features=16)
 
@@ -59,6 +61,18 @@ def test_full_tower_gives_the_golden_features(activation: str) -> None:
     features = encode(tower, case["inputs"]["prompts"], state)
     assert_matches(features.values, case["outputs"][activation])
     assert features.parameters == 63_428_096
+
+
+@pytest.mark.parametrize(
+    "resized", [lambda p: clip.resized_positions(p, 5), lambda p: clip_ebc.resized_positions(p, (5, 5))]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_resized_positions_are_computed_in_their_own_type(resized: Any, dtype: torch.dtype) -> None:
+    positions = torch.linspace(0, 1, 50 * 8, dtype=torch.float64).view(50, 8).to(dtype) ** 3
+    found = resized(positions)
+    assert found.dtype == dtype
+    # in float64 not only the type of the result: no digit goes through float32
+    assert dtype == torch.float32 or not torch.equal(found[1:], resized(positions.float())[1:].double())
 
 
 def test_tower_of_resnet50_gives_the_golden_features() -> None:

@@ -16,6 +16,9 @@ from golden_tools import golden
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.prediction.prompt_tests import (
+    CLASS_ORDER,
+    SEVERAL_CLASSES,
+    _classes_of,
     changed_share,
     collage,
     drawn_partners,
@@ -206,6 +209,30 @@ def test_partners_are_of_the_class_and_the_same_each_time() -> None:
         for name, other in zip(classes, row, strict=True):
             assert (other is None) == (name == sample.prompt)
             assert other is None or samples[other].prompt == name
+
+
+def asked_for(names: Sequence[str]) -> list[Sample]:
+    some = benchmark()[0][0]
+    return [replace(some, id=f"{index}", prompt=name) for index, name in enumerate(names)]
+
+
+def test_classes_come_in_the_order_of_praco_s_file_by_which_partners_are_drawn() -> None:
+    # FSC-147's test split begins so in Split_Classes_FSC147.json; another order gives other pairs from the same seed
+    assert _classes_of(asked_for(["stamps", "sea shells", "legos", "hot air balloons"])) == [
+        *("sea shells", "hot air balloons", "stamps", "legos"),
+    ]
+    assert _classes_of(asked_for(["reds", "blues", "legos"])) == ["legos", "blues", "reds"]
+    assert len(CLASS_ORDER) == 147
+    assert len(SEVERAL_CLASSES) == 38
+
+
+def test_listed_pictures_are_not_scored_but_still_drawn() -> None:
+    samples, load = benchmark()
+    asking = Asking(Colourful(blind=True), load)
+    one = samples[0].id
+    assert [row.id for row in negative_prompts(asking, samples, {one}).pictures] == [s.id for s in samples[1:]]
+    rows = mosaics(asking, samples, {s.id for s in samples[1:]})["count"], mosaics(asking, samples)["count"]
+    assert rows[0] != rows[1]
 
 
 def test_localised_counts_punish_the_right_count_at_the_wrong_place() -> None:

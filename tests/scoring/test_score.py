@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from links import complete_run
 from records import run_record
 from recount.metrics import MAE, NAE, RMSE
+from recount.scoring.measured import Measurements
 from recount.scoring.score import score
 from recount.settings.project import Project
-from small_project import SUITE, TRUE, cells_of, make_project, predict, write_index
+from small_project import SUITE, TRUE, cells_of, make_project, predict, write_index, write_index_rows
 
 
 def cell(project: Project, **wanted: str) -> dict[str, str]:
@@ -35,6 +37,14 @@ def test_a_finished_run_is_scored_with_an_interval(tmp_path: Path) -> None:
         assert float(row["value"]) == pytest.approx(metric(TRUE, predicted))
         assert float(row["ci_low"]) < float(row["value"]) < float(row["ci_high"])
         assert (row["status"], row["selection"], row["n"], row["dataset"]) == ("trained", "last", "6", "dots/test")
+
+
+def test_systems_of_unlike_preparation_are_compared_on_the_count_before_it(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    merged = json.dumps({"original_count": 12})
+    write_index_rows(tmp_path, [[n, "test", "", "", 9, 8, 8, "", "", a] for n, a in (("s0", merged), ("s1", "{}"))])
+    split = project.run("good", "full", 0).benchmarks["shown/test"]
+    assert Measurements(project).original_counts(split) == {"s0": 12, "s1": 9}
 
 
 def test_every_selection_is_scored(tmp_path: Path) -> None:

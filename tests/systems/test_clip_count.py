@@ -120,6 +120,13 @@ def test_deep_prompts_are_the_released_ones() -> None:
     assert_matches(projected, want["class_embedding"])
 
 
+def test_dropout_of_prompts_draws_a_mask_for_each_image() -> None:
+    image = tiny().train().image
+    torch.manual_seed(0)
+    first, second = image.prompt(0, 2)
+    assert not torch.equal(first == 0, second == 0)
+
+
 @pytest.mark.parametrize(("index", "last"), [("previous", False), ("own", True)])
 def test_vpt_index_decides_whether_the_last_prompts_act(index: str, last: bool) -> None:
     inputs, want = case("deep_prompts")

@@ -15,7 +15,7 @@ from golden_tools import assert_matches, golden, refilled, wave
 from recount.errors import UserError
 from recount.nn.clip import build_tower
 from recount.systems.base import Batch
-from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, limited, nested_crops, ranking_loss
+from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, nested_crops, ranking_loss
 from tiny_pool import TinyPool
 
 
@@ -160,14 +160,6 @@ def test_patches_that_are_not_kept_count_nothing() -> None:
     prediction = network.predict(torch.rand(1, 3, 160, 200), [""])
     assert int((prediction.density > 0).sum()) == 3
     assert prediction.maps["kept"].sum() == 3
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [(10, 3000, (7, 2048)), (3000, 10, (2048, 7)), (2100, 2100, (2100, 2100)), (800, 900, (800, 900))],
-)
-def test_large_pictures_are_brought_down_except_squares(height: int, width: int, expected: tuple[int, int]) -> None:
-    assert limited(torch.zeros(3, height, width)).shape[1:] == expected
 
 
 # ------------------------------------------------------------------------------------------------------------ switches

@@ -190,6 +190,17 @@ def test_whole_network_gives_the_golden_density(name: str) -> None:
         assert sum(p.numel() for p in network.image_encoder.parameters()) == sizes["image_encoder"]
 
 
+def test_under_autocast_only_odconv_computes_in_single_precision() -> None:
+    network, seen = tiny(), {}
+    watched = {"odconv": network.ccsm1.conv1[0], "attention": network.ccsm1.channel_attention}
+    watched["transposed"] = network.fusion.upsample_1
+    for name, layer in watched.items():
+        layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.dtype}))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network.classify(torch.rand(1, 3, 96, 96))
+    assert seen == {"odconv": torch.float32, "attention": torch.bfloat16, "transposed": torch.bfloat16}
+
+
 def waves_per_sample(spec: dict[str, Any]) -> Tensor:
     shape = tuple(spec["shape"][1:])
     return torch.from_numpy(np.stack([fill().wave(shape, a + spec["d"], spec["b"], spec["scale"]) for a in spec["a"]]))

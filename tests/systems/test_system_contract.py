@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -87,6 +88,22 @@ def test_every_stage_has_a_finite_loss_with_gradients(name: str) -> None:
         assert present, f"{stage.name}: no parameter gets a gradient"
         assert all(torch.isfinite(gradient).all() for gradient in present)
         assert any(gradient.abs().sum() > 0 for gradient in present)
+
+
+def made(name: str, *, pointless: bool) -> list[Any]:
+    system, pool = build(name), MadeUpPool()
+    system.begin_stage(system.stages(system.recipe)[-1])
+    if pointless:
+        pool.samples = [replace(sample, points=sample.points[:0]) for sample in pool.samples]
+    torch.manual_seed(0)
+    examples = system.example_maker()(0, pool, np.random.default_rng(0))  # type: ignore[arg-type]
+    return [(len(each.points), each.count, *(value.sum().item() for value in each.maps.values())) for each in examples]
+
+
+@pytest.mark.parametrize("name", [name for name in systems.names() if systems.load(name).trains])
+def test_a_system_whose_targets_come_from_points_says_so(name: str) -> None:
+    changed = made(name, pointless=False) != made(name, pointless=True)
+    assert changed == bool(systems.load(name).needs & {"points", "density"})
 
 
 def without_chance(system: System) -> System:

@@ -440,3 +440,11 @@ def test_a_counter_that_starts_dead_is_turned_and_no_other(tmp_path: Path, dead:
     assert last.bias.item() == 100.0
     assert system.training
     assert bool((system.eval().predict(torch.rand(1, 3, 64, 64), ["red stars"]).density > 0).all())
+
+
+def test_run_json_says_whether_ready_maps_are_learnt() -> None:
+    plain = Sample("a", "train", None, np.ones((1, 2), np.float32), 1.0, "red stars", 64, 64)
+    ready = replace(plain, attributes={"density_map": "fsc147/maps/a.npy"})
+    system: Any = SimpleNamespace()  # it is asked nothing of itself
+    assert t2i.T2ICount.targets_of(system, [ready, ready]) == "ready maps"
+    assert t2i.T2ICount.targets_of(system, [plain]) == "own kernel"

@@ -132,6 +132,29 @@ def test_rank_loss_is_the_released_one() -> None:
     assert alone == pytest.approx(want["loss_if_each_image_were_its_own_batch"], rel=1e-5)
 
 
+def test_rank_loss_of_an_empty_crop_is_the_released_one_and_teaches_nothing() -> None:
+    affine = torch.randn(1, 1, 24, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = rank_loss(affine, rank_mask(torch.zeros(1, 1, 384, 384), 24))
+    assert loss.item() == pytest.approx(3 * np.log(2))  # 2.079: no cell is in any set, as 0 / 0 compares false
+    loss.backward()
+    assert affine.grad is not None
+    assert not affine.grad.any()
+
+
+def test_dropout_of_prompts_draws_a_mask_for_each_image_and_slot() -> None:
+    image = tiny().train().image
+    torch.manual_seed(0)
+    text = torch.ones(2, 1, image.text_proj.in_features)
+    slots = image._slots(0, text)
+    with torch.no_grad():
+        image.prompt_proj.weight.zero_(), image.prompt_proj.bias.zero_()
+        image.text_proj.weight.zero_(), image.text_proj.bias.fill_(1.0)
+    masks = image._slots(0, text)
+    assert not torch.equal(masks[0, 0], masks[0, 1])
+    assert not torch.equal(masks[0], masks[1])
+    assert slots.shape == masks.shape
+
+
 def test_rule_for_cars_is_the_released_one() -> None:
     _, want = case("carpk_rule")
     scaled = (fill().wave((384, 683), 0.0123, 0.4, 0.3) + np.float32(0.22)) * (1 + fill().wave((384, 683), 0.0007, 0.3))

@@ -9,9 +9,11 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -21,6 +23,7 @@ from recount.data.dataset import DataError
 from recount.errors import UserError
 from recount.results.files import SaveError, file_digest
 from recount.settings.recipe import Recipe, Schedule, resolve_recipe
+from recount.systems.base import Example
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state, set_aside
 from recount.training.loop import Progress, Trainer, samples_with_pictures
@@ -259,6 +262,112 @@ def test_the_best_epoch_is_chosen_by_what_the_recipe_says(select_by: str, better
     assert is_better(better, best, select_by)
     assert not is_better(best["on"], best, select_by), "the earlier epoch wins a tie"
     assert not is_better({"mae": float("nan"), "rmse": float("nan")}, best, select_by)
+
+
+@pytest.fixture
+def maes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What evaluations will measure, one after the other."""
+    left: list[float] = []
+    monkeypatch.setattr("recount.training.loop.evaluate", lambda *_: {"mae": left.pop(0), "rmse": 0.0})
+    return left
+
+
+def test_training_stops_after_so_many_evaluations_without_a_better_one(tmp_path: Path, maes: list[float]) -> None:
+    maes += [5, 4, 6, 3, 3, 3, 9]
+    recipe = {"epochs": 9, "patience": 2}
+    progress, _ = train(tmp_path, recipe=recipe, watched={"test": MemoryPool(2)})
+    assert progress.epochs_done == 6
+    assert progress.best["best_on_test"] == {"epoch": 4, "on": {"mae": 3, "rmse": 0}}
+
+
+def test_the_moving_mean_chooses_the_last_epoch_of_its_window(tmp_path: Path, maes: list[float]) -> None:
+    maes += [8, 1, 6, 5, 3, 9]  # from epoch 2 on, in threes: 5, 4, 4.67, 5.67
+    recipe = {"epochs": 7, "evaluate_from": 2, "moving_mean": 3, "patience": 2}
+    progress, _ = train(tmp_path, recipe=recipe, watched={"test": MemoryPool(2)})
+    assert progress.best["best_on_test"] == {"epoch": 5, "on": {"mae": 4, "rmse": 0}}
+    assert progress.epochs_done == 7  # what fills the window is not counted as an evaluation without a better one
+
+
+def test_a_model_is_chosen_in_the_precision_of_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def evaluated(_system: Any, _pool: Any, _device: Any, precision: str, _processes: Any) -> dict[str, float]:
+        seen.append(precision)
+        return {"mae": 1.0, "rmse": 1.0}
+
+    monkeypatch.setattr("recount.training.loop.evaluate", evaluated)
+    recipe = {"epochs": 1, "precision": "bf16"}
+    for name, own in (("a", None), ("b", "fp32")):
+        train(tmp_path / name, recipe={**recipe, "evaluation_precision": own}, watched={"test": MemoryPool(2)})
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert seen == ["bf16", "fp32"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "evaluated"),
+    [
+        ({"evaluate_every": 5}, [5, 10, 15, 20]),
+        ({"evaluate_every": 5, "evaluate_from": 11}, [11, 16]),
+        ({"evaluate_every": 10, "evaluate_from": 1, "evaluate_each_from": 18}, [1, 11, 18, 19, 20]),
+        ({"evaluate_every": None, "evaluate_each_from": 3}, []),
+    ],
+)
+def test_which_epochs_are_evaluated(recipe: dict[str, Any], evaluated: list[int]) -> None:
+    assert [epoch for epoch in range(1, 21) if Recipe(**recipe).evaluates(epoch)] == evaluated
+
+
+def test_the_configuration_s_precision_goes_over_both_of_a_recipe() -> None:
+    recipe = Recipe(precision="fp16", evaluation_precision="fp32")
+    assert recipe.in_precision(None) == recipe
+    assert recipe.in_precision("bf16").precision_of_evaluation() == "bf16"
+
+
+class Pointed(TinySystem):
+    """Learns maps of points, as its maker gives them."""
+
+    needs = frozenset({"points"})
+    target = 1.0  # of each point
+
+    def example_maker(self) -> Any:
+        def made(index: int, pool: Any, rng: Any) -> list[Example]:
+            sample = pool.samples[index]
+            density = torch.full((1, 2, 2), self.target * len(sample.points) / 4)
+            return [Example(sample.id, torch.zeros(3, 24, 24), count=sample.count, maps={"density": density})]
+
+        return made
+
+
+def pointed(folder: Path, points: int, target: float) -> None:
+    pool = MemoryPool(3)
+    pool.samples = [replace(s, points=np.zeros((points, 2), np.float32), count=2.0) for s in pool.samples]
+    system = type("Taught", (Pointed,), {"target": target})(TinySettings())
+    options: dict[str, Any] = {"watched": {}, "seed": 0, "folder": folder, "digest": "d", "device": CPU}
+    Trainer(system, Recipe(epochs=2, batch_size=2), pool, **options).train()
+
+
+def test_a_training_on_its_counts_goes_through(tmp_path: Path) -> None:
+    pointed(tmp_path, 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("points", "target", "told"),
+    [
+        (0, 1.0, r"3 of 3 training samples \(s0, s1, s2\) have no points"),
+        (2, 3.0, "the training targets of s., s. do not sum to their counts"),
+        (2, 0.01, "the training targets of s., s. do not sum to their counts"),
+    ],
+)
+def test_targets_that_nobody_gave_stop_in_the_first_epoch(
+    tmp_path: Path, points: int, target: float, told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        pointed(tmp_path, points, target)
+
+
+def test_targets_that_are_all_zero_stop_after_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recount.training.loop.unlike", lambda *_: False)  # a maker that counts what it drew itself
+    with pytest.raises(UserError, match="all training targets of the first epoch sum to zero, though s0, s1, s2"):
+        pointed(tmp_path, 2, 0.0)
 
 
 def test_progress_is_json() -> None:

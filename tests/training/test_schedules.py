@@ -57,6 +57,12 @@ def test_countclip_warmup_cosine_as_the_paper_words_it() -> None:
         assert learning_rate(schedule, 1.0, int(step), case["inputs"]["n_steps"]) == pytest.approx(rate, abs=1e-9)
 
 
+def test_cosines_that_each_begin_at_half_the_rate_of_the_one_before() -> None:
+    schedule = Schedule(name="decayed_cosine_restarts", period=100, factor=0.5, minimum_lr=0.1)
+    rates = [learning_rate(schedule, 1.0, epoch, 600) for epoch in (0, 50, 99, 100, 200, 500)]
+    assert rates == pytest.approx([1.0, 0.55, 0.1002, 0.5, 0.25, 0.03125], abs=1e-4)
+
+
 def test_halving_every_hundred_epochs() -> None:
     schedule = Schedule(name="step", period=100, factor=0.5)
     assert [learning_rate(schedule, 8.0, epoch, 600) for epoch in (0, 99, 100, 599)] == [8.0, 8.0, 4.0, 0.25]

@@ -5,7 +5,8 @@ and niki-amini-naieni/CounTX@6e2af64 (util/FSC147.py); golden cases ``evaluation
 
 A picture as high as the window keeps its height, and its width goes down to a multiple of 16. FSC-147 is prepared like
 that, so for its pictures nothing else ever happens. Any other picture is brought to the window's height first
-(evaluation) or its shorter edge to the window's (training).
+(evaluation) or its shorter edge to the window's (training). For evaluation VLCounter's and CounTX's scripts for CARPK
+resize tensors, which their torchvision 0.11 does without antialiasing (inferred from the version).
 """
 
 from typing import Literal
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from recount.data.sample import Sample
 
@@ -48,6 +50,11 @@ def resized_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
     pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     scaled = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).to(image) / 255
+
+
+def resized_without_antialias(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a float picture [3, H, W] at ``size`` (height, width), bilinear as torchvision 0.11 resized tensors."""
+    return functional.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def dot_pixels(points: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recount.augmentation.text_guided import Pictures
 from recount.data.health import load_npy
+from recount.data.needs import READY_MAP
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.settings.base import Strict
@@ -106,7 +107,7 @@ def density_from_points(points: np.ndarray, width: int, height: int, sigma: floa
 
 def density_of(sample: Sample, width: int, height: int, sigma: float | Literal["adaptive"]) -> Tensor:
     """Return the ready density map of a sample where its data set has one, else one built from its points."""
-    ready = sample.attributes.get("density_map")
+    ready = sample.attributes.get(READY_MAP)
     if ready is None:
         return density_from_points(sample.points, width, height, sigma)
     assert sample.image is not None  # <resources>/data/<data set>/<preparation>/images/<file>

@@ -6,8 +6,8 @@ niki-amini-naieni/CounTX@6e2af64 and songrise/CLIP-Count@ba57fd0 (util/FSC147.py
 
 Lengths in pixels are those of a window of 384; for another window they are scaled with it.
 
-Deviations: the affine transform is scipy's, with picture and dots in the same coordinates (imgaug's differ by half a
-pixel); mosaic crops are resized with antialiasing, which the authors' torchvision 0.11 did not have for tensors.
+Deviation: the affine transform is scipy's, with picture and dots in the same coordinates (imgaug's differ by half a
+pixel).
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,9 @@ class CountrAugmentation(Strict):
     self_from: int = Field(70, ge=0)
     mosaic_jitter: bool = Field(
         False, description="colour jitter in mosaics: none as released (CLIP-Count computes it and drops it)"
+    )
+    mosaic_antialias: bool = Field(
+        False, description="of resizing the crops of a mosaic; off in the authors' torchvision, 0.11, for tensors"
     )
     colour: tuple[float, float, float, float] = Field(
         (0.25, 0.15, 0.15, 0.15), description="brightness, contrast, saturation, hue"
@@ -148,12 +151,12 @@ def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
     return Dotted(torch.from_numpy(np.stack(channels)), moved[inside])
 
 
-def resized_crop(crop: Dotted, side: int) -> Dotted:
+def resized_crop(crop: Dotted, side: int, *, antialias: bool) -> Dotted:
     """Return a square crop at another size; coordinates of dots are truncated."""
     old = crop.size[0]
     if old == side:
         return crop
-    image = functional.interpolate(crop.image[None], (side, side), mode="bilinear", antialias=True)[0]
+    image = functional.interpolate(crop.image[None], (side, side), mode="bilinear", antialias=antialias)[0]
     return Dotted(image, np.minimum(np.trunc(crop.dots * (side / old)).astype(np.int64), side - 1))
 
 
@@ -237,7 +240,8 @@ class CountrCrops:
         crops = []
         for picture in pictures:
             side = int(rng.integers(low, high + 1))
-            crop = resized_crop(picture.random_cut(side, rng), self.window // 2 + 2 * blend)
+            edge, antialias = self.window // 2 + 2 * blend, self.augmentation.mosaic_antialias
+            crop = resized_crop(picture.random_cut(side, rng), edge, antialias=antialias)
             crops.append(Dotted(self._coloured(crop.image), crop.dots) if self.augmentation.mosaic_jitter else crop)
         return stitched(crops, blend)
 

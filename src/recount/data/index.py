@@ -18,7 +18,7 @@ import numpy as np
 from recount.data.dataset import DataError
 from recount.data.health import inside, load_npy
 from recount.data.sample import LISTS, NO_POINTS, Sample
-from recount.results.files import ResultsError
+from recount.results.files import ResultsError, from_text
 from recount.results.prepared import data_digest, prepare_again
 
 COLUMNS = (
@@ -79,7 +79,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise DataError(f"{path}: the columns must be {', '.join(COLUMNS)}; found {reader.fieldnames}")
-        return list(reader)
+        return [{name: from_text(cell or "") for name, cell in row.items() if name} for row in reader]
     except ResultsError as error:
         raise DataError(str(error)) from None
     except (OSError, csv.Error, UnicodeDecodeError) as error:

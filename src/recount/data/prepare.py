@@ -38,7 +38,7 @@ from recount.data.digests import raw_files
 from recount.data.health import Defects
 from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
-from recount.data.sample import RawSample
+from recount.data.sample import ORIGINAL_COUNT, RawSample
 from recount.data.size_rules import SizeRule, place_points
 from recount.results.files import file_digest, write_rows
 from recount.results.prepared import RAW, RAW_FILES, SUMMARY, Pictures, RawFiles, Samples, Summary
@@ -277,7 +277,7 @@ def _row(one: Placed, picture: _Prepared | None, rule: SizeRule, folder: Path) -
     if placed.outside:
         attributes["points_outside"] = placed.outside
     if len(placed.points) != len(sample.points):
-        attributes["original_count"] = sample.count
+        attributes[ORIGINAL_COUNT] = sample.count
     boxes = sample.boxes
     if boxes is not None and picture is not None:
         boxes = boxes * (rule.scale(picture.size) * 2)

@@ -11,6 +11,7 @@ from PIL import Image
 NO_POINTS = np.zeros((0, 2), np.float32)
 # Attributes with a meaning of their own: the lists that a sample is also in, and that its truth is not public
 LISTS, HIDDEN = "lists", "hidden"
+ORIGINAL_COUNT = "original_count"  # where the preparation changed the count
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,8 @@ class Sample:
     boxes: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     image_sha256: str = ""  # of the picture's file; "" if nobody wrote it down
+
+    @property
+    def original_count(self) -> float:
+        """Return the count before the preparation dropped or merged points: the same one for every method."""
+        return float(self.attributes.get(ORIGINAL_COUNT, self.count))

@@ -4,11 +4,11 @@ Each rule is what a released preprocessing script does: new size, filter, points
 the picture is saved. New sizes agree with the scripts for every case of the golden file ``crowd_eval.json``. Checked
 against Yiming-M/CLIP-EBC@b52a594 (preprocess.py), cvlab-stonybrook/DM-Count@cc5f213 (preprocess/),
 gjy3035/C-3-Framework@f8e21fa (datasets/QNRF), val-iisc/css-ccnn@0d5691b (crowd_dataset.py),
-dk-liang/TransCrowd@e4fe7ec (data/).
+dk-liang/TransCrowd@e4fe7ec (data/), dk-liang/CrowdCLIP@4751f65 (configs/base_cfgs/data_cfg/datasets/qnrf).
 
 Deviations: the scripts resize with OpenCV or MATLAB; here the same filters without and with antialiasing come from
-torch and Pillow (grey values differ by rounding). A point left of or above the picture is outside for TransCrowd; its
-script indexes an array with the negative number and so moves that head to the opposite border.
+torch and Pillow (grey values differ by rounding). A point left of or above the picture is outside for TransCrowd and
+CrowdCLIP; their scripts index an array with the negative number and so move that head to the opposite border.
 """
 
 import math
@@ -34,6 +34,7 @@ class SizeRule:
     encoding: Literal["source", "png", "jpeg75", "jpeg95"] = "png"  # "source" keeps the published file's bytes
     closed: bool = True  # whether a point at x = width or y = height is inside
     merge_coincident: bool = False  # whether heads on one pixel of the prepared picture count as one (a 0/1 dot map)
+    patches: int = 1  # along an edge: heads count in whole patches alone, not in what is left over at right and bottom
     point_offset: float = 0.0  # added to x and y first (-1: the method takes them for MATLAB indices)
     # (width, height) -> factors of x and y; None: new edge / old edge
     point_scale: Callable[[int, int], tuple[float, float]] | None = None
@@ -67,6 +68,7 @@ def place_points(rule: SizeRule, points: np.ndarray, size: Size | None) -> Place
     shifted = np.asarray(points, dtype=np.float64).reshape(-1, 2) + rule.point_offset
     below = shifted <= size if rule.closed else shifted < size
     inside = ((shifted >= 0) & below).all(axis=1)
+    outside = int((~inside).sum())
     coincident = len(shifted) - len(np.unique(shifted, axis=0))
     kept = (shifted if rule.keep_outside else shifted[inside]) * rule.scale(size)
     merged = 0
@@ -74,7 +76,11 @@ def place_points(rule: SizeRule, points: np.ndarray, size: Size | None) -> Place
         _, first = np.unique(np.trunc(kept), axis=0, return_index=True)
         merged = len(kept) - len(first)
         kept = kept[np.sort(first)]
-    return PlacedPoints(kept.astype(np.float32), int((~inside).sum()), coincident, merged)
+    if rule.patches > 1:
+        whole = np.array(rule.new_size(*size)) // rule.patches * rule.patches
+        in_patches = (kept < whole).all(axis=1)
+        outside, kept = outside + int((~in_patches).sum()), kept[in_patches]
+    return PlacedPoints(kept.astype(np.float32), outside, coincident, merged)
 
 
 ORIGINAL_SIZE = SizeRule(
@@ -189,6 +195,31 @@ def forced(name: str, long: int, short: int, source: str) -> SizeRule:
         return (long, short) if width >= height else (short, long)
 
     return SizeRule(name, new_size, "bilinear", False, source, encoding="jpeg95", closed=False, merge_coincident=True)
+
+
+def _crowdclip_ratio(width: int, height: int) -> float:
+    # as coded: only where one edge is the longer one, so that a square stays however large it is
+    longest = max(width, height)
+    return 2048 / longest if width != height and longest >= 2048 else 1.0
+
+
+def _crowdclip_size(width: int, height: int) -> Size:
+    ratio = _crowdclip_ratio(width, height)
+    return round(width * ratio), round(height * ratio)
+
+
+CROWDCLIP_QNRF = SizeRule(
+    "crowdclip",
+    _crowdclip_size,
+    resample="bilinear",
+    keep_outside=False,
+    source="CrowdCLIP preprocess_qnrf.py: longer edge at most 2048; truth: a 0/1 dot map, in 4 x 4 whole patches",
+    encoding="jpeg95",
+    closed=False,
+    merge_coincident=True,
+    patches=4,
+    point_scale=lambda width, height: (_crowdclip_ratio(width, height),) * 2,
+)
 
 
 TRANSCROWD = forced("transcrowd", 1152, 768, "TransCrowd predataset_qnrf.py: forced to 1152 x 768, 0/1 dot map")

@@ -10,6 +10,7 @@ lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each
 left out too, so that the order stays four to one.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -31,7 +32,7 @@ GROUP = 5
 HELD_OUT_EVERY = 10
 PAIRS = 10_505
 REPLACED = 100
-# Inferred from figure 2 of the paper, whose last two bars are swapped, and the notebooks; checked when read
+# Inferred from figure 2 of the paper, whose last two bars are swapped, and the notebooks; another count is a warning
 CLASS_COUNTS = {2: 1353, 3: 427, 4: 182, 5: 64, 6: 35, 7: 15, 8: 11, 9: 6, 10: 8}
 
 
@@ -44,6 +45,8 @@ class _Pair(BaseModel):
 
 _ROW = TypeAdapter(_Pair)
 Row = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class CountClipZenodo(Described):
@@ -93,13 +96,17 @@ def with_replacements(rows: Sequence[Row], faulty: Path) -> list[Row]:
 
 
 def check_order(rows: Sequence[Row], where: Path) -> None:
-    """Raise unless there are four pairs without a number (-1) before each counting one, as many as the paper has."""
+    """Raise unless there are four pairs without a number (-1) before each counting one, as many as the paper has.
+
+    How many pairs each number has is inferred, so that another distribution is only told.
+    """
     expected = [False, False, False, False, True] * (len(rows) // GROUP)
     if len(rows) != PAIRS or [row["counts"] in NUMBERS.values() for row in rows] != expected:
         raise DataError(f"{where}: expected {PAIRS:,} rows, four with counts -1 and then one with 2 to 10, throughout")
     found = Counter(int(row["counts"]) for row in rows if row["counts"] != -1)
     if found != CLASS_COUNTS:
-        raise DataError(f"{where}: counting pairs per number {dict(sorted(found.items()))}, expected {CLASS_COUNTS}")
+        what = "%s: counting pairs per number are %s, and not %s as inferred from the paper; lambda is of those found"
+        log.warning(what, where, dict(sorted(found.items())), CLASS_COUNTS)
 
 
 def held_out_groups(numbers: Sequence[int]) -> set[int]:

@@ -25,7 +25,7 @@ class UcfQnrf(Described):
     splits = ("train", "test", "train_1081", "held_out_120")
     preparations = rules.by_name(
         *(rules.clip_ebc(448, 2048), rules.DM_COUNT_QNRF, rules.C3_QNRF),
-        *(rules.CSS_CCNN, rules.CSS_CCNN_STAGE1_QNRF, rules.TRANSCROWD),
+        *(rules.CSS_CCNN, rules.CSS_CCNN_STAGE1_QNRF, rules.TRANSCROWD, rules.CROWDCLIP_QNRF),
     )
 
     def read(self, raw: Path) -> Iterator[RawSample]:

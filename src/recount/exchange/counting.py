@@ -120,7 +120,7 @@ def count(
     load_selection(system, folder, chosen, there[chosen])
     torch.manual_seed(record.run.seed)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record.recipe["precision"], device)
+        precision = usable_precision(project.config.precision or record.precision_of_evaluation, device)
         system.to(device).eval()
         counter = _Counter(system, _size_rule(record), prompt, precision, device, f"{run}, {chosen}")
         counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))

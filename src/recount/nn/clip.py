@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.errors import UserError
+from recount.nn.precision import full_precision
 from recount.nn.weights import read_released, read_tensors, renamed, shipped
 from recount.results.files import file_digest, text_digest
 from recount.settings.base import Strict
@@ -305,7 +306,7 @@ def resized_positions(positions: Tensor, grid: int) -> Tensor:
     edge = math.isqrt(len(positions) - 1)
     if edge == grid:
         return positions
-    square = positions[1:].T.unflatten(1, (edge, edge))[None].float()  # (1, C, edge, edge)
+    square = full_precision(positions[1:].T.unflatten(1, (edge, edge))[None])  # (1, C, edge, edge)
     square = functional.interpolate(square, (grid, grid), mode="bilinear", align_corners=False)
     return torch.cat([positions[:1], square[0].flatten(1).T.to(positions.dtype)])
 

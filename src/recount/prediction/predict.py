@@ -75,13 +75,13 @@ def predict_run(
 
     The CSV has a row per sample and selection, in the order of ``samples``; counts read back as the same float64.
     ``maps`` is the .npz that gets density maps float16 [h, w] under ``<selection>/<id>``. Without a ``precision`` it is
-    that of the run's recipe. ``reading`` is as for ``load_run``. ``made_from`` says what only the caller knows:
-    data, settings, and the name of ``maps`` below the results.
+    that in which the run's recipe evaluates. ``reading`` is as for ``load_run``. ``made_from`` says what only the
+    caller knows: data, settings, and the name of ``maps`` below the results.
     """
     if not samples:
         raise UserError(f"{output}: the benchmark has no samples")
     record, system = load_run(folder, reading)
-    precision = usable_precision(precision or record.recipe["precision"], torch.device(device))
+    precision = usable_precision(precision or record.precision_of_evaluation, torch.device(device))
     asking = Asking(system, load_image, device, precision)
     rows: list[PredictionRow] = []
     times: dict[str, SelectionTiming] = {}

@@ -4,7 +4,8 @@ Ciampi et al., "Mind the Prompt: A Novel Benchmark for Prompt-based Class-Agnost
 checked against ciampluca/PrACo@438a968 (benchmark/benchmark.py, statistics_extractor.py; golden cases ``praco.json``).
 
 * Negative prompts: every picture with every class of its split. A class that a picture is known to show besides its own
-  (attribute ``counts``) is left out; PrACo has a list of such pictures to exclude.
+  (attribute ``counts``) is left out. PrACo's list of 38 such pictures of FSC-147, which its statistics leave out if one
+  asks for it, is in ``prompt_tests_praco.json``, beside the order of the classes that its drawing of mosaics goes by.
 * Mosaics: above a picture of the class that is asked for, below one of another class; what is counted in the lower half
   is wrong. The localised variants compare the halves cell by cell.
 * Pairs: a picture's majority and minority class, as in T2ICount's Figure 1; and how many pictures change their count
@@ -17,9 +18,10 @@ Decisions: where nothing is predicted, precision is undefined and left out of it
 picture are not used: a prompt is a class name, or what the system's ``prompt_of`` makes of it.
 """
 
+import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +42,9 @@ DECIMALS = 2  # PrACo rounds predictions
 DRAWING_SEED = 123
 CHANGED = 0.01  # a count that changes by more than this share of itself has changed
 DEPTHS = (1, 2, 3)
+_PRACO = json.loads(Path(__file__).with_name("prompt_tests_praco.json").read_text(encoding="utf-8"))
+CLASS_ORDER = {name: place for place, name in enumerate(_PRACO["classes"])}
+SEVERAL_CLASSES = frozenset(_PRACO["several_classes"])  # ids of FSC-147's pictures
 
 
 def negative_scores(true: Floats, own: np.ndarray, predicted: Floats) -> dict[str, float]:
@@ -153,7 +158,8 @@ def as_prompted(sample: Sample, prompt: str) -> Sample:
 
 
 def _classes_of(samples: Sequence[Sample]) -> list[str]:
-    classes = sorted({sample.prompt for sample in samples})
+    names = {sample.prompt for sample in samples}
+    classes = sorted(names, key=lambda name: (CLASS_ORDER.get(name, len(CLASS_ORDER)), name))
     if len(classes) < 2:
         raise UserError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
     empty = [sample.id for sample in samples if sample.count <= 0]
@@ -195,10 +201,12 @@ class _Collage:
     points: np.ndarray  # of the upper picture, as shares of the collage
 
 
-def _collages(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[_Collage]:
-    """Yield the collages; those whose pictures are known to show both classes are left out."""
+def _collages(samples: Sequence[Sample], classes: Sequence[str], without: Collection[str]) -> Iterator[_Collage]:
+    """Yield the collages, but not below pictures ``without``; those known to show both classes are left out."""
     for row, partners in enumerate(drawn_partners(samples, classes)):
         sample = samples[row]
+        if sample.id in without:
+            continue
         points = sample.points / (sample.width, 2 * sample.height)
         for column, other in enumerate(partners):
             if other is None or shows(sample, classes[column]) or shows(samples[other], sample.prompt):
@@ -276,10 +284,14 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
     return [s for s in showing if any(name != s.prompt and not shows(s, name) for name in classes)]
 
 
-def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePrompts:
-    """Return the negative-prompt test of ``usable`` samples; the classes are those that they ask for."""
+def negative_prompts(asking: Asking, samples: Sequence[Sample], without: Collection[str] = ()) -> NegativePrompts:
+    """Return the negative-prompt test of ``usable`` samples, but those with ids ``without``.
+
+    The classes are those that all of them ask for.
+    """
     _refuse_mute(asking.system)
     classes = _classes_of(samples)
+    samples = [sample for sample in samples if sample.id not in without]
     wanted = [
         (row, column, as_prompted(sample, name))
         for row, sample in enumerate(samples)
@@ -303,11 +315,14 @@ def negative_prompts(asking: Asking, samples: Sequence[Sample]) -> NegativePromp
     )
 
 
-def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]:
-    """Return "count", and the localised "depth_1" to "depth_3", of ``usable`` samples above one of each other class."""
+def mosaics(asking: Asking, samples: Sequence[Sample], without: Collection[str] = ()) -> dict[str, MosaicScore]:
+    """Return "count", and the localised "depth_1" to "depth_3", of ``usable`` samples above one of each other class.
+
+    Samples ``without`` (ids) are not scored. They are drawn for the lower half all the same, as released.
+    """
     _refuse_mute(asking.system)
     classes = _classes_of(samples)
-    jobs = {job.asked.id: job for job in _collages(samples, classes)}
+    jobs = {job.asked.id: job for job in _collages(samples, classes, without)}
     last = remembering(asking.load_image)
 
     def picture(sample: Sample) -> Tensor:
@@ -328,7 +343,8 @@ def mosaics(asking: Asking, samples: Sequence[Sample]) -> dict[str, MosaicScore]
     scores = {"count": mosaic_scores(true, own, upper, lower)}
     for depth in DEPTHS:
         scores[f"depth_{depth}"] = _averaged(found[depth], true[:, None], found[depth] + excess[depth], own)
-    return {name: mean_score(per_picture) for name, per_picture in scores.items()}
+    scored = np.array([sample.id not in without for sample in samples])
+    return {name: mean_score(per_picture[scored]) for name, per_picture in scores.items()}
 
 
 def pairs(asking: Asking, samples: Sequence[Sample]) -> Pairs:

@@ -22,7 +22,7 @@ from recount.errors import UserError
 from recount.prediction import prompt_tests
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, load_run, load_selection, picture_of, shrunk
-from recount.prediction.prompt_tests import as_prompted, majority_of, remembering, spread, usable
+from recount.prediction.prompt_tests import SEVERAL_CLASSES, as_prompted, majority_of, remembering, spread, usable
 from recount.prediction.samples import Asking, usable_precision
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
@@ -52,7 +52,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
     }
     output = project.root / project.prompt_test_file(run)
     with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record.recipe["precision"], device)
+        precision = usable_precision(project.config.precision or record.precision_of_evaluation, device)
         torch.manual_seed(run.seed)
         asking = Asking(system, picture_of, device, precision)
         maps: dict[str, np.ndarray] = {}
@@ -90,7 +90,8 @@ def _tested(
             setattr(found, test, NotTested(not_tested=chosen))
             continue
         run = localisation if test == "maps" else getattr(prompt_tests, test)
-        setattr(found, test, run(asking, chosen))
+        more = {"without": SEVERAL_CLASSES} if test in ("negative_prompts", "mosaics") and entry.without_listed else {}
+        setattr(found, test, run(asking, chosen, **more))
         if test == "pairs":
             maps |= {f"{place}/{key}": value for key, value in figure_maps(asking, chosen).items()}
     return found

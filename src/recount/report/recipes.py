@@ -1,29 +1,40 @@
 """Which recipe each row of a table used: what the released code does, what the paper's text says, what a suite changes.
 
-Everything is read from the settings: a variant names only what it switches against the released code.
+Everything is read from the settings: a variant names only what it switches against the released code. What the code and
+the text say themselves stands in ``official.yaml``, beside it what recount resolves to at paper size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.provenance_view import flat
 from recount.report.words import WORDS, said
+from recount.settings.base import merged
+from recount.settings.project import Project, default_recipe, load
+from recount.settings.schemas import system_schema
 
 if TYPE_CHECKING:
     from recount.settings.experiment import Experiment, Variant
     from recount.settings.suite import SuiteSystem, SuiteVariant
 
 READINGS = WORDS["readings"]
+OFFICIAL_HEADS = ("Recipe", "Setting", "Official", "Ours", "Why they differ", "Source")
 HEADS = ("Variant", "Recipe", "Switches", "This suite also", "Trained on", "Epoch chosen on", "Rows")
 
 
 def recipes(context: Context) -> Iterator[Exhibit]:
     """Yield, for each system of a paper, where its recipe comes from and how each of its variants differs."""
     experiments = list(context.experiments.items())
-    sheets = [_sheet(context, *experiment, folded=n > 0) for n, experiment in enumerate(experiments)]
+    full = at_paper_size(context.sources.project)
+    sheets = []
+    for number, (name, entry) in enumerate(experiments):
+        sheets.append(_sheet(context, name, entry, folded=number > 0))
+        if full and name in full.official:
+            sheets.append(_official_sheet(context, full, name, entry))
     quoted = [f"{context.sources.label_of(row)} ({row.quoted})" for row in context.paper.quoted.values()]
     smaller = "" if context.comparable else ", and what this suite makes smaller in all of them"
     notes = (f"Quoted only: {'; '.join(quoted)}.",) if quoted else ()
@@ -48,13 +59,98 @@ def _sheet(context: Context, name: str, entry: Experiment, *, folded: bool) -> S
     )
 
 
+def at_paper_size(project: Project) -> Project | None:
+    """Return the project with suite paper, in which official values are ours or differ for a reason; None: no such."""
+    if not project.official or not (project.root / "suites" / "paper.yaml").is_file():
+        return None
+    return (
+        project
+        if project.suite.name == "paper"
+        else load(project.root, {"suite": "paper", "papers": project.config.papers})
+    )
+
+
+def resolved_values(project: Project, system: str, variant: str) -> dict[str, str]:
+    """Return what a variant is trained with, its defaults too: ``recipe.*``, ``settings.*``, preparation, data."""
+    run, data = project.resolved(system, variant), project.experiments[system].data_of(variant)
+    described = system_schema(system).get("properties", {})
+    defaults = {key: entry["default"] for key, entry in described.items() if "default" in entry}
+    return flat(
+        {
+            "recipe": merged(default_recipe(system) or {}, run.recipe),
+            "settings": merged(defaults, run.settings),
+            "preparation": run.training.preparation if run.training else None,
+            "trained_on": data.trained_on,
+            "chosen_on": data.selected_on_test or data.held_out,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A setting of a variant: what is official, ours, and why they differ ("": they do not)."""
+
+    key: str
+    official: str
+    ours: str
+    why: str
+    source: str
+    drifted: str = ""  # what official.yaml says is ours, where it is not
+
+
+def compared(project: Project, system: str, name: str) -> list[Compared]:
+    """Return the settings of a variant that ``official.yaml`` knows."""
+    entry, found = project.official[system], resolved_values(project, system, name)
+    variant, suite = project.experiments[system].variants[name], project.suite.systems[system].variant(name)
+    switched = [flat({"recipe": each.recipe, "settings": each.settings}) for each in (variant, suite)]
+    lines = []
+    for key, value in entry.of(name).items():
+        official, expected, ours = _text(value.official), _text(value.ours), found.get(key, "no such setting")
+        of_variant = any(key in keys for keys in switched) and key not in entry.variants.get(name, {})
+        why = f"this variant: {variant.label}" if of_variant else value.why
+        drifted = expected if ours != expected and not of_variant else ""
+        lines.append(Compared(key, official, ours, why if official != ours else "", value.source, drifted))
+    return lines
+
+
+def _official_sheet(context: Context, full: Project, name: str, entry: Experiment) -> Sheet:
+    variants = [run.partition("/")[2] for run in context.paper.runs if run.partition("/")[0] == name]
+    variants = [each for each in variants if not entry.variants[each].reads and not entry.variants[each].checkpoint]
+    lines: list[Line] = []
+    shown: dict[str, tuple[str, str]] = {}
+    for variant in variants:
+        label = READINGS[entry.variants[variant].protocol][0]
+        for each in compared(full, name, variant):
+            if (
+                shown.setdefault(each.key, (each.official, each.ours)) != (each.official, each.ours)
+                or variant == variants[0]
+            ):
+                recipe = Cell(label, below=entry.variants[variant].label)
+                lines.append(Line((recipe, each.key, each.official, each.ours, each.why, each.source)))
+    source = full.official[name].source
+    return Sheet(
+        file=f"{context.name}-official-{name}",
+        title=f"{entry.label}: official values and ours, at paper size",
+        heads=OFFICIAL_HEADS,
+        lines=tuple(lines),
+        folded=True,
+        note=f"Official: {source}, unless another source stands there. Further variants: only what is otherwise there.",
+    )
+
+
+def _text(value: Any) -> str:
+    return next(iter(flat({"": value}).values()))
+
+
 def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
     project, variant = context.sources.project, entry.variants[name]
     suite = project.suite.systems.get(system)
     own = suite.variants.get(name) if suite else None
     data = entry.data_of(name)
     trained_on = f"reads the training of {entry.variants[variant.reads].label}" if variant.reads else data.trained_on
-    chosen_on = f"{data.selected_on_test} ⚑ (test images)" if data.selected_on_test else data.held_out or ""
+    share = merged(default_recipe(system) or {}, variant.recipe).get("held_out", 0.0)
+    of_training = f"{share:.0%} of them, held out" if share else ""
+    chosen_on = f"{data.selected_on_test} ⚑ (test images)" if data.selected_on_test else data.held_out or of_training
     chosen_on = "" if variant.checkpoint else chosen_on
     label, meaning = READINGS[variant.protocol]
     not_run = project.not_run(system, name)

@@ -82,7 +82,7 @@ class Summary(JsonRecord):
 
     dataset: str
     preparation: str
-    data_digest: str  # the SHA-256 of index.csv
+    data_digest: str = ""  # the SHA-256 of index.csv; set when that is written
     raw: RawFiles = RawFiles()
     title: str = ""
     licence: str = ""

@@ -94,6 +94,7 @@ class RunRecord(JsonRecord):
     settings: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     precision_used: str = ""  # what the device could do of the recipe's precision
+    targets: str = ""  # what made the training's targets: "ready maps", "own kernel", or "" where neither did
     provenance: Provenance = Provenance()
     cost: Cost = Cost()
     status: str = ""  # "trained" or "checkpoint"
@@ -103,6 +104,11 @@ class RunRecord(JsonRecord):
     processes: int | None = None
     parts: int | None = None  # in how many sittings the training was done
     checkpoint: CheckpointFile | None = None  # the released file, where one was read
+
+    @property
+    def precision_of_evaluation(self) -> Any:
+        """Return the ``Precision`` in which the run's recipe evaluates."""
+        return self.recipe.get("evaluation_precision") or self.recipe["precision"]
 
     @property
     def id(self) -> str:

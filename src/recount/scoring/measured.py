@@ -103,6 +103,10 @@ class Measurements:
         """Return the true counts of a split; ``Missing`` as ``samples`` raises."""
         return np.array([sample.count for sample in self.samples(place)])
 
+    def original_counts(self, place: Split) -> dict[str, float]:
+        """Return by id the counts before preparation, on which systems of unlike preparation are compared."""
+        return {sample.id: sample.original_count for sample in self.samples(place)}
+
     def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)

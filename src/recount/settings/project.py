@@ -22,6 +22,7 @@ from recount.settings.base import (
     read_yaml,
 )
 from recount.settings.experiment import Experiment, PromptTestKind, Variant
+from recount.settings.official import Official
 from recount.settings.paper import CLAIMED, TRIVIAL_ARMS, Paper, Table, read_paper
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
 from recount.settings.schemas import system_schema
@@ -73,6 +74,7 @@ class PromptTest(Strict):
     split: Split
     tests: tuple[PromptTestKind, ...]
     pictures: int | None
+    without_listed: bool = False
 
 
 class Run(Strict):
@@ -218,6 +220,20 @@ class Project:
             found[path.stem] = experiment
         return found
 
+    @cached_property
+    def official(self) -> dict[str, Official]:
+        """Return the official recipes by system (``official.yaml``; none where there is no such file)."""
+        path = self.root / "official.yaml"
+        entries = read_yaml(path, path.name) if path.is_file() else {}
+        found = {name: checked(Official, entry, f"{path.name}: {name}") for name, entry in entries.items()}
+        for name, entry in found.items():
+            _raise(absent(f"{path.name}: {name}", "experiment", name, self.experiments))
+            known = self.experiments[name].variants
+            _raise(
+                line for v in entry.variants for line in absent(f"{path.name}: {name}.variants", "variant", v, known)
+            )
+        return found
+
     def _read_papers(self, outside: Iterable[Path]) -> dict[str, Paper]:
         inside = sorted(path.parent for path in (self.root / "papers").glob("*/paper.yaml"))
         folders = {folder.name: folder for folder in inside} | {folder.name: folder for folder in outside}
@@ -361,7 +377,7 @@ class Project:
             for variant in self.experiments[system].variants:
                 if self._not_in_suite(system, variant):
                     continue
-                run = self._resolved(system, variant)
+                run = self.resolved(system, variant)
                 reads = self.experiments[system].variants[variant].reads
                 if reads is not None and (system, reads) in found:
                     trained_as = found[system, reads].trained_as
@@ -377,7 +393,8 @@ class Project:
                 found[system, variant] = run.model_copy(update=update)
         return found
 
-    def _resolved(self, system: str, variant_name: str) -> Run:
+    def resolved(self, system: str, variant_name: str) -> Run:
+        """Return a variant as this suite's sizes and budgets make it, with seed 0, whether or not the suite runs it."""
         experiment, suite = self.experiments[system], self.suite.systems[system]
         variant, data = experiment.variants[variant_name], experiment.data_of(variant_name)
         where = f"experiments/{system}.yaml + {self._suite_file}: variants.{variant_name}"
@@ -419,7 +436,10 @@ class Project:
             benchmarks={entry: split for entry, split in benchmarks.items() if split is not None},
             prompt_tests={
                 entry: PromptTest(
-                    split=split, tests=experiment.prompt_tests[entry], pictures=self.suite.prompt_test_pictures
+                    split=split,
+                    tests=experiment.prompt_tests[entry],
+                    pictures=self.suite.prompt_test_pictures,
+                    without_listed=self.suite.prompt_tests_without_listed,
                 )
                 for entry, split in tested.items()
                 if split is not None

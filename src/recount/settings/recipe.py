@@ -26,13 +26,22 @@ class Schedule(Strict):
 
     ``warmup_cosine_restarts``: linear from ``initial_lr`` to the optimiser's rate over ``warmup`` units, then cosine
     restarts (``period``, ``period_factor``, ``minimum_lr``). ``warmup_cosine``: linear over ``warmup``, then one half
-    cosine to ``minimum_lr`` at the end. ``linear``: to ``minimum_lr`` at the end. ``step``: times ``factor`` every
-    ``period`` units. ``step_at``: times ``factor`` at each of ``milestones``. ``sawtooth``: CountCLIP's, as coded.
+    cosine to ``minimum_lr`` at the end. ``decayed_cosine_restarts``: a half cosine to ``minimum_lr`` every ``period``
+    units, each from ``factor`` times the rate that the one before began with. ``linear``: to ``minimum_lr`` at the end.
+    ``step``: times ``factor`` every ``period`` units. ``step_at``: times ``factor`` at each of ``milestones``.
+    ``sawtooth``: CountCLIP's, as coded.
     """
 
-    name: Literal["constant", "warmup_cosine_restarts", "warmup_cosine", "linear", "step", "step_at", "sawtooth"] = (
-        "constant"
-    )
+    name: Literal[
+        "constant",
+        "warmup_cosine_restarts",
+        "warmup_cosine",
+        "decayed_cosine_restarts",
+        "linear",
+        "step",
+        "step_at",
+        "sawtooth",
+    ] = "constant"
     unit: Literal["epoch", "step", "fraction"] = Field("epoch", description="fraction: epochs, updated at each step")
     warmup: float = Field(0, ge=0, description="units of warm-up; a value below 1 is a share of all units")
     initial_lr: float = Field(0.0, ge=0)
@@ -56,11 +65,25 @@ class Recipe(Strict):
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     clip_norm: float | None = Field(None, gt=0)
-    precision: Precision = "fp32"
+    precision: Precision = Field("fp32", description="of training; of evaluation, too, where that names none")
+    evaluation_precision: Precision | None = Field(
+        None, description="of evaluation, during training and after it; null: as precision"
+    )
     evaluate_every: int | None = Field(
         None, gt=0, description="epochs between evaluations during training; null: never"
     )
-    evaluate_from: int = Field(0, ge=0, description="first epoch (counted from 1) that may be evaluated")
+    evaluate_from: int = Field(
+        0, ge=0, description="first epoch (counted from 1) that is evaluated, from which evaluate_every counts"
+    )
+    evaluate_each_from: int | None = Field(
+        None, gt=0, description="epoch from which every single one is evaluated, whatever evaluate_every"
+    )
+    moving_mean: int = Field(
+        1, gt=0, description="the mean over so many evaluations in a row chooses the last one's epoch"
+    )
+    patience: int | None = Field(
+        None, gt=0, description="stop after so many evaluations in a row without a better one; null: train all epochs"
+    )
     select_by: Literal["mae", "rmse", "mae+rmse", "2rmse+mae", "accuracy", "own"] = "mae"
     held_out: float = Field(
         0.0,
@@ -71,6 +94,21 @@ class Recipe(Strict):
     eval_mode_after_first_evaluation: bool = Field(
         False, description="the slip of some released scripts: nothing switches back to training mode"
     )
+
+    def evaluates(self, epoch: int) -> bool:
+        """Return whether the epoch, counted from 1, is evaluated during training."""
+        if self.evaluate_every is None or epoch < self.evaluate_from:
+            return False
+        dense = self.evaluate_each_from is not None and epoch >= self.evaluate_each_from
+        return dense or (epoch - self.evaluate_from) % self.evaluate_every == 0
+
+    def in_precision(self, precision: Precision | None) -> "Recipe":
+        """Return the recipe with both precisions replaced by the configuration's, if that names one."""
+        return self.model_copy(update={"precision": precision, "evaluation_precision": None} if precision else {})
+
+    def precision_of_evaluation(self) -> Precision:
+        """Return the precision in which the model is evaluated."""
+        return self.evaluation_precision or self.precision
 
 
 def resolve_recipe(base: Recipe, over: Mapping[str, Any]) -> Recipe:

@@ -51,7 +51,7 @@ def system_schema(system: str) -> dict[str, Any]:
 @cache
 def _folder() -> Path:
     """Return the folder of the schemas of this state of the code."""
-    files = [path for kind in ("systems", "nn") for path in sorted((PACKAGE / kind).glob("*.py"))]
-    files.append(PACKAGE / "settings" / "recipe.py")
+    files = [path for kind in ("systems", "nn", "augmentation") for path in sorted((PACKAGE / kind).glob("*.py"))]
+    files += [PACKAGE / "settings" / "recipe.py", PACKAGE / "schemas.py"]
     digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).hexdigest()
     return cache_folder() / "schemas" / digest[:16]

@@ -101,6 +101,9 @@ class Suite(Strict):
     prompt_test_pictures: int | None = Field(
         None, gt=0, description="pictures of each benchmark that text-guided systems are prompt-tested on; null: all"
     )
+    prompt_tests_without_listed: bool = Field(
+        False, description="leave out of negative prompts and mosaics what PrACo lists as showing several classes"
+    )
     training_mem_mb: int = Field(4000, gt=0)
     training_minutes: int = Field(60, gt=0)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recount.data.needs import Need
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
@@ -142,6 +143,7 @@ class System(nn.Module, ABC):
     examples: ClassVar[Callable[..., list[Example]]]  # of (settings, index, pool, rng): see ``ExampleMaker``
     trains: bool = True  # False for a class, or an instance by its settings, without training steps
     text_guided: ClassVar[bool] = False  # whether the prompt names what is counted
+    needs: ClassVar[frozenset[Need]] = frozenset()  # of training samples, beside their pictures
     batch_sums: ClassVar[frozenset[str]] = frozenset()  # the loss terms that are sums over a batch; others are means
     # what in the loss ties the examples of a batch together, so that a batch computed in parts (out of memory, several
     # GPUs) would train something else; BatchNorm in training mode is found by itself
@@ -161,6 +163,10 @@ class System(nn.Module, ABC):
 
     def prepare_training(self, samples: Sequence[Sample]) -> None:
         """Learn what is needed of the whole training set before the first step (class counts, its mean, ...)."""
+
+    def targets_of(self, samples: Sequence[Sample]) -> str:
+        """Return what training targets are made by, for run.json: "ready maps", "own kernel" ("": neither)."""
+        return ""
 
     def stages(self, recipe: Recipe) -> list[Stage]:
         """Return the training stages under the resolved ``recipe``."""

@@ -72,6 +72,9 @@ class ClipCountSettings(Strict):
     contrast_epochs: int = Field(20, ge=0, description="epochs 0 to this one train the contrast alone (paper: 30)")
     augmentation: CountrAugmentation = CLIP_COUNT
     carpk_width: CarpkWidth = Field(682, json_schema_extra=READING)
+    carpk_antialias: bool = Field(
+        True, description="of resizing pictures that are not as high as a window, as CARPK's", json_schema_extra=READING
+    )
 
 
 class PromptedImage(nn.Module):
@@ -89,9 +92,9 @@ class PromptedImage(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def prompt(self, block: int, batch: int) -> Tensor:
-        """Return the prompt tokens of a block, [B, prompts, width]."""
+        """Return the prompt tokens of a block, [B, prompts, width]; dropout draws a mask for each image."""
         row = max(block - 1, 0) if self.index == "previous" else block
-        return self.dropout(self.vpt_proj(self.visual_prompt[row])).expand(batch, -1, -1)
+        return self.dropout(self.vpt_proj(self.visual_prompt[row]).expand(batch, -1, -1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return states of class token and patches [B, 1 + n, width] and the projected class token [B, 1, features]."""

@@ -278,6 +278,7 @@ class BlockCounter(System):
     """A counter by blocks: logits of the bins per block, and their expectation as density."""
 
     anchors: Tensor
+    needs = frozenset({"points"})
     batch_sums = DM_SUMS
     loss_weights = DM_WEIGHTS
     examples = staticmethod(crops)
@@ -350,6 +351,7 @@ class ClipEbc(SentenceCounter):
         schedule=Schedule(
             name="warmup_cosine_restarts", warmup=50, initial_lr=1e-6, minimum_lr=1e-7, period=5, period_factor=2
         ),
+        evaluation_precision="fp32",  # outside autocast, where training has it
         evaluate_every=1,
         evaluate_from=50,
     )

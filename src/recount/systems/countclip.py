@@ -244,6 +244,7 @@ class CountCLIP(System):
         select_by="accuracy",
     )
     text_guided = True
+    needs = frozenset({"prompts"})
     batch_coupled_by = "CLIP's loss contrasts each picture with all captions of the batch"
     settings: CountClipSettings
 

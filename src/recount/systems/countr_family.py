@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from recount.augmentation.countr_protocol import evaluation_size, resized_like_pillow
+from recount.augmentation.countr_protocol import evaluation_size, resized_like_pillow, resized_without_antialias
 from recount.augmentation.text_guided import CountrCrops
 from recount.data.sample import Sample
 from recount.data.windows import Windows
@@ -35,6 +35,7 @@ class CountrSystem(System):
     """A system on CLIP's towers, trained on CounTR's crops; its density has the picture's resolution."""
 
     text_guided = True
+    needs = frozenset({"points", "prompts"})
     image_prefix: ClassVar[str] = "image.tower."  # in the state dict
 
     def __init__(self, settings: Any, stitch: Any) -> None:
@@ -47,6 +48,10 @@ class CountrSystem(System):
         check_prompts(self.sentences_of(samples), self.settings.clip)
         if self.settings.weights != "random":
             self.load_state_dict(self.base_state(), strict=False)
+
+    def targets_of(self, samples: Sequence[Sample]) -> str:
+        """Return that densities are dots blurred here."""
+        return "own kernel"
 
     def sentences_of(self, samples: Sequence[Sample]) -> list[str]:
         """Return what the text tower will read of samples."""
@@ -64,4 +69,5 @@ class CountrSystem(System):
         """Return the picture at the window's height."""
         height, width = image.shape[1:]
         size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
-        return resized_like_pillow(image, size)
+        like_pillow = height == self.settings.window or self.settings.carpk_antialias
+        return resized_like_pillow(image, size) if like_pillow else resized_without_antialias(image, size)

@@ -59,6 +59,11 @@ class CounTXSettings(Strict):
     density_scale: float = Field(DENSITY_SCALE, gt=0)
     augmentation: CountrAugmentation = COUNTX
     carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
+    carpk_antialias: bool = Field(
+        False,
+        description="of resizing pictures that are not as high as a window, as CARPK's",
+        json_schema_extra=READING,
+    )
 
 
 def description(sample: Sample, text: Text) -> str:
@@ -104,6 +109,7 @@ class CounTX(CountrSystem):
         optimiser=Optimiser(name="adamw", lr=6.25e-6, betas=(0.9, 0.95), weight_decay=0.05),
         schedule=Schedule(name="warmup_cosine", unit="fraction", warmup=10),
         precision="fp16",
+        evaluation_precision="fp32",  # validation and test are outside autocast
         evaluate_every=1,
         select_by="mae",
     )

@@ -11,6 +11,9 @@ prompt. If no patch is kept, all are counted. So a count on UCF-QNRF is at least
 With ``clip_weights: random``, as in suite mini, towers and sentences are random projections, the filter passes patches
 by chance, and all that can be learnt is the ranking.
 
+Pictures come with a longer edge of at most 2048 pixels and the heads of whole patches merged by pixel: preparation
+``crowdclip`` (``recount.data.size_rules``).
+
 Deviations: crops and patches are not saved as JPEG; the text tower's features replace the tower; RAdam is torch's.
 """
 
@@ -25,7 +28,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.data.pictures import resize_like_opencv
 from recount.errors import UserError
 from recount.nn.clip import ClipTowers, TextTower, encode, image_tower, tower_state
 from recount.nn.maps import cut_grid
@@ -40,7 +42,6 @@ OBJECTS = ("crowd", "tree", "car", "traffic light")
 PARTS = ("human heads", "hands", "legs", "road", "house", "shadow of man")
 PARTS_LOOKED_AT = 3
 LOGIT_SCALE = 100.0
-MAXIMUM_SIZE = 2048  # longest edge of a picture that is not square (configs/qnrf.yaml)
 
 
 class CrowdClipSettings(Strict):
@@ -84,15 +85,6 @@ def _squeezed(pictures: Tensor, size: int) -> Tensor:
     return functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def limited(image: Tensor) -> Tensor:
-    """Return an image [3, H, W] with the longer edge brought down to ``MAXIMUM_SIZE``; squares stay, as coded."""
-    height, width = image.shape[1:]
-    if height == width or max(height, width) < MAXIMUM_SIZE:
-        return image
-    ratio = MAXIMUM_SIZE / max(height, width)
-    return resize_like_opencv(image, (round(height * ratio), round(width * ratio)))
-
-
 def nested_crops(image: Tensor, number: int) -> list[Tensor]:
     """Return the nested crops of a picture [3, H, W]: the i-th is 2 (i + 1) steps of 2 * ``number`` along each edge."""
     height, width = image.shape[1:]
@@ -107,7 +99,7 @@ def nested_crops(image: Tensor, number: int) -> list[Tensor]:
 def crop_examples(settings: CrowdClipSettings, index: int, pool: Pool, rng: np.random.Generator) -> list[Example]:
     """Return one example; ``maps["crops"]`` has nested crops [K, 3, S, S], small to large."""
     crops, size = [], settings.input_size
-    for crop in nested_crops(limited(pool.image(index).float() / 255), len(settings.numbers)):
+    for crop in nested_crops(pool.image(index).float() / 255, len(settings.numbers)):
         crop = _squeezed(crop[None], settings.resized)[0]
         top, left = rng.integers(0, settings.resized - size + 1, 2)
         crop = crop[:, top : top + size, left : left + size]
@@ -179,10 +171,6 @@ class CrowdClip(System):
         crops = batch.maps["crops"]  # (B, K, 3, S, S)
         logits = self.similarities(self.image_encoder, crops.flatten(0, 1), self.number_features)
         return {"ranking": ranking_loss(logits.unflatten(0, crops.shape[:2])).mean()}
-
-    def prepare_image(self, image: Tensor) -> Tensor:
-        """Return the image with its longer edge brought down to the maximum."""
-        return limited(image)
 
     def patches(self, images: Tensor) -> Tensor:
         """Return the towers' inputs [B, P * P, 3, S, S] of images [B, 3, H, W], row by row."""

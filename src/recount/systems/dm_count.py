@@ -66,15 +66,16 @@ class DmCount(System):
 
     Settings = DmCountSettings
     recipe = Recipe(
-        epochs=1000,
+        epochs=1001,  # as coded: 0 to 1000
         batch_size=10,
         optimiser=Optimiser(name="adam", lr=1e-5, weight_decay=1e-4),
         evaluate_every=5,
-        evaluate_from=50,
+        evaluate_from=51,  # epochs that are multiples of 5, counted from 0
         select_by="2rmse+mae",
     )
     batch_sums = DM_SUMS
     loss_weights = DM_WEIGHTS
+    needs = frozenset({"points"})
     examples = staticmethod(crops)
 
     def __init__(self, settings: DmCountSettings) -> None:

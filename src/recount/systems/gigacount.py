@@ -195,7 +195,10 @@ class ODConvEncoder(nn.Module):
 
 
 class CCSM(nn.Module):
-    """FFNet's channel and spatial attention around four 1 x 1 ODConv layers (keys ``ccsm1`` to ``ccsm3``)."""
+    """FFNet's channel and spatial attention around four 1 x 1 ODConv layers (keys ``ccsm1`` to ``ccsm3``).
+
+    Under autocast the ODConv layers compute in single precision, as released, and the attentions do not.
+    """
 
     def __init__(self, channels: int, middle: int, out: int) -> None:
         super().__init__()
@@ -269,7 +272,9 @@ class GigaCount(SentenceCounter):
         ),
         clip_norm=1.0,
         precision="fp16",
+        evaluation_precision="fp32",  # outside autocast
         evaluate_every=5,
+        patience=4,  # 20 epochs; switched off in the authors' log, and so in the variants of their tables
         eval_mode_after_first_evaluation=True,
     )
     loss_terms = staticmethod(hybrid_loss)
@@ -312,9 +317,7 @@ class GigaCount(SentenceCounter):
 
     def neck(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
         """Return the fused map [B, 112, H, W] at the size of the shallow map."""
-        with without_autocast(shallow.device):
-            maps = [full_precision(each) for each in (shallow, middle, deep)]
-            return self.fusion(self.ccsm1(maps[0]), self.ccsm2(maps[1]), self.ccsm3(maps[2]))
+        return self.fusion(self.ccsm1(shallow), self.ccsm2(middle), self.ccsm3(deep))
 
     def head(self, fused: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, h, w] and density [B, 1, h, w] of a fused map, on a grid of h x w blocks."""

@@ -28,6 +28,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from recount.augmentation.prompted import PromptedCrops, SampleKinds, density_of
+from recount.data.needs import has_ready_map
 from recount.data.pictures import load_image
 from recount.data.sample import Sample
 from recount.data.windows import Windows
@@ -359,6 +360,7 @@ class T2ICount(System):
         select_by="mae+rmse",
     )
     text_guided = True
+    needs = frozenset({"density", "prompts"})
     settings: T2ICountSettings
 
     def __init__(self, settings: T2ICountSettings) -> None:
@@ -430,6 +432,10 @@ class T2ICount(System):
             last.weight.neg_()
             last.bias.neg_()
             log.warning("the counter starts with zero everywhere and would stay so: its last layer is negated")
+
+    def targets_of(self, samples: Sequence[Sample]) -> str:
+        """Return whether the data set's ready density maps are learnt, or dots blurred here."""
+        return "ready maps" if samples and all(map(has_ready_map, samples)) else "own kernel"
 
     def restore_base_weights(self) -> bool:
         """Load the base weights of the diffusion model; the decoder stays as it is. False for random weights."""

@@ -9,9 +9,10 @@ itself. ``token``: the class token goes through DeiT's own 1000-class head to on
 averaged over their channels to 48 numbers each, go through a small network. The released code counts heads in a 0/1 dot
 map made after resizing, which loses heads that fall on one pixel or outside: ``dots: merged``, ``lost_heads``.
 
-Deviations: all six tiles of an image are in one batch (the code shuffles tiles; ``batch_size: 4`` images are its
-README's 24 tiles); tiles are not saved as JPEG; heads left of or above the picture are lost, where the code moves them
-to the opposite border.
+Deviations: training stops after 60 evaluations (300 epochs) without a better one; the code goes on until somebody stops
+it, at most to epoch 20,000, and no log says where the authors did (``patience: null`` trains all epochs). All six tiles
+of an image are in one batch (the code shuffles tiles; ``batch_size: 4`` images are its README's 24 tiles); tiles are
+not saved as JPEG; heads left of or above the picture are lost, where the code moves them to the opposite border.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,11 +126,13 @@ class TransCrowd(System):
         optimiser=Optimiser(name="adam", lr=1e-5, weight_decay=5e-4),
         schedule=Schedule(name="step_at", milestones=(300,), factor=0.1),
         evaluate_every=5,
-        evaluate_from=10,
+        evaluate_from=11,  # epochs that are multiples of 5, counted from 0
+        patience=60,  # 300 epochs, as many as before the rate drops; the code runs until somebody stops it
         select_by="mae",
     )
     batch_sums = frozenset({"count"})
     loss_weights = LOSS_WEIGHTS
+    needs = frozenset({"points"})
     examples = staticmethod(tile_examples)
 
     def __init__(self, settings: TransCrowdSettings) -> None:

@@ -76,6 +76,11 @@ class VLCounterSettings(Strict):
     rank_weight: float = Field(1e-6, ge=0)
     augmentation: CountrAugmentation = Field(VLCOUNTER, description="its sigma, 3, is that of the training maps")
     carpk_width: CarpkWidth = Field(683, json_schema_extra=READING)
+    carpk_antialias: bool = Field(
+        False,
+        description="of resizing pictures that are not as high as a window, as CARPK's",
+        json_schema_extra=READING,
+    )
     carpk_cell_rule: bool = Field(True, description="hand-made correction on car parks", json_schema_extra=READING)
     pucpr_normalise: bool = Field(False, description="normalise PUCPR+; not in the release", json_schema_extra=READING)
 
@@ -111,9 +116,10 @@ class TextPromptedImage(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def _slots(self, block: int, text: Tensor) -> Tensor:
-        """Return the tokens of a block for texts [B, 1, C], [B, prompts, width]."""
+        """Return the tokens of a block for texts [B, 1, C], [B, prompts, width]; dropout: a mask per image and slot."""
         vectors = self.prompt_embeddings[0] if block == 0 else self.deep_prompt_embeddings[block - 1]
-        return self.dropout(self.prompt_proj(vectors))[None] + self.dropout(self.text_proj(text))
+        shape = (len(text), len(vectors), -1)
+        return self.dropout(self.prompt_proj(vectors).expand(shape)) + self.dropout(self.text_proj(text).expand(shape))
 
     def _square(self, tokens: Tensor) -> Tensor:
         """Return patch tokens [B, 1 + prompts + n, C] as a map of unit length over channels, [B, C, h, w]."""
@@ -193,10 +199,13 @@ class Counter(nn.Module):
 
 
 def rank_mask(target: Tensor, grid: int) -> Tensor:
-    """Return the target [B, 1, H, W] at every (H / grid)-th pixel, stretched to [0, 1] over the whole batch."""
+    """Return the target [B, 1, H, W] at every (H / grid)-th pixel, stretched to [0, 1] over the whole batch.
+
+    NaN, as released, where all pixels are alike (an empty crop): no cell is in any set then, and no gradient flows.
+    """
     sampled = functional.interpolate(target, size=(grid, grid), mode="nearest")
     low, high = sampled.min(), sampled.max()
-    return (sampled - low) / (high - low).clamp(min=torch.finfo(sampled.dtype).tiny)
+    return (sampled - low) / (high - low)
 
 
 def rank_loss(affine: Tensor, mask: Tensor) -> Tensor:

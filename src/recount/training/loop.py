@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
+from recount.data.needs import check_needs
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.prediction.samples import usable_precision
@@ -25,11 +26,12 @@ from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
 from recount.training.batches import EpochBatches, Examples, loader, seed_of
-from recount.training.parts import check_shareable, weight_of_part, why_whole
+from recount.training.parts import check_shareable, system_name, weight_of_part, why_whole
 from recount.training.processes import Processes
 from recount.training.progress import Reporter
 from recount.training.schedules import learning_rate, position_of, steps_of
 from recount.training.selection import evaluate, is_better
+from recount.training.targets import target_sums, unlike
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class Progress:
     parts: int = 1  # that each process computes its batch in: more than one after it was out of memory
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    without_better: int = 0  # evaluations in a row
+    targets: float = 0.0  # sum over the first epoch
 
 
 @dataclass(eq=False)
@@ -73,6 +77,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe.precision, self.device)
+        self.evaluation_precision = usable_precision(self.recipe.precision_of_evaluation(), self.device)
         self.on_gpu = self.device.type == "cuda"
         mixed = "no" if self.precision == "fp32" else self.precision
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=not self.on_gpu)
@@ -83,6 +88,7 @@ class Trainer:
     def train(self) -> Progress:
         """Train from the saved state, if there is one, to the end; return the progress with history and best epochs."""
         _seed_everything(self.seed)
+        check_needs(self.pool.samples, self.system.needs, system_name(self.system))
         self.system.prepare_training(self.pool.samples)
         self.system.to(self.accelerator.device)
         if not self.processes.first:  # the first draws what a single process would
@@ -97,11 +103,14 @@ class Trainer:
                 self._begin_stage(stage, saved)
                 saved = None
                 for _ in range(progress.epoch, _epochs_of(stage.recipe, len(self.batches))):
+                    if self._out_of_patience():
+                        break
                     self._train_epoch()
                     self._finish_epoch()
                 if progress.stage + 1 < len(stages):
                     self._keep_best_of_stage()
                 progress.stage, progress.epoch, progress.evaluated = progress.stage + 1, 0, False
+                progress.without_better, progress.targets = 0, 0.0
         return progress
 
     def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
@@ -145,6 +154,8 @@ class Trainer:
             if progress.epoch * steps + progress.step >= (recipe.max_steps or math.inf):
                 break
             batch.seed = seed_of(self.seed, progress.epoch, progress.step)
+            if progress.epoch == 0:
+                self._check_targets(batch)
             self._train_step(batch.to(self.accelerator.device))
             now = time.monotonic()
             progress.seconds += now - started
@@ -153,6 +164,34 @@ class Trainer:
                 self._read_losses()
                 self._save_state()
         self._read_losses()
+        self._check_epoch_of_targets()
+
+    def _check_targets(self, batch: Batch) -> None:
+        """Stop in the first epoch where targets are not the counts that they should sum to, or nothing but zero."""
+        if not self.system.needs & {"points", "density"}:
+            return
+        sums = target_sums(batch)
+        wrong = [
+            name
+            for name, sum_, count in zip(batch.ids, sums, batch.counts.tolist(), strict=True)
+            if unlike(sum_, count)
+        ]
+        if wrong:
+            what = f"the training targets of {', '.join(dict.fromkeys(wrong))} do not sum to their counts"
+            raise UserError(f"{system_name(self.system)}: {what}; prepare the data set again")
+        self.progress.targets += sum(sums)
+
+    def _check_epoch_of_targets(self) -> None:
+        ids = [sample.id for sample in self.pool.samples if sample.count > 0]
+        first = self.progress.epoch == 0 and self.progress.step == len(self.batches)
+        if not (first and ids and self.system.needs & {"points", "density"}):
+            return
+        if not sum(self.processes.gathered(self.progress.targets)):
+            raise UserError(
+                f"{system_name(self.system)}: all training targets of the first epoch sum to zero, though "
+                f"{', '.join(ids[:5])} and others have counts above, so that nothing but zero would be learnt: see "
+                "that the data set's points lie in its pictures, and prepare it again"
+            )
 
     def _train_step(self, batch: Batch) -> None:
         progress, recipe, steps = self.progress, self.stage.recipe, len(self.batches)
@@ -273,8 +312,7 @@ class Trainer:
         row: dict[str, Any] = {"stage": self.stage.name, "epoch": epoch, "step": progress.steps_done}
         row |= {"seconds": round(progress.seconds, 3), "lr": progress.sums.pop("lr", None)}
         row |= {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
-        every = recipe.evaluate_every
-        if every is not None and epoch % every == 0 and epoch >= recipe.evaluate_from:
+        if recipe.evaluates(epoch):
             row |= self._evaluate(epoch)
             progress.evaluated = True
         progress.history.append(row)
@@ -283,17 +321,22 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         row: dict[str, float] = {}
+        judged, better = False, False
         for benchmark, pool in self.watched.items():
             name = f"best_on_{benchmark}"
             self.system.eval()
-            values = evaluate(self.system, pool, self.accelerator.device, self.precision, self.processes)
+            values = evaluate(self.system, pool, self.accelerator.device, self.evaluation_precision, self.processes)
             row |= {f"{benchmark}_{metric}": value for metric, value in values.items()}
-            if is_better(values, self.progress.best.get(name), self.stage.recipe.select_by):
+            mean = self._moving_mean(benchmark, values)
+            judged |= mean is not None
+            if mean is not None and is_better(mean, self.progress.best.get(name), self.stage.recipe.select_by):
+                better = True
                 model = f"{name}@{epoch}.safetensors"
-                self.progress.best[name] = {"epoch": epoch, "on": values, "model": model}
+                self.progress.best[name] = {"epoch": epoch, "on": mean, "model": model}
                 if self.processes.first:
                     digest = checkpoints.save_model(self.folder / model, self.system.state_dict())
                     self.progress.best[name]["sha256"] = digest
+        self.progress.without_better = 0 if better else self.progress.without_better + judged
         return row
 
     def _drop_models(self) -> None:
@@ -302,6 +345,30 @@ class Trainer:
         for path in self.folder.glob("*@*.safetensors"):
             if path.name not in kept:
                 path.unlink()
+
+    def _moving_mean(self, benchmark: str, values: Mapping[str, float]) -> dict[str, float] | None:
+        """Return the mean of this evaluation and those before it that choose with it; None: there are too few yet."""
+        past = [row for row in self.progress.history if row["stage"] == self.stage.name and f"{benchmark}_mae" in row]
+        before = self.stage.recipe.moving_mean - 1
+        if len(past) < before:
+            return None
+        chosen = past[len(past) - before :]
+        return {
+            name: float(np.mean([*(row[f"{benchmark}_{name}"] for row in chosen), value]))
+            for name, value in values.items()
+        }
+
+    def _out_of_patience(self) -> bool:
+        patience, times = self.stage.recipe.patience, self.progress.without_better
+        stops = patience is not None and times >= patience
+        if stops:
+            log.info(
+                "%s stops after epoch %d: %d evaluations without a better one",
+                self.stage.name,
+                self.progress.epoch,
+                times,
+            )
+        return stops
 
     def _keep_best_of_stage(self) -> None:
         if self.stage.recipe.select_by == "own" and self.progress.best:

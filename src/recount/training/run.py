@@ -68,9 +68,7 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
     torch.manual_seed(run.seed)
     size = system_class.mini_settings() if run.size == "mini" else {}
     system = system_class(system_class.Settings.model_validate(merged(size, run.settings)))
-    recipe = resolve_recipe(system_class.recipe, run.recipe)
-    if project.config.precision is not None:
-        recipe = recipe.model_copy(update={"precision": project.config.precision})
+    recipe = resolve_recipe(system_class.recipe, run.recipe).in_precision(project.config.precision)
     meter = cost.Meter(device, processes.size)
     data = provenance.data_of(project, run)  # before anything of it is read
     if run.checkpoint is not None:
@@ -148,7 +146,8 @@ def _train(
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     numbers = {"training_samples": len(samples), "processes": processes.size, "parts": progress.parts}
-    return {"selections": selections, "cost": steps, "status": "trained", **numbers}
+    made = {"status": "trained", "targets": system.targets_of(samples)}
+    return {"selections": selections, "cost": steps, **made, **numbers}
 
 
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:

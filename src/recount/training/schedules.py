@@ -27,6 +27,10 @@ def learning_rate(schedule: Schedule, base: float, position: float, total: float
             if position < warmup:
                 return schedule.initial_lr + (base - schedule.initial_lr) * position / warmup
             return _cosine_restarts(schedule, base, position - warmup)
+        case "decayed_cosine_restarts":
+            cycle, done = divmod(position, schedule.period)
+            peak = base * schedule.factor**cycle
+            return _half_cosine(peak, min(schedule.minimum_lr, peak), done / schedule.period)
         case "sawtooth":
             return base * _sawtooth(int(position), schedule.period)
 
