@@ -140,13 +140,16 @@ def fetch_weights(name: str, config: Overrides = None) -> None:
     """Fetch weights that systems start from, or a released checkpoint; check them, and write their manifest."""
     from recount.fetching.fetch import fetch as fetch_files
     from recount.fetching.weights import WEIGHTS
+    from recount.settings.base import unknown
 
     project = _project(config)
     if name not in WEIGHTS:
-        raise UserError(f"{name}: no such weights; there are {', '.join(WEIGHTS)}")
+        raise UserError(f"{name}: {unknown('file of weights', name, WEIGHTS)}")
     manifest = fetch_files(WEIGHTS[name], project.root / project.weights)
     size = sum(file["bytes"] for file in manifest["files"]) / 1e6
     typer.echo(f"{project.root / project.weights / name}: {size:.1f} MB, checked")
+    for line in WEIGHTS[name].told():
+        typer.echo(f"  {line}")
 
 
 @app.command()

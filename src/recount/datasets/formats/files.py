@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import yaml
 
 from recount.data.dataset import DataError, Dataset, RemoteFile
-from recount.fetching.file_lists import read_file_list
+from recount.fetching.file_lists import read_file_list, remote_file
 
 
 class Described(Dataset):
@@ -27,7 +27,7 @@ class Described(Dataset):
     def files(self) -> list[RemoteFile]:
         """Return the files of the list and of the card."""
         listed = read_file_list(self.name, optional=self.optional) if self.listed else []
-        return listed + [RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in self.remote_files]
+        return listed + [remote_file(file) for file in self.remote_files]
 
 
 def fetched(path: Path, dataset: str) -> Path:
