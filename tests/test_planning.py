@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from records import SELECTION, run_record
 from recount import doctor, planning
 from recount.data.index import COLUMNS
 from recount.doctor import Finding
+from recount.fetching.weights import WEIGHTS
 from recount.settings import project as config
 from recount.settings.base import ConfigError
 from recount.settings.project import Project
@@ -141,9 +143,9 @@ def test_the_repositorys_suites_name_only_data_that_exist(suite: str) -> None:
 def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None:
     found = {entry.name: entry for entry in planning._downloads(project(resources=str(tmp_path)))}
     assert found["clip_ebc_resnet50_qnrf"].bytes == 542_307_202
-    assert "drive.google.com" in found["clip_ebc_resnet50_qnrf"].by_hand
-    assert (found["vgg19"].unsized, found["vgg19"].by_hand) == (1, "")
-    assert found["ucf_qnrf"].by_hand
+    assert found["clip_ebc_resnet50_qnrf"].by_hand == ""
+    assert (found["deit_b16_384"].unsized, found["deit_b16_384"].by_hand) == (1, "")
+    assert found["ucf_qnrf"].bytes > 4_552_702_871 and found["ucf_qnrf"].by_hand == ""
     (tmp_path / "weights" / "vgg19").mkdir(parents=True)
     (tmp_path / "weights" / "vgg19" / "manifest.json").write_text("{}")
     there = {entry.name: entry.there for entry in planning._downloads(project(resources=str(tmp_path)))}
@@ -152,7 +154,7 @@ def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None
 
 def test_pictures_that_may_or_may_not_be_fetched_are_of_unknown_size_not_of_none(tmp_path: Path) -> None:
     found = {entry.name: entry for entry in planning._downloads(project(papers=["t2icount"], resources=str(tmp_path)))}
-    assert found["fsc147"].unsized == 2  # pictures and points
+    assert found["fsc147"].unsized == 3  # pictures, points and density maps
 
 
 def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_is_fetched(tmp_path: Path) -> None:
@@ -172,16 +174,26 @@ def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_i
     assert not any(entry.by_hand for entry in planning._downloads(small) if entry.name in ("carpk", "fsc147"))
 
 
+def test_an_unpacked_folder_stands_for_its_archive(tmp_path: Path) -> None:
+    for name in ("Train", "Test"):
+        (tmp_path / "raw" / "ucf_qnrf" / name).mkdir(parents=True)
+    small = project(resources=str(tmp_path))
+    (found,) = [entry for entry in planning._downloads(small) if entry.name == "ucf_qnrf"]
+    assert found.bytes < 20_000  # two lists
+    assert by_subject(small)["ucf_qnrf"].found == "there, not checked yet"
+
+
 def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
     small = project(resources=str(tmp_path), results=str(tmp_path), budget_gpu_hours=30)
+    by_hand = project(papers=["clip_ebc"], resources=str(tmp_path))
     found = planning.Plan(
         "paper", ["gigacount"], 30, {"train": 3}, list(planning._run_costs(small)), {"mcnn/rgb": "too dear"},
-        list(planning._downloads(small)),
+        list(planning._downloads(by_hand)),
     )  # fmt: skip
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     planning.show(found, console)
     text = console.export_text()
-    for part in ("3 train", "too dear: mcnn/rgb", "By hand: ucf_qnrf", "MB"):
+    for part in ("3 train", "too dear: mcnn/rgb", "By hand: nwpu", "MB"):
         assert part in text
     assert json.loads(found.as_json())["hours"]["gigacount"]["gpu_hours"] <= 30
 
@@ -205,10 +217,12 @@ def by_subject(found: Project) -> dict[str, Finding]:
 def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECOUNT_MIRROR", str(tmp_path / "gone"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = by_subject(project(resources=str(tmp_path), device="cuda"))
+    monkeypatch.setattr(WEIGHTS["dm_count_qnrf"], "file", replace(WEIGHTS["dm_count_qnrf"].file, urls=()))
+    found = by_subject(project(papers=["gigacount", "clip_ebc"], resources=str(tmp_path), device="cuda"))
     assert found["GPU"].verdict == "problem" and "device: auto" in found["GPU"].advice
     assert found["mirror"].verdict == "problem"
-    assert found["ucf_qnrf"].verdict == "problem" and str(tmp_path / "raw" / "ucf_qnrf") in found["ucf_qnrf"].advice
+    assert found["nwpu"].verdict == "problem" and str(tmp_path / "raw" / "nwpu") in found["nwpu"].advice
+    assert found["ucf_qnrf"].found.startswith("not there; recount fetches it")
     assert found["dm_count_qnrf"].verdict == "missing"  # only its own rows of the tables
     assert found["conda"].verdict == found["SLURM"].verdict == "missing"
     assert all(finding.advice for finding in found.values() if finding.verdict != "ok")

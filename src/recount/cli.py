@@ -150,11 +150,14 @@ def fetch(dataset: str, config: Overrides = None) -> None:
 def fetch_weights(name: str, config: Overrides = None) -> None:
     """Fetch weights that systems start from, or a released checkpoint; check them, and write their manifest."""
     from recount.fetching.weights import WEIGHTS
+    from recount.settings.base import unknown
 
     project = _project(config)
     if name not in WEIGHTS:
-        raise UserError(f"{name}: no such weights; there are {', '.join(WEIGHTS)}")
+        raise UserError(f"{name}: {unknown('file of weights', name, WEIGHTS)}")
     _fetch(WEIGHTS[name], project.root / project.weights)
+    for line in WEIGHTS[name].told():
+        typer.echo(f"  {line}")
 
 
 @app.command()

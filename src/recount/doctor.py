@@ -18,6 +18,7 @@ from rich.markup import escape
 from recount.data.dataset import MANIFEST, DataError, Dataset
 from recount.data.index import read_index
 from recount.data.needs import check_needs
+from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
 from recount.planning import needed_sources
 from recount.provenance import output_of, visible_gpus
@@ -146,7 +147,7 @@ def _sources(project: Project) -> Iterator[Finding]:
     needed = {name for run in project.runs if not run.checkpoint for name in run.weights}
     only_released = {name for run in project.runs for name in run.weights} - needed
     for source, folder in needed_sources(project):
-        absent = [file for file in source.files() if not file.optional and not (folder / file.path).is_file()]
+        absent = [file for file in source.files() if not file.optional and not is_there(file, folder)]
         by_hand = [file.path for file in absent if not file.urls]
         if isinstance(source, Dataset) and source.lacks_pictures(folder):
             yield _pictures(source, folder)

@@ -23,6 +23,7 @@ from rich.table import Table
 from recount import datasets
 from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
+from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
 from recount.results.files import ResultsError
 from recount.results.run_record import read_run_record
@@ -214,7 +215,7 @@ def _downloads(project: Project) -> Iterator[Download]:
     for source, folder in needed_sources(project):
         files = [file for file in source.files() if file.urls or not file.optional]
         there = (folder / MANIFEST).is_file()
-        absent = [file for file in files if not (folder / file.path).is_file()]
+        absent = [file for file in files if not is_there(file, folder)]
         nowhere = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
         pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
         yield Download(

@@ -15,7 +15,11 @@ from typing import Any
 
 from recount.data.dataset import Dataset, RemoteFile
 from recount.fetching.transfers import Patience
+from recount.fetching.web import CHUNK_BYTES
 
+BODY = bytes(range(256)) * 1200
+HALF = 2 * CHUNK_BYTES
+PATH = "/set/a.bin"
 HASTE = Patience(connect_seconds=60, read_seconds=60, backoff_seconds=0)
 """Patience for tests: as many attempts as otherwise without pauses, and time-outs that a busy machine does not meet."""
 
@@ -29,9 +33,11 @@ class Answers:
         status: an HTTP error.
         body: other bytes than the right ones.
         silent: nothing is answered until the server closes.
+        drip: bytes after which one comes every now and then, until the server closes.
     """
 
     drop_after: int | None = None
+    drip: int | None = None
     status: int | None = None
     body: bytes | None = None
     silent: bool = False
@@ -121,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._end_headers(headers)
         rest = body[start:] if fault.drop_after is None else body[start : fault.drop_after]
         with suppress(ConnectionError):  # the client may hang up, for instance when it dislikes the size
-            self.wfile.write(rest)
+            self.wfile.write(rest if fault.drip is None else rest[: fault.drip])
+            for place in range(len(rest) if fault.drip is None else fault.drip, len(rest)):
+                self.site.closing.wait(0.02)
+                self.wfile.write(rest[place : place + 1])
+                self.wfile.flush()
         self.site.sent[self.path] += len(rest)
 
     def _start(self) -> int:

@@ -11,36 +11,17 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from fetch_tools import HASTE, Answers, Server, dataset, serving, sha256
+from fetch_tools import BODY, HALF, HASTE, PATH, Answers, Server, dataset, sha256
 
 from recount.data.dataset import DataError, RemoteFile
 from recount.fetching import transfers
 from recount.fetching.fetch import fetch
 from recount.fetching.web import CHUNK_BYTES
-
-BODY = bytes(range(256)) * 1200
-HALF = 2 * CHUNK_BYTES
-PATH = "/set/a.bin"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        running.files[PATH] = BODY
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RECOUNT_MIRROR", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def known(server: Server, *urls: str, body: bytes = BODY, **more: Any) -> RemoteFile:
@@ -609,21 +590,6 @@ def test_two_processes_fetch_a_data_set_once(tmp_path: Path, server: Server) -> 
 
 
 # --- Google Drive and the Hugging Face Hub
-
-
-@pytest.fixture
-def impostor(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Let the server answer for every host."""
-    send = requests.adapters.HTTPAdapter.send
-
-    def redirected(self: Any, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        assert request.url is not None
-        request.url = server.address + "/" + request.url.split("://", 1)[1].split("/", 1)[1]
-        return send(self, request, **kwargs)
-
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirected)
-    monkeypatch.setattr(transfers.socket, "create_connection", lambda *_, **__: socket.socket())
-    return server
 
 
 CONSENT = (

@@ -259,9 +259,49 @@ def test_fetch_unpacks_what_the_data_set_says(tmp_path: Path) -> None:
     assert contents(tmp_path / "raw" / "toy" / "a") == FILES
 
 
-def test_fetch_names_an_archive_that_would_escape_and_keeps_it(tmp_path: Path) -> None:
+def test_fetch_names_an_archive_that_would_escape_and_moves_it_aside(tmp_path: Path) -> None:
     (tmp_path / "raw" / "toy").mkdir(parents=True)
     a_zip(tmp_path / "raw" / "toy" / "a.zip", {"../evil.txt": b""})
     with pytest.raises(DataError, match=r"cannot be unpacked: a.zip: member '\.\./evil.txt' would land outside"):
         fetch(dataset(RemoteFile("a.zip", unpack=True)), tmp_path / "raw")
-    assert (tmp_path / "raw" / "toy" / "a.zip").exists()
+    assert sorted(path.name for path in (tmp_path / "raw" / "toy").iterdir()) == ["a.zip.rejected"]
+
+
+@pytest.mark.parametrize("more", [{}, {"__MACOSX/._a": b"", "__MACOSX/a/._b": b""}])
+def test_folder_of_the_archives_own_name_is_not_doubled(tmp_path: Path, more: dict[str, bytes]) -> None:
+    unpack(a_zip(tmp_path / "a.zip", {"a/x.txt": b"x", "a/b/y.txt": b"y"} | more), DIGEST)
+    assert contents(tmp_path / "a") == {"x.txt": b"x", "b/y.txt": b"y"} | more
+
+
+@pytest.mark.parametrize("files", [{"a/x.txt": b"x", "y.txt": b"y"}, {"a": b"a file"}])
+def test_folder_that_does_not_hold_all_stays(tmp_path: Path, files: dict[str, bytes]) -> None:
+    unpack(a_zip(tmp_path / "a.zip", files), DIGEST)
+    assert contents(tmp_path / "a") == files
+
+
+@pytest.mark.parametrize("kept", [512, 1024, 1500, 2048])
+def test_tar_that_ends_between_or_within_members_is_cut_off(tmp_path: Path, kept: int) -> None:
+    archive = a_tar(tmp_path / "a.tar", {"a": bytes(512), "b": bytes(512)})
+    archive.write_bytes(archive.read_bytes()[:kept])
+    with pytest.raises(ArchiveError, match=r"a.tar is broken"):
+        unpack(archive, DIGEST)
+
+
+def test_compressed_tar_without_the_end_of_its_compression_is_cut_off(tmp_path: Path) -> None:
+    archive = a_tar(tmp_path / "a.tgz", {"a": b"x"})
+    archive.write_bytes(archive.read_bytes()[:-4])
+    with pytest.raises(ArchiveError, match=r"a.tgz is broken"):
+        unpack(archive, DIGEST)
+
+
+def test_disk_too_small_costs_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mirror" / "toy").mkdir(parents=True)
+    archive = a_zip(tmp_path / "mirror" / "toy" / "a.zip", FILES)
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage(10, 5, 5))
+        with pytest.raises(DataError, match="only 5 are free"):
+            fetch(dataset(RemoteFile("a.zip", unpack=True)), tmp_path / "raw", mirror=tmp_path / "mirror")
+    assert (tmp_path / "raw" / "toy" / "a.zip.part").read_bytes() == archive.read_bytes()
+    fetch(dataset(RemoteFile("a.zip", unpack=True)), tmp_path / "raw", mirror=tmp_path / "mirror")
+    assert contents(tmp_path / "raw" / "toy" / "a") == FILES

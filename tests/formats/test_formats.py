@@ -141,6 +141,9 @@ def _suite() -> dict[str, Any]:
     }
 
 
+NOTHING_STATED: dict[str, Any] = {"sha256": None, "bytes": None, "git_blob": None, "seen_once": ()}
+
+
 def _without_digests(patch: pytest.MonkeyPatch) -> None:
     """Let small files pass for the whole ones."""
     for name in small_data.DATA:
@@ -148,12 +151,12 @@ def _without_digests(patch: pytest.MonkeyPatch) -> None:
         files = kind.files
 
         def stripped(self: Any, files: Any = files) -> list[Any]:
-            return [replace(file, sha256=None, bytes=None) for file in files(self)]
+            return [replace(file, **NOTHING_STATED) for file in files(self)]
 
         patch.setattr(kind, "files", stripped)
         patch.setattr(kind, "totals", {})
     for name in WEIGHTS:
-        patch.setattr(DECLARED[name], "file", replace(DECLARED[name].file, sha256=None, bytes=None))
+        patch.setattr(DECLARED[name], "file", replace(DECLARED[name].file, **NOTHING_STATED))
     zenodo = recount.datasets.countclip_zenodo
     patch.setattr(zenodo, "CLASS_COUNTS", small_data.CLASS_COUNTS)
     patch.setattr(zenodo, "PAIRS", 5 * len(small_data.CLASS_COUNTS))

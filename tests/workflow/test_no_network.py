@@ -10,8 +10,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from house import ROOT
+from safetensors.numpy import save
 
 from recount.settings.project import load
 
@@ -19,10 +21,11 @@ pytestmark = pytest.mark.more
 
 CLOSED = "http://127.0.0.1:9"  # a port on which nobody listens
 PROXIES = {f"{name}_proxy": CLOSED for name in ("http", "https", "all")}
-BY_HAND = "clip_vit_b32"  # files whose digest nobody has published, so that any bytes will do
-MIRRORED = "clip_vit_b16"
+BY_HAND = "t2icount_paper"  # files whose digest nobody has published, so that any bytes of their kind will do
+MIRRORED = "clip_vit_b16_laion2b"
 ANNOTATED = "carpk"  # as if fetched before, without the pictures, which have no address
-FILE = "open_clip_model.safetensors"
+FILES = {BY_HAND: "best_model_paper.pth", MIRRORED: "open_clip_model.safetensors"}
+BODIES = {BY_HAND: b"\x80\x02stands for weights", MIRRORED: save({"stands": np.zeros(1)})}
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     folder, mirror = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("mirror")
     for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
         (folder / name).symlink_to(ROOT / name)
-    for place in (folder / "resources/weights" / BY_HAND, mirror / MIRRORED):
-        place.mkdir(parents=True)
-        (place / FILE).write_bytes(b"stands for weights")
+    for name, place in ((BY_HAND, folder / "resources/weights"), (MIRRORED, mirror)):
+        (place / name).mkdir(parents=True)
+        (place / name / FILES[name]).write_bytes(BODIES[name])
     (folder / "resources/raw" / ANNOTATED).mkdir(parents=True)
     (folder / "resources/raw" / ANNOTATED / "manifest.json").write_text("{}")
     capitals = {name.upper(): address for name, address in PROXIES.items()}
@@ -95,9 +98,11 @@ def test_one_list_at_the_end_has_everything_that_is_missing_with_reasons_and_wha
     assert "reports/" not in offline.listed, "nothing comes after it"
 
 
-@pytest.mark.parametrize(("name", "address"), [(BY_HAND, "by hand"), (MIRRORED, f"mirror:{MIRRORED}/{FILE}")])
+@pytest.mark.parametrize(
+    ("name", "address"), [(BY_HAND, "by hand"), (MIRRORED, f"mirror:{MIRRORED}/{FILES[MIRRORED]}")]
+)
 def test_what_could_be_had_stays_and_is_not_listed(offline: Offline, name: str, address: str) -> None:
     place = offline.folder / "resources/weights" / name
-    assert (place / FILE).read_bytes() == b"stands for weights"
+    assert (place / FILES[name]).read_bytes() == BODIES[name]
     assert json.loads((place / "manifest.json").read_text())["files"][0]["address"] == address
     assert f"\n{name} (" not in offline.listed

@@ -41,6 +41,13 @@ class RemoteFile:
     bytes: int | None = None
     unpack: bool = False  # a zip or tar archive, to be unpacked beside itself into ``<path without suffix>/``
     optional: bool = False  # the data set can be read without it
+    git_blob: str | None = None  # the id that git has for the content: SHA-1 of "blob <bytes>\0" and the bytes
+    md5: str | None = None
+    # Which of sha256, bytes, git_blob and md5 only one source states that is not the file's own: a mismatch is told,
+    # and the file is taken
+    seen_once: tuple[str, ...] = ()
+    # Folders that stand for an archive where they lie there by hand, beside the one it is unpacked into; "a+b": both
+    unpacked: tuple[str, ...] = ()
 
 
 class Source(ABC):

@@ -4,7 +4,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
-from recount.data.dataset import Dataset
+from recount.data.dataset import DataError, Dataset
+from recount.settings.base import unknown
 
 
 def _own() -> set[str]:
@@ -17,9 +18,9 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Dataset:
-    """Return the data set called ``name``; the ``KeyError`` for an unknown one lists those there are."""
+    """Return the data set called ``name``; the ``DataError`` for an unknown one names the nearest."""
     if name in _own():
         return import_module(f"{__name__}.{name}").DATASET
     for point in entry_points(group="recount.datasets", name=name):
         return point.load()
-    raise KeyError(f"no data set is called {name!r}; there are: {', '.join(names())}")
+    raise DataError(f"{name}: {unknown('data set', name, names())}")

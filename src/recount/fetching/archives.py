@@ -2,10 +2,12 @@
 
 Members are read one by one and written as plain files: no link, device, owner or permission of an archive reaches the
 disk, whatever Python's own extraction filters do in a given version. A link to a regular file of the same archive
-becomes a copy of that file; every other link is refused.
+becomes a copy of that file; every other link is refused. ``a.zip``, all of which lies in a folder ``a``, becomes ``a/``
+and not ``a/a/``.
 """
 
 import gzip
+import io
 import json
 import lzma
 import os
@@ -24,7 +26,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
+TAR_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar")
+SUFFIXES = (*TAR_SUFFIXES, ".zip")
 MARKER = ".unpacked.json"
 SMALL_BYTES = 2**30
 MAX_RATIO = 200  # density maps and JSON shrink to a thirtieth or fiftieth; a bomb by deflate, to a thousandth
@@ -37,6 +40,10 @@ BROKEN = (
 
 class ArchiveError(Exception):
     """An archive is broken, of an unknown kind, or dangerous; the message names the archive and the member."""
+
+
+class NotHereError(ArchiveError):
+    """The archive may be right, but cannot be unpacked here: it is one part of several, or the disk is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +63,49 @@ def unpacked_folder(archive: Path) -> Path:
     raise ArchiveError(f"{archive.name} is no archive that can be unpacked; there are: {', '.join(SUFFIXES)}")
 
 
-def unpack(archive: Path, digest: str, *, check: Callable[[], None] = lambda: None) -> Path:
-    """Unpack an archive into ``unpacked_folder(archive)``, all or nothing, unless that has been done.
+def unpack(archive: Path, digest: str, *, name: str = "", check: Callable[[], None] = lambda: None) -> Path:
+    """Unpack an archive, whose name will be ``name``, into its ``unpacked_folder``, all or nothing, unless it has been.
 
     A marker in the folder holds the archive's SHA-256 (``digest``) and the number and size of the files, so that the
     same archive is unpacked once, and again when it has changed or a file of the folder has gone. ``check`` is called
     before each member and stops the unpacking by raising. Raises ArchiveError, or OSError where it cannot write.
     """
-    folder = unpacked_folder(archive)
-    marked = (folder / MARKER).is_file()
+    name = name or archive.name
+    folder = unpacked_folder(archive.with_name(name))
+    marked = is_unpacked(folder)
     if marked and (folder / MARKER).read_text(errors="replace") == _note(folder, digest):
         return folder
     if folder.exists() and not marked:
         raise ArchiveError(
-            f"{folder} is in the place where {archive.name} is to be unpacked, but was not unpacked from it: "
+            f"{folder} is in the place where {name} is to be unpacked, but was not unpacked from it: "
             "move it away and fetch again"
         )
     prefix = f".{folder.name}.unpacking-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as place:
         new = Path(place, "new")
-        with _members(archive) as members:
-            _write(_checked(members, archive), new, archive, check)
+        with _members(archive, name) as members:
+            _write(_checked(members, archive, name), new, name, check)
         (new / MARKER).write_text(_note(new, digest))
         if folder.exists():
             folder.rename(Path(place, "old"))
         new.rename(folder)
     return folder
+
+
+def read_through(archive: Path, name: str) -> None:
+    """Read all of an archive that will be called ``name`` and is not unpacked; ArchiveError if a member is damaged."""
+    with _members(archive, name) as members:
+        for member in members:
+            source = member.open()
+            if source is not None:
+                with source:
+                    while source.read(2**20):
+                        pass
+
+
+def is_unpacked(folder: Path) -> bool:
+    """Return whether ``unpack`` made a folder."""
+    return (folder / MARKER).is_file()
 
 
 def _note(folder: Path, digest: str) -> str:
@@ -92,31 +116,37 @@ def _note(folder: Path, digest: str) -> str:
 
 
 @contextmanager
-def _members(archive: Path) -> Iterator[Iterator[_Member]]:
+def _members(archive: Path, name: str) -> Iterator[Iterator[_Member]]:
     """Yield the members of an archive; whatever its libraries say of broken bytes becomes an ArchiveError."""
     try:
-        if archive.name.lower().endswith(".zip"):
-            _refuse_split_zip(archive)
+        if name.lower().endswith(".zip"):
+            _refuse_split_zip(archive, name)
             with zipfile.ZipFile(archive) as opened:
                 yield _zip_members(opened)
         else:
             with tarfile.open(archive) as opened_tar:
                 yield _tar_members(opened_tar)
     except BROKEN as error:
-        raise ArchiveError(f"{archive.name} is broken or of an unknown kind ({error}); fetch it again") from error
+        raise ArchiveError(f"{name} is broken or of an unknown kind ({brief(error)}); fetch it again") from error
 
 
-def _refuse_split_zip(archive: Path) -> None:
+def brief(error: Exception) -> str:
+    """Return what an error says, in one line: tarfile lists all it has tried."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else f"{text[:160]}…"
+
+
+def _refuse_split_zip(archive: Path, name: str) -> None:
     """The end record of a zip names the volume that it lies in, 0 unless the archive was split (APPNOTE 4.3.16)."""
     with archive.open("rb") as stream:
         stream.seek(max(0, archive.stat().st_size - (22 + 0xFFFF)))
         tail = stream.read()
     end = tail.rfind(b"PK\x05\x06")
     split_end = 0 <= end <= len(tail) - 22 and struct.unpack("<H", tail[end + 4 : end + 6])[0] not in (0, 0xFFFF)
-    if split_end or archive.with_suffix(".z01").exists():
-        raise ArchiveError(
-            f"{archive.name} is one part of a split archive (.zip with .z01, .z02 ...), which cannot be unpacked here: "
-            f"join the parts with `zip -s 0 {archive.name} --out joined.zip` and declare the joined archive instead"
+    if split_end or archive.with_name(name).with_suffix(".z01").exists():
+        raise NotHereError(
+            f"{name} is one part of a split archive (.zip with .z01, .z02 ...), which cannot be unpacked here: "
+            f"join the parts with `zip -s 0 {name} --out joined.zip` and declare the joined archive instead"
         )
 
 
@@ -146,9 +176,19 @@ def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
             yield _Member(info.name, "file", info.size, open=partial(opened.extractfile, info))
         else:
             yield _Member(info.name, "special file")
+    # tarfile takes the end of the bytes for the end of the archive, which a block of zeros marks; what compresses it
+    # has a checksum after that.
+    stream = opened.fileobj
+    assert stream is not None
+    if isinstance(stream, io.BufferedReader):
+        stream.seek(opened.offset)
+        if any(end := stream.read(tarfile.BLOCKSIZE)) or not end:
+            raise tarfile.ReadError("its end is missing")
+    while stream.read(2**20):
+        pass
 
 
-def _checked(members: Iterator[_Member], archive: Path) -> list[tuple[str, _Member]]:
+def _checked(members: Iterator[_Member], archive: Path, name: str) -> list[tuple[str, _Member]]:
     """Return (path below the folder, file whose bytes go there) for each member, or refuse the whole archive."""
     limit = max(SMALL_BYTES, MAX_RATIO * archive.stat().st_size)
     found: list[_Member] = []
@@ -158,42 +198,49 @@ def _checked(members: Iterator[_Member], archive: Path) -> list[tuple[str, _Memb
         total += member.size
         if total > limit or len(found) > MAX_MEMBERS:
             raise ArchiveError(
-                f"{archive.name} would unpack to more than {limit:,} bytes or {MAX_MEMBERS:,} files, at member "
+                f"{name} would unpack to more than {limit:,} bytes or {MAX_MEMBERS:,} files, at member "
                 f"{member.name!r}: this looks like a decompression bomb and is refused"
             )
-    files = {_safe_name(member.name, archive): member for member in found if member.kind == "file"}
-    plan = [(_safe_name(member.name, archive), _content(member, files, archive)) for member in found]
+    files = {_safe_name(member.name, name): member for member in found if member.kind == "file"}
+    plan = [(_safe_name(member.name, name), _content(member, files, name)) for member in found]
     needed = sum(content.size for _, content in plan)
     free = shutil.disk_usage(archive.parent).free
     if needed > free:
-        raise ArchiveError(f"{archive.name} unpacks to {needed:,} bytes, but only {free:,} are free on its disk")
-    return plan
+        raise NotHereError(f"{name} unpacks to {needed:,} bytes, but only {free:,} are free on its disk")
+    return _without_doubled_folder(plan, unpacked_folder(Path(name)).name)
 
 
-def _safe_name(name: str, archive: Path) -> str:
+def _without_doubled_folder(plan: list[tuple[str, _Member]], folder: str) -> list[tuple[str, _Member]]:
+    own = [entry for entry in plan if not f"{entry[0]}/".startswith("__MACOSX/")]  # which macOS adds to a zip
+    if any(not path.startswith(f"{folder}/") and (path != folder or member.kind != "folder") for path, member in own):
+        return plan
+    return [(path.removeprefix(f"{folder}/"), member) for path, member in plan if path != folder]
+
+
+def _safe_name(name: str, archive: str) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        raise ArchiveError(f"{archive.name}: member {name!r} would land outside its folder; the archive is refused")
+        raise ArchiveError(f"{archive}: member {name!r} would land outside its folder; the archive is refused")
     return posixpath.normpath(path.as_posix())
 
 
-def _content(member: _Member, files: dict[str, _Member], archive: Path) -> _Member:
+def _content(member: _Member, files: dict[str, _Member], archive: str) -> _Member:
     """Return the member whose bytes one stands for: itself, or for a link the regular file that it points to."""
     if member.kind in ("file", "folder"):
         return member
     if member.kind == "special file":
-        raise ArchiveError(f"{archive.name}: member {member.name!r} is a device or pipe; the archive is refused")
+        raise ArchiveError(f"{archive}: member {member.name!r} is a device or pipe; the archive is refused")
     base = posixpath.dirname(member.name) if member.kind == "link" else ""
     target = files.get(posixpath.normpath(posixpath.join(base, member.target)))
     if target is None:
         raise ArchiveError(
-            f"{archive.name}: member {member.name!r} is a {member.kind} to {member.target!r}, which is no file of the "
+            f"{archive}: member {member.name!r} is a {member.kind} to {member.target!r}, which is no file of the "
             "archive; the archive is refused"
         )
     return target
 
 
-def _write(plan: list[tuple[str, _Member]], folder: Path, archive: Path, check: Callable[[], None]) -> None:
+def _write(plan: list[tuple[str, _Member]], folder: Path, archive: str, check: Callable[[], None]) -> None:
     folder.mkdir()
     for name, member in plan:
         check()
@@ -205,4 +252,4 @@ def _write(plan: list[tuple[str, _Member]], folder: Path, archive: Path, check: 
                 with source, place.open("wb") as out:
                     shutil.copyfileobj(source, out, 2**20)
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-            raise ArchiveError(f"{archive.name}: member {name!r} is both a file and a folder") from error
+            raise ArchiveError(f"{archive}: member {name!r} is both a file and a folder") from error

@@ -1,7 +1,8 @@
 """Fetching a data set: from the mirror, from its addresses, or from where the user has put it by hand.
 
-Every file is checked by size and SHA-256; where the digest is not known beforehand it is recorded at the first download
-and compared ever after. What was fetched stays, whatever happens to the rest.
+Nothing is recorded before it has proved usable (``proof``) and to be what is stated of it (``digests``); a digest that
+nobody states is recorded at the first download and compared ever after. What fails is moved aside, as
+``<file>.rejected``, and told, so that it stands in nobody's way. What was fetched stays, whatever happens to the rest.
 """
 
 import logging
@@ -9,7 +10,7 @@ import os
 import re
 from collections import Counter
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,10 +21,32 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from recount.data.dataset import MANIFEST, DataError, RemoteFile, Source
+from recount.fetching import by_hand
 from recount.fetching.addresses import copy_file, download
-from recount.fetching.archives import ArchiveError, unpack
+from recount.fetching.archives import ArchiveError, NotHereError, unpack
+from recount.fetching.digests import (
+    DIGITS,
+    STATED,
+    Measured,
+    binding,
+    described,
+    difference,
+    doubtful,
+    is_certain,
+    measured,
+)
 from recount.fetching.ledger import LEDGER, Fetched, Ledger, write_manifest
-from recount.fetching.transfers import LocalError, Part, Patience, RefusedError, Session, WrongBytesError
+from recount.fetching.proof import UnusableError, kind_of, prove
+from recount.fetching.transfers import (
+    LocalError,
+    Part,
+    Patience,
+    RefusedError,
+    Session,
+    WrongBytesError,
+    part_path,
+    set_aside,
+)
 from recount.results.files import SaveError, file_digest
 
 log = logging.getLogger(__name__)
@@ -33,13 +56,15 @@ BY_HAND = "by hand"
 MIRRORED = "mirror:"
 WORKERS = 8
 PATIENCE = Patience()
-DIGITS = 64  # of a whole SHA-256
+SLACK_BYTES = 2**20  # that may come beyond the size of a file, so that what came instead can be told
+SHOWN_FAULTS = 3  # of the files in a folder
 
 
 @dataclass(frozen=True, slots=True)
-class _NotFetched:
+class _Outcome:
     file: RemoteFile
-    tries: list[tuple[str, str]]  # address, reason
+    fetched: list[Fetched]  # none: it could not be had
+    tries: list[tuple[str, str]] = field(default_factory=list)  # address, reason
 
 
 def fetch(
@@ -53,10 +78,11 @@ def fetch(
     """Bring all files of a data set into ``raw_root/<name>/``, unpack its archives, and write its manifest.
 
     Files that are there with the right digest are not fetched again, and if nothing was fetched, the manifest keeps its
-    bytes. A second process that fetches the same data set waits for the first. The mirror (folder or http(s) address;
-    None: RECOUNT_MIRROR) is asked first, for ``<mirror>/<dataset>/<path>``. Returns the manifest; its ``digest`` is
-    over digests and paths of all files. DataError is one message for the whole data set: every file that is missing
-    with addresses, reasons, and how to get it by hand; or a disk that cannot be written; or no such mirror.
+    bytes. A folder that somebody has unpacked stands for its archive, and its files are recorded. A second process that
+    fetches the same data set waits for the first. The mirror (folder or http(s) address; None: RECOUNT_MIRROR) is asked
+    first, for ``<mirror>/<dataset>/<path>``. Returns the manifest; its ``digest`` is over digests and paths of all
+    files. DataError is one message for the whole data set: every file that is missing with addresses, reasons, and how
+    to get it by hand; or a disk that cannot be written; or no such mirror.
     """
     folder = raw_root / dataset.name
     files = dataset.files()
@@ -71,7 +97,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         with _only_process(raw_root / f".{dataset.name}.lock", dataset.name):
             outcomes = _fetch_all(dataset, files, folder, store, patience, workers)
-            if all(isinstance(outcome, Fetched) or outcome.file.optional for outcome in outcomes):
+            if all(outcome.fetched or outcome.file.optional for outcome in outcomes):
                 listed = dataset.listed_files(folder)
                 _check_paths(dataset, [*files, *listed])
                 outcomes += _fetch_all(dataset, listed, folder, store, patience, workers)
@@ -108,10 +134,10 @@ def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:
 
 def _fetch_all(
     dataset: Source, files: list[RemoteFile], folder: Path, mirror: str, patience: Patience, workers: int
-) -> list[Fetched | _NotFetched]:
+) -> list[_Outcome]:
     bars = _Bars(dataset.name, files)
     job = _Job(dataset.name, folder, mirror.rstrip("/"), Ledger(folder), Session(patience, bars.moved))
-    outcomes: dict[str, Fetched | _NotFetched] = {}
+    outcomes: dict[str, _Outcome] = {}
     # Its threads are daemons, so that Ctrl-C does not wait for a server that says nothing.
     with bars.progress, ThreadPool(workers) as pool:
         try:
@@ -123,6 +149,21 @@ def _fetch_all(
     return [outcomes[file.path] for file in files]
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A file as it has to be."""
+
+    file: RemoteFile
+    stated: RemoteFile  # with what decides alone, among it what was recorded at the first download
+    advice: str  # where that differs
+    target: Path
+    unpacks: bool
+
+    def part(self) -> Part:
+        known, most = self.stated.bytes, kind_of(self.file.path).most
+        return Part(self.target, max(most, 2 * (self.file.bytes or 0)) if known is None else known + SLACK_BYTES)
+
+
 @dataclass
 class _Job:
     dataset: str
@@ -131,45 +172,68 @@ class _Job:
     ledger: Ledger
     session: Session
 
-    def bring(self, file: RemoteFile) -> Fetched | _NotFetched:
+    def bring(self, file: RemoteFile) -> _Outcome:
         target = self.folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        outcome = self._have(file, target)
-        if isinstance(outcome, Fetched) and file.unpack:
-            try:
-                unpack(target, outcome.sha256, check=self.session.check)
-            except ArchiveError as error:
-                return _NotFetched(file, [(outcome.address, f"is there, but cannot be unpacked: {error}")])
-        return outcome
+        try:
+            folders = by_hand.folders_for(file, self.folder) if file.unpack else []
+            unpacked = self._unpacked(file, folders) if folders else _Outcome(file, [])
+            if unpacked.tries or (folders and not target.exists()):
+                return unpacked
+            outcome = self._have(self._wanted(file, target, unpacks=file.unpack and not folders))
+            return replace(outcome, fetched=outcome.fetched + unpacked.fetched) if outcome.fetched else outcome
+        except ArchiveError as error:
+            return _Outcome(file, [], [(str(target), f"is there, but cannot be unpacked: {error}")])
 
-    def _have(self, file: RemoteFile, target: Path) -> Fetched | _NotFetched:
-        recorded = self.ledger.entries.get(file.path)
-        advice = ""
-        if recorded is not None and len(file.sha256 or "") < DIGITS:
-            file = replace(file, sha256=recorded.sha256, bytes=recorded.bytes)
-            advice = (
-                f", as recorded at the first download ({recorded.date}, {recorded.address}): the file has changed "
-                f"since; to go on with the new one, delete {self.folder} and fetch again (earlier results are then of "
-                "other data)"
-            )
-        tries: list[tuple[str, str]] = []
-        if target.exists():
-            digest = file_digest(target)
-            wrong = _difference(file, target, digest)
-            if not wrong:
-                same = recorded is not None and recorded.sha256 == digest
-                return recorded if recorded and same else self.ledger.record(file.path, digest, BY_HAND)
-            tries.append((str(target), f"is there already, but {wrong}{advice}"))
-            log.warning("%s: %s is there, but %s", self.dataset, target, wrong)
+    def _unpacked(self, file: RemoteFile, folders: list[Path]) -> _Outcome:
+        """Return the files in folders that somebody has unpacked, all of them recorded, or what is wrong."""
+        known = dict(self.ledger.entries)  # other threads add to it
+        digests, faults = by_hand.examined(folders, self.folder, known, self.session.check)
+        if not faults:
+            return _Outcome(file, [known.get(n) or self.ledger.record(n, digests[n], BY_HAND) for n in sorted(digests)])
+        shown = "; ".join(faults[:SHOWN_FAULTS]) + ("; …" if len(faults) > SHOWN_FAULTS else "")
+        reason = (
+            f"lies there unpacked, but {len(faults)} of its {len(digests)} files cannot be taken: {shown}. Put "
+            f"the right ones there, or move the folder away; to go on with changed ones, {self._forgetting()}"
+        )
+        return _Outcome(file, [], [(", ".join(map(str, folders)), reason)])
+
+    def _forgetting(self) -> str:
+        return f"delete {self.folder / LEDGER} and {self.folder / MANIFEST} and fetch again"
+
+    def _wanted(self, file: RemoteFile, target: Path, *, unpacks: bool) -> _Wanted:
+        recorded, stated = self.ledger.entries.get(file.path), binding(file)
+        if recorded is None or len(stated.sha256 or "") == DIGITS:
+            return _Wanted(file, stated, "", target, unpacks)
+        delete = self._forgetting() if recorded.address == BY_HAND else f"delete {self.folder} and fetch again"
+        advice = (
+            f", as recorded at the first download ({recorded.date}, {recorded.address}): the file has changed since; "
+            f"to go on with the new one, {delete} (earlier results are then of other data)"
+        )
+        return _Wanted(file, replace(stated, sha256=recorded.sha256, bytes=recorded.bytes), advice, target, unpacks)
+
+    def _have(self, wanted: _Wanted) -> _Outcome:
+        file, target, tries = wanted.file, wanted.target, []
+        if os.path.lexists(target):
+            found, fault, _ = self._examined(wanted, target)
+            recorded = self.ledger.entries.get(file.path)
+            if not fault:
+                same = recorded is not None and recorded.sha256 == found.sha256
+                entry = recorded if recorded and same else self.ledger.record(file.path, found.sha256, BY_HAND)
+                return _Outcome(file, [entry])
+            place = set_aside(target, target, own=True)
+            self.ledger.forget(file.path, found.sha256)
+            tries.append((str(target), f"is there already, but {fault}; now {place}"))
+            log.warning("%s: %s is there, but %s; now %s", self.dataset, target, fault, place)
         for address, label in self._addresses(file):
             try:
-                return self._from(address, label, file, target)
+                return _Outcome(file, [self._from(address, label, wanted)])
             except WrongBytesError as refusal:
-                tries.append((address, f"{refusal}{advice}"))
-                log.warning("%s: %s: %s%s", self.dataset, address, refusal, advice)
+                tries.append((address, str(refusal)))
+                log.warning("%s: %s: %s%s", self.dataset, address, refusal, refusal.place)
             except RefusedError as refusal:
                 tries.append((address, str(refusal)))
-        return _NotFetched(file, tries)
+        return _Outcome(file, [], tries)
 
     def _addresses(self, file: RemoteFile) -> list[tuple[str, str]]:
         """Return (address, what the manifest calls it); a mirror's own place is nobody else's business."""
@@ -179,46 +243,70 @@ class _Job:
         path = f"{self.dataset}/{file.path}"
         return [(f"{self.mirror}/{quote(path) if is_web(self.mirror) else path}", f"{MIRRORED}{path}"), *own]
 
-    def _from(self, address: str, label: str, file: RemoteFile, target: Path) -> Fetched:
+    def _from(self, address: str, label: str, wanted: _Wanted) -> Fetched:
         """Have the file from one address; if bytes continued from an earlier run are wrong, begin once at the start."""
-        part = Part(target)
+        part, stated = wanted.part(), wanted.stated
         continued = part.size() > 0
-        if not (continued and file.sha256 and file_digest(part.path).startswith(file.sha256)):
-            if label.startswith(MIRRORED) and not is_web(address):
-                copy_file(Path(address), part, self.session)
-            else:
-                download(address, file, part, self.session)
-        digest = file_digest(part.path)
-        wrong = _difference(file, part.path, digest)
-        if wrong:
+        if not (continued and stated.sha256 and file_digest(part.path).startswith(stated.sha256)):
+            self._transfer(address, label, stated, part)
+        if part.md5:
+            wanted = replace(wanted, file=replace(wanted.file, md5=part.md5), stated=replace(stated, md5=part.md5))
+        found, fault, whole = self._examined(wanted, part.path)
+        if not (fault or whole or part.ended or any(getattr(wanted.stated, name) for name in STATED)):
+            # Neither the server nor the content says where the bytes end: a connection that was cut would differ.
             part.discard()
-            if continued:
-                return self._from(address, label, file, target)
-            raise WrongBytesError(wrong)
+            self._transfer(address, label, stated, part)
+            if file_digest(part.path) != found.sha256:
+                fault = "comes with other bytes at the second time, and nothing says where it ends"
+        if fault and continued:
+            part.discard()
+            return self._from(address, label, wanted)
+        if fault:
+            raise WrongBytesError(fault, f"; what came is {part.reject()}")
         self.session.check()
         part.finish()
-        return self.ledger.record(file.path, digest, label)
+        return self.ledger.record(wanted.file.path, found.sha256, label)
+
+    def _transfer(self, address: str, label: str, stated: RemoteFile, part: Part) -> None:
+        if label.startswith(MIRRORED) and not is_web(address):
+            copy_file(Path(address), part, self.session)
+        else:
+            download(address, stated, part, self.session)
+
+    def _examined(self, wanted: _Wanted, path: Path) -> tuple[Measured, str, bool]:
+        """Return what the bytes at ``path`` have, why they cannot be taken ("" if they can), if they prove their end.
+
+        An archive is unpacked, which reads all of it.
+        """
+        if not path.is_file():
+            return Measured(0, "", "", ""), "is no file", False
+        file, stated, whole = wanted.file, wanted.stated, True
+        found = measured(path, file)
+        wrong = difference(stated, found)
+        faults = [f"{wrong}{wanted.advice}"] if wrong else []
+        if wrong or not is_certain(binding(file)):
+            try:
+                whole = prove(path, file.path, unpacked=wanted.unpacks)
+            except UnusableError as error:
+                faults.insert(0, str(error))
+        if wanted.unpacks and not faults:
+            try:
+                unpack(path, found.sha256, name=wanted.target.name, check=self.session.check)
+            except NotHereError:
+                raise
+            except ArchiveError as error:
+                faults.append(f"cannot be unpacked: {error}")
+        if not faults and (doubt := difference(doubtful(file), found)):
+            told = "%s: %s is taken, although %s: only one source states that, so it may be another edition"
+            log.warning(told, self.dataset, file.path, doubt)
+        return found, "; ".join(faults), whole
 
 
-def _difference(file: RemoteFile, path: Path, digest: str) -> str:
-    """Return in what the bytes at ``path`` are not those of ``file``, as far as is known; "" for nothing."""
-    size = path.stat().st_size
-    if file.sha256 is not None and not digest.startswith(file.sha256):
-        expected = "" if file.bytes is None else f" ({file.bytes:,} bytes)"
-        return f"its SHA-256 is {digest} ({size:,} bytes), expected {_shown(file.sha256)}{expected}"
-    if file.bytes is not None and size != file.bytes:
-        return f"it has {size:,} bytes, expected {file.bytes:,}"
-    return ""
-
-
-def _shown(sha256: str) -> str:
-    return sha256 if len(sha256) == DIGITS else f"{sha256}…"
-
-
-def _conclude(dataset: Source, folder: Path, outcomes: list[Fetched | _NotFetched]) -> dict[str, Any]:
-    missing = [outcome for outcome in outcomes if isinstance(outcome, _NotFetched)]
-    there = [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
+def _conclude(dataset: Source, folder: Path, outcomes: list[_Outcome]) -> dict[str, Any]:
+    missing = [outcome for outcome in outcomes if not outcome.fetched]
+    there = [entry for outcome in outcomes for entry in outcome.fetched]
     if not all(outcome.file.optional for outcome in missing):
+        Ledger(folder).drop_manifest()
         lines = (
             f"{dataset.name} ({dataset.title}): {len(missing)} of {len(outcomes)} files could not be had",
             *_tried(missing),
@@ -234,24 +322,17 @@ def _conclude(dataset: Source, folder: Path, outcomes: list[Fetched | _NotFetche
     return write_manifest(dataset, folder, there, [outcome.file.path for outcome in missing])
 
 
-def _tried(missing: list[_NotFetched]) -> list[str]:
+def _tried(missing: list[_Outcome]) -> list[str]:
     """Return lines with every file: hundreds of one repository share an address with ``<path>`` in it and a reason."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for outcome in missing:
         ending = re.compile(f"(?<=/)({re.escape(outcome.file.path)}|{re.escape(quote(outcome.file.path))})$")
         tries = [f"  {ending.sub('<path>', address)}: {reason}" for address, reason in outcome.tries]
-        groups.setdefault(tuple(tries), []).append(f"    {_described(outcome.file)}")
+        groups.setdefault(tuple(tries), []).append(f"    {described(outcome.file)}")
     lines: list[str] = []
     for reasons, files in groups.items():
         lines += [*(reasons or ["  no address is known, only by hand:"]), *files]
     return lines
-
-
-def _described(file: RemoteFile) -> str:
-    size = "" if file.bytes is None else f"{file.bytes:,} bytes"
-    digest = f"SHA-256 {_shown(file.sha256)}" if file.sha256 else ""
-    known = ", ".join(filter(None, (size, digest, "optional" if file.optional else "")))
-    return f"{file.path}  ({known})" if known else file.path
 
 
 class _Bars:
@@ -273,7 +354,7 @@ class _Bars:
 
     def done(self, file: RemoteFile, folder: Path) -> None:
         self._done += 1
-        if (task := self._tasks.pop(Part(folder / file.path).path, None)) is not None:
+        if (task := self._tasks.pop(part_path(folder / file.path), None)) is not None:
             self.progress.remove_task(task)
         text = f"{self._name}: {self._done} of {self._files} files"
         self.progress.update(self._whole, description=text, advance=file.bytes or 0)

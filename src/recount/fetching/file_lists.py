@@ -5,12 +5,21 @@ line. Addresses are separated by spaces and tried in order; a file without one c
 """
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.resources import files
+from typing import Any
 
 from recount.data.dataset import RemoteFile
 
 COLUMNS = ["path", "bytes", "sha256", "urls"]
+
+
+def remote_file(stated: Mapping[str, Any]) -> RemoteFile:
+    """Return the file that a YAML file describes."""
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()
+    }
+    return RemoteFile(**fields)
 
 
 def read_file_list(name: str, *, optional: Collection[str] = ()) -> list[RemoteFile]:

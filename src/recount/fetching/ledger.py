@@ -40,25 +40,47 @@ class Ledger:
         if manifest.exists():
             self._read(manifest, lambda: json.loads(manifest.read_text(encoding="utf-8"))["files"])
         if ledger.exists():
-            lines = ledger.read_text(encoding="utf-8").split("\n")
+            lines = ledger.read_bytes().split(b"\n")
             if lines.pop():  # killed in the middle of a line
-                ledger.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+                ledger.write_bytes(b"".join(line + b"\n" for line in lines))
             self._read(ledger, lambda: [json.loads(line) for line in lines])
 
     def _read(self, path: Path, rows: Callable[[], list[dict[str, Any]]]) -> None:
         try:
-            self.entries |= {row["path"]: Fetched(**row) for row in rows()}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            for row in rows():
+                if row.keys() == {"path", "rejected"}:
+                    self.entries.pop(row["path"], None)
+                else:
+                    self.entries[row["path"]] = Fetched(**row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: is broken ({error}); delete it and fetch again") from error
 
     def record(self, path: str, sha256: str, address: str) -> Fetched:
         """Write down a file that has just come; any thread may."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = Fetched(path, (self._folder / path).stat().st_size, sha256, address, now)
-        with self._lock, (self._folder / LEDGER).open("a", encoding="utf-8") as stream:
+        with self._lock:
             self.entries[path] = entry
-            stream.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+            self._append(asdict(entry))
         return entry
+
+    def forget(self, path: str, sha256: str) -> None:
+        """Write down that a file of this digest, recorded before, was rejected: a later one need not be like it."""
+        with self._lock:
+            if path in self.entries and self.entries[path].sha256 == sha256:
+                del self.entries[path]
+                self._append({"path": path, "rejected": sha256})
+
+    def drop_manifest(self) -> None:
+        """Remove the manifest, which is of a complete set; what it records stays in ``.fetched.jsonl``."""
+        if (self._folder / MANIFEST).exists():
+            for entry in self.entries.values():
+                self._append(asdict(entry))
+            (self._folder / MANIFEST).unlink()
+
+    def _append(self, row: dict[str, Any]) -> None:
+        with (self._folder / LEDGER).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_manifest(source: Source, folder: Path, there: Sequence[Fetched], missing: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ class Patience:
 
     connect_seconds: float = 5  # for a connection, and once per host for whether it can be reached at all
     read_seconds: float = 20  # between two bytes
+    slowest_bytes_per_second: float = 1024  # of a transfer; what is slower is stopped, and counts as a time-out
     attempts: int = 4  # that bring nothing new before an address is given up; a time-out counts as two
     backoff_seconds: float = 1  # before the second attempt; doubled before each further one
     longest_wait_seconds: float = 30  # before an attempt; a server that asks for more (Retry-After) is given up
@@ -40,7 +42,11 @@ class RefusedError(Exception):
 
 
 class WrongBytesError(RefusedError):
-    """An address delivers bytes, but not those of the file."""
+    """An address delivers bytes, but not those of the file, or none that can be used."""
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place  # what to say of where they are
 
 
 class CancelledError(Exception):
@@ -69,11 +75,14 @@ class TransientError(Exception):
 class Part:
     """The unfinished file ``<path>.part``, and beside it ``<path>.part.source``: where it comes from."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, most: int) -> None:
         self._target = target
-        self.path = target.with_name(target.name + ".part")
-        self._note = target.with_name(target.name + ".part.source")
+        self.path = part_path(target)
+        self.note = target.with_name(target.name + ".part.source")
+        self.most = most  # bytes that it may have
         self.reached = self.size()  # the most bytes that any attempt has brought
+        self.ended = False  # whether the sender has said where the bytes end
+        self.md5 = ""  # that the sender states
 
     def size(self) -> int:
         """Return the bytes that are there."""
@@ -81,27 +90,59 @@ class Part:
 
     def note_source(self, address: str, validator: str | None) -> None:
         """Remember address and validator (ETag or date) of the version that the bytes belong to."""
-        self._note.write_text(json.dumps({"address": address, "validator": validator}))
+        self.note.write_text(json.dumps({"address": address, "validator": validator}))
 
     def validator(self, address: str) -> str | None:
         """Return the validator of the bytes that are there if they come from ``address`` and it gave one."""
         try:
-            note = json.loads(self._note.read_text())
+            note = json.loads(self.note.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         return note["validator"] if note["address"] == address else None
 
+    def check_size(self, size: int, announced: int | None) -> None:
+        """Remove what is there and raise WrongBytesError if more bytes have come, or are to come, than may."""
+        if max(size, announced or 0) > self.most:
+            self.discard()
+            sends = f"announces {announced:,} bytes" if announced and announced > self.most else "sends and sends"
+            raise WrongBytesError(f"{sends}: more than the {self.most:,} that such a file may have, and is stopped")
+
+    def reject(self) -> str:
+        """Move what is there aside, as ``set_aside`` does, and return what to say of that."""
+        self.note.unlink(missing_ok=True)
+        return set_aside(self.path, self._target, own=False)
+
     def discard(self) -> None:
         """Remove what is there."""
         self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Put the finished file in its place, in one step, and on the disk."""
         _sync(self.path)
         self.path.replace(self._target)
         _sync(self._target.parent)
-        self._note.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+def part_path(target: Path) -> Path:
+    """Return where a file is while it is not finished."""
+    return target.with_name(f"{target.name}.part")
+
+
+def set_aside(path: Path, target: Path, *, own: bool) -> str:
+    """Move a file that cannot be taken for ``target`` to ``<target>.rejected``, and return what to say of that.
+
+    What lies there stays: another file of the user's ``own`` gets a number, another download is removed.
+    """
+    numbers = chain([""], (f".{number}" for number in count(2)))
+    places = (target.with_name(f"{target.name}{number}.rejected") for number in numbers)
+    place = next(place for place in places if not own or not os.path.lexists(place))
+    if os.path.lexists(place):
+        path.unlink()
+        return f"removed ({place} holds an earlier one)"
+    path.replace(place)
+    return f"moved to {place}"
 
 
 def _sync(path: Path) -> None:
@@ -115,9 +156,10 @@ def _sync(path: Path) -> None:
 class Writer(AbstractContextManager["Writer"]):
     """What pooch writes into; nothing is cut before ``begin``: an address that fails must not cost bytes."""
 
-    def __init__(self, part: Part, session: "Session") -> None:
+    def __init__(self, part: Part, session: "Session", moved: Callable[[], None] = lambda: None) -> None:
         self.part = part
         self.session = session
+        self._moved = moved  # called after each chunk
         self._stream: BinaryIO | None = None
         self.position = 0
         self.total: int | None = None
@@ -138,6 +180,7 @@ class Writer(AbstractContextManager["Writer"]):
         self.session.check()
         if self.total is not None and self.position + len(chunk) > self.total:
             raise RefusedError(f"sends more than the {self.total:,} bytes that were announced")
+        self.part.check_size(self.position + len(chunk), self.total)
         assert self._stream is not None, "begin comes before write"
         try:
             self._stream.write(chunk)
@@ -146,10 +189,47 @@ class Writer(AbstractContextManager["Writer"]):
             raise LocalError(error, self.part.path) from error
         self.position += len(chunk)
         self.part.reached = max(self.part.reached, self.position)
+        self._moved()
         self.session.progress(self.part.path, self.position, self.total)
 
     def flush(self) -> None:
         """Do nothing: ``write``, after which pooch calls it, has done it."""
+
+
+class Pace(AbstractContextManager["Pace"]):
+    """Stops a transfer that stalls: if the next ``chunk_bytes`` take longer than at the slowest speed allowed.
+
+    Time runs from ``start`` on. ``stop`` is called on another thread, so that a read that waits ends; leaving then
+    raises TransientError.
+    """
+
+    def __init__(self, session: "Session", chunk_bytes: int, stop: Callable[[], object]) -> None:
+        self._session, self._stop = session, stop
+        self._seconds = chunk_bytes / session.patience.slowest_bytes_per_second
+        self._moved, self._over, self._stalled = threading.Event(), False, False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def moved(self) -> None:
+        """Note that a chunk has come."""
+        self._moved.set()
+
+    def _watch(self) -> None:
+        while self._moved.wait(self._seconds):
+            self._moved.clear()
+            if self._over:
+                return
+        self._stalled = True
+        self._stop()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._over = True
+        self.moved()
+        if self._stalled and not self._session.cancel.is_set():
+            slowest = self._session.patience.slowest_bytes_per_second
+            raise TransientError(f"stalls: it sends fewer than {slowest:,.0f} bytes a second", cost=2) from error
 
 
 @dataclass

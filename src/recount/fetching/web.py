@@ -3,17 +3,30 @@
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 from pooch import HTTPDownloader
+from urllib3 import HTTPResponse
 
 from recount.data.dataset import RemoteFile
-from recount.fetching.transfers import Part, Patience, RefusedError, Session, TransientError, Writer, WrongBytesError
+from recount.fetching.proof import stranger
+from recount.fetching.transfers import (
+    Pace,
+    Part,
+    Patience,
+    RefusedError,
+    Session,
+    TransientError,
+    Writer,
+    WrongBytesError,
+)
 from recount.provenance import VERSION
 
 CHUNK_BYTES = 2**16
+SMALL_BYTES = 2**20  # a body of the wrong size is read up to here, to say what it is: a web page, a pointer
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 530}
 
 
@@ -29,12 +42,23 @@ def fetch_http(
     asked = {"User-Agent": f"recount/{VERSION}", **(headers or {}), "Accept-Encoding": "identity"}
     if start:
         asked |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
-    with Writer(part, session) as writer:
+    bodies: list[HTTPResponse] = []
+
+    def stop() -> None:
+        with suppress(IndexError, OSError, RuntimeError, ValueError):  # not begun, or over
+            bodies[-1].shutdown()
+
+    with Pace(session, CHUNK_BYTES, stop) as pace, Writer(part, session, pace.moved) as writer:
 
         def on_response(response: requests.Response, *_: Any, **__: Any) -> None:
             if response.ok and not response.is_redirect:
-                writer.begin(*_body(response, file, start))
+                bodies.append(response.raw)
+                pace.start()
+                begin, total = _body(response, file, start)
+                part.check_size(begin, total)
+                writer.begin(begin, file.bytes if total is None else total)
                 part.note_source(url, _validator(response))
+                part.ended = total is not None or response.headers.get("Transfer-Encoding") == "chunked"
 
         options = {"headers": asked, "timeout": session.patience.timeout, "hooks": {"response": on_response}}
         try:
@@ -42,8 +66,9 @@ def fetch_http(
         except requests.RequestException as error:
             if failure := _failure(error, writer, start):
                 raise failure from error
-    if writer.total is not None and writer.position < writer.total:
-        raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
+        cut = writer.total is not None and writer.position < writer.total
+        if cut and not (writer.position and stranger(part.path, file.path)):
+            raise TransientError(f"the connection ended after {writer.position:,} of {writer.total:,} bytes")
 
 
 def _failure(error: requests.RequestException, writer: Writer, start: int) -> Exception | None:
@@ -54,6 +79,7 @@ def _failure(error: requests.RequestException, writer: Writer, start: int) -> Ex
             return status_error(response)
         case requests.HTTPError(response=response):
             if response.headers.get("Content-Range") == f"bytes */{start}":
+                writer.part.ended = True
                 return None
             writer.part.discard()
             return TransientError("the file there is shorter than the part that is here: starting again")
@@ -88,12 +114,12 @@ def _body(response: requests.Response, file: RemoteFile, start: int) -> tuple[in
     total = int(length) if length.isdigit() else None
     if begin not in (0, start):
         raise RefusedError(f"sends bytes from {begin:,} on when asked for those from {start:,} on")
-    if file.bytes is not None and total is not None and total != file.bytes:
-        raise WrongBytesError(f"has {total:,} bytes, expected {file.bytes:,}")
     kind = response.headers.get("Content-Type", "")
     if file.sha256 is None and kind.startswith("text/html") and not file.path.endswith((".html", ".htm")):
         raise RefusedError("delivers a web page instead of the file (a log-in or consent page?)")
-    return begin, file.bytes if total is None else total
+    if file.bytes is not None and total is not None and total != file.bytes and total > SMALL_BYTES:
+        raise WrongBytesError(f"has {total:,} bytes, expected {file.bytes:,}")
+    return begin, total
 
 
 def _validator(response: requests.Response) -> str | None:

@@ -4,30 +4,59 @@ A suite or config.yaml names a file as ``weights:<name>/<file>``: it lies in ``r
 the mirror is asked for ``<mirror>/<name>/<file>``.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from recount.data.dataset import RemoteFile, Source
+from recount.fetching.file_lists import remote_file
+from recount.settings.base import read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Errors that a released checkpoint has on a benchmark, as somebody states them."""
+
+    on: str  # a benchmark's id
+    mae: float
+    rmse: float
+    source: str
 
 
 class Weights(Source):
-    """A file of weights."""
+    """A file of weights; a released checkpoint has the numbers to ``judge`` it by, and what ``others`` got from it."""
 
-    def __init__(self, name: str, title: str, homepage: str, licence: str, file: RemoteFile, by_hand: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        homepage: str,
+        licence: str,
+        file: RemoteFile,
+        by_hand: str = "",
+        judge: Sequence[Number] = (),
+        others: Sequence[Number] = (),
+    ) -> None:
         self.name, self.title, self.homepage, self.licence = name, title, homepage, licence
-        self.file, self.by_hand = file, by_hand
+        self.file, self.by_hand, self.judge, self.others = file, by_hand, judge, others
 
     def files(self) -> list[RemoteFile]:
         """Return the one file."""
         return [self.file]
 
+    def told(self) -> Iterator[str]:
+        """Yield a line for each number that the checkpoint is held against."""
+        for what, numbers in (("to be judged by", self.judge), ("others got", self.others)):
+            yield from (f"{what}: {n.on}: MAE {n.mae:g}, RMSE {n.rmse:g} ({n.source})" for n in numbers)
+
 
 def _declared() -> dict[str, Weights]:
-    table = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    for entry in table.values():
-        entry["file"] = RemoteFile(**entry["file"] | {"urls": tuple(entry["file"].get("urls", ()))})
-    return {name: Weights(name, **entry) for name, entry in table.items()}
+    table = read_yaml(Path(__file__).with_suffix(".yaml"))
+    entries = {name: entry for name, entry in table.items() if not name.startswith("_")}
+    for entry in entries.values():
+        entry["file"] = remote_file(entry["file"])
+        entry |= {key: [Number(**number) for number in entry.get(key, ())] for key in ("judge", "others")}
+    return {name: Weights(name, **entry) for name, entry in entries.items()}
 
 
 WEIGHTS = _declared()

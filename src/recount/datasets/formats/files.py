@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from recount.data.dataset import DataError, Dataset, RemoteFile, reason
 from recount.data.health import Defects
-from recount.fetching.file_lists import read_file_list
+from recount.fetching.file_lists import read_file_list, remote_file
 
 Content = TypeVar("Content")
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -40,7 +40,7 @@ class Described(Dataset):
     def files(self) -> list[RemoteFile]:
         """Return the files of the list and of the card."""
         listed = read_file_list(self.name, optional=self.optional) if self.listed else []
-        return listed + [RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in self.remote_files]
+        return listed + [remote_file(file) for file in self.remote_files]
 
 
 def fetched(path: Path, dataset: str) -> Path:
