@@ -184,6 +184,13 @@ def _permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
     return (extreme + 1) / (PERMUTATIONS + 1)
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of n images."""
+    z = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2))
+    centre, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+
+
 def holm(p_values: ArrayLike) -> Floats:
     """Return p values adjusted for their number by Holm's step-down rule; NaN stays NaN and is not counted."""
     p_values = np.asarray(p_values, dtype=np.float64)
