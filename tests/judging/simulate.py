@@ -52,8 +52,8 @@ def study(folder: Path, number: int) -> Iterator[Row]:
             for seeds in (3, 5, 10, 20):
                 world = World(effect, images, sd)
                 for project, looks in ((once, 1), (thrice, 3)):
-                    hits = rates(project, world, seeds, number // 2).get("holds", 0)
-                    yield row("holds, with an effect", world, seeds, looks, number // 2, hits)
+                    hits = rates(project, world, seeds, number // 4).get("holds", 0)
+                    yield row("holds, with an effect", world, seeds, looks, number // 4, hits)
     yield from printed(folder, number)
     asked = COMPARED | {"weights": "best_on_test", "against": "old/fixed"}
     chosen = simulated_project(folder / "chosen", [asked], looks=(3,))
@@ -69,9 +69,9 @@ def printed(folder: Path, number: int) -> Iterator[Row]:
             for seeds in (3, 5, 10, 20):
                 world = World(effect=-worse, sd=sd, printed=True)
                 project = simulated_project(folder / f"n{worse}{sd}{seeds}", [REACHED], looks=(3,))
-                found = rates(project, world, seeds, number // 2)
+                found = rates(project, world, seeds, number // 4)
                 for name in ("holds", "does not hold"):
-                    yield row(f"printed number {name}; truth {worse:+.0%} worse", world, seeds, 1, number // 2,
+                    yield row(f"printed number {name}; truth {worse:+.0%} worse", world, seeds, 1, number // 4,
                               found.get(name, 0))  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from claims_project import (
 )
 
 from records import maps, negative_prompts, run_record
+from recount.judging.explain import explain
 from recount.metrics import ACCURACY, MAE
+from recount.settings.base import ConfigError
 from recount.settings.project import Project, load
 
 THREE = (0, 1, 2)
@@ -527,3 +530,45 @@ def test_attention_before_training_depends_on_no_seed(tmp_path: Path) -> None:
     row = headline(project)
     assert (row["verdict"], row["seeds"]) == ("holds", "")
     assert float(row["effect"]) == pytest.approx((40 * 10 - 2) / 400)
+
+
+def test_share_of_all_pictures_is_not_certain(tmp_path: Path) -> None:
+    """Eight of eight pictures say little, though they do not scatter."""
+    project = make_project(tmp_path, [quantity({"metric": "pccn", "at_least": 60})], seeds=[0])
+    pictures = [{"id": f"s{k}", "true": 10.0, "right": 10.0, "wrong": 1.0} for k in range(4)]
+    write_prompt_tests(project, {"shown/test": {"negative_prompts": negative_prompts(pictures)}})
+    row = headline(project)
+    assert (row["effect"], row["verdict"]) == ("100.0", "undecided")
+
+
+def test_accuracies_that_differ_on_every_picture_are_not_certain(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than(expect="higher accuracy")], seeds=[0])
+    predict(project, "new/full", 0)
+    predict(project, "old/full", 1)
+    assert float(headline(project)["image_variance"]) > 0
+
+
+def test_one_computation_can_be_followed_with_a_calculator(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than(), number(id="N")])
+    for arm, factor in (("new/full", 1.0), ("old/full", 2.0), ("new/less", 1.5)):
+        predict(project, arm, noisy(factor), seeds=THREE)
+    row = headline(project, claim="C")
+    text = explain(project, "C")
+    said = {line.strip().partition(" ")[0]: line for line in text.splitlines()}
+    df = re.search(r"df = ([\d.e-]+)² / \(([\d.e-]+)²/([\d.]+) \+ ([\d.e-]+)²/(\d+)\) = ([\d.]+)", text)
+    assert df is not None
+    total, seeds, nu, images, n, result = map(float, df.groups())
+    assert total == pytest.approx(seeds + images, rel=1e-5)
+    assert total**2 / (seeds**2 / nu + images**2 / n) == pytest.approx(result, rel=1e-4)
+    assert result == pytest.approx(float(row["df"]), rel=1e-5)
+    ends = re.search(r"± ([\d.]+) \* ([\d.e-]+) = ([\d.-]+) to ([\d.-]+)", said["interval"])
+    assert ends is not None
+    factor, error, low, high = map(float, ends.groups())
+    assert (high - low) / 2 == pytest.approx(factor * error, rel=1e-4)
+    assert (low, high) == pytest.approx((float(row["ci_low"]), float(row["ci_high"])), rel=1e-4)
+    assert "-> holds" in text
+    assert "prediction interval" in explain(project, "N")
+    before = (project.root / project.results / "looks.json").read_bytes()
+    with pytest.raises(ConfigError, match="no such claim"):
+        explain(project, "CC")
+    assert (project.root / project.results / "looks.json").read_bytes() == before

@@ -43,6 +43,8 @@ class Arm:
 
     def on(self, ids: Sequence[str]) -> "Arm":
         """Return the arm on some of its samples."""
+        if tuple(ids) == self.ids:
+            return self
         places = {name: place for place, name in enumerate(self.ids)}
         columns = [places[name] for name in ids]
         return replace(self, ids=tuple(ids), true=self.true[columns], predicted=self.predicted[:, columns])
@@ -182,7 +184,8 @@ def is_fixed(run: Run) -> bool:
 def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int) -> Arm:
     """Return the arm of several seeds' predictions over the samples that all of them have."""
     first = next(iter(tables.values()))
-    common = set(first.ids).intersection(*(table.ids for table in tables.values()))
+    same = all(table.ids == first.ids for table in tables.values())
+    common = set(first.ids).intersection(*(() if same else (table.ids for table in tables.values())))
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
         raise Missing("undefined", f"{name}: its seeds were predicted on different samples")

@@ -20,7 +20,7 @@ from scipy import special
 
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
 from recount.judging.epochs import epoch_sd, epochs_seen, settles
-from recount.judging.estimates import Leveled, Pools, dominated, jackknife, metric_on, over_images, scaled
+from recount.judging.estimates import Leveled, Pools, dominated, jackknife, metric_on, of_shares, over_images, scaled
 from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values
 from recount.judging.verdicts import MARGIN_SHARE, Finding, Number, Pool, SeedArm
 from recount.metrics import COSTS, Floats
@@ -172,14 +172,19 @@ class Claims:
             return
         first, second = self._compared(asked, asked.benchmarks[0])
         sign = -1 if first.metric.better == "low" else 1
-        region = difference_region(asked.claim)
+        region, share = difference_region(asked.claim), first.metric.is_share
+        images = over_images(lambda a, b: a - b, first, second)
+        if share:
+            apart = first.without.mean(axis=0) - second.without.mean(axis=0)
+            images = max(images, of_shares(first.mean - second.mean, apart))
         finding = Finding(
             sign * (first.mean - second.mean),
             region,
             arms=(*first.seed_arm(1), *second.seed_arm(1)),
             pool=self._pool(asked, first, second),
-            image_variance=over_images(lambda a, b: a - b, first, second),
-            base=0.0 if first.metric.is_share else second.mean,
+            image_variance=images,
+            scale="logit" if share else "log",
+            base=0.0 if share else second.mean,
             of_seeds=first.drawn_anew(1) + second.drawn_anew(1),
             rule=DIFFERENCE_RULE.format(within=_within(region), seeds=SEEDS_RULE),
         )
@@ -427,8 +432,12 @@ def _of_ratio(
     value, region = float(each.mean()), region_of(bound)
     with np.errstate(invalid="ignore", divide="ignore"):
         without = (tops.sum(axis=1, keepdims=True) - tops) / (bottoms.sum(axis=1, keepdims=True) - bottoms)
+    images = jackknife(without.mean(axis=0))
+    if yes is not None:  # a share of all images has a variance, too: that at the limit, as in a score test
+        ends = [end / yes for end in region if math.isfinite(end)]
+        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
     finding = Finding(
-        value, region, image_variance=jackknife(without.mean(axis=0)), n=n, notes=notes,
+        value, region, image_variance=images, n=n, notes=notes, scale="value" if yes is None else "logit",
         rule=f"the interval lies {_within(region)}; {SEEDS_RULE}",
     )  # fmt: skip
     if yes is not None and not seeds:
@@ -438,8 +447,8 @@ def _of_ratio(
             rule=f"Wilson's 95 % interval lies {_within(region)}",
         )  # fmt: skip
     elif seeds:
-        share = value / (yes or 1.0)
         shares = np.clip(each / (yes or 1.0), 0.5 / n, 1 - 0.5 / n)
+        share = float(shares.mean())
         values = special.logit(shares) if yes is not None else each
         weight = share * (1 - share) * yes if yes is not None else 1.0
         # of a quantity that is no share the assumed spread is one of its own value

@@ -109,6 +109,16 @@ def over_images(effect: Callable[[Floats, Floats], Floats], better: Leveled, wor
         return jackknife(effect(better.without.mean(axis=0), worse.without.mean(axis=0)))
 
 
+def of_shares(effect: float, without: Floats) -> float:
+    """Return the variance over images of a paired difference of shares, which is not 0 where all images agree.
+
+    Agresti and Min's: as if two more images had been seen, half of one right with each arm alone.
+    """
+    n = len(without)
+    d = n * effect - (n - 1) * without  # of each image
+    return float((d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2) if n > 1 else math.nan
+
+
 def dominated(metric: Metric, arm: Arm) -> Iterator[str]:
     """Yield what must be said of an error that one image carries."""
     heavy = dominant(metric, arm.ids, arm.true, arm.predicted) if metric.root else ""

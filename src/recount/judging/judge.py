@@ -92,16 +92,16 @@ def judged(measurements: Measurements, book: LookBook) -> list[VerdictRow]:
     return _with_q(_leaning_on_files(rows))
 
 
-def cases(measurements: Measurements, book: LookBook) -> Iterator[Case]:
-    """Yield every claim of the project's papers with each kind of evidence and each selection."""
+def cases(measurements: Measurements, book: LookBook, only: str = "") -> Iterator[Case]:
+    """Yield every claim (or only one) of the project's papers with each kind of evidence and each selection."""
     for name, paper in measurements.project.papers.items():
-        yield from _of_paper(measurements, name, paper, book)
+        yield from _of_paper(measurements, name, paper, book, only)
 
 
-def _of_paper(measurements: Measurements, name: str, paper: Paper, book: LookBook) -> Iterator[Case]:
+def _of_paper(measurements: Measurements, name: str, paper: Paper, book: LookBook, only: str) -> Iterator[Case]:
     printed = PrintedClaims(paper)
     claims = Claims(measurements, paper, printed.value)
-    for claim in paper.claims:
+    for claim in (claim for claim in paper.claims if only in ("", claim.id)):
         match = _match(measurements.project, claim)
         for evidence in claims.evidences(claim):
             found = {s: claims.parts(claim, s, evidence) for s in claims.selections(claim, evidence)}

@@ -218,6 +218,7 @@ class Finding:
     region: tuple[float, float] = (0.0, math.inf)  # where the claim puts it, ends excluded, on that scale
     grade: Literal["compared", "number", "opponent", "printed", "exact"] = "compared"
     log: bool = False  # effect and region are logs of ratios
+    scale: str = "log"  # of the metric, on which seeds scatter
     arms: tuple[SeedArm, ...] = ()  # with random training
     pool: Pool = Pool()
     image_variance: float = 0.0  # of the effect, over images

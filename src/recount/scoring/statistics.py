@@ -21,6 +21,7 @@ from recount.metrics import MAE, Floats, Metric
 RESAMPLES = 10_000
 PERMUTATIONS = 10_000
 CONFIDENCE = 0.95
+Z = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2))
 RANDOM_SEED = 20240229
 CELLS_PER_CHUNK = 4_000_000  # of a resampling matrix: 32 MB of float64
 
@@ -186,9 +187,8 @@ def _permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
 
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share of n images."""
-    z = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2))
-    centre, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+    centre, half = share + Z * Z / (2 * n), Z * np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    return float((centre - half) / (1 + Z * Z / n)), float((centre + half) / (1 + Z * Z / n))
 
 
 def holm(p_values: ArrayLike) -> Floats:
