@@ -464,7 +464,7 @@ def test_arms_of_equal_number_are_paired_in_order(tmp_path: Path) -> None:
         ({"colour": "red"}, ["claims.C1.colour", "no such key"]),
         ({"were": "Table 1"}, ["claims.C1.were", "no such key; the nearest is where"]),
         ({"test": "ration"}, ["claims.C1.test", "the nearest is ratio"]),
-        ({"at_least": 2.0}, ["claims.C1: test difference does not read at_least: at_least belongs to test ratio"]),
+        ({"margin": 2.0}, ["claims.C1: test difference does not read margin: margin belongs to test value"]),
     ],
 )
 def test_wrong_claim_is_one_line_that_says_what_is_allowed(
@@ -487,9 +487,9 @@ def test_claims_have_names_of_their_own(tmp_path: Path) -> None:
     ("claim", "rule"),
     [
         ({}, "lower mae than the arm it is compared with, on the same images"),
-        ({"margin": 0.5}, "lower mae than the arm it is compared with, by more than 0.5"),
+        ({"at_least": 0.5}, "lower mae than the arm it is compared with, by more than 0.5"),
         ({"test": "ratio", "at_most": 0.15}, "mae over that of the arm it is compared with below 0.15"),
-        ({"test": "value", "published": 11.76}, "mae as printed: 11.76"),
+        ({"test": "value", "published": 11.76}, "mae as printed: 11.76, or worse by at most 10 %"),
         ({"test": "quantity", "bounds": [{"metric": "pccn", "at_least": 60}]}, "pccn above 60"),
     ],
 )
@@ -507,7 +507,7 @@ def test_every_quantity_of_claims_is_one_that_prompt_tests_tell() -> None:
     from recount.judging import prompt_evidence
     from recount.metrics import QUANTITIES
 
-    assert set(QUANTITIES) == {*prompt_evidence.QUANTITIES, "nearer_to_majority"}
+    assert set(QUANTITIES) == {*prompt_evidence.QUANTITIES, "nearer_to_majority", "prompt_names_majority"}
 
 
 def _runs(suite: str) -> dict[str, Run]:

@@ -90,7 +90,7 @@ def test_the_paper_has_printed_and_missing_cells_and_a_judged_claim_at_once(proj
     assert cells["mcnn/rgb", "mae"]["status"] == "missing"
     rows = csv.DictReader(judge(alone).open(encoding="utf-8"))
     verdicts = {(row["claim"], row["evidence_status"]): row["verdict"] for row in rows}
-    assert verdicts == {("EA-1", "trained"): "not tested", ("EA-1", "published"): "holds in direction"}
+    assert verdicts == {("EA-1", "trained"): "not tested", ("EA-1", "published"): "consistent"}
 
 
 def test_the_paper_may_lie_elsewhere(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

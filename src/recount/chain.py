@@ -25,7 +25,7 @@ from recount.settings.project import WEIGHTS, Project, Run, Split
 
 #: step -> the record beside what it makes
 MADE = {"score": "scores.made.json", "judge": "verdicts.made.json", "report": "index.made.json"}
-TABLES = {"score": ("scores.csv", "strata.csv", "influence.csv"), "judge": ("verdicts.csv",)}
+TABLES = {"score": ("scores.csv", "strata.csv", "influence.csv"), "judge": ("verdicts.csv", "fidelity.csv")}
 RecordType = TypeVar("RecordType", bound=JsonRecord)
 SHOWN = 3  # ids in a message
 Kind = Literal["stale", "damaged", "failed", "missing"]

@@ -237,8 +237,18 @@ def score(
 
 
 @app.command()
-def judge(config: Overrides = None) -> None:
+def judge(
+    explain: Annotated[
+        str, typer.Option(metavar="CLAIM", help="print the computation of one claim, and write nothing")
+    ] = "",
+    config: Overrides = None,
+) -> None:
     """Judge every claim of the papers from the predictions and published numbers that exist."""
+    if explain:
+        from recount.judging.explain import explain as explain_claim
+
+        typer.echo(explain_claim(_project(config), explain), nl=False)
+        return
     from recount.judging.judge import judge as judge_suite
     from recount.results.attempts import attempt
 

@@ -58,7 +58,7 @@ class Metric:
         """Return the metric of mean contributions."""
         import numpy as np
 
-        return np.sqrt(mean) if self.root else mean
+        return np.sqrt(mean) if self.root else np.abs(mean) if self.name == "bias" else mean
 
     def __call__(self, true: ArrayLike, predicted: ArrayLike) -> float:
         """Return the metric of two lists of counts, not empty and equally long; NaN if a prediction is NaN."""
@@ -95,6 +95,7 @@ _CONTRIBUTIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
     "rmse": lambda true, predicted: (predicted - true) ** 2,
     "nae": lambda true, predicted: abs(predicted - true) / true.clip(min=1),
     "sre": lambda true, predicted: (predicted - true) ** 2 / true.clip(min=1),
+    "bias": lambda true, predicted: predicted - true,
     "accuracy": _correct,
     "mean_absolute_deviation": lambda true, predicted: abs(predicted - true),
 }
@@ -109,14 +110,15 @@ def _listed() -> Iterator[Metric]:
 
 
 ALL: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _listed()})
+BIAS = ALL["bias"]
 #: means over images, so that they have intervals and tests
-METRICS = MappingProxyType({name: metric for name, metric in ALL.items() if metric.contribution is not None})
+METRICS = MappingProxyType({name: m for name, m in ALL.items() if m.contribution is not None and m is not BIAS})
 COSTS = MappingProxyType({name: metric for name, metric in ALL.items() if metric.family == "cost"})
 QUANTITIES = MappingProxyType({name: metric for name, metric in ALL.items() if metric.family == "prompts"})
 MAE, RMSE, NAE, SRE, ACCURACY, MEAN_ABSOLUTE_DEVIATION = METRICS.values()
-#: accuracy over the images whose true number is in LARGE_NUMBERS
-RECALL = ALL["recall_7_to_10"]
-LARGE_NUMBERS = (7, 10)
+#: accuracy over the images whose true number is between these
+RECALLS = MappingProxyType({"recall_2_to_6": (2, 6), "recall_7_to_10": (7, 10)})
+LARGE_NUMBERS = RECALLS["recall_7_to_10"]
 #: of any values, whatever is true: for what is a mean over images but no error
 MEAN = Metric("mean", "Mean", "mean over images", "prompts", None, lambda _, values: values)
 

@@ -227,11 +227,11 @@ def test_verdicts_stand_side_by_side(tmp_path: Path) -> None:
         pd.DataFrame(rows).to_csv(folder / "verdicts.csv", index=False)
         return folder
 
-    a = judged(tmp_path / "a", first="holds", second="inconclusive")
-    comparison = compared(a, judged(tmp_path / "b", first="holds", second="contradicted", third="holds"))
+    a = judged(tmp_path / "a", first="holds", second="undecided")
+    comparison = compared(a, judged(tmp_path / "b", first="holds", second="does not hold", third="holds"))
     assert [(entry.claim, entry.a, entry.b) for entry in comparison.verdicts] == [
         ("first", "holds", "holds"),
-        ("second", "inconclusive", "contradicted"),
+        ("second", "undecided", "does not hold"),
         ("third", "", "holds"),
     ]
     write_comparison(comparison, tmp_path / "out.md")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from links import complete_run
 from prepared import complete
-from projects import experiment, write_project
+from projects import experiment, write_project, write_yaml
 from recount.judging.judge import judge
 from recount.results.predictions import timing_path
 from recount.results.verdicts import VERDICTS
@@ -86,6 +87,8 @@ def make_project(
         config={"suite": "small", "seeds": [0, 1, 2], "training_threads": 1},
         published={"p": published},
     )
+    benchmarks = yaml.safe_load((root / "benchmarks.yaml").read_text())
+    write_yaml(root / "benchmarks.yaml", {name: entry | {"data": "dots/test"} for name, entry in benchmarks.items()})
     write_index(root, {})
     return load(root, config)
 

@@ -1,262 +1,280 @@
-"""Decisions: when a part holds, how parts make a claim, what would have decided, and how often chance decides."""
+"""Rules: when a part holds, which scatter counts, how parts make a claim, what would have decided."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy import stats
 
-from recount.judging.verdicts import Decision, Finding, combine, decide, decide_all, seeds_needed
-from recount.metrics import ACCURACY, MAE, RMSE, Metric
-from recount.scoring import statistics
-from recount.scoring.statistics import image_error, paired_difference
-
-NAN = math.nan
-
-
-def finding(low: float, high: float, *seeds: float, p: float = 0.001, n: int = 100) -> Finding:
-    return Finding((low + high) / 2, low, high, p_value=p, n=n, seed_effects=seeds)
-
-
-def verdict(evidence: Finding, p: float = 0.001) -> str:
-    return decide(evidence, p, p, 1).verdict
-
-
-# ------------------------------------------------------------------------------------------------------- one part
-
-
-def test_without_training_the_interval_decides() -> None:
-    assert verdict(finding(1, 3)) == "holds"
-    assert verdict(finding(-3, -1)) == "contradicted"
-    assert verdict(finding(-1, 3)) == "inconclusive"
+from recount.judging.verdicts import (
+    ALPHA,
+    MIN_SEEDS,
+    NOMINAL,
+    Decision,
+    Finding,
+    Number,
+    Pool,
+    SeedArm,
+    benjamini_hochberg,
+    combine,
+    decide,
+    nominal_level,
+    pooled,
+    power,
+    reaches,
+    spread_of,
+    with_needs,
+)
 
 
-def test_p_value_after_correction_can_take_a_verdict_away() -> None:
-    decision = decide(finding(1, 3, p=0.01), 0.2, 0.2, 20)
-    assert decision.verdict == "inconclusive"
-    assert decision.direction == "for"
-    assert "after correction for 20 tests" in decision.reason
+def compared(effect: float, *spreads: tuple[float, ...], images: float = 0.01, n: int = 100, **more: object) -> Finding:
+    """Return a comparison whose arms have these logs of their metric, one for each seed."""
+    arms = tuple(SeedArm(f"a/{k}", logs, 1.0) for k, logs in enumerate(spreads))
+    return Finding(effect, arms=arms, image_variance=images, n=n, **more)  # type: ignore[arg-type]
 
 
-def test_one_seed_holds_in_direction_only_and_says_so() -> None:
-    decision = decide(finding(1, 3, 2.0), 0.001, 0.001, 1)
-    assert decision.verdict == "holds in direction"
-    assert decision.needed_seeds == 3
-    assert "1 seed" in decision.reason
+def around(sd: float, seeds: int) -> tuple[float, ...]:
+    """Return logs with exactly this standard deviation."""
+    values = np.arange(seeds) - (seeds - 1) / 2
+    return tuple((sd * values / values.std(ddof=1)).tolist())
 
 
-def test_one_seed_against_the_claim_does_not_contradict_it() -> None:
-    decision = decide(finding(-3, -1, -2.0), 0.001, 0.001, 1)
-    assert decision.verdict == "inconclusive"
-    assert decision.direction == "against"
+THREE = around(0.05, 3)
 
 
-def test_three_seeds_that_agree_decide_both_ways() -> None:
-    assert verdict(finding(1, 3, 1.9, 2.0, 2.1)) == "holds"
-    assert verdict(finding(-3, -1, -1.9, -2.0, -2.1)) == "contradicted"
+# --------------------------------------------------------------------------------------------------- one comparison
 
 
-def test_three_seeds_that_scatter_hold_in_direction() -> None:
-    decision = decide(finding(0.1, 3, 0.2, 2.0, 3.8), 0.001, 0.001, 1)
-    assert decision.verdict == "holds in direction"
-    assert decision.needed_seeds is not None
-    assert decision.needed_seeds > 3
+def test_interval_and_p_are_students_with_satterthwaites_degrees_of_freedom() -> None:
+    finding = compared(0.4, THREE, THREE, images=0.004, n=50)
+    seed = 0.05**2 * 2 / 3
+    variance = seed + 0.004
+    df = variance**2 / (seed**2 / 4 + 0.004**2 / 49)
+    found = decide(finding)
+    assert (found.df, found.seed_part) == pytest.approx((df, seed))
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((0.4 - half, 0.4 + half))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(0.4 / math.sqrt(variance), df))
+    assert found.decided == "holds"
 
 
-def test_seeds_that_disagree_leave_it_open() -> None:
-    assert verdict(finding(0.1, 3, -1.0, 2.0, 3.8)) == "inconclusive"
+def test_it_does_not_hold_on_the_other_side_and_is_undecided_between() -> None:
+    assert decide(compared(-0.5, THREE, THREE)).decided == "does not hold"
+    between = decide(compared(0.1, THREE, THREE))
+    assert (between.decided, between.direction) == ("undecided", "for")
+    assert "reaches both sides" in between.reason
 
 
-def test_no_difference_at_all_is_inconclusive_and_no_number_decides() -> None:
-    decision = decide(Finding(0, 0, 0, p_value=1, n=50), 1.0, 1.0, 1)
-    assert decision.verdict == "inconclusive"
-    assert decision.direction == ""
-    assert decision.needed.startswith("no number would")
+def test_without_random_training_the_images_decide() -> None:
+    assert decide(compared(0.5)).decided == "holds"
+    assert decide(compared(0.5)).seed_part == 0
 
 
-def test_one_image_has_no_interval_and_is_inconclusive() -> None:
-    decision = decide(Finding(5, n=1), NAN, NAN, 1)
-    assert decision.verdict == "inconclusive"
-    assert "one image" in decision.reason
+def test_one_seed_of_an_arm_leans_at_most() -> None:
+    strong = replace(compared(5.0, THREE, (0.0,)), pool=Pool(0.001, 12, ("a/x",)))
+    assert decide(strong).decided == "leans for"
+    assert decide(replace(strong, effect=-5.0)).decided == "leans against"
+    assert decide(replace(strong, effect=0.1)).decided == "undecided"
+    assert "1 seed" in decide(strong).reason
 
 
-def test_printed_numbers_contradict_or_hold_in_direction() -> None:
-    assert verdict(Finding(3, grade="printed"), NAN) == "holds in direction"
-    assert verdict(Finding(-3, grade="printed"), NAN) == "contradicted"
-    assert verdict(Finding(0, grade="printed"), NAN) == "inconclusive"
-    assert verdict(Finding(3, 1, 5, grade="printed")) == "holds in direction"
+def test_one_seed_leans_at_five_per_cent_on_one_side() -> None:
+    finding = replace(compared(0.0, (0.0,), (0.0,), images=0.0), n=None, pool=Pool(0.01, 12, ("a/x",)))
+    edge = stats.t.ppf(0.95, 12) * math.sqrt(0.02)
+    assert decide(replace(finding, effect=1.01 * edge)).decided == "leans for"
+    assert decide(replace(finding, effect=0.99 * edge)).decided == "undecided"
 
 
-def test_facts_hold_or_are_contradicted() -> None:
-    assert verdict(Finding(0, region=(-math.inf, 0.5), grade="exact"), NAN) == "holds"
-    assert verdict(Finding(2, region=(-math.inf, 0.5), grade="exact"), NAN) == "contradicted"
+def test_two_seeds_decide_only_with_six_degrees_of_freedom_behind_their_spread() -> None:
+    two = around(0.02, 2)
+    assert decide(compared(2.0, two, two)).decided == "leans for"
+    assert decide(replace(compared(2.0, two, two), pool=Pool(0.0004, 4, ("a/x",)))).decided == "holds"
+
+
+def test_margins_and_two_sided_regions() -> None:
+    assert decide(compared(0.5, THREE, THREE, region=(0.6, math.inf))).decided == "undecided"
+    assert decide(compared(0.2, THREE, THREE, images=1e-5, region=(0.0, 0.4))).decided == "holds"
+    assert decide(compared(0.9, THREE, THREE, images=1e-5, region=(0.0, 0.4))).decided == "does not hold"
+
+
+def test_effect_exactly_at_the_limit_is_never_decided() -> None:
+    nothing = compared(0.0, images=0.0)
+    found = with_needs(nothing, decide(nothing))
+    assert (found.decided, found.direction) == ("undecided", "")
+    assert found.needed.startswith("no number would")
+
+
+def test_one_image_has_no_interval() -> None:
+    found = decide(compared(5.0, images=math.nan, n=1))
+    assert (found.decided, found.reason) == ("undecided", "one image has no interval")
+
+
+def test_share_of_an_arm_without_seeds_is_decided_by_its_own_interval() -> None:
+    share = Finding(0.9, (0.5, math.inf), image_variance=0.01, n=40, interval=(0.77, 0.96))
+    assert decide(share).decided == "holds"
+    assert decide(replace(share, region=(0.8, math.inf))).decided == "undecided"
+
+
+# ------------------------------------------------------------------------------------------------ scatter over seeds
+
+
+def test_other_variants_join_only_if_the_own_arms_do_not_scatter_more() -> None:
+    variance, df, p = pooled([0.01, 0.09], 4, 0.01, 12)
+    assert p == pytest.approx(stats.f.sf([1, 9], 4, 12))
+    assert df.tolist() == [16, 4]
+    assert variance.tolist() == pytest.approx([0.01, 0.09])
+
+
+def test_where_the_spread_is_from_is_said() -> None:
+    own = compared(0.5, THREE, THREE)
+    assert "no other variant" in spread_of(own).source
+    joined = spread_of(replace(own, pool=Pool(0.05**2, 12, ("a/x", "a/y"))))
+    assert (joined.df, joined.f_p > 0.2) == (16, True)
+    assert "2 other variants (a/x, a/y)" in joined.source
+    apart = spread_of(replace(own, pool=Pool(0.005**2, 12, ("a/x",))))
+    assert (apart.df, apart.variance) == (4, pytest.approx(0.05**2))
+    assert "alone" in apart.source
+
+
+def test_one_seed_takes_the_systems_spread_else_the_widest_here_else_an_assumed_one() -> None:
+    one = compared(0.5, (0.0,), (0.0,))
+    assert spread_of(replace(one, pool=Pool(0.04, 6, ("a/x",)))).variance == 0.04
+    assert "b/y" in spread_of(replace(one, pool=Pool(widest=(0.09, 2, "b/y")))).source
+    assert spread_of(one).variance == pytest.approx(0.01)
+    assert "assumed" in spread_of(one).source
+
+
+# ----------------------------------------------------------------------------------------------------- printed numbers
+
+
+NO_POOL = Pool()
+
+
+def number(*values: float, published: float = 11.76, pool: Pool = NO_POOL, **more: object) -> Finding:
+    limits = tuple(math.log(published * factor) for factor in (0.9, 1.0, 1.1))
+    asked = Number(published, 0.1 * published, limits, False, **more)  # type: ignore[arg-type]
+    arm = SeedArm("a/b", tuple(math.log(value) for value in values), 1.0)
+    return Finding(
+        float(np.mean(values)) - published, (-math.inf, 1.176), "number", arms=(arm,), pool=pool, number=asked
+    )
 
 
 @pytest.mark.parametrize(
-    ("effect", "seeds", "expected"),
+    ("values", "decided"),
     [
-        (1, (), "holds"),
-        (1, (1.0,), "holds in direction"),
-        (7, (7.0, 6.0, 8.0), "holds in direction"),
-        (20, (20.0, 19.0, 21.0), "contradicted"),
-        (20, (20.0,), "inconclusive"),
+        ((11.6, 11.8, 12.0), "holds"),
+        ((9.0, 9.1, 9.2), "holds"),
+        ((15.5, 15.88, 16.2), "does not hold"),  # CounTX as printed, by 3 %
+        ((16.6, 17.05, 17.5), "does not hold"),  # VLCounter
+        ((14.6, 14.96, 15.3), "does not hold"),  # a user's failed reruns
+        ((12.2, 13.0, 13.9), "undecided"),
+        ((8.0, 14.0, 20.0), "undecided"),
+        ((14.96,), "leans against"),
+        ((12.8,), "undecided"),
+        ((9.0,), "leans for"),
     ],
 )
-def test_number_within_tolerance_close_or_beyond(effect: float, seeds: tuple[float, ...], expected: str) -> None:
-    evidence = Finding(effect, region=(-5, 5), nearly=(-10, 10), grade="value", seed_effects=seeds)
-    assert verdict(evidence, NAN) == expected
+def test_number_is_reached_missed_or_open(values: tuple[float, ...], decided: str) -> None:
+    assert decide(number(*values, pool=Pool(0.03**2, 12, ("a/x",)))).decided == decided
 
 
-def test_cost_ratio_without_interval_is_decided_by_its_runs() -> None:
-    region = (-math.inf, 0.67)
-    assert verdict(Finding(0.5, region=region, seed_effects=(0.5,)), NAN) == "holds in direction"
-    assert verdict(Finding(0.5, region=region, seed_effects=(0.49, 0.5, 0.51)), NAN) == "holds"
-    assert verdict(Finding(0.9, region=region, seed_effects=(0.89, 0.9, 0.91)), NAN) == "contradicted"
+def test_reached_number_says_what_more_is_known() -> None:
+    better, same = (decide(number(*values)) for values in ((9.0, 9.05, 9.1), (11.7, 11.76, 11.8)))
+    assert "better than printed" in better.reason
+    assert "equivalent" in same.reason
+    assert "inside the prediction interval" in same.reason
 
 
-# ----------------------------------------------------------------------------------------------------- combination
+def test_best_of_n_epochs_makes_a_printed_number_easier_to_have_been_printed() -> None:
+    runs = (14.2, 14.3, 14.1, 14.25, 14.15)
+    assert decide(number(*runs)).decided == "does not hold"
+    assert decide(number(*runs, best_of=10, epoch_sd=0.12)).decided == "undecided"
 
 
-def test_claim_holds_only_if_every_part_does() -> None:
-    def together(*names: str) -> str:
-        return combine([Decision(name) for name in names]).verdict  # type: ignore[arg-type]
-
-    assert together("holds", "holds") == "holds"
-    assert together("holds", "holds in direction") == "holds in direction"
-    assert together("holds", "not tested") == "holds in direction"
-    assert together("holds", "inconclusive") == "inconclusive"
-    assert together("holds", "contradicted", "inconclusive") == "contradicted"
-    assert together("not tested", "not tested") == "not tested"
+def test_limit_and_prediction_interval_are_those_of_students_t() -> None:
+    found = reaches(2.0, 0.04, 4, 5, (1.9, 2.0, 2.1), 0.05)
+    error = math.sqrt(0.04 / 5)
+    assert found.upper == pytest.approx(2 + stats.t.ppf(0.95, 4) * error)
+    assert found.predicted_high == pytest.approx(2 + stats.t.ppf(0.975, 4) * math.sqrt(0.04 * 1.2))
 
 
-def test_combined_claim_needs_what_its_hardest_part_needs() -> None:
-    parts = [Decision("inconclusive", needed_images=200), Decision("inconclusive", needed_images=900, needed_seeds=4)]
-    together = combine([*parts, Decision("holds")])
-    assert (together.needed, together.needed_images, together.needed_seeds) == ("900 images and 4 seeds", 900, 4)
-    hopeless = Decision("inconclusive", needed="no number would: the effect is exactly at the limit")
-    assert combine([parts[0], hopeless]).needed.startswith("no number would")
+# ------------------------------------------------------------------------------------------------- looks, needs, power
 
 
-# ---------------------------------------------------------------------------------------------------------- power
+def test_more_looks_take_a_stricter_level_each() -> None:
+    levels = [nominal_level(looks) for looks in range(1, 15)]
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] == ALPHA == NOMINAL[0]
+    assert decide(compared(0.22, THREE, THREE), looks=1).decided == "holds"
+    assert decide(compared(0.22, THREE, THREE), looks=3).decided == "undecided"
 
 
-def test_number_of_images_needed_decides_four_times_of_five() -> None:
-    rng = np.random.default_rng(5)
-    small = Finding(1.0, -1.0, 3.0, p_value=0.3, n=25, image_error=5 / math.sqrt(25))
-    needed = decide(small, 0.3, 0.3, 1).needed_images
-    assert needed is not None
-    effects = rng.normal(1.0, 5 / math.sqrt(needed), 4000)
-    assert (effects / (5 / math.sqrt(needed)) > 1.96).mean() == pytest.approx(0.8, abs=0.02)
-
-
-def test_more_tests_need_more_images() -> None:
-    evidence = Finding(1.0, -1.0, 3.0, p_value=0.3, n=25)
-    alone, among_twenty = (decide(evidence, 0.3, 0.3, family).needed_images for family in (1, 20))
-    assert alone is not None
-    assert among_twenty is not None
-    assert among_twenty > alone
-
-
-def test_number_of_seeds_needed_brings_the_t_interval_to_one_side() -> None:
-    evidence = finding(0, 2, 0.0, 1.0, 2.0)
-    seeds = seeds_needed(evidence, 1)
+def test_needed_seeds_reach_80_per_cent_and_one_step_less_does_not() -> None:
+    finding = compared(0.1, around(0.1, 3), around(0.1, 3), images=1e-5)
+    seeds = with_needs(finding, decide(finding)).needed_seeds
     assert seeds is not None
-    assert seeds == 7  # t(6) * 1 / sqrt(7) = 0.925 < 1 <= t(5) * 1 / sqrt(6) = 1.049
+    assert seeds > MIN_SEEDS
+    assert power(finding, seeds) >= 0.8
+    assert power(finding, MIN_SEEDS) < 0.8
 
 
-# ----------------------------------------------------------------------------------------------------- simulations
-
-PAPERS, CLAIMS, IMAGES = 500, 2, 40
-
-
-@pytest.fixture
-def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use 1,000 resamples and swaps instead of 10,000, so that 500 papers take seconds."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
-    monkeypatch.setattr(statistics, "PERMUTATIONS", 1000)
+def test_benchmark_that_is_too_small_says_which_effects_it_can_decide() -> None:
+    finding = compared(0.1, THREE, THREE, images=0.04, base=2.0)
+    found = with_needs(finding, decide(finding))
+    assert found.needed_seeds is None
+    assert found.needed.startswith("it cannot be decided on this benchmark: with its 100 pictures, effects above")
+    smallest = float(found.needed.partition("(")[2].partition(")")[0])
+    assert power(replace(finding, effect=smallest), 30) == pytest.approx(0.8, abs=0.03)
 
 
-def simulated(
-    rng: np.random.Generator, effect: float, seeds: int, seed_spread: float, metric: Metric = MAE
-) -> list[Decision]:
-    """Judge one paper's claims: two arms whose errors differ by ``effect`` in the mean, as ``claims`` does."""
-    findings = []
-    for _ in range(CLAIMS):
-        true = rng.integers(2, 200, IMAGES).astype(float)
-        hardness = rng.gamma(2.0, 5.0, IMAGES)
-        arms = []
-        for shift in (effect, 0.0):
-            level = shift + rng.normal(0, seed_spread, (max(seeds, 1), 1))
-            errors = np.abs(hardness + level + rng.normal(0, 3, (max(seeds, 1), IMAGES)))
-            arms.append(true + rng.choice([-1, 1], errors.shape) * errors)
-        result = paired_difference(metric, true, *arms)
-        each = [metric(true, a) - metric(true, b) for a, b in zip(*arms, strict=True)] if seeds else []
-        findings.append(
-            Finding(
-                effect=result.value,
-                low=result.low,
-                high=result.high,
-                p_value=result.p_value,
-                n=IMAGES,
-                seed_effects=tuple(each),
-                image_error=image_error(metric, true, *arms),
-            )
-        )
-    return decide_all(findings)
+def test_images_that_each_run_draws_anew_count_less_with_more_seeds() -> None:
+    finding = compared(0.3, THREE, THREE, images=0.02)
+    assert power(replace(finding, of_seeds=0.05), 20) > power(finding, 20)
 
 
-def share_decided(effect: float, seeds: int, seed_spread: float, *names: str, metric: Metric = MAE) -> tuple[int, int]:
-    """Return how many of all simulated claims, and how many papers with any claim, have one of the verdicts."""
-    rng = np.random.default_rng(20240301)
-    papers = [simulated(rng, effect, seeds, seed_spread, metric) for _ in range(PAPERS)]
-    decided = [[decision.verdict in names for decision in paper] for paper in papers]
-    return int(np.sum(decided)), int(np.any(decided, axis=1).sum())
+# ------------------------------------------------------------------------------------------ claims of several parts
 
 
-def at_most_nominal(hits: int, trials: int) -> bool:
-    """Return whether so many hits are within binomial error (99.9 %) of a share of 5 %."""
-    return hits <= binom.ppf(0.999, trials, 0.05)
+def part(decided: str, p: float = 0.001) -> Decision:
+    side = "against" if decided in ("does not hold", "leans against") else "for"
+    return Decision(decided, side, level=0.05, p_value=p)  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("fewer_draws")
-@pytest.mark.parametrize("metric", [MAE, RMSE], ids=lambda metric: metric.name)
-def test_without_an_effect_few_papers_have_a_decided_claim(metric: Metric) -> None:
-    """Among the claims of a paper the correction holds the level for the whole paper."""
-    claims, papers = share_decided(0.0, 0, 0.0, "holds", "contradicted", metric=metric)
-    assert at_most_nominal(papers, PAPERS)
-    assert at_most_nominal(claims, PAPERS * CLAIMS)
+@pytest.mark.parametrize(
+    ("parts", "together"),
+    [
+        ((part("holds"), part("holds", 0.04)), "holds"),
+        ((part("holds"), part("leans for", 0.08)), "leans for"),
+        ((part("holds"), part("undecided", 0.3)), "undecided"),
+        ((part("holds"), Decision("not tested")), "undecided"),
+        ((part("holds"), part("does not hold", 0.001)), "does not hold"),
+        ((part("holds"), part("holds"), part("does not hold", 0.02)), "leans against"),  # 0.06 after Holm over three
+        ((part("does not hold", 0.001), Decision("not tested")), "does not hold"),
+        ((Decision("not tested"), Decision("not tested")), "not tested"),
+    ],
+)
+def test_claim_holds_if_every_part_does_and_falls_with_one_after_holm(
+    parts: tuple[Decision, ...], together: str
+) -> None:
+    if parts[-1].p_value == 0.02:  # Holm multiplies the smallest of three p values by three
+        assert 3 * 0.02 > 0.05
+    assert combine(parts).decided == together
 
 
-@pytest.mark.usefixtures("fewer_draws")
-def test_seeds_that_scatter_decide_no_more_than_chance_allows() -> None:
-    """Images alone would decide many of these: the runs differ, the method does not."""
-    claims, papers = share_decided(0.0, 3, 4.0, "holds", "contradicted")
-    assert at_most_nominal(papers, PAPERS)
-    assert at_most_nominal(claims, PAPERS * CLAIMS)
+def test_untested_parts_are_counted() -> None:
+    assert "1 of 2 parts could be tested" in combine([part("holds"), Decision("not tested")]).reason
 
 
-@pytest.mark.usefixtures("fewer_draws")
-def test_one_seed_never_decides() -> None:
-    assert share_decided(0.0, 1, 4.0, "holds", "contradicted") == (0, 0)
+def test_claim_needs_what_its_hardest_part_needs() -> None:
+    parts = [replace(part("undecided"), needed=f"{k} seeds", needed_seeds=k) for k in (5, 12)]
+    assert combine(parts).needed_seeds == 12
+    assert combine([*parts, replace(part("undecided"), needed="it cannot")]).needed == "it cannot"
 
 
-@pytest.mark.usefixtures("fewer_draws")
-@pytest.mark.parametrize("seeds", [0, 3])
-def test_big_effect_is_found_in_more_than_95_percent(seeds: int) -> None:
-    claims, _ = share_decided(12.0, seeds, 0.5, "holds")
-    assert claims > 0.95 * PAPERS * CLAIMS
-
-
-@pytest.mark.usefixtures("fewer_draws")
-def test_big_effect_the_other_way_contradicts_in_more_than_95_percent() -> None:
-    claims, _ = share_decided(-8.0, 3, 0.5, "contradicted")
-    assert claims > 0.95 * PAPERS * CLAIMS
-
-
-def test_ties_in_accuracy_decide_nothing() -> None:
-    true = np.arange(30.0)
-    result = paired_difference(ACCURACY, true, true + 1, true - 1)
-    evidence = Finding(result.value, result.low, result.high, p_value=result.p_value, n=30)
-    assert decide_all([evidence])[0].verdict == "inconclusive"
+def test_q_values_are_benjamini_and_hochbergs_and_leave_nan_out() -> None:
+    q = benjamini_hochberg([0.01, math.nan, 0.04, 0.03])
+    assert q[[0, 2, 3]] == pytest.approx([0.03, 0.04, 0.04])
+    assert math.isnan(q[1])

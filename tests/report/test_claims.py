@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from recount.report.claims import (
     claim_views,
     region,
     relative_effects,
-    tally,
+    tallies,
     values_text,
 )
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.results.verdicts import VerdictRow
 from recount.settings.paper import Claim
 from recount.settings.project import load
 from report.tree import Tree
@@ -48,7 +50,7 @@ def drawn(view: ClaimView) -> list[Judgement]:
 
 def test_every_claim_of_the_papers_is_there_with_its_verdict(views: dict[str, ClaimView]) -> None:
     assert set(views) == {"K1", "G2", "G12", "G5", "G6"}
-    assert all(trained(view).row.verdict in VERDICTS for view in views.values())
+    assert all(trained(view).look in VERDICTS for view in views.values())
 
 
 def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: dict[str, ClaimView]) -> None:
@@ -76,17 +78,11 @@ def test_drawing_puts_the_effect_inside_its_interval_and_the_region_on_the_claim
             assert drawing.low <= drawing.at <= drawing.high
 
 
-def test_region_of_each_kind_of_claim_is_read_from_its_yaml() -> None:
-    arms = {"says": "s", "arm": "a/b", "on": "x/y"}
-    pair = {**arms, "against": "c/d", "expect": "lower mae"}
-    ratio = Claim.model_validate({"id": "r", "test": "ratio", "at_most": 0.15, **pair})
-    bound = {"metric": "pccn", "at_least": 60}
-    quantity = Claim.model_validate({"id": "q", "test": "quantity", "bounds": [bound], **arms})
-    value = Claim.model_validate({"id": "v", "test": "value", "published": 1.0, "expect": "lower mae", **arms})
-    assert region(Claim.model_validate({"id": "d", **pair}), "mae") == (0.0, math.inf)
-    assert region(ratio, "mae") == (-math.inf, 0.15)
-    assert region(quantity, "pccn") == (60, math.inf)
-    assert region(value, "mae") is None
+def test_region_is_where_the_row_says_that_the_claim_puts_the_effect(views: dict[str, ClaimView]) -> None:
+    assert region(trained(views["G2"]).row) == (0.0, math.inf)
+    assert region(trained(views["G5"]).row) is None
+    printed = next(part.row for part in views["G5"].parts if part.row.evidence_status == "published")
+    assert region(printed) == (0.0, math.inf)
 
 
 def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, ClaimView]) -> None:
@@ -104,16 +100,45 @@ def test_accuracies_are_printed_as_per_cent_and_errors_as_numbers(views: dict[st
     assert re.fullmatch(r"[\d.]+ : [\d.]+", values_text(views["G2"].parts[0]))
 
 
-def test_tally_counts_each_claim_once_for_each_kind_of_evidence(views: dict[str, ClaimView]) -> None:
-    counted = tally(views.values())
-    assert sum(counted["trained"].values()) == len(views)
-    assert list(counted["trained"]) == [verdict for verdict in VERDICTS if verdict in counted["trained"]]
+def test_what_was_counted_again_and_what_was_printed_are_tallied_apart(views: dict[str, ClaimView]) -> None:
+    found = {tally.title: tally for tally in tallies(list(views.values()), "drawn scenes")}
+    assert list(found) == ["The papers' claims, trained again", "Printed numbers, audited"]
+    audited = [view.audit for view in views.values() if view.audit is not None]
+    assert sum(found["Printed numbers, audited"].counted.values()) == len(audited)
+    assert set(found["Printed numbers, audited"].counted) <= {"consistent", "cannot tell", "inconsistent", "not tested"}
+
+
+def test_stand_ins_count_for_no_paper() -> None:
+    row = VerdictRow(*"pc", "comparative", "paper", "s", "all", "trained", "last", match="stand-in", decided="holds")
+    row = replace(row, headline="yes", verdict="same direction on drawn scenes")
+    claim = Claim.model_validate(
+        {"id": "c", "says": "s", "arm": "a/b", "against": "c/d", "on": "x/y", "expect": "lower mae"}
+    )
+    view = ClaimView("p", claim, {"trained": Judgement(row, "a", "b", "")}, ())
+    (tally,) = tallies([view], "drawn scenes")
+    assert tally.counted == {}
+    assert "1 same direction" in tally.note
+    assert "no paper" in tally.note
+    exact = replace(view, headlines={"trained": Judgement(replace(row, match="exact", verdict="holds"), "a", "b", "")})
+    (tally,) = tallies(
+        [exact, replace(exact, headlines={"trained": Judgement(replace(row, same_as="p x"), "", "", "")})], ""
+    )
+    assert tally.counted == {"holds": 1}
+    assert "1 of 1 tested claims is decided" in tally.note
+
+
+def test_one_sentence_says_what_would_decide_and_what_that_costs(views: dict[str, ClaimView]) -> None:
+    open_still = [trained(view) for view in views.values() if trained(view).row.needed]
+    assert open_still
+    for judgement in open_still:
+        assert judgement.decides.endswith(".")
+        assert judgement.row.needed[1:] in judgement.decides
 
 
 def test_exported_verdicts_carry_rule_and_reason(views: dict[str, ClaimView]) -> None:
     sheet = claim_sheet("x", list(views.values()))
-    rows = {line.values[:3:2]: dict(zip(sheet.heads, line.cells, strict=True)) for line in sheet.lines}
-    assert "10,000" in rows["G2", "Retrained here"]["Rule"].shown
+    rows = {(line.values[0], line.values[3]): dict(zip(sheet.heads, line.cells, strict=True)) for line in sheet.lines}
+    assert "over seeds" in rows["G2", "Retrained here"]["Rule"].shown
     assert not rows["G5", "Retrained here"]["Why"].empty
 
 
@@ -129,7 +154,9 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     claim = text[text.index('id="gigacount-claim-G2"') :]
     claim = claim[: claim.index("</article>")]
-    assert "Rule: 95 % interval of" in claim
+    assert "Rule: the interval of the difference lies above 0" in claim
+    assert "What would contradict it" in claim
+    assert "degrees of freedom" in claim or "not tested" in claim
     assert "lower mae than the arm it is compared with" in claim
 
 

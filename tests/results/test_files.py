@@ -212,7 +212,7 @@ def test_every_column_of_a_row_has_a_place(tmp_path: Path) -> None:
     SCORES.write(tmp_path / "scores.csv", [score])
     read = SCORES.read(tmp_path / "scores.csv")[0]
     assert (read.row, read.value, read.n, math.isnan(read.sd), read.reason) == ("r", 1.5, 3, True, NOTHING)
-    verdict = VerdictRow("p", "c", "k", "s", "all", "trained", "last", published=None, reason=Reason("note", "why"))
+    verdict = VerdictRow(*"pcwkst", "trained", "last", published=None, reason=Reason("note", "why"))
     VERDICTS.write(tmp_path / "verdicts.csv", [verdict])
     assert VERDICTS.frame(tmp_path / "verdicts.csv")["reason"].tolist() == ["why"]
 

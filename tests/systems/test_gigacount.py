@@ -376,7 +376,16 @@ def test_training_lowers_the_loss_on_one_picture() -> None:
     assert loss_of(network, batch) < 0.7 * first
 
 
-def test_stage_4_runs_at_the_mini_size() -> None:
-    system = GigaCount(GigaCountSettings(**GigaCount.mini_settings(), stage4=True)).eval()
+@pytest.mark.parametrize("switch", [{"stage4": True}, {"fusion": False}], ids=str)
+def test_other_necks_run_at_the_mini_size(switch: dict[str, bool]) -> None:
+    system = GigaCount(GigaCountSettings(**GigaCount.mini_settings(), **switch)).eval()
     size = system.settings.input_size
     assert system.predict(torch.rand(1, 3, size, size), [""]).density.shape == (1, 1, size // 8, size // 8)
+
+
+def test_without_fusion_the_decoder_sees_the_deep_map_alone() -> None:
+    system = GigaCount(GigaCountSettings(**GigaCount.mini_settings(), fusion=False)).eval()
+    maps = system.image_encoder(torch.rand(1, 3, 96, 96))
+    fused = system.neck(*maps)
+    assert fused.shape == (1, system.settings.neck_widths[2], 24, 24)
+    assert torch.equal(fused, system.neck(*(torch.zeros_like(each) for each in maps[:2]), maps[2]))

@@ -289,6 +289,30 @@ def test_noise_of_the_papers_text_is_drawn_in_training_and_fixed_in_evaluation()
     assert torch.equal(noisy.eval().latent(image), noisy.latent(image))
 
 
+def test_several_denoising_steps_end_near_the_picture_and_are_fixed_in_evaluation() -> None:
+    settings = t2i.T2ICount.mini_settings() | {"denoising_steps": 4}
+    several = t2i.T2ICount(t2i.T2ICountSettings(**settings)).eval()
+    context, mask = several.context(["red stars"])
+    share = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(-1)
+    latent = several.latent(torch.rand(1, 3, 64, 64))
+    last = several._denoised(latent, context, share)
+    assert last.shape == latent.shape
+    assert not torch.equal(last, latent)
+    assert torch.equal(last, several._denoised(latent, context, share))
+    assert torch.equal(mini()._denoised(latent, context, share), latent)
+
+
+def test_ambiguous_cells_as_background_push_their_similarity_down() -> None:
+    terms = {}
+    for ambiguous in ("left_out", "background"):
+        system = t2i.T2ICount(t2i.T2ICountSettings(**t2i.T2ICount.mini_settings() | {"ambiguous": ambiguous}))
+        similarity, attention = torch.full((1, 1, 16, 16), 0.5), torch.ones(1, 1, 16, 16)
+        decoded = {"S3": similarity, "S2": similarity, "density": torch.zeros(1, 1, 16, 16)}
+        outputs = t2i.Outputs(decoded, attention, {})
+        terms[ambiguous] = system.loss_terms(outputs, torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16))["rrc_s3"]
+    assert (float(terms["left_out"]), float(terms["background"])) == pytest.approx((0, 0.5))
+
+
 def test_foreground_is_where_the_coherence_loss_sees_the_objects() -> None:
     points = np.array([[20.0, 12.0]], np.float32)
     sample = Sample("a", "test", None, points, 1.0, "red stars", 100, 60)

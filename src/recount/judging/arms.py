@@ -1,13 +1,13 @@
 """The arms of a claim: which runs stand for them, and what these predicted on the same images.
 
 An arm is ``system/variant`` of a paper, or one of ``TRIVIAL_ARMS``. Retrained arms (``trained``) and released weights
-(``checkpoint``) are separate evidence; a constant belongs to both. Seeds are kept apart; where both arms were trained,
-they are compared over the seeds that both have.
+(``checkpoint``) are separate evidence; a constant belongs to both. Seeds are kept apart, and each arm has all of its
+own: run k of one arm and run k of another share nothing but a number.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, TypeVar
 
@@ -41,13 +41,13 @@ class Arm:
         """Return a metric of each row of the predictions."""
         return np.array([metric(self.true, row) for row in self.predicted])
 
-    def on(self, ids: Sequence[str], seeds: Sequence[int]) -> "Arm":
-        """Return the arm on some of its samples, with some of its seeds if it has any."""
+    def on(self, ids: Sequence[str]) -> "Arm":
+        """Return the arm on some of its samples."""
+        if tuple(ids) == self.ids:
+            return self
         places = {name: place for place, name in enumerate(self.ids)}
         columns = [places[name] for name in ids]
-        rows = [self.seeds.index(seed) for seed in seeds] if self.seeds else [0]
-        kept = tuple(seeds) if self.seeds else ()
-        return Arm(self.name, tuple(ids), self.true[columns], self.predicted[np.ix_(rows, columns)], kept, self.notes)
+        return replace(self, ids=tuple(ids), true=self.true[columns], predicted=self.predicted[:, columns])
 
 
 class Arms:
@@ -158,7 +158,7 @@ class Arms:
         return float(np.mean(counts) if arm == "training_mean" else np.median(counts))
 
     def pair(self, better: str, worse: str, benchmark: str, selection: str, evidence: Evidence) -> tuple[Arm, Arm]:
-        """Return two arms on the same samples, with the same seeds where training is involved in both.
+        """Return two arms on the same samples.
 
         ``Missing``: one has no predictions, or they have no sample in common, or not the same true counts.
         """
@@ -184,14 +184,15 @@ def is_fixed(run: Run) -> bool:
 def _joined(name: str, tables: dict[int, Predictions], fixed: bool, wanted: int) -> Arm:
     """Return the arm of several seeds' predictions over the samples that all of them have."""
     first = next(iter(tables.values()))
-    common = set(first.ids).intersection(*(table.ids for table in tables.values()))
+    same = all(table.ids == first.ids for table in tables.values())
+    common = set(first.ids).intersection(*(() if same else (table.ids for table in tables.values())))
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
         raise Missing("undefined", f"{name}: its seeds were predicted on different samples")
     for table in tables.values():
         if table.not_finite:
             raise Missing("not finite", f"{name}: {not_finite_text(table)}")
-    parts = [Arm(name, table.ids, table.true, table.predicted[None]).on(ids, ()) for table in tables.values()]
+    parts = [Arm(name, table.ids, table.true, table.predicted[None]).on(ids) for table in tables.values()]
     true, predicted = parts[0].true, np.concatenate([part.predicted for part in parts])
     if any((part.true != true).any() for part in parts):
         raise Missing("undefined", f"{name}: its seeds were predicted against different true counts")
@@ -209,13 +210,7 @@ def _aligned(first: Arm, second: Arm) -> tuple[Arm, Arm]:
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
         raise Missing("undefined", f"{first.name} and {second.name} have no image in common")
-    if first.seeds and second.seeds:
-        seeds = [seed for seed in first.seeds if seed in second.seeds]
-        if not seeds:
-            raise Missing("undefined", f"{first.name} and {second.name} have no seed in common")
-    else:
-        seeds = [*(first.seeds or second.seeds)]
-    pair = first.on(ids, seeds), second.on(ids, seeds)
+    pair = first.on(ids), second.on(ids)
     if (pair[0].true != pair[1].true).any():
         place = int((pair[0].true != pair[1].true).argmax())
         one, other = (f"{arm.true[place]:g} for {arm.name}" for arm in pair)

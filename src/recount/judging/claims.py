@@ -10,33 +10,33 @@ part is not tested.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
+from recount.judging.epochs import epoch_sd, epochs_seen, settles
+from recount.judging.estimates import Leveled, Pools, dominated, jackknife, metric_on, of_shares, over_images, scaled
 from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values
-from recount.judging.verdicts import Finding
-from recount.metrics import ACCURACY, COSTS, LARGE_NUMBERS, MEAN, METRICS, RECALL, Floats, Metric
+from recount.judging.verdicts import MARGIN_SHARE, Finding, Number, Pool, SeedArm
+from recount.metrics import COSTS, Floats
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
-from recount.scoring import statistics
-from recount.scoring.measured import Measurements, dominant
+from recount.scoring.measured import Measurements
+from recount.scoring.statistics import wilson
 from recount.settings.paper import Bound, Claim, Paper
 from recount.settings.project import Run
 
-SEEDS_RULE = "at least 3 seeds that agree, with the 95 % t interval of their mean on that side too"
-DIFFERENCE_RULE = (
-    "95 % interval of 10,000 paired resamples of the images on one side; p of 10,000 swaps, or that of the "
-    "seeds' t test if larger, at most 0.05 after Holm's correction within the paper"
-)
-DROP_RULE = "95 % interval of (relative drop on the second benchmark - on the first) above 0"
+SEEDS_RULE = "its variance is that over seeds and that over images"
+DIFFERENCE_RULE = "the interval of the difference lies {within}, over the same images; {seeds}"
 YES = {"nearer_to_majority": 1.0, "pccn": 100.0}  # what an image that says yes adds to a share
+PRINTED_OPPONENT = "the other side is one printed number, whose spread nobody knows: it leans at most"
+CHOSEN_AGAINST_FIXED = "the epoch of {one} was chosen on the test images, that of {other} was not: it leans at most"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,9 @@ class Part:
     worse: str = ""
     value_better: float = math.nan
     value_worse: float = math.nan
-    seeds: tuple[int, ...] = ()
+    seeds: str = ""  # of both arms, separated by spaces; by a bar where they have different ones
     finding: Finding | None = None
+    chance_gain: float = math.nan  # share that choosing the best epoch on the test images gains by chance
     missing: Reason = NOTHING
 
 
@@ -69,82 +70,41 @@ class _Asked:
     bound: Bound | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """Two arms on the same images and the metric that compares them."""
-
-    metric: Metric
-    better: Arm
-    worse: Arm
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return self.better.seeds or self.worse.seeds
-
-    @property
-    def levels(self) -> tuple[Floats, Floats]:
-        return self.better.levels(self.metric), self.worse.levels(self.metric)
-
-    def ratio(self, without: str) -> tuple[float, Floats]:
-        """Return the ratio of the means over seeds, and that with each seed; ``without``: what there is not if 0."""
-        top, bottom = self.levels
-        if not bottom.mean():
-            raise Missing("undefined", f"{self.worse.name} makes no error, {without}")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(top.mean()) / float(bottom.mean()), top / bottom
-
-    def ratios(self, stream: int = 0) -> Floats:
-        """Return resampled ratios; another ``stream`` is for other images."""
-        arms = self.better.true, self.better.predicted, self.worse.predicted
-        return statistics.resampled_ratios(self.metric, *arms, stream)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        first, second, metric = self.better, self.worse, self.metric
-        means = [metric.of_images(arm.true[None], arm.predicted).mean(axis=0) for arm in (first, second)]
-        tied = (f"{first.name} and {second.name} differ on no image",) if np.array_equal(*means) else ()
-        heavy = [note for arm in (first, second) for note in _dominated(metric, arm)]
-        return tuple(dict.fromkeys((*first.notes, *second.notes, *tied, *heavy)))
-
-    def fill(self, part: Part, finding: Finding, each: Floats) -> Part:
-        """Return a part with its finding, to which seeds, images and notes are added, and what was compared."""
-        first, second = (float(levels.mean()) for levels in self.levels)
-        part = replace(part, better=self.better.name, worse=self.worse.name, value_better=first, value_worse=second)
-        seen = replace(finding, n=len(self.better.ids), seed_effects=_of_seeds(self.seeds, each), notes=self.notes)
-        return replace(part, seeds=self.seeds, finding=seen)
-
-
-def _of_seeds(seeds: Sequence[int], each: Floats) -> tuple[float, ...]:
-    return tuple(each.tolist()) if seeds else ()
-
-
-def _rule(text: str, seeds: Sequence[int]) -> str:
-    return f"{text}; {SEEDS_RULE}" if seeds else text
+def shown_seeds(*arms: Sequence[int]) -> str:
+    """Return the seeds of the arms whose training is random: once where all have the same."""
+    return " | ".join(dict.fromkeys(" ".join(map(str, seeds)) for seeds in arms if seeds))
 
 
 Test = Callable[[_Asked, Part], Iterator[Part]]
 
 
 class Claims:
-    """Evidence for the claims of one paper."""
+    """Evidence for the claims of one paper. ``printed(arm, benchmark, metric, selection)``: what a paper printed."""
 
-    def __init__(self, measurements: Measurements, paper: Paper) -> None:
-        self.measurements, self.project = measurements, measurements.project
-        self.arms = Arms(measurements, paper)
+    def __init__(
+        self, measurements: Measurements, paper: Paper, printed: Callable[[str, str, str, str], float]
+    ) -> None:
+        self.measurements, self.project, self.paper = measurements, measurements.project, paper
+        self.arms, self.printed = Arms(measurements, paper), printed
+        self.pools = Pools(self.arms)
 
     def evidences(self, claim: Claim) -> list[Evidence]:
-        """Return which evidence a claim can have from runs: of released weights only where they make up a part."""
-        if claim.reads_log:
+        """Return which evidence a claim can have from runs: of released weights only where they make up a part.
+
+        Whether a released file has the printed error is no claim about a recipe, but about a file (``fidelity.csv``).
+        """
+        if claim.audits:
             return []
         released = any(self.arms.are_released([arm for arm in pair if arm]) for pair in claim.pairs)
-        return ["trained", "checkpoint"] if released else ["trained"]
+        return ["trained", "checkpoint"] if released and claim.test != "value" else ["trained"]
 
     def selections(self, claim: Claim, evidence: Evidence) -> list[str]:
-        """Return the selections that any arm of a claim has predictions of, ``last`` first."""
+        """Return the selections that any arm of a claim has predictions of; the claim's own is always among them."""
         if claim.metric in COSTS:
             return [LAST]
-        found: set[str] = set()
+        found = {str(claim.weights)}
         if any(bound.metric in QUANTITIES for bound in claim.bounds):
+            found = set()
             for arm in claim.arm:
                 with suppress(Missing):
                     found |= {record.selection for record in self._records(arm, evidence).values()}
@@ -152,7 +112,7 @@ class Claims:
         for arm in (*claim.arm, *claim.against):
             for benchmark in claim.on:
                 found |= self.arms.selections(arm, benchmark, evidence)
-        return sorted(found or {LAST}, key=lambda name: (name != LAST, name))
+        return sorted(found, key=lambda name: (name != LAST, name))
 
     def parts(self, claim: Claim, selection: str, evidence: Evidence) -> list[Part]:
         """Return the parts of a claim with one kind of evidence and one selection."""
@@ -166,6 +126,7 @@ class Claims:
         }
         suite = self.project.suite
         not_comparable = f"suite {suite.name} is not comparable with published numbers: {suite.why_not_comparable}"
+        amount = claim.test == "value" or (claim.test == "difference" and (claim.at_least or claim.at_most))
         groups: dict[str, list[str]] = {}  # benchmarks that are the same images in this suite are tested together
         for benchmark in claim.on:
             place = self.project.place(benchmark) or benchmark
@@ -177,38 +138,108 @@ class Claims:
             place, metric = self.project.place(benchmarks[0]), bound.metric if bound else claim.metric
             part = Part(name, " + ".join(benchmarks), place, metric, better, worse)
             try:
-                if not suite.comparable and (claim.test == "value" or claim.margin is not None):
+                if not suite.comparable and amount:
                     raise Missing("no counterpart", not_comparable)
-                parts += tests[claim.test](asked, part)
+                found = list(tests[claim.test](asked, part))
+                parts += [self._chosen_on_test(asked, part) for part in found]
             except Missing as missing:
                 parts.append(replace(part, missing=missing.reason))
         return parts
 
-    def _compared(self, asked: _Asked, benchmark: str) -> _Comparison:
+    # ------------------------------------------------------------------------------------- comparisons over images
+
+    def _compared(self, asked: _Asked, benchmark: str) -> tuple[Leveled, Leveled]:
         pair = self.arms.pair(asked.better, asked.worse, benchmark, asked.selection, asked.evidence)
-        return _Comparison(*_metric_on(asked.claim.metric, *pair))
+        metric, pair = metric_on(asked.claim.metric, *pair)  # type: ignore[assignment]
+        return Leveled.of(metric, pair[0]), Leveled.of(metric, pair[1])
+
+    def _pool(self, asked: _Asked, *arms: Leveled) -> Pool:
+        names = [arm.arm.name for arm in arms if arm.arm.seeds]
+        if not names:
+            return Pool()
+        return self.pools.of(names, asked.benchmarks[0], asked.claim.metric, asked.selection, asked.evidence)
+
+    def _filled(self, part: Part, finding: Finding, first: Leveled, second: Leveled) -> Part:
+        """Return a part with its finding, to which images and notes are added, and what was compared."""
+        seen = replace(finding, n=len(first.arm.ids), notes=(*finding.notes, *_notes(first, second)))
+        return replace(
+            part, better=first.arm.name, worse=second.arm.name, value_better=first.mean, value_worse=second.mean,
+            seeds=shown_seeds(first.arm.seeds, second.arm.seeds), finding=seen,
+        )  # fmt: skip
 
     def _difference(self, asked: _Asked, part: Part) -> Iterator[Part]:
-        pair = self._compared(asked, asked.benchmarks[0])
-        metric, true, margin = pair.metric, pair.better.true, asked.claim.margin
-        first, second = (pair.worse, pair.better) if metric.better == "low" else (pair.better, pair.worse)
-        result = statistics.paired_difference(metric, true, first.predicted, second.predicted)
+        if {asked.better, asked.worse} & set(self.paper.quoted):
+            yield self._against_printed(asked, part)
+            return
+        first, second = self._compared(asked, asked.benchmarks[0])
+        sign = -1 if first.metric.better == "low" else 1
+        region, share = difference_region(asked.claim), first.metric.is_share
+        images = over_images(lambda a, b: a - b, first, second)
+        if share:
+            apart = first.without.mean(axis=0) - second.without.mean(axis=0)
+            images = max(images, of_shares(first.mean - second.mean, apart))
         finding = Finding(
-            *(result.value, result.low, result.high),
-            region=(margin or 0.0, math.inf),
-            p_value=result.p_value if margin is None else math.nan,
-            image_error=statistics.image_error(metric, true, first.predicted, second.predicted),
-            rule=_rule(DIFFERENCE_RULE if margin is None else f"95 % interval above {margin:g}", pair.seeds),
+            sign * (first.mean - second.mean),
+            region,
+            arms=(*first.seed_arm(1), *second.seed_arm(1)),
+            pool=self._pool(asked, first, second),
+            image_variance=images,
+            scale="logit" if share else "log",
+            base=0.0 if share else second.mean,
+            of_seeds=first.drawn_anew(1) + second.drawn_anew(1),
+            rule=DIFFERENCE_RULE.format(within=_within(region), seeds=SEEDS_RULE),
         )
-        yield pair.fill(part, finding, first.levels(metric) - second.levels(metric))
+        yield self._filled(part, finding, first, second)
+
+    def _against_printed(self, asked: _Asked, part: Part) -> Part:
+        """Hold an arm against one printed number of another system: images fixed, it leans at most."""
+        quoted = asked.better if asked.better in self.paper.quoted else asked.worse
+        name = asked.worse if quoted == asked.better else asked.better
+        if not self.project.suite.comparable:
+            raise Missing("skipped", f"{quoted}: {self.paper.quoted[quoted].quoted}")
+        metric, (arm,) = metric_on(asked.claim.metric, self._arm(asked, name))
+        leveled, n = Leveled.of(metric, arm), len(arm.ids)
+        printed = self.printed(quoted, asked.benchmarks[0], asked.claim.metric, asked.claim.weights)
+        values, _ = scaled(metric, leveled.levels.tolist(), n)
+        ((other,), _) = scaled(metric, [printed], n)
+        sign = (1 if metric.is_share else -1) * (1 if name == asked.better else -1)
+        own = (SeedArm(arm.name, values, 1.0), SeedArm(f"{quoted} (one printed number)", (other,), 1.0))
+        finding = Finding(
+            sign * (float(np.mean(values)) - other),
+            grade="opponent",
+            log=not metric.is_share,
+            arms=own if arm.seeds else own[1:],
+            pool=self._pool(asked, leveled),
+            only_leans=PRINTED_OPPONENT,
+            rule="distance from the printed number over s * sqrt(1 + 1 / seeds), images fixed",
+            notes=(*arm.notes, *dominated(metric, arm)),
+        )
+        values_of = {name: leveled.mean, quoted: printed}
+        return replace(
+            part, value_better=values_of[asked.better], value_worse=values_of[asked.worse],
+            seeds=shown_seeds(arm.seeds), finding=finding,
+        )  # fmt: skip
+
+    def _arm(self, asked: _Asked, name: str) -> Arm:
+        return self.arms.arm(name, asked.benchmarks[0], asked.selection, asked.evidence)
 
     def _ratio(self, asked: _Asked, part: Part) -> Iterator[Part]:
-        pair = self._compared(asked, asked.benchmarks[0])
-        effect, each = pair.ratio("so there is no ratio to it")
-        interval = statistics.interval_of(pair.ratios()) if len(pair.better.ids) > 1 else (math.nan, math.nan)
-        region = region_of(asked.claim)
-        rule = _rule(f"95 % interval of the ratio {_within(region)}, over the same images", pair.seeds)
-        yield pair.fill(part, Finding(effect, *interval, region, rule=rule), each)
+        first, second = self._compared(asked, asked.benchmarks[0])
+        low, high = region_of(asked.claim)
+        for arm in (first, second):
+            if not arm.mean:
+                raise Missing("undefined", f"{arm.arm.name} makes no error, so there is no ratio to it")
+        finding = Finding(
+            math.log(first.mean / second.mean),
+            (math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf),
+            log=True,
+            arms=(*first.seed_arm(1 / first.mean), *second.seed_arm(1 / second.mean)),
+            pool=self._pool(asked, first, second),
+            image_variance=over_images(lambda a, b: np.log(a / b), first, second),
+            of_seeds=first.drawn_anew(1 / first.mean) + second.drawn_anew(1 / second.mean),
+            rule=f"the interval of the ratio lies {_within((low, high))}, over the same images; {SEEDS_RULE}",
+        )
+        yield self._filled(part, finding, first, second)
 
     def _relative_drop(self, asked: _Asked, part: Part) -> Iterator[Part]:
         places = [self.project.place(benchmark) for benchmark in asked.benchmarks]
@@ -216,29 +247,79 @@ class Claims:
             both = " and ".join(asked.benchmarks)
             raise Missing("undefined", f"{both} are the same images in suite {self.project.suite.name}")
         pairs = [self._compared(asked, benchmark) for benchmark in asked.benchmarks]
-        (one, first), (two, second) = (
-            pair.ratio(f"so nothing can drop on {benchmark}")
-            for pair, benchmark in zip(pairs, asked.benchmarks, strict=True)
-        )
-        of_seeds = (_of_seeds(pair.seeds, 1 - each) for pair, each in zip(pairs, (first, second), strict=True))
+        for (_, worse), benchmark in zip(pairs, asked.benchmarks, strict=True):
+            if not worse.mean:
+                raise Missing("undefined", f"{worse.arm.name} makes no error, so nothing can drop on {benchmark}")
+        one, two = (better.mean / worse.mean for better, worse in pairs)
         finding = Finding(
-            (1 - two) - (1 - one),
-            *statistics.interval_of((1 - pairs[1].ratios(stream=1)) - (1 - pairs[0].ratios())),
-            n=sum(len(pair.better.ids) for pair in pairs),
-            seed_effects=tuple(later - sooner for sooner, later in zip(*of_seeds, strict=False)),
-            rule=_rule(DROP_RULE, pairs[1].seeds),
-            notes=(f"relative drops {1 - one:.3g} and {1 - two:.3g}", *pairs[0].notes, *pairs[1].notes),
+            one - two,
+            arms=(*_of_both(pairs[0][0], pairs[1][0], one, two), *_of_both(pairs[0][1], pairs[1][1], -one, -two)),
+            image_variance=sum(over_images(lambda a, b: a / b, *pair) for pair in pairs),
+            n=min(len(better.arm.ids) for better, _ in pairs),
+            rule=f"the interval of (relative drop on the second benchmark - on the first) lies above 0; {SEEDS_RULE}",
+            notes=(f"relative drops {1 - one:.3g} and {1 - two:.3g}", *_notes(*pairs[0]), *_notes(*pairs[1])),
         )
-        yield replace(part, seeds=pairs[1].seeds, finding=finding, dataset=" + ".join(places))
+        seeds = shown_seeds(*(arm.arm.seeds for arm in pairs[1]))
+        yield replace(part, seeds=seeds, finding=finding, dataset=" + ".join(places))
+
+    # ---------------------------------------------------------------------------------------------- printed numbers
 
     def _value(self, asked: _Asked, part: Part) -> Iterator[Part]:
-        arm = self.arms.arm(asked.better, asked.benchmarks[0], asked.selection, asked.evidence)
-        metric, arm, _ = _metric_on(asked.claim.metric, arm, arm)
-        interval = statistics.bootstrap_over_seeds(metric, arm.true, arm.predicted)
-        values = tuple(arm.levels(metric).tolist())
-        finding = _near(asked.claim, interval, values, fixed=not arm.seeds)
-        finding = replace(finding, n=len(arm.ids), notes=(*arm.notes, *_dominated(metric, arm)))
-        yield replace(part, better=arm.name, value_better=interval.value, seeds=arm.seeds, finding=finding)
+        metric, (arm,) = metric_on(asked.claim.metric, self._arm(asked, asked.better))
+        leveled = Leveled.of(metric, arm)
+        if not arm.seeds:
+            raise Missing(
+                "undefined", f"{arm.name} is not trained, so there is no spread over seeds to hold a number to"
+            )
+        claim, n, share = asked.claim, len(arm.ids), metric.is_share
+        values, _ = scaled(metric, leveled.levels.tolist(), n)
+        assert claim.published is not None
+        margin = claim.margin or MARGIN_SHARE * claim.published
+        if margin >= (1 - claim.published if share else claim.published):
+            raise Missing("undefined", f"the margin {margin:g} leaves nothing of {claim.published:g}")
+        ends = [claim.published + step * margin * (-1 if share else 1) for step in (-1, 0, 1)]
+        limits = tuple(-float(special.logit(end)) if share else math.log(end) for end in ends)
+        chosen = asked.selection == "best_on_test"
+        runs = self.arms.runs(arm.name)
+        best_of = claim.best_of if claim.best_of and not chosen else 0
+        number = Number(
+            *(claim.published, margin, (limits[0], limits[1], limits[2]), share),
+            best_of or 0,
+            epoch_sd(self.measurements, runs, claim.metric) if best_of else 0.0,
+        )
+        finding = Finding(
+            leveled.mean - claim.published,
+            (-math.inf, margin) if not share else (-margin, math.inf),
+            grade="number",
+            arms=(SeedArm(arm.name, tuple(-v if share else v for v in values), 1.0),),
+            pool=self._pool(asked, leveled),
+            number=number,
+            rule=f"upper 95 % limit of the seeds' mean not worse than {claim.published:g} by {margin:.4g}"
+            + (f"; the printed one is the best of {best_of} epochs, these are not" if best_of else ""),
+            notes=(*arm.notes, *dominated(metric, arm)),
+        )
+        yield replace(part, better=arm.name, value_better=leveled.mean, seeds=shown_seeds(arm.seeds), finding=finding)
+
+    def _chosen_on_test(self, asked: _Asked, part: Part) -> Part:
+        """Return a part of weights chosen on test images with what chance gains, and no more than leaning if unfair."""
+        if asked.selection != "best_on_test" or part.finding is None:
+            return part
+        chosen: dict[str, bool] = {}
+        gains = []
+        for name in (part.better, part.worse):
+            system, _, variant = name.partition("/")
+            runs = self.measurements.runs.get((system, variant))
+            if name:
+                chosen[name] = runs is not None and not is_fixed(runs[0])
+            if runs and chosen[name]:
+                gains.append(epochs_seen(self.measurements, runs, part.metric))
+        finding = part.finding
+        if len(set(chosen.values())) > 1:
+            one, other = sorted(chosen, key=lambda name: not chosen[name])
+            finding = replace(finding, only_leans=CHOSEN_AGAINST_FIXED.format(one=one, other=other))
+        return replace(part, finding=finding, chance_gain=max(filter(math.isfinite, gains), default=math.nan))
+
+    # -------------------------------------------------------------------------------------------------------- costs
 
     def _costs(self, arm: str, asked: _Asked) -> tuple[str, dict[int, float], str]:
         """Return an arm's name, its cost with each seed, and how it was measured."""
@@ -248,11 +329,13 @@ class Claims:
         return name, {seed: value for seed, (value, _) in found.items()}, "; ".join(notes)
 
     def _cost_of(self, run: Run, metric: str, benchmark: str) -> tuple[float, str]:
-        if metric.startswith("parameters_"):
+        if metric.startswith(("parameters_", "flops_")):
             counted = getattr(self.measurements.record(run.id).cost, metric)
             if counted is None:
                 raise Missing("undefined", f"its run.json does not say its {metric}")
             return float(counted), ""
+        if metric == "epochs_to_settle":
+            return settles(self.measurements, run), ""
         measured = self.measurements.measured(run.id, benchmark, metric).get(LAST)
         if measured is None:
             raise Missing("undefined", f"its {metric} of the last epoch was not measured")
@@ -260,32 +343,51 @@ class Claims:
 
     def _cost_ratio(self, asked: _Asked, part: Part) -> Iterator[Part]:
         (first, a, how), (second, b, other) = (self._costs(arm, asked) for arm in (asked.better, asked.worse))
-        seeds = [seed for seed in a if seed in b]
-        if not seeds:
-            raise Missing("undefined", f"{first} and {second} have no seed in common")
-        ratios = tuple(a[seed] / b[seed] for seed in seeds)
-        small = [name for name in (first, second) if self.arms.runs(name)[0].size != "paper"]
+        means = [float(np.mean(list(cost.values()))) for cost in (a, b)]
         notes = tuple(dict.fromkeys(note for note in (how, other) if note))
-        if small:
+        small = [name for name in (first, second) if self.arms.runs(name)[0].size != "paper"]
+        counted = asked.claim.metric.startswith(("parameters_", "flops_"))
+        if small and asked.claim.metric != "epochs_to_settle":
             raise Missing(
                 "no counterpart",
                 f"the cost of this suite's small networks says nothing of the papers' ({' and '.join(small)}); their "
-                f"ratio here is {np.mean(ratios):.3g}; {'; '.join(notes)}",
+                f"ratio here is {means[0] / means[1]:.3g}{'; ' if notes else ''}{'; '.join(notes)}",
             )
-        region = region_of(asked.claim)
-        rule = f"ratio {_within(region)} in every run, {SEEDS_RULE}"
-        finding = Finding(float(np.mean(ratios)), region=region, seed_effects=ratios, rule=rule, notes=notes)
-        means = [float(np.mean([cost[seed] for seed in seeds])) for cost in (a, b)]
+        low, high = region_of(asked.claim)
+        logs = [
+            SeedArm(name, tuple(math.log(v) for v in cost.values()), 1.0) for name, cost in ((first, a), (second, b))
+        ]
+        region = math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf
+        finding = Finding(
+            float(np.mean(logs[0].scaled) - np.mean(logs[1].scaled)),
+            region,
+            grade="exact" if counted else "compared",
+            log=True,
+            arms=() if counted else tuple(logs),
+            rule=f"the ratio is {_within((low, high))}"
+            if counted
+            else f"the interval of the ratio lies {_within((low, high))}; its variance is that over runs",
+            notes=notes,
+        )
         part = replace(part, better=first, worse=second, value_better=means[0], value_worse=means[1])
-        yield replace(part, seeds=tuple(seeds), finding=finding)
+        yield replace(part, seeds=shown_seeds(tuple(a), tuple(b)), finding=finding)
 
     def _cost(self, asked: _Asked, part: Part) -> Iterator[Part]:
+        """A number of a run that is a fact, or a time: as printed within the margin, on this machine."""
         name, values, how = self._costs(asked.better, asked)
-        each = tuple(values.values())
-        counted = asked.claim.metric.startswith("parameters_")
-        finding = _near(asked.claim, statistics.Interval(float(np.mean(each))), each, fixed=counted)
-        finding = replace(finding, notes=(*finding.notes, how) if how else finding.notes)
-        yield replace(part, better=name, value_better=float(np.mean(each)), seeds=tuple(values), finding=finding)
+        claim, mean = asked.claim, float(np.mean(list(values.values())))
+        assert claim.published is not None
+        margin = claim.margin or MARGIN_SHARE * claim.published
+        finding = Finding(
+            mean - claim.published,
+            (-margin, margin),
+            grade="exact",
+            rule=f"within {margin:g} of {claim.published:g}",
+            notes=(how,) if how else (),
+        )
+        yield replace(part, better=name, value_better=mean, seeds=shown_seeds(tuple(values)), finding=finding)
+
+    # --------------------------------------------------------------------------------------------------- quantities
 
     def _quantity(self, asked: _Asked, part: Part) -> Iterator[Part]:
         assert asked.bound is not None
@@ -295,7 +397,7 @@ class Claims:
         where = asked.benchmarks[0], asked.selection, asked.evidence
         arm, majority = self.arms.pair(asked.better, "prompt_blind", *where)
         nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
-        part, ones = replace(part, better=arm.name), np.ones(nearer.shape)
+        part, ones = replace(part, better=arm.name, worse=""), np.ones(nearer.shape)
         yield _of_ratio(part, asked.bound, nearer.astype(float), ones, arm.seeds, arm.notes)
 
     def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
@@ -322,67 +424,60 @@ def _of_ratio(
     part: Part, bound: Bound, tops: Floats, bottoms: Floats, seeds: tuple[int, ...], notes: tuple[str, ...] = ()
 ) -> Part:
     """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds."""
-    n = tops.shape[1]
+    n, yes = tops.shape[1], YES.get(bound.metric)
     each = tops.sum(axis=1) / bottoms.sum(axis=1)
-    value, yes = float(each.mean()), YES.get(bound.metric)
-    how, interval = "10,000 resamples of the images", (math.nan, math.nan)
-    if yes is not None:
-        low, high = _clopper_pearson(value / yes, n)
-        how, interval = "exact binomial", (yes * low, yes * high)
-    elif n > 1:
-        interval = statistics.interval_of(statistics.resampled_ratios(MEAN, np.zeros(n), tops, bottoms))
-    region = region_of(bound)
-    rule = _rule(f"95 % interval ({how}) {_within(region)}", seeds)
-    finding = Finding(value, *interval, region, n=n, seed_effects=_of_seeds(seeds, each), rule=rule, notes=notes)
-    return replace(part, value_better=value, seeds=seeds, finding=finding)
+    value, region = float(each.mean()), region_of(bound)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without = (tops.sum(axis=1, keepdims=True) - tops) / (bottoms.sum(axis=1, keepdims=True) - bottoms)
+    images = jackknife(without.mean(axis=0))
+    if yes is not None:  # a share of all images has a variance, too: that at the limit, as in a score test
+        ends = [end / yes for end in region if math.isfinite(end)]
+        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
+    finding = Finding(
+        value, region, image_variance=images, n=n, notes=notes, scale="value" if yes is None else "logit",
+        rule=f"the interval lies {_within(region)}; {SEEDS_RULE}",
+    )  # fmt: skip
+    if yes is not None and not seeds:
+        interval = wilson(value / yes, n)
+        finding = replace(
+            finding, interval=(yes * interval[0], yes * interval[1]),
+            rule=f"Wilson's 95 % interval lies {_within(region)}",
+        )  # fmt: skip
+    elif seeds:
+        shares = np.clip(each / (yes or 1.0), 0.5 / n, 1 - 0.5 / n)
+        share = float(shares.mean())
+        values = special.logit(shares) if yes is not None else each
+        weight = share * (1 - share) * yes if yes is not None else 1.0
+        # of a quantity that is no share the assumed spread is one of its own value
+        scale = 1.0 if yes is not None else abs(value) or 1.0
+        arm = SeedArm(part.better, tuple((values / scale).tolist()), weight * scale)
+        finding = replace(finding, arms=(arm,))
+    return replace(part, value_better=value, seeds=shown_seeds(seeds), finding=finding)
 
 
-def _clopper_pearson(share: float, n: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share of n images; a mean over seeds may be a fraction of an image."""
-    hits, tail = share * n, (1 - statistics.CONFIDENCE) / 2
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
-    return low, high
+def _of_both(first: Leveled, second: Leveled, one: float, two: float) -> Iterator[SeedArm]:
+    """Yield an arm's part in the difference of two ratios: its runs are the same on both benchmarks."""
+    if first.arm.seeds:
+        logs: Sequence[Mapping[int, float]] = [
+            dict(zip(arm.arm.seeds, np.log(arm.levels).tolist(), strict=True)) for arm in (first, second)
+        ]
+        both = [seed for seed in first.arm.seeds if seed in logs[1]]
+        if not both or not all(math.isfinite(log[seed]) for log in logs for seed in both):
+            raise Missing("undefined", f"{first.arm.name} makes no error with some seed, or has none in common")
+        yield SeedArm(first.arm.name, tuple(one * logs[0][seed] - two * logs[1][seed] for seed in both), 1.0)
 
 
-def _near(claim: Claim, interval: statistics.Interval, values: Sequence[float], fixed: bool) -> Finding:
-    assert claim.published is not None
-    _, spread = statistics.mean_and_sd(values)
-    choices = {
-        "the published replications' spread": claim.tolerance or 0.0,
-        "half the image interval": (interval.high - interval.low) / 2 if not math.isnan(interval.low) else 0.0,
-        "the standard deviation over seeds": 0.0 if math.isnan(spread) else spread,
-    }
-    name, tolerance = max(choices.items(), key=lambda choice: choice[1])
-    close = claim.close * abs(claim.published) if claim.close else None
-    nearly = f"; in direction within {claim.close:.0%}" if claim.close else ""
-    return Finding(
-        effect=interval.value - claim.published,
-        low=interval.low - claim.published,
-        high=interval.high - claim.published,
-        region=(-tolerance, tolerance),
-        grade="value",
-        nearly=(-close, close) if close else None,
-        seed_effects=() if fixed else tuple(value - claim.published for value in values),
-        rule=f"within {tolerance:.4g} of {claim.published:g} ({name}, the largest of three spreads){nearly}"
-        + ("" if fixed else "; at least 3 seeds"),
-    )
+def _notes(first: Leveled, second: Leveled) -> tuple[str, ...]:
+    metric, arms = first.metric, (first.arm, second.arm)
+    means = [metric.of_images(arm.true[None], arm.predicted).mean(axis=0) for arm in arms]
+    tied = (f"{arms[0].name} and {arms[1].name} differ on no image",) if np.array_equal(*means) else ()
+    heavy = [note for arm in arms for note in dominated(metric, arm)]
+    return tuple(dict.fromkeys((*arms[0].notes, *arms[1].notes, *tied, *heavy)))
 
 
-def _metric_on(name: str, first: Arm, second: Arm) -> tuple[Metric, Arm, Arm]:
-    if name != RECALL.name:
-        return METRICS[name], first, second
-    inside = (first.true >= LARGE_NUMBERS[0]) & (first.true <= LARGE_NUMBERS[1])
-    ids = [sample for sample, wanted in zip(first.ids, inside, strict=True) if wanted]
-    if not ids:
-        raise Missing("undefined", "no image shows seven to ten")
-    return ACCURACY, first.on(ids, first.seeds), second.on(ids, second.seeds)
-
-
-def _dominated(metric: Metric, arm: Arm) -> Iterator[str]:
-    heavy = dominant(metric, arm.ids, arm.true, arm.predicted) if metric.root else ""
-    if heavy:
-        yield f"{arm.name}: {heavy}"
+def difference_region(claim: Claim) -> tuple[float, float]:
+    """Return where a claim puts the difference of two arms."""
+    return claim.at_least or 0.0, math.inf if claim.at_most is None else claim.at_most
 
 
 def region_of(bounded: Claim | Bound) -> tuple[float, float]:

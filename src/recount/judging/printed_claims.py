@@ -9,20 +9,21 @@ Files: ``published.csv``, and below ``evidence/`` ``confusions.csv`` (matrices) 
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy import stats
 
 from recount.judging import published_log
-from recount.judging.claims import Part, region_of
+from recount.judging.claims import Part, difference_region, region_of
 from recount.judging.countclip_evidence import NUMBERS, Panel, read_panels
 from recount.judging.verdicts import Finding
-from recount.metrics import ALL, LARGE_NUMBERS, RECALL
+from recount.metrics import ALL, RECALLS
 from recount.results.published import PublishedRow, read_published
-from recount.results.reason import Missing
+from recount.results.reason import Missing, Reason
 from recount.scoring.statistics import CONFIDENCE
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper, Table
 
@@ -37,8 +38,8 @@ class PrintedClaims:
         self.folder, self.paper = paper.folder, paper
 
     def selections(self, claim: Claim) -> list[str]:
-        """Return the selections for which a claim can be held against printed numbers; "" for a training log."""
-        if claim.reads_log:
+        """Return the selections for which a claim can be held against printed numbers; "" for logs and the like."""
+        if claim.audits:
             return [""]
         if claim.test not in COMPARED:
             return []
@@ -47,13 +48,16 @@ class PrintedClaims:
 
     def parts(self, claim: Claim, selection: str) -> list[Part]:
         """Return the parts of a claim from printed numbers."""
-        compare = self._logged if claim.reads_log else self._compared
-        benchmarks = [" + ".join(claim.on)] if claim.reads_log else claim.on
+        if claim.test in ("annotation", "figures"):
+            found = list(self._of_annotation(claim) if claim.test == "annotation" else self._of_figures(claim))
+            return found or [Part("nothing", missing=Reason("no counterpart", "it stands in no file of evidence"))]
+        compare = self._logged if claim.audits else self._compared
+        benchmarks = [" + ".join(claim.on)] if claim.audits else claim.on
         found = []
         for better, worse in claim.pairs or (("", ""),):
             name = f"{better} | {worse}" if worse else better or "best run"
             for benchmark in benchmarks:
-                metric = "mae" if claim.reads_log else claim.metric
+                metric = "mae" if claim.audits else claim.metric
                 part = Part(name, benchmark, "", metric, better, worse)
                 try:
                     found.append(compare(claim, part, selection))
@@ -78,8 +82,8 @@ class PrintedClaims:
         tables = self.paper.tables.items()
         return [(key, table, row.key) for key, table in tables for row in table.rows if arm in (row.run, row.id)]
 
-    def _value(self, arm: str, benchmark: str, metric: str, selection: str) -> float:
-        """Return a printed number; of constants, what they score on the real annotations."""
+    def value(self, arm: str, benchmark: str, metric: str, selection: str) -> float:
+        """Return a printed number; of constants, what they score on the real annotations; else ``Missing``."""
         if arm in TRIVIAL_ARMS:
             return self._trivial_value(arm, benchmark, metric)
         for key, table, row in self._rows(arm):
@@ -99,14 +103,14 @@ class PrintedClaims:
 
     def _compared(self, claim: Claim, part: Part, selection: str) -> Part:
         panels = [self._panel(arm, part.benchmark, selection) for arm in (part.better, part.worse)]
-        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", RECALL.name):
+        if panels[0] is not None and panels[1] is not None and claim.metric in ("accuracy", *RECALLS):
             return _of_panels(claim, part, panels[0], panels[1])
-        better, worse = (self._value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
+        better, worse = (self.value(arm, part.benchmark, claim.metric, selection) for arm in (part.better, part.worse))
         if claim.test == "ratio":
             effect, region = better / worse, region_of(claim)
         else:
             high_is_good = ALL[claim.metric].better == "high"
-            effect, region = (better - worse if high_is_good else worse - better), (claim.margin or 0.0, math.inf)
+            effect, region = (better - worse if high_is_good else worse - better), difference_region(claim)
         finding = Finding(effect, region=region, grade="printed", rule="the printed numbers, as they are")
         return replace(part, value_better=better, value_worse=worse, finding=finding)
 
@@ -118,11 +122,39 @@ class PrintedClaims:
     def _panel(self, arm: str, benchmark: str, selection: str) -> Panel | None:
         """Return the matrix whose accuracy is the printed one of an arm: the paper exchanged two of them."""
         try:
-            printed = self._value(arm, benchmark, "accuracy", selection)
+            printed = self.value(arm, benchmark, "accuracy", selection)
         except Missing:
             return None
         _, _, variant = arm.partition("/")
         return next((panel for panel in self._panels if panel.variant == variant and panel.fits(printed)), None)
+
+    def _of_annotation(self, claim: Claim) -> Iterator[Part]:
+        """Yield a part for each split whose annotation was counted, with its interval over pictures."""
+        path = self.folder / "evidence" / "annotation.csv"
+        rows = list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if path.is_file() else []
+        for bound, row in product(claim.bounds, rows):
+            if row["metric"] == bound.metric:
+                value, n, where = float(row["value"]), int(row["n"]), f"{row['dataset']}/{row['split']}"
+                rule = f"Wilson's 95 % interval, from the annotation of {where}"
+                interval = float(row["ci_low"]), float(row["ci_high"])
+                finding = Finding(value, region_of(bound), "printed", n=n, interval=interval, rule=rule)
+                yield Part(where, where, "", bound.metric, value_better=value, finding=finding)
+
+    def _of_figures(self, claim: Claim) -> Iterator[Part]:
+        """Yield a part for each printed picture with a true count and a prediction of both arms."""
+        pictures: dict[tuple[str, str], dict[str, float]] = {}
+        for line in self._lines:
+            if line.metric in ("true_count", "predicted_count"):
+                pictures.setdefault((line.table, line.note), {})[line.system] = float(line.value)
+        for (table, note), (better, worse) in product(pictures, claim.pairs):
+            printed, systems = pictures[table, note], [arm.partition("/")[0] for arm in (better, worse)]
+            if {"truth", *systems} <= printed.keys():
+                first, second = (abs(printed[system] - printed["truth"]) for system in systems)
+                said = f"{printed[systems[0]]:g} against {printed[systems[1]]:g} of {printed['truth']:g}"
+                rule = "the printed prediction that is nearer to the printed truth"
+                finding = Finding(second - first, grade="printed", rule=rule, notes=(said,))
+                part = Part(f"{table}: {note.partition(';')[0]}", "", "", "mae", better, worse, first, second)
+                yield replace(part, finding=finding)
 
     @cached_property
     def _runs(self) -> list[published_log.LoggedRun]:
@@ -223,19 +255,20 @@ def _exact(effect: float, below: float, rule: str, note: str) -> Finding:
 
 
 def _of_panels(claim: Claim, part: Part, better: Panel, worse: Panel) -> Part:
-    numbers = NUMBERS if claim.metric == "accuracy" else range(LARGE_NUMBERS[0], LARGE_NUMBERS[1] + 1)
+    low, high = RECALLS.get(claim.metric, (NUMBERS[0], NUMBERS[-1]))
+    numbers = range(low, high + 1)
     (a, n), (b, m) = (panel.hits(numbers) for panel in (better, worse))
     first, second = a / n, b / m
     error = math.sqrt(first * (1 - first) / n + second * (1 - second) / m)
     half = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2)) * error
     difference = first - second
     finding = Finding(
-        *(difference, difference - half, difference + half),
-        region=(claim.margin or 0.0, math.inf),
+        difference,
+        difference_region(claim),
         grade="printed",
-        p_value=2 * float(stats.norm.sf(abs(difference) / error)) if claim.margin is None and error else math.nan,
+        interval=(difference - half, difference + half),
         n=n,
-        rule="95 % interval of two independent shares from the printed confusion matrices, p of their z after Holm",
+        rule="95 % interval of two independent shares from the printed confusion matrices",
         notes=(f"{a} against {b} of {n} images right",),
     )
     return replace(part, value_better=first, value_worse=second, finding=finding)

@@ -1,271 +1,553 @@
-"""When a claim holds: one rule for all parts of all claims, their combination, and what would have decided the rest.
+"""When a claim holds: the rules as pure functions, from estimates and their spread to a decision.
 
-A part of a claim is one comparison or one quantity on one benchmark. Its evidence is an effect, an interval and the
-region where the claim puts the effect (``Finding``). The five verdicts:
+Version 2 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
+would decide (``needed``) and the simulations of error and power (``tests/judging/simulate.py``) all run the same lines.
 
-* ``holds``: the interval lies inside the region; where training was random, there are at least three seeds, each of
-  them inside, and so is the 95 % t interval of their mean; where there is a paired test, the larger of its permutation
-  p value and the seeds' t test is at most 0.05 after Holm's correction over all parts of the paper with the same
-  evidence and selection.
-* ``contradicted``: the same on the other side. So chance contradicts a true claim as rarely as it confirms a false one.
-* ``holds in direction``: the images say ``holds``, interval and corrected permutation p value, and every seed agrees,
-  but there are fewer than three, or they scatter too much; or printed numbers without the predictions behind them
-  agree; or a part of the claim could not be tested.
-* ``inconclusive``: everything else that was measured. ``direction`` says which way it points.
-* ``not tested``: with the reason.
+Two sources of chance are told apart: another training run (seeds) and other pictures like these (images).
 
-Why seeds have a gate of their own: resampling images says nothing of another training run, and resampling three seeds
-excludes zero in a quarter of all cases without an effect. The specifications ask for two standard errors, which three
-seeds exceed by chance in 18 % of the cases; the t interval asks for 4.3, and more where several claims are tested.
-
-Ratios, shares and quantities have no paired test, so no p value to correct: their 95 % interval and the seeds decide.
-Printed numbers (evidence ``published``) are single runs: they can contradict a claim, and support it in direction only.
+* A comparison, a ratio or a share is an ``effect``; a claim says in which ``region`` it lies. The variance of the
+  effect is s² * sum(w² / k) + (variance over images). s is the standard deviation over seeds of the log of the metric
+  (of the logit of a share), k the seeds of an arm, w the effect's derivative by that log: the metric's mean for a
+  difference, 1 for a log ratio, m (1 - m) for a share. Images: the jackknife of the paired statistic. The degrees of
+  freedom of the sum are Satterthwaite's. The claim holds if the interval of Student's t lies in the region, and every
+  random arm has three seeds (or two, with six degrees of freedom behind s); it does not hold if the interval lies
+  outside.
+* s is that of the claim's own arms. Other variants of the same systems join it if the own arms do not scatter more than
+  they: one-sided F test, p > 0.2 (``pooled``). Pooled without that test, arms that scatter five times as much decided
+  17 to 32 % of all claims without an effect.
+* A printed number P is one more draw of the same recipe on the same images, so images play no part (``reaches``):
+  reached, if the upper limit of the seeds' mean is not above P and a margin; missed, if the lower limit is above it and
+  P lies outside the prediction interval of another run.
+* One seed leans at most.
+* Seeds are added until it is decided: ``NOMINAL`` has the level of each look that keeps all looks together at 5 %.
+* A claim of several parts holds if every part does, each at the full level (intersection-union), and does not hold if
+  one part does not after Holm's correction over the parts.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import special, stats
 
-from recount.scoring.statistics import CONFIDENCE, holm, mean_and_sd
+from recount.scoring.statistics import holm
 
-Verdict = Literal["holds", "holds in direction", "contradicted", "inconclusive", "not tested"]
+RULES = "2"  # version; of RULES_SINCE
+Decided = Literal["holds", "leans for", "undecided", "leans against", "does not hold", "not tested"]
 Side = Literal["for", "against", ""]
-ALPHA = 1 - CONFIDENCE
-MIN_SEEDS = 3
-POWER = 0.8  # "would have decided": four times of five, if the effect is the one observed
-MOST_SEEDS = 1000
+Floats: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = Floats | float
+
+ALPHA = 0.05
+LEANS = 0.10  # two-sided: 5 % on the side to which it leans
+POOLS_ABOVE = 0.2  # p of the F test
+MIN_SEEDS, TWO_SEEDS_DF = 3, 6  # three seeds; or two, where so many degrees of freedom are behind s
+ASSUMED_SD = 0.10  # of the log metric over seeds, where nothing was measured
+MARGIN_SHARE = 0.10  # of a printed number, where the claim has no margin of its own
+#: two-sided level of each look that keeps the error of all looks together below 5 %, by the number of looks; simulated
+#: with shared images and looks at 3, 5, 8, 12, ... seeds (``make simulate``)
+NOMINAL = (0.05, 0.027, 0.021, 0.017, 0.0145, 0.0128, 0.0115, 0.0105)
+PLANNED_LOOKS = (3, 5, 8)
+POWER = 0.8
+DRAWS = 800  # of the rule, for each number of seeds that might decide
+MOST_SEEDS = 30
+TRIED_SEEDS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, MOST_SEEDS)
+CODES: dict[int, Decided] = {
+    2: "holds", 1: "leans for", 0: "undecided", -1: "leans against", -2: "does not hold"
+}  # fmt: skip
+
+
+def nominal_level(looks: int) -> float:
+    """Return the two-sided level of each of so many looks; beyond the table, 5 % shared out by Bonferroni."""
+    return NOMINAL[looks - 1] if looks <= len(NOMINAL) else min(NOMINAL[-1], ALPHA / looks)
+
+
+# --------------------------------------------------------------------------------- the rules, over numbers or arrays
+
+
+def pooled(own: Numbers, own_df: Numbers, other: Numbers, other_df: Numbers) -> tuple[Floats, Floats, Floats]:
+    """Return the variance over seeds, its degrees of freedom, and the p value of "the own arms scatter no more".
+
+    The others join if p > 0.2; p is NaN where there are no others, or none of one's own to test them against.
+    """
+    own, own_df, other, other_df = (np.asarray(value, dtype=np.float64) for value in (own, own_df, other, other_df))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(other > 0, own / other, np.where(own > 0, np.inf, 0.0))
+        p = np.where((own_df > 0) & (other_df > 0), special.fdtrc(own_df, other_df, ratio), np.nan)
+        joint = (own_df * own + other_df * other) / (own_df + other_df)
+    joins = p > POOLS_ABOVE
+    return np.where(joins, joint, own), np.where(joins, own_df + other_df, own_df), p
+
+
+def may_decide(fewest: Numbers, df: Numbers) -> NDArray[np.bool_]:
+    """Return whether a claim may hold: three seeds in each random arm, or two and six degrees of freedom behind s."""
+    fewest, df = np.asarray(fewest), np.asarray(df)
+    return (fewest >= MIN_SEEDS) | ((fewest == 2) & (df >= TWO_SEEDS_DF))
+
+
+def welch(seeds: Numbers, seeds_df: Numbers, images: Numbers, images_df: Numbers) -> tuple[Floats, Floats]:
+    """Return the variance of an effect from both parts, and Satterthwaite's degrees of freedom (infinite for none)."""
+    seeds, images = np.asarray(seeds, dtype=np.float64), np.asarray(images, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(part > 0, part**2 / df, 0.0) for part, df in ((seeds, seeds_df), (images, images_df))]
+        df = np.where(parts[0] + parts[1] > 0, (seeds + images) ** 2 / (parts[0] + parts[1]), np.inf)
+    return seeds + images, df
+
+
+def inside(effect: Numbers, region: tuple[float, float]) -> Floats:
+    """Return how far an effect lies inside a region (negative: outside), measured to the nearest finite end."""
+    return np.minimum(np.asarray(effect) - region[0], region[1] - np.asarray(effect))
+
+
+def p_of(distance: Numbers, variance: Numbers, df: Numbers) -> Floats:
+    """Return the two-sided p value of Student's t; without any variance 0, or 1 at the limit itself."""
+    distance, variance = np.asarray(distance, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(variance > 0, np.abs(distance) / np.sqrt(variance), np.where(distance == 0, 0.0, np.inf))
+    df = np.minimum(np.asarray(df, dtype=np.float64), 1e9)  # stdtr knows no infinite df
+    return np.where(np.isnan(variance), np.nan, 2 * special.stdtr(df, -t))
+
+
+def sides(distance: Numbers, p: Numbers, level: Numbers, decides: NDArray[np.bool_] | bool) -> NDArray[np.int64]:
+    """Return 2 (holds), 1 (leans for), 0, -1 or -2: decided at the level, or leaning where seeds are too few."""
+    p, size = np.asarray(p), np.where(np.asarray(distance) > 0, 1, -1)
+    found: NDArray[np.int64] = np.where(decides, 2 * size * (p <= level), size * (p <= LEANS))
+    return found
+
+
+def t_quantile(level: Numbers, df: Numbers) -> Floats:
+    """Return Student's quantile, so that 1 - level of it lies within plus and minus that."""
+    df = np.minimum(np.asarray(df, dtype=np.float64), 1e9)
+    return np.where(df > 0, special.stdtrit(np.maximum(df, 1e-9), 1 - np.asarray(level) / 2), np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Where the mean of a recipe's runs lies against a printed number, on a scale on which more is worse."""
+
+    code: NDArray[np.int64]
+    better: NDArray[np.bool_]  # than printed, by more than the margin
+    equivalent: NDArray[np.bool_]  # within the margin on both sides (two one-sided tests)
+    compatible: NDArray[np.bool_]  # the printed number is inside the prediction interval
+    upper: Floats  # one-sided limits of the mean
+    lower: Floats
+    predicted_low: Floats  # ends of the prediction interval of another run
+    predicted_high: Floats
+
+
+def reaches(
+    mean: Numbers, variance: Numbers, df: Numbers, seeds: Numbers, limits: tuple[float, float, float], level: float,
+    gains: Floats | None = None,
+) -> Reached:  # fmt: skip
+    """Hold the mean of ``seeds`` runs against ``limits``: printed less margin, printed, printed and margin.
+
+    All on a scale (log, or minus logit) on which more is worse. ``gains``: draws of what choosing the best of N epochs
+    on the test images gains on that scale, where the printed number was chosen so and these runs were not.
+    """
+    mean, seeds = np.asarray(mean, dtype=np.float64), np.asarray(seeds, dtype=np.float64)
+    low, printed, high = limits
+    error = np.sqrt(np.asarray(variance, dtype=np.float64) / seeds)
+    one_sided, two_sided = t_quantile(2 * level, df), t_quantile(level, df)
+    upper, lower = mean + one_sided * error, mean - one_sided * error
+    spread = error * np.sqrt(seeds + 1)  # s * sqrt(1 + 1 / k)
+    ends = mean - two_sided * spread, mean + two_sided * spread
+    if gains is not None:
+        t = stats.t.ppf((np.arange(len(gains)) + 0.5) / len(gains), np.minimum(df, 1e9))
+        draws = float(mean) + t * float(spread) - gains
+        ends = np.quantile(draws, level / 2), np.quantile(draws, 1 - level / 2)
+    compatible = (ends[0] <= printed) & (printed <= ends[1])
+    decides = may_decide(seeds, df)
+    missed = (lower > high) & ~compatible
+    # one run leans against only if its own prediction interval, one-sided, excludes the printed number and its margin
+    leans = np.where(upper <= high, 1, np.where(mean - t_quantile(LEANS, df) * spread > high, -1, 0))
+    code = np.where(decides, np.where(upper <= high, 2, np.where(missed, -2, 0)), leans)
+    with np.errstate(invalid="ignore"):
+        equivalent = (upper <= high) & (lower >= low)
+        better = mean + two_sided * error < low
+    return Reached(code, better, equivalent, compatible, upper, lower, ends[0], ends[1])
+
+
+# ------------------------------------------------------------------------------------------ the evidence of one part
+
+
+@dataclass(frozen=True, slots=True)
+class SeedArm:
+    """An arm with random training: its metric with each seed, on the scale on which seeds scatter."""
+
+    name: str
+    scaled: tuple[float, ...]  # log, logit or plain metric of each seed
+    weight: float  # derivative of the effect by that
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What is known of the scatter over seeds beyond the claim's own arms."""
+
+    variance: float = 0.0
+    df: float = 0.0
+    over: tuple[str, ...] = ()  # the variants it is of
+    widest: tuple[float, float, str] | None = None  # variance, df and variant of the system that scatters most here
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A printed number that a claim says is reached; the limits on the scale on which more is worse."""
+
+    published: float
+    margin: float  # in the metric's units
+    limits: tuple[float, float, float]  # of published less margin, published, published and margin; on the scale
+    share: bool  # the scale is minus the logit; else the log
+    best_of: int = 0  # the printed number is the best of so many epochs, and these weights were not so chosen
+    epoch_sd: float = 0.0  # of the log metric from epoch to epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the evidence says of one part of a claim, before correction.
+    """What the evidence says of one part of a claim.
 
-    Grades: ``sampled`` (from images), ``value`` (a number within a tolerance, the region, that contains its own
-    uncertainty), ``printed`` (single numbers of the authors), ``exact`` (a fact of a file).
+    Grades: ``compared`` (an effect over images, seeds or both), ``number`` (a printed one is reached or not),
+    ``opponent`` (against a single printed number: leans only), ``printed`` (single numbers of the authors: an audit),
+    ``exact`` (a fact).
     """
 
-    effect: float
-    low: float = math.nan  # of its 95 % interval; NaN where there is none
-    high: float = math.nan
-    region: tuple[float, float] = (0.0, math.inf)  # where the claim puts the effect, ends excluded
-    grade: Literal["sampled", "value", "printed", "exact"] = "sampled"
-    nearly: tuple[float, float] | None = None  # for ``value``: a wider region in which it holds in direction
-    p_value: float = math.nan  # of a paired test
-    n: int | None = None  # images
-    seed_effects: tuple[float, ...] = ()  # the effect with each seed; () where no random training is involved
-    image_error: float = math.nan  # standard error over images alone; NaN: as the interval says
-    rule: str = ""  # how it was decided, in words
+    effect: float  # on its own scale: a difference, a share, or the log of a ratio
+    region: tuple[float, float] = (0.0, math.inf)  # where the claim puts it, ends excluded, on that scale
+    grade: Literal["compared", "number", "opponent", "printed", "exact"] = "compared"
+    log: bool = False  # effect and region are logs of ratios
+    scale: str = "log"  # of the metric, on which seeds scatter
+    arms: tuple[SeedArm, ...] = ()  # with random training
+    pool: Pool = Pool()
+    image_variance: float = 0.0  # of the effect, over images
+    base: float = 0.0  # what a share of the effect is of: the metric of the arm that it is compared with
+    of_seeds: float = 0.0  # the part of it that another seed draws anew, times the seeds
+    n: int | None = None  # images; None where they play no part
+    interval: tuple[float, float] | None = None  # given, where the rule is an interval of its own (Wilson's)
+    number: Number | None = None
+    only_leans: str = ""  # why it can do no more than lean
+    rule: str = ""  # how it is decided, in words
     notes: tuple[str, ...] = ()  # what must be said beside the verdict
+
+    @property
+    def fewest_seeds(self) -> int:
+        """Return the seeds of the random arm that has fewest; 0 where nothing is random."""
+        return min((len(arm.scaled) for arm in self.arms), default=0)
+
+    @property
+    def own(self) -> tuple[float, int]:
+        """Return the variance over seeds of its own arms and its degrees of freedom."""
+        many = [arm.scaled for arm in self.arms if len(arm.scaled) > 1]
+        df = sum(len(scaled) - 1 for scaled in many)
+        squares = sum(float(np.var(scaled, ddof=1)) * (len(scaled) - 1) for scaled in many)
+        return (squares / df, df) if df else (0.0, 0)
+
+    @property
+    def seed_weight(self) -> float:
+        """Return the sum over random arms of w² / k."""
+        return sum(arm.weight**2 / len(arm.scaled) for arm in self.arms)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The variance over seeds that a decision uses, where it is from, and the F test that let others in."""
+
+    variance: float = 0.0
+    df: float = math.inf
+    source: str = ""
+    f_p: float = math.nan
+
+
+def spread_of(finding: Finding) -> Spread:
+    """Return the variance over seeds: of the own arms, with others if the F test lets them; else what is known."""
+    own, own_df = finding.own
+    pool = finding.pool
+    if not finding.arms:
+        return Spread(source="nothing is random")
+    if own_df:
+        variance, df, p = (float(value) for value in pooled(own, own_df, pool.variance, pool.df))
+        if math.isnan(p):
+            return Spread(variance, df, "the claim's own arms; no other variant has several seeds")
+        others = f"{len(pool.over)} other variant{'s' * (len(pool.over) > 1)} ({', '.join(pool.over)})"
+        who = (
+            f"the own arms and {others}" if p > POOLS_ABOVE else f"the own arms alone, which scatter more than {others}"
+        )
+        return Spread(variance, df, who, p)
+    if pool.df:
+        return Spread(pool.variance, pool.df, f"other variants of the same systems ({', '.join(pool.over)})")
+    if pool.widest is not None:
+        variance, df, name = pool.widest
+        return Spread(variance, df, f"{name}, which scatters most here")
+    return Spread(ASSUMED_SD**2, math.inf, f"assumed: {ASSUMED_SD:.0%}; no variant has several seeds")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, which way the evidence points, why, and what would have decided."""
+    """A decision, the numbers that made it, and what would have decided."""
 
-    verdict: Verdict
+    decided: Decided
     direction: Side = ""
     reason: str = ""
-    p_holm: float = math.nan
+    low: float = math.nan  # ends of the deciding interval, on the effect's own scale
+    high: float = math.nan
+    level: float = math.nan  # two-sided, of that interval
+    p_value: float = math.nan
+    df: float = math.nan
+    seed_part: float = math.nan  # of the effect's variance
+    spread: Spread = Spread()
+    reached: Reached | None = None
     needed: str = ""
-    needed_images: int | None = None
     needed_seeds: int | None = None
 
 
-def _side(low: float, high: float, region: tuple[float, float]) -> Side:
-    """Return whether an interval lies inside a region ("for"), outside ("against") or touches an end of it ("")."""
-    if low > region[0] and high < region[1]:
-        return "for"
-    return "against" if high < region[0] or low > region[1] else ""
+def decide(finding: Finding, looks: int = 1) -> Decision:
+    """Decide one part at the level of so many looks; more looks than one are only at claims with random arms."""
+    if finding.grade in ("exact", "printed"):
+        return _as_it_is(finding)
+    level = nominal_level(looks) if finding.arms else ALPHA
+    spread = spread_of(finding)
+    if finding.grade == "number":
+        return _number(finding, spread, level)
+    seed_part = spread.variance * finding.seed_weight
+    images_df = math.inf if finding.n is None else finding.n - 1
+    variance, df = (float(value) for value in welch(seed_part, spread.df, finding.image_variance, images_df))
+    distance = float(inside(finding.effect, finding.region))
+    p = float(p_of(distance, variance, df))
+    if finding.grade == "opponent":
+        decides: bool = False
+    else:
+        decides = not finding.only_leans and (not finding.arms or bool(may_decide(finding.fewest_seeds, spread.df)))
+    half = float(t_quantile(level, df)) * math.sqrt(variance) if variance > 0 else 0.0 * variance
+    low, high = finding.interval or (finding.effect - half, finding.effect + half)
+    if finding.interval is not None:  # Wilson's for a single share: the interval decides
+        held = low > finding.region[0] and high < finding.region[1]
+        code = 2 if held else -2 if high < finding.region[0] or low > finding.region[1] else 0
+    else:
+        code = 0 if math.isnan(p) else int(sides(distance, p, level, decides))
+    points: Side = "for" if distance > 0 else "against" if distance < 0 else ""
+    decided = Decision(CODES[code], points, "", low, high, level, p, df, seed_part, spread)
+    if math.isnan(variance):
+        why = "one image has no interval" if finding.n == 1 else "no interval could be computed"
+        return replace(decided, reason=why, needed="more images")
+    return replace(decided, reason=_why(finding, decided, decides))
 
 
-def decide_all(findings: Sequence[Finding]) -> list[Decision]:
-    """Decide the parts of one paper that share evidence and selection: p values are corrected over them."""
-    over_images = holm([finding.p_value for finding in findings])
-    over_both = holm([_larger_p(finding) for finding in findings])
-    family = sum(not math.isnan(finding.p_value) for finding in findings)
-    corrected = zip(findings, over_images.tolist(), over_both.tolist(), strict=True)
-    return [decide(finding, images, both, family) for finding, images, both in corrected]
+def _as_it_is(finding: Finding) -> Decision:
+    distance = float(inside(finding.effect, finding.region))
+    points: Side = "for" if distance > 0 else "against" if distance < 0 else ""
+    ends = finding.interval
+    if ends is None:
+        return Decision({"for": "holds", "against": "does not hold", "": "undecided"}[points], points)  # type: ignore[arg-type]
+    held = ends[0] > finding.region[0] and ends[1] < finding.region[1]
+    missed = ends[1] < finding.region[0] or ends[0] > finding.region[1]
+    decided: Decided = "holds" if held else "does not hold" if missed else "undecided"
+    return Decision(decided, points, "" if held or missed else "its interval reaches both sides", *ends, ALPHA)
 
 
-def _larger_p(finding: Finding) -> float:
-    """Return the two-sided p value of images or of seeds (t test: their mean is 0), whichever is larger; or NaN."""
-    effects = finding.seed_effects
-    if math.isnan(finding.p_value) or len(effects) < MIN_SEEDS:
-        return finding.p_value
-    mean, spread = mean_and_sd(effects)
-    if not spread:
-        return max(finding.p_value, 0.0 if mean else 1.0)
-    of_seeds = 2 * float(stats.t.sf(abs(mean) / (spread / math.sqrt(len(effects))), len(effects) - 1))
-    return max(finding.p_value, of_seeds)
+def _why(finding: Finding, decided: Decision, decides: bool) -> str:
+    if finding.only_leans:
+        return finding.only_leans
+    if not decides:
+        k = finding.fewest_seeds
+        few = f"{k} seed{'s' * (k > 1)}" if k else ""
+        return (
+            f"{few}: the rule asks for {MIN_SEEDS}, or two with {TWO_SEEDS_DF} degrees of freedom behind their spread"
+        )
+    if decided.decided == "undecided":
+        share = f"{1 - decided.level:.3g}" if finding.interval is None else "0.95"
+        return f"the interval ({float(share):.1%}) reaches both sides"
+    return ""
 
 
-def decide(finding: Finding, p_images: float, p_holm: float, family: int) -> Decision:
-    """Decide one part, with its permutation p value and the larger of that and the seeds' after correction (or NaN).
+@cache
+def _gains(best_of: int, sd: float) -> Floats:
+    """Return draws of how far the best of N epochs lies below their mean, on the log scale."""
+    normal = np.random.default_rng(best_of).standard_normal((4000, best_of))
+    return np.sort(-normal.min(axis=1) * sd)[np.random.default_rng(0).permutation(4000)]
 
-    ``family`` p values were corrected together.
+
+def chance_gain(epochs: int, sd: float) -> float:
+    """Return the share by which the best of N epochs on the test images looks better by chance alone."""
+    return 1 - math.exp(-float(_gains(epochs, sd).mean())) if epochs > 1 else 0.0
+
+
+def _number(finding: Finding, spread: Spread, level: float) -> Decision:
+    number, arm = finding.number, finding.arms[0]
+    assert number is not None
+    mean, k = float(np.mean(arm.scaled)), len(arm.scaled)
+    gains = _gains(number.best_of, number.epoch_sd) if number.best_of > 1 and number.epoch_sd else None
+    found = reaches(mean, spread.variance, spread.df, k, number.limits, level, gains)
+    points: Side = "for" if mean <= number.limits[2] else "against"
+    low, high = sorted(_unscaled(float(end), number.share) for end in (found.lower, found.upper))
+    ends = sorted(_unscaled(float(end), number.share) for end in (found.predicted_low, found.predicted_high))
+    compatible = bool(found.compatible)
+    lies = "inside" if compatible else "outside"
+    where = f"{number.published:g} is {lies} the prediction interval {ends[0]:.4g} to {ends[1]:.4g}"
+    said = ["better than printed"] * bool(found.better) + ["equivalent"] * bool(found.equivalent)
+    said += [where] + ([_why(finding, Decision("leans for"), False)] if not may_decide(k, spread.df) else [])
+    p = float(p_of(number.limits[2] - mean, spread.variance / k, spread.df))
+    effect = (low - number.published, high - number.published)
+    name = CODES[int(found.code)]
+    return Decision(name, points, "; ".join(said), *effect, 2 * level, p, spread.df, spread.variance / k, spread, found)
+
+
+def _unscaled(value: float, share: bool) -> float:
+    return float(special.expit(-value)) if share else math.exp(value)
+
+
+# --------------------------------------------------------------------------------------------- what would decide it
+
+
+@cache
+def _normals() -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(20240229)
+    return rng.standard_normal(DRAWS), rng.uniform(0.0005, 0.9995, DRAWS)
+
+
+@cache
+def _chi_square(df: int) -> Floats:
+    """Return draws of chi²/df; the same uniform numbers for every df."""
+    return stats.chi2.ppf(_normals()[1], df) / df if df else np.ones(DRAWS)
+
+
+def power(finding: Finding, seeds: int, looks: int = 1, scale: float = 1.0) -> float:
+    """Return how often the rule decides on the side to which it points, with so many seeds in each random arm.
+
+    The effect (``scale`` times the observed distance from the limit) and the spreads are taken to be the observed ones.
     """
-    points = _side(finding.effect, finding.effect, finding.region)
-    if finding.grade == "exact":
-        return Decision("holds" if points == "for" else "contradicted", points)
-    if finding.grade == "value":
-        return _near(finding, points)
-    if math.isnan(finding.low):
-        return _without_interval(finding, points)
-    images = _side(finding.low, finding.high, finding.region)
-    if not images or p_images > ALPHA:
-        corrected = f" after correction for {family} tests" if family > 1 else ""
-        against = f"the interval lies on one side, but p is {p_images:.2g}{corrected}"
-        reason = against if images else "the interval reaches both sides"
-        return _undecided(finding, points, p_holm, family, reason)
-    if finding.grade == "printed":
-        verdict: Verdict = "contradicted" if images == "against" else "holds in direction"
-        return Decision(verdict, images, "single printed runs", p_holm)
-    return _over_seeds(finding, images, p_holm, family)
+    spread, (normal, _) = spread_of(finding), _normals()
+    weight = sum(arm.weight**2 for arm in finding.arms) / max(seeds, 1)
+    fewer = sum(1 / len(arm.scaled) for arm in finding.arms) / max(len(finding.arms), 1)
+    images = max(finding.image_variance - finding.of_seeds * (fewer - 1 / max(seeds, 1)), 0.0)
+    distance = float(inside(finding.effect, finding.region)) * scale
+    drawn = distance + math.sqrt(spread.variance * weight + images) * normal
+    own_df = (seeds - 1) * len(finding.arms)
+    pool = finding.pool
+    variance, df, _ = pooled(spread.variance * _chi_square(own_df), own_df, pool.variance, pool.df)
+    total, df = welch(variance * weight, df, images, math.inf if finding.n is None else finding.n - 1)
+    p = p_of(drawn, total, df)
+    decides = may_decide(seeds, own_df + pool.df) if finding.arms else True
+    codes = sides(drawn, p, nominal_level(looks) if finding.arms else ALPHA, decides)
+    return float((codes == (2 if distance > 0 else -2)).mean())
 
 
-def _near(finding: Finding, points: Side) -> Decision:
-    """Decide whether a number was reached; the tolerance holds its uncertainty, so only the number of seeds counts."""
-    few = 0 < len(finding.seed_effects) < MIN_SEEDS
-    reason = f"{len(finding.seed_effects)} seed(s); the rule asks for {MIN_SEEDS}" if few else ""
-    more = (math.nan, f"{MIN_SEEDS} seeds", None, MIN_SEEDS) if few else ()
-    if points == "for":
-        return Decision("holds in direction" if few else "holds", "for", reason, *more)
-    if finding.nearly and _side(finding.effect, finding.effect, finding.nearly) == "for":
-        reason = "; ".join(["outside the tolerance, but close", *([reason] if few else [])])
-        return Decision("holds in direction", "for", reason, *more)
-    return Decision("inconclusive" if few else "contradicted", "against", reason, *more)
+def number_power(finding: Finding, seeds: int, looks: int = 1) -> float:
+    """Return how often a printed number is decided with so many seeds, if mean and spread are the observed."""
+    number, spread, (normal, _) = finding.number, spread_of(finding), _normals()
+    assert number is not None
+    mean = float(np.mean(finding.arms[0].scaled)) + math.sqrt(spread.variance / seeds) * normal
+    own = spread.variance * _chi_square(seeds - 1)
+    variance, df, _ = pooled(own, seeds - 1, finding.pool.variance, finding.pool.df)
+    codes = reaches(mean, variance, df, seeds, number.limits, nominal_level(looks)).code
+    return float(np.mean(np.abs(codes) == 2))
 
 
-def _without_interval(finding: Finding, points: Side) -> Decision:
-    if finding.grade == "printed":
-        if not points:
-            return Decision("inconclusive", "", "as printed, both are equal", needed="no number would: no difference")
-        verdict: Verdict = "holds in direction" if points == "for" else "contradicted"
-        return Decision(verdict, points, "as printed; no predictions are public, so there is no interval")
-    if finding.seed_effects and finding.n is None:  # a cost: its only spread is over runs
-        return _over_seeds(finding, points, math.nan, 1) if points else Decision("inconclusive", "", "at the limit")
-    why = "one image has no interval" if finding.n == 1 else "no interval could be computed"
-    return Decision("inconclusive", points, why, needed="more images")
+def with_needs(finding: Finding, decision: Decision, looks: int = 1) -> Decision:
+    """Return a decision that is still open with what decides it with 80 % power, by simulating the rule itself."""
+    if decision.decided in ("holds", "does not hold") or finding.grade in ("exact", "printed") or decision.needed:
+        return decision
+    if finding.grade == "opponent":
+        return replace(
+            decision, needed="nothing: one printed number never decides; its predictions would have to be public"
+        )
+    if finding.only_leans:
+        return replace(decision, needed="nothing, with these weights")
+    if float(inside(finding.effect, finding.region)) == 0:
+        return replace(decision, needed="no number would: the effect is exactly at the limit")
+    if not finding.arms:
+        return replace(decision, needed="more images" if finding.interval else _smallest(finding, 0, 1))
+    strength = number_power if finding.grade == "number" else power
+    more = [seeds for seeds in TRIED_SEEDS if seeds > finding.fewest_seeds]
+    if more and strength(finding, more[-1], looks) >= POWER:
+        found = next(seeds for seeds in more if strength(finding, seeds, looks) >= POWER)
+        return replace(decision, needed=f"{found} seeds{' in each arm' * (len(finding.arms) > 1)}", needed_seeds=found)
+    if finding.grade == "number":
+        why = f"it cannot be decided with up to {MOST_SEEDS} runs: their mean is too near to the limit"
+        return replace(decision, needed=why)
+    return replace(decision, needed=_smallest(finding, MOST_SEEDS, looks))
 
 
-def _over_seeds(finding: Finding, images: Side, p_holm: float, family: int) -> Decision:
-    """Decide where the images have decided: do the seeds agree?"""
-    final: Verdict = "holds" if images == "for" else "contradicted"
-    effects = finding.seed_effects
-    if not effects:
-        return Decision(final, images, "", p_holm)
-    agree = all(_side(effect, effect, finding.region) == images for effect in effects)
-    weaker: Verdict = "holds in direction" if agree and images == "for" else "inconclusive"
-    seeds = seeds_needed(finding, family)
-    needed = f"{seeds} seeds" if seeds else "no number of seeds would: they do not agree"
-    if len(effects) < MIN_SEEDS:
-        few = f"{len(effects)} seed{'s' * (len(effects) > 1)}; the rule asks for {MIN_SEEDS}"
-        where = "" if images == "for" else "it points against the claim, but with "
-        return Decision(weaker, images, f"{where}{few}", p_holm, needed, None, seeds)
-    mean, spread = mean_and_sd(effects)
-    half = float(stats.t.ppf(1 - ALPHA / 2, len(effects) - 1)) * spread / math.sqrt(len(effects))
-    low, high = mean - half, mean + half  # 95 % t interval
-    settled = agree and _side(low, high, finding.region) == images
-    if settled and not p_holm > ALPHA:
-        return Decision(final, images, "", p_holm)
-    why = f"the seeds decide, but not after correction for {family} tests" if settled else "the seeds scatter too much"
-    why = why if agree else "the seeds do not agree"
-    why += f" ({min(effects):.3g} to {max(effects):.3g}; t interval of their mean {low:.3g} to {high:.3g})"
-    return Decision(weaker, images, why, p_holm, needed, None, seeds)
+def _smallest(finding: Finding, seeds: int, looks: int) -> str:
+    """Say which effects this benchmark can decide at all."""
+    low, high = 0.0, 1.0
+    while power(finding, seeds, looks, high) < POWER and high < 1e6:
+        high *= 4
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(finding, seeds, looks, middle) >= POWER else (middle, high)
+    distance = abs(float(inside(finding.effect, finding.region))) * high
+    shown = f"effects above {distance:.3g}"
+    if finding.log:
+        shown = f"ratios beyond {math.exp(distance):.3g} times the limit"
+    elif finding.base > 0:
+        shown = f"effects above {distance / finding.base:.0%} ({distance:.3g})"
+    pictures = f"with its {finding.n} pictures, " if finding.n is not None else ""
+    what = "on this benchmark" if finding.n is not None else f"with up to {MOST_SEEDS} runs"
+    return f"it cannot be decided {what}: {pictures}{shown} can"
 
 
-def _undecided(finding: Finding, points: Side, p_holm: float, family: int, reason: str) -> Decision:
-    if _distance(finding) == 0:
-        return Decision("inconclusive", points, reason, p_holm, "no number would: the effect is exactly at the limit")
-    images = _images_needed(finding, family)
-    seeds = seeds_needed(finding, family)
-    parts = []
-    if images is not None and (finding.n is None or images > finding.n):
-        parts.append(f"{images:,} images")
-    if seeds is not None and seeds > len(finding.seed_effects):
-        parts.append(f"{seeds} seeds")
-    needed = " and ".join(parts) or "more images or seeds"
-    return Decision("inconclusive", points, reason, p_holm, needed, images, seeds)
-
-
-def _distance(finding: Finding) -> float:
-    return min(abs(finding.effect - end) for end in finding.region if math.isfinite(end))
-
-
-def _images_needed(finding: Finding, family: int) -> int | None:
-    """Return how many images decide with 80 % power if effect and spread are the observed ones; None: unknown."""
-    distance = _distance(finding)
-    error = finding.image_error
-    if math.isnan(error):
-        error = (finding.high - finding.low) / 2 / float(stats.norm.ppf(1 - ALPHA / 2))
-    if not distance or not finding.n or math.isnan(error):
-        return None
-    z = float(stats.norm.ppf(1 - _level(finding, family) / 2) + stats.norm.ppf(POWER))
-    return max(math.ceil(finding.n * (z * error / distance) ** 2), 2)
-
-
-def _level(finding: Finding, family: int) -> float:
-    """Return the level of one part: that of Holm's first step where its p value is corrected."""
-    return ALPHA if math.isnan(finding.p_value) else ALPHA / max(family, 1)
-
-
-def seeds_needed(finding: Finding, family: int) -> int | None:
-    """Return how many seeds bring the t interval of their mean to one side, if it and their spread are the observed.
-
-    Three where one seed alone was run: nothing is known of the spread. None where no training is involved, or no number
-    up to 1,000 does.
-    """
-    effects = finding.seed_effects
-    if not effects:
-        return None
-    if len(effects) < 2:
-        return MIN_SEEDS
-    distance, spread = _distance(finding), float(np.std(effects, ddof=1))
-    numbers = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
-    factors = stats.t.ppf(1 - _level(finding, family) / 2, numbers - 1) / np.sqrt(numbers)
-    decides = factors * spread < distance
-    return int(numbers[decides.argmax()]) if decides.any() else None
+# ---------------------------------------------------------------------------------------------- claims of several parts
 
 
 def combine(decisions: Sequence[Decision]) -> Decision:
-    """Return the verdict of a claim from those of its parts: one contradicted part contradicts it.
-
-    It holds if every part does; in direction if every part that could be tested holds at least in direction.
-    """
-    verdicts = [decision.verdict for decision in decisions]
+    """Return the decision on a claim: all parts must hold; one that does not, after Holm, refutes it."""
     if len(decisions) == 1:
         return decisions[0]
-    tested = [decision for decision in decisions if decision.verdict != "not tested"]
+    tested = [decision for decision in decisions if decision.decided != "not tested"]
     if not tested:
         return Decision("not tested", "", "; ".join(dict.fromkeys(decision.reason for decision in decisions)))
-    verdict = _together(verdicts)
-    counted = [f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts)]
-    directions = {decision.direction for decision in tested}
-    known = [decision.p_holm for decision in tested if not math.isnan(decision.p_holm)]
-    direction = directions.pop() if len(directions) == 1 else ""
-    reason = f"{len(decisions)} parts: {', '.join(counted)}"
-    together = Decision(verdict, direction, reason, max(known, default=math.nan))
-    return _with_needs(together, tested) if verdict in ("inconclusive", "holds in direction") else together
+    names = [decision.decided for decision in decisions]
+    counted = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+    points = {decision.direction for decision in tested}
+    direction = points.pop() if len(points) == 1 else ""
+    level = max(decision.level for decision in tested)
+    against = [d.p_value if d.direction == "against" else 1.0 for d in tested]
+    worst = [0.0 if math.isnan(p) and d.decided == "does not hold" else p for p, d in zip(against, tested, strict=True)]
+    corrected = holm(worst)
+    decided = _together(tested, corrected, len(decisions))
+    toward = [decision.p_value for decision in tested]
+    p = float(np.nanmax(toward)) if direction == "for" and not np.isnan(toward).all() else math.nan
+    p = float(np.nanmin(corrected)) if direction != "for" and not np.isnan(corrected).all() else p
+    untested = f"; {len(tested)} of {len(decisions)} parts could be tested" if len(tested) < len(decisions) else ""
+    found = Decision(decided, direction, f"{len(decisions)} parts: {counted}{untested}", level=level, p_value=p)
+    return _with_needs(found, tested) if decided not in ("holds", "does not hold") else found
 
 
-def _together(verdicts: Sequence[Verdict]) -> Verdict:
-    if "contradicted" in verdicts:
-        return "contradicted"
-    if "inconclusive" in verdicts:
-        return "inconclusive"
-    return "holds" if set(verdicts) == {"holds"} else "holds in direction"
+def _together(tested: Sequence[Decision], against: Floats, parts: int) -> Decided:
+    refuted = [d.decided == "does not hold" and p <= _level(d) for d, p in zip(tested, against.tolist(), strict=True)]
+    lean = [
+        d.decided in ("does not hold", "leans against") and p <= LEANS for d, p in zip(tested, against, strict=True)
+    ]
+    if any(refuted):
+        return "does not hold"
+    if any(lean):
+        return "leans against"
+    if len(tested) < parts:
+        return "undecided"
+    if all(decision.decided == "holds" for decision in tested):
+        return "holds"
+    return "leans for" if all(d.decided in ("holds", "leans for") for d in tested) else "undecided"
+
+
+def _level(decision: Decision) -> float:
+    return ALPHA if math.isnan(decision.level) else decision.level
 
 
 def _with_needs(together: Decision, parts: Sequence[Decision]) -> Decision:
     """Return the decision with what decides the part that needs most; hopeless if one part is."""
-    images = max((part.needed_images for part in parts if part.needed_images is not None), default=None)
     seeds = max((part.needed_seeds for part in parts if part.needed_seeds is not None), default=None)
-    numbers = [f"{images:,} images"] if images is not None else []
-    numbers += [f"{seeds} seeds"] if seeds is not None else []
-    hopeless = (part.needed for part in parts if part.needed.startswith("no number"))
-    needed = next(hopeless, " and ".join(numbers))
-    return replace(together, needed=needed, needed_images=images, needed_seeds=seeds)
+    hopeless = next((part.needed for part in parts if part.needed and part.needed_seeds is None), "")
+    if hopeless:
+        return replace(together, needed=hopeless)
+    return replace(together, needed=f"{seeds} seeds in each arm" if seeds else "", needed_seeds=seeds)
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> Floats:
+    """Return q values; NaN stays NaN and is not counted."""
+    p = np.asarray(p_values, dtype=np.float64)
+    q, known = np.full_like(p, np.nan), np.flatnonzero(~np.isnan(p))
+    if len(known):
+        q[known] = stats.false_discovery_control(p[known])
+    return q

@@ -14,14 +14,21 @@ from matplotlib.figure import Figure
 
 from recount.errors import UserError
 from recount.metrics import metric as metric_of
-from recount.papers.t2icount_evidence import TRIVIAL, UNREAD, trivial_rows, unread_rows
+from recount.papers.t2icount_evidence import (
+    ANNOTATION,
+    TRIVIAL,
+    UNREAD,
+    annotation_rows,
+    trivial_rows,
+    unread_rows,
+)
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
 from recount.report.numbers import interval, number, percent, seconds
 from recount.report.sources import Sources
 from recount.report.style import ALARM, BEHIND, MUTED, SERIES, WIDTH
 from recount.settings.paper import Paper
 
-EVIDENCE = {TRIVIAL: trivial_rows, UNREAD: unread_rows}
+EVIDENCE = {TRIVIAL: trivial_rows, UNREAD: unread_rows, ANNOTATION: annotation_rows}
 LOG = "trainlog"
 METRICS = ("mae", "rmse")
 BLIND = "prompt_blind"

@@ -1,4 +1,4 @@
-"""Two files of T2ICount's evidence, computed from annotations alone: no picture and no GPU is needed.
+"""Three files of T2ICount's evidence, computed from annotations alone: no picture and no GPU is needed.
 
 ``trivial_on_real_annotation``: what predictors that look at no picture score on the benchmarks of the paper's tables.
 Oracles use the counts they are tested on. The *prompt-blind perfect counter* answers, on FSC-147-S, what FSC-147
@@ -9,6 +9,9 @@ Golden case: ``real_count_lists`` of ``trivial_baselines.json``.
 two learned vectors after the start token, but reads the text out where the end token stood before. With CLIP's causal
 attention a name of one token is therefore not read at all, and a longer name loses its last token. Golden case:
 ``one_token_names`` of ``clip_count.json``.
+
+``annotation``: in how many pictures of FSC-147-S, which are annotated with a second class, FSC-147's own prompt names
+the class that has more objects.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,10 +25,11 @@ from recount import datasets
 from recount.data.dataset import DataError
 from recount.data.sample import RawSample
 from recount.metrics import MAE, NAE, RMSE, SRE, Floats, Metric
-from recount.scoring.statistics import CONFIDENCE, RANDOM_SEED, RESAMPLES
+from recount.scoring.statistics import CONFIDENCE, RANDOM_SEED, RESAMPLES, wilson
 
 TRIVIAL = "trivial_on_real_annotation"
 UNREAD = "clip_count_unread_prompts"
+ANNOTATION = "annotation"
 SCORED = (MAE, RMSE, NAE, SRE)
 DOMINANT = ("1123", "7611")  # FSC-147 test pictures with 3,701 and 2,560 objects: 65.6 % of the squared counts
 RESAMPLES_AT_ONCE = 1000
@@ -184,3 +188,26 @@ def unread_of(dataset: str, split: str, samples: Sequence[RawSample]) -> _Unread
     unread_names = sum(len(ids) == 1 for ids in names.values())
     told_apart = len({ids[:-1] for ids in names.values()})
     return _Unread(dataset, split, len(samples), unread, len(names), unread_names, told_apart)
+
+
+@dataclass(frozen=True, slots=True)
+class _Annotated:
+    """A quantity of a benchmark's annotation, with its 95 % interval over pictures."""
+
+    metric: str
+    dataset: str
+    split: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+def annotation_rows(raw: Path) -> list[_Annotated]:
+    """Return the rows of ``annotation.csv`` from the folder of fetched data sets."""
+    rows = []
+    for version, samples in zip(("v1", "v2"), _read(raw, "fsc147s", "v1", "v2"), strict=True):
+        share = sum(sample.attributes["majority_count"] > sample.count for sample in samples) / len(samples)
+        where = "prompt_names_majority", "fsc147s", version
+        rows.append(_Annotated(*where, share, *wilson(share, len(samples)), len(samples)))
+    return rows

@@ -5,7 +5,7 @@ Nothing is decided here: verdicts, effects and rules are those of verdicts.csv (
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -16,11 +16,13 @@ from recount.report.numbers import interval, number, percent, present, signed
 from recount.report.panels import shortened
 from recount.report.sources import Sources
 from recount.report.tables import SELECTIONS, TableView
-from recount.report.words import WORDS
-from recount.results.verdicts import ALL_PARTS, VerdictRow
-from recount.settings.paper import TRIVIAL_ARMS, Claim
+from recount.report.words import WORDS, said
+from recount.results.verdicts import ALL_PARTS, FidelityRow, VerdictRow
+from recount.settings.paper import TRIVIAL_ARMS, Claim, Reply
 
-VERDICTS, EVIDENCE = WORDS["verdicts"], WORDS["evidence"]
+VERDICTS, EVIDENCE, TALLIES = WORDS["verdicts"], WORDS["evidence"], WORDS["tallies"]
+COUNTED = ("trained", "checkpoint")  # evidence that was counted again; the rest is an audit
+ALPHA = 0.05
 SCALED = ("difference", "ratio")  # tests whose effect is an amount by which one arm is better than another
 ORACLES = {"best_constant": "best constant", "prompt_blind": "prompt-blind counter"}  # short for TRIVIAL_ARMS
 SHORT = 25  # letters of an arm's name in the forest
@@ -50,6 +52,44 @@ class Judgement:
     drawing: Drawing | None = None  # of the effect, where it can be drawn
 
     @property
+    def look(self) -> str:
+        """Return which of the words of the legend its verdict is."""
+        return word_of(self.row.verdict)
+
+    @property
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Yield what stands under a verdict: name and text."""
+        row, share = self.row, bool(self.row.metric) and metric_of(self.row.metric).is_share
+        claimed = _between(row.claimed_from, row.claimed_to, share)
+        if claimed:
+            yield "claimed", claimed
+        if row.seeds:
+            yield "seeds", row.seeds
+        if row.look:
+            yield "look", f"{row.look}, of {row.looks} that share the 5 %; level {row.level:.2g}"
+        if present(row.seed_sd):
+            freedom = "" if math.isinf(row.seed_df) else f", {row.seed_df:.3g} degrees of freedom"
+            tested = f"; F test p {number(row.f_p)}" if present(row.f_p) else ""
+            yield "spread over seeds", f"{percent(row.seed_sd, 1)}{freedom}, of {row.pooled_over}{tested}"
+        if present(row.p_value):
+            q = f", q {number(row.q_value)}" if present(row.q_value) else ""
+            yield "p", f"{number(row.p_value)}{q}"
+        if present(row.n):
+            yield "images", f"{row.n:,}".replace(",", "\u202f")
+        if present(row.chance_gain):
+            yield "choosing the best epoch on test gains by chance", percent(row.chance_gain, 1)
+
+    @property
+    def decides(self) -> str:
+        """Return in a sentence what would decide it and what that costs; "" where it is decided."""
+        row = self.row
+        if not row.needed or row.decided in ("holds", "does not hold"):
+            return ""
+        sentence = row.needed[:1].upper() + row.needed[1:]
+        sentence += " would decide it in 4 of 5 cases" if row.needed_seeds is not None else ""
+        return f"{sentence}{f': {row.cost}' if row.cost else ''}."
+
+    @property
     def chosen_on(self) -> str:
         """Return which weights were judged, in words."""
         return SELECTIONS.get(self.row.selection, self.row.selection)
@@ -63,6 +103,22 @@ class ClaimView:
     claim: Claim
     headlines: Mapping[str, Judgement]
     parts: tuple[Judgement, ...]
+    replies: tuple[Reply, ...] = ()
+
+    @property
+    def counted(self) -> dict[str, Judgement]:
+        """Return the headlines of what was counted again."""
+        return {kind: found for kind, found in self.headlines.items() if kind in COUNTED}
+
+    @property
+    def audit(self) -> Judgement | None:
+        """Return what the printed numbers say."""
+        return self.headlines.get("published")
+
+    @property
+    def marks(self) -> str:
+        """Return what the page's filter finds it by."""
+        return ";".join(dict.fromkeys(found.look for found in self.headlines.values()))
 
     @property
     def anchor(self) -> str:
@@ -81,8 +137,23 @@ def claim_views(sources: Sources, name: str, tables: Sequence[TableView]) -> lis
         parts = [_judgement(claim, row, labels) for row in mine if row.part != ALL_PARTS]
         if mine:
             shown = {kind: _judgement(claim, headlines[kind], labels) for kind in EVIDENCE if kind in headlines}
-            views.append(ClaimView(name, claim, shown, tuple(_drawn(claim, parts))))
+            replies = tuple(reply for reply in paper.replies if reply.claim == claim.id)
+            views.append(ClaimView(name, claim, shown, tuple(_drawn(claim, parts)), replies))
     return views
+
+
+def word_of(verdict: str) -> str:
+    """Return the word of the legend that a verdict begins with: what follows it are marks and places."""
+    return next(word for word in VERDICTS if verdict.startswith(word))
+
+
+def _between(low: float, high: float, share: bool) -> str:
+    low, high = (100 * low, 100 * high) if share else (low, high)
+    unit = " percentage points" if share else ""
+    ends = math.isfinite(low), math.isfinite(high)
+    if all(ends):
+        return f"{number(low)} to {number(high)}{unit}"
+    return f"above {number(low)}{unit}" if ends[0] else f"below {number(high)}{unit}" if ends[1] else ""
 
 
 def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[str, str]:
@@ -105,7 +176,7 @@ def _judgement(claim: Claim, row: VerdictRow, labels: Mapping[str, str]) -> Judg
 
 def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
     effect, low, high = row.effect, row.ci_low, row.ci_high
-    if claim.reads_log or not present(effect):
+    if claim.audits or not present(effect):
         return ""
     names = {"ratio": "ratio", "quantity": "value", "value": "off the published number by"}
     unit = ""
@@ -115,24 +186,22 @@ def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
     elif claim.test == "difference":
         unit = f" {metric_of(row.metric).label}"
     shown = number(effect) if claim.test in ("ratio", "quantity") else signed(effect)
-    ends = f" ({interval(low, high, effect)})" if interval(low, high) else ""
+    what = f"{1 - row.level:.4g}".removeprefix("0.") if present(row.level) else ""
+    level = f"{float(f'0.{what}'):.1%}".replace("%", " %").replace(".0 ", " ") if what else ""
+    ends = f" ({level} interval {interval(low, high, effect)})" if interval(low, high) else ""
     return f"{names.get(claim.test, 'better by')} {shown}{unit}{ends}"
 
 
-def region(claim: Claim, name: str) -> tuple[float, float] | None:
-    """Return where a claim puts an effect in this metric, or None where paper.yaml alone does not say."""
-    if claim.test in ("difference", "relative_drop"):
-        return claim.margin or claim.at_least or 0.0, math.inf
-    bounds = [claim] if claim.test == "ratio" else [bound for bound in claim.bounds if bound.metric == name]
-    for low, high in ((bound.at_least, bound.at_most) for bound in bounds):
-        return -math.inf if low is None else low, math.inf if high is None else high
-    return None
+def region(row: VerdictRow) -> tuple[float, float] | None:
+    """Return where a claim puts the effect of a row, or None where there is nothing to draw."""
+    known = present(row.effect) and not (math.isnan(row.claimed_from) or math.isnan(row.claimed_to))
+    return (row.claimed_from, row.claimed_to) if known else None
 
 
 def _drawn(claim: Claim, parts: Sequence[Judgement]) -> Iterable[Judgement]:
     """Yield the parts with their drawings; parts of one metric and one kind of evidence share a scale."""
     zero = 1.0 if claim.test == "ratio" else 0.0
-    regions = [region(claim, part.row.metric) if present(part.row.effect) else None for part in parts]
+    regions = [None if claim.audits else region(part.row) for part in parts]
     scales: dict[tuple[str, str], list[float]] = {}
     for part, ends in zip(parts, regions, strict=True):
         values = (part.row.effect, part.row.ci_low, part.row.ci_high, *ends, zero) if ends else ()
@@ -165,7 +234,7 @@ def relative_effects(views: Sequence[ClaimView]) -> pd.DataFrame:
 
 
 def _relative(claim: Claim, part: Judgement) -> tuple[str, str, str, str, float, float, float, float]:
-    row, ends = part.row, region(claim, part.row.metric) or (0.0, math.inf)
+    row, ends = part.row, region(part.row) or (0.0, math.inf)
     if claim.test == "ratio":
         sign = 1 if metric_of(row.metric).is_share else -1
         bound = ends[1] if math.isfinite(ends[1]) else ends[0]
@@ -176,28 +245,82 @@ def _relative(claim: Claim, part: Judgement) -> tuple[str, str, str, str, float,
         effect, low, high, claimed = (value / worse for value in (row.effect, row.ci_low, row.ci_high, ends[0]))
     on = f", {row.benchmark}" if len(claim.on) > 1 else ""
     label = f"{claim.id}  {shortened(part.better, SHORT)} against {shortened(part.worse, SHORT)}{on}"
-    return claim.id, label, row.verdict, row.evidence_status, effect, low, high, claimed
+    return claim.id, label, part.look, row.evidence_status, effect, low, high, claimed
 
 
-def tally(views: Iterable[ClaimView]) -> dict[str, dict[str, int]]:
-    """Count the headline verdicts by kind of evidence, in the order of the legend."""
-    counted = Counter((kind, found.row.verdict) for view in views for kind, found in view.headlines.items())
-    by_kind = {kind: {name: n for name in VERDICTS if (n := counted[kind, name])} for kind in EVIDENCE}
-    return {kind: times for kind, times in by_kind.items() if times}
+@dataclass(frozen=True)
+class Tally:
+    """How often each verdict was given, on one group of claims, and what is to be said of that."""
+
+    title: str
+    counted: Mapping[str, int]
+    note: str
+
+
+def tallies(views: Sequence[ClaimView], pictures: str) -> Iterator[Tally]:
+    """Yield the tallies of the board: the papers' claims, then recount's, by what was counted; then the audit.
+
+    Only tests on the papers' own data are counted for or against them; the same comparison in two claims counts once.
+    """
+    for whose in ("paper", "recount"):
+        for kind in COUNTED:
+            mine = [view.headlines[kind] for view in views if view.claim.whose == whose and kind in view.headlines]
+            once = [found for found in mine if not found.row.same_as]
+            exact = [found for found in once if found.row.match == "exact"]
+            others = Counter(found.look for found in once if found.row.match != "exact")
+            notes = [_chance(exact)] if exact else []
+            if others:
+                counted = ", ".join(f"{others[name]} {name}" for name in VERDICTS if others[name])
+                notes.append(said("stand_ins", pictures=pictures, counted=counted))
+            if once:
+                found = Counter(found.look for found in exact)
+                shown = {name: found[name] for name in VERDICTS if found[name]}
+                yield Tally(TALLIES[f"{whose} {kind}"], shown, " ".join(notes))
+    audited = Counter(view.audit.look for view in views if view.audit is not None)
+    if audited:
+        yield Tally(TALLIES["published"], {name: audited[name] for name in VERDICTS if audited[name]}, "")
+
+
+def _chance(judged: Sequence[Judgement]) -> str:
+    decided = sum(found.row.decided in ("holds", "does not hold") for found in judged)
+    tested = sum(found.row.decided != "not tested" for found in judged)
+    chance = f"{ALPHA * tested:.1f}".removesuffix(".0")
+    return said("chance", decided=decided, tested=tested, chance=chance, are="is" if decided == 1 else "are")
 
 
 def claim_sheet(paper: str, views: Sequence[ClaimView]) -> Sheet:
     """Return the verdicts: a row for each claim and kind of evidence."""
-    heads = ("Claim", "Statement", "Evidence", "Weights", "Verdict", "Effect", "p (Holm)", "Images", "Seeds", "Rule",
-             "What would decide", "Why")  # fmt: skip
+    heads = ("Claim", "Whose", "Statement", "Evidence", "Match", "Weights", "Verdict", "Effect", "p", "q", "Images",
+             "Seeds", "Look", "Spread over seeds", "Rule", "What would decide", "What that costs", "Why")  # fmt: skip
     lines = []
     for view in views:
         for kind, found in view.headlines.items():
             row = found.row
             effect = Cell(row.effect, signed(row.effect), (row.ci_low, row.ci_high))
-            judged = view.claim.id, view.claim.says, EVIDENCE[kind][0], found.chosen_on, row.verdict, effect
-            lines.append(Line((*judged, row.p_holm, row.n, row.seeds, row.rule, row.needed, row.reason.text)))
+            judged = (
+                view.claim.id,
+                row.whose,
+                view.claim.says,
+                EVIDENCE[kind][0],
+                row.match,
+                found.chosen_on,
+                row.verdict,
+            )
+            spread = f"{percent(row.seed_sd, 1)}, of {row.pooled_over}" if present(row.seed_sd) else ""
+            numbers = effect, row.p_value, row.q_value, row.n, row.seeds, row.look, spread
+            lines.append(Line((*judged, *numbers, row.rule, row.needed, row.cost, row.reason.text)))
     return Sheet(f"{paper}-claims", "Verdicts on the claims", heads, tuple(lines))
+
+
+def fidelity_sheet(rows: Sequence[FidelityRow]) -> Sheet:
+    """Return what released files give beside what was printed of them."""
+    heads = ("Released weights", "Paper", "Benchmark", "Metric", "Printed", "Measured", "Band", "Passed", "Why")
+    lines = [
+        Line((row.row, row.paper, row.benchmark, metric_of(row.metric).label, row.printed, row.measured,
+              Cell(row.band, f"± {number(row.band)}"), row.passed, row.reason.text), marks=row.passed)
+        for row in rows
+    ]  # fmt: skip
+    return Sheet("fidelity", "Released files: printed and measured", heads, tuple(lines), note=said("fidelity"))
 
 
 def values_text(part: Judgement) -> str:

@@ -44,9 +44,15 @@ EVIDENCE_LOOKS: dict[str, dict[str, Any]] = {
 EVIDENCE_NAMES = {"trained": "retrained here", "checkpoint": "released weights", "published": "as published"}
 VERDICT_COLOURS = {
     "holds": SERIES[2],
-    "holds in direction": SERIES[7],
-    "inconclusive": SERIES[4],
-    "contradicted": ALARM,
+    "leans for": SERIES[7],
+    "undecided": SERIES[4],
+    "leans against": SERIES[6],
+    "does not hold": ALARM,
+    "same direction": SERIES[0],
+    "opposite direction": SERIES[5],
+    "consistent": MUTED,
+    "cannot tell": MUTED,
+    "inconsistent": MUTED,
 }
 PNG_DPI = 130
 EFFECTS = (-1.5, 2.0)  # shares; what is beyond is drawn at the edge

@@ -24,7 +24,7 @@ from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
-from recount.results.verdicts import VERDICTS, VerdictRow
+from recount.results.verdicts import FIDELITY, VERDICTS, FidelityRow, VerdictRow
 from recount.settings.paper import Row
 from recount.settings.project import Project, Run
 
@@ -146,6 +146,11 @@ class Sources:
     def influence(self) -> list[InfluentialImage]:
         """Return the rows of influence.csv."""
         return self._table(INFLUENCE, "influence.csv", "score")
+
+    @cached_property
+    def fidelity(self) -> list[FidelityRow]:
+        """Return the rows of fidelity.csv."""
+        return self._read(self.results / "fidelity.csv", FIDELITY.read, required=False) or []
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from recount import datasets
 from recount.chain import MADE
+from recount.judging.verdicts import RULES
 from recount.metrics import metric as metric_of
 from recount.provenance import step_digest
 from recount.report import claims, export, figures, numbers, prompt_tests, sections
@@ -27,12 +28,13 @@ from recount.report.equations import equations
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet
 from recount.report.provenance_view import chains, shared_and_differing
 from recount.report.recipes import recipes
+from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
 from recount.report.summary import best_rows, findings
 from recount.report.tables import MARKS, SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
 from recount.report.words import said
 from recount.results.files import Made, note_tables
-from recount.settings.paper import Paper
+from recount.settings.paper import RULES_SINCE, Paper
 from recount.settings.project import Project
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -109,7 +111,10 @@ class Page:
             comparable=self.comparable,
             papers=views,
             counts=status_counts(tables),
-            tally=claims.tally(claim for view in views for claim in view.claims),
+            tallies=list(claims.tallies([c for view in views for c in view.claims], self.project.suite.pictures)),
+            fidelity=self._fidelity(),
+            simulated=simulated_sheet(),
+            rules=f"{RULES} of {RULES_SINCE}",
             findings=[*best, *findings(tables, selections, heavy)],
             runs=self.sources.runs,
             data=self._data(),
@@ -184,6 +189,12 @@ class Page:
             return None
         low, high = map(numbers.percent, figures.EFFECTS)
         return context.plot(figures.claims_forest(effects), "claims", said("claims", low=low, high=high))
+
+    def _fidelity(self) -> Sheet:
+        sheet = claims.fidelity_sheet(self.sources.fidelity)
+        if sheet.lines:
+            self._write(sheet.file, export.sheet_files(sheet))
+        return sheet
 
     def _data(self) -> Sheet:
         lines = []

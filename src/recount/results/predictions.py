@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,9 @@ class Predictions:
     @property
     def not_finite(self) -> list[str]:
         """Return the ids of predictions that are NaN or infinite."""
-        return [name for name, count in zip(self.ids, self.predicted, strict=True) if not math.isfinite(count)]
+        import numpy as np
+
+        return [self.ids[place] for place in np.flatnonzero(~np.isfinite(self.predicted))]
 
 
 class SelectionTiming(Fields):

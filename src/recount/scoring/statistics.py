@@ -21,6 +21,7 @@ from recount.metrics import MAE, Floats, Metric
 RESAMPLES = 10_000
 PERMUTATIONS = 10_000
 CONFIDENCE = 0.95
+Z = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2))
 RANDOM_SEED = 20240229
 CELLS_PER_CHUNK = 4_000_000  # of a resampling matrix: 32 MB of float64
 
@@ -182,6 +183,12 @@ def _permutation_test(metric: Metric, a: Floats, b: Floats) -> float:
         swapped = metric.of_mean(means)
         extreme += int((np.abs(swapped[0] - swapped[1]) >= observed - tolerance).sum())
     return (extreme + 1) / (PERMUTATIONS + 1)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of n images."""
+    centre, half = share + Z * Z / (2 * n), Z * np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    return float((centre - half) / (1 + Z * Z / n)), float((centre + half) / (1 + Z * Z / n))
 
 
 def holm(p_values: ArrayLike) -> Floats:

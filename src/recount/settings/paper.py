@@ -1,24 +1,30 @@
 """What a paper says (``papers/<paper>/paper.yaml``): bibliography, tables whose rows name runs, claims."""
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from recount.metrics import COSTS, METRICS, QUANTITIES, RECALL, Metric
-from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, checked, read_yaml, unknown
+from recount.metrics import ALL, BIAS, COSTS, METRICS, QUANTITIES, RECALLS, Metric
+from recount.settings.base import BenchmarkId, ConfigError, Name, RunId, Strict, absent, checked, read_yaml, unknown
 
 Selection = Literal["last", "best_on_test", "best_on_held_out"]
 
 Test = Literal[
     "difference", "ratio", "value", "relative_drop", "quantity",
     "log_holds", "log_at_end", "log_own_run", "log_same_rate", "log_constant_rate", "log_settled",
+    "annotation", "figures",
 ]  # fmt: skip
-CLAIMED: Mapping[str, Metric] = MappingProxyType({**METRICS, RECALL.name: RECALL, **COSTS})
+CLAIMED: Mapping[str, Metric] = MappingProxyType(
+    {**METRICS, **{name: ALL[name] for name in (*RECALLS, BIAS.name)}, **COSTS}
+)
 DIRECTIONS = MappingProxyType({"low": "lower", "high": "higher", None: "equal"})
-PAIRED = ("difference", "ratio", "relative_drop", "log_same_rate")
+SAME_IMAGES = ", on the same images"
+PAIRED = ("difference", "ratio", "relative_drop", "log_same_rate", "figures")
+RULES_SINCE = date(2026, 11, 30)  # of the rules of judging/verdicts.py, version 2
 TRIVIAL_ARMS = MappingProxyType(
     {
         "zero": "the constant 0",
@@ -29,7 +35,7 @@ TRIVIAL_ARMS = MappingProxyType(
         "prompt_blind": "a perfect counter of each picture's majority class, whatever it is asked for: an oracle",
     }
 )
-_LOG_RULES = MappingProxyType(
+_AUDITS = MappingProxyType(
     {
         "log_holds": "MAE and RMSE of each row stand together in an evaluation of the authors' log",
         "log_at_end": "the authors' log has the printed MAE at the number of epochs that the row states",
@@ -38,6 +44,8 @@ _LOG_RULES = MappingProxyType(
         "log_constant_rate": "the learning rate that the authors' log prints does not change",
         "log_settled": "over the last sixth of the authors' best run the line through its errors changes by less than "
         "one standard deviation",
+        "annotation": "what recount counted in the fetched annotation, as the bounds say",
+        "figures": "in each printed picture the arm's printed prediction is nearer to the printed truth",
     }
 )
 
@@ -61,6 +69,9 @@ class Row(Strict):
     published: str | None = Field(None, description="row id in published.csv, where it is not the run's")
     group: str = ""
     note: str = ""
+    band: float | None = Field(
+        None, gt=0, description="of released weights: distance from the printed numbers that is accepted; null: 1 %"
+    )
 
     @property
     def system(self) -> str:
@@ -116,8 +127,8 @@ class Bound(Strict):
 
 #: what only some tests of a claim read
 ONLY_WITH = {
-    "margin": ("difference",), "published": ("value", "difference"), "tolerance": ("value",), "close": ("value",),
-    "at_least": ("ratio",), "at_most": ("ratio",), "bounds": ("quantity",),
+    "margin": ("value",), "published": ("value", "difference"), "best_of": ("value",),
+    "at_least": ("ratio", "difference"), "at_most": ("ratio", "difference"), "bounds": ("quantity", "annotation"),
 }  # fmt: skip
 
 
@@ -127,14 +138,17 @@ class Claim(Strict):
     Arms are runs (``system/variant``), ids of quoted rows, or ``TRIVIAL_ARMS``. Where ``arm`` and ``against`` are
     equally long they are compared in order; a single one is compared with each of the others.
 
-    ``difference``: the metric of ``arm`` against that of ``against``, over the same images; with ``margin``, better by
-    more than that. ``ratio``: metric of ``arm`` over that of ``against``, between ``at_least`` and ``at_most``.
-    ``value``: metric of ``arm`` against ``published``. ``relative_drop``: 1 - arm/against is larger on the second
-    benchmark than on the first. ``quantity``: what ``bounds`` name, of each arm. The others read the log that the
-    authors published: ``log_holds`` (the printed errors of the arms stand in it), ``log_at_end`` (and at the number of
-    epochs that their row states), ``log_own_run`` (each is read off a run of its own), ``log_same_rate`` (the arms'
-    runs differ in nothing that the log shows but their name: same learning rates), ``log_constant_rate`` (their run's
-    rate does not change), ``log_settled`` (the best run changes less over its last sixth than it scatters).
+    ``difference``: the metric of ``arm`` against that of ``against``, over the same images: better by more than
+    ``at_least`` (0 if left out) and, where it is given, less than ``at_most``. ``ratio``: metric of ``arm`` over that
+    of ``against``, between ``at_least`` and ``at_most``. ``value``: metric of ``arm`` against ``published``, within
+    ``margin``. ``relative_drop``: 1 - arm/against is larger on the second benchmark than on the first. ``quantity``:
+    what ``bounds`` name, of each arm. The others are audits of what the authors published. Of the log: ``log_holds``
+    (the printed errors of the arms stand in it), ``log_at_end`` (and at the number of epochs that their row states),
+    ``log_own_run`` (each is read off a run of its own), ``log_same_rate`` (the arms' runs differ in nothing that the
+    log shows but their name: same learning rates), ``log_constant_rate`` (their run's rate does not change),
+    ``log_settled`` (the best run changes less over its last sixth than it scatters). ``annotation``: what recount
+    counted in the data set's annotation (``evidence/annotation.csv``). ``figures``: predictions printed beside single
+    pictures.
     """
 
     id: Name
@@ -142,19 +156,23 @@ class Claim(Strict):
     whose: Literal["paper", "recount"] = "paper"
     where: str = Field("", description="where the paper says it")
     test: Test = "difference"
+    weights: Selection = Field("last", description="the epoch whose weights the claim is about: its headline")
     arm: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
     against: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
     on: Annotated[tuple[BenchmarkId, ...], BeforeValidator(_one_or_more)] = ()
     expect: str = Field("", pattern=r"^$|^(lower|higher|equal) [a-z0-9_]+$", description="for instance: lower mae")
-    margin: float | None = Field(None, description="of a difference, in the metric's own units")
     published: float | None = None
-    tolerance: float | None = Field(None, gt=0, description="spread of published replications: closer is the same")
-    close: float | None = Field(
-        None, gt=0, description="share of the published value: within it, it holds in direction"
+    margin: float | None = Field(
+        None, gt=0, description="of a printed number, in the metric's own units; null: 10 % of it"
+    )
+    best_of: int | None = Field(
+        None, gt=1, description="the printed number is the best of so many epochs, on test images"
     )
     at_least: float | None = None
     at_most: float | None = None
     bounds: tuple[Bound, ...] = ()
+    near: str = Field("", description="why even the paper's own data and sizes test only something near to the claim")
+    since: date = Field(RULES_SINCE, description="when its rule last changed")
 
     @property
     def metric(self) -> str:
@@ -172,9 +190,9 @@ class Claim(Strict):
         return kinds.get(self.test, "evidence")
 
     @property
-    def reads_log(self) -> bool:
-        """Return whether the log that the authors published decides it."""
-        return self.test.startswith("log_")
+    def audits(self) -> bool:
+        """Return whether only what the authors published decides it, not runs."""
+        return self.test in _AUDITS
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -188,20 +206,35 @@ class Claim(Strict):
     @property
     def rule(self) -> str:
         """Return in a sentence what decides the claim."""
-        if self.reads_log:
-            return _LOG_RULES[self.test]
+        if self.audits:
+            return _AUDITS[self.test]
         ends = _between(self.at_least, self.at_most)
         of_each = " of each" if len(self.arm) > 1 else ""
         first, last = (self.on[0], self.on[-1]) if self.on else ("", "")
+        within = f"{self.margin:g}" if self.margin is not None else "10 %"
         sentences = {
             "difference": f"{self.expect}{of_each} than the arm it is compared with"
-            + (f", by more than {self.margin:g}" if self.margin is not None else ", on the same images"),
+            + (f", by {ends.replace('above', 'more than').replace('below', 'less than')}" if ends else SAME_IMAGES),
             "ratio": f"{self.metric}{of_each} over that of the arm it is compared with {ends}",
-            "value": f"{self.metric} as printed" + (f": {self.published:g}" if self.published is not None else ""),
+            "value": f"{self.metric} as printed"
+            + (f": {self.published:g}, or worse by at most {within}" if self.published is not None else ""),
             "relative_drop": f"the relative drop of the {self.metric} is larger on {last} than on {first}",
             "quantity": " and ".join(f"{b.metric} {_between(b.at_least, b.at_most)}" for b in self.bounds) + of_each,
         }
         return sentences[self.test]
+
+    @property
+    def contradicted_by(self) -> str:
+        """Return in a sentence what would contradict the claim."""
+        if self.audits:
+            return "the opposite stands in what the authors published"
+        if self.test == "value":
+            return (
+                "the seeds' mean lies beyond the margin with 95 % confidence, and the printed number outside the "
+                "prediction interval of another run"
+            )
+        part = "of one of its parts, after Holm's correction, " if len(self.pairs) * len(self.on) > 1 else ""
+        return f"the interval {part}lies wholly on the other side"
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -222,21 +255,22 @@ class Claim(Strict):
                 f"test {self.test} pairs arm ({len(self.arm)}) and against ({len(self.against)}) in order, or one "
                 "with each: give as many of both, or one of either"
             )
-        if self.test not in PAIRED and not self.arm and self.test != "log_settled":
+        if self.test not in PAIRED and not self.arm and self.test not in ("log_settled", "annotation"):
             raise ValueError(f"test {self.test} is about the arms of arm: give at least one")
-        if not self.reads_log and not self.on:
+        if not self.audits and not self.on:
             raise ValueError(f"test {self.test} needs on: the benchmarks")
         needed = {
             "difference": bool(self.expect),
             "ratio": bool(self.expect) and (self.at_least is not None or self.at_most is not None),
             "value": bool(self.expect) and self.published is not None,
             "quantity": bool(self.bounds),
+            "annotation": bool(self.bounds),
             "relative_drop": bool(self.expect) and len(self.on) == 2,
         }
         if not needed.get(self.test, True):
             missing = {
                 "ratio": "expect, and at_least or at_most", "value": "expect and published", "quantity": "bounds",
-                "relative_drop": "expect and two benchmarks",
+                "annotation": "bounds", "relative_drop": "expect and two benchmarks",
             }  # fmt: skip
             raise ValueError(f"test {self.test} needs {missing.get(self.test, 'expect, for instance: lower mae')}")
         return self
@@ -246,6 +280,20 @@ def _between(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f"between {low:g} and {high:g}"
     return f"above {low:g}" if low is not None else f"below {high:g}" if high is not None else ""
+
+
+class Reply(Strict):
+    """What somebody answered to a verdict (``papers/<paper>/replies.yaml``), shown beside it."""
+
+    claim: Name
+    who: str = Field(min_length=1)
+    when: date
+    text: str = Field(min_length=1)
+    link: str = ""
+
+
+class _Replies(Strict):
+    replies: tuple[Reply, ...] = ()
 
 
 class Paper(Strict):
@@ -263,6 +311,7 @@ class Paper(Strict):
     summary: str = ""
     tables: dict[Name, Table] = {}
     claims: tuple[Claim, ...] = ()
+    replies: tuple[Reply, ...] = Field((), description="in replies.yaml beside paper.yaml")
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -295,7 +344,15 @@ def read_paper(folder: Path, shown: str) -> Paper:
     """Read ``<folder>/paper.yaml``."""
     content = read_yaml(folder / "paper.yaml", shown)
     paper = checked(Paper, {**content, "name": folder.name, "folder": folder}, shown)
-    problems = []
+    problems: list[str] = []
+    answers, said_in = folder / "replies.yaml", str(Path(shown).with_name("replies.yaml"))
+    if answers.is_file():
+        replies = checked(_Replies, read_yaml(answers, said_in), said_in).replies
+        ids = [claim.id for claim in paper.claims]
+        wrong = [line for reply in replies for line in absent("replies.claim", "claim", reply.claim, ids)]
+        if wrong:
+            raise ConfigError("\n".join(f"{said_in}: {line}" for line in wrong))
+        paper = paper.model_copy(update={"replies": replies})
     for name, table in paper.tables.items():
         keys = [(row.run or row.id, row.key) for row in table.rows]
         problems += [

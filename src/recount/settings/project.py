@@ -43,6 +43,9 @@ class Config(Strict):
     claims: tuple[Name, ...] = Field((), description="only runs that these claims compare; empty: all")
     budget_gpu_hours: float | None = Field(None, ge=0, description="runs beyond it are left out; null: no limit")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    looks: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (3, 5, 8), min_length=1, description="seeds at which claims are planned to be judged: they share the 5 %"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision | None = Field(None, description="null: as each recipe says")
     checkpoints: dict[Name, Place] = Field({}, description="released checkpoint -> path of its file")

@@ -92,6 +92,10 @@ class Suite(Strict):
         description="whether its numbers may be compared with the published ones: its data are the benchmarks' own"
     )
     why_not_comparable: str = ""
+    as_published: bool = Field(
+        True, description="whether its recipes are the papers'; false: another protocol or fewer epochs, which is near"
+    )
+    pictures: str = Field("other pictures", description="what a suite that is not comparable shows: drawn scenes")
     benchmarks: dict[BenchmarkId, StandIn] = {}
     stand_in_by_kind: dict[Kind, dict[Role, StandIn]] = Field(
         {}, description="of benchmarks that are not listed; where there is none, a comparable suite has their own data"

@@ -49,6 +49,7 @@ class GigaCountSettings(SentenceSettings):
     layer_scale: float = Field(1e-6, gt=0, description="initial scale of a block's branch where the weights are random")
     stage4: bool = Field(False, description="keep the backbone's last stage and shift the taps (FFNet's layout)")
     neck_widths: tuple[int, int, int] = (16, 32, 64)
+    fusion: bool = Field(True, description="false: the decoder sees the deep map alone, enlarged")
     decoder_width: int = Field(768, gt=0)
 
     text_features: int = Field(512, gt=0)
@@ -294,7 +295,8 @@ class GigaCount(SentenceCounter):
         taps = zip(self.image_encoder.out_widths, settings.neck_widths, strict=True)
         self.ccsm1, self.ccsm2, self.ccsm3 = (CCSM(channels, channels // 2, out) for channels, out in taps)
         self.fusion = FeatureFusion(*settings.neck_widths)
-        fused, width = sum(settings.neck_widths), settings.decoder_width
+        fused = sum(settings.neck_widths) if settings.fusion else settings.neck_widths[2]
+        width = settings.decoder_width
         shortcut = nn.Sequential(nn.Conv2d(fused, width, 1, bias=False), nn.BatchNorm2d(width))
         self.image_decoder = nn.Sequential(BasicBlock(fused, width, downsample=shortcut))
         self.projection = nn.Conv2d(width, settings.text_features, 1)
@@ -316,7 +318,9 @@ class GigaCount(SentenceCounter):
         }
 
     def neck(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
-        """Return the fused map [B, 112, H, W] at the size of the shallow map."""
+        """Return the fused map [B, 112, H, W] at the size of the shallow map; without fusion [B, 64, H, W]."""
+        if not self.settings.fusion:
+            return functional.interpolate(self.ccsm3(deep), size=shallow.shape[2:], mode="bilinear")
         return self.fusion(self.ccsm1(shallow), self.ccsm2(middle), self.ccsm3(deep))
 
     def head(self, fused: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

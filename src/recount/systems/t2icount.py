@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +43,7 @@ from recount.systems.base import Batch, Example, ExampleMaker, Pool, Prediction,
 log = logging.getLogger(__name__)
 
 FOREGROUND = 1e-3  # objects per cell from which a cell is foreground
+FIRST_OF_SEVERAL = 600  # timestep at which several denoising steps begin
 TRIED = 2  # training pictures on which a start is tried
 RESOLUTIONS = {"coarse": 4, "middle": 2, "fine": 1}  # divisor of the latent's size
 DEAD = 0.01  # share of cells with a count above zero below which a start is dead
@@ -60,8 +62,12 @@ class T2ICountSettings(Strict):
     counter_width: int = Field(256, gt=0)
     heads: int = Field(8, gt=0, description="of the decoder's attentions")
     noise: Literal["none", "first_step"] = Field("none", description="first_step: of timestep 0 (the paper's text)")
+    denoising_steps: int = Field(1, gt=0, description="more: from timestep 600, by DDIM; features of the last step")
     latent_scale: float = Field(1.0, gt=0, description="0.18215 is the usual factor of Stable Diffusion v1")
     attention_threshold: float | Literal["mean"] = 0.3
+    ambiguous: Literal["left_out", "background"] = Field(
+        "left_out", description="what the coherence loss makes of them"
+    )
     attention_weights: tuple[float, float, float] = Field((0.6, 0.3, 0.1), description="coarse, middle, fine")
     density_scale: float = Field(60.0, gt=0)
     dist_weight: float = Field(0.1, ge=0)
@@ -474,10 +480,25 @@ class T2ICount(System):
         with torch.no_grad():
             return self.text(ids.to(device)).last_hidden_state, mask.to(device)
 
+    @torch.no_grad()
+    def _denoised(self, latent: Tensor, context: Tensor, share: Tensor) -> Tensor:
+        """Return what the last of several denoising steps sees: DDIM (eta 0) from timestep 600; else the latent."""
+        if self.settings.denoising_steps == 1:
+            return latent
+        times = torch.linspace(FIRST_OF_SEVERAL, 0, self.settings.denoising_steps).round().long()
+        signal = sd.alpha_bar().to(latent)
+        noise = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(0)).to(latent).expand_as(latent)
+        latent = signal[times[0]] ** 0.5 * latent + (1 - signal[times[0]]) ** 0.5 * noise
+        for now, following in pairwise(times):
+            found, _ = self._pass.denoise(latent, now.to(latent.device).expand(len(latent)), context, share)
+            clean = (latent - (1 - signal[now]) ** 0.5 * found) / signal[now] ** 0.5
+            latent = signal[following] ** 0.5 * clean + (1 - signal[following]) ** 0.5 * found
+        return latent
+
     def decode(self, latent: Tensor, context: Tensor, mask: Tensor) -> Outputs:
         """Run UNet and decoder on a latent [B, 4, h, w], text states [B, L, D] and a token mask [B, L]."""
         share = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(-1)  # (B, L, 1)
-        features, per_resolution = self._pass(latent, context, share)
+        features, per_resolution = self._pass(self._denoised(latent, context, share), context, share)
         text = (context * share).sum(dim=1)
         attention = fused_attention(per_resolution, self.settings.attention_weights)
         return Outputs(self.decoder(features, text), attention, per_resolution)
@@ -504,6 +525,8 @@ class T2ICount(System):
         terms = {"regression": regression_loss(predicted, target, threshold, settings.dist_weight)}
         if settings.rrc:
             labels = region_labels(target, outputs.attention, own, settings.attention_threshold, threshold)
+            if settings.ambiguous == "background":
+                labels = labels.clamp(min=0)
             for name in ("S3", "S2"):
                 similarity = outputs.decoded[name]
                 terms[f"rrc_{name.lower()}"] = coherence_loss(similarity, labels, settings.positive_weight)

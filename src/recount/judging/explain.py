@@ -1,0 +1,169 @@
+"""``recount judge --explain T2I-7``: the whole computation of one claim, number by number, for a pocket calculator.
+
+Nothing is decided here: the numbers are those of ``verdicts.decide``, written down in the order in which it uses them.
+"""
+
+import math
+from collections.abc import Iterator
+
+from recount.judging.claims import Part
+from recount.judging.judge import Case, cases
+from recount.judging.looks import LookBook
+from recount.judging.verdicts import (
+    LEANS,
+    POOLS_ABOVE,
+    Decision,
+    Finding,
+    Number,
+    combine,
+    inside,
+    spread_of,
+    t_quantile,
+    with_needs,
+)
+from recount.scoring.measured import Measurements
+from recount.settings.base import ConfigError, unknown
+from recount.settings.project import Project
+
+
+def explain(project: Project, claim: str) -> str:
+    """Return the computation of a claim's headlines; it takes no look. ``ConfigError``: no such claim."""
+    known = [entry.id for paper in project.papers.values() for entry in paper.claims]
+    if claim not in known:
+        raise ConfigError(f"--explain = {claim}: {unknown('claim', claim, known)}")
+    book = LookBook(project.root / project.results / "looks.json", project.config.looks)
+    found = [case for case in cases(Measurements(project), book, only=claim) if case.headline]
+    return "\n\n".join("\n".join(_case(case)) for case in found) + "\n"
+
+
+def n(value: float) -> str:
+    """Write a number with six significant digits."""
+    return f"{value:.6g}"
+
+
+def _case(case: Case) -> Iterator[str]:
+    claim = case.claim
+    yield f"{claim.id} ({case.paper}): {claim.says}"
+    yield f"  where: {claim.where or '-'}; whose: {claim.whose}; evidence: {case.evidence}"
+    weights = f"; weights: {case.selection}" if case.selection else ""
+    yield f"  rule: {claim.rule}{weights}; match: {case.match or 'an audit of what was printed'}"
+    if case.look:
+        yield f"  look {case.look} of {case.looks} that share the 5 %"
+    decisions = [
+        with_needs(part.finding, decision, case.looks) if part.finding else decision
+        for part, decision in zip(case.parts, case.decisions, strict=True)
+    ]
+    for part, decision in zip(case.parts, decisions, strict=True):
+        yield ""
+        yield from (f"  {line}" for line in _part(part, decision))
+    if len(decisions) > 1:
+        together = combine(decisions)
+        yield ""
+        yield f"  All {len(decisions)} parts together: {together.decided} ({together.reason})"
+
+
+def _part(part: Part, decision: Decision) -> Iterator[str]:
+    here = f", here {part.dataset}" if part.dataset not in ("", part.benchmark) else ""
+    yield f"Part: {part.name} on {part.benchmark or '-'}{here}; {part.metric}"
+    finding = part.finding
+    if finding is None:
+        yield f"  not tested: {part.missing.text}"
+        return
+    named = ((part.better, part.value_better), (part.worse, part.value_worse))
+    values = [f"{name} {n(value)}" for name, value in named if not math.isnan(value)]
+    if values:
+        yield f"  values: {', '.join(values)}" + (f"; {finding.n} images" if finding.n else "")
+    if finding.number is not None:
+        yield from _number(finding, finding.number, decision)
+    elif finding.grade in ("printed", "exact"):
+        yield f"  effect {n(finding.effect)}; claimed {_region(finding)}"
+    else:
+        yield from _compared(finding, decision)
+    for note in finding.notes:
+        yield f"  note: {note}"
+    yield f"  -> {decision.decided}" + (f" ({decision.reason})" if decision.reason else "")
+    if decision.needed:
+        yield f"  what would decide it: {decision.needed}"
+
+
+def _region(finding: Finding) -> str:
+    low, high = finding.region
+    scale = " (logs)" if finding.log else ""
+    return f"between {n(low)} and {n(high)}{scale}"
+
+
+def _spread(finding: Finding) -> Iterator[str]:
+    for arm in finding.arms:
+        values = ", ".join(map(n, arm.scaled))
+        yield f"  {arm.name}: {finding.scale} of the metric with each seed: {values}; w = {n(arm.weight)}"
+    own, df = finding.own
+    if df:
+        yield f"  own variance: sum of squared deviations from each arm's mean / {df} = {n(own)} (nu_own = {df})"
+    spread, pool = spread_of(finding), finding.pool
+    if df and pool.df:
+        ratio = own / pool.variance if pool.variance else math.inf
+        yield f"  others: {n(pool.variance)} with {n(pool.df)} degrees of freedom ({', '.join(pool.over)})"
+        joins = spread.f_p > POOLS_ABOVE
+        sign = ">" if joins else "<="
+        yield f"  F = {n(own)} / {n(pool.variance)} = {n(ratio)}, p = {n(spread.f_p)} {sign} {POOLS_ABOVE}"
+        if joins:
+            total = f"({df} * {n(own)} + {n(pool.df)} * {n(pool.variance)}) / {n(df + pool.df)}"
+            yield f"  s² = {total} = {n(spread.variance)}"
+    if finding.arms:
+        of = f", of {spread.source}"
+        yield f"  s² = {n(spread.variance)}, s = {n(math.sqrt(spread.variance))}, nu = {n(spread.df)}{of}"
+
+
+def _compared(finding: Finding, decision: Decision) -> Iterator[str]:
+    yield from _spread(finding)
+    spread, seed, images = spread_of(finding), decision.seed_part, finding.image_variance
+    if finding.arms:
+        terms = " + ".join(f"{n(arm.weight)}²/{len(arm.scaled)}" for arm in finding.arms)
+        yield f"  seeds: s² * ({terms}) = {n(seed)}"
+    if finding.n is not None:
+        yield f"  images: variance over {finding.n} = {n(images)}"
+    if finding.interval is not None:
+        yield f"  Wilson's interval: {n(decision.low)} to {n(decision.high)}; claimed {_region(finding)}"
+        return
+    variance = seed + images
+    parts = [f"{n(seed)}²/{n(spread.df)}"] if seed else []
+    parts += [f"{n(images)}²/{finding.n - 1}"] if images and finding.n is not None else []
+    yield f"  variance = {n(variance)}, standard error = {n(math.sqrt(variance))}"
+    yield f"  df = {n(variance)}² / ({' + '.join(parts) or '0'}) = {n(decision.df)}"
+    distance = float(inside(finding.effect, finding.region))
+    error = math.sqrt(variance)
+    scale = " (log of the ratio)" if finding.log else ""
+    yield f"  effect{scale} = {n(finding.effect)}; claimed {_region(finding)}; {n(distance)} inside it"
+    if error:
+        yield f"  t = {n(abs(distance))} / {n(error)} = {n(abs(distance) / error)}, p = {n(decision.p_value)}"
+    factor = float(t_quantile(decision.level, decision.df))
+    yield (
+        f"  interval at level {decision.level}: {n(finding.effect)} ± {n(factor)} * {n(error)} = "
+        f"{n(decision.low)} to {n(decision.high)}"
+    )
+    if finding.log:
+        yield f"  as ratios: {n(math.exp(finding.effect))}, {n(math.exp(decision.low))} to {n(math.exp(decision.high))}"
+    if decision.decided.startswith("leans"):
+        yield f"  p <= {LEANS}: it leans"
+
+
+def _number(finding: Finding, number: Number, decision: Decision) -> Iterator[str]:
+    yield from _spread(finding)
+    arm, reached, spread = finding.arms[0], decision.reached, decision.spread
+    assert reached is not None
+    k, scale = len(arm.scaled), "-logit" if number.share else "log"
+    mean, error = sum(arm.scaled) / k, math.sqrt(spread.variance / k)
+    low, printed, high = number.limits
+    where = f"{scale} {n(printed)}, limits {n(low)} and {n(high)}"
+    yield f"  printed {n(number.published)}, margin {n(number.margin)}: {where}"
+    yield f"  mean = {n(mean)}; s / sqrt({k}) = {n(error)}; level {n(decision.level / 2)} on one side"
+    one = float(t_quantile(decision.level, spread.df))
+    yield f"  upper limit = {n(mean)} + {n(one)} * {n(error)} = {n(float(reached.upper))}: reached if <= {n(high)}"
+    yield f"  lower limit = {n(mean)} - {n(one)} * {n(error)} = {n(float(reached.lower))}: missed if > {n(high)}"
+    two, wide = float(t_quantile(decision.level / 2, spread.df)), error * math.sqrt(k + 1)
+    ends = f"{n(float(reached.predicted_low))} to {n(float(reached.predicted_high))}"
+    if number.best_of:
+        yield f"  prediction interval of the best of {number.best_of} epochs (scatter {n(number.epoch_sd)}): {ends}"
+    else:
+        yield f"  prediction interval = {n(mean)} ± {n(two)} * {n(wide)} = {ends}"
+    yield f"  printed {n(printed)} is {'inside' if reached.compatible else 'outside'} it"
