@@ -22,7 +22,7 @@ from house import ROOT, copy_config
 
 from projects import experiment, write_project
 
-pytestmark = pytest.mark.more
+pytestmark = [pytest.mark.more, pytest.mark.timeout(1800)]
 
 TRAIN, TEST = "ucf_qnrf/train", "ucf_qnrf/test"
 VARIANTS = {"rgb": "MCNN", "slow": {"label": "slower", "recipe": {"optimiser": {"lr": 1e-5}}}}

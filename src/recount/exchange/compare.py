@@ -123,6 +123,7 @@ class Comparison:
     runs: tuple[ComparedRun, ...]  # that both have
     only_a: tuple[str, ...]  # runs
     only_b: tuple[str, ...]
+    unfit: tuple[str, ...]  # files that were not used, and why
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -147,6 +148,7 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
         runs=tuple(_compared_run(run, *records) for run, records in common.items()),
         only_a=tuple(run for run in a.records if run not in b.records),
         only_b=tuple(run for run in b.records if run not in a.records),
+        unfit=tuple(f"{side}: {why}" for side, of in (("A", a), ("B", b)) for why in of.unfit.values()),
     )
 
 
@@ -170,6 +172,10 @@ def _cells(side: Reproduction) -> dict[Place, Side]:
     for row in scores[whole].to_dict("records"):
         key = tuple(str(row[name]) for name in KEY)
         measured = row["status"] not in ("quoted", "missing")  # score repeats a quoted row's printed number
+        why = side.why_unfit(str(row["dataset"]), str(row["system"]), str(row["variant"])) if measured else ""
+        if why:
+            cells[Place(*key)] = Side(dataset=row["dataset"], status="missing", reason=why)
+            continue
         numbers = row["value"] if measured else math.nan, row["ci_low"], row["ci_high"], row["sd"], row["n"]
         cells[Place(*key)] = Side(*numbers, seeds.get(key, ""), row["dataset"], row["status"], row["reason"])
     return cells

@@ -99,6 +99,8 @@ def _told(comparison: Comparison) -> Iterator[str]:
     for letter, only in (("A", comparison.only_a), ("B", comparison.only_b)):
         if only:
             yield f"only in {letter}: {', '.join(only)}"
+    for why in comparison.unfit:
+        yield f"not used: {why}"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

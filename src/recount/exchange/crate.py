@@ -8,6 +8,7 @@ set's licence does not let its photographs be published, because its gallery sho
 No path of this machine goes out: paths below the project become relative, others keep their last part only.
 """
 
+import json
 import re
 import shutil
 import tempfile
@@ -20,15 +21,17 @@ import pandas as pd
 import yaml
 
 from recount import datasets
+from recount.chain import MADE
 from recount.data.dataset import MANIFEST
 from recount.errors import UserError
 from recount.exchange.metadata import write_metadata
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
-from recount.results.files import csv_text, from_text
-from recount.results.run_record import RUN, RunRecord
+from recount.results.files import csv_text, file_digest, from_text, with_checksum, write_text
+from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.settings.project import Project
+from recount.verify import Verification
 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
@@ -77,9 +80,17 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
 
 
 def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
+    unfit = [finding for finding in Verification(project).findings() if finding.unfit]
+    if any(finding.path.endswith((MADE["score"], "scores.csv")) for finding in unfit):
+        raise UserError(
+            "\n".join(f"{finding.path}: {finding.kind}: {finding.why}; {finding.again}" for finding in unfit)
+        )
+    left_out = {project.root / name for finding in unfit for name in finding.files}
     sources = Sources(project)
     for origin, place in _shared_files(project):
-        _copy(origin, folder / place, project.root)
+        if origin not in left_out:
+            _copy(origin, folder / place, project.root)
+    _link_anew(folder / "results")
     resolved = yaml.safe_dump(project.config.model_dump(mode="json"))
     config = f"# What was run: config.yaml with the values given on the command line.\n{resolved}"
     _write(folder / "config.yaml", config, project.root)
@@ -87,6 +98,7 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     notes = [
         "Weights, density maps and data sets are not included; run.json and data/ have their digests.",
         *_report(project, folder),
+        *(f"Left out, {finding.kind}: {finding.path}: {finding.why}." for finding in unfit),
     ]
     if licence is None:
         notes.append("No licence was given to the results (--licence, for instance CC-BY-4.0).")
@@ -132,6 +144,22 @@ def _datasets(project: Project) -> list[str]:
     named = {split.dataset for run in project.runs for split in run.splits}
     predicted = (project.root / project.results / "predictions").glob("*")
     return sorted(named | {path.name for path in predicted if path.is_dir()})
+
+
+def _link_anew(results: Path) -> None:
+    """Give records the digests of the files as they go out, without this machine's paths; all fitted before."""
+    # tables last: their records have the digests of other records
+    for path in sorted(results.rglob("*.json"), key=lambda path: (path.name.endswith(".made.json"), path)):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        made = record.get("made", {})
+        beside = {name: path.with_name(name) for name in made.get("content", {})}
+        behind = {name: results / name for name in made.get("results", {})}
+        for digests, files in ((made.get("content", {}), beside), (made.get("results", {}), behind)):
+            digests |= {name: file_digest(file) for name, file in files.items() if file.is_file()}
+        if "history_sha256" in record and path.with_name(HISTORY).is_file():
+            record["history_sha256"] = file_digest(path.with_name(HISTORY))
+        if "checksum" in record:
+            write_text(path, with_checksum(json.dumps(record, indent=1, ensure_ascii=False) + "\n"))
 
 
 def _copy(origin: Path, target: Path, root: Path) -> None:

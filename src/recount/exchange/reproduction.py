@@ -4,6 +4,7 @@ Files come from other people: nothing is unpacked to disk or executed, links tha
 are refused, and no more is read than a reproduction can have.
 """
 
+import hashlib
 import stat
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from recount.chain import MADE
 from recount.errors import UserError
 from recount.fetching.archives import BROKEN
-from recount.results.predictions import PREDICTIONS
+from recount.results.files import MadeTables, ResultsError
+from recount.results.predictions import PREDICTIONS, Timing, timing_path
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import SCORES
 from recount.results.verdicts import VERDICTS
@@ -35,12 +38,50 @@ class Reproduction:
     read: Callable[[str], bytes]
     _predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # by name, each read once
 
+    @cached_property
+    def unfit(self) -> dict[str, str]:
+        """The predictions that are not what their record says, or whose run or model is another: name -> why."""
+        found = {}
+        for name in self.names:
+            if name.startswith("predictions/") and name.endswith(".csv"):
+                try:
+                    self._check(name)
+                except ResultsError as error:
+                    found[name] = str(error).removeprefix(f"{self.path}: ")
+        return found
+
+    def _check(self, name: str) -> None:
+        record = timing_path(Path(name)).as_posix()
+        if record not in self.names:
+            raise ResultsError(f"{self.path}: {name}: no {record} says what it was made from")
+        made, where = Timing.parse(*self._file(record)).made, f"{self.path}: {name}"
+        if made.content.get(Path(name).name) != hashlib.sha256(self.read(name)).hexdigest():
+            raise ResultsError(f"{where}: damaged: its content is not what was written")
+        if made.run not in self.records:
+            raise ResultsError(f"{where}: stale: there is no run.json of {made.run or 'the run'}, which made it")
+        models = self.records[made.run].selections
+        if any(name not in models or models[name].sha256 != digest for name, digest in made.models.items()):
+            raise ResultsError(f"{where}: stale: made with another model than {made.run} has")
+
+    def why_unfit(self, dataset: str, system: str, variant: str) -> str:
+        """Return why predictions of a variant on ``<data set>/<split>`` are not to be used, "" if they are."""
+        folder = f"predictions/{dataset}/{system}/{variant}/"
+        return "; ".join(why for name, why in self.unfit.items() if name.startswith(folder))
+
     def _file(self, name: str) -> tuple[bytes, str]:
         return self.read(name), f"{self.path}: {name}"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """The rows of scores.csv."""
+        """The rows of scores.csv; a ResultsError where they are not what was scored from these predictions."""
+        where = f"{self.path}: {SCORE_FILE}"
+        if MADE["score"] not in self.names:
+            raise ResultsError(f"{where}: no {MADE['score']} says what it was made from; `recount score` makes both")
+        made = MadeTables.parse(*self._file(MADE["score"])).made
+        for name, digest in (made.content | made.results).items():
+            if name in self.names and hashlib.sha256(self.read(name)).hexdigest() != digest and name not in self.unfit:
+                kind = "damaged" if name in made.content else f"stale: made from another {name}"
+                raise ResultsError(f"{where}: {kind}; `recount score` makes it anew")
         return SCORES.frame(*self._file(SCORE_FILE))
 
     @cached_property
@@ -61,7 +102,7 @@ class Reproduction:
         folder = f"predictions/{dataset}/{system}/{variant}/"
         found = {}
         for name in self.names:
-            if name.startswith(folder) and name.endswith(".csv"):
+            if name.startswith(folder) and name.endswith(".csv") and name not in self.unfit:
                 if name not in self._predictions:
                     self._predictions[name] = PREDICTIONS.frame(*self._file(name))
                 table = self._predictions[name].query("selection == @selection")

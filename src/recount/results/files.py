@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import math
 import os
 import re
@@ -316,9 +317,15 @@ class JsonRecord(Fields):
     def write(self, path: Path) -> None:
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
         self.schema_version, self.checksum = self.SCHEMA, ""
-        text = self.model_dump_json(indent=1) + "\n"
-        self.checksum = text_digest(text)
-        write_text(path, text.replace('"checksum": ""', f'"checksum": "{self.checksum}"', 1))
+        text = with_checksum(self.model_dump_json(indent=1) + "\n")
+        self.checksum = json.loads(text)["checksum"]
+        write_text(path, text)
+
+
+def with_checksum(record: str) -> str:
+    """Return the text of a record with the checksum that it must have."""
+    bare = _CHECKSUM.sub(b'"checksum": ""', record.encode(), count=1).decode()
+    return bare.replace('"checksum": ""', f'"checksum": "{text_digest(bare)}"', 1)
 
 
 class MadeTables(JsonRecord):
