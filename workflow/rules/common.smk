@@ -57,7 +57,6 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
 if COUNT_JOBS in os.environ:
     atexit.register(count_jobs)
-atexit.register(lambda: name_what_is_unfit())  # which is defined below
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 RUNS = {run.id: run for run in (*PROJECT.trainings, *PROJECT.evaluations)}
@@ -289,6 +288,9 @@ def name_what_is_unfit():
         for finding in unfit:
             print(f"  {finding.kind}: {finding.path}: {finding.why}", file=sys.stderr)
         print("`recount verify --mend` moves them aside; the next run makes them anew.", file=sys.stderr)
+
+
+atexit.register(name_what_is_unfit)
 
 
 def report_what_exists():
