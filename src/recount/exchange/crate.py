@@ -122,7 +122,7 @@ def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
         yield path, path.relative_to(root).as_posix()
     for path in _below(results):
         place = path.relative_to(results)
-        if path.suffix in SHARED and place.parts[0] != "checkpoints":
+        if path.suffix in SHARED and place.parts[0] not in ("checkpoints", "unfit", "attempts"):
             yield path, f"results/{place.as_posix()}"
     for name in _datasets(project):
         manifest = root / project.raw / name / MANIFEST
@@ -152,7 +152,7 @@ def _link_anew(results: Path) -> None:
     for path in sorted(results.rglob("*.json"), key=lambda path: (path.name.endswith(".made.json"), path)):
         record = json.loads(path.read_text(encoding="utf-8"))
         made = record.get("made", {})
-        beside = {name: path.with_name(name) for name in made.get("content", {})}
+        beside = {name: path.parent / name for name in made.get("content", {})}
         behind = {name: results / name for name in made.get("results", {})}
         for digests, files in ((made.get("content", {}), beside), (made.get("results", {}), behind)):
             digests |= {name: file_digest(file) for name, file in files.items() if file.is_file()}
