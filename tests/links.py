@@ -48,7 +48,8 @@ def complete_run(project: Project, run: Run) -> None:
         Timing.model_validate(known | {"made": own}).write(timing_path(path))
     if tests:
         kept = asked.with_suffix(".npz")
-        content = {kept.name: file_digest(kept)} if kept.is_file() else {}
+        below = kept.relative_to(project.root / project.results).as_posix()
+        content = {below: file_digest(kept)} if kept.is_file() else {}
         chosen = {tests["selection"]: models[tests["selection"]]}
         data = _data(project, [entry.split for entry in run.prompt_tests.values()])
         own = made.model_copy(update={"content": content, "models": chosen, "data": data})

@@ -115,11 +115,15 @@ class Chain:
 
     def maps(self, run: Run, benchmark: str) -> Path | None:
         """Return the file of the maps that belong to a run's predictions, if it is there; errors: ``predictions``."""
-        record, again = (
-            self.predictions(run, benchmark)[1],
-            f"`recount predict {run.evaluation_id} {benchmark}` makes it",
-        )
-        for name, digest in record.made.content.items():
+        made = self.predictions(run, benchmark)[1].made
+        return self._maps(made, f"`recount predict {run.evaluation_id} {benchmark}` makes it anew")
+
+    def prompt_maps(self, run: Run) -> Path | None:
+        """Return the file of the maps that belong to a run's prompt tests, if it is there; errors: ``prompt_tests``."""
+        return self._maps(self.prompt_tests(run).made, f"`recount test-prompts {run.evaluation_id}` makes it anew")
+
+    def _maps(self, made: Made, again: str) -> Path | None:
+        for name, digest in made.content.items():
             path = self.results / name
             if "/" in name and is_there(path):
                 self._content(path, digest, again)

@@ -190,7 +190,7 @@ class Verification:
                 yield from self._fit(partial(self.chain.maps, run, benchmark), path, timing_path(path))
             if run.prompt_tests:
                 path = self.project.root / self.project.prompt_test_file(run)
-                yield from self._fit(partial(self.chain.prompt_tests, run), path, path.with_suffix(".npz"))
+                yield from self._fit(partial(self.chain.prompt_maps, run), path, path.with_suffix(".npz"))
         for path in sorted((self.results / "predictions").glob("*/*/*/*/seed*.csv")):
             if path not in known and not timing_path(path).is_file():
                 yield self._finding(path, "untracked", "no record says what it was made from, and no run makes it")

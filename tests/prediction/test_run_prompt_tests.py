@@ -164,7 +164,9 @@ def test_attention_before_training_is_that_of_the_base_weights(project: Project)
 
 
 def test_maps_of_two_prompts_lie_beside_the_scores(project: Project) -> None:
-    path = run_prompt_tests(project, project.run("good", "full", 0)).with_suffix(".npz")
+    run = project.run("good", "full", 0)
+    path = run_prompt_tests(project, run).with_suffix(".npz")
+    assert Chain(project).prompt_maps(run) == path
     with np.load(path) as stored:
         assert set(stored.files) == {
             f"dots/minority/minority{k}/{prompt}/{name}"

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from links import complete_run
 from prepared import complete
 from recount.papers import part
 from recount.report.exhibits import Context, Variant
@@ -69,7 +70,6 @@ def answers(reads: bool) -> dict[str, Any]:
     pairs = {"means": means, "minority_mae": 0.0, "nearer_to_majority": 1.0 - reads, "prompt_swap": float(reads)}
     count = {"recall": 1.0, "precision": 1.0 if reads else 0.5, "f": 1.0 if reads else None}
     return {
-        "run": "x",
         "selection": "best_on_held_out",
         "benchmarks": {
             "fsc147/test": {
@@ -89,10 +89,12 @@ def maps_of(reads: bool) -> dict[str, np.ndarray]:
 
 
 def write_run(project: Project, variant: Variant, content: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
-    path = project.root / project.prompt_test_file(project.run(variant.system, variant.variant, 0))
+    run = project.run(variant.system, variant.variant, 0)
+    path = project.root / project.prompt_test_file(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     np.savez(path.with_suffix(".npz"), **maps)  # type: ignore[arg-type]
+    complete_run(project, run)
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def entries(project: Project) -> list[PromptTested]:
 
 
 def parsed(reads: bool) -> PromptTests:
-    return PromptTests.parse(json.dumps(answers(reads)), "x")
+    return PromptTests.model_validate({**answers(reads), "made": {}})
 
 
 def scores_of(entries: list[PromptTested]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
     kept = output.with_suffix(".npz")
     write_arrays(kept, maps)
     made = Made(
-        content={kept.name: file_digest(kept)},
+        content={kept.relative_to(project.root / project.results).as_posix(): file_digest(kept)},
         run=record.id,
         models={name: record.selections[name].sha256},
         data=data,

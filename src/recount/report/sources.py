@@ -20,7 +20,7 @@ from recount.data.index import LISTS
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary
-from recount.results.prompt_tests import PromptTests, read_maps
+from recount.results.prompt_tests import PromptTests
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
@@ -208,18 +208,21 @@ class Sources:
                 break
         else:
             kept = None
-        found = (self._read(kept, lambda path: read_arrays(path, "recount predict")) if kept else None) or {}
-        start = f"{selection}/"
-        return {k.removeprefix(start): v.astype(np.float32) for k, v in found.items() if k.startswith(start)}
+        found, start = self._maps(kept, Timing.STEP), f"{selection}/"
+        return {name.removeprefix(start): values for name, values in found.items() if name.startswith(start)}
+
+    def _maps(self, kept: Path | None, step: str) -> dict[str, np.ndarray]:
+        found = (self._read(kept, lambda path: read_arrays(path, step)) if kept else None) or {}
+        return {name: values.astype(np.float32) for name, values in found.items()}
 
     def prompt_tests(self, run: Run) -> PromptTests | None:
         """Return what a run answered to other prompts, or None where nothing can be read."""
         return self._fit(self.project.root / self.project.prompt_test_file(run), partial(self.chain.prompt_tests, run))
 
     def prompt_maps(self, run: Run) -> dict[str, np.ndarray]:
-        """Return the maps of a run's prompt tests by ``dataset/split/picture/prompt/kind``."""
-        found = self._read(self.project.root / self.project.prompt_test_file(run), read_maps, required=False) or {}
-        return {name: values.astype(np.float32) for name, values in found.items()}
+        """Return the maps float32 [h, w] of a run's prompt tests by ``dataset/split/picture/prompt/kind``."""
+        path = self.project.root / self.project.prompt_test_file(run)
+        return self._maps(self._fit(path, partial(self.chain.prompt_maps, run)), PromptTests.STEP)
 
     @cached_property
     def seconds_per_image(self) -> dict[tuple[str, str], float]:

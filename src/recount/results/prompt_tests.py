@@ -5,16 +5,12 @@ What the numbers mean stands in ``recount.prediction.prompt_tests`` and ``recoun
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
-from recount.results.files import Fields, JsonRecord, Made, read_arrays
+from recount.results.files import Fields, JsonRecord, Made
 from recount.results.run_record import Number
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class NotTested(Fields):
@@ -121,8 +117,3 @@ class PromptTests(JsonRecord):
     made: Made
     selection: str
     benchmarks: dict[str, BenchmarkTests]
-
-
-def read_maps(tests: Path) -> dict[str, NDArray[Any]]:
-    """Return maps float16 [h, w] by ``<data set>/<split>/<sample>/<majority or minority>/<map>``, if there are any."""
-    return read_arrays(tests.with_suffix(".npz"), PromptTests.STEP)
