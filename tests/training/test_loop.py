@@ -337,8 +337,8 @@ class Pointed(TinySystem):
         return made
 
 
-def pointed(folder: Path, points: int, target: float) -> None:
-    pool = MemoryPool(3)
+def pointed(folder: Path, points: int, target: float, pictures: int = 3) -> None:
+    pool = MemoryPool(pictures)
     pool.samples = [replace(s, points=np.zeros((points, 2), np.float32), count=2.0) for s in pool.samples]
     system = type("Taught", (Pointed,), {"target": target})(TinySettings())
     options: dict[str, Any] = {"watched": {}, "seed": 0, "folder": folder, "digest": "d", "device": CPU}
@@ -366,8 +366,9 @@ def test_targets_that_nobody_gave_stop_in_the_first_epoch(
 
 def test_targets_that_are_all_zero_stop_after_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recount.training.loop.unlike", lambda *_: False)  # a maker that counts what it drew itself
+    pointed(tmp_path / "few", 2, 0.0)  # crops of so few pictures may have missed all objects
     with pytest.raises(UserError, match="all training targets of the first epoch sum to zero, though s0, s1, s2"):
-        pointed(tmp_path, 2, 0.0)
+        pointed(tmp_path / "many", 2, 0.0, pictures=10)
 
 
 def test_progress_is_json() -> None:

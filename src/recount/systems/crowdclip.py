@@ -32,6 +32,7 @@ from recount.errors import UserError
 from recount.nn.clip import ClipTowers, TextTower, encode, image_tower, tower_state
 from recount.nn.maps import cut_grid
 from recount.nn.normalise import Normalise
+from recount.nn.precision import full_precision
 from recount.nn.weights import read_released, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, Schedule
@@ -163,7 +164,7 @@ class CrowdClip(System):
 
     def similarities(self, tower: nn.Module, inputs: Tensor, sentences: Tensor) -> Tensor:
         """Return 100 times the cosine [B, K] between inputs [B, 3, S, S] in [0, 1] and sentences' features [K, C]."""
-        features = functional.normalize(tower(self.normalise(inputs)).float(), dim=1)
+        features = functional.normalize(full_precision(tower(self.normalise(inputs))), dim=1)
         return LOGIT_SCALE * features @ sentences.T
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

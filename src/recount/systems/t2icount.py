@@ -35,6 +35,7 @@ from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
+from recount.nn.precision import full_precision
 from recount.nn.weights import card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
@@ -106,7 +107,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 def similarity_map(features: Tensor, text: Tensor) -> Tensor:
     """Return S_i: the cosine over channels of features [B, C, H, W] and a text vector [B, C], float32 [B, 1, H, W]."""
-    return F.cosine_similarity(features.float(), text.float()[:, :, None, None], dim=1).unsqueeze(1)
+    return F.cosine_similarity(full_precision(features), full_precision(text)[:, :, None, None], dim=1).unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -519,7 +520,7 @@ class T2ICount(System):
     def loss_terms(self, outputs: Outputs, density: Tensor, own: Tensor) -> dict[str, Tensor]:
         """Return the terms of L, the total loss, for a target density (objects per cell) and own mask, [B, 1, h, w]."""
         settings = self.settings
-        predicted = outputs.decoded["density"].float()
+        predicted = full_precision(outputs.decoded["density"])
         target, threshold = settings.density_scale * density, settings.density_scale * FOREGROUND
         counts = predicted.sum(dim=(1, 2, 3)) / settings.density_scale
         terms = {"regression": regression_loss(predicted, target, threshold, settings.dist_weight)}

@@ -20,6 +20,7 @@ from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
 from recount.data.needs import check_needs
 from recount.data.sample import Sample
 from recount.errors import UserError
+from recount.nn.precision import full_precision
 from recount.prediction.samples import usable_precision
 from recount.settings.recipe import Optimiser, Recipe
 from recount.systems.base import Batch, Pool, Stage, System
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 MODEL = "model.safetensors"
 GPU_STEPS_BETWEEN_READINGS = 20
+ENOUGH = 10  # pictures with objects: crops of fewer may all miss them in an epoch
 
 
 @dataclass(slots=True)
@@ -184,7 +186,7 @@ class Trainer:
     def _check_epoch_of_targets(self) -> None:
         ids = [sample.id for sample in self.pool.samples if sample.count > 0]
         first = self.progress.epoch == 0 and self.progress.step == len(self.batches)
-        if not (first and ids and self.system.needs & {"points", "density"}):
+        if not (first and len(ids) >= ENOUGH and self.system.needs & {"points", "density"}):
             return
         if not sum(self.processes.gathered(self.progress.targets)):
             raise UserError(
@@ -243,7 +245,7 @@ class Trainer:
         for part in batch.split(self.progress.parts):
             terms = self.network(part)
             for name, term in terms.items():
-                terms[name] = weight_of_part(self.system, name, len(part), total, copies) * term.float()
+                terms[name] = weight_of_part(self.system, name, len(part), total, copies) * full_precision(term)
             loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
             self.accelerator.backward(loss)
             for name, term in {"loss": loss, **terms}.items():

@@ -1,0 +1,323 @@
+"""Golden cases in training mode, crowds: five steps from a decoded JPEG, twice, and against oracles of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recount.systems.base import Batch
+from step_oracles import (
+    State,
+    Trained,
+    adam,
+    assert_same_updates,
+    attend,
+    batch_norm,
+    block_cross_entropy,
+    classes_of,
+    clip_block,
+    conv,
+    dm_loss,
+    expected,
+    imagenet,
+    larger,
+    linear,
+    norm,
+    oracle,
+    patch_tokens,
+    radam,
+    sgd,
+    trained,
+)
+
+NAMES = ["mcnn", "dm_count", "dmcount_ebc", "clip_ebc", "gigacount", "transcrowd", "crowdclip", "css_ccnn"]
+SMALLER = {"mcnn": {"crop_height": 48, "crop_width": 64}}
+
+
+def everything(_: str) -> bool:
+    return True
+
+
+def constant(value: float) -> Callable[..., float]:
+    return lambda *_: value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_trains_the_same_weights(name: str, tmp_path: Path) -> None:
+    first, second = (trained(name, tmp_path, **SMALLER.get(name, {})) for _ in range(2))
+    assert first.end.keys() == second.end.keys()
+    assert all(torch.equal(first.end[key], second.end[key]) for key in first.end)
+
+
+def test_mcnn(tmp_path: Path) -> None:
+    def column(w: State, name: str, x: Tensor) -> Tensor:
+        for layer in (0, 2, 4, 5):  # 1 and 3 are poolings
+            x = conv(w, f"{name}.{layer}.conv", x).relu()
+            x = F.max_pool2d(x, 2) if layer < 4 else x
+        return x
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        x = imagenet(
+            b.images, (0.413525998592, 0.378520160913, 0.371616870165), (0.284849464893, 0.277046442032, 0.281509846449)
+        )
+        out = conv(w, "fuse.0.conv", torch.cat([column(w, f"branch{n}", x) for n in (1, 2, 3)], 1)).relu()
+        out = out.repeat_interleave(4, 2).repeat_interleave(4, 3)
+        return (out - 100 * b.maps["density"]).square().mean()
+
+    ours = trained("mcnn", tmp_path, **SMALLER["mcnn"])
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=constant(1e-4), decay=constant(1e-4)))
+
+
+def vgg(w: State, name: str, x: Tensor) -> Tensor:
+    layer = 0
+    for stage, depth in enumerate((2, 2, 4, 4, 4)):
+        if stage:
+            x, layer = F.max_pool2d(x, 2), layer + 1
+        for _ in range(depth):
+            x, layer = conv(w, f"{name}.{layer}", x).relu(), layer + 2
+    return x
+
+
+def test_dm_count(tmp_path: Path) -> None:
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        x = larger(vgg(w, "features", imagenet(b.images)), 2, corners=True)
+        x = conv(w, "reg_layer.2", conv(w, "reg_layer.0", x).relu()).relu()
+        return dm_loss(conv(w, "density_layer.0", x).relu(), b.maps["blocks"], b.points, eps=1e-6)
+
+    ours = trained("dm_count", tmp_path)
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=constant(1e-5), decay=constant(1e-4)))
+
+
+def ebc_rate(_: str, epoch: int) -> float:
+    return 1e-6 + (1e-4 - 1e-6) * epoch / 50  # the first of 50 epochs of warm-up
+
+
+def dace(logits: Tensor, b: Batch) -> Tensor:
+    classes = classes_of(b.maps["blocks"])
+    return block_cross_entropy(logits, classes) + dm_loss(expected(logits), b.maps["blocks"], b.points)
+
+
+def test_dmcount_ebc(tmp_path: Path) -> None:
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        x = larger(vgg(w, "backbone.features", imagenet(b.images)), 2)
+        x = conv(w, "backbone.reg_layer.2", conv(w, "backbone.reg_layer.0", x).relu()).relu()
+        return dace(conv(w, "classifier", x), b)
+
+    ours = trained("dmcount_ebc", tmp_path)
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=ebc_rate, decay=constant(1e-4)))
+
+
+def basic_block(w: State, name: str, x: Tensor, shortcut: bool) -> Tensor:
+    y = batch_norm(w, f"{name}.bn1", conv(w, f"{name}.conv1", x)).relu()
+    y = batch_norm(w, f"{name}.bn2", conv(w, f"{name}.conv2", y))
+    return (y + (batch_norm(w, f"{name}.downsample.1", conv(w, f"{name}.downsample.0", x)) if shortcut else x)).relu()
+
+
+def compared(w: State, features: Tensor) -> Tensor:
+    image = F.normalize(conv(w, "projection", features), dim=1)
+    return w["logit_scale"].exp() * torch.einsum("bchw,kc->bkhw", image, F.normalize(w["text_features"], dim=1))
+
+
+def test_clip_ebc_with_visual_prompts(tmp_path: Path) -> None:
+    trunk = "image_encoder.trunk"
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        x = norm(w, f"{trunk}.ln_pre", patch_tokens(w, trunk, imagenet(b.images)))
+        for i in range(3):
+            prompts = w[f"image_encoder.prompts.{i}"].expand(len(x), -1, -1)
+            x = clip_block(
+                w, f"{trunk}.transformer.resblocks.{i}", torch.cat([x[:, :1], prompts, x[:, 1:]], 1), heads=3
+            )
+            x = torch.cat([x[:, :1], x[:, 5:]], 1)  # four prompts go
+        x = norm(w, f"{trunk}.ln_post", x)[:, 1:].mT.unflatten(2, (7, 7))
+        return dace(compared(w, basic_block(w, "image_decoder.0", larger(x, 2), shortcut=False)), b)
+
+    def trains(name: str) -> bool:
+        return not name.startswith(trunk) and name != "text_features" and "running" not in name
+
+    ours = trained("clip_ebc", tmp_path, backbone="vit_b16")
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=trains, rate=ebc_rate, decay=constant(1e-4)))
+
+
+def odconv(w: State, name: str, x: Tensor) -> Tensor:
+    a = f"{name}.attention"
+    z = batch_norm(w, f"{a}.bn", conv(w, f"{a}.fc", x.mean((2, 3), keepdim=True))).relu()
+    channels, filters = conv(w, f"{a}.channel_fc", z).sigmoid(), conv(w, f"{a}.filter_fc", z).sigmoid()
+    kernels = conv(w, f"{a}.kernel_fc", z).flatten(1).softmax(1)
+    each = [
+        F.conv2d((channels * x)[i : i + 1], torch.einsum("k,kfcyx->fcyx", kernels[i], w[f"{name}.weight"]))
+        for i in range(len(x))
+    ]
+    return filters * torch.cat(each)
+
+
+def ccsm(w: State, name: str, x: Tensor) -> Tensor:
+    x = x * conv(w, f"{name}.channel_attention", x.mean((2, 3), keepdim=True)).relu().sigmoid()
+    for n in (1, 2, 3, 4):
+        y = batch_norm(w, f"{name}.conv{n}.2", odconv(w, f"{name}.conv{n}.0", x).relu())
+        x = y + x if n in (1, 3) else y
+    return x * conv(w, f"{name}.spatial_attention", x.mean(1, keepdim=True)).sigmoid()
+
+
+def test_gigacount(tmp_path: Path) -> None:
+    depths = {"stem": (1, 0), "stage1": (1, 1), "stage2": (2, 2)}  # blocks, and how many came before, of 5 in all
+
+    def last_norm(w: State, name: str, x: Tensor) -> Tensor:
+        return norm(w, name, x.movedim(1, -1), 1e-6).movedim(-1, 1)
+
+    def block(w: State, name: str, x: Tensor, drop: float) -> Tensor:
+        y = F.conv2d(x, w[f"{name}.block.0.weight"], w[f"{name}.block.0.bias"], padding=3, groups=x.shape[1])
+        y = linear(
+            w,
+            f"{name}.block.5",
+            F.gelu(linear(w, f"{name}.block.3", norm(w, f"{name}.block.2", y.movedim(1, -1), 1e-6))),
+        )
+        y = w[f"{name}.layer_scale"] * y.movedim(-1, 1)
+        kept = torch.empty(len(x), 1, 1, 1, dtype=x.dtype).bernoulli_(1 - drop) / (1 - drop) if drop else 1.0
+        return x + y * kept
+
+    def stage(w: State, name: str, x: Tensor) -> Tensor:
+        e = f"image_encoder.{name}"
+        if name == "stem":
+            x = last_norm(w, f"{e}.0.1", conv(w, f"{e}.0.0", x, stride=4, padding=0))
+        else:
+            x = conv(w, f"{e}.0.1", last_norm(w, f"{e}.0.0", x), stride=2, padding=0)
+        blocks, before = depths[name]
+        for i in range(blocks):
+            x = block(w, f"{e}.1.{i}", x, 0.1 * (before + i) / 4)
+        return x
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        maps = [x := imagenet(b.images)][:0]
+        for name in depths:
+            x = stage(w, name, x)
+            maps.append(x)
+        shallow, middle, deep = (ccsm(w, f"ccsm{n + 1}", each) for n, each in enumerate(maps))
+        up = [("upsample_1", middle, {"stride": 2, "padding": 1}), ("upsample_2", deep, {"stride": 4})]
+        fused = [F.conv_transpose2d(x, w[f"fusion.{n}.weight"], w[f"fusion.{n}.bias"], **how) for n, x, how in up]
+        fused = larger(torch.cat([shallow, *fused], 1), (12, 12))
+        logits = compared(w, basic_block(w, "image_decoder.0", fused, shortcut=True))
+        classes = classes_of(b.maps["blocks"])
+        one_hot = F.one_hot(classes, 5).movedim(-1, 1)
+        return dace(logits, b) + (logits.softmax(1) - one_hot).square().sum() / len(logits)
+
+    def trains(name: str) -> bool:
+        return name != "text_features" and "running" not in name
+
+    ours = trained("gigacount", tmp_path)
+    result = oracle(
+        ours,
+        loss,
+        adam(decoupled=True),
+        trains=trains,
+        clip_norm=1.0,
+        decay=constant(1e-4),
+        rate=lambda _, epoch: 1e-5 + (5e-4 - 1e-5) * epoch / 20,
+    )
+    assert_same_updates(ours, result)
+
+
+@pytest.mark.parametrize("head", ["token", "gap"])
+def test_transcrowd(head: str, tmp_path: Path) -> None:
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        x = F.conv2d(imagenet(b.images), w["vit.patch_embed.proj.weight"], w["vit.patch_embed.proj.bias"], stride=16)
+        x = torch.cat([w["vit.cls_token"].expand(len(x), -1, -1), x.flatten(2).mT], 1) + w["vit.pos_embed"]
+        for i in range(2):
+            n = f"vit.blocks.{i}"
+            q, k, v = linear(w, f"{n}.attn.qkv", norm(w, f"{n}.norm1", x, 1e-6)).chunk(3, -1)
+            x = x + linear(w, f"{n}.attn.proj", attend(q, k, v, 3))
+            x = x + linear(w, f"{n}.mlp.fc2", F.gelu(linear(w, f"{n}.mlp.fc1", norm(w, f"{n}.norm2", x, 1e-6))))
+        x = norm(w, "vit.norm", x, 1e-6)
+        if head == "token":
+            counts = linear(w, "output1.2", F.dropout(linear(w, "vit.head", x[:, 0]).relu(), 0.5))
+        else:  # 48 channels averaged to 12 numbers
+            pooled = x[:, 1:].unflatten(-1, (12, 4)).mean(-1).flatten(1).relu()
+            counts = linear(w, "output1.4", F.dropout(linear(w, "output1.1", pooled).relu(), 0.5))
+        return (counts[:, 0] - b.counts).abs().sum()
+
+    ours = trained("transcrowd", tmp_path, head=head)
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=constant(1e-5), decay=constant(5e-4)))
+
+
+def test_crowdclip(tmp_path: Path) -> None:
+    tower = "image_encoder"
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        total = w["number_features"].new_zeros(())
+        for crops in b.maps["crops"]:  # of one picture, small to large
+            x = norm(w, f"{tower}.ln_pre", patch_tokens(w, tower, imagenet(crops)))
+            for i in range(2):
+                x = clip_block(w, f"{tower}.transformer.resblocks.{i}", x, heads=3)
+            features = norm(w, f"{tower}.ln_post", x[:, 0]) @ w[f"{tower}.proj"]
+            logits = 100 * F.normalize(features, dim=1) @ F.normalize(w["number_features"], dim=1).T
+            for i in range(len(logits)):
+                for j in range(i + 1, len(logits)):
+                    total = total + (logits[i, j] - logits[j, j]).clamp(min=0)
+        return total / len(b.maps["crops"])
+
+    ours = trained("crowdclip", tmp_path, recipe={"batch_size": 1})
+    result = oracle(ours, loss, radam, trains=lambda n: n.startswith(tower), rate=constant(1e-6), decay=constant(0.0))
+    assert_same_updates(ours, result)
+
+
+def test_css_ccnn_in_both_stages(tmp_path: Path) -> None:
+    def features(w: State, images: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+        x = 255 * images - images.new_tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
+        for name in ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3"):
+            if name in ("2_1", "3_1"):
+                x = pooled = F.max_pool2d(x, 2)
+            x, n = conv(w, f"features.conv{name}", x), f"features.batch_norm_{name}"
+            kept = F.batch_norm(x, w[f"{n}.running_mean"], w[f"{n}.running_var"], w[f"{n}.weight"], w[f"{n}.bias"])
+            x = (batch_norm(w, n, x) if training else kept).relu()
+        return pooled, x
+
+    def rotation(w: State, b: Batch, _: int) -> Tensor:
+        x = features(w, b.images, training=True)[1]
+        for name in ("4_1", "5_1"):
+            n = "rotation_head."
+            x = batch_norm(w, f"{n}batch_norm_{name}", conv(w, f"{n}conv{name}", F.max_pool2d(x, 2))).relu()
+        logits = linear(w, "rotation_head.fc", x.mean((2, 3)))
+        return -logits.log_softmax(1)[torch.arange(len(logits)), b.maps["turns"]].mean()
+
+    def matching(w: State, b: Batch, _: int) -> Tensor:
+        x = torch.cat(features(w, b.images, training=False), 1)
+        x = conv(w, "density_head.conv4_2", conv(w, "density_head.conv4_1", x).relu()).relu()
+        density = conv(w, "density_head.conv5_1", F.max_pool2d(x, 2)).relu()
+        sums, draws = (F.avg_pool2d(density, 8) * 64).flatten(), b.maps["prior"].flatten()
+        cost, u, v = (sums[:, None] - draws) ** 2, torch.zeros_like(sums), torch.zeros_like(draws)
+        log_a, log_b = (torch.log(x.new_tensor(1 / len(each) + 1e-8)) for each in (sums, draws))
+        for _ in range(1000):
+            before = u, v
+            u = 0.1 * (log_a - torch.logsumexp((u[:, None] + v - cost) / 0.1, 1)) + u
+            v = 0.1 * (log_b - torch.logsumexp((u[:, None] + v - cost) / 0.1, 0)) + v
+            if float((u - before[0]).abs().sum() + (v - before[1]).abs().sum()) < 0.1:
+                break
+        return 0.01 * (torch.exp((u[:, None] + v - cost) / 0.1) * cost).sum()
+
+    def trained_first(name: str) -> bool:
+        return name.startswith(("features.", "rotation_head.")) and "running" not in name
+
+    first = {"epochs": 5, "max_steps": 5, "batch_size": 2, "evaluate_every": None}
+    ours: Trained = trained("css_ccnn", tmp_path, rotation=first)
+    turned, matched = ([b for b in ours.batches if key in b.maps] for key in ("turns", "prior"))
+    assert (len(turned), len(matched)) == (5, 5)
+    rate = ours.system.settings.rotation.optimiser.lr  # the mini size's
+    middle = oracle(
+        ours, rotation, sgd, trains=trained_first, rate=constant(rate), decay=constant(1e-4), batches=turned
+    )
+    end = oracle(
+        ours,
+        matching,
+        sgd,
+        trains=lambda n: n.startswith("density_head."),
+        rate=constant(1e-5),
+        decay=constant(1e-4),
+        batches=matched,
+        start=middle,
+    )
+    assert_same_updates(ours, end)
