@@ -87,6 +87,12 @@ def test_unusable_file_in_a_folder_is_named_and_nothing_is_moved_or_recorded(
     assert len(fetch(toy(), tmp_path)["files"]) == 4
 
 
+def test_folder_that_cannot_be_taken_stops_the_set_even_where_it_is_optional(tmp_path: Path) -> None:
+    unpacked(tmp_path / "toy" / "set", {"Test/2.png": b""})
+    with pytest.raises(DataError, match="is empty"):
+        fetch(dataset(RemoteFile("set.zip", unpack=True, optional=True)), tmp_path)
+
+
 def test_changed_and_lost_files_are_told_with_what_to_do(tmp_path: Path) -> None:
     folder = unpacked(tmp_path / "toy" / "set", FILES)
     fetch(toy(), tmp_path)

@@ -148,6 +148,12 @@ def test_what_comes_instead_of_any_file_is_called_by_its_name(tmp_path: Path, na
         prove(tmp_path / "x", name)
 
 
+@pytest.mark.parametrize("begin", [b"<!---->", b"<?xml ?>", b" <!-- "])
+def test_what_looks_like_a_page_for_long_is_looked_at_once(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "x").write_bytes(begin * 500)
+    prove(tmp_path / "x", "a.txt")
+
+
 def test_page_that_is_asked_for_is_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(HTML)
     prove(tmp_path / "x", "a.html")
@@ -263,18 +269,22 @@ def test_rejected_files_of_the_users_own_are_all_kept(tmp_path: Path, impostor: 
     assert there == {"a.zip.rejected": HTML, "a.zip.2.rejected": LFS}
 
 
-def test_record_of_a_file_that_is_unusable_is_forgotten(tmp_path: Path, impostor: Server) -> None:
+@pytest.mark.parametrize("again", ["by hand", "from its address"])
+def test_record_of_a_file_that_is_unusable_is_forgotten(tmp_path: Path, impostor: Server, again: str) -> None:
     """As recount wrote it before files were proved."""
     sources = Sources(tmp_path, impostor)
     toy = dataset(sources.by_hand("a.json", LFS))
     entry = {"path": "a.json", "bytes": len(LFS), "sha256": sha256(LFS), "address": "by hand", "date": "2026"}
     (tmp_path / "raw" / "toy" / ".fetched.jsonl").write_text(json.dumps(entry) + "\n")
     (tmp_path / "raw" / "toy" / "manifest.json").write_text(json.dumps({"files": [entry]}))
-    with pytest.raises(DataError, match="Git-LFS pointer"):
-        fetch(toy, tmp_path / "raw")
-    assert not (tmp_path / "raw" / "toy" / "manifest.json").exists()
-    sources.by_hand("a.json", good("a.json"))
-    assert fetch(toy, tmp_path / "raw")["files"][0]["sha256"] == sha256(good("a.json"))
+    if again == "by hand":
+        with pytest.raises(DataError, match="Git-LFS pointer"):
+            fetch(toy, tmp_path / "raw")
+        assert not (tmp_path / "raw" / "toy" / "manifest.json").exists()
+        sources.by_hand("a.json", good("a.json"))
+    else:
+        toy = dataset(sources.web("a.json", good("a.json")))
+    assert fetch(toy, tmp_path / "raw", patience=HASTE)["files"][0]["sha256"] == sha256(good("a.json"))
 
 
 # --- a connection that is cut, and nobody said how long the file is

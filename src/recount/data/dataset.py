@@ -33,7 +33,8 @@ class RemoteFile:
     """A file that a data set needs."""
 
     path: str  # where it lies below ``resources/raw/<dataset>/`` and below ``<mirror>/<dataset>/``
-    # Addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>``; none: by hand only
+    # Addresses tried in order: ``https://…``, ``gdrive:<file id>``, ``hf:<repo>@<revision>/<path>`` (the revision is a
+    # commit, for a branch moves); none: by hand only
     urls: tuple[str, ...] = ()
     # Of the bytes, or its first digits where only these are public; None: recorded at the first download, and later
     # downloads are compared with it

@@ -65,6 +65,12 @@ class _Outcome:
     file: RemoteFile
     fetched: list[Fetched]  # none: it could not be had
     tries: list[tuple[str, str]] = field(default_factory=list)  # address, reason
+    in_the_way: bool = False  # what cannot be taken stays where readers look for it
+
+    @property
+    def fails(self) -> bool:
+        """Whether the data set cannot be read for it."""
+        return not self.fetched and (self.in_the_way or not self.file.optional)
 
 
 def fetch(
@@ -97,7 +103,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         with _only_process(raw_root / f".{dataset.name}.lock", dataset.name):
             outcomes = _fetch_all(dataset, files, folder, store, patience, workers)
-            if all(outcome.fetched or outcome.file.optional for outcome in outcomes):
+            if not any(outcome.fails for outcome in outcomes):
                 listed = dataset.listed_files(folder)
                 _check_paths(dataset, [*files, *listed])
                 outcomes += _fetch_all(dataset, listed, folder, store, patience, workers)
@@ -196,7 +202,7 @@ class _Job:
             f"lies there unpacked, but {len(faults)} of its {len(digests)} files cannot be taken: {shown}. Put "
             f"the right ones there, or move the folder away; to go on with changed ones, {self._forgetting()}"
         )
-        return _Outcome(file, [], [(", ".join(map(str, folders)), reason)])
+        return _Outcome(file, [], [(", ".join(map(str, folders)), reason)], in_the_way=True)
 
     def _forgetting(self) -> str:
         return f"delete {self.folder / LEDGER} and {self.folder / MANIFEST} and fetch again"
@@ -223,6 +229,7 @@ class _Job:
                 return _Outcome(file, [entry])
             place = set_aside(target, target, own=True)
             self.ledger.forget(file.path, found.sha256)
+            wanted = self._wanted(file, target, unpacks=wanted.unpacks)
             tries.append((str(target), f"is there already, but {fault}; now {place}"))
             log.warning("%s: %s is there, but %s; now %s", self.dataset, target, fault, place)
         for address, label in self._addresses(file):
@@ -305,7 +312,7 @@ class _Job:
 def _conclude(dataset: Source, folder: Path, outcomes: list[_Outcome]) -> dict[str, Any]:
     missing = [outcome for outcome in outcomes if not outcome.fetched]
     there = [entry for outcome in outcomes for entry in outcome.fetched]
-    if not all(outcome.file.optional for outcome in missing):
+    if any(outcome.fails for outcome in missing):
         Ledger(folder).drop_manifest()
         lines = (
             f"{dataset.name} ({dataset.title}): {len(missing)} of {len(outcomes)} files could not be had",

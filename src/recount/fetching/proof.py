@@ -22,7 +22,8 @@ POINTER_BYTES = 1024  # more than any pointer has
 LFS_POINTER = re.compile(rb"version https://(?:git-lfs|hawser)\.github\.com/spec/.*?size (\d+)", re.DOTALL)
 ANNEX_POINTER = re.compile(rb"(?:\.\./)*(?:\.git)?/annex/objects/")
 WEB_PAGE = re.compile(
-    rb"(?:\s|<\?xml.*?>|<!--.*?-->)*<(?:!doctype html|html|head|body|script)\b", re.DOTALL | re.IGNORECASE
+    rb"(?>\s+|<\?xml[^>]*>|<!--.*?-->)*+<(?:!doctype html|html|head|title|meta|body|script)\b",
+    re.DOTALL | re.IGNORECASE,
 )
 PAGE_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 MAGIC: dict[str, tuple[int, tuple[bytes, ...]]] = {  # how files of a kind begin: offset, alternatives
@@ -38,7 +39,7 @@ MAGIC: dict[str, tuple[int, tuple[bytes, ...]]] = {  # how files of a kind begin
     "a PNG picture": (0, (b"\x89PNG\r\n\x1a\n",)),
     "a JPEG picture": (0, (b"\xff\xd8\xff",)),
     "an HDF5 file": (0, (b"\x89HDF\r\n\x1a\n",)),
-    "a MATLAB 7.3 file": (0, (b"MATLAB 7.3 MAT-file",)),
+    "a MATLAB 7.3 file": (0, (b"MATLAB 7.",)),
     "a MATLAB 5 file": (0, (b"MATLAB 5.0 MAT-file",)),
     "a numpy array": (0, (b"\x93NUMPY",)),
     "a Parquet file": (0, (b"PAR1",)),

@@ -179,7 +179,8 @@ class Writer(AbstractContextManager["Writer"]):
         """Append bytes and hand them to the operating system."""
         self.session.check()
         if self.total is not None and self.position + len(chunk) > self.total:
-            raise RefusedError(f"sends more than the {self.total:,} bytes that were announced")
+            self.part.discard()
+            raise WrongBytesError(f"sends more than the {self.total:,} bytes that it should have")
         self.part.check_size(self.position + len(chunk), self.total)
         assert self._stream is not None, "begin comes before write"
         try:
