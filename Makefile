@@ -72,6 +72,7 @@ bench: $(READY)
 	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
 simulate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/scoring/simulate_root_intervals.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/judging/simulate.py $(ARGS)
 
 # JSON schemas of the YAML files and of the systems' settings, for editors: workflow/schemas/, which is not in git.
