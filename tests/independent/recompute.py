@@ -5,6 +5,7 @@ Takes from scores.csv and verdicts.csv only what was asked (arms, place, metric,
 number again, and prints what differs. ``same.json`` maps a run to the one whose predictions it shares. Not covered:
 times, facts, one printed number as opponent. Written from docs/verdicts.md.
 """
+
 # fmt: off
 import csv
 import json
