@@ -1,8 +1,8 @@
 """Cells and verdicts a second time, from the files alone: numpy and the standard library, nothing of recount.
 
 Takes from scores.csv and verdicts.csv only what was asked (arms, place, metric, selection, region), computes every
-number again, and prints what differs. Arguments: results/<suite> [same.json], which maps a run to the one whose predictions it shares. Not covered:
-times, facts, one printed number as opponent. Written from docs/verdicts.md.
+number again, and prints what differs. Arguments: results/<suite> [same.json], which maps a run to the one whose
+predictions it has. Not covered: times, facts, one printed number as opponent. Written from docs/verdicts.md.
 """
 
 # fmt: off
