@@ -10,6 +10,7 @@
 #   make test-environments   each kind of job in an environment of what its conda file declares, built by uv
 #   make lint                style, types, layers, workflow
 #   make bench               how fast the costly parts are
+#   make simulate            how often the rules of the verdicts err and what they find; writes the tables of docs/verdicts.md
 #
 # PYTHON=python3.12 chooses the Python; CORES=4 limits the processor cores; ARGS="-n" hands options on.
 
@@ -23,7 +24,7 @@ READY = .venv/.recount-is-installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 APART = full_size or cluster or environments
 
-.PHONY: report test test-more test-search test-full test-cluster test-environments lint format bench schemas lock clean-environment
+.PHONY: report test test-more test-search test-full test-cluster test-environments lint format bench simulate schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
@@ -69,6 +70,10 @@ format: $(READY)
 
 bench: $(READY)
 	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+simulate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/scoring/simulate_root_intervals.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/judging/simulate.py $(ARGS)
 
 # JSON schemas of the YAML files and of the systems' settings, for editors: workflow/schemas/, which is not in git.
 schemas: $(READY)

@@ -64,14 +64,14 @@ def study(folder: Path, number: int) -> Iterator[Row]:
 
 def printed(folder: Path, number: int) -> Iterator[Row]:
     """Yield how often a printed number is reached or missed, where the truth is as good, worse or better."""
-    for worse in (0.0, 0.2, 0.5, -0.2):
+    for worse, how in ((0.0, "as good"), (0.2, "20 % worse"), (0.5, "50 % worse"), (-0.2, "20 % better")):
         for sd in (0.03, 0.10):
             for seeds in (3, 5, 10, 20):
                 world = World(effect=-worse, sd=sd, printed=True)
                 project = simulated_project(folder / f"n{worse}{sd}{seeds}", [REACHED], looks=(3,))
                 found = rates(project, world, seeds, number // 4)
                 for name in ("holds", "does not hold"):
-                    yield row(f"printed number {name}; truth {worse:+.0%} worse", world, seeds, 1, number // 4,
+                    yield row(f"a printed number {name}, the truth being {how}", world, seeds, 1, number // 4,
                               found.get(name, 0))  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def markdown(rows: list[Row]) -> str:
             cells = {(r["seeds"], r["looks"]): r["share"] for r in mine if tuple(r[n] for n in COLUMNS[1:5]) == where}
             shown = " | ".join(f"{cells[key]:.1%}" if key in cells else "" for key in seeds)
             images, effect, sd, scatter = where
-            lines.append(f"| {images} | {effect:.0%} | {sd:.0%} | {scatter} times | {shown} |")
+            lines.append(f"| {images} | {abs(effect):.0%} | {sd:.0%} | {scatter:g} times | {shown} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

@@ -274,13 +274,14 @@ def test_benchmarks_that_are_the_same_images_are_one_part(tmp_path: Path) -> Non
 
 def test_the_same_comparison_in_two_claims_is_counted_once(tmp_path: Path) -> None:
     claims = [better_than(), better_than(id="D"), better_than(against="new/less", id="E")]
+    claims.append(better_than(id="F", weights="best_on_test"))
     project = make_project(tmp_path, claims)
     for arm, factor in (("new/full", 1.0), ("old/full", 2.0), ("new/less", 1.001)):
-        predict(project, arm, noisy(factor), seeds=THREE)
+        predict(project, arm, noisy(factor), seeds=THREE, selections=("last", "best_on_test"))
     heads = {row["claim"]: row for row in verdicts(project, headline="yes")}
-    assert {name: row["same_as"] for name, row in heads.items()} == {"C": "", "D": "p C", "E": ""}
+    assert {name: row["same_as"] for name, row in heads.items()} == {"C": "", "D": "p C", "E": "", "F": ""}
     p, q = ([float(heads[name][key]) for name in "CE"] for key in ("p_value", "q_value"))
-    assert q == pytest.approx([2 * p[0], p[1]])
+    assert q == pytest.approx([3 * p[0] / 2, p[1]])  # C and F have the same p here
     assert heads["D"]["q_value"] == heads["C"]["q_value"]
 
 

@@ -15,7 +15,7 @@ from scipy import special
 
 from recount.judging.arms import Arm, Arms, Evidence, is_fixed
 from recount.judging.verdicts import Pool, SeedArm
-from recount.metrics import ACCURACY, METRICS, RECALLS, Floats, Metric
+from recount.metrics import ACCURACY, ALL, RECALLS, Floats, Metric
 from recount.results.reason import Missing
 from recount.scoring.measured import dominant
 
@@ -23,7 +23,7 @@ from recount.scoring.measured import dominant
 def metric_on(name: str, *arms: Arm) -> tuple[Metric, tuple[Arm, ...]]:
     """Return a metric and the arms on the images that it is about: recalls are accuracies over some true numbers."""
     if name not in RECALLS:
-        return METRICS[name], arms
+        return ALL[name], arms
     low, high = RECALLS[name]
     inside = (arms[0].true >= low) & (arms[0].true <= high)
     ids = [sample for sample, wanted in zip(arms[0].ids, inside, strict=True) if wanted]
@@ -69,7 +69,8 @@ class Leveled:
         """Compute both from what each image contributes [seeds, n]."""
         total, n = contributions.sum(axis=1, keepdims=True), contributions.shape[1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            without = metric.of_mean(np.clip(total - contributions, 0, None) / (n - 1))
+            rest = total - contributions
+            without = metric.of_mean((np.clip(rest, 0, None) if metric.root else rest) / (n - 1))
         return cls(arm, metric, np.asarray(metric.of_mean(total[:, 0] / n)), np.where(n > 1, without, np.nan))
 
     @property

@@ -90,7 +90,7 @@ def judged(measurements: Measurements, book: LookBook) -> list[VerdictRow]:
     costs, rows = Costs(measurements), list[VerdictRow]()
     first: dict[object, str] = {}
     for case in cases(measurements, book):
-        asked = _comparisons(case)
+        asked = _comparisons(case) if case.headline else None
         same = first.setdefault(asked, f"{case.paper} {case.claim.id}") if asked else ""
         same = "" if same == f"{case.paper} {case.claim.id}" else same
         rows += [replace(row, same_as=same) for row in _rows(case, costs, measurements.project)]

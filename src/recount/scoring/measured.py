@@ -28,6 +28,7 @@ CONSTANT = "constant"  # the system of constant predictors; its cells are marked
 LOG_LINES = 5
 LINE_LENGTH = 300
 SHOWN_IDS = 5
+ENOUGH = 0.9  # coverage of a 95 % interval below which it is said
 DOMINANT_SHARE = 0.5  # of the squared error, carried by one image: said beside the RMSE
 
 
@@ -193,4 +194,10 @@ def _measure(metric: Metric, predictions: Predictions) -> Measured:
         return Measured(Interval(math.nan), n, Reason("not finite", not_finite_text(predictions)))
     true, predicted = predictions.true, predictions.predicted
     heavy = dominant(metric, predictions.ids, true, predicted) if metric is RMSE else ""
-    return Measured(bootstrap(metric, true, predicted), n, Reason("dominated", heavy) if heavy else NOTHING)
+    interval = bootstrap(metric, true, predicted)
+    said = [heavy] if heavy else []
+    if interval.coverage < ENOUGH:
+        said.append(
+            f"on data like these its 95 % interval ({interval.method}) covers {interval.coverage:.0%} of the time"
+        )
+    return Measured(interval, n, Reason("dominated" if heavy else "note", "; ".join(said)) if said else NOTHING)

@@ -1,0 +1,300 @@
+"""Cells and verdicts a second time, from the files alone: numpy and the standard library, nothing of recount.
+
+Takes from scores.csv and verdicts.csv only what was asked (arms, place, metric, selection, region), computes every
+number again, and prints what differs. Arguments: results/<suite> [same.json], which maps a run to the one whose
+predictions it has. Not covered: times, facts, one printed number as opponent. Written from docs/verdicts.md.
+"""
+
+# fmt: off
+import csv
+import json
+import math
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+LEVELS = (0.05, 0.027, 0.021, 0.017, 0.0145, 0.0128, 0.0115, 0.0105)
+RECALLS = {"recall_2_to_6": (2, 6), "recall_7_to_10": (7, 10)}
+ERRORS = ("mae", "rmse", "nae", "sre", "mean_absolute_deviation", "bias")
+SHARES = ("accuracy", *RECALLS)
+TRIVIAL = ("zero", "one", "training_mean", "training_median", "best_constant", "prompt_blind")
+PROMPTED = ("pccn", "nmn", "similarity_gain", *(f"{b}attention_{w}" for b in ("", "base_") for w in ("reached", "auc")))
+INF, NAN = math.inf, math.nan
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(600)
+FIXED = (0.0, INF)  # variance over seeds and its degrees of freedom, where nothing is random
+
+def beta_inc(a, b, x):  # regularised incomplete beta function: x = sin² of an angle, by Gauss and Legendre
+    angle = math.asin(math.sqrt(min(max(x, 0), 1)))
+    if not angle:
+        return 0.0
+    logs = (2 * a - 1) * np.log(np.sin(angle * (NODES + 1) / 2)) + (2 * b - 1) * np.log(np.cos(angle * (NODES + 1) / 2))
+    return float(angle * WEIGHTS @ np.exp(logs + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)))
+def t_tail(t, df):  # two-sided p of Student's t
+    return math.erfc(abs(t) / math.sqrt(2)) if df > 1e8 else beta_inc(df / 2, 0.5, df / (df + t * t))
+def t_quantile(level, df):  # the t beyond which ``level`` lies on both sides, by bisection
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        low, high = ((low + high) / 2, high) if t_tail((low + high) / 2, df) > level else (low, (low + high) / 2)
+    return low
+
+def score(metric, true, predicted):  # a metric of one run
+    low, high = RECALLS.get(metric, (-INF, INF))
+    error = (predicted - true)[(true >= low) & (true <= high)]
+    if metric in SHARES or metric == "bias":
+        return (error == 0).mean() if metric in SHARES else abs(error.mean())
+    power, below = 1 + (metric in ("rmse", "sre")), np.maximum(true, 1) if metric in ("nae", "sre") else 1
+    mean = (np.abs(error) ** power / below).mean()
+    return math.sqrt(mean) if metric in ("rmse", "sre") else mean
+def scaled(metric, levels, n):  # on the scale on which seeds scatter, and the derivative of the mean by it
+    mean = float(np.mean(levels))
+    if metric in SHARES:
+        clipped = np.clip(levels, 0.5 / n, 1 - 0.5 / n)
+        return np.log(clipped / (1 - clipped)), mean * (1 - mean)
+    return (np.log(levels), mean) if np.all(np.asarray(levels) > 0) else (np.zeros(len(levels)), 0.0)
+def leave_one_out(metric, true, table):  # metric of each seed, of each without each image, and images it is about
+    low, high = RECALLS.get(metric, (-INF, INF))
+    inside = (true >= low) & (true <= high)
+    true, table = true[inside], table[:, inside]
+    keep = ~np.eye(len(true), dtype=bool)
+    without = [[score(metric, true[mask], row[mask]) if len(true) > 1 else NAN for mask in keep] for row in table]
+    return np.array([score(metric, true, row) for row in table]), np.array(without), len(true)
+def jackknife(left):  # variance over images from a statistic with each of n left out
+    return float((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()) if len(left) > 1 else NAN
+def own_variance(arms):  # variance over seeds of several arms' values, and its degrees of freedom
+    df = sum(len(values) - 1 for values in arms)
+    return (sum(float(np.var(v, ddof=1)) * (len(v) - 1) for v in arms if len(v) > 1) / df, df) if df else (0.0, 0)
+def decided(effect, region, arms, weights, spread, images, n, looks, leans=False):
+    s2, nu = spread
+    seed = s2 * sum(w * w / len(values) for values, w in zip(arms, weights, strict=True)) if arms else 0.0
+    total, below = seed + images, (seed**2 / nu if seed else 0) + (images**2 / (n - 1) if images and n > 1 else 0)
+    df, distance = total**2 / below if below else INF, min(effect - region[0], region[1] - effect)
+    p = NAN if math.isnan(total) else t_tail(distance / math.sqrt(total), df) if total else float(distance == 0)
+    fewest = min((len(values) for values in arms), default=3)
+    may = not leans and (fewest >= 3 or (fewest == 2 and nu >= 6))
+    level = (LEVELS[looks - 1] if looks else LEVELS[2]) if arms else 0.05
+    side = ("holds", "leans for") if distance > 0 else ("does not hold", "leans against")
+    said = side[0] if may and p <= level else side[1] if not may and p <= 0.1 else "undecided"
+    return {"effect": effect, "p_value": p, "df": df, "seed_variance": seed, "image_variance": images, "decided": said}
+
+class Files:  # what lies below results/<suite>, and the prepared indexes beside it
+    def __init__(self, results, same):
+        self.results, self.same, self.data = Path(results), same, Path(results).parents[1] / "resources/data"
+        self.predicted, self.record, self.index = cache(self._predicted), cache(self._record), cache(self._index)
+    def _record(self, arm):
+        paths = sorted((self.results / "runs" / self.same.get(arm, arm)).glob("seed*/run.json"))
+        return json.loads(paths[0].read_text()) if paths else {}
+    def fixed(self, arm):  # whether nothing random is behind an arm's predictions
+        record = self.record(arm)
+        return record.get("settings", {}).get("train") is False or record.get("status") == "checkpoint"
+    def _predicted(self, arm, place, selection):  # seed -> (ids, true, predicted)
+        found, wanted = {}, "last" if self.fixed(arm) else selection
+        for path in (self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.csv"):
+            rows = [row for row in rows_of(path) if row["selection"] == wanted]
+            numbers = [np.array([float(row[name]) for row in rows]) for name in ("true_count", "predicted_count")]
+            found |= {int(path.stem[4:]): ([row["id"] for row in rows], *numbers)} if rows else {}
+        return dict(sorted(found.items())[: 1 if self.fixed(arm) else None])
+    def _index(self, dataset, preparation, split):
+        return [r for r in rows_of(self.data / dataset / preparation / "index.csv") if r["split"] in split.split("+")]
+    def constant(self, arm, other, place, ids, true):  # what a predictor that sees no picture says, beside another arm
+        if arm == "prompt_blind":
+            dataset, split = place.split("/")
+            preparation = next(p.name for p in (self.data / dataset).iterdir() if (p / "index.csv").is_file())
+            rows = {row["id"]: json.loads(row["attributes"]) for row in self.index(dataset, preparation, split)}
+            return np.array([float(rows[name]["majority_count"]) for name in ids])
+        if arm in ("zero", "one", "best_constant"):
+            return np.full(len(ids), np.median(true) if arm == "best_constant" else float(arm == "one"))
+        where = self.record(other)["run"]["training"]
+        counts = [float(r["count"]) for r in self.index(where["dataset"], where["preparation"], where["split"])]
+        return np.full(len(ids), np.mean(counts) if arm == "training_mean" else np.median(counts))
+    def pair(self, one, other, place, selection):  # true counts and predictions [seeds, n] on the images of both
+        arms = {name: self.predicted(name, place, selection) for name in (one, other) if name and name not in TRIVIAL}
+        every = [entry for found in arms.values() for entry in found.values()]
+        ids = [name for name in every[0][0] if all(name in set(entry[0]) for entry in every)]
+        true = np.array([dict(zip(every[0][0], every[0][1], strict=True))[name] for name in ids])
+        tables = []
+        for name in filter(None, (one, other)):
+            picked = [dict(zip(entry[0], entry[2], strict=True)) for entry in arms.get(name, {}).values()]
+            rows = [[row[key] for key in ids] for row in picked]
+            tables.append(np.array(rows) if rows else self.constant(name, one, place, ids, true)[None])
+        return true, tables
+
+class Judge:  # the rules once more
+    def __init__(self, files):
+        self.files, self.scatter = files, cache(self._scatter)
+    def _scatter(self, system, where):  # variant -> variance and degrees of freedom over seeds
+        (place, metric, selection), found = where, {}
+        for folder in sorted((self.files.results / "predictions" / place / system).glob("*")):
+            arm = f"{system}/{folder.name}"
+            if not self.files.fixed(arm) and len(self.files.predicted(arm, place, selection)) > 1:
+                true, (table,) = self.files.pair(arm, "", place, selection)
+                levels = [score(metric, true, row) for row in table]
+                found[arm] = own_variance([scaled(metric, levels, leave_one_out(metric, true, table[:1])[2])[0]])
+        return found
+    def variance(self, names, arms, where):  # s² and its degrees of freedom, from values by seed of each random arm
+        (own, df), mine = own_variance(arms), {self.files.same.get(name, name) for name in names}
+        systems = dict.fromkeys(name.split("/")[0] for name in names)
+        others = [v for s in systems for arm, v in self.scatter(s, where).items() if arm not in mine]
+        more = sum(entry[1] for entry in others)
+        pool = sum(a * b for a, b in others) / more if more else 0.0
+        if df and more:
+            ratio = own / pool if pool else INF
+            joins = beta_inc(more / 2, df / 2, more / (more + df * ratio)) > 0.2  # P(F > ratio)
+            return ((df * own + more * pool) / (df + more), df + more) if joins else (own, df)
+        if df or more:
+            return (own, df) if df else (pool, more)
+        folders = (self.files.results / "predictions" / where[0]).glob("*")
+        return max((v for folder in folders for v in self.scatter(folder.name, where).values()), default=(0.01, INF))
+    def part(self, row):  # recompute a row of one part: what must agree; None where it is not covered
+        metric, where = row["metric"], (row["dataset"], row["metric"], row["selection"])
+        region, looks = (float(row["claimed_from"]), float(row["claimed_to"])), int(row["looks"] or 0)
+        if " + " in row["dataset"]:
+            return self.drop(row, region, looks)
+        if metric in PROMPTED:
+            return self.prompted(row, region, looks)
+        quoted = row["worse"] and "/" not in row["worse"] and row["worse"] not in TRIVIAL
+        if metric not in (*ERRORS, *SHARES, "nearer_to_majority") or quoted:
+            return None
+        majority = "prompt_blind" if metric == "nearer_to_majority" else row["worse"]
+        true, tables = self.files.pair(row["better"], majority, row["dataset"], row["selection"])
+        sides = [name for name in (row["better"], row["worse"]) if name]
+        names = [name for name in sides if "/" in name and not self.files.fixed(name)]
+        if metric == "nearer_to_majority":
+            nearer = np.abs(tables[0] - tables[1][0]) < np.abs(tables[0] - true)
+            return self.sums(nearer * 1.0, np.ones(nearer.shape), 1.0, region, names, looks)
+        every = [leave_one_out(metric, true, table) for table in tables]
+        means, n = [float(levels.mean()) for levels, _, _ in every], every[0][2]
+        of_seeds = [scaled(metric, e[0], n) for e, name in zip(every, sides, strict=True) if name in names]
+        arms = [values for values, _ in of_seeds]
+        spread = self.variance(names, arms, where) if names else FIXED
+        if len(sides) == 1:
+            return self.number(row, arms[0], spread, means[0], looks, metric in SHARES)
+        left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
+        if f"{metric} over" in row["claim_rule"] or f"{metric} of each over" in row["claim_rule"]:
+            ends = [math.log(end) if 0 < end < INF else -INF if end <= 0 else INF for end in region]
+            weights = [w / mean for (_, w), name, mean in zip(of_seeds, sides, means, strict=True) if name in names]
+            images = jackknife(np.log(left[0] / left[1]))
+            found = decided(math.log(means[0] / means[1]), ends, arms, weights, spread, images, n, looks)
+            return found | {"effect": math.exp(found["effect"]), "value_better": means[0]}
+        effect, apart = (1 if share else -1) * (means[0] - means[1]), (1 if share else -1) * (left[0] - left[1])
+        images, d = jackknife(apart), n * effect - (n - 1) * apart
+        if share and n > 1:
+            images = max(images, (d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2)
+        unfair = row["reason"].startswith("the epoch of ")  # chosen on test against an arm that was not
+        found = decided(effect, region, arms, [w for _, w in of_seeds], spread, images, n, looks, unfair)
+        return found | {"value_better": means[0], "value_worse": means[1]}
+    def sums(self, tops, bottoms, yes, region, names, looks):
+        # a share (yes: what an image that says yes adds) or another ratio of sums over images [seeds, n]
+        n, each = tops.shape[1], tops.sum(axis=1) / bottoms.sum(axis=1)
+        left = (tops.sum(axis=1)[:, None] - tops) / (bottoms.sum(axis=1)[:, None] - bottoms)
+        images, effect = jackknife(left.mean(axis=0)), float(each.mean())
+        ends = [end / yes for end in region if yes and math.isfinite(end)]
+        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
+        if yes and not names:
+            share, z = effect / yes, 1.959963984540054
+            half = z * math.sqrt(share * (1 - share) / n + z * z / 4 / n / n)
+            low, high = (yes * (share + z * z / 2 / n + side * half) / (1 + z * z / n) for side in (-1, 1))
+            out = "does not hold" if high < region[0] or low > region[1] else "undecided"
+            said = "holds" if low > region[0] and high < region[1] else out
+            return {"effect": effect, "ci_low": low, "ci_high": high, "decided": said}
+        if not names:
+            return decided(effect, region, [], [], FIXED, images, n, looks)
+        shares, size = np.clip(each / (yes or 1), 0.5 / n, 1 - 0.5 / n), abs(effect) or 1.0
+        values = np.log(shares / (1 - shares)) if yes else each / size
+        weight, (own, df) = float(shares.mean() * (1 - shares.mean())) * yes if yes else size, own_variance([values])
+        return decided(effect, region, [values], [weight], (own, df) if df else (0.01, INF), images, n, looks)
+    def prompted(self, row, region, looks):  # a quantity of the prompt tests, picture by picture
+        metric, arm, base = row["metric"], row["better"], row["metric"].startswith("base_")
+        paths = sorted((self.files.results / "prompt_tests" / self.files.same.get(arm, arm)).glob("seed*.json"))
+        tests = [t for t in (json.loads(path.read_text()) for path in paths) if t["selection"] == row["selection"]]
+        names, key = [] if base or self.files.fixed(arm) else [arm], row["part"].partition(" (")[2].rstrip(")")
+        def pair(p):
+            if metric in ("pccn", "nmn"):
+                nearer = abs(round(p["right"], 2) - p["true"]) < abs(p["wrong"] - p["true"])
+                return (100.0 * nearer, 1.0) if metric == "pccn" else (p["wrong"] / p["true"], 1.0)
+            if metric.endswith("reached"):
+                return p["reached"], p["points"]
+            ends = [p["auc"]["S2"], p["auc"][key]] if metric == "similarity_gain" else [p["auc"]["attention"], 0.0]
+            return (None if None in ends else ends[0] - ends[1]), 1.0
+        kind = "negative_prompts" if metric in ("pccn", "nmn") else "maps_before_training" if base else "maps"
+        found = [t["benchmarks"][row["benchmark"].split(" + ")[0]][kind] for t in tests[: None if names else 1]]
+        values = [{p["id"]: pair(p) for p in test["pictures"]} for test in found]
+        ids = [name for name in values[0] if all(v.get(name, (None,))[0] is not None for v in values)]
+        table = np.array([[v[name] for name in ids] for v in values], dtype=float)
+        return self.sums(table[..., 0], table[..., 1], 100.0 * (metric == "pccn"), region, names, looks)
+    def drop(self, row, region, looks):
+        better, worse = row["part"].split(" | ")
+        pairs = [self.files.pair(better, worse, place, row["selection"]) for place in row["dataset"].split(" + ")]
+        every = [[leave_one_out(row["metric"], true, table) for table in tables] for true, tables in pairs]
+        one, two = (a[0].mean() / b[0].mean() for a, b in every)
+        left = [a[1].mean(axis=0) / b[1].mean(axis=0) for a, b in every]
+        arms = [one * np.log(every[0][k][0]) - two * np.log(every[1][k][0]) for k in (0, 1)]
+        own, df = own_variance(arms)
+        n, images = min(map(len, left)), sum(map(jackknife, left))
+        return decided(one - two, region, arms, [1, 1], (own, df) if df else (0.01, INF), images, n, looks)
+    def number(self, row, values, spread, mean, looks, share):  # a printed number: one more run on the same images
+        (s2, nu), printed, k = spread, float(row["published"]), len(values)
+        far = printed + (-1 if share else 1) * abs(float(row["claimed_from" if share else "claimed_to"]))
+        limit, at = (math.log((1 - x) / x) if share else math.log(x) for x in (far, printed))
+        middle, level = float(np.mean(values)) * (-1 if share else 1), LEVELS[looks - 1] if looks else LEVELS[2]
+        error, one, two = math.sqrt(s2 / k), t_quantile(2 * level, nu), t_quantile(level, nu)
+        wide, reached = error * math.sqrt(k + 1), middle + one * error <= limit
+        missed = middle - one * error > limit and abs(at - middle) > two * wide
+        against = "leans against" if middle - t_quantile(0.1, nu) * wide > limit else "undecided"
+        said = "holds" if reached else "does not hold" if missed else "undecided"
+        said = said if k > 2 or (k == 2 and nu >= 6) else "leans for" if reached else against
+        return {"value_better": mean, "effect": mean - printed, "decided": said}
+
+def together(parts):  # the decision on a claim from the rows of its parts, after Holm against it
+    tested = [row for row in parts if row["decided"] != "not tested"]
+    against = [float(r["p_value"] or 0) if r["direction"] == "against" else 1.0 for r in tested]
+    corrected, running = [0.0] * len(against), 0.0
+    for step, k in enumerate(sorted(range(len(against)), key=against.__getitem__)):
+        corrected[k] = running = max(running, min(1.0, against[k] * (len(against) - step)))
+    said = [(row["decided"], p, float(row["level"] or 0.05)) for row, p in zip(tested, corrected, strict=True)]
+    if any(word == "does not hold" and p <= level for word, p, level in said):
+        return "does not hold"
+    if any(word in ("does not hold", "leans against") and p <= 0.1 for word, p, _ in said):
+        return "leans against"
+    words = {word for word, _, _ in said}
+    whole = "holds" if words == {"holds"} else "leans for" if words <= {"holds", "leans for"} else "undecided"
+    return "not tested" if not tested else "undecided" if len(tested) < len(parts) else whole
+def differs(row, found):  # yield what of a row is not what was recomputed
+    for name, value in found.items():
+        told = row[name] if isinstance(value, str) else float(row[name] or "nan")
+        same = isinstance(value, str) or math.isnan(value) or abs(told - value) <= 1e-6 * max(1, abs(value))
+        if told != value and (isinstance(value, str) or not same):
+            yield f"{name}: {told} in the file, {value} recomputed"
+def rows_of(path):  # the rows of a CSV file
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+def recompute(results, same):
+    files, counted = Files(results, same), dict.fromkeys(("cells", "parts", "claims", "not covered"), 0)
+    judge, wrong, claims = Judge(files), [], {}
+    for row in rows_of(files.results / "scores.csv"):
+        if row["status"] in ("trained", "checkpoint") and row["metric"] in (*ERRORS, "accuracy"):
+            arm = f"{row['system']}/{row['variant']}"
+            seeds = files.predicted(arm, row["dataset"], row["selection"]).items()
+            levels = [score(row["metric"], *rest[1:]) for s, rest in seeds if row["seed"] in ("all", str(s))]
+            sd = {"sd": float(np.std(levels, ddof=1))} if row["seed"] == "all" and len(levels) > 1 else {}
+            wrong += [f"cell {arm}: {line}" for line in differs(row, {"value": float(np.mean(levels)), **sd})]
+            counted["cells"] += 1
+    for row in rows_of(files.results / "verdicts.csv"):
+        if row["evidence_status"] != "published":
+            claims.setdefault((row["paper"], row["claim"], row["evidence_status"], row["selection"]), []).append(row)
+    for key, (whole, *parts) in claims.items():
+        for row in (row for row in parts if row["decided"] != "not tested"):
+            found = judge.part(row)
+            counted["parts" if found else "not covered"] += 1
+            wrong += [f"{' '.join(key)}, {row['part']}: {line}" for line in differs(row, found or {})]
+        said = together(parts) if len(parts) > 1 else parts[0]["decided"]
+        if "released models alone" not in whole["reason"]:
+            wrong += [f"{' '.join(key)}: {line}" for line in differs(whole, {"decided": said})]
+            counted["claims"] += 1
+    return wrong, counted
+
+if __name__ == "__main__":
+    lines, numbers = recompute(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()) if len(sys.argv) > 2 else {})
+    print("\n".join([*lines, ", ".join(f"{number} {what}" for what, number in numbers.items())]))
+    sys.exit(bool(lines))
