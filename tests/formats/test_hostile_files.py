@@ -128,6 +128,121 @@ def test_whole_files_are_read(name: str, tmp_path: Path) -> None:
     assert read(name, files_of(name), tmp_path) == []
 
 
+# --------------------------------------------------------------------------------------------------------- named cases
+
+
+def edited(name: str, path: str, *keys: Any, value: Any = None, delete: bool = False) -> bytes:
+    """Return a JSON file of a data set with one value changed or deleted."""
+    content = json.loads(files_of(name)[path])
+    *outer, last = keys
+    container = content
+    for key in outer:
+        container = container[key]
+    if delete:
+        del container[last]
+    else:
+        container[last] = value
+    return json.dumps(content).encode()
+
+
+POINTS, LISTS, COCO = "annotation_FSC147_384.json", "data/Train_Test_Val_FSC_147.json", "instances_coco_ten.json"
+DESCRIPTIONS, CSV, V2 = "FSC-147-D.json", "fsc147_counts.csv", "FSC-147-S.json"
+CARPK = "CARPK_devkit/data/Annotations/20160331_NTU_00001.txt"
+QNRF = "UCF-QNRF_ECCV18/UCF-QNRF_ECCV18/Train"
+# what is wrong: data set, changed files (None: missing), one line for each defect
+CASES: dict[str, tuple[str, Callable[[], dict[str, bytes | None]], list[str]]] = {
+    "entries are missing in two files": (
+        "fsc147",
+        lambda: {
+            DESCRIPTIONS: edited("fsc147", DESCRIPTIONS, "2.jpg", delete=True),
+            POINTS: edited("fsc147", POINTS, "7.jpg", delete=True),
+        },
+        [f"{DESCRIPTIONS}: it has no entry '2.jpg'", f"{POINTS}: it has no entry '7.jpg'"],
+    ),
+    "two files are missing": (
+        "fsc147",
+        lambda: {LISTS: None, DESCRIPTIONS: None},
+        [f"{LISTS}: not found; `recount fetch fsc147`", f"{DESCRIPTIONS}: not found; `recount fetch fsc147`"],
+    ),
+    "values of two entries have other types": (
+        "fsc147",
+        lambda: {
+            DESCRIPTIONS: edited("fsc147", DESCRIPTIONS, "2.jpg", "text_description", value=3),
+            POINTS: edited("fsc147", POINTS, "3.jpg", "points", 1, value=["7", 1.0]),
+        },
+        ["2.jpg.text_description: Input should be a valid string, found 3", "3.jpg.points.entry 1.entry 0: Input"],
+    ),
+    "a list is a number": (
+        "fsc147",
+        lambda: {LISTS: edited("fsc147", LISTS, "val", value=4)},
+        [f"{LISTS}: val: Input should be a valid list, found 4"],
+    ),
+    "a picture leads out of its folder": (
+        "fsc147s",
+        lambda: {V2: b'{"../../7.jpg": {"class": "a", "count": 1}}'},
+        ["'../../7.jpg' leads out of"],
+    ),
+    "a picture is there twice in JSON": (
+        "fsc147s",
+        lambda: {V2: b'{"6.jpg": {"class": "a", "count": 1}, "6.jpg": {"class": "b", "count": 2}}'},
+        [f"{V2}: not JSON: the key '6.jpg' is there twice"],
+    ),
+    "a picture is there twice in CSV": (
+        "fsc147",
+        lambda: {CSV: files_of("fsc147")[CSV] + b"2.jpg,9,red circles\n"},
+        [f"{CSV}, line 8: another count of 2.jpg than before"],
+    ),
+    "NaN in JSON": (
+        "fsc147",
+        lambda: {POINTS: b'{"2.jpg": {"points": [[NaN, 1]]}}'},
+        [f"{POINTS}: not JSON: NaN is no number"],
+    ),
+    "JSON nested without end": (
+        "fsc147",
+        lambda: {POINTS: b"[" * 10**6},
+        [f"{POINTS}: not JSON: it is nested too deeply"],
+    ),
+    "an image of the same id": (
+        "coco_ten",
+        lambda: {
+            COCO: edited("coco_ten", COCO, "images", 1, value=json.loads(files_of("coco_ten")[COCO])["images"][0])
+        },
+        [f"{COCO}: Record with id "],
+    ),
+    "an annotation of an unknown class": (
+        "coco_ten",
+        lambda: {COCO: edited("coco_ten", COCO, "annotations", 2, "category_id", value=-5)},
+        [f"{COCO}: annotations.entry 2: there is no -5"],
+    ),
+    "a box of three numbers": ("carpk", lambda: {CARPK: b"1 2 3 4 1\n5 6 7\n"}, [f"{CARPK}, line 2: not x1 y1 x2 y2"]),
+    "two pictures of one number": (
+        "ucf_qnrf",
+        lambda: {f"{QNRF}/img_1.jpg": small_data.picture("JPEG")},
+        ["img_1.jpg: img_0001.jpg has the same number"],
+    ),
+    "a list is no text": ("ucf_qnrf", lambda: {"qnrf_val.txt": b"\xff\xfe"}, ["qnrf_val.txt: not a readable text"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_defect_is_a_line_with_file_and_entry(case: str, tmp_path: Path) -> None:
+    name, change, expected = CASES[case]
+    files = {path: content for path, content in {**files_of(name), **change()}.items() if content is not None}
+    title, *lines = read(name, files, tmp_path)
+    assert len(lines) == len(expected), lines
+    assert f"{len(expected)} defect" in title
+    for what in expected:
+        assert sum(what in line for line in lines) == 1, lines
+
+
+def test_a_caption_may_hold_any_line_separator(tmp_path: Path) -> None:
+    rows = files_of("countclip_zenodo")["merged.json"].decode().split("\n")
+    rows[0] = rows[0].replace("a red circle", "a\u2028red\x85circle")
+    files = {**files_of("countclip_zenodo"), "merged.json": "\n".join(rows).encode()}
+    assert read("countclip_zenodo", files, tmp_path) == []
+    assert "\u2028" in (tmp_path / "data" / "countclip_zenodo" / "original" / "index.csv").read_text()
+
+
 # ------------------------------------------------------------------------------------------------------------- changes
 
 VALUES: list[Any] = [
@@ -222,7 +337,7 @@ def survives(name: str, root: Path, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_changed_files_give_samples_or_clear_lines(
     name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
