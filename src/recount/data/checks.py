@@ -113,6 +113,9 @@ def told(summary: Summary) -> Iterator[str]:
     yield f"{summary.dataset}/{summary.preparation}: {pictures.number:,} pictures, {whole.points:,} points{share}"
     if whole.share_outside > TOLD_OUTSIDE:
         yield f"  {_outside(whole)}: {summary.points_outside_are}"
+    elif whole.samples_mostly_outside:
+        some = _some(whole.samples_mostly_outside)
+        yield f"  more than {MOST_OUTSIDE:.0%} of the points lie outside the picture in {some}"
     if summary.accepted:
         yield f"  accepted, because: {summary.accepted}"
     if whole.points_coincident:

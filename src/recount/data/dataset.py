@@ -70,11 +70,16 @@ class Source(ABC):
         return []
 
 
+def one_line(text: str, longest: int) -> str:
+    """Return a text as one printable line of at most ``longest`` characters, its end left out if it must be."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.splitlines()))
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
 def reason(error: Exception) -> str:
     """Return an exception in a few words of one line."""
-    text = " ".join(str(error).split())
-    words = {KeyError: f"there is no {text}", RecursionError: "it is nested too deeply"}.get(type(error), text)
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+    text = one_line(str(error), _LONGEST)
+    return {KeyError: f"there is no {text}", RecursionError: "it is nested too deeply"}.get(type(error), text)
 
 
 def _guarded(read: Callable[[Any, Path], Iterable[RawSample]]) -> Callable[[Any, Path], Iterator[RawSample]]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from recount.data.dataset import DataError, reason
+from recount.data.dataset import DataError, one_line, reason
 from recount.results.prepared import prepare_again
+
+_LONGEST = 600  # characters of a line, of which paths may need many
 
 
 class Defects:
@@ -22,7 +24,7 @@ class Defects:
 
     def add(self, line: str) -> None:
         """Note a defect: what is wrong, where, and what to do."""
-        self.lines.append(" ".join(line.splitlines()))
+        self.lines.append(one_line(line, _LONGEST))
 
     @contextmanager
     def collected(self, where: object = "") -> Iterator[None]:

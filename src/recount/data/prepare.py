@@ -85,7 +85,8 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path,
         for line in outside_defects(summary, placed, rule):
             defects.add(line)
         if count := len(defects.lines):
-            title = f"{dataset.name}: {count} defect{'s' if count > 1 else ''}; nothing was prepared"
+            how = "" if dataset.embedded else f"; delete a file that is broken, and `recount fetch {dataset.name}`"
+            title = f"{dataset.name}: {count} defect{'s' if count > 1 else ''}; nothing was prepared{how}"
             raise DataError("\n".join([title, *defects.lines]))
         _write_index(placed, pictures, rule, folder)
         RAW_FILES.write(folder / RAW, raw)
@@ -120,13 +121,12 @@ def _read(dataset: Dataset, raw: Path, rule: SizeRule, defects: Defects) -> list
     ids: set[str] = set()
     with defects.collected():
         for sample in dataset.read(raw):
-            where = f"{dataset.name}, sample {getattr(sample, 'id', sample)!r}"
-            wrong: list[str] = []
+            name = str(getattr(sample, "id", sample))
+            where = f"{dataset.name}, sample {name!r}"
+            wrong = ["the id occurs twice"] if name in ids else []
+            ids.add(name)
             with defects.collected(where):
                 wrong += sample_defects(sample, dataset, rule)
-                if sample.id in ids:
-                    wrong.append("the id occurs twice")
-                ids.add(sample.id)
                 if not wrong:
                     samples.append(sample)
             for line in wrong:
@@ -328,4 +328,7 @@ def _samples_summary(samples: Sequence[Placed]) -> Samples:
         count_mean=float(np.mean(counts)) if counts else None,
         count_max=max(counts, default=None),
         samples_with_points_outside={one.sample.id: one.placed.outside for one in samples if one.placed.outside},
+        samples_mostly_outside=[
+            one.sample.id for one in samples if one.placed.outside > MOST_OUTSIDE * len(one.sample.points)
+        ],
     )

@@ -49,7 +49,8 @@ class CountBench(Described):
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the items in the list's order, those without a usable picture in split ``missing``."""
         for index, row in enumerate(read_items(raw / _LIST)):
-            yield items.item(index, row["number"], row["text"], items.usable(raw / _picture(index, row["image_url"])))
+            picture = items.usable(raw / _picture(index, row["image_url"]))
+            yield items.item(index, row["number"], row["text"], picture, raw / _LIST)
 
 
 def _picture(index: int, url: str) -> str:

@@ -38,8 +38,8 @@ class CountBenchHf491(Described):
             rows = pyarrow.parquet.read_table(path, columns=["text", "number", "image"]).to_pylist()
         defects.raise_if_any()
         for index, row in enumerate(rows):
-            with defects.collected(f"{path}, row {index}"):
-                yield item(index, int(row["number"]), row["text"], _usable(row["image"], f"{path}, row {index}"))
+            with defects.collected(where := f"{path}, item {index}"):
+                yield item(index, row["number"], row["text"], _usable(row["image"], where), path)
         defects.raise_if_any()
 
 

@@ -68,7 +68,8 @@ class CountClipZenodo(Described):
         held_out = held_out_groups([int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]])
         yield from (_pair(index, row, pictures, held_out) for index, row in enumerate(rows))
         for index, row in enumerate(items):
-            yield item(index, int(row["counts"]), row["caps"], usable(shown / Path(row["pths"]).name))
+            picture = usable(shown / Path(row["pths"]).name)
+            yield item(index, row["counts"], row["caps"], picture, raw / "val.json")
 
 
 def _read_rows(path: Path) -> Sequence[Row]:

@@ -66,6 +66,7 @@ class Samples(Fields):
     count_mean: float | None = None
     count_max: float | None = None
     samples_with_points_outside: dict[str, int] = Field(default_factory=dict)
+    samples_mostly_outside: list[str] = Field(default_factory=list)  # a larger share than a whole split may have
 
     @property
     def share_outside(self) -> float:

@@ -31,10 +31,16 @@ def number_in_caption(caption: str) -> int | None:
     return max((NUMBERS[word.lower()] for word in _WORD.findall(caption)), default=None)
 
 
-def item(index: int, number: int, caption: str, picture: Path | Callable[[], Image.Image] | None) -> RawSample:
-    """Return item ``index`` of CountBench; without a picture it belongs to split ``missing``."""
+def item(
+    index: int,
+    number: float,
+    caption: str,
+    picture: Path | Callable[[], Image.Image] | None,
+    where: object = "CountBench",
+) -> RawSample:
+    """Return item ``index`` of CountBench, listed in ``where``; without a picture it belongs to split ``missing``."""
     if number not in NUMBERS.values():
-        raise DataError(f"CountBench item {index}: number {number}; it must be one of 2 to 10")
+        raise DataError(f"{where}, item {index}: number {number}; it must be one of 2 to 10")
     attributes = {"counting": True, "caption": "human"}
     split = MISSING if picture is None else TEST
     return RawSample(f"item{index:03d}", split, picture, NO_POINTS, number, caption, attributes=attributes)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from recount.data.dataset import DataError, Dataset, RemoteFile, reason
+from recount.data.dataset import DataError, Dataset, RemoteFile, one_line, reason
 from recount.data.health import Defects
 from recount.fetching.file_lists import read_file_list, remote_file
 
@@ -20,7 +20,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Point = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Box = Annotated[list[Number], Field(min_length=4, max_length=4)]
-_SHOWN = 20  # wrong values of one file
+_SHOWN, _LONGEST = 20, 500  # wrong values of one file; characters of a line
 
 
 class Described(Dataset):
@@ -102,11 +102,13 @@ def parsed(text: str, where: str, shape: TypeAdapter[Content]) -> Content:
         return shape.validate_python(content, strict=True)
     except ValidationError as error:
         lines = [
-            f"{where}: {_place(problem['loc'])}: {problem['msg']}, found {repr(problem['input'])[:60]}"
+            one_line(
+                f"{where}: {_place(problem['loc'])}: {problem['msg']}, found {repr(problem['input'])[:60]}", _LONGEST
+            )
             for problem in error.errors(include_url=False)
         ]
         more = [f"{where}: {len(lines) - _SHOWN:,} more like these"] if len(lines) > _SHOWN else []
-        raise DataError("\n".join([" ".join(line.splitlines()) for line in lines[:_SHOWN]] + more)) from None
+        raise DataError("\n".join(lines[:_SHOWN] + more)) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON: {reason(error)}; fetch it again") from None
 
