@@ -411,6 +411,17 @@ def test_a_sample_without_a_picture_cannot_be_predicted(run_folder: Path, tmp_pa
         predict_benchmark(project, run, "shown/test")
 
 
+@pytest.mark.parametrize(("own", "used"), [(None, "bf16"), ("fp32", "fp32")])
+def test_a_run_is_predicted_in_the_precision_in_which_its_recipe_evaluates(
+    run_folder: Path, tmp_path: Path, own: str | None, used: str
+) -> None:
+    record = json.loads((run_folder / "run.json").read_text())
+    record["recipe"] |= {"precision": "bf16", "evaluation_precision": own}
+    (run_folder / "run.json").write_text(json.dumps(record))
+    predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
+    assert json.loads((tmp_path / "p.timing.json").read_text())["precision"] == used
+
+
 def test_fp16_on_the_processor_becomes_fp32_and_says_so(
     run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
