@@ -569,3 +569,18 @@ def test_a_row_that_is_wrong_is_named_and_not_the_claims_about_it(tmp_path: Path
         load(write(tmp_path, paper=paper))
     (line,) = str(error.value).splitlines()
     assert "tables.t1.rows: counter/fulll: variant = fulll: there is no such variant" in line
+
+
+REAL = load(ROOT, {"suite": "paper"})
+RELEASED = [
+    f"{s}/{name}" for s, entry in REAL.experiments.items() for name, v in entry.variants.items() if v.checkpoint
+]
+
+
+@pytest.mark.parametrize("run", RELEASED)
+def test_every_released_variant_resolves_once_its_file_is_given(run: str) -> None:
+    system, _, variant = run.partition("/")
+    checkpoint = REAL.experiments[system].variants[variant].checkpoint
+    given = load(ROOT, {"suite": "paper", "checkpoints": {checkpoint: "released.pth"}})
+    assert given.not_run(system, variant) == ""
+    assert given.resolved(system, variant).checkpoint_path == "released.pth"

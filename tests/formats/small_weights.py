@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from recount import systems
+from recount.nn.clip import build_tower
+from recount.settings.base import merged
 
 FEATURES, TEXT_WIDTH, IMAGE, PATCH, WIDTH, LAYERS, HEADS = 64, 64, 96, 16, 48, 4, 3
 """Of the small CLIP with a ViT, which all systems share."""
@@ -138,6 +141,88 @@ def _released(system: str) -> Callable[[Path], None]:
 
     return write
 
+
+def _state(system: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return a network with random weights, and a copy of its state dict."""
+    module = systems.load(system)
+    network = module(module.Settings.model_validate(merged(module.mini_settings(), settings)))
+    for name, parameter in network.named_parameters():  # nothing is left as it starts
+        torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(len(name)))
+    return network, {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def clip_count_lightning(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write CLIP-Count's Lightning file: all but CLIP, below "model."."""
+    _, state = _state("clip_count", settings)
+    own = {name: value for name, value in state.items() if ".tower." not in name}
+    theirs = {re.sub(r"^image\.", "img_encoder.", re.sub(r"^text\.", "text_encoder.", n)): v for n, v in own.items()}
+    torch.save({"state_dict": {f"model.{n}": v for n, v in theirs.items()}, "hyper_parameters": {"lr": 1e-4}}, path)
+
+
+def vlcounter_best(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write VLCounter's file: both towers, and the last block's attention twice."""
+    network, state = _state("vlcounter", settings)
+    last, theirs = f"resblocks.{network.settings.clip.vision_layers - 1}.attn.", {}
+    for name, value in state.items():
+        name = name.removeprefix("counter.").replace("text.tower.", "t_enc.").replace("image.tower.", "v_enc.")
+        name = name.replace("image.", "v_enc.")
+        if name.startswith("v_enc.") and last in name:
+            name = name.replace("in_proj_", "qkv.").replace("out_proj.", "proj.")
+            theirs[name.replace(f"transformer.{last}", "attn.")] = value
+        theirs[name] = value
+    torch.save({"epoch": 182, "state_dict": theirs, "best_mae": 1.0, "best_rmse": 1.0, "optimizer": {}}, path)
+
+
+def countx_model(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write CounTX's file: a whole CLIP below "clip_model."."""
+    _, state = _state("countx", settings)
+    theirs = {re.sub(r"^image\.", "clip_model.visual.", name): value for name, value in state.items()}
+    theirs = {name.replace("text.tower.", "clip_model."): value for name, value in theirs.items()}
+    theirs["clip_model.logit_scale"] = torch.tensor(4.6)
+    torch.save({"model": theirs, "optimizer": {}, "epoch": 999, "scaler": {}, "args": Namespace(lr=1.0)}, path)
+
+
+def crowdclip_tuned(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write CrowdCLIP's file: the tuned tower and the text tower, below "module."."""
+    network, state = _state("crowdclip", {**settings, "clip_weights": "random"})
+    theirs = {f"module.{n}": v for n, v in state.items() if n.startswith("image_encoder.")}
+    theirs |= {f"module.text_encoder.{n}": v for n, v in build_tower(network.settings.text).state_dict().items()}
+    torch.save({"state_dict": {**theirs, "module.logit_scale": torch.tensor(4.6)}, "epoch": 9}, path)
+
+
+def css_ccnn_stage2(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write CSS-CCNN's file of stage 2: features and density head, without the parts' names."""
+    _, state = _state("css_ccnn", settings)
+    theirs = {n.partition(".")[2]: v for n, v in state.items() if not n.startswith("rotation_head.")}
+    torch.save({"epoch": 200, "state_dict": theirs, "optimizer": {}}, path)
+
+
+def transcrowd_best(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write TransCrowd's file: timm's names and the head, below "module."."""
+    _, state = _state("transcrowd", {**settings, "weights": "random"})
+    theirs = {f"module.{n.removeprefix('vit.')}": v for n, v in state.items()}
+    torch.save({"epoch": 9, "arch": None, "state_dict": theirs, "best_prec1": 66.1, "optimizer": {}}, path)
+
+
+def clip_ebc_version_1(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write version 1 of CLIP-EBC's ViT: a bare state dict with the text tower, without visual prompts."""
+    network, state = _state("clip_ebc", settings)
+    theirs = {n.replace("encoder.trunk.", "encoder."): v for n, v in state.items() if n != "text_features"}
+    assert not any("prompts" in n for n in theirs)
+    theirs |= {f"text_encoder.{n}": v for n, v in build_tower(network.settings.text).state_dict().items()}
+    torch.save(theirs, path)
+
+
+RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
+    "clip_count": ("clipcount_pretrained.ckpt", clip_count_lightning),
+    "vlcounter": ("182_best.pth", vlcounter_best),
+    "countx": ("paper-model.pth", countx_model),
+    "crowdclip": ("crowdclip_qnrf.pth", crowdclip_tuned),
+    "css_ccnn": ("stage2_cssccnn.pth", css_ccnn_stage2),
+    "transcrowd": ("model_best.pth", transcrowd_best),
+    "clip_ebc": ("best_mae.pth", clip_ebc_version_1),
+}
+"""Released checkpoints of layouts of their own: file and writer, of the settings that the network is read with."""
 
 WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "sd15": ("v1-5-pruned-emaonly.safetensors", stable_diffusion),

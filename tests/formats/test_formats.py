@@ -17,6 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from small_weights import FEATURES, HEADS, IMAGE, LAYERS, PATCH, TEXT_WIDTH, WEIGHTS, WIDTH
+from small_weights import RELEASED as LAYOUTS
 
 import recount.datasets.countbench
 import recount.datasets.countclip_zenodo
@@ -29,6 +30,7 @@ from recount.fetching.transfers import Patience
 from recount.fetching.weights import WEIGHTS as DECLARED
 from recount.prediction.predict import predict_benchmark
 from recount.scoring.score import score
+from recount.settings.base import merged
 from recount.settings.project import Project, load
 from recount.training.run import train
 
@@ -93,7 +95,12 @@ SYSTEMS: dict[str, tuple[tuple[str, list[str]], dict[str, Any], str | None]] = {
         None,
     ),
 }
-RELEASED = {"dm_count": "dm_count_qnrf", "dmcount_ebc": "dmcount_ebc_qnrf"}  # the others' layouts: tests/systems
+RELEASED = {"dm_count": "dm_count_qnrf", "dmcount_ebc": "dmcount_ebc_qnrf"}  # fetched; the others lie at a path
+VERSION_1 = {"backbone": "vit_b16", "vit": {"visual_prompts": 0, "input_size": 128}, "window_fit": "resize"}
+RANDOM = {  # the settings of what a released file's network starts from, which the file replaces
+    **{name: {"weights": "random"} for name in ("clip_count", "vlcounter", "countx")},
+    "clip_ebc": {"resnet": {"weights": "random"}},
+}
 FROZEN = {  # tensor of the model that a step leaves alone: where it comes from
     "t2icount": ("vae.quant_conv.weight", "sd15", "first_stage_model.quant_conv.weight"),
     "clip_count": ("image.tower.conv1.weight", "clip_vit_b16", "visual.conv1.weight"),
@@ -103,7 +110,11 @@ FROZEN = {  # tensor of the model that a step leaves alone: where it comes from
 
 
 def _released(system: str) -> dict[str, Any]:
-    return {"released": {"label": "released", "checkpoint": RELEASED[system]}} if system in RELEASED else {}
+    if system not in {**RELEASED, **LAYOUTS}:
+        return {}
+    settings = VERSION_1 if system == "clip_ebc" else {}
+    checkpoint = RELEASED.get(system, f"{system}_released")
+    return {"released": {"label": "released", "checkpoint": checkpoint, "settings": settings}}
 
 
 def _experiments() -> dict[str, Any]:
@@ -169,7 +180,9 @@ def _without_digests(patch: pytest.MonkeyPatch) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Return a project with everything fetched from a mirror."""
     root, mirror = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("mirror")
-    config = {"suite": "formats", "device": "cpu"}
+    (root / "released").mkdir()
+    paths = {f"{name}_released": f"released/{file}" for name, (file, _) in LAYOUTS.items()}
+    config = {"suite": "formats", "device": "cpu", "checkpoints": paths}
     write_project(root, experiments=_experiments(), papers={"formats": _paper()}, suite=_suite(), config=config)
     for name, files in small_data.DATA.items():
         small_data.write(mirror / name, files())
@@ -180,6 +193,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         patch.chdir(root)  # a suite's weights are named from there
         _without_digests(patch)
         made = load(root)
+        for name, (file, write) in LAYOUTS.items():
+            written = merged(SYSTEMS[name][1], VERSION_1 if name == "clip_ebc" else {})
+            write(root / "released" / file, merged(written, RANDOM.get(name, {})))
         for name in small_data.DATA:
             fetch(datasets.load(name), root / made.raw, mirror=mirror, patience=IMPATIENT)
         for name in WEIGHTS:
@@ -231,15 +247,17 @@ def test_a_run_trains_a_step_and_its_predictions_become_cells(project: Project, 
         assert torch.equal(model[ours], source[theirs])
 
 
-@pytest.mark.parametrize("system", RELEASED)
-def test_a_released_checkpoint_is_fetched_imported_and_scored(project: Project, system: str) -> None:
+@pytest.mark.parametrize("system", [*RELEASED, *LAYOUTS])
+def test_a_released_checkpoint_is_imported_and_scored(project: Project, system: str) -> None:
     run = project.run(system, "released", 0)
     for split in run.benchmarks.values():
         prepare(
             datasets.load(split.dataset), split.preparation, project.root / project.raw, project.root / project.data
         )
     record = json.loads(train(project, run).read_text())
-    assert record["checkpoint"]["file"] == f"resources/weights/{RELEASED[system]}/{WEIGHTS[RELEASED[system]][0]}"
+    name = RELEASED.get(system, "")
+    folder = f"resources/weights/{name}/{WEIGHTS[name][0]}" if name else f"released/{LAYOUTS[system][0]}"
+    assert record["checkpoint"]["file"] == folder
     for split in run.benchmark_of_split.values():
         assert predict_benchmark(project, run, split).is_file()
     with score(project).open(newline="") as file:

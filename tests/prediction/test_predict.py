@@ -434,6 +434,17 @@ def test_a_run_that_was_made_from_other_data_is_not_read(run_folder: Path, tmp_p
         predict_benchmark(project, run, "shown/test")
 
 
+@pytest.mark.parametrize(("own", "used"), [(None, "bf16"), ("fp32", "fp32")])
+def test_a_run_is_predicted_in_the_precision_in_which_its_recipe_evaluates(
+    run_folder: Path, tmp_path: Path, own: str | None, used: str
+) -> None:
+    record = read_run_record(run_folder)
+    record.recipe |= {"precision": "bf16", "evaluation_precision": own}
+    record.write(run_folder / "run.json")
+    predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
+    assert json.loads((tmp_path / "p.timing.json").read_text())["precision"] == used
+
+
 def test_fp16_on_the_processor_becomes_fp32_and_says_so(
     run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

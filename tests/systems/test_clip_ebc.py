@@ -18,6 +18,8 @@ from golden_tools import assert_matches, fill, golden, refilled, wave
 from recount.errors import UserError
 from recount.nn.clip import TextFeatures, TextTower, build_tower, encode
 from recount.nn.dm_loss import DM_WEIGHTS
+from recount.settings.base import merged
+from recount.settings.project import load
 from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch
 from recount.systems.clip_ebc import SYSTEM, ClipEbcSettings, dace_loss, resized_positions
@@ -373,6 +375,20 @@ def test_version_1_files_have_no_prompts_and_other_positions(tmp_path: Path) -> 
     source.load_state_dict(SYSTEM.import_checkpoint(path, source.settings))
     with pytest.raises(UserError, match="version 1"):
         SYSTEM.import_checkpoint(path, tiny("vit_b16").settings)
+
+
+def test_the_released_vit_is_version_1_s_network_at_paper_size() -> None:
+    project = load(Path(__file__).parents[2], {"suite": "paper"})
+    settings = project.resolved("clip_ebc", "vit_b16_released").settings
+    settings = ClipEbcSettings.model_validate(merged(settings, {"vit": {"weights": "random"}}))
+    with torch.device("meta"):
+        network = SYSTEM(settings, text=TextFeatures(torch.zeros(5, 512), 0))
+    state = network.state_dict()
+    assert not any("prompts" in key for key in state)  # the specification of CLIP-EBC's checkpoints
+    assert state["image_encoder.trunk.positional_embedding"].shape == (257, 768)
+    assert network.windows is not None
+    assert (network.windows.height, network.windows.strides, network.windows.fit) == (256, (256, 256), "resize")
+    assert all(parameter.requires_grad for parameter in network.image_encoder.parameters())
 
 
 def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:

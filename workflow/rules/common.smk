@@ -222,7 +222,7 @@ def paper_files():
     """Return what the chosen papers claim and published, and what the suite makes of it."""
     folders = [Path(os.path.relpath(paper.folder)) for paper in PROJECT.papers.values()]
     files = [path for folder in folders for path in sorted(folder.rglob("*.*")) if path.is_file()]
-    experiments = sorted(Path("experiments").glob("*.yaml"))
+    experiments = [*sorted(Path("experiments").glob("*.yaml")), *Path().glob("official.yaml")]
     return [Path("suites") / f"{PROJECT.suite.name}.yaml", Path("benchmarks.yaml"), *experiments, *files]
 
 

@@ -152,6 +152,10 @@ def _below(folder: Path) -> Iterator[Path]:
         real = os.path.realpath(place)
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         for name in () if real in seen else sorted(files):
-            if not name.startswith(".") and not name.endswith((".part", ".part.source", ".rejected")) and name != MANIFEST:
+            if (
+                not name.startswith(".")
+                and not name.endswith((".part", ".part.source", ".rejected"))
+                and name != MANIFEST
+            ):
                 yield Path(place, name)
         seen.add(real)

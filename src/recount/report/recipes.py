@@ -6,7 +6,7 @@ the text say themselves stands in ``official.yaml``, beside it what recount reso
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recount.settings.suite import SuiteSystem, SuiteVariant
 
 READINGS = WORDS["readings"]
-OFFICIAL_HEADS = ("Recipe", "Setting", "Official", "Ours", "Why they differ", "Source")
+OFFICIAL_HEADS = ("Variant", "Setting", "Official", "Ours", "Why they differ", "Source")
 HEADS = ("Variant", "Recipe", "Switches", "This suite also", "Trained on", "Epoch chosen on", "Rows")
 
 
@@ -75,7 +75,7 @@ def resolved_values(project: Project, system: str, variant: str) -> dict[str, st
     run, data = project.resolved(system, variant), project.experiments[system].data_of(variant)
     described = system_schema(system).get("properties", {})
     defaults = {key: entry["default"] for key, entry in described.items() if "default" in entry}
-    return flat(
+    return _lowered(
         {
             "recipe": merged(default_recipe(system) or {}, run.recipe),
             "settings": merged(defaults, run.settings),
@@ -125,7 +125,7 @@ def _official_sheet(context: Context, full: Project, name: str, entry: Experimen
                 shown.setdefault(each.key, (each.official, each.ours)) != (each.official, each.ours)
                 or variant == variants[0]
             ):
-                recipe = Cell(label, below=entry.variants[variant].label)
+                recipe = Cell(entry.variants[variant].label, below=label)
                 lines.append(Line((recipe, each.key, each.official, each.ours, each.why, each.source)))
     source = full.official[name].source
     return Sheet(
@@ -139,7 +139,12 @@ def _official_sheet(context: Context, full: Project, name: str, entry: Experimen
 
 
 def _text(value: Any) -> str:
-    return next(iter(flat({"": value}).values()))
+    return next(iter(_lowered({"": value}).values()))
+
+
+def _lowered(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return nested keys joined by dots, values as text, true and false as YAML writes them."""
+    return {key: value.lower() if value in ("True", "False") else value for key, value in flat(content).items()}
 
 
 def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
@@ -175,5 +180,4 @@ def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
 
 
 def _words(entry: SuiteSystem | SuiteVariant | Variant) -> str:
-    pairs = (flat(entry.settings) | flat(entry.recipe)).items()
-    return ", ".join(f"{key}: {value.lower() if value in ('True', 'False') else value}" for key, value in pairs)
+    return ", ".join(f"{key}: {value}" for key, value in (_lowered(entry.settings) | _lowered(entry.recipe)).items())
