@@ -201,15 +201,28 @@ def score(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="the true counts or points to hold them against")] = None,
     only_predicted: Annotated[bool, typer.Option(help="leave out images without a prediction")] = False,
+    column: Annotated[str | None, typer.Option(help="which column (or JSON key) of the predictions counts")] = None,
+    truth_column: Annotated[str | None, typer.Option(help="which one of the truth")] = None,
+    selection: Annotated[str | None, typer.Option(help="which selection of recount's own predictions")] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="pixels within which a point is found; 4 and 8 if not given")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     config: Overrides = None,
 ) -> None:
     """Score all predictions of the suite that exist; or, with --predictions and --truth, anyone's files."""
-    if predictions or truth:
+    if predictions and truth:
         from recount.exchange.user_predictions import score_files
 
-        if not predictions or not truth:
-            raise UserError("--predictions and --truth belong together: give both")
-        typer.echo(score_files(predictions, truth, only_predicted=only_predicted).text())
+        scores = score_files(
+            predictions, truth, only_predicted=only_predicted, column=column, truth_column=truth_column,
+            selection=selection, sigmas=sigma or (),
+        )  # fmt: skip
+        typer.echo(scores.json() if as_json else scores.text())
+    elif predictions or truth:
+        raise UserError("--predictions and --truth belong together: give both")
+    elif only_predicted or column or truth_column or selection or sigma or as_json:
+        raise UserError("this option is for anyone's files: give --predictions and --truth, too")
     else:
         from recount.scoring.score import score as score_suite
 

@@ -14,6 +14,7 @@ import io
 import math
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +42,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]")
 _NUMBER = re.compile(
     r"[+-]?(\d[\d\u202f]*\.?\d*|\.\d+)(e[+-]?\d+)?( \([\d.\u202f]+ %\))?|[+-]?inf|nan", re.ASCII | re.IGNORECASE
 )
+
+csv.field_size_limit(sys.maxsize)  # a cell may hold the points of a crowd
 
 
 class SaveError(UserError):
