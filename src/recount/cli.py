@@ -27,7 +27,7 @@ class _PlainErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except (UserError, OSError, RecursionError) as error:
-            message = str(error) if isinstance(error, UserError) else in_words(error)
+            message = in_words(error)
             if message is None:
                 raise
             logging.getLogger(__name__).debug("where it happened", exc_info=True)

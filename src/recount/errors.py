@@ -25,7 +25,9 @@ class UserError(Exception):
 
 
 def in_words(error: BaseException) -> str | None:
-    """Return one line for an error that the system or a file makes and the user can mend; None for all others."""
+    """Return what to say of an error that the user can mend, ours or the system's (one line); None for others."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, RecursionError):
         return "a file that was read is nested too deeply (JSON or YAML); `recount --verbose` shows where it was read"
     if not isinstance(error, OSError) or error.errno not in MEND:

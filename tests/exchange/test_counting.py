@@ -21,7 +21,7 @@ from recount import datasets, systems
 from recount.cli import app
 from recount.data.dataset import Dataset
 from recount.data.index import read_index
-from recount.data.pictures import load_image
+from recount.data.pictures import Picture, load_image
 from recount.data.prepare import prepare
 from recount.data.sample import RawSample, Sample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule, clip_ebc
@@ -197,6 +197,26 @@ def test_the_overlay_is_the_picture_with_a_line_below_it(project: Project, photo
     assert drawn.shape[0] > 2 * 96
     assert (drawn[2 * 96 :] > 200).any()
     assert not np.array_equal(drawn[: 2 * 96 : 2, ::2], np.array(Image.open(photo)))
+
+
+@pytest.mark.skipif("transparent" not in Picture.__slots__, reason="pictures are not laid on white by this recount")
+def test_what_transparency_hides_is_not_counted(project: Project, photo: Path) -> None:
+    save_run(project, "mcnn")
+    for name, hidden in (("black", 0), ("white", 255)):
+        layer = np.full((64, 64, 4), hidden, np.uint8)
+        layer[:, :32, :3], layer[:, :, 3] = 90, 0
+        layer[:, :32, 3] = 255
+        Image.fromarray(layer).save(photo.with_name(f"{name}.png"))
+    paths = [photo.with_name(f"{name}.png") for name in ("black", "white")]
+    black, white = count(project, "mcnn/full/seed0", paths, output=photo.parent).counted
+    assert black.count == white.count
+
+
+def test_a_picture_of_sixteen_bits_is_refused(project: Project, photo: Path) -> None:
+    save_run(project, "mcnn")
+    Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save(photo.with_name("deep.png"))
+    (problem,) = count(project, "mcnn/full/seed0", [photo.with_name("deep.png")]).problems
+    assert "deep.png: mode I;16 has more than 8 bits per channel; convert it" in problem
 
 
 def test_overlays_of_an_earlier_count_are_left_out(
