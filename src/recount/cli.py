@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from recount.errors import UserError, in_words
+from recount.errors import UserError, in_words, printable
 
 if TYPE_CHECKING:
     from recount.settings.project import Project, Run
@@ -31,7 +31,7 @@ class _PlainErrors(TyperGroup):
             if message is None:
                 raise
             logging.getLogger(__name__).debug("where it happened", exc_info=True)
-            typer.secho(f"recount: {message}", fg=typer.colors.RED, err=True)
+            typer.secho(f"recount: {printable(message)}", fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from None
 
 
@@ -55,7 +55,10 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
     """Return what Snakemake and the command line change in config.yaml."""
     from recount.settings.base import parse_yaml
 
-    given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
+    try:
+        given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
+    except ValueError as error:
+        raise UserError(f"RECOUNT_CONFIG: not valid JSON: {error}; unset it, only the workflow sets it") from None
     for item in overrides or []:
         key, equals, value = item.partition("=")
         if not equals:

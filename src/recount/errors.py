@@ -37,6 +37,11 @@ def in_words(error: BaseException) -> str | None:
     return f"{where}{error.strerror or error}: {MEND[error.errno]}"
 
 
+def printable(text: str) -> str:
+    """Return text without characters that are commands to a terminal, which other people's files may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def _place(error: OSError) -> Path | None:
     """Return the path that the innermost function knows, for an error of writing, which names none itself."""
     found, step = None, error.__traceback__

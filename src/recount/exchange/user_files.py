@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from recount.errors import UserError
+from recount.errors import UserError, printable
 from recount.metrics import Floats
 from recount.results.files import from_text
 from recount.scoring.matching import of_boxes
@@ -139,7 +139,7 @@ def shown(key: Key) -> str:
 
 
 def _short(text: str) -> str:
-    text = text if text.isprintable() else ascii(text)[1:-1]
+    text = printable(text[: LONGEST + 1]).replace("\n", "\\n")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

@@ -127,6 +127,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
+def neutral(text: str) -> str:
+    """Return a CSV file, whoever wrote it, without formulas; what is no CSV stays as it is."""
+    try:
+        head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError):
+        return text
+    return csv_text([*map(from_text, head)], ([*map(from_text, row)] for row in rows))
+
+
 def _cell(value: object) -> object:
     return as_text(value) if isinstance(value, str) else number_text(value) if isinstance(value, float) else value
 
