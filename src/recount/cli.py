@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from recount.errors import UserError, in_words
+from recount.errors import UserError, in_words, printable
 
 if TYPE_CHECKING:
     from recount.data.dataset import Source
@@ -28,11 +28,11 @@ class _PlainErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except (UserError, OSError, RecursionError) as error:
-            message = str(error) if isinstance(error, UserError) else in_words(error)
+            message = in_words(error)
             if message is None:
                 raise
             logging.getLogger(__name__).debug("where it happened", exc_info=True)
-            typer.secho(f"recount: {message}", fg=typer.colors.RED, err=True)
+            typer.secho(f"recount: {printable(message)}", fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from None
 
 
@@ -56,7 +56,10 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
     """Return what Snakemake and the command line change in config.yaml."""
     from recount.settings.base import parse_yaml
 
-    given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
+    try:
+        given: dict[str, Any] = json.loads(os.environ.get("RECOUNT_CONFIG", "{}"))
+    except ValueError as error:
+        raise UserError(f"RECOUNT_CONFIG: not valid JSON: {error}; unset it, only the workflow sets it") from None
     for item in overrides or []:
         key, equals, value = item.partition("=")
         if not equals:
@@ -218,15 +221,28 @@ def score(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="the true counts or points to hold them against")] = None,
     only_predicted: Annotated[bool, typer.Option(help="leave out images without a prediction")] = False,
+    column: Annotated[str | None, typer.Option(help="which column (or JSON key) of the predictions counts")] = None,
+    truth_column: Annotated[str | None, typer.Option(help="which one of the truth")] = None,
+    selection: Annotated[str | None, typer.Option(help="which selection of recount's own predictions")] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="pixels within which a point is found; 4 and 8 if not given")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     config: Overrides = None,
 ) -> None:
     """Score all predictions of the suite that exist; or, with --predictions and --truth, anyone's files."""
-    if predictions or truth:
+    if predictions and truth:
         from recount.exchange.user_predictions import score_files
 
-        if not predictions or not truth:
-            raise UserError("--predictions and --truth belong together: give both")
-        typer.echo(score_files(predictions, truth, only_predicted=only_predicted).text())
+        scores = score_files(
+            predictions, truth, only_predicted=only_predicted, column=column, truth_column=truth_column,
+            selection=selection, sigmas=sigma or (),
+        )  # fmt: skip
+        typer.echo(scores.json() if as_json else scores.text())
+    elif predictions or truth:
+        raise UserError("--predictions and --truth belong together: give both")
+    elif only_predicted or column or truth_column or selection or sigma or as_json:
+        raise UserError("this option is for anyone's files: give --predictions and --truth, too")
     else:
         from recount.results.attempts import attempt
         from recount.scoring.score import score as score_suite

@@ -25,7 +25,9 @@ class UserError(Exception):
 
 
 def in_words(error: BaseException) -> str | None:
-    """Return one line for an error that the system or a file makes and the user can mend; None for all others."""
+    """Return what to say of an error that the user can mend, ours or the system's (one line); None for others."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, RecursionError):
         return "a file that was read is nested too deeply (JSON or YAML); `recount --verbose` shows where it was read"
     if not isinstance(error, OSError) or error.errno not in MEND:
@@ -33,6 +35,11 @@ def in_words(error: BaseException) -> str | None:
     path = error.filename2 or error.filename or _place(error)
     where = "" if path is None else f"{path}: "
     return f"{where}{error.strerror or error}: {MEND[error.errno]}"
+
+
+def printable(text: str) -> str:
+    """Return text without characters that are commands to a terminal, which other people's files may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _place(error: OSError) -> Path | None:

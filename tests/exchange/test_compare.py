@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from recount.cli import app
 from recount.errors import UserError
 from recount.exchange import reproduction
 from recount.exchange.compare import ComparedCell, Comparison, compare
-from recount.exchange.compare_view import write_comparison
+from recount.exchange.compare_view import print_comparison, write_comparison
 from recount.exchange.reproduction import open_reproduction
 from recount.metrics import MAE
 from recount.results.files import ResultsError
@@ -340,6 +341,12 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 FORMULA = "=HYPERLINK('x')"
+
+
+def test_what_commands_a_terminal_is_printed_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"errors": {0: NOISE}, "extra": [row("all", 1.0, system="\x1b[31mred\x9b2J", status="trained")]}
+    print_comparison(compared(results(tmp_path / "a", **given), results(tmp_path / "b")), Console(width=200))
+    assert r"\x1b[31mred\x9b2J" in capsys.readouterr().out
 
 
 def test_formulas_of_another_reproduction_are_text(tmp_path: Path) -> None:

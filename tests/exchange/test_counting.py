@@ -6,6 +6,7 @@ import csv
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from recount import datasets, systems
 from recount.cli import app
 from recount.data.dataset import Dataset
 from recount.data.index import read_index
-from recount.data.pictures import load_image
+from recount.data.pictures import Picture, load_image
 from recount.data.prepare import prepare
 from recount.data.sample import RawSample, Sample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule, clip_ebc
@@ -196,6 +197,64 @@ def test_the_overlay_is_the_picture_with_a_line_below_it(project: Project, photo
     assert drawn.shape[0] > 2 * 96
     assert (drawn[2 * 96 :] > 200).any()
     assert not np.array_equal(drawn[: 2 * 96 : 2, ::2], np.array(Image.open(photo)))
+
+
+@pytest.mark.skipif("transparent" not in Picture.__slots__, reason="pictures are not laid on white by this recount")
+def test_what_transparency_hides_is_not_counted(project: Project, photo: Path) -> None:
+    save_run(project, "mcnn")
+    for name, hidden in (("black", 0), ("white", 255)):
+        layer = np.full((64, 64, 4), hidden, np.uint8)
+        layer[:, :32, :3], layer[:, :, 3] = 90, 0
+        layer[:, :32, 3] = 255
+        Image.fromarray(layer).save(photo.with_name(f"{name}.png"))
+    paths = [photo.with_name(f"{name}.png") for name in ("black", "white")]
+    black, white = count(project, "mcnn/full/seed0", paths, output=photo.parent).counted
+    assert black.count == white.count
+
+
+def test_a_picture_of_sixteen_bits_is_refused(project: Project, photo: Path) -> None:
+    save_run(project, "mcnn")
+    Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save(photo.with_name("deep.png"))
+    (problem,) = count(project, "mcnn/full/seed0", [photo.with_name("deep.png")]).problems
+    assert "deep.png: mode I;16 has more than 8 bits per channel; convert it" in problem
+
+
+def test_overlays_of_an_earlier_count_are_left_out(
+    project: Project, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_run(project, "mcnn")
+    noise(64, 64).save(photo.with_name("other.png"))
+    first = count(project, "mcnn/full/seed0", sorted(photo.parent.glob("*.png")), output=photo.parent)
+    with caplog.at_level(logging.INFO):
+        again = count(project, "mcnn/full/seed0", sorted(photo.parent.glob("*.png")), output=photo.parent)
+    assert "2 overlays of an earlier count (.recount.png) are left out" in caplog.text
+    assert [(entry.image, entry.count) for entry in again.counted] == [(e.image, e.count) for e in first.counted]
+    assert again.csv is not None
+    assert len(list(csv.DictReader(again.csv.open(newline="")))) == len(again.counted) == 2
+    with pytest.raises(UserError, match=r"nothing to count: what ends in \.recount\.png is an overlay"):
+        count(project, "mcnn/full/seed0", [photo.with_name("photo.png.recount.png")])
+
+
+def test_a_name_too_long_for_an_overlay_loses_only_the_overlay(project: Project, photo: Path) -> None:
+    save_run(project, "mcnn")
+    named = photo.with_name("n" * 248 + ".png")
+    photo.rename(named)
+    noise(64, 64).save(photo)
+    counts = count(project, "mcnn/full/seed0", [named, photo], output=photo.parent)
+    assert [entry.overlay is None for entry in counts.counted] == [True, False]
+    assert all(math.isfinite(entry.count) for entry in counts.counted)
+    (problem,) = counts.problems
+    assert "cannot be written: File name too long: shorten the name" in problem
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+cmd.png", "@x.png"])
+def test_a_pictures_name_is_no_formula_in_the_csv(project: Project, photo: Path, name: str) -> None:
+    save_run(project, "mcnn")
+    noise(64, 64).save(photo.with_name(name))
+    with chdir(photo.parent):
+        table = count(project, "mcnn/full/seed0", [Path(name)], output=Path("out")).csv
+        assert table is not None
+        assert next(csv.DictReader(table.open(newline="")))["image"] == f"'{name}"
 
 
 def test_the_density_is_drawn_where_it_is(tmp_path: Path) -> None:

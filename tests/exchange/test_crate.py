@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -19,10 +20,12 @@ from recount.cli import app
 from recount.errors import UserError
 from recount.exchange import crate
 from recount.exchange.crate import export, without_paths
+from recount.results.files import is_formula
 from recount.settings.project import Project, load
 from report import tree
 
 ROOT = Path(__file__).parents[2]
+FORMULA = "=HYPERLINK(1)|<b>"
 TEXT = ("id", "prompt", "seeds", "seed")
 
 
@@ -48,6 +51,7 @@ def _hide_paths_in(project: Project) -> None:
     scores = project.root / project.results / "scores.csv"
     table = pd.read_csv(scores, dtype=str)
     table.loc[0, "reason"] = f"{project.root}/logs/x.log ends: OSError: /home/somebody/weights/sd15.ckpt: no such file"
+    table.loc[1, "reason"] = FORMULA
     table.to_csv(scores, index=False)
     path = next((project.root / project.results).glob("runs/*/*/*/run.json"))
     record = json.loads(path.read_text())
@@ -140,6 +144,15 @@ def test_tables_are_there_as_csv_and_as_parquet(exported: tuple[Project, Path]) 
     assert set(predictions["system"]) >= {"gigacount", "mcnn"}
     scores = pd.read_parquet(folder / "tables" / "scores.parquet")
     assert len(scores) == len(pd.read_csv(folder / "results" / "scores.csv"))
+
+
+def test_no_cell_of_any_table_is_a_formula(exported: tuple[Project, Path]) -> None:
+    cells = []
+    for path in exported[1].rglob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as stream:
+            cells += [cell for row in csv.reader(stream) for cell in row]
+    assert f"'{FORMULA}" in cells
+    assert [cell for cell in cells if is_formula(cell) and not cell.startswith("'")] == []
 
 
 def test_no_path_of_this_machine_goes_out(exported: tuple[Project, Path]) -> None:

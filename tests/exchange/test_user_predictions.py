@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from golden_tools import golden, shared
 from recount.errors import UserError
-from recount.exchange.user_predictions import PREDICTED, TRUE, read_counts, score_files
+from recount.exchange.user_files import Role, read_table
+from recount.exchange.user_predictions import score_files
 from recount.metrics import MAE, RMSE
+from recount.results.predictions import PREDICTIONS, PredictionRow
 from recount.scoring.statistics import calibration
 
 TRUTH = "image,count\na.jpg,10\nb.jpg,20\nc.jpg,300\nd.jpg,4\n"
@@ -24,26 +30,33 @@ def truth(tmp_path: Path) -> Path:
 
 
 def write(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8", newline="")
     return path
 
 
-def counts_of(path: Path, text: str) -> dict[str, float]:
-    return {image: count for (image, _), count in read_counts(write(path, text), PREDICTED).counts.items()}
+def counts_of(path: Path, text: str, role: Role = "prediction") -> dict[str, float]:
+    table = read_table(write(path, text), role)
+    return {image: entry.count for (image, _), entry in table.by_key(table.name_columns[0]).items()}
 
 
 FORMATS = {
     "csv": "image,count\na.jpg,2\nb.jpg,1.5\n",
     "csv with other names and columns": "split,Filename,pred\ntest,a.jpg,2\ntest,b.jpg,1.5\n",
     "csv with points": 'image,points\na.jpg,"[[1, 2], [3, 4]]"\nb.jpg,1.5\n',
+    "csv with tuples, as pandas writes them": 'image,points\na.jpg,"[(1, 2), (3, 4)]"\nb.jpg,1.5\n',
     "tabs": "image\tcount\na.jpg\t2\nb.jpg\t1.5\n",
+    "semicolons": "Image Name;predCount\na.jpg;2\nb.jpg;1.5\n",
     "blanks without header": "a.jpg 2\nb.jpg 1.5\n",
     "comma without header": "a.jpg,2\nb.jpg,1.5\n",
-    "json lines": '{"image": "a.jpg", "points": [[1, 2], [3, 4]]}\n\n{"image": "b.jpg", "count": 1.5}\n',
-    "json list": '[{"image": "a.jpg", "count": 2}, {"id": "b.jpg", "prediction": 1.5}]',
+    "quoted names": 'image,count,note\n"a.jpg",2,"x, ""y""\nz"\nb.jpg,1.5,\n',
+    "json lines": '{"image": "a.jpg", "points": [[1, 2], [3, 4]]}\n\n{"image": "b.jpg", "points": 1.5}\n',
+    "json lines with every legal character": '{"image": "a.jpg", "count": 2, "note": "x\u2028\u2029\x85y"}\r\n'
+    '{"image": "b.jpg", "count": 1.5}',
+    "json list": '[{"image": "a.jpg", "count": 2}, {"image": "b.jpg", "count": 1.5}]',
     "json object": '{"a.jpg": [[1, 2], [3, 4]], "b.jpg": 1.5}',
-    "json object of annotations": '{"a.jpg": {"points": [[1, 2], [3, 4]], "H": 9}, "b.jpg": {"count": 1.5}}',
+    "json object of annotations": '{"a.jpg": {"points": [[1, 2], [3, 4]], "H": 9}, "b.jpg": {"points": 1.5}}',
     "windows": "\ufeffimage,count\r\na.jpg,2\r\nb.jpg,1.5\r\n",
+    "truth beside": "image,gt,count\na.jpg,9,2\nb.jpg,9,1.5\n",
 }
 
 
@@ -52,67 +65,208 @@ def test_formats(name: str, tmp_path: Path) -> None:
     assert counts_of(tmp_path / "p", FORMATS[name]) == {"a.jpg": 2, "b.jpg": 1.5}
 
 
-def test_points_may_stand_one_per_line(tmp_path: Path) -> None:
-    assert counts_of(tmp_path / "p", "image,x,y\na.jpg,1,2\na.jpg,3,4\nb.jpg,5,6\n") == {"a.jpg": 2, "b.jpg": 1}
+POINTS = {
+    "rows": "image,x,y\n7,1,2\n8,,\n7,3,4.5\n",
+    "cells": 'image,points\n7,"[[1, 2], [3, 4.5, 0.9]]"\n8,[]\n',
+    "json": '{"7": [[1, 2], [3, 4.5]], "8": []}',
+    "json with numbers that agree": '{"id": 7, "points": [[1, 2], [3, 4.5]], "count": 2}\n'
+    '{"id": 8, "points": [], "count": 0}',
+    "text": "7 2 1 2 3 4.5 \n8 0\n",
+    "text with sigmas": "7 2 1 2 5 9 3 3 4.5 6 10 3\n8 0\n",
+    "boxes": '{"7": {"points": [[1, 2], [3, 4.5]], "boxes": [[0, 0, 10, 14.97], [9, 0, 21, 16]]}, '
+    '"8": {"points": [], "boxes": []}}',
+    "rows with boxes": "image,x,y,box_w,box_h\n7,1,2,10,14.97\n8,,,,\n7,3,4.5,12,16\n",
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_points(name: str, tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "p", POINTS[name]), "prediction")
+    seven, eight = table.by_key(table.name_columns[0]).values()
+    assert (seven.count, eight.count, eight.names) == (2, 0, ("8",))
+    assert seven.points.tolist() == [[1, 2], [3, 4.5]] and eight.points.shape == (0, 2)
+    if "sigmas" in name or "boxes" in name:
+        np.testing.assert_allclose(seven.radii, [[5, 9], [6, 10]], atol=0.01)
+        assert eight.radii.shape == (0, 2)
+
+
+def test_a_crowd_in_one_cell_is_read(tmp_path: Path) -> None:
+    points = json.dumps([[k / 7, k] for k in range(20_000)])
+    assert counts_of(tmp_path / "p", f'image,points\na.jpg,"{points}"\n') == {"a.jpg": 20_000}
+
+
+COLUMNS = "image,count,pred_count\na.jpg,3,5\nb.jpg,10,20\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (COLUMNS, "2 columns could be the prediction: count, pred_count; choose with --column"),
+        ("image,count,yolo\na.jpg,3,5\n", "2 columns could be the prediction: count, yolo"),
+        ("image,pred,predicted\na.jpg,3,5\n", "2 columns could be the prediction: pred, predicted"),
+        ("image,x,y,count\na.jpg,3,5,1\n", "2 columns could be the prediction: count, x, y"),
+        ('{"image": "a", "count": 3, "points": [[1, 2]]}', "2 columns could be the prediction: count, points"),
+        ("image,gt\na.jpg,3\n", "no column is called like a prediction or count: columns are image, gt"),
+        ("image,size\na.jpg,3\n", "columns are image, size"),
+        ("x,y\n1,2\n", "no column names the image: columns are x, y; expected one of image"),
+        ("image,count,Count\na.jpg,3,4\n", "line 1: the column 'count' occurs twice"),
+        ("image;count,x\na.jpg;3,4\n", "may both separate its columns"),
+    ],
+)
+def test_columns_are_named_or_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_table(write(tmp_path / "p.csv", text), "prediction")
+
+
+def test_the_truths_column_is_not_taken_for_the_prediction_and_can_be_chosen(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", COLUMNS)
+    assert [entry.count for entry in read_table(path, "truth").entries] == [3, 10]
+    assert [entry.count for entry in read_table(path, "prediction", "Pred Count").entries] == [5, 20]
+    assert [entry.count for entry in read_table(path, "prediction", "count").entries] == [3, 10]
+    with pytest.raises(UserError, match=r"--column yolo: no such column; columns are image, count, pred_count"):
+        read_table(path, "prediction", "yolo")
+    truth = write(tmp_path / "t.csv", "image,count\na.jpg,3\nb.jpg,10\n")
+    assert "every prediction equals the truth" in score_files([path], truth, column="count").text()
+    assert "every prediction" not in score_files([path], truth, column="pred_count").text()
+
+
+def test_recounts_own_predictions_are_scored_by_selection(tmp_path: Path) -> None:
+    both = product(("last", "best"), range(3))
+    rows = [PredictionRow(f"s{k}", f"s{k}.jpg", "cups", k, 2.0 * k, name) for name, k in both]
+    rows.append(PredictionRow("=1+1", "=1+1.jpg", "cups", 4.0, 4.0, "last"))
+    PREDICTIONS.write(tmp_path / "seed0.csv", rows)
+    own = tmp_path / "seed0.csv"
+    with pytest.raises(UserError, match="several selections: last, best; choose with --selection"):
+        score_files([own], own)
+    for names in ("s0,0\ns1,1\ns2,2\n=1+1,4\n", "s0.jpg,0\ns1.jpg,1\ns2.jpg,2\n=1+1.jpg,4\n"):
+        truth = write(tmp_path / "t.csv", "image,count\n" + names)
+        scores = score_files([own], truth, selection="last")
+        assert scores.systems[0].metrics["mae"].value == 3 / 4
+    assert score_files([own], own, selection="best").images == 3
+    with pytest.raises(UserError, match="--selection first: no such selection; it has last, best"):
+        score_files([own], own, selection="first")
+    with pytest.raises(UserError, match=r"--selection last: .* has no column selection"):
+        score_files([truth], truth, selection="last")
 
 
 def test_a_file_with_both_counts_is_truth_or_prediction_as_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "id,image,prompt,true_count,predicted_count\n1,a.jpg,cats,3,5\n")
-    assert read_counts(path, TRUE).counts == {("a.jpg", "cats"): 3}
-    assert read_counts(path, PREDICTED).counts == {("a.jpg", "cats"): 5}
+    for role, count in (("truth", 3), ("prediction", 5)):
+        table = read_table(path, role)
+        assert {key: entry.count for key, entry in table.by_key("image").items()} == {("a.jpg", "cats"): count}
+
+
+def deep(depth: int) -> str:
+    return "[" * depth + "]" * depth
 
 
 ERRORS = {
     "": "is empty",
     "image,count\n": "nothing else",
-    "image,size\na.jpg,3\n": "columns are image, size; expected one of image",
-    "image,count\na.jpg,many\n": "line 2: a.jpg: 'many' is not a number",
-    "image,count\na.jpg,nan\n": "line 2: a.jpg: the count is nan; it must be finite",
-    "image,count\na.jpg,inf\n": "must be finite",
-    "image,count\na.jpg,3\na.jpg,4\n": "line 3: a.jpg: occurs twice",
+    "image,count\na.jpg,many\n": "line 2, column count: a.jpg: 'many' is not a number",
+    "image,count\na.jpg,\n": "line 2, column count: a.jpg: it is empty",
+    "image,count\na.jpg,nan\n": "line 2, column count: a.jpg: it is nan; it must be finite",
+    "image,count\na.jpg,inf\n": "it is inf; it must be finite",
+    "image,count\na.jpg,true\n": "'true' is not a number",
+    "image,count\na.jpg,1_000\n": "'1_000' is not a number",
+    "image;count\na.jpg;1,5\n": "'1,5' is not a number",
+    "image,count\n,5\n": "line 2, column count: : the image's name in column image is empty",
+    "image,count\na.jpg,1e300\n": "1e+300 is more than 9007199254740992",
+    f"image,count\na.jpg,{'9' * 5000}\n": "it is inf; it must be finite",
+    'image,count\na.jpg,"3\n': "line 2: not a readable row",
+    "image,count\na.jpg,3\na.jpg,4\n": "line 3, column count: a.jpg: occurs twice, first in line 2",
     "image,count\na.jpg,3,4\n": "line 2: 3 columns, but line 1 has 2",
+    "image,x,y\na.jpg,3,4\na.jpg,3,\n": "a.jpg: line 3, column y: it is empty",
+    "image,x,y\na.jpg,3,4\na.jpg,,\n": "a.jpg: line 2: a row has no x and y",
+    "7 2 1 2 3\n8 0\n": "7: line 1: it says '2' points; 3 numbers follow",
+    "7 2 1 2 3 4\n8 1 1 -\n": "8: line 2: '-' is not a number",
     '{"image": "a.jpg", "count": 3}\n{oops}\n': "line 2: not valid JSON",
-    '{"image": "a.jpg", "count": 3}\n{"image": "b.jpg"}\n': "line 2: expected an object with one of image",
+    '{"a.jpg": 3,\n "b.jpg": oops}': "line 2: not valid JSON: Expecting value (character 11)",
+    '{"image": "a.jpg", "count": 3}\n{"image": "b.jpg"}\n': "line 2, column count: b.jpg: it is missing",
     '{"image": "a.jpg", "count": NaN}': "must be finite",
-    '{"image": "a.jpg", "points": [1, 2]}': "points must be a list of",
-    '{"image": "a.jpg", "count": true}': "neither a number nor a list",
-    "x,y\n1,2\n": "columns are x, y; expected one of image",
+    '{"image": "a.jpg", "count": null}': "it is empty",
+    '{"image": "a.jpg", "points": [1, 2]}': "points must be a list of [x, y]; point 1 is 1",
+    '{"image": "a.jpg", "points": [[1, true]]}': "point 1: True is neither a number",
+    '{"a.jpg": [[1, 2], [3, "x"]]}': "key a.jpg, column value: a.jpg: point 2: 'x' is not a number",
+    '{"image": "a.jpg", "count": true}': "True is neither a number nor a list",
+    '{"a.jpg": {"points": [[1, 2]], "boxes": [[1, 2, 3]]}}': "boxes must be a list of [x1, y1, x2, y2]",
+    f'{{"a.jpg": {"9" * 5000}}}': "it is inf; it must be finite",
+    '{"a.jpg": 3, "b.jpg": 10, "a.jpg": 300}': "the key a.jpg occurs twice",
+    '{"image": "a.jpg", "count": 1, "more": {"x": 1, "x": 2}}': "the key x occurs twice",
+    '{"image": "a.jpg", "count": 1}\n{"image": "b.jpg", "count": 1, "count": 2}': "line 2: the key count occurs twice",
+    '[{"image": "a.jpg", "count": 1}, {"image": "a.jpg", "count": 2}]': "entry 2, column count: a.jpg: occurs twice",
+    '["a.jpg", 3]': "entry 1: expected an object with an image",
+    "[]": "no image is in it",
+    deep(100_000): "nested too deeply",
+    f'{{"image": "a", "count": 1}}\n{deep(100_000)}': "nested too deeply",
+    f'image,points\na.jpg,"{deep(100_000)}"\n': "nested too deeply",
 }
 
 
-@pytest.mark.parametrize("text", ERRORS)
+@pytest.mark.parametrize("text", ERRORS, ids=range(len(ERRORS)))
 def test_errors_name_the_line_and_what_is_wrong(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        read_counts(write(tmp_path / "p.csv", text), PREDICTED)
+        counts_of(tmp_path / "p.csv", text)
     assert ERRORS[text] in str(caught.value)
-    assert "p.csv" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'p.csv'}: ") and "\n" not in str(caught.value)
 
 
 def test_many_errors_are_counted(tmp_path: Path) -> None:
     text = "image,count\n" + "".join(f"i{k},x\n" for k in range(9))
     with pytest.raises(UserError, match="and 4 more"):
-        read_counts(write(tmp_path / "p.csv", text), PREDICTED)
+        read_table(write(tmp_path / "p.csv", text), "prediction")
 
 
 def test_true_counts_below_0_are_an_error_and_predictions_below_0_are_said(tmp_path: Path, truth: Path) -> None:
     negative = write(tmp_path / "n.csv", "image,count\na.jpg,-3\n")
-    with pytest.raises(UserError, match=r"line 2: a\.jpg: the count is -3; it must not be below 0"):
+    with pytest.raises(UserError, match=r"line 2, column count: a\.jpg: the count is -3; it must not be below 0"):
         score_files([negative], negative)
-    name = next(iter(read_counts(truth, TRUE).counts))[0]
-    scores = score_files([write(tmp_path / "p.csv", f"image,count\n{name},-3\n")], truth, only_predicted=True)
-    assert scores.systems[0].negative == 1
-    assert "1 predictions are below 0; they count as they are" in scores.text()
+    scores = score_files([negative], truth, only_predicted=True)
+    assert "1 predictions are below 0; they count as they are: a.jpg (line 2, column count)" in scores.text()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv: no such file"):
-        read_counts(tmp_path / "none.csv", PREDICTED)
+        read_table(tmp_path / "none.csv", "truth")
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_table(tmp_path, "truth")
 
 
 def test_a_picture_is_not_a_file_of_counts(tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UserError, match="not a text file"):
-        read_counts(tmp_path / "p.jpg", PREDICTED)
+        read_table(tmp_path / "p.jpg", "prediction")
+
+
+CORPUS = [text.encode() for text in (*FORMATS.values(), *POINTS.values(), *ERRORS) if len(text) < 2000]
+SPLICES = [
+    b",", b";", b"\t", b"\n", b"\r", b'"', b"{", b"}", b"[", b"]", b":", b"(", b" ", b"\0", b"\xff", b"\xef\xbb\xbf",
+    b"nan", b"-", b"1e999", b"9" * 400, b"null", b"true", b"image", b"count", b"points", b"boxes", b"x", b"y",
+    b"selection", b"prompt", "\u2028".encode(), "½".encode(), b"\\ud800", b"[[1,2]]", b"id", b"{}", b"[]",
+]  # fmt: skip
+edits = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(SPLICES)), min_size=1, max_size=4)
+
+
+@given(st.sampled_from(CORPUS), edits, st.sampled_from(["truth", "prediction"]))
+@settings(max_examples=400)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, changes: list[tuple[float, int, bytes]], role: Role
+) -> None:
+    for place, gone, splice in changes:
+        start = int(place * len(content))
+        content = content[:start] + splice + content[start + gone :]
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(content)
+    try:
+        table = read_table(path, role)
+        table.by_key(table.name_columns[0])
+    except UserError as error:
+        message = str(error)
+        assert message.startswith(f"{path}: ") and len(message) < 3000
+        message.encode()
+    else:
+        assert all(math.isfinite(entry.count) and entry.names for entry in table.entries) and table.entries
+        score_files([path], path, selection=table.selection or None, column=table.column, truth_column=table.column)
 
 
 # ------------------------------------------------------------------------------------------------------------ matching
@@ -137,6 +291,12 @@ def test_images_that_the_truth_does_not_have_are_an_error(tmp_path: Path, truth:
     path = write(tmp_path / "p.csv", TRUTH + "e.jpg,3\n")
     with pytest.raises(UserError, match=r"1 images are not in .*truth\.csv: e\.jpg"):
         score_files([path], truth, only_predicted=True)
+
+
+def test_names_that_do_not_match_are_told_with_the_nearest(tmp_path: Path, truth: Path) -> None:
+    path = write(tmp_path / "p.csv", TRUTH.replace("c.jpg", "c_jpg"))
+    with pytest.raises(UserError, match=r"csv: c_jpg \(the nearest there is c\.jpg\)\n.*no prediction: c\.jpg"):
+        score_files([path], truth)
 
 
 def test_names_that_differ_in_suffix_get_a_hint(tmp_path: Path, truth: Path) -> None:
@@ -179,7 +339,7 @@ def test_published_errors_come_out_of_a_prediction_file(fsc147: tuple[Path, list
     for name in ("mae", "rmse", "nae", "sre"):
         assert metrics[name].value == pytest.approx(published["constant"]["zero"][name], rel=1e-9)
     assert scores.best_constant[:2] == pytest.approx((36.5, 45.96806722689075))
-    assert [image for image, *_ in scores.systems[0].influential[:2]] == ["1123.jpg", "7611.jpg"]
+    assert [found.image for found in scores.systems[0].influential[:2]] == ["1123.jpg", "7611.jpg"]
     assert scores.systems[0].rmse_without[1] == pytest.approx(94.48815239362521)
 
 
@@ -207,7 +367,7 @@ def test_strata_and_calibration(tmp_path: Path, truth: Path) -> None:
     assert system.calibration.slope.value == pytest.approx(0.5)
     assert system.calibration.intercept == pytest.approx(0)
     assert system.calibration.bias.value == pytest.approx(-167 / 4)
-    assert {name: (images, mae.value) for kind, name, images, mae, *_ in system.strata if kind == "count"} == {
+    assert {found.name: (found.images, found.mae.value) for found in system.strata if found.kind == "count"} == {
         "1-10": (2, 3.5),
         "11-50": (1, 10),
         ">200": (1, 150),

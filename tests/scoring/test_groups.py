@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recount.scoring.groups import confusion, count_bins, recall_and_f1, terciles
+from recount.scoring.groups import confusion, count_bins, terciles
 
 
 def test_count_bins() -> None:
@@ -31,9 +31,3 @@ def test_terciles_of_different_counts_are_thirds() -> None:
 def test_a_number_outside_the_captions_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[11\.0\]"):
         confusion([2], [11], range(2, 11))
-
-
-def test_recall_of_a_number_that_does_not_occur_is_zero() -> None:
-    recall, f1 = recall_and_f1(confusion([2, 2], [2, 2], [2, 3]))
-    assert recall.tolist() == [1, 0]
-    assert f1.tolist() == [1, 0]

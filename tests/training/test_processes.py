@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -176,6 +177,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             together(train_all, (str(folder / "two"), CASES | failing), [CPU, CPU])
     (folder / "message").write_text(str(failed.value), encoding="utf-8")
     return folder
+
+
+def without_room(processes: Processes, device: torch.device) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/results/state.pt")
+
+
+@pytest.mark.more
+def test_a_full_disk_in_a_process_of_its_own_is_said_by_the_one_that_started_it() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        with pytest.raises(UserError, match=r"^/results/state\.pt: No space left on device: make room"):
+            together(without_room, (), [CPU])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -28,10 +28,13 @@ def test_no_part_of_a_folders_name_is_run_as_a_command(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("pwned*") if path.name in ("pwned", "pwned2", "pwned3")] == []
 
 
-@pytest.mark.parametrize(("place", "said"), [("house {x}", "its folder's name has a brace"), ("house", "results = ")])
-def test_braces_are_refused_in_one_line(tmp_path: Path, place: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "results", "said"),
+    [("house {x}", "results", "its name has one of {}, a wildcard for Snakemake"), ("house", "r{x}", "results = ")],
+)
+def test_braces_are_refused_in_one_line(tmp_path: Path, place: str, results: str, said: str) -> None:
     house = House(tmp_path / place)
-    settle(house, results="results {x}")
+    settle(house, results=results)
     answer = house.snakemake("--dry-run")
     assert answer.code != 0
     assert said in answer.text

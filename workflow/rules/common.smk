@@ -25,9 +25,8 @@ from snakemake.exceptions import WorkflowError
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
-        if {"{", "}"} & set(workflow.basedir):
-            raise ConfigError(f"{workflow.basedir}: its folder's name has a brace, a wildcard for Snakemake; rename it")
         checked = settings.load(Path.cwd(), config)
+        check_folders(checked.config)
         check_published(checked)
         check_data(checked)
         if not checked.runs:
@@ -37,6 +36,19 @@ def checked_project():
     except (UserError, ModuleNotFoundError, OSError, RecursionError) as error:
         raise WorkflowError(in_words(error) or str(error)) from None
     return checked
+
+
+def check_folders(chosen):
+    """Refuse folders whose names others than this workflow misread: Snakemake, and on clusters its plugins' shells."""
+    places = [workflow.basedir, os.getcwd(), chosen.resources, chosen.results, chosen.reports, *chosen.papers]
+    places += chosen.checkpoints.values()
+    for characters, why in (
+        ("{}", "a wildcard for Snakemake"),
+        ('"$`\\', "a command for the plugin that submits jobs"),
+    ):
+        wrong = [place for place in places if set(characters) & set(str(place))]
+        if wrong and (characters == "{}" or workflow.resource_settings.nodes is not None):
+            raise ConfigError(f"{wrong[0]}: its name has one of {characters}, {why}; rename the folder")
 
 
 def count_jobs():

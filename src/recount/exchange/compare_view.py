@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recount.errors import UserError
+from recount.errors import UserError, printable
 from recount.exchange.compare import OUTCOMES, Changed, ComparedCell, Comparison, Side
 from recount.metrics import metric
 from recount.report.export import escape_markdown
@@ -106,7 +106,7 @@ def _told(comparison: Comparison) -> Iterator[str]:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the whole comparison, without the table of runs."""
     for line in _told(comparison):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
     cells, verdicts, changed, _ = _tables(comparison)
     for shown in (cells, verdicts, changed):
         if shown.rows or shown is cells:
@@ -115,7 +115,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 column.overflow = "fold"
             for row, outcome in zip(shown.rows, shown.outcomes, strict=True):
                 texts = [*row[:-1], shorten(row[-1], WIDEST, placeholder=" …")] if outcome else row
-                table.add_row(*map(Text, texts), style=COLOURS.get(outcome))
+                table.add_row(*(Text(printable(text)) for text in texts), style=COLOURS.get(outcome))
             console.print(table)
     if comparison.runs and not comparison.changed:
         console.print("Nothing differed in settings, packages, hardware, commit or data.")

@@ -34,7 +34,7 @@ from recount.errors import UserError
 from recount.prediction.predict import load_run, load_selection, shrunk
 from recount.prediction.samples import Asking, Predicted, usable_precision
 from recount.report.gallery import crowded, overlay_png, smoothed
-from recount.results.files import number_text, write_atomically, write_rows
+from recount.results.files import SaveError, number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
 from recount.settings.base import ConfigError
 from recount.settings.project import Project
@@ -43,6 +43,7 @@ from recount.systems.base import System
 
 log = logging.getLogger(__name__)
 
+OVERLAY = ".recount.png"  # ends the name of an overlay, after the picture's own
 COLUMNS = ["image", "prompt", "count", "run", "selection", "width", "height", "seconds", "overlay", "problem"]
 # A user's pictures are none that a selection was made on, so that the best one by any evaluation is the one to use.
 PREFERRED = ("best_on_held_out", "best_on_test", "last")
@@ -99,9 +100,9 @@ def count(
 ) -> Counts:
     """Count on pictures with a run of the project's suite; one that cannot be read has a problem instead of a count.
 
-    Overlays and CSV go into ``output``; without it, each overlay beside its picture, and the CSV, of several pictures,
-    into the current folder. ``selection`` names the weights; None takes the first of ``PREFERRED`` that there are.
-    A UserError says what to do.
+    Overlays of an earlier count are left out. Overlays and CSV go into ``output``; without it, each overlay beside its
+    picture, and the CSV, of several pictures, into the current folder. ``selection`` names the weights; None takes the
+    first of ``PREFERRED`` that there are. A UserError says what to do.
     """
     folder, reading = _training_of(project, run)
     record, system = load_run(folder, reading)
@@ -109,7 +110,13 @@ def count(
         raise UserError(f'--run {run} counts what a prompt names: say what, for instance --prompt "red stars"')
     if not system.text_guided and prompt:
         raise UserError(f"--run {run} reads no prompt, it counts what it was trained on: leave --prompt out")
-    targets = [(output or image.parent) / f"{image.name}.recount.png" for image in images]
+    overlays = [image for image in images if image.name.endswith(OVERLAY)]
+    images = [image for image in images if not image.name.endswith(OVERLAY)]
+    if not images:
+        raise UserError(f"there is nothing to count: what ends in {OVERLAY} is an overlay of an earlier count")
+    if overlays:
+        log.info("%d overlays of an earlier count (%s) are left out", len(overlays), OVERLAY)
+    targets = [(output or image.parent) / f"{image.name}{OVERLAY}" for image in images]
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
         raise UserError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
@@ -187,8 +194,12 @@ class _Counter:
         number = math.nan if problem else predicted.count
         shown = "no count" if problem else f"{number:.1f}".removesuffix(".0")
         drawn = _overlay(image, predicted, f"{f'{shown} {self.prompt}'.strip()} · {self.title}")
-        write_atomically(target, lambda temporary: drawn.save(temporary, format="PNG"))
-        return Counted(path, number, image.width, image.height, predicted.seconds, target, problem)
+        overlay: Path | None = target
+        try:
+            write_atomically(target, lambda temporary: drawn.save(temporary, format="PNG"))
+        except SaveError as error:  # a name that is too long with its ending; the number stands all the same
+            overlay, problem = None, "; ".join(filter(None, [problem, str(error)]))
+        return Counted(path, number, image.width, image.height, predicted.seconds, overlay, problem)
 
     def _prepared(self, picture: Picture, path: Path) -> Image.Image:
         if picture.turned:

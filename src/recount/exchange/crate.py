@@ -28,7 +28,7 @@ from recount.exchange.metadata import write_metadata
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
-from recount.results.files import csv_text, file_digest, from_text, with_checksum, write_text
+from recount.results.files import csv_text, file_digest, from_text, neutral, with_checksum, write_text
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.settings.project import Project
 from recount.verify import Verification
@@ -167,7 +167,8 @@ def _copy(origin: Path, target: Path, root: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if origin.suffix in TEXT and not origin.is_relative_to(root / "workflow"):
         whole_lines = origin.suffix in {".csv", ".json", ".yaml"} and "predictions" not in target.parts  # captions
-        _write(target, origin.read_text("utf-8"), root, everywhere=whole_lines)
+        text = origin.read_text("utf-8")
+        _write(target, neutral(text) if origin.suffix == ".csv" else text, root, everywhere=whole_lines)
     else:
         shutil.copyfile(origin, target)
 

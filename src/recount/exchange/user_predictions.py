@@ -1,218 +1,106 @@
 """Anyone's predictions against a truth file: errors with intervals, strata, calibration, comparison of two systems.
 
-Files are CSV (or text with tabs, semicolons or blanks between columns), JSON lines, or one JSON list or object. A line
-names an image and gives a count, or the points that are counted (in CSV also one point per line, columns x and y):
-
-    image,count              {"image": "1.jpg", "count": 12}             {"1.jpg": 12, "2.jpg": [[3, 4], [8, 1]]}
-    1.jpg,12                 {"image": "2.jpg", "points": [[3, 4]]}      {"1.jpg": {"points": [[3, 4]]}}
-
-Without a header, columns are image and count (as in NWPU-Crowd's submissions). Where all files have a prompt, a line is
-about that prompt on that image. Nothing is guessed: images that do not match or occur twice, counts that are not finite
-and true counts below 0 stop with a list of them. Predictions below 0 count as they are, and that is said.
+What the files look like stands in ``user_files``. Where all of them have a prompt, a line is about that prompt on that
+image. Images that do not match stop with a list of them. Predictions below 0 count as they are, and that is said. Where
+truth and predictions are points, it is also said how many of them lie where objects are (``scoring.matching``).
 """
 
-import csv
-import json
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice, product
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from recount.errors import UserError
+from recount.exchange.user_files import SHOWN, Entry, Key, Table, listed, read_table, shown
 from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric
 from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
-from recount.scoring.statistics import Difference, Interval, bootstrap
+from recount.scoring.matching import Localisation, localisation
+from recount.scoring.statistics import Calibration, Difference, Interval, bootstrap
 
-IMAGE_COLUMNS = ("image", "file", "filename", "image_id", "id", "name")
-PREDICTED = ("predicted_count", "prediction", "predicted", "pred", "count", "points")
-TRUE = ("true_count", "truth", "gt", "count", "points")
-SHOWN = 5
 INFLUENTIAL_IMAGES = 5
-
-Key = tuple[str, str]  # image, prompt
-
-
-class Counts(NamedTuple):
-    """Counts read from a file, by image and prompt (prompts are "" where the file has none)."""
-
-    path: Path
-    counts: dict[Key, float]
+SIGMAS = (4.0, 8.0)  # pixels, as FIDTM's evaluation has them where no boxes are known
+BOXES = ("sigma_s = min(w, h) / 2 of each box", "sigma_l = sqrt(w^2 + h^2) / 2 of each box")
+COMPARED_NAMES = 10_000  # that a name is compared with, to name the nearest
 
 
-def read_counts(path: Path, values: Sequence[str], lowest: float = -math.inf) -> Counts:
-    """Read a file of counts or points, none below ``lowest``; UserError lists the first of what is wrong.
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Errors on the images of a range of true counts."""
 
-    ``values`` are the names that the column (or key) of the count or the points may have; the first one there is taken.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8") from None
-    if not text.strip():
-        raise UserError(f"{path}: the file is empty")
-    lines = (_json_lines if text.lstrip()[0] in "{[" else _columns)(text, path, values)
-    counts: dict[Key, float] = {}
-    problems = []
-    for where, key, value in lines:
-        count, problem = _count(value)
-        if count < lowest:
-            problem = f"the count is {count:g}; it must not be below {lowest:g}"
-        if key in counts:
-            problem = "occurs twice"
-        if problem:
-            problems.append(f"{where}: {_named(key)}: {problem}")
-        counts[key] = count
-    if problems:
-        raise UserError(f"{path}: " + _listed(problems, "\n  "))
-    return Counts(path, counts)
+    kind: str  # "count" or "tercile"
+    name: str
+    images: int
+    mae: Interval
+    rmse: Interval
+    bias: float
 
 
-def _named(key: Key) -> str:
-    return f"{key[0]} ({key[1]})" if key[1] else key[0]
+@dataclass(frozen=True, slots=True)
+class Influential:
+    """An image with a large share of the squared error."""
+
+    image: str
+    true: float
+    predicted: float
+    share: float
 
 
-def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    rest = f"{separator}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return separator.join(items[:SHOWN]) + rest
-
-
-def _count(value: Any) -> tuple[float, str]:
-    """Return the count that a value stands for, and what is wrong with it ("" if nothing)."""
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            value = json.loads(text) if text.startswith("[") else float(text)
-        except ValueError:
-            return math.nan, f"{text!r} is not a number"
-    if isinstance(value, list):
-        pairs = all(isinstance(point, list) and len(point) >= 2 for point in value)
-        return float(len(value)), "" if pairs else "points must be a list of [x, y]"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan, f"{value!r} is neither a number nor a list of points"
-    if not math.isfinite(value):
-        return math.nan, f"the count is {value}; it must be finite"
-    return float(value), ""
-
-
-Line = tuple[str, Key, Any]  # where it stands, image and prompt, count or points
-
-
-def _json_lines(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:  # an object in each line
-        lines = [(f"line {number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-        yield from _objects(((where, _parsed(line, f"{path}: {where}")) for where, line in lines), path, values)
-        return
-    if isinstance(whole, list):
-        yield from _objects(((f"entry {number}", item) for number, item in enumerate(whole, start=1)), path, values)
-    elif _first(whole, IMAGE_COLUMNS) is not None and _first(whole, values) is not None:
-        yield from _objects([("line 1", whole)], path, values)
-    else:
-        for image, value in whole.items():
-            inner = _first(value, values) if isinstance(value, dict) else None
-            yield f"key {image!r}", (image, ""), value if inner is None else value[inner]
-
-
-def _parsed(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON: {error.msg}") from None
-
-
-def _objects(items: Iterable[tuple[str, Any]], path: Path, values: Sequence[str]) -> Iterator[Line]:
-    for where, item in items:
-        found = item if isinstance(item, dict) else {}
-        image, value = _first(found, IMAGE_COLUMNS), _first(found, values)
-        if image is None or value is None:
-            raise UserError(f"{path}: {where}: expected an object with {_expected(values)}")
-        yield where, (str(found[image]), str(found.get("prompt", ""))), found[value]
-
-
-def _first(item: Container[str], names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in item), None)
-
-
-def _expected(values: Sequence[str]) -> str:
-    return f"one of {', '.join(IMAGE_COLUMNS)} and one of {', '.join(values)}"
-
-
-def _columns(text: str, path: Path, values: Sequence[str]) -> Iterator[Line]:
-    lines = text.splitlines()
-    delimiter = next((mark for mark in (",", "\t", ";") if mark in lines[0]), None)
-    rows = csv.reader(lines, delimiter=delimiter) if delimiter else (line.split() for line in lines)
-    numbered = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1) if any(row)]
-    head, body = [cell.lower() for cell in numbered[0][1]], numbered[1:]
-    image, value = _first(head, IMAGE_COLUMNS), _first(head, values)
-    if image is not None and value is None and {"x", "y"} <= set(head):
-        place = head.index(image)
-        for name, points in Counter(row[place] for _, row in body if len(row) > place).items():
-            yield "points", (name, ""), points
-        return
-    if image is None and len(head) == 2:
-        with suppress(ValueError):  # a second number means that there is no header
-            float(head[1])
-            head, body = [image := "image", value := "count"], numbered
-    if image is None or value is None:
-        raise UserError(f"{path}: line 1: columns are {', '.join(head)}; expected {_expected(values)}")
-    if not body:
-        raise UserError(f"{path}: there is a header and nothing else")
-    for number, row in body:
-        if len(row) != len(head):
-            raise UserError(f"{path}: line {number}: {len(row)} columns, but line 1 has {len(head)}")
-        item = dict(zip(head, row, strict=True))
-        yield f"line {number}", (item[image], item.get("prompt", "")), item[value]
-
-
-Stratum = tuple[str, str, int, Interval, Interval, float]  # bin or tercile, its name, images, MAE, RMSE, bias
-
-
+@dataclass(frozen=True, slots=True)
 class SystemScores:
     """Everything about one file of predictions."""
 
-    def __init__(self, name: str, keys: Sequence[Key], true: Floats, predicted: Floats) -> None:
-        self.name = name
-        self.metrics = {metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)}
-        self.calibration = statistics.calibration(true, predicted)
-        self.strata = list(_strata(true, predicted))
-        share = statistics.influence(true, predicted).share_of_squared_error
-        order = [k for k in np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES] if share[k] > 0]
-        self.influential = [(_named(keys[k]), true[k], predicted[k], share[k]) for k in order]
-        self.rmse_without = [statistics.rmse_without_largest(true, predicted, images) for images in (1, 2)]
-        self.negative = int((predicted < 0).sum())
+    name: str
+    read: str  # which column, selection and name of the image were read
+    metrics: dict[str, Interval]
+    calibration: Calibration
+    strata: list[Stratum]
+    influential: list[Influential]
+    rmse_without: tuple[float, float]  # the image of largest error, the two of largest error
+    negative: list[str]  # where predictions are below 0
+    localisation: list[Localisation]  # one for each threshold; empty where one side has no points
+    all_true: bool  # every prediction equals the truth
 
     def lines(self) -> Iterator[str]:
         """Yield it as lines for a terminal."""
-        yield self.name
+        yield f"{self.name} ({self.read})"
+        if self.all_true:
+            yield "  every prediction equals the truth: is it the truth's column?"
         if self.negative:
-            yield f"  {self.negative} predictions are below 0; they count as they are"
+            yield f"  {len(self.negative)} predictions are below 0; they count as they are: {listed(self.negative)}"
         for name, interval in (*self.metrics.items(), ("bias", self.calibration.bias)):
             yield f"  {name:<9} {_with_interval(interval)}"
         slope, intercept = _with_interval(self.calibration.slope), _shown(self.calibration.intercept)
         yield f"  {'slope':<9} {slope}, intercept {intercept}"
         one, two = map(_shown, self.rmse_without)
         yield f"  rmse without the largest error {one}, without the two largest {two}"
-        for image, true, predicted, share in self.influential:
-            yield f"  {share:>6.1%} of the squared error: {image} (true {_shown(true)}, predicted {_shown(predicted)})"
-        for kind, name, images, mae, rmse, bias in self.strata:
-            errors = f"mae {_with_interval(mae)}, rmse {_with_interval(rmse)}"
-            yield f"  {kind} {name:<7} n = {images}: {errors}, bias {_shown(bias)}"
+        for image in self.influential:
+            counts = f"(true {_shown(image.true)}, predicted {_shown(image.predicted)})"
+            yield f"  {image.share:>6.1%} of the squared error: {image.image} {counts}"
+        for stratum in self.strata:
+            errors = f"mae {_with_interval(stratum.mae)}, rmse {_with_interval(stratum.rmse)}"
+            bias = _shown(stratum.bias)
+            yield f"  {stratum.kind} {stratum.name:<7} n = {stratum.images}: {errors}, bias {bias}"
+        for entry in self.localisation:
+            shares = ", ".join(
+                f"{name} {_with_interval(getattr(entry, name))}" for name in ("precision", "recall", "f1")
+            )
+            counts = f"{entry.found:,} found, {entry.false:,} false, {entry.missed:,} missed"
+            yield f"  points within {entry.threshold}: {shares}; {counts}"
 
 
 @dataclass(frozen=True, slots=True)
 class UserScores:
     """What ``recount score --predictions --truth`` says."""
 
-    truth: Path
+    truth: str
+    read: str  # of the truth: which column, selection and name of the image
     images: int  # that were scored
     left_out: int  # images of the truth file without a prediction, left out on request
     best_constant: tuple[float, float, float]  # that with the smallest MAE on the truth; its MAE and RMSE
@@ -224,7 +112,7 @@ class UserScores:
         left_out = f", {self.left_out} left out" if self.left_out else ""
         constant, mae, rmse = map(_shown, self.best_constant)
         lines = [
-            f"{self.images} images of {self.truth}{left_out}; 95 % intervals over images",
+            f"{self.images} images of {self.truth} ({self.read}){left_out}; 95 % intervals over images",
             f"best constant ({constant}, an oracle): MAE {mae}, RMSE {rmse}",
         ]
         for system in self.systems:
@@ -236,61 +124,171 @@ class UserScores:
             lines.append(f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}")
         return "\n".join(lines)
 
+    def json(self) -> str:
+        """Return everything as JSON; NaN, which JSON does not have, is null."""
+        return TypeAdapter(UserScores).dump_json(self, indent=1).decode()
 
-def score_files(predictions: Sequence[Path], truth: Path, *, only_predicted: bool = False) -> UserScores:
+
+def score_files(
+    predictions: Sequence[Path],
+    truth: Path,
+    *,
+    only_predicted: bool = False,
+    column: str | None = None,
+    truth_column: str | None = None,
+    selection: str | None = None,
+    sigmas: Sequence[float] = (),
+) -> UserScores:
     """Score one file of predictions, or compare two, against a truth file.
 
-    An image without a prediction is a UserError, unless ``only_predicted`` leaves it out.
+    Args:
+        predictions: one or two files.
+        truth: the file of true counts or points.
+        only_predicted: leave out images without a prediction, which are a UserError otherwise.
+        column: of the predictions, where several could be (``user_files.read_table``).
+        truth_column: of the truth.
+        selection: of files that have several, recount's own predictions above all.
+        sigmas: thresholds in pixels for points, ``SIGMAS`` if none; where the truth has boxes, theirs come on top.
     """
     if len(predictions) not in {1, 2}:
         raise UserError(f"{len(predictions)} files of predictions: give one, or two to compare")
-    truths = read_counts(truth, TRUE, lowest=0)
-    tables = [read_counts(path, PREDICTED) for path in predictions]
-    if not all(any(prompt for _, prompt in table.counts) for table in (truths, *tables)):
-        truths, *tables = (_without_prompts(table) for table in (truths, *tables))
-    wanted = tables[0].counts if only_predicted else truths.counts
-    for table in tables:
-        _check_match(table, truths, wanted)
-    keys = [key for key in truths.counts if key in wanted]
-    true = np.array([truths.counts[key] for key in keys])
-    predicted = [np.array([table.counts[key] for key in keys]) for table in tables]
-    systems = [SystemScores(str(path), keys, true, counts) for path, counts in zip(predictions, predicted, strict=True)]
+    if wrong := [sigma for sigma in sigmas if not 0 < sigma < math.inf]:
+        raise UserError(f"--sigma {wrong[0]:g}: expected pixels, more than 0")
+    tables = [read_table(path, "prediction", column, selection) for path in predictions]
+    if selection is not None and not any(table.selection for table in tables):
+        raise UserError(f"--selection {selection}: {predictions[0]} has no column selection")
+    truths = read_table(truth, "truth", truth_column, selection)
+    counted = next((table for table in (truths, *tables) if not table.has_points), None)
+    if sigmas and counted is not None:
+        raise UserError(f"{counted.path}: --sigma is for points, and column {counted.column} has counts")
+    names = _name_columns(truths, tables)
+    there, *claimed = _by_key([truths, *tables], names)
+    wanted = claimed[0] if only_predicted else there
+    for table, name, entries in zip(tables, names[1:], claimed, strict=True):
+        _check_match(table, name, entries, there, wanted, truth)
+    keys = [key for key in there if key in wanted]
+    true = np.array([there[key].count for key in keys])
+    predicted = [np.array([entries[key].count for key in keys]) for entries in claimed]
+    systems = []
+    for table, name, entries in zip(tables, names[1:], claimed, strict=True):
+        pairs = [(there[key], entries[key]) for key in keys]
+        found = [] if counted else list(_localised(pairs, sigmas or SIGMAS))
+        systems.append(_scored(str(table.path), _read(table, name), keys, pairs, found))
     constant = statistics.best_constant(true)
     flat = np.full(len(true), constant)
     metrics = _metrics(true, *predicted) if len(tables) == 2 else []
     return UserScores(
-        truth=truth,
+        truth=str(truth),
+        read=_read(truths, names[0]),
         images=len(keys),
-        left_out=len(truths.counts) - len(keys),
+        left_out=len(there) - len(keys),
         best_constant=(constant, MAE(true, flat), RMSE(true, flat)),
         systems=systems,
         differences={metric.name: statistics.paired_difference(metric, true, *predicted) for metric in metrics},
     )
 
 
-def _without_prompts(table: Counts) -> Counts:
-    """Return the table by image alone: another file does not tell prompts apart."""
-    twice = [image for image, times in Counter(image for image, _ in table.counts).items() if times > 1]
+def _read(table: Table, name: str) -> str:
+    parts = [f"column {table.column}", f"selection {table.selection}" if table.selection else ""]
+    return ", ".join(filter(None, [*parts, f"images by {name}" if len(table.name_columns) > 1 else ""]))
+
+
+def _name_columns(truth: Table, tables: Sequence[Table]) -> list[str]:
+    """Return by which column each file names the images: by those that have most names in common with the truth."""
+    called = {
+        id(table): {name: set(of) for name, of in zip(table.name_columns, zip(*table.names, strict=True), strict=True)}
+        for table in (truth, *tables)
+    }
+
+    def common(choice: tuple[str, ...]) -> int:
+        known = called[id(truth)][choice[0]]
+        return sum(len(known & called[id(table)][name]) for table, name in zip(tables, choice[1:], strict=True))
+
+    choices: list[tuple[str, ...]] = [*product(*(table.name_columns for table in (truth, *tables)))]
+    best = max(choices, key=common)
+    return list(best)
+
+
+def _by_key(tables: Sequence[Table], names: Sequence[str]) -> list[dict[Key, Entry]]:
+    """Return each file's entries by image and prompt; by image alone unless all files have prompts."""
+    found = [table.by_key(name) for table, name in zip(tables, names, strict=True)]
+    if all(any(prompt for _, prompt in entries) for entries in found):
+        return found
+    return [_without_prompts(table.path, entries) for table, entries in zip(tables, found, strict=True)]
+
+
+def _without_prompts(path: Path, entries: Mapping[Key, Entry]) -> dict[Key, Entry]:
+    """Return entries by image alone: another file does not tell prompts apart."""
+    twice = [image for image, times in Counter(image for image, _ in entries).items() if times > 1]
     if twice:
         raise UserError(
-            f"{table.path}: several prompts on one image, but another file has no prompts: {_listed(twice)}; "
+            f"{path}: several prompts on one image, but another file has no prompts: {listed(twice)}; "
             "add a prompt column there"
         )
-    return Counts(table.path, {(image, ""): count for (image, _), count in table.counts.items()})
+    return {(image, ""): entry for (image, _), entry in entries.items()}
 
 
-def _check_match(table: Counts, truths: Counts, wanted: Mapping[Key, float]) -> None:
-    unknown = [_named(key) for key in table.counts if key not in truths.counts]
-    absent = [_named(key) for key in wanted if key not in table.counts]
-    problems = [f"{len(unknown)} images are not in {truths.path}: {_listed(unknown)}"] if unknown else []
-    problems += [f"{len(absent)} images have no prediction: {_listed(absent)}"] if absent else []
-    stems, true_stems = ({PurePosixPath(image).stem for image, _ in side.counts} for side in (table, truths))
-    if unknown and absent and stems & true_stems:
+def _check_match(
+    table: Table, name: str, entries: Mapping[Key, Entry], there: Mapping[Key, Entry], wanted: Mapping[Key, Entry],
+    truth: Path,
+) -> None:  # fmt: skip
+    unknown, absent = [key for key in entries if key not in there], [key for key in wanted if key not in entries]
+    by = f" (images by column {name})" if len(table.name_columns) > 1 else ""
+    problems = []
+    if unknown:
+        near = [_with_nearest(key, absent or there) for key in unknown[:SHOWN]]
+        rest = [shown(key) for key in unknown[SHOWN:]]
+        problems.append(f"{len(unknown)} images are not in {truth}{by}: {listed([*near, *rest])}")
+    if absent:
+        problems.append(f"{len(absent)} images have no prediction: {listed([shown(key) for key in absent])}")
+    stems, lacking = ({PurePosixPath(image).stem for image, _ in side} for side in (unknown, absent))
+    if stems & lacking:
         problems.append("the names differ in folder or suffix; write them alike in both files")
     elif absent and not unknown:
         problems.append("to score only the predicted ones, say so (--only-predicted)")
     if problems:
         raise UserError(f"{table.path}: " + "\n  ".join(problems))
+
+
+def _with_nearest(key: Key, others: Iterable[Key]) -> str:
+    near = get_close_matches(key[0], [image for image, _ in islice(others, COMPARED_NAMES)], n=1)
+    return shown(key) + "".join(f" (the nearest there is {shown((name, ''))})" for name in near)
+
+
+def _localised(pairs: Sequence[tuple[Entry, Entry]], sigmas: Sequence[float]) -> Iterator[Localisation]:
+    """Yield precision, recall and F1 at each threshold; entries of the truth and of the predictions have points."""
+    true, predicted = (
+        [entry.points for entry in side if entry.points is not None] for side in zip(*pairs, strict=True)
+    )
+    for sigma in sigmas:
+        yield localisation(true, predicted, [sigma] * len(pairs), f"{sigma:g} px")
+    radii = [entry.radii for entry, _ in pairs if entry.radii is not None]
+    if len(radii) == len(pairs):
+        for place, label in enumerate(BOXES):
+            yield localisation(true, predicted, [each[:, place] for each in radii], label)
+
+
+def _scored(
+    name: str, read: str, keys: Sequence[Key], pairs: Sequence[tuple[Entry, Entry]], found: list[Localisation]
+) -> SystemScores:
+    true, predicted = (np.array([entry.count for entry in side]) for side in zip(*pairs, strict=True))
+    share = statistics.influence(true, predicted).share_of_squared_error
+    order = [k for k in np.argsort(-share, kind="stable")[:INFLUENTIAL_IMAGES] if share[k] > 0]
+    one, two = (statistics.rmse_without_largest(true, predicted, images) for images in (1, 2))
+    return SystemScores(
+        name=name,
+        read=read,
+        metrics={metric.name: bootstrap(metric, true, predicted) for metric in _metrics(true, predicted)},
+        calibration=statistics.calibration(true, predicted),
+        strata=list(_strata(true, predicted)),
+        influential=[Influential(shown(keys[k]), *map(float, (true[k], predicted[k], share[k]))) for k in order],
+        rmse_without=(one, two),
+        negative=[
+            f"{shown(key)} ({entry.where})" for key, (_, entry) in zip(keys, pairs, strict=True) if entry.count < 0
+        ],
+        localisation=found,
+        all_true=bool((true == predicted).all()),
+    )
 
 
 def _metrics(true: Floats, *predicted: Floats) -> list[Metric]:
@@ -303,7 +301,7 @@ def _strata(true: Floats, predicted: Floats) -> Iterator[Stratum]:
         for name in dict.fromkeys(name for _, name in sorted(zip(true.tolist(), names, strict=True))):
             inside = np.array([other == name for other in names])
             t, p = true[inside], predicted[inside]
-            yield kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean())
+            yield Stratum(kind, name, len(t), bootstrap(MAE, t, p), bootstrap(RMSE, t, p), float((p - t).mean()))
 
 
 def _shown(value: float) -> str:

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -44,6 +45,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]")
 _NUMBER = re.compile(
     r"[+-]?(\d[\d\u202f]*\.?\d*|\.\d+)(e[+-]?\d+)?( \([\d.\u202f]+ %\))?|[+-]?inf|nan", re.ASCII | re.IGNORECASE
 )
+
+csv.field_size_limit(sys.maxsize)  # a cell may hold the points of a crowd
 
 
 class SaveError(UserError):
@@ -125,6 +128,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # so that \r is quoted, too
     writer.writerows([_cell(value) for value in row] for row in [columns, *rows])
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def neutral(text: str) -> str:
+    """Return a CSV file, whoever wrote it, without formulas; what is no CSV stays as it is."""
+    try:
+        head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError):
+        return text
+    return csv_text([*map(from_text, head)], ([*map(from_text, row)] for row in rows))
 
 
 def _cell(value: object) -> object:

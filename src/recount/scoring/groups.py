@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recount.metrics import Floats
-
 COUNT_BINS = ((1, 10), (11, 50), (51, 200), (201, None))  # specs of the text-guided baselines; 0 is a bin of its own
 
 
@@ -20,13 +18,6 @@ def confusion(true: ArrayLike, predicted: ArrayLike, numbers: Sequence[int]) -> 
     matrix = np.zeros((len(numbers), len(numbers)), np.int64)
     np.add.at(matrix, tuple([place[value] for value in row] for row in pairs.tolist()), 1)
     return matrix
-
-
-def recall_and_f1(matrix: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Return recall and F1 of each number from a confusion matrix; 0 where a number neither occurs nor is answered."""
-    hits, occurring, answered = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    recall = hits / np.maximum(occurring, 1)
-    return recall, 2 * hits / np.maximum(occurring + answered, 1)
 
 
 def count_bins(true: ArrayLike) -> list[str]:

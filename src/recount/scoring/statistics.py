@@ -9,7 +9,7 @@ system is the exception: with heavy tails percentile intervals cover far less th
 Seeds are fixed, so a number is the same whenever it is computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,14 @@ def _weights(rng: np.random.Generator, resamples: int, size: int) -> Floats:
     """Return how often each of ``size`` items is drawn with replacement, as a share [resamples, size]."""
     drawn = rng.integers(0, size, (resamples, size)) + size * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size) / size
+
+
+def weights_over(images: int) -> Iterator[Floats]:
+    """Yield the resampling weights of so many images, ``RESAMPLES`` rows in parts that fit into memory."""
+    rng = np.random.default_rng(RANDOM_SEED)
+    chunk = max(CELLS_PER_CHUNK // images, 1)
+    for start in range(0, RESAMPLES, chunk):
+        yield _weights(rng, min(chunk, RESAMPLES - start), images)
 
 
 def _resampled(metric: Metric, contributions: Sequence[Floats], seed: int) -> Floats:
@@ -206,11 +214,11 @@ def calibration(true: ArrayLike, predicted: ArrayLike) -> Calibration:
     intercept = float(p.mean() - slope * t.mean())
     if len(t) < 2:
         return Calibration(Interval(bias), Interval(slope), intercept)
-    weights = _weights(np.random.default_rng(RANDOM_SEED), RESAMPLES, len(t))
-    slopes = _slopes(weights, t, p)
+    parts = [(_slopes(weights, t, p), weights @ (p - t)) for weights in weights_over(len(t))]
+    slopes, biases = map(np.concatenate, zip(*parts, strict=True))
     slopes = slopes[np.isfinite(slopes)]
     limits = interval_of(slopes) if np.isfinite(slope) else (np.nan, np.nan)
-    return Calibration(Interval(bias, *interval_of(weights @ (p - t))), Interval(slope, *limits), intercept)
+    return Calibration(Interval(bias, *interval_of(biases)), Interval(slope, *limits), intercept)
 
 
 def _slopes(weights: Floats, t: Floats, p: Floats) -> Floats:

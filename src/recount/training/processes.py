@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
-from recount.errors import UserError
+from recount.errors import UserError, in_words
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 def together(work: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
     """Call ``work(processes, device, *arguments)`` in a new process for each device (all cards or all processors).
 
-    They end with this process; if one fails, the others are ended (a ``UserError`` stays one).
+    They end with this process; if one fails, the others are ended (what can be said in words is a ``UserError``).
     """
     with tempfile.TemporaryDirectory(prefix="recount-processes-") as folder:
         given = (folder, [str(device) for device in devices], work, tuple(arguments))
@@ -128,7 +128,10 @@ def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None]
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         work(Processes(rank, size), device, *arguments)
-    except UserError as error:
-        Path(folder, f"{rank}.error").write_text(str(error), encoding="utf-8")
+    except (UserError, OSError) as error:
+        message = in_words(error)
+        if message is None:
+            raise
+        Path(folder, f"{rank}.error").write_text(message, encoding="utf-8")
         raise SystemExit(1) from None
     dist.destroy_process_group()
