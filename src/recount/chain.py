@@ -8,6 +8,7 @@ finished result make nothing unfit. Prepared data check themselves (``recount.da
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -74,6 +75,16 @@ class Chain:
         history = path.with_name(HISTORY)
         self._content(history, record.history_sha256, again)
         return self._runs.setdefault(run.training_id, record)
+
+    def older(self, run: Run) -> str:
+        """Return what made a run's training that is not what is here now, in words; it is used nevertheless."""
+        made = self.run(run).provenance
+        now = provenance.computing_packages()
+        words = [f"{name} {made.packages[name]}" for name in now if made.packages.get(name, now[name]) != now[name]]
+        with suppress(ModuleNotFoundError):  # another package's system, which is not installed here
+            if made.code and made.code != provenance.step_digest("train", run.system):
+                words.insert(0, "older code")
+        return f"trained with {', '.join(words)}" if words else ""
 
     def predictions(self, run: Run, benchmark: str) -> tuple[dict[str, Predictions], Timing]:
         """Return what a run predicted on a benchmark, by selection, and its record; errors: ``run``, ``Unfit``."""

@@ -41,7 +41,7 @@ COMPUTING = (
     "torch",
     "torchvision",
     "timm",
-    "open_clip_torch",
+    "open-clip-torch",
     "diffusers",
     "transformers",
     "accelerate",

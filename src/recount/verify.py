@@ -16,7 +16,6 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from recount import provenance
 from recount.chain import MADE, TABLES, Chain, Unfit
 from recount.data.dataset import MANIFEST, DataError
 from recount.data.digests import unfit_files
@@ -156,9 +155,9 @@ class Verification:
                 yield self._of(unfit, *models)
                 continue
             yield from self._models(folder, record, again)
-            code = provenance.step_digest("train", run.system)
-            if record.provenance.code != code:
-                yield self._finding(folder / RUN, "older code", "trained by other code than recount has now")
+            older = self.chain.older(run)
+            if older:
+                yield self._finding(folder / RUN, "older code", older)
 
     def _models(self, folder: Path, record: RunRecord, again: str) -> Iterator[Finding]:
         for name, selection in record.selections.items():

@@ -28,6 +28,7 @@ from recount.prediction.predict import predict_benchmark
 from recount.results.attempts import attempt
 from recount.results.files import write_text
 from recount.results.predictions import Timing, timing_path
+from recount.results.run_record import RunRecord
 from recount.results.scores import SCORES
 from recount.scoring.score import score
 from recount.settings.project import Project, load
@@ -232,6 +233,18 @@ def test_a_picture_that_changed_is_not_read(project: Project) -> None:
     with pytest.raises(UserError, match=r"4\.png: damaged: its sha256 is .*recount prepare crowd original"):
         load_image(path, sample.image_sha256)
     assert unfit(project)[str(DATA / "images/4.png")] == "damaged"
+
+
+def test_what_other_code_or_packages_trained_is_used_and_marked(project: Project) -> None:
+    path = project.root / RUN / "run.json"
+    record = RunRecord.read(path)
+    record.provenance.code = "other"
+    record.provenance.packages["torch"] = "1.0"
+    record.write(path)
+    rows = [row for row in SCORES.read(score(project)) if row.variant == "rgb" and row.metric == "mae"]
+    assert {(row.status, row.reason.text) for row in rows} == {("trained", "trained with older code, torch 1.0")}
+    judge(project)
+    assert unfit(project) == {}
 
 
 def test_scores_made_from_other_predictions_are_stale(project: Project) -> None:

@@ -17,7 +17,7 @@ from recount.metrics import METRICS, RMSE, Floats, Metric
 from recount.results.files import ResultsError, is_there
 from recount.results.predictions import Predictions, Timing
 from recount.results.prompt_tests import PromptTests
-from recount.results.reason import NOTHING, Missing, Reason
+from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import Score
 from recount.scoring.statistics import Interval, bootstrap
@@ -111,7 +111,9 @@ class Measurements:
     def _measured(self, run_id: str, benchmark: str, metric: str) -> dict[str, Measured]:
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)
-            return {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
+            older = Reason("note", self.chain.older(self._by_id[run_id]))
+            measured = {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
+            return {name: replace(one, reason=joined([one.reason, older])) for name, one in measured.items()}
         if metric == "inference_seconds_per_image":
             return self._seconds_per_image(run_id, benchmark)
         if metric == "train_hours_100_epochs":
