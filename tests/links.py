@@ -11,7 +11,7 @@ from recount import provenance
 from recount.results.files import Made, file_digest
 from recount.results.predictions import Timing, timing_path
 from recount.results.prompt_tests import PromptTests
-from recount.results.run_record import HISTORY, RUN, RunRecord
+from recount.results.run_record import HISTORY, RUN, RunRecord, Selection, write_model_record
 from recount.settings.project import Project, Run, Split
 
 
@@ -31,10 +31,7 @@ def complete_run(project: Project, run: Run) -> None:
     tests = _known(asked) if asked.is_file() else {}
     if not (selections or tests or (folder / RUN).is_file()):
         return
-    digests = {
-        name: f"{place:064d}" for place, name in enumerate([*selections, *filter(None, [tests.get("selection")])])
-    }
-    models = _run(project, run, digests)
+    models = _run(project, run, [*selections, *filter(None, [tests.get("selection")])])
     made = Made(run=run.training_id, models=models, settings=provenance.reading_of(project, run))
     for benchmark, path in predicted.items():
         times = {name: {"images": 0, "seconds": 0.0} for name in dict.fromkeys(row["selection"] for row in _rows(path))}
@@ -56,7 +53,8 @@ def complete_run(project: Project, run: Run) -> None:
         PromptTests.model_validate(tests | {"made": own}).write(asked)
 
 
-def _run(project: Project, run: Run, digests: dict[str, str]) -> dict[str, str]:
+def _run(project: Project, run: Run, selections: list[str]) -> dict[str, str]:
+    """Write the record of a run with these selections, at least; a model that is not there is a file of a few bytes."""
     run = project.training_of(run)
     folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,8 +62,14 @@ def _run(project: Project, run: Run, digests: dict[str, str]) -> dict[str, str]:
         (folder / HISTORY).write_text("stage,epoch,step,seconds\n", encoding="utf-8")
     known = _known(folder / RUN)
     chosen = known.get("selections") or {}
-    for name, digest in digests.items():
-        chosen.setdefault(name, {"epoch": 1, "model": f"model.{name}.safetensors", "sha256": digest})
+    for name in selections:
+        chosen.setdefault(name, {"epoch": 1, "model": f"model.{name}.safetensors"})
+    for name, selection in chosen.items():
+        model = folder / selection["model"]
+        if not model.is_file():
+            model.write_text(f"{run.id} {name}", encoding="utf-8")
+        selection["sha256"] = file_digest(model)
+        write_model_record(folder, run.id, Selection.model_validate(selection))
     splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
     origin = {**(known.get("provenance") or {}), "data": _data(project, splits)}
     whose = {"system": run.system, "variant": run.variant, "seed": run.seed}

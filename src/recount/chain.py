@@ -207,7 +207,7 @@ class Chain:
         except FileNotFoundError:
             raise Unfit(path, "missing", "its record is there, and it is not", again, expected) from None
         except OSError as error:
-            raise Unfit(path, "damaged", f"cannot be read ({error.strerror})", again, expected) from None
+            raise Unfit(path, "damaged", f"cannot be read: {error.strerror}", again) from None
         if found != expected:
             raise Unfit(path, "damaged", "its content is not what was written", again, expected, found)
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,6 @@ from recount.chain import MADE, TABLES, Chain, Unfit
 from recount.data.dataset import MANIFEST, DataError
 from recount.data.digests import unfit_files
 from recount.fetching.ledger import Ledger
-from recount.planning import needed_sources
 from recount.results.attempts import Attempt
 from recount.results.digest_cache import DigestCache
 from recount.results.files import ResultsError, file_digest
@@ -88,12 +88,15 @@ class Verification:
         return str(path.relative_to(self.project.root)) if path.is_relative_to(self.project.root) else str(path)
 
     def _fetched(self) -> Iterator[Finding]:
-        for source, folder in needed_sources(self.project):
+        project = self.project  # of which this recount may not know every data set
+        sets = {project.raw / split.dataset for run in project.runs for split in run.splits}
+        weights = {project.weights / name for run in project.runs for name in run.weights}
+        for step, below in (*product(["fetch"], sorted(sets)), *product(["fetch-weights"], sorted(weights))):
+            folder = project.root / below
             manifest = folder / MANIFEST
             if not manifest.is_file():
                 continue
-            step = "fetch" if folder.is_relative_to(self.project.root / self.project.raw) else "fetch-weights"
-            again = f"`recount {step} {source.name}` gets it again"
+            again = f"`recount {step} {folder.name}` gets it again"
             try:
                 entries = Ledger(folder).entries
             except DataError as error:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from recount.chain import MADE
 from recount.cli import app
 from recount.errors import UserError
 from recount.exchange import reproduction
@@ -23,7 +25,9 @@ from recount.exchange.compare import ComparedCell, Comparison, compare
 from recount.exchange.compare_view import print_comparison, write_comparison
 from recount.exchange.reproduction import open_reproduction
 from recount.metrics import MAE
-from recount.results.files import ResultsError
+from recount.results.files import Made, ResultsError, file_digest, note_tables
+from recount.results.predictions import Timing, timing_path
+from recount.results.run_record import RunRecord, read_run_record
 from recount.results.scores import SCORES
 from recount.results.verdicts import VERDICTS
 from recount.scoring.statistics import paired_difference
@@ -59,16 +63,34 @@ def results(folder: Path, **given: Any) -> Path:
             "cost": {"wall_seconds": 10.0},
             "provenance": {"commit": "aa", "device": "cpu", "packages": {"torch": "2.9.0"}, "command": ["x"]},
         }
-        run = folder / f"runs/good/full/seed{seed}/run.json"
-        run.parent.mkdir(parents=True, exist_ok=True)
-        run.write_text(json.dumps({**record, **given.get("record", {})}))
+        record |= given.get("record", {})
+        RunRecord.model_validate(record).write(folder / f"runs/good/full/seed{seed}/run.json")
     rows.append(row("all", float(np.mean(values)), dataset))
     rows += given.get("extra", [])
     with (folder / "scores.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, SCORES.columns)
         writer.writeheader()
         writer.writerows(rows)
+    return whole(folder)
+
+
+def whole(folder: Path) -> Path:
+    """Write what the results say of themselves, as they lie there; return ``folder``."""
+    predictions = sorted(folder.glob("predictions/*/*/*/*/seed*.csv"))
+    for path in predictions:
+        record = read_run_record(folder / "runs" / Path(*path.parts[-3:]).with_suffix(""))
+        models = {name: selection.sha256 for name, selection in record.selections.items()}
+        made = Made(content={path.name: file_digest(path)}, run=record.id, models=models)
+        Timing(made=made, device="cpu", precision="fp32", selections={}).write(timing_path(path))
+    digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in predictions}
+    note_tables(folder / MADE["score"], ("scores.csv",), Made(results=digests))
     return folder
+
+
+def edited(path: Path, content: bytes) -> None:
+    """Write other scores, as ``recount score`` would."""
+    path.write_bytes(content)
+    whole(path.parent)
 
 
 def row(seed: str, value: float | str, dataset: str = "dots/test", **other: Any) -> dict[str, Any]:
@@ -136,10 +158,9 @@ def test_p_values_are_adjusted_for_the_number_of_systems_but_not_of_tables(tmp_p
         again = row("all", value, table="table2")
         other = row("all", value, system="other")
         results(folder, errors={0: wrong}, extra=[again, other])
-        (folder / "predictions/dots/test/other/full").mkdir(parents=True)
-        content = (folder / "predictions/dots/test/good/full/seed0.csv").read_bytes()
-        (folder / "predictions/dots/test/other/full/seed0.csv").write_bytes(content)
-        return folder
+        for good in ("predictions/dots/test/good", "runs/good"):
+            shutil.copytree(folder / good, (folder / good).with_name("other"))
+        return whole(folder)
 
     alone = only_cell(results(tmp_path / "a"), results(tmp_path / "b", errors={0: CLOSE * 1.2}))
     cells = compared(with_more(tmp_path / "c", NOISE), with_more(tmp_path / "d", CLOSE * 1.2)).cells
@@ -172,6 +193,9 @@ def test_scores_older_than_predictions_are_noticed(tmp_path: Path) -> None:
     b = results(tmp_path / "b", errors={0: CLOSE})
     scores = pd.read_csv(b / "scores.csv").assign(value=99.0)
     scores.to_csv(b / "scores.csv", index=False)
+    with pytest.raises(ResultsError, match=r"scores\.csv: damaged; `recount score` makes it anew"):
+        only_cell(results(tmp_path / "a"), b)
+    whole(b)
     cell = only_cell(results(tmp_path / "a"), b)
     assert cell.outcome == "no interval"
     assert "score again" in cell.why
@@ -182,7 +206,7 @@ def test_a_number_on_one_side_is_told_with_the_reason_for_the_other(tmp_path: Pa
     b = results(tmp_path / "b", errors={0: CLOSE}, extra=[row("all", 3.0, system="third")])
     table = pd.read_csv(b / "scores.csv", dtype=str, keep_default_na=False)
     kept = pd.concat([table[table["system"] == "third"], pd.DataFrame(missing).astype(str)]).fillna("")
-    kept.to_csv(b / "scores.csv", index=False)
+    edited(b / "scores.csv", kept.to_csv(index=False).encode())
     cells = {cell.system: cell for cell in compared(results(tmp_path / "a"), b).cells}
     assert (cells["good"].outcome, cells["good"].why) == ("only A", "out of memory")
     assert (cells["third"].outcome, cells["third"].why) == ("only B", "no such cell")
@@ -265,8 +289,10 @@ def test_an_export_and_its_zip_are_read_like_results(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "no scores.csv in it: give an export"),
         (lambda path: path.write_bytes(b"PK\x03\x04 no zip"), "neither a folder nor a readable zip file"),
         (lambda path: [results(path / suite) for suite in ("mini", "open")], "results of several suites: mini/, open/"),
-        (lambda path: (results(path) / "scores.csv").write_text("a,b\n1,2\n"), "scores.csv: no column paper"),
-        (lambda path: (results(path) / "scores.csv").write_bytes(b"\xff\xfe\x00"), "scores.csv: cannot be read"),
+        (lambda path: (results(path) / "scores.csv").write_text("a,b\n1,2\n"), "scores.csv: damaged; `recount score`"),
+        (lambda path: (results(path) / MADE["score"]).unlink(), "scores.csv: no scores.made.json says what it was"),
+        (lambda path: edited(results(path) / "scores.csv", b"a,b\n1,2\n"), "scores.csv: no column paper"),
+        (lambda path: edited(results(path) / "scores.csv", b"\xff\xfe\x00"), "scores.csv: cannot be read"),
         (lambda path: (results(path) / "runs/good/full/seed0/run.json").write_text("{"), "run.json: damaged"),
         (lambda path: results(path, extra=[row("all", "many", system="x")]), "value = 'many' is not a number"),
     ],
@@ -280,7 +306,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, make: Any, message: str) ->
 def test_a_damaged_member_of_a_zip_is_told(tmp_path: Path) -> None:
     results(tmp_path / "b")
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
-        archive.write(tmp_path / "b" / "scores.csv", "scores.csv")
+        for name in ("scores.csv", MADE["score"]):
+            archive.write(tmp_path / "b" / name, name)
     content = bytearray((tmp_path / "b.zip").read_bytes())
     content[60] ^= 0xFF
     (tmp_path / "b.zip").write_bytes(bytes(content))
@@ -313,8 +340,9 @@ def linked(archive: zipfile.ZipFile) -> None:
 def test_a_zip_that_no_export_is_like_is_refused(tmp_path: Path, add: Any, message: str) -> None:
     with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         add(archive)
+        archive.write(results(tmp_path / "a") / MADE["score"], MADE["score"])
     with pytest.raises(UserError, match=re.escape(message)):
-        compared(results(tmp_path / "a"), tmp_path / "b.zip")
+        compared(tmp_path / "a", tmp_path / "b.zip")
 
 
 def test_what_is_read_and_how_many_files_there_are_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,8 +353,8 @@ def test_what_is_read_and_how_many_files_there_are_is_limited(tmp_path: Path, mo
     monkeypatch.setattr(reproduction, "MOST_BYTES", size // 2)
     with pytest.raises(UserError, match="all that is read"):
         compared(a, b)
-    monkeypatch.setattr(reproduction, "MOST_FILES", 4)
-    with pytest.raises(UserError, match="7 files are more than the 4 allowed"):
+    monkeypatch.setattr(reproduction, "MOST_FILES", 5)
+    with pytest.raises(UserError, match="11 files are more than the 5 allowed"):
         compared(a, b)
 
 
@@ -362,7 +390,7 @@ def test_formulas_of_another_reproduction_are_text(tmp_path: Path) -> None:
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
     b = results(tmp_path / "b")
     table = pd.read_csv(b / "scores.csv").assign(paper="another")
-    table.to_csv(b / "scores.csv", index=False)
+    edited(b / "scores.csv", table.to_csv(index=False).encode())
     with pytest.raises(UserError, match="no cell of any table in common"):
         compared(results(tmp_path / "a"), b)
 

@@ -16,16 +16,25 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from recount.chain import MADE, TABLES
 from recount.cli import app
 from recount.errors import UserError
 from recount.exchange import crate
+from recount.exchange.compare import compare
 from recount.exchange.crate import export, without_paths
-from recount.results.files import is_formula
+from recount.exchange.reproduction import open_reproduction
+from recount.judging.judge import judge
+from recount.results.files import MadeTables, file_digest, is_formula, note_tables
+from recount.results.prepared import data_digest
+from recount.results.run_record import RunRecord
 from recount.settings.project import Project, load
 from report import tree
 
 ROOT = Path(__file__).parents[2]
 FORMULA = "=HYPERLINK(1)|<b>"
+RUN = "runs/gigacount/scheduler/seed1/run.json"
+MODELS = ("model", "model.best_on_test", "model.best_on_held_out")
+DATA = "resources/data/crowd/original/index.csv"
 TEXT = ("id", "prompt", "seeds", "seed")
 
 
@@ -48,15 +57,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path]:
 
 def _hide_paths_in(project: Project) -> None:
     """Put absolute paths where logs and settings bring them: into a reason, and into a run.json."""
-    scores = project.root / project.results / "scores.csv"
-    table = pd.read_csv(scores, dtype=str)
+    results = project.root / project.results
+    path = results / RUN
+    record = RunRecord.read(path)
+    record.provenance.command = ["recount", "train", "/home/somebody/results"]
+    record.write(path)
+    judge(project)
+    table = pd.read_csv(results / "scores.csv", dtype=str)
     table.loc[0, "reason"] = f"{project.root}/logs/x.log ends: OSError: /home/somebody/weights/sd15.ckpt: no such file"
     table.loc[1, "reason"] = FORMULA
-    table.to_csv(scores, index=False)
-    path = next((project.root / project.results).glob("runs/*/*/*/run.json"))
-    record = json.loads(path.read_text())
-    record["run"]["checkpoint_path"] = "/home/somebody/weights/best.pth"
-    path.write_text(json.dumps(record))
+    table.to_csv(results / "scores.csv", index=False)
+    made = results / MADE["score"]
+    note_tables(made, TABLES["score"], MadeTables.read(made).made)
 
 
 def graph_of(folder: Path) -> dict[str, dict[str, Any]]:
@@ -105,7 +117,11 @@ def test_the_crate_is_a_workflow_run_crate(exported: tuple[Project, Path]) -> No
 
 
 def test_every_reference_leads_somewhere(exported: tuple[Project, Path]) -> None:
-    entities = graph_of(exported[1])
+    assert_references_lead_somewhere(exported[1])
+
+
+def assert_references_lead_somewhere(folder: Path) -> None:
+    entities = graph_of(folder)
     outside = ("https://w3id.org/ro/crate/", "https://bioschemas.org/", "https://snakemake.readthedocs.io")
     for entity in entities.values():
         for name in (name for key, value in entity.items() if key != "@id" for name in references(value)):
@@ -118,10 +134,11 @@ def test_a_run_is_an_action_from_its_data_to_its_files(exported: tuple[Project, 
     action = entities["#run-gigacount/scheduler/seed1"]
     assert entities[action["instrument"]["@id"]]["version"] == "0123456789abcdef0123456789abcdef01234567"
     data = [entities[name] for name in references(action["object"]) if name.startswith("#data-")]
-    assert [entity["sha256"] for entity in data] == ["9f" * 32]
+    assert [entity["sha256"] for entity in data] == [data_digest(project.root / DATA)]
     assert references(action["result"]) == {
         "results/runs/gigacount/scheduler/seed1/run.json",
         "results/runs/gigacount/scheduler/seed1/history.csv",
+        *(f"results/runs/gigacount/scheduler/seed1/{name}.json" for name in MODELS),
         "results/predictions/crowd/test/gigacount/scheduler/seed1.csv",
     }
     runs = len(list((project.root / project.results).glob("runs/*/*/*/run.json")))
@@ -161,8 +178,33 @@ def test_no_path_of_this_machine_goes_out(exported: tuple[Project, Path]) -> Non
         content = (folder / name).read_bytes()
         assert str(project.root).encode() not in content, name
         assert b"/home/somebody" not in content, name
+    assert RunRecord.read(folder / "results" / RUN).provenance.command[-1] == "results"
     reasons = pd.read_csv(folder / "results" / "scores.csv", dtype=str)["reason"]
     assert reasons[0] == "logs/x.log ends: OSError: sd15.ckpt: no such file"
+
+
+def test_what_goes_out_is_believed_where_it_comes_in(exported: tuple[Project, Path]) -> None:
+    project, folder = exported
+    there, here = open_reproduction(folder), open_reproduction(project.root / project.results)
+    assert there.unfit == here.unfit == {}
+    assert compare(there, here).outcomes.keys() <= {"identical", "neither"}
+    made = MadeTables.read(folder / "results" / MADE["judge"]).made
+    assert made.content["verdicts.csv"] == file_digest(folder / "results" / "verdicts.csv")
+
+
+def test_what_is_unfit_stays_and_unfit_scores_are_refused(exported: tuple[Project, Path], tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(exported[0].root, root)
+    project = load(root)
+    results = root / project.results
+    (results / RUN).write_text("{")
+    answer = export(project, tmp_path / "export")
+    assert any(f"Left out, damaged: {project.results / RUN}" in note for note in answer.notes)
+    assert f"results/{RUN}" not in files_of(answer.path)
+    assert_references_lead_somewhere(answer.path)
+    (results / "scores.csv").write_text("edited")
+    with pytest.raises(UserError, match=r"scores\.csv: damaged: its content is not what was written"):
+        export(project, tmp_path / "another")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +252,7 @@ def test_the_report_stays_where_a_licence_forbids_its_photographs(
 ) -> None:
     root = tmp_path / "project"
     shutil.copytree(exported[0].root, root)
-    (root / "results/mini/predictions/crowd").rename(root / "results/mini/predictions/sha_train75")
+    shutil.copytree(root / "results/mini/predictions/crowd", root / "results/mini/predictions/sha_train75")
     answer = export(load(root), tmp_path / "export")
     assert not any(name.startswith("report/") for name in files_of(answer.path))
     assert any("sha_train75" in note and "licence" in note for note in answer.notes)

@@ -15,6 +15,7 @@ from people import may_not_read
 from recount.cli import app
 from recount.report.sources import Sources
 from recount.results.reason import Missing
+from recount.results.run_record import RUN
 from recount.scoring.measured import Measurements
 from recount.scoring.score import score
 from recount.settings.project import Project
@@ -97,12 +98,14 @@ def test_results_that_may_not_be_read_are_missing_cells_with_the_reason(scored: 
     log.parent.mkdir(parents=True)
     log.touch()
     for closed in (predictions, predictions.parent):
-        with may_not_read(closed), pytest.raises(Missing, match=r"seed0\.csv: cannot be read: Permission denied"):
+        what = r"seed0\.csv: (damaged: )?cannot be read: Permission denied"
+        with may_not_read(closed), pytest.raises(Missing, match=what):
             Measurements(scored).predictions("good/full/seed0", "shown/test")
-    with may_not_read(log), pytest.raises(Missing, match="training failed") as missing:
-        Measurements(scored).record("good/full/seed0")
-    assert "seed0.log: cannot be read: Permission denied" in missing.value.reason.log
     with may_not_read(predictions):
         sources = Sources(scored)
         assert sources.predictions.empty
-        assert json.dumps(sources.problems).endswith('seed0.csv", "cannot be read: Permission denied"]]')
+        assert 'seed0.csv", "damaged: cannot be read: Permission denied; `recount' in json.dumps(sources.problems)
+    (scored.root / scored.run_folder(scored.run("good", "full", 0)) / RUN).unlink()
+    with may_not_read(log), pytest.raises(Missing, match="training failed") as missing:
+        Measurements(scored).record("good/full/seed0")
+    assert "seed0.log: cannot be read: Permission denied" in missing.value.reason.log

@@ -103,7 +103,7 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     if licence is None:
         notes.append("No licence was given to the results (--licence, for instance CC-BY-4.0).")
     paths = sorted((project.root / project.results / "runs").glob(f"*/*/seed*/{RUN}"))
-    records = {"/".join(path.parts[-4:-1]): RunRecord.read(path) for path in paths}
+    records = {"/".join(path.parts[-4:-1]): RunRecord.read(path) for path in paths if path not in left_out}
     suite = project.suite
     told = "" if suite.comparable else f"\nNot comparable with the published numbers: {suite.why_not_comparable}.\n"
     readme = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")

@@ -160,12 +160,13 @@ def _below(path: Path, sizes: Mapping[str, int], read: Callable[[str], bytes]) -
         )
     if len(nearest) > 1:
         raise UserError(f"{path}: results of several suites: {', '.join(nearest)}; give one of them")
-    prefix, left = nearest[0], MOST_BYTES
+    prefix, left, seen = nearest[0], MOST_BYTES, set[str]()
 
     def limited(name: str) -> bytes:
         nonlocal left
         size = sizes[prefix + name]
-        left -= size
+        left -= 0 if name in seen else size  # a file is read for its digest, and then for its content
+        seen.add(name)
         if size > LARGEST or left < 0:
             most = f"{size:,} bytes, and a file has at most {LARGEST:,} and all that is read {MOST_BYTES:,}"
             raise UserError(f"{path}: {name}: {most}; this looks like a decompression bomb and is refused")
