@@ -13,7 +13,7 @@ import pytest
 from links import complete
 from recount.papers import part
 from recount.report.write import TEMPLATES, write_report
-from recount.results.prepared import data_digest
+from recount.results.prepared import Pictures, Samples, Summary, data_digest
 from recount.settings.project import load
 from report.tree import HOSTILE, Tree
 
@@ -166,3 +166,24 @@ def test_every_density_has_the_plain_picture_beside_it(page: Path) -> None:
     assert all('class="card plain"' in group for group in with_maps if 'class="card truth"' in group)
     plain = re.findall(r'<figure class="card plain">.*?</figure>', text, flags=re.DOTALL)
     assert not any("density" in card or "points" in card for card in plain)
+
+
+def test_health_of_the_data_is_a_table_and_a_broken_summary_a_line(built: Tree, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(built.root, root, symlinks=True)
+    path = root / "resources/data/crowd/original/summary.json"
+    summary = Summary.read(path)
+    summary.whole = Samples(points=1000, points_outside=250, points_coincident=7)
+    summary.pictures = Pictures(number=40, repaired={"images/a.png": 0.5}, transparent=["images/b.png"])
+    summary.accepted = "drawn beyond the edge"
+    summary.write(path)
+    page = write_report(load(root))
+    (row,) = re.findall(r'<th scope="row">crowd/original.*?</tr>', page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for words in ("25.00 %", "250 points", "drawn beyond the edge"):
+        assert words in row
+    lines = (page.parent / "tables" / "data_health.csv").read_text(encoding="utf-8").splitlines()
+    assert "crowd/original,40,1000,0.25,7,0,1,0,1,0,drawn beyond the edge" in lines
+    path.write_text("{")
+    text = write_report(load(root)).read_text(encoding="utf-8")
+    assert "resources/data/crowd/original/summary.json" in text
+    assert "delete it and run `recount prepare` again" in text

@@ -17,6 +17,10 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from recount.data.dataset import DataError
+from recount.data.health import load_npy
+from recount.data.pictures import read_picture
+from recount.data.sample import NO_POINTS
 from recount.report.numbers import count, off_by, present
 from recount.report.sources import Place, Sources
 from recount.report.words import said
@@ -145,25 +149,24 @@ def photo_of(sources: Sources, samples: pd.DataFrame, name: str, css: str, width
         return None
     row: Any = samples.loc[name]
     folder = Path(row["folder"])
-    points: Sequence[tuple[float, float]] = ()
+    points = NO_POINTS
     try:
-        points = np.load(folder / row["points"], allow_pickle=False) if row["points"] else ()
-    except (OSError, ValueError) as error:
-        sources.problem(folder / row["points"], f"not readable points: {error}")
-    uri = _jpeg(sources, folder / row["image"], width) if row["image"] else ""
+        points = load_npy(folder / row["points"], row["points_sha256"]) if row["points"] else NO_POINTS
+    except DataError as error:
+        sources.problem(folder / row["points"], str(error))
+    uri = _jpeg(sources, folder / row["image"], row["image_sha256"], width) if row["image"] else ""
     marks = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in points)
     return Photo(name, css, uri, int(row["width"]), int(row["height"]), marks, float(row["count"]), row["prompt"])
 
 
-def _jpeg(sources: Sources, path: Path, width: int) -> str:
+def _jpeg(sources: Sources, path: Path, sha256: str, width: int) -> str:
     """Return a picture as a JPEG data URI; "" where it cannot be read, and the file is listed."""
     try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
-            small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
-    except OSError as error:
-        sources.problem(path, f"not a readable picture: {error}")
+        small = read_picture(path, sha256=sha256).image
+    except DataError as error:
+        sources.problem(path, str(error))
         return ""
+    small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=72, optimize=True, progressive=True)
     return data_uri(buffer.getvalue(), "jpeg")

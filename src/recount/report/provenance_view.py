@@ -1,11 +1,29 @@
-"""Provenance as the report shows it: what all runs share is said once, what differs stands per run."""
+"""Provenance as the report shows it: what all runs share is said once, what differs stands per run; health of data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recount.data.checks import TOLD_OUTSIDE
+from recount.report.exhibits import Cell, Line, Sheet
+from recount.report.numbers import percent
 from recount.report.sources import ReportedRun, Sources
+from recount.results.prepared import Summary
 from recount.settings.project import Run
+
+_HEALTH = (
+    ("Data set", "and how it is prepared"),
+    ("Pictures", ""),
+    ("Points", "before the preparation dropped or merged any"),
+    ("Outside", "share of the points that lie outside their picture"),
+    ("Coincident", "points at the place of another one"),
+    ("Count ≠ points", "samples whose count is not the number of their points"),
+    ("Repaired", "pictures that lack their end, which is filled with grey"),
+    ("Rotated", "pictures with an EXIF orientation, which is not applied"),
+    ("Transparent", "pictures that are laid on white"),
+    ("Grey", "pictures with one channel"),
+    ("Accepted because", "why so many points may lie outside, where somebody had to say it"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,21 @@ def _links(sources: Sources, run: Run, benchmark: str) -> Iterator[tuple[str, st
     scores = sources.scores_record
     if scores is not None:
         yield "scores.csv", scores.made.content["scores.csv"]
+
+
+def health(summaries: Iterable[Summary]) -> Sheet:
+    """Return the table of what is odd about each prepared data set."""
+    lines = []
+    for summary in summaries:
+        whole, pictures = summary.whole, summary.pictures
+        share = whole.share_outside if whole.points else None
+        alarm = bool(share and share > TOLD_OUTSIDE)
+        outside = Cell(share, percent(share, 2), below=f"{whole.points_outside} points" if alarm else "", alarm=alarm)
+        cells: list[Cell | str | int] = [f"{summary.dataset}/{summary.preparation}", pictures.number, whole.points]
+        cells += [outside, whole.points_coincident, whole.counts_that_are_not_points]
+        odd = (pictures.repaired, pictures.with_unapplied_exif_orientation, pictures.transparent)
+        lines.append(Line((*cells, *map(len, odd), pictures.grey, summary.accepted)))
+    return Sheet("data_health", "Health of the data", tuple(head for head, _ in _HEALTH), tuple(lines), hints=_HEALTH)
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -19,7 +19,7 @@ from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
-from recount.results.prepared import SUMMARY, Summary
+from recount.results.prepared import SUMMARY, Summary, data_digest
 from recount.results.prompt_tests import PromptTests
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
@@ -42,6 +42,11 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.split}"
+
+
+def _index(path: Path) -> pd.DataFrame:
+    data_digest(path)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Sources:
             if required:
                 self.problem(path, "there is no such file")
             return None
-        except (ResultsError, ValueError, PermissionError) as error:
+        except (ResultsError, ValueError, OSError) as error:
             self.problem(path, str(error))
             return None
 
@@ -244,6 +249,14 @@ class Sources:
                 present.remove(place)
                 yield Place(name, *place, entry.preparation)
 
+    def prepared(self) -> Iterator[Summary]:
+        """Yield what was noticed of each prepared data set of the suite's runs that is here."""
+        used = dict.fromkeys((split.dataset, split.preparation) for run in self.project.runs for split in run.splits)
+        for dataset, preparation in used:
+            folder = self.project.root / self.project.data / dataset / preparation
+            if (folder / "index.csv").is_file() and (found := self._read(folder / SUMMARY, Summary.read)):
+                yield found
+
     @cached_property
     def published(self) -> dict[str, pd.DataFrame]:
         """Return each paper's published.csv; ``value`` stays the printed text."""
@@ -272,7 +285,7 @@ class Sources:
         key = (dataset, preparation)
         if key not in self._samples:
             path = self.project.root / self.project.data / dataset / preparation / "index.csv"
-            table = self._read(path, lambda path: pd.read_csv(path, dtype=str, keep_default_na=False))
+            table = self._read(path, _index)
             if table is None or not {*INDEX} <= {*table}:
                 table = pd.DataFrame(columns=INDEX, dtype=object)
             numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in ("count", "width", "height")}

@@ -26,7 +26,7 @@ from recount.provenance import step_digest
 from recount.report import claims, export, figures, numbers, prompt_tests, sections
 from recount.report.equations import equations
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet
-from recount.report.provenance_view import chains, shared_and_differing
+from recount.report.provenance_view import chains, health, shared_and_differing
 from recount.report.recipes import recipes
 from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
@@ -118,6 +118,7 @@ class Page:
             findings=[*best, *findings(tables, selections, heavy)],
             runs=self.sources.runs,
             data=self._data(),
+            health=self._health(),
             shared=shared,
             differing=differing,
             per_run=per_run,
@@ -208,6 +209,11 @@ class Page:
             lines.append(Line((place.benchmark, here, place.preparation, len(counts), objects, ends, licence)))
         heads = ("Benchmark of the papers", "Here", "Preparation", "Images", "Objects", "Per image", "Licence")
         sheet = Sheet("data", "What stands for each benchmark", heads, tuple(lines))
+        self._write(sheet.file, export.sheet_files(sheet))
+        return sheet
+
+    def _health(self) -> Sheet:
+        sheet = health(self.sources.prepared())
         self._write(sheet.file, export.sheet_files(sheet))
         return sheet
 
