@@ -177,13 +177,13 @@ def test_health_of_the_data_is_a_table_and_a_broken_summary_a_line(built: Tree, 
     summary.pictures = Pictures(number=40, repaired={"images/a.png": 0.5}, transparent=["images/b.png"])
     summary.accepted = "drawn beyond the edge"
     summary.write(path)
-    page = write_report(load(root))
+    page = write_report(load(root), part)
     (row,) = re.findall(r'<th scope="row">crowd/original.*?</tr>', page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for words in ("25.00 %", "250 points", "drawn beyond the edge"):
         assert words in row
     lines = (page.parent / "tables" / "data_health.csv").read_text(encoding="utf-8").splitlines()
     assert "crowd/original,40,1000,0.25,7,0,1,0,1,0,drawn beyond the edge" in lines
     path.write_text("{")
-    text = write_report(load(root)).read_text(encoding="utf-8")
+    text = write_report(load(root), part).read_text(encoding="utf-8")
     assert "resources/data/crowd/original/summary.json" in text
     assert "delete it and run `recount prepare` again" in text

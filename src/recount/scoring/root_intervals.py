@@ -64,7 +64,8 @@ def studentised(squares: Floats, drawn: Drawn) -> tuple[float, float]:
     """Return the studentised bootstrap interval, made on the log of the mean square."""
     mean = squares.mean()
     error = squares.std(ddof=1) / np.sqrt(len(squares)) / mean
-    ends = np.exp((np.log(mean) - np.quantile(drawn[1], [1 - TAIL, TAIL]) * error) / 2)
+    with np.errstate(over="ignore"):  # of a few images, one of which carries all, the upper end is unbounded
+        ends = np.exp((np.log(mean) - np.quantile(drawn[1], [1 - TAIL, TAIL]) * error) / 2)
     return float(ends[0]), float(ends[1])
 
 
