@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from prepared import complete
 from projects import experiment, write_project
 from records import SELECTION, run_record
 from recount import doctor, planning
@@ -231,7 +232,8 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
 def test_the_doctor_tells_of_a_training_set_without_points(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "ucf_qnrf" / "c3"
     folder.mkdir(parents=True)
-    (folder / "index.csv").write_text(f"{','.join(COLUMNS)}\na,train,,people,7,8,8,,,\n", encoding="utf-8")
+    (folder / "index.csv").write_text(f"{','.join(COLUMNS)}\na,train,,people,7,8,8,,,,,,\n", encoding="utf-8")
+    complete(folder / "index.csv")
     told = by_subject(project(resources=str(tmp_path)))["ucf_qnrf/train"]
     assert told.verdict == "problem"
     assert told.found.startswith("mcnn: 1 of 1 training samples (a) have no points")

@@ -197,6 +197,7 @@ ERRORS = {
     '[{"image": "a.jpg", "count": 1}, {"image": "a.jpg", "count": 2}]': "entry 2, column count: a.jpg: occurs twice",
     '["a.jpg", 3]': "entry 1: expected an object with an image",
     "[]": "no image is in it",
+    ",": "no image is in it",
     deep(100_000): "nested too deeply",
     f'{{"image": "a", "count": 1}}\n{deep(100_000)}': "nested too deeply",
     f'image,points\na.jpg,"{deep(100_000)}"\n': "nested too deeply",

@@ -89,7 +89,8 @@ class Drawn(Measurements):
         super().__init__(project)
         self.tables: dict[str, dict[str, Predictions]] = {}
 
-    def _predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
+    def predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
+        """Return the arrays of a run."""
         if run_id not in self.tables:
             raise Missing("not run", "prediction was not run")
         return self.tables[run_id]

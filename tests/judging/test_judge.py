@@ -523,6 +523,7 @@ def test_weights_chosen_on_test_carry_the_mark_in_their_word_and_what_chance_gai
             rng = np.random.default_rng(seed)
             rows = [f"{epoch},{5 * np.exp(0.1 * rng.standard_normal())}" for epoch in range(10)]
             path.write_text("\n".join(["epoch,test_mae", *rows]) + "\n")
+    complete(project)
     words = {row["selection"]: row["verdict"] for row in verdicts(project, part="all")}
     assert words == {"last": "holds", "best_on_test": "holds (chosen on test)"}
     (flagged,) = verdicts(project, part="all", selection="best_on_test")

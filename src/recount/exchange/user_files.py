@@ -377,6 +377,8 @@ def _records(text: str) -> list[_Record]:
     if text.lstrip()[0] in "{[":
         return list(_json_records(text))
     rows = _rows(text)
+    if not rows:  # nothing but separators
+        return []
     first, several = rows[0][1], any(len(row) > 2 for _, row in rows)
     if several and len(first) > 1 and first[1].isdecimal() and all(map(_NUMBER.fullmatch, first[2:])):
         return [_points_of(where, row) for where, row in rows]
