@@ -133,7 +133,7 @@ OUTSIDE = [[5.0, 90.0], [6.0, 95.0], [7.0, 96.0]]  # inside with x and y exchang
 def test_healthy_data_take_one_line(tmp_path: Path) -> None:
     picture = photograph(tmp_path / "raw" / "a.png")
     assert health(tmp_path, sample(picture, INSIDE)) == (
-        "given/original: 1 pictures, 9 points, 0.00% of them outside their picture"
+        "given/original: 1 samples, 1 pictures, 9 points, 0.00% of them outside their picture"
     )
 
 

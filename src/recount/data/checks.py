@@ -110,7 +110,8 @@ def told(summary: Summary) -> Iterator[str]:
     """Yield the health of a prepared data set in lines for people: first its size, then what is odd about it."""
     whole, pictures = summary.whole, summary.pictures
     share = f", {whole.share_outside:.2%} of them outside their picture" if whole.points else ""
-    yield f"{summary.dataset}/{summary.preparation}: {pictures.number:,} pictures, {whole.points:,} points{share}"
+    size = f"{whole.samples:,} samples, {pictures.number:,} pictures, {whole.points:,} points{share}"
+    yield f"{summary.dataset}/{summary.preparation}: {size}"
     if whole.share_outside > TOLD_OUTSIDE:
         yield f"  {_outside(whole)}: {summary.points_outside_are}"
     elif whole.samples_mostly_outside:

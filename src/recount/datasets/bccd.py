@@ -41,7 +41,7 @@ class Bccd(Described):
         for split in _SPLITS:
             with defects.collected():
                 for where, name in text_lines(folder / "ImageSets" / "Main" / f"{split}.txt", self.name):
-                    with defects.collected():
+                    with defects.collected(where):
                         boxes = _boxes(inside(folder / "Annotations", f"{name}.xml", where))
                         counts = {_PROMPTS[kind]: len(own) for kind, own in boxes.items()}
                         for kind, own in boxes.items():

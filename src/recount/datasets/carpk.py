@@ -48,7 +48,7 @@ class Carpk(Described):
 
 def _original(folder: Path, split: str, defects: Defects) -> Iterator[tuple[str, np.ndarray]]:
     for where, name in text_lines(folder / "ImageSets" / f"{split}.txt", "carpk"):
-        with defects.collected():
+        with defects.collected(where):
             yield name, _boxes(inside(folder / "Annotations", f"{name}.txt", where))
 
 

@@ -88,7 +88,7 @@ class Fsc147(Described):
         complete = set(files).intersection(*needed.values())
         for split in ("train", "val", "test"):
             for file in (file for file in lists[split] if file in complete):
-                with defects.collected():
+                with defects.collected(f"{raw}: {file}"):
                     points, exemplars = _points(annotations, file) if annotations is not None else (NO_POINTS, {})
                     if annotations is not None and len(points) != counts[file]:
                         defects.add(f"{raw / _POINTS}: {file} has {len(points)} points, the count list {counts[file]}")

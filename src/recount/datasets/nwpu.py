@@ -36,7 +36,7 @@ class Nwpu(Described):
                 if not (raw / f"{split}.txt").is_file():
                     raise DataError(f"{raw / f'{split}.txt'}: no such file. {self.by_hand}. Licence: {self.licence}")
                 for where, line in text_lines(raw / f"{split}.txt", self.name):
-                    with defects.collected():
+                    with defects.collected(where):
                         name = line.split()[0]
                         if not _ID.fullmatch(name):
                             raise DataError(f"{where}: must begin with an id such as 0001; found {name!r}")

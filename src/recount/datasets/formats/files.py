@@ -91,7 +91,7 @@ def json_lines(
 ) -> Iterator[tuple[str, Content]]:
     """Yield where a line stands and what it holds; errors as of ``read_text``, those of single lines in ``defects``."""
     for where, line in text_lines(path, dataset):
-        with defects.collected():
+        with defects.collected(where):
             yield where, parsed(line, where, shape)
 
 

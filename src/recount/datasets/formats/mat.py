@@ -44,7 +44,7 @@ def annotated_pictures(
         elif number not in of_pictures:
             defects.add(f"{of_annotations[number]}: its picture is missing in {pictures}")
         else:
-            with defects.collected():
+            with defects.collected(of_annotations[number]):
                 yield number, of_pictures[number], mat_points(of_annotations[number], layout[2])
 
 
