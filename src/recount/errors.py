@@ -13,6 +13,7 @@ MEND = {
     errno.EROFS: "this disk can only be read; name another place",
     errno.EISDIR: "a folder is where a file should be; name another place, or move it away",
     errno.ENOTDIR: "a file is where a folder should be; name another place, or move it away",
+    errno.ELOOP: "links lead in a circle; make one of them a folder",
     errno.EEXIST: "move away what is there, or name another place",
     errno.EMFILE: "`ulimit -n` sets how many files may be open at once",
     errno.EIO: "the disk reports a fault; try again, and look after it if that does not help",

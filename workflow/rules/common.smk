@@ -276,9 +276,12 @@ def report_after_failure():
     """Report what there is and list what could not be fetched; not after the user stopped the workflow."""
     if STOPPED:
         return
-    if any((PROJECT.results / "runs").rglob("run.json")):
-        report_what_exists()
-    list_what_is_missing()
+    try:
+        if any((PROJECT.results / "runs").rglob("run.json")):
+            report_what_exists()
+        list_what_is_missing()
+    except OSError as error:  # the disk, perhaps, that made the job fail
+        print(f"After the failure above there is no report: {in_words(error) or error}", file=sys.stderr)
 
 
 def name_what_is_unfit():

@@ -30,7 +30,7 @@ from recount.settings.suite import Benchmark, StandIn, Suite
 
 WEIGHTS = "weights:"  # begins the name of a file that is fetched into resources/weights
 METRICS_OF = {"crowd": "counts", "text": "counts", "captions": "captions"}  # kind of benchmark -> family of metrics
-Place = Annotated[str, Field(pattern=r"^[^{}]+$")]  # a path; Snakemake takes braces for wildcards
+Place = Annotated[str, Field(pattern=r"^[^{}\x00]+$")]  # a path; Snakemake takes braces for wildcards
 
 
 class Config(Strict):
