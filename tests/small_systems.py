@@ -1,0 +1,45 @@
+"""Systems at their mini size, and a few steps of training them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recount.systems.base import Batch, System
+from tiny_pool import TinyPool
+
+
+def mini(system: type[System], **changes: Any) -> Any:
+    """Return a system in evaluation mode with the weights of seed 0 and ``changes`` of its mini settings."""
+    torch.manual_seed(0)
+    return system(system.Settings.model_validate({**system.mini_settings(), **changes})).eval()
+
+
+def batch_of(system: System, pool: TinyPool, seeds: Sequence[int] = (0,)) -> Batch:
+    """Return the examples that a system makes of the first pictures of a pool, one picture with each seed."""
+    torch.manual_seed(0)
+    maker: Any = system.example_maker()
+    places = [(k % len(pool.samples), np.random.default_rng(seed)) for k, seed in enumerate(seeds)]
+    return Batch.of([example for index, rng in places for example in maker(index, pool, rng)])
+
+
+def loss_of(system: System, batch: Batch) -> Tensor:
+    """Return the weighted sum of the terms."""
+    terms = system.losses(batch)
+    return torch.stack([system.loss_weights.get(name, 1.0) * value for name, value in terms.items()]).sum()
+
+
+def losses_of_steps(system: System, batch: Batch, optimiser: torch.optim.Optimizer, steps: int) -> list[float]:
+    """Train so many steps on one batch; return the loss before each."""
+    losses = []
+    for _ in range(steps):
+        loss = loss_of(system, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
