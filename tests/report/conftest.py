@@ -16,7 +16,7 @@ LOG = Path(__file__).parents[2] / "papers/gigacount/evidence/evallog.csv"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tree.Tree:
-    return tree.build(tmp_path_factory.mktemp("plain"), log=LOG)
+    return tree.build(tmp_path_factory.mktemp("plain"), LOG)
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +26,5 @@ def page(built: tree.Tree) -> Path:
 
 @pytest.fixture(scope="session")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = tree.build(tmp_path_factory.mktemp("hostile"), hostile=True, log=LOG)
+    built = tree.build(tmp_path_factory.mktemp("hostile"), LOG, hostile=True)
     return write_report(load(built.root), part)
