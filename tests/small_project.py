@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from projects import experiment, write_project
+from recount.data.index import COLUMNS
 from recount.results.scores import SCORES
 from recount.scoring.score import score
 from recount.settings.project import Project, load
@@ -75,7 +76,7 @@ def write_index_rows(root: Path, rows: list[list[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"])
+        writer.writerow(COLUMNS)
         writer.writerows(rows)
 
 
