@@ -5,51 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import os
 import signal
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_system import MemoryPool, TinySettings, TinySystem
+from tiny_system import MemoryPool, TinySettings, TinySystem, after_saving, kill_this_process, trainer_of
 
 from recount.data.dataset import DataError
 from recount.errors import UserError
 from recount.results.files import SaveError
-from recount.settings.recipe import Recipe, Schedule, resolve_recipe
+from recount.settings.recipe import Recipe, Schedule
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state
-from recount.training.loop import Progress, Trainer, samples_with_pictures
+from recount.training.loop import Progress, samples_with_pictures
 from recount.training.selection import is_better
 
-CPU = torch.device("cpu")
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """A process trains once in real life, so accelerate keeps its precision for good."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def train(folder: Path, *, recipe: dict[str, Any] | None = None, seed: int = 0, poison: str = "", **options: Any):
+def train(folder: Path, *, seed: int = 0, poison: str = "", **options: Any):
     torch.manual_seed(seed)
     system = TinySystem(TinySettings(poison=poison))
-    trainer = Trainer(
-        system,
-        resolve_recipe(TinySystem.recipe, recipe or {}),
-        MemoryPool(),
-        watched=options.pop("watched", {}),
-        seed=seed,
-        folder=folder,
-        digest=options.pop("digest", "d"),
-        device=CPU,
-        **options,
-    )
-    return trainer.train(), system
+    return trainer_of(system, folder, seed=seed, **options).train(), system
 
 
 def weights(system: TinySystem) -> dict[str, torch.Tensor]:
@@ -126,15 +105,7 @@ def train_saving_each_step(folder: Path):
 def train_until_killed(folder: Path) -> None:
     """Train, and kill this process in the middle of the second epoch."""
     torch.set_num_threads(1)
-    save, saved = checkpoints.save_state, []
-
-    def dying(*what: Any) -> None:
-        save(*what)
-        saved.append(1)
-        if len(saved) == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoints.save_state = dying
+    checkpoints.save_state = after_saving(5, kill_this_process)
     train_saving_each_step(folder)
 
 
@@ -230,8 +201,6 @@ def test_the_best_epoch_is_chosen_by_what_the_recipe_says(select_by: str, better
 
 
 def test_progress_is_json() -> None:
-    from dataclasses import asdict
-
     assert Progress(**json.loads(json.dumps(asdict(Progress())))) == Progress()
 
 
