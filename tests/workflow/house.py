@@ -28,6 +28,12 @@ class Dots(Dataset):
 DATASET = Dots()
 """
 
+EVERY_JOB = [  # of the small suite, sorted
+    *("fetch dots", "judge", "predict alpha/full/seed0", "predict alpha/small/seed0", "predict beta/full/seed0"),
+    *("prepare dots original", "report", "score", "test-prompts beta/full/seed0"),
+    *("train alpha/full/seed0", "train alpha/small/seed0", "train beta/full/seed0"),
+]
+
 # Snakemake takes seconds to import: one process does it, and each run is forked from that one.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["snakemake.cli"])

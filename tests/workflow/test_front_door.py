@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from house import ROOT, Answer, House, snakemake
 
+from projects import SETTINGS
 from recount.planning import dry_run
 
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
@@ -32,16 +33,7 @@ def path_with_cards(folder: Path) -> str:
 def fresh(tmp_path: Path) -> Path:
     """Return a folder with this repository's workflow and nothing made yet."""
     (tmp_path / "work").mkdir()
-    for name in (
-        "config.yaml",
-        "benchmarks.yaml",
-        "experiments",
-        "papers",
-        "suites",
-        "workflow",
-        "profiles",
-        "Snakefile",
-    ):
+    for name in (*SETTINGS, "workflow", "profiles", "Snakefile"):
         (tmp_path / "work" / name).symlink_to(ROOT / name)
     return tmp_path / "work"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from house import ROOT
 
+from projects import SETTINGS
 from recount.settings.project import load
 
 pytestmark = pytest.mark.more
@@ -48,7 +49,7 @@ def _spent() -> float:
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     folder, mirror = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("mirror")
-    for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
+    for name in SETTINGS:
         (folder / name).symlink_to(ROOT / name)
     for place in (folder / "resources/weights" / BY_HAND, mirror / MIRRORED):
         place.mkdir(parents=True)
