@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from golden_tools import refilled
+from recount.errors import UserError
 from recount.systems.base import Batch, System
 from tiny_pool import TinyPool
 
@@ -17,6 +21,32 @@ def mini(system: type[System], **changes: Any) -> Any:
     """Return a system in evaluation mode with the weights of seed 0 and ``changes`` of its mini settings."""
     torch.manual_seed(0)
     return system(system.Settings.model_validate({**system.mini_settings(), **changes})).eval()
+
+
+def filled_in_part(system: type[System], names: Sequence[str]) -> Any:
+    """Return a system at paper size of which only the parts of these names have weights, made by formula."""
+    with torch.device("meta"):
+        whole: Any = system(system.Settings())
+    for name in names:
+        part = getattr(whole, name).to_empty(device="cpu")
+        state = refilled(torch.nn.ModuleDict({name: part}))
+        part.load_state_dict({key.removeprefix(f"{name}."): value for key, value in state.items()})
+    return whole
+
+
+def assert_imported(system: type[System], content: Any, want: dict[str, Tensor], settings: Any, path: Path) -> None:
+    """Assert that a file of this content becomes a state dict."""
+    torch.save(content, path)
+    state = system.import_checkpoint(path, settings)
+    assert set(state) == set(want)
+    assert all(torch.equal(state[key], want[key]) for key in want)
+
+
+def assert_refused(system: type[System], content: Any, settings: Any, path: Path, said: str) -> None:
+    """Assert that a file of this content is refused with words that match ``said``."""
+    torch.save(content, path)
+    with pytest.raises(UserError, match=said):
+        system.import_checkpoint(path, settings)
 
 
 def batch_of(system: System, pool: TinyPool, seeds: Sequence[int] = (0,)) -> Batch:

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from golden_tools import assert_matches, golden_case, refilled, tensor
-from recount.errors import UserError
 from recount.systems.base import Batch
 from recount.systems.dm_count import DmCount, DmCountSettings
-from small_systems import losses_of_steps, mini
+from small_systems import assert_imported, assert_refused, losses_of_steps, mini
 from tiny_pool import TinyPool
 
 tiny = partial(mini, DmCount, crop_size=64)
@@ -35,19 +34,14 @@ def test_network_gives_the_golden_density() -> None:
     assert_matches(density.sum(), want["count"], 1e-7)
 
 
-def test_released_state_dict_imports_unchanged(tmp_path: Path) -> None:
-    source = tiny()
-    torch.save(source.state_dict(), tmp_path / "model_qnrf.pth")
-    state = DmCount.import_checkpoint(tmp_path / "model_qnrf.pth", source.settings)
-    assert all(torch.equal(state[key], value) for key, value in source.state_dict().items())
-
-
-def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
-    state = tiny().state_dict()
+def test_released_state_dict_imports_unchanged_or_every_missing_and_unexpected_key_is_named(tmp_path: Path) -> None:
+    source, path = tiny(), tmp_path / "model_qnrf.pth"
+    state = source.state_dict()
+    assert_imported(DmCount, state, state, source.settings, path)
     state["reg_layer.9.bias"] = state.pop("reg_layer.2.bias")
-    torch.save(state, tmp_path / "broken.pth")
-    with pytest.raises(UserError, match=r"missing: reg_layer\.2\.bias; unexpected: reg_layer\.9\.bias"):
-        DmCount.import_checkpoint(tmp_path / "broken.pth", tiny().settings)
+    assert_refused(
+        DmCount, state, source.settings, path, r"missing: reg_layer\.2\.bias; unexpected: reg_layer\.9\.bias"
+    )
 
 
 def test_backbone_weights_switch_loads_torchvisions_vgg(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from golden_tools import assert_matches, golden_case, refilled, tensor
 from recount.systems.base import Batch
 from recount.systems.mcnn import Mcnn, McnnSettings
-from small_systems import losses_of_steps, mini
+from small_systems import assert_imported, losses_of_steps, mini
 from tiny_pool import TinyPool
 
 tiny = partial(mini, Mcnn, crop_height=64, crop_width=64)
@@ -78,9 +78,8 @@ def test_density_is_in_objects_whatever_the_scale_that_is_learned() -> None:
 
 def test_state_dict_of_the_c3_framework_imports_below_its_prefixes(tmp_path: Path) -> None:
     source = tiny()
-    torch.save({f"CCN.module.{key}": value for key, value in source.state_dict().items()}, tmp_path / "best.pth")
-    state = Mcnn.import_checkpoint(tmp_path / "best.pth", source.settings)
-    assert all(torch.equal(state[key], value) for key, value in source.state_dict().items())
+    released = {f"CCN.module.{key}": value for key, value in source.state_dict().items()}
+    assert_imported(Mcnn, released, source.state_dict(), source.settings, tmp_path / "best.pth")
 
 
 @pytest.mark.parametrize("colour", ["rgb", "grey"])
