@@ -13,8 +13,23 @@ from torch import Tensor
 
 from golden_tools import refilled
 from recount.errors import UserError
+from recount.settings.base import Strict
+from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, System
 from tiny_pool import TinyPool
+
+
+class OnlyPredicts(System):
+    """A system that is never trained, for tests of what is done with predictions."""
+
+    Settings = Strict
+    recipe = Recipe()
+
+    def example_maker(self) -> Any:
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
 
 
 def mini(system: type[System], **changes: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import shutil
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from golden_tools import golden
+from records import save_run
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
@@ -30,12 +30,12 @@ from recount.prediction.samples import Predicted, predict_samples
 from recount.results.files import ResultsError
 from recount.settings.base import Strict
 from recount.settings.project import Project
-from recount.settings.recipe import Recipe
-from recount.systems.base import Batch, Prediction, System
+from recount.systems.base import Prediction, System
 from small_project import make_project, write_index_rows
+from small_systems import OnlyPredicts
 
 
-class ToySystem(System):
+class ToySystem(OnlyPredicts):
     """A convolution over windows (or whole images): enough to tell one window from another."""
 
     class Settings(Strict):
@@ -43,20 +43,12 @@ class ToySystem(System):
         batch: int = 4
         cell: int = 8
 
-    recipe = Recipe()
-
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         torch.manual_seed(5)
         self.network = nn.Conv2d(3, 1, settings.cell, stride=settings.cell)
         self.windows = Windows(32, 32, 24, batch=settings.batch) if settings.windowed else None
         self.passes: list[int] = []
-
-    def example_maker(self) -> Any:
-        raise NotImplementedError
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        raise NotImplementedError
 
     def predict(self, images: Tensor, prompts: list[str]) -> Prediction:
         self.passes.append(len(images))
@@ -235,21 +227,10 @@ def test_an_image_that_cannot_be_decoded_stops_the_prediction() -> None:
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("recount.systems.load", {"toy": ToySystem}.__getitem__)
     folder = tmp_path / "runs" / "toy" / "full" / "seed0"
-    folder.mkdir(parents=True)
-    system = toy()
-    selections = {}
-    for name, shift in (("last", 0.0), ("best_on_test", 0.0), ("best_on_held_out", 0.5)):
-        state = {key: value + shift for key, value in system.state_dict().items()}
-        path = folder / ("model.safetensors" if name == "last" else f"model.{name}.safetensors")
-        save_file(state, path)
-        selections[name] = {"epoch": 3, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    record = {
-        "run": {"system": "toy", "variant": "full", "seed": 0},
-        "settings": system.settings.model_dump(),
-        "recipe": Recipe().model_dump(),
-        "selections": selections,
-    }
-    (folder / "run.json").write_text(json.dumps(record))
+    state = toy().state_dict()
+    moved = {key: value + 0.5 for key, value in state.items()}
+    models = {"last": state, "best_on_test": state, "best_on_held_out": moved}
+    save_run(folder, "toy/full/seed0", models, **toy().settings.model_dump())
     return folder
 
 
@@ -374,13 +355,10 @@ def test_a_benchmark_of_the_project_is_predicted_from_its_index(run_folder: Path
     output = predict_benchmark(project, run, "shown/test")
     assert output == project.root / "results/small/predictions/dots/test/good/full/seed0.csv"
     rows = [row for row in rows_of(output) if row["selection"] == "last"]
-    assert [(row["id"], row["image"], float(row["true_count"])) for row in rows] == [
-        ("s0", "s0.png", 0),
-        ("s1", "s1.png", 1),
-    ]
-    assert [float(row["predicted_count"]) for row in rows] == pytest.approx(
-        counts(toy(), samples_of([(56, 64), (32, 32)]))
-    )
+    told = [(row["id"], row["image"], float(row["true_count"])) for row in rows]
+    assert told == [("s0", "s0.png", 0), ("s1", "s1.png", 1)]
+    expected = counts(toy(), samples_of([(56, 64), (32, 32)]))
+    assert [float(row["predicted_count"]) for row in rows] == pytest.approx(expected)
     with np.load(project.root / "results/small/maps/dots/test/good/full/seed0.npz") as stored:
         assert "last/s0" in stored.files
 
@@ -389,11 +367,9 @@ def write_pictures(project: Project, sizes: list[tuple[int, int]]) -> None:
     """Write an index with pictures whose pixels are those of ``picture``."""
     folder = project.root / project.data / "dots" / "original"
     rows = []
-    for sample in samples_of(sizes):
-        Image.fromarray(picture(sample).permute(1, 2, 0).numpy()).save(folder / f"{sample.id}.png")
-        rows.append(
-            [sample.id, "test", f"{sample.id}.png", "", sample.count, sample.width, sample.height, "", "", "{}"]
-        )
+    for s in samples_of(sizes):
+        Image.fromarray(picture(s).permute(1, 2, 0).numpy()).save(folder / f"{s.id}.png")
+        rows.append([s.id, "test", f"{s.id}.png", "", s.count, s.width, s.height, "", "", "{}"])
     write_index_rows(project.root, rows)
 
 
