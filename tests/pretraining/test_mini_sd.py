@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from recount.nn import stable_diffusion as sd
 from recount.pretraining import mini_sd
@@ -190,15 +188,3 @@ def test_the_linear_start_reconstructs_colours_roughly() -> None:
     small = torch.nn.functional.avg_pool2d(picture, 4)
     correlation = torch.corrcoef(torch.stack([latent[0, 0].flatten(), small[0, 0].flatten()]))[0, 1]
     assert correlation > 0.8
-
-
-@settings(max_examples=30)
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
-def test_area_under_curve_is_the_share_of_ordered_pairs(pairs: list[tuple[int, bool]]) -> None:
-    scores = np.array([float(score) for score, _ in pairs])
-    positive = np.array([hit for _, hit in pairs])
-    if positive.all() or not positive.any():
-        return
-    above = scores[positive][:, None] - scores[~positive][None]
-    expected = ((above > 0) + 0.5 * (above == 0)).mean()
-    assert mini_sd.area_under_curve(scores, positive) == pytest.approx(expected)

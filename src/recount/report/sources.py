@@ -15,14 +15,15 @@ import pandas as pd
 
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
-from recount.results.files import CsvTable, ResultsError, read_arrays
+from recount.errors import UserError
+from recount.results.files import CsvTable, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prompt_tests import PromptTests, read_maps
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
 from recount.results.verdicts import VERDICTS, VerdictRow
-from recount.settings.paper import Row
+from recount.settings.paper import Paper, Row
 from recount.settings.project import Project, Run
 
 Content = TypeVar("Content")
@@ -89,9 +90,14 @@ class Sources:
             return None
         try:
             return read(path)
-        except (ResultsError, ValueError) as error:
+        except (UserError, ValueError) as error:
             self.problem(path, str(error))
             return None
+
+    def evidence(self, paper: Paper, name: str, read: Callable[[Path], Content]) -> Content | None:
+        """Return what a file of a paper's evidence holds; None where there is none, or ``read`` refuses it."""
+        path = paper.evidence.get(name)
+        return None if path is None else self._read(path, read)
 
     def _frame(self, kind: CsvTable[Any], path: Path) -> pd.DataFrame:
         found = self._read(path, kind.frame)
