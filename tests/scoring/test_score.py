@@ -25,19 +25,28 @@ def cell(project: Project, **wanted: str) -> dict[str, str]:
 ERRORS = [1.0, -2.0, 5.0, -30.0, 20.0, 0.0]
 
 
-def test_a_finished_run_is_scored_with_an_interval(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path)
+
+
+@pytest.fixture
+def finished(project: Project) -> Project:
+    """Return the project with a run that made ``ERRORS``."""
     predict(project, "good/full/seed0", {"last": ERRORS})
+    return project
+
+
+def test_a_finished_run_is_scored_with_an_interval(finished: Project) -> None:
     predicted = np.add(TRUE, ERRORS)
     for metric in (MAE, RMSE, NAE):
-        row = cell(project, row="good/full", seed="0", metric=metric.name)
+        row = cell(finished, row="good/full", seed="0", metric=metric.name)
         assert float(row["value"]) == pytest.approx(metric(TRUE, predicted))
         assert float(row["ci_low"]) < float(row["value"]) < float(row["ci_high"])
         assert (row["status"], row["selection"], row["n"], row["dataset"]) == ("trained", "last", "6", "dots/test")
 
 
-def test_every_selection_is_scored(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_every_selection_is_scored(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS, "best_on_test": [0.0] * 6})
     values = {
         row["selection"]: float(row["value"])
@@ -76,14 +85,13 @@ def test_seeds_on_different_samples_have_no_common_interval(tmp_path: Path) -> N
     assert "different samples" in row["reason"]
 
 
-def test_a_run_that_was_not_run_says_so(tmp_path: Path) -> None:
-    row = cell(make_project(tmp_path), row="good/full")
+def test_a_run_that_was_not_run_says_so(project: Project) -> None:
+    row = cell(project, row="good/full")
     assert (row["status"], row["seed"], row["reason"]) == ("missing", "all", "training was not run")
 
 
-def test_a_failed_run_shows_the_last_lines_of_its_log(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    path = tmp_path / project.log("train", "good", "full", "seed0")
+def test_a_failed_run_shows_the_last_lines_of_its_log(project: Project) -> None:
+    path = project.root / project.log("train", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(f"line {k}" for k in range(20)) + "\nout of memory\n")
     row = cell(project, row="good/full")
@@ -92,12 +100,11 @@ def test_a_failed_run_shows_the_last_lines_of_its_log(tmp_path: Path) -> None:
     assert row["reason"] == "training failed or is not finished; its log is logs/small/train/good/full/seed0.log"
 
 
-def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    folder = tmp_path / project.run_folder(project.run("good", "full", 0))
+def test_a_failed_prediction_shows_its_own_log(project: Project) -> None:
+    folder = project.root / project.run_folder(project.run("good", "full", 0))
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
-    path = tmp_path / project.log("predict", "good", "full", "seed0")
+    path = project.root / project.log("predict", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("no such picture\n")
     row = cell(project, row="good/full")
@@ -105,10 +112,9 @@ def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
     assert row["reason"].startswith("prediction failed")
 
 
-def test_absent_data_is_the_reason_before_all_others(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    (tmp_path / project.data / "dots" / "original" / "index.csv").unlink()
-    path = tmp_path / project.log("fetch", "dots")
+def test_absent_data_is_the_reason_before_all_others(project: Project) -> None:
+    (project.root / project.data / "dots" / "original" / "index.csv").unlink()
+    path = project.root / project.log("fetch", "dots")
     path.parent.mkdir(parents=True)
     path.write_text("put dots.zip into resources/raw/dots\n")
     row = cell(project, row="good/full")
@@ -117,8 +123,8 @@ def test_absent_data_is_the_reason_before_all_others(tmp_path: Path) -> None:
     assert cell(project, row="constant/one")["status"] == "missing"
 
 
-def test_what_the_suite_skips_is_missing_with_its_reason(tmp_path: Path) -> None:
-    assert cell(make_project(tmp_path), row="good/unrun")["reason"] == "takes too long"
+def test_what_the_suite_skips_is_missing_with_its_reason(project: Project) -> None:
+    assert cell(project, row="good/unrun")["reason"] == "takes too long"
 
 
 def test_a_checkpoint_without_a_file_is_missing_and_one_with_predictions_is_marked(tmp_path: Path) -> None:
@@ -129,20 +135,18 @@ def test_a_checkpoint_without_a_file_is_missing_and_one_with_predictions_is_mark
     assert cell(project, row="good/released", seed="all")["status"] == "checkpoint"
 
 
-def test_a_system_that_recount_does_not_run_is_quoted(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_system_that_recount_does_not_run_is_quoted(project: Project) -> None:
     row = cell(project, row="old")
     assert (row["status"], float(row["value"]), row["reason"]) == ("quoted", 33.3, "its code is not public")
     assert cell(project, row="old", metric="rmse")["status"] == "missing"
 
 
-def test_a_benchmark_that_the_suite_has_nothing_for_is_missing(tmp_path: Path) -> None:
-    row = cell(make_project(tmp_path), table="other", row="good/full")
+def test_a_benchmark_that_the_suite_has_nothing_for_is_missing(project: Project) -> None:
+    row = cell(project, table="other", row="good/full")
     assert row["reason"] == "suite small has nothing that stands for hidden/test"
 
 
-def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_constant_predictors_stand_beside_every_column(project: Project) -> None:
     expected = {"one": 1, "training_mean": 30, "training_median": 20, "best_constant": 25}
     for name, value in expected.items():
         row = cell(project, row=f"constant/{name}")
@@ -152,46 +156,40 @@ def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
     assert "shown/train (n = 3)" in cell(project, row="constant/training_mean")["reason"]
 
 
-def test_constants_are_below_the_tables_that_ask_for_them(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_constants_are_below_the_tables_that_ask_for_them(project: Project) -> None:
     assert {row["table"] for row in cells_of(project, row="constant/zero")} == {"table1"}
 
 
-def test_predictions_that_are_not_finite_are_named_and_not_scored(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_predictions_that_are_not_finite_are_named_and_not_scored(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": [math.nan, *ERRORS[1:]]})
     row = cell(project, row="good/full", seed="all")
     assert (row["status"], row["value"]) == ("missing", "")
     assert row["reason"] == "1 of 6 predictions are not finite: s0"
 
 
-def test_damaged_predictions_are_missing_not_an_error(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_damaged_predictions_are_missing_not_an_error(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS}).write_text("id,selection\nx,last\n")
     row = cell(project, row="good/full")
     assert row["reason_kind"] == "damaged"
     assert row["reason"].startswith("results/small/predictions/dots/test/good/full/seed0.csv: no column image")
 
 
-def test_a_sample_predicted_twice_is_refused(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_sample_predicted_twice_is_refused(project: Project) -> None:
     path = predict(project, "good/full/seed0", {"last": ERRORS})
     path.write_text(path.read_text() + "s0,s0.jpg,,3.0,4.0,last\n")
     assert "s0 twice" in cell(project, row="good/full")["reason"]
 
 
-def test_one_image_that_carries_the_squared_error_is_said(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_one_image_that_carries_the_squared_error_is_said(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": [1.0, 1.0, 1.0, 1.0, 90.0, 1.0]})
     assert cell(project, row="good/full", seed="0", metric="rmse")["reason"].startswith("s4 alone carries 100%")
     assert cell(project, row="good/full", metric="rmse", seed="all")["reason_kind"] == "dominated"
     assert cell(project, row="good/full", seed="0")["reason"] == ""
 
 
-def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_cost_is_scored_from_the_run_and_the_times(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS}, seconds=0.25)
-    folder = tmp_path / project.run_folder(project.run("good", "full", 0))
+    folder = project.root / project.run_folder(project.run("good", "full", 0))
     record = run_record(cost={"steps": 50, "seconds_per_step": 3.6}, provenance={"device": "cpu"})
     record.write(folder / "run.json")
     hours = cell(project, table="cost", row="good/full", seed="0", metric="train_hours_100_epochs")
@@ -208,11 +206,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_influence_lists_the_images_that_move_the_error_most(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    predict(project, "good/full/seed0", {"last": ERRORS})
-    score(project)
-    rows = rows_of(tmp_path / "results" / "small" / "influence.csv")
+def test_influence_lists_the_images_that_move_the_error_most(finished: Project) -> None:
+    score(finished)
+    rows = rows_of(finished.root / "results" / "small" / "influence.csv")
     assert [row["id"] for row in rows[:2]] == ["s3", "s4"]
     assert float(rows[0]["share_of_squared_error"]) == pytest.approx(900 / 1330)
     rest = np.delete(TRUE, 3), np.delete(np.add(TRUE, ERRORS), 3)
@@ -221,11 +217,9 @@ def test_influence_lists_the_images_that_move_the_error_most(tmp_path: Path) -> 
     assert float(rows[1]["rmse_without_this_and_larger"]) == pytest.approx(math.sqrt(30 / 4))
 
 
-def test_strata_split_the_error_by_true_count(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    predict(project, "good/full/seed0", {"last": ERRORS})
-    score(project)
-    rows = rows_of(tmp_path / "results" / "small" / "strata.csv")
+def test_strata_split_the_error_by_true_count(finished: Project) -> None:
+    score(finished)
+    rows = rows_of(finished.root / "results" / "small" / "strata.csv")
     mae = {row["stratum"]: float(row["value"]) for row in rows if row["metric"] == "mae"}
     assert mae == {
         "1-10": 1, "11-50": 5, "51-200": 30, ">200": 20,
@@ -242,15 +236,13 @@ def test_scoring_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert score(project).read_bytes() == first
 
 
-def test_a_project_without_any_prediction_is_scored_all_the_same(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_project_without_any_prediction_is_scored_all_the_same(project: Project) -> None:
     statuses = {row["status"] for row in cells_of(project)}
     assert statuses == {"missing", "quoted", "trivial"}
 
 
-def test_an_index_without_the_split_makes_cells_missing_not_an_error(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    write_index(tmp_path, [("t0", "train", 4)])
+def test_an_index_without_the_split_makes_cells_missing_not_an_error(project: Project) -> None:
+    write_index(project.root, [("t0", "train", 4)])
     assert "no sample is in split 'test'" in cell(project, row="constant/one")["reason"]
 
 
