@@ -1,7 +1,5 @@
 """Golden cases: outputs of the official code on formula-made weights and inputs, kept outside the repository."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

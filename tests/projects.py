@@ -1,7 +1,5 @@
 """Writing small projects for tests: config.yaml, benchmarks.yaml, a suite, experiments and papers."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small but whole records of results, for tests that need a few of their values."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A small project in a folder of the test: one paper, one suite, one data set; predictions made by the test."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

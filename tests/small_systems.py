@@ -1,7 +1,5 @@
 """Systems at their mini size, and a few steps of training them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """T2ICount's golden cases: their inputs, their weights by official names, and pictures to make examples of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Configuration: what runs follow from it, and one clear line per error."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Jobs of one machine share its cards by locks: a free one, or one place of several on a card, or they wait."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """recount plan and recount doctor: what would run and cost, and whether this machine is ready."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

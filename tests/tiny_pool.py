@@ -1,7 +1,5 @@
 """A pool of small made-up pictures with points, as training code sees a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ node it runs on. So with the profile of Snakemake's own plugin for SLURM, and wi
 sbatch. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

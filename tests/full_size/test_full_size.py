@@ -5,8 +5,6 @@ the paper's batch, bfloat16. Each measurement runs in a process of its own, so t
 are 2048 pixels wide; those of text-guided systems 384 high, on the processor alone.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import time

@@ -1,7 +1,5 @@
 """CountCLIP at paper size with random weights: what a step and an evaluation cost here. ``make test-full``."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Bins, block counts, class prompts and the losses over blocks."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

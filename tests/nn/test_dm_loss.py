@@ -1,7 +1,5 @@
 """The DM loss: golden values and gradients, batching, and the two domains."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

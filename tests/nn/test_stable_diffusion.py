@@ -1,7 +1,5 @@
 """Stable Diffusion's networks, tokens and names against outputs of cha15yq/T2ICount@289d3fb on formula-made weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """``recount evidence``: files computed from annotations are the golden ones, and the committed ones."""
 
-from __future__ import annotations
-
 import csv
 import json
 from functools import cache

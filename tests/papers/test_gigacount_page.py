@@ -1,7 +1,5 @@
 """The exhibit on GigaCount's published log, from the project's own paper.yaml, published.csv and log."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tests of where maps lie, on maps whose answer is known."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Predicting samples by windows and as whole images, and predicting with a finished run."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

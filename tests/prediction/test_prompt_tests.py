@@ -1,7 +1,5 @@
 """Tests of whether a system reads its prompt, against PrACo's numbers and with systems whose answer is known."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Tests of the step ``test_prompts``: one job per run, a JSON file of scores and a file of maps."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

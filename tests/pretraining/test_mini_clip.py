@@ -1,7 +1,5 @@
 """The tiny CLIP: what it was shown, what its card says, and that the card says the truth."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """The tiny Stable Diffusion: what it was shown, what it weighs, and whether its card says the truth."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

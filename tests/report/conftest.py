@@ -1,7 +1,5 @@
 """One small tree and one report for all tests of the report: building them takes seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Claims and verdicts on the page: labels, regions, drawings, forests; nothing is decided here."""
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables as files: nothing in the data can break out of a cell."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The sections on prompts, from invented answers of two systems: one that reads its prompt, one that does not."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

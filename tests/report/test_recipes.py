@@ -1,7 +1,5 @@
 """Which recipe each row used, from the project's own papers and suites."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The papers' tables: what is in a cell, and why there is nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast

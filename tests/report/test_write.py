@@ -1,7 +1,5 @@
 """The report as files: whole, self-contained, the same for the same results, and there even when much is missing."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

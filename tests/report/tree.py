@@ -3,8 +3,6 @@
 Errors follow from seeded random predictions; nothing here is a measurement. The scores are the real scorer's.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

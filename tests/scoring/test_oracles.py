@@ -1,7 +1,5 @@
 """What the annotation itself scores: points in pixels, and blocks in bins."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

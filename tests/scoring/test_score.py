@@ -1,7 +1,5 @@
 """Cells of the papers' tables, from a small project with predictions made by the test."""
 
-from __future__ import annotations
-
 import csv
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CLIP-Count: golden outputs of the released network, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from functools import partial

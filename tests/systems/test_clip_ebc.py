@@ -1,7 +1,5 @@
 """CLIP-EBC: golden outputs of the released networks, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from functools import cache
 from pathlib import Path

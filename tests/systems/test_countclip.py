@@ -1,7 +1,5 @@
 """CountCLIP: golden losses, captions, lambdas, training runs and evaluation; and what each switch changes."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path

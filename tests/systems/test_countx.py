@@ -1,7 +1,5 @@
 """CounTX: golden outputs of the released network, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CrowdCLIP: the ranking loss, nested crops, the three-stage test, and what each switch changes."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

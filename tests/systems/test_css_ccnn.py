@@ -1,7 +1,5 @@
 """CSS-CCNN: the prior and the transport cost, the two stages, "++", and what each switch changes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

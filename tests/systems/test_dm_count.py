@@ -1,7 +1,5 @@
 """DM-Count: the golden network, its own augmentation, strict import, and its switches."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """DMCount-EBC: golden outputs of the released network, strict import, and what each setting changes."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

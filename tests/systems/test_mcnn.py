@@ -1,7 +1,5 @@
 """MCNN: both golden networks, the density target, and its switches."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings that are marked as reading: they change how a trained model is read or prompted, and no training."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args, get_origin
 
 import pytest

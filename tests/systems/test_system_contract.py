@@ -1,7 +1,5 @@
 """What every system promises, at its mini size, on pictures made up here."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib import import_module

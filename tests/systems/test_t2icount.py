@@ -1,7 +1,5 @@
 """T2ICount against outputs of cha15yq/T2ICount@289d3fb on formula-made weights, and on its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial

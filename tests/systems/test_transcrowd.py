@@ -1,7 +1,5 @@
 """TransCrowd: both heads against the released code, counts of tiles, lost heads, and what each switch changes."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

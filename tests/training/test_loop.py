@@ -1,7 +1,5 @@
 """The training loop: deterministic, resumable after a kill, honest about broken losses and about what it selects on."""
 
-from __future__ import annotations
-
 import json
 import logging
 import multiprocessing

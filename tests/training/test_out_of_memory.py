@@ -1,7 +1,5 @@
 """Out of memory: the batch is computed in parts with the same result, or training stops and says what to do."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Several processes train one run with the losses and weights of a single one, or say why they cannot."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A counting network of a few parameters, with dropout and batch norm, for tests of the training loop."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 So the rules themselves are tested in seconds: what runs, why, in which order, and what a failure leaves.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re

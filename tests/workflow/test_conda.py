@@ -4,8 +4,6 @@ Real conda is not run: a stand-in for it builds the environments with uv. ``make
 registry.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The whole way once, with the real commands on embedded crowds: one run that works, one whose training fails."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

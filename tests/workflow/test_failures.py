@@ -1,7 +1,5 @@
 """What a failed job leaves behind: the rest of the results, the report of what there is, and a run that goes on."""
 
-from __future__ import annotations
-
 import pytest
 from house import EVERY_JOB, House
 

@@ -1,7 +1,5 @@
 """Configuration, overriding, resources, and the ways in."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -1,7 +1,5 @@
 """Suite paper where no address can be reached: one list of what could not be fetched, and what was there stays."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource
