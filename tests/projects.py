@@ -1,5 +1,6 @@
 """Writing small projects for tests: config.yaml, benchmarks.yaml, a suite, experiments and papers."""
 
+import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,12 @@ def experiment(
     }
     only = {"trained_on": trained_on, "evaluated_on": evaluated_on, **data}
     return {"label": label, "data": {"as_published": only}, "variants": described, **more}
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def write_yaml(path: Path, content: Any) -> None:

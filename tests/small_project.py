@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from projects import experiment, write_project
+from projects import csv_rows, experiment, write_project
 from recount.data.index import COLUMNS
 from recount.results.scores import SCORES
 from recount.scoring.score import score
@@ -115,7 +115,6 @@ def predict(
 
 def cells_of(project: Project, **wanted: str) -> list[dict[str, str]]:
     """Score the project, and return the rows of scores.csv with these values."""
-    with score(project).open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = csv_rows(score(project))
     assert all(tuple(row) == SCORES.columns for row in rows)
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]

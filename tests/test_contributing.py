@@ -1,6 +1,5 @@
 """The examples of CONTRIBUTING.md do what the page says."""
 
-import csv
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from projects import ROOT, copy_settings
+from projects import ROOT, copy_settings, csv_rows
 from recount.data.dataset import DataError
 from recount.judging.judge import judge
 from recount.scoring.score import score
@@ -62,11 +61,10 @@ def test_the_paper_adds_its_rows_and_no_training(project: Path, suite: str) -> N
 
 def test_the_paper_has_printed_and_missing_cells_and_a_judged_claim_at_once(project: Path) -> None:
     alone = load(project, {"papers": ["edges_again"]})
-    cells = {(cell["row"], cell["metric"]): cell for cell in csv.DictReader(score(alone).open(encoding="utf-8"))}
+    cells = {(cell["row"], cell["metric"]): cell for cell in csv_rows(score(alone))}
     assert (cells["guess", "mae"]["status"], cells["guess", "mae"]["value"]) == ("quoted", "500.0")
     assert cells["mcnn/rgb", "mae"]["status"] == "missing"
-    rows = csv.DictReader(judge(alone).open(encoding="utf-8"))
-    verdicts = {(row["claim"], row["evidence_status"]): row["verdict"] for row in rows}
+    verdicts = {(row["claim"], row["evidence_status"]): row["verdict"] for row in csv_rows(judge(alone))}
     assert verdicts == {("EA-1", "trained"): "not tested", ("EA-1", "published"): "holds in direction"}
 
 

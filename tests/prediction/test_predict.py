@@ -1,6 +1,5 @@
 """Predicting samples by windows and as whole images, and predicting with a finished run."""
 
-import csv
 import json
 import math
 import shutil
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from golden_tools import golden
+from projects import csv_rows
 from records import save_run
 from recount.data.sample import Sample
 from recount.data.windows import Windows
@@ -167,7 +167,7 @@ def test_a_sample_that_the_protocol_leaves_out_is_not_in_the_file_but_named_besi
 ) -> None:
     monkeypatch.setattr("recount.systems.load", {"toy": Particular}.__getitem__)
     predict_run(run_folder, samples_of([(16, 16)] * 3), tmp_path / "p.csv", picture)
-    assert {row["id"] for row in rows_of(tmp_path / "p.csv")} == {"s0", "s2"}
+    assert {row["id"] for row in csv_rows(tmp_path / "p.csv")} == {"s0", "s2"}
     timing = json.loads((tmp_path / "p.timing.json").read_text())["selections"]["last"]
     assert timing["left_out"] == ["s1"]
     assert timing["ties"] == ["s0", "s1", "s2"]
@@ -232,15 +232,10 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_a_run_is_predicted_with_each_of_its_selections(run_folder: Path, tmp_path: Path) -> None:
     samples = samples_of([(32, 56), (56, 80)])
     predict_run(run_folder, samples, tmp_path / "p.csv", picture)
-    rows = rows_of(tmp_path / "p.csv")
+    rows = csv_rows(tmp_path / "p.csv")
     assert [(row["id"], row["selection"]) for row in rows] == [
         (sample.id, selection) for selection in ("last", "best_on_test", "best_on_held_out") for sample in samples
     ]
@@ -341,7 +336,7 @@ def test_a_run_s_maps_are_stored_by_selection_and_sample(run_folder: Path, tmp_p
             f"{selection}/{name}" for selection in ("last", "best_on_test", "best_on_held_out") for name in ("s0", "s1")
         }
         total = float(stored["last/s1"].astype(np.float64).sum())
-    row = next(row for row in rows_of(tmp_path / "p.csv") if (row["selection"], row["id"]) == ("last", "s1"))
+    row = next(row for row in csv_rows(tmp_path / "p.csv") if (row["selection"], row["id"]) == ("last", "s1"))
     assert total == pytest.approx(float(row["predicted_count"]), rel=1e-3)
 
 
@@ -352,7 +347,7 @@ def test_a_benchmark_of_the_project_is_predicted_from_its_index(run_folder: Path
     write_pictures(project, [(56, 64), (32, 32)])
     output = predict_benchmark(project, run, "shown/test")
     assert output == project.root / "results/small/predictions/dots/test/good/full/seed0.csv"
-    rows = [row for row in rows_of(output) if row["selection"] == "last"]
+    rows = [row for row in csv_rows(output) if row["selection"] == "last"]
     told = [(row["id"], row["image"], float(row["true_count"])) for row in rows]
     assert told == [("s0", "s0.png", 0), ("s1", "s1.png", 1)]
     expected = counts(toy(), samples_of([(56, 64), (32, 32)]))

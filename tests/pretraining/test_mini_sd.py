@@ -115,9 +115,7 @@ def test_paints_without_name_are_far_from_all_that_have_one() -> None:
         assert min(np.linalg.norm(paint - np.array(named, float)) for named in scenes.COLOURS.values()) > 58
 
 
-def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path,
-) -> None:
+def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     def train(folder: str, stops: int | None) -> torch.Tensor:
         torch.manual_seed(0)
         layer = torch.nn.Linear(3, 1)
@@ -127,9 +125,8 @@ def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(
                 raise KeyboardInterrupt
             return layer(torch.full((2, 3), float(step % 7))).square().mean()
 
-        made = mini_sd.optimise(
-            layer, loss, 450, 1e-2, mini_sd.Plan(), mini_sd.Work(tmp_path / folder, "plan"), "stage"
-        )
+        work = mini_sd.Work(tmp_path / folder, "plan")
+        made = mini_sd.optimise(layer, loss, 450, 1e-2, mini_sd.Plan(), work, "stage")
         return made.weight.detach().clone()
 
     with pytest.raises(KeyboardInterrupt):

@@ -25,9 +25,11 @@ from recount.settings.paper import Claim
 from recount.settings.project import load
 from report.tree import Tree
 
+Views = dict[str, ClaimView]  # by the claim's id
+
 
 @pytest.fixture(scope="module")
-def views(built: Tree) -> dict[str, ClaimView]:
+def views(built: Tree) -> Views:
     sources = Sources(load(built.root))
     return {
         view.claim.id: view
@@ -44,26 +46,24 @@ def drawn(view: ClaimView) -> list[Judgement]:
     return [part for part in view.parts if part.drawing is not None]
 
 
-def test_every_claim_of_the_papers_is_there_with_its_verdict(views: dict[str, ClaimView]) -> None:
+def test_every_claim_of_the_papers_is_there_with_its_verdict(views: Views) -> None:
     assert set(views) == {"K1", "G2", "G12", "G5", "G6"}
     assert all(trained(view).row.verdict in VERDICTS for view in views.values())
 
 
-def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: dict[str, ClaimView]) -> None:
+def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: Views) -> None:
     assert trained(views["G5"]).row.verdict == "not tested"
     assert "dm_count" in trained(views["G5"]).row.reason.text
     assert all(part.row.evidence_status == "published" for part in drawn(views["G5"]))
 
 
-def test_arms_are_called_as_the_rows_of_the_tables(views: dict[str, ClaimView]) -> None:
+def test_arms_are_called_as_the_rows_of_the_tables(views: Views) -> None:
     part = views["G2"].parts[0]
     assert (part.better, part.worse) == ("no Stage 4 (150 epochs)", "with Stage 4 (150 epochs)")
     assert views["G12"].parts[0].worse == "best constant"
 
 
-def test_drawing_puts_the_effect_inside_its_interval_and_the_region_on_the_claimed_side(
-    views: dict[str, ClaimView],
-) -> None:
+def test_drawing_puts_the_effect_in_its_interval_and_the_region_on_the_claimed_side(views: Views) -> None:
     for part in drawn(views["G2"]) + drawn(views["K1"]):
         drawing = part.drawing
         assert drawing is not None
@@ -87,7 +87,7 @@ def test_region_of_each_kind_of_claim_is_read_from_its_yaml() -> None:
     assert region(value, "mae") is None
 
 
-def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, ClaimView]) -> None:
+def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: Views) -> None:
     effects = relative_effects([views["G6"], views["K1"]])
     worse = effects[(effects["claim"] == "G6") & (effects["evidence"] == "trained")].iloc[0]
     better = effects[(effects["claim"] == "K1") & (effects["evidence"] == "trained")].iloc[0]
@@ -97,18 +97,18 @@ def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, C
     assert better["low"] <= better["effect"] <= better["high"]
 
 
-def test_accuracies_are_printed_as_per_cent_and_errors_as_numbers(views: dict[str, ClaimView]) -> None:
+def test_accuracies_are_printed_as_per_cent_and_errors_as_numbers(views: Views) -> None:
     assert re.fullmatch(r"\d+ % : \d+ %", values_text(views["K1"].parts[0]))
     assert re.fullmatch(r"[\d.]+ : [\d.]+", values_text(views["G2"].parts[0]))
 
 
-def test_tally_counts_each_claim_once_for_each_kind_of_evidence(views: dict[str, ClaimView]) -> None:
+def test_tally_counts_each_claim_once_for_each_kind_of_evidence(views: Views) -> None:
     counted = tally(views.values())
     assert sum(counted["trained"].values()) == len(views)
     assert list(counted["trained"]) == [verdict for verdict in VERDICTS if verdict in counted["trained"]]
 
 
-def test_exported_verdicts_carry_rule_and_reason(views: dict[str, ClaimView]) -> None:
+def test_exported_verdicts_carry_rule_and_reason(views: Views) -> None:
     sheet = claim_sheet("x", list(views.values()))
     rows = {line.values[:3:2]: dict(zip(sheet.heads, line.cells, strict=True)) for line in sheet.lines}
     assert "10,000" in rows["G2", "Retrained here"]["Rule"].shown
@@ -131,6 +131,6 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     assert "lower mae than the arm it is compared with" in claim
 
 
-def test_effects_have_their_unit(views: dict[str, ClaimView]) -> None:
+def test_effects_have_their_unit(views: Views) -> None:
     assert re.match(r"better by [+−][\d.]+ MAE \(", trained(views["G2"]).words)
     assert re.match(r"better by [+−][\d.]+ percentage points \(", trained(views["K1"]).words)

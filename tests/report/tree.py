@@ -403,20 +403,16 @@ def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
     history["held_out_rmse"] = history["held_out_mae"] * 1.6
     history.to_csv(folder / "history.csv", index=False)
     parameters = {"gigacount": 20_722_373, "clip_ebc": 97_110_000, "mcnn": 133_000}.get(system, 0)
+    wall, flops, step = (14.2, 18.06e9, 0.055) if system == "gigacount" else (29.9, 58.3e9, 0.12)
     record = {
         "run": {"suite": "mini", "system": system, "variant": variant, "seed": seed, "protocol": "as_code"},
         "settings": {"width": 16, "loss": "hybrid"},
         "recipe": {"epochs": 12, "batch_size": 4},
         "provenance": _provenance(system, f"{key}/seed{seed}"),
         "cost": {
-            "wall_seconds": 14.2 if system == "gigacount" else 29.9,
-            "gpu_seconds": 0.0,
-            "peak_memory_mb": 412.0,
-            "parameters_total": parameters * 2,
-            "parameters_trained": parameters,
-            "flops_per_window": 18.06e9 if system == "gigacount" else 58.3e9,
-            "steps": 240,
-            "seconds_per_step": 0.055 if system == "gigacount" else 0.12,
+            **{"parameters_total": parameters * 2, "parameters_trained": parameters, "steps": 240},
+            **{"wall_seconds": wall, "gpu_seconds": 0.0, "peak_memory_mb": 412.0},
+            **{"flops_per_window": flops, "seconds_per_step": step},
         },
         "selections": {"last": {"epoch": 12, "model": "model.safetensors", "sha256": "ab" * 32, "on": {"mae": 1.0}}},
     }

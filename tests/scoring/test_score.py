@@ -1,12 +1,12 @@
 """Cells of the papers' tables, from a small project with predictions made by the test."""
 
-import csv
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from projects import csv_rows
 from records import run_record
 from recount.metrics import MAE, NAE, RMSE
 from recount.scoring.score import score
@@ -199,14 +199,9 @@ def test_cost_is_scored_from_the_run_and_the_times(project: Project) -> None:
     assert parameters["reason"] == "recount does not measure parameters_total"
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_influence_lists_the_images_that_move_the_error_most(finished: Project) -> None:
     score(finished)
-    rows = rows_of(finished.root / "results" / "small" / "influence.csv")
+    rows = csv_rows(finished.root / "results" / "small" / "influence.csv")
     assert [row["id"] for row in rows[:2]] == ["s3", "s4"]
     assert float(rows[0]["share_of_squared_error"]) == pytest.approx(900 / 1330)
     rest = np.delete(TRUE, 3), np.delete(np.add(TRUE, ERRORS), 3)
@@ -217,7 +212,7 @@ def test_influence_lists_the_images_that_move_the_error_most(finished: Project) 
 
 def test_strata_split_the_error_by_true_count(finished: Project) -> None:
     score(finished)
-    rows = rows_of(finished.root / "results" / "small" / "strata.csv")
+    rows = csv_rows(finished.root / "results" / "small" / "strata.csv")
     mae = {row["stratum"]: float(row["value"]) for row in rows if row["metric"] == "mae"}
     assert mae == {
         "1-10": 1, "11-50": 5, "51-200": 30, ">200": 20,

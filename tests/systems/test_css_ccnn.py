@@ -230,10 +230,8 @@ def test_pictures_without_edges_are_not_split():
 
 def test_dense_weight_changes_the_selection_of_split_matching():
     pool = TinyPool([(240, 260)] * 3)
-    values = [
-        in_stage(tiny(split_by_edges=True, dense_weight=weight), 1).own_selection(pool)["own"] for weight in (0.0, 1.0)
-    ]
-    assert values[0] < values[1]
+    light, heavy = (in_stage(tiny(split_by_edges=True, dense_weight=weight), 1) for weight in (0.0, 1.0))
+    assert light.own_selection(pool)["own"] < heavy.own_selection(pool)["own"]
 
 
 def test_imagenet_features_are_those_of_vgg16_bn(tmp_path):

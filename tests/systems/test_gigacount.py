@@ -151,9 +151,8 @@ def test_sizes_are_those_of_the_released_network() -> None:
 
 def test_image_encoder_gives_the_golden_maps() -> None:
     inputs, want = case_of("image_encoder_64x96")
-    encoder = load_filled(
-        ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False, layer_scale=1e-6), inputs
-    ).eval()
+    encoder = ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False, layer_scale=1e-6)
+    load_filled(encoder, inputs).eval()
     for got, name in zip(encoder(tensor(inputs["image"])), ("shallow", "mid", "deep"), strict=True):
         assert_matches(got, want[name])
 
@@ -208,9 +207,8 @@ def test_train_step_of_neck_and_head_is_the_golden_one() -> None:
     assert_matches(terms["count"], want["count_loss"], 1e-7)
     loss.backward()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    assert_matches(
-        torch.stack([grad.square().sum() for grad in gradients.values()]).sum().sqrt(), want["grad_norm"], 1e-7
-    )
+    norm = torch.stack([grad.square().sum() for grad in gradients.values()]).sum().sqrt()
+    assert_matches(norm, want["grad_norm"], 1e-7)
     for key in [key for key in want if key.startswith("grad:")]:
         assert_matches(gradients[our_name(key.removeprefix("grad:"))], want[key], 1e-7)
     for key in [key for key in want if key.startswith("buffer after:")]:
@@ -254,13 +252,8 @@ def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
 def test_backbone_weights_switch_loads_torchvisions_convnext(tmp_path: Path) -> None:
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-    blocks = [
-        CNBlockConfig(16, 32, 1),
-        CNBlockConfig(32, 64, 1),
-        CNBlockConfig(64, 128, 2),
-        CNBlockConfig(128, None, 1),
-    ]
-    pretrained, path = ConvNeXt(blocks).eval(), tmp_path / "convnext.pth"
+    sizes = [(16, 32, 1), (32, 64, 1), (64, 128, 2), (128, None, 1)]
+    pretrained, path = ConvNeXt([CNBlockConfig(*size) for size in sizes]).eval(), tmp_path / "convnext.pth"
     torch.save(pretrained.state_dict(), path)
     network = tiny(backbone_weights=str(path))
     image = torch.rand(1, 3, 64, 64)
@@ -313,10 +306,8 @@ def test_coincident_points_switch_changes_the_target() -> None:
     "switch", [{"hue": 0.0}, {"blur": "isotropic"}, {"augmentation": "crop_flip"}, {"crop_scale": (1.0, 2.0)}]
 )
 def test_switch_changes_the_augmented_images(switch: dict[str, Any]) -> None:
-    differ = [
-        not torch.equal(batch_of(tiny(), seed).images, batch_of(tiny(**switch), seed).images) for seed in range(12)
-    ]
-    assert any(differ)
+    pairs = ((batch_of(tiny(), seed).images, batch_of(tiny(**switch), seed).images) for seed in range(12))
+    assert not all(torch.equal(plain, switched) for plain, switched in pairs)
 
 
 def test_default_recipe_is_the_released_scripts() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from house import ROOT, Answer, House, snakemake
+from house import EVERY_JOB, ROOT, Answer, House, snakemake
 
 from projects import SETTINGS
 from recount.planning import dry_run
@@ -85,16 +85,7 @@ def test_wrong_value_says_what_is_allowed(house: House) -> None:
 
 def test_overrides_reach_the_jobs(house: House) -> None:
     assert house.run("--config", "seeds=[3]", "systems=[beta]").code == 0
-    assert house.calls() == [
-        "fetch dots",
-        "judge",
-        "predict beta/full/seed3",
-        "prepare dots original",
-        "report",
-        "score",
-        "test-prompts beta/full/seed3",
-        "train beta/full/seed3",
-    ]
+    assert house.calls() == [job.replace("seed0", "seed3") for job in EVERY_JOB if "alpha" not in job]
 
 
 def test_pretrain_makes_all_tiny_models_each_time_it_is_asked_for(house: House) -> None:

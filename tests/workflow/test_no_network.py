@@ -79,10 +79,8 @@ def test_one_list_at_the_end_has_everything_that_is_missing_with_reasons_and_wha
     offline: Offline,
 ) -> None:
     project = load(ROOT, {"suite": "paper", "papers": []})
-    splits = [
-        split for run in project.runs for split in (run.training, run.held_out, *run.benchmarks.values()) if split
-    ]
-    names = {split.dataset for split in splits} | {name for run in project.runs for name in run.weights}
+    names = {split.dataset for run in project.runs for split in run.splits}
+    names |= {name for run in project.runs for name in run.weights}
     missing = names - {BY_HAND, MIRRORED}
     assert offline.text.count("\nCould not be fetched (") == 1
     assert offline.listed.startswith(f"{len(missing)} data sets and weights)")
