@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from projects import experiment, write_project
+from projects import ROOT, experiment, write_project
 from recount.data.index import COLUMNS
 from recount.judging.judge import judge
 from recount.scoring.score import score
@@ -200,12 +200,11 @@ class Tree:
     samples: list[tuple[str, Path, np.ndarray]] = field(default_factory=list)
 
 
-def build(root: Path, log: Path, hostile: bool = False) -> Tree:
-    """Write the whole tree; ``log`` is the real evidence."""
+def build(root: Path, hostile: bool = False) -> Tree:
+    """Write the whole tree; its evidence is the repository's."""
     tree = Tree(root)
     _write_configuration(root, hostile)
-    (root / "papers/gigacount/evidence").mkdir()
-    shutil.copy(log, root / "papers/gigacount/evidence/evallog.csv")
+    shutil.copytree(ROOT / "papers/gigacount/evidence", root / "papers/gigacount/evidence")
     _write_data(tree, hostile)
     _write_captions(root)
     experiments = _experiments()

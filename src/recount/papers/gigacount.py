@@ -96,8 +96,7 @@ def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataF
 
 def exhibits(context: Context) -> Iterator[Exhibit]:
     """Yield what the log shows."""
-    log = _log(context.sources, context.paper)
-    if log is None:
+    if (log := _log(context.sources, context.paper)) is None:
         return
     caption = (
         "The authors' evaluation log: MAE on the test images and learning rate of the runs that printed numbers come "

@@ -45,8 +45,7 @@ def read(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"not a readable CSV: {error}") from None
-    absent = [column for column in COLUMNS[path.stem] if column not in table.columns]
-    if absent:
+    if absent := [column for column in COLUMNS[path.stem] if column not in table.columns]:
         raise UserError(f"no column {', '.join(absent)}")
     if path.stem == LOG and table[["val_mae", "val_rmse"]].dropna().empty:
         raise UserError("no epoch has a validation error")

@@ -205,8 +205,7 @@ class Work:
 
     def kept(self, stage: str) -> dict[str, Any] | None:
         """Return the state of a stage that an earlier call kept, or None."""
-        state = load_state(self.folder / stage, self.made_from)
-        if state is not None:
+        if (state := load_state(self.folder / stage, self.made_from)) is not None:
             self._before = max(self._before, state["seconds"])
         return state
 
@@ -522,8 +521,7 @@ def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
 
 def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
     """Return the trained autoencoder, from what was kept of an earlier call if there is."""
-    state = work.kept("vae")
-    if state is None:
+    if (state := work.kept("vae")) is None:
         large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
         state = {"vae": train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()}
         work.keep("vae", state)
