@@ -1,7 +1,5 @@
 """Other users of this machine: their umask, and files that they may not read."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

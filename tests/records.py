@@ -1,5 +1,6 @@
 """Small but whole records of results, for tests that need a few of their values."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from recount.settings.recipe import Recipe
 SELECTION = {"epoch": 5, "model": "model.safetensors", "sha256": "0" * 64}
 
 
-def run_record(run_id: str = "good/full/seed0", **changes: Any) -> RunRecord:
+def run_record(run_id: str = "good/full/seed0", training: dict[str, str] | None = None, **changes: Any) -> RunRecord:
     """Return the record of a run, with ``changes`` of its fields."""
     system, variant, seed = run_id.split("/")
-    run = {"system": system, "variant": variant, "seed": int(seed.removeprefix("seed"))}
+    run = {"system": system, "variant": variant, "seed": int(seed.removeprefix("seed")), "training": training}
     return RunRecord.model_validate({"run": run, "selections": {"last": SELECTION}} | changes)
 
 
@@ -28,16 +29,25 @@ def with_digests(folder: Path, run_id: str, selections: dict[str, Any]) -> dict[
     return found
 
 
-def save_run(folder: Path, run_id: str, models: dict[str, dict[str, Tensor]], **settings: Any) -> None:
+def save_run(
+    folder: Path,
+    run_id: str,
+    models: Mapping[str, Mapping[str, Tensor]],
+    *,
+    training: dict[str, str] | None = None,
+    recipe: Recipe | None = None,
+    **settings: Any,
+) -> None:
     """Write the folder of a finished run: the weights of each selection, and its record (``links`` adds the rest)."""
     folder.mkdir(parents=True)
     selections = {}
     for name, state in models.items():
         model = "model.safetensors" if name == "last" else f"model.{name}.safetensors"
-        save_file(state, folder / model)
+        save_file({key: value.contiguous().clone() for key, value in state.items()}, folder / model)
         selections[name] = {"epoch": 3, "model": model}
     selections = with_digests(folder, run_id, selections)
-    run_record(run_id, settings=settings, recipe=Recipe().model_dump(), selections=selections).write(folder / RUN)
+    made_by = {"settings": settings, "recipe": (recipe or Recipe()).model_dump(mode="json")}
+    run_record(run_id, training, selections=selections, **made_by).write(folder / RUN)
 
 
 def negative_prompts(pictures: list[dict[str, Any]]) -> dict[str, Any]:

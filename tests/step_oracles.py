@@ -6,8 +6,6 @@ and draws its dropout masks from the same state of torch's generator: another nu
 is in double precision, so that rounding does not hide what differs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

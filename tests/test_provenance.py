@@ -1,7 +1,5 @@
 """The code digest changes exactly with what can change a result; the rest is what the machine says of itself."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """Training crops and evaluation maps of the text-guided systems, against the official codes and what must hold."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where a plugin submits jobs through a shell, folders whose names that shell would run are refused beforehand."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a reader may give, what is told of it, and what is refused."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

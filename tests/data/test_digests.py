@@ -1,7 +1,5 @@
 """The chain from raw files to prepared data: what does not fit is found and never used."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """No training starts on targets that nobody gave it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The pool of training pictures."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import replace
 from pathlib import Path

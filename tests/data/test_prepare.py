@@ -1,7 +1,5 @@
 """Preparing a data set: what is written, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

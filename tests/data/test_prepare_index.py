@@ -1,7 +1,5 @@
 """Reading an index: splits, lists, and files that are not what they should be."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

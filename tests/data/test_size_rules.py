@@ -1,7 +1,5 @@
 """The size rules against the released preprocessing scripts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import assume, given

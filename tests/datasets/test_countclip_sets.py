@@ -1,7 +1,5 @@
 """The captioned sets of CountCLIP: fixed order, class counts, replacements, editions, dead links, captions of boxes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

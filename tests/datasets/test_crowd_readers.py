@@ -1,7 +1,5 @@
 """Readers of the crowd sets, on small files of exactly their format."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

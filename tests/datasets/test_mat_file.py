@@ -1,7 +1,5 @@
 """Reading MATLAB files: as scipy does where a file is whole, and one error, never a crash, where it is not."""
 
-from __future__ import annotations
-
 import io
 import struct
 import tracemalloc

@@ -1,7 +1,5 @@
 """``recount compare``: cells side by side with honest differences, and what differed in how runs were made."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
@@ -17,6 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from projects import csv_rows
 from recount.chain import MADE
 from recount.cli import app
 from recount.errors import UserError
@@ -400,7 +399,7 @@ def test_every_format_says_the_same(tmp_path: Path) -> None:
     for suffix in (".csv", ".json", ".md", ".html"):
         write_comparison(comparison, tmp_path / f"out{suffix}")
     cell = comparison.cells[0]
-    (line,) = csv.DictReader((tmp_path / "out.csv").open(newline=""))
+    (line,) = csv_rows(tmp_path / "out.csv")
     assert float(line["difference"]) == cell.difference
     assert (float(line["value_a"]), line["outcome"]) == (cell.a.value, "differ")
     content = json.loads((tmp_path / "out.json").read_text("utf-8"))

@@ -1,6 +1,5 @@
 """``recount count``: pictures go the way of the run's training pictures; what cannot be counted says why."""
 
-import csv
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -12,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import records
+from projects import csv_rows
 from recount import datasets, systems
 from recount.cli import app
 from recount.data.dataset import Dataset
@@ -27,7 +27,6 @@ from recount.errors import UserError
 from recount.exchange import counting
 from recount.exchange.counting import count
 from recount.prediction.samples import predict_samples
-from recount.results.files import file_digest
 from recount.results.run_record import RunRecord
 from recount.settings.project import Project, load
 from recount.systems.base import System
@@ -55,16 +54,9 @@ def save_run(
     system_class = systems.load(name)
     system = system_class(system_class.Settings.model_validate({**system_class.mini_settings(), **settings})).eval()
     folder = project.root / project.results / "runs" / name / variant / "seed0"
-    folder.mkdir(parents=True)
-    save_file({key: value.contiguous().clone() for key, value in system.state_dict().items()}, folder / "m.safetensors")
-    digest = file_digest(folder / "m.safetensors")
-    record = {
-        "run": {"system": name, "variant": variant, "seed": 0, "training": training},
-        "settings": system.settings.model_dump(mode="json"),
-        "recipe": system.recipe.model_dump(mode="json"),
-        "selections": {entry: {"model": "m.safetensors", "sha256": digest, "epoch": 1} for entry in selections},
-    }
-    RunRecord.model_validate(record).write(folder / "run.json")
+    models = dict.fromkeys(selections, system.state_dict())
+    known = system.settings.model_dump(mode="json")
+    records.save_run(folder, f"{name}/{variant}/seed0", models, training=training, recipe=system.recipe, **known)
     return system
 
 
@@ -171,7 +163,7 @@ def test_unreadable_pictures_are_named_and_the_others_counted(project: Project, 
         assert name in problem
         assert reason in problem
     assert counts.csv is not None
-    rows = list(csv.DictReader(counts.csv.open(newline="")))
+    rows = csv_rows(counts.csv)
     assert [bool(row["count"]) for row in rows] == [False, False, False, True]
     assert float(rows[3]["count"]) == counts.counted[3].count
     assert [bool(row["problem"]) for row in rows] == [True, True, True, False]
@@ -228,7 +220,7 @@ def test_overlays_of_an_earlier_count_are_left_out(
     assert "2 overlays of an earlier count (.recount.png) are left out" in caplog.text
     assert [(entry.image, entry.count) for entry in again.counted] == [(e.image, e.count) for e in first.counted]
     assert again.csv is not None
-    assert len(list(csv.DictReader(again.csv.open(newline="")))) == len(again.counted) == 2
+    assert len(csv_rows(again.csv)) == len(again.counted) == 2
     with pytest.raises(UserError, match=r"nothing to count: what ends in \.recount\.png is an overlay"):
         count(project, "mcnn/full/seed0", [photo.with_name("photo.png.recount.png")])
 
@@ -252,7 +244,7 @@ def test_a_pictures_name_is_no_formula_in_the_csv(project: Project, photo: Path,
     with chdir(photo.parent):
         table = count(project, "mcnn/full/seed0", [Path(name)], output=Path("out")).csv
         assert table is not None
-        assert next(csv.DictReader(table.open(newline="")))["image"] == f"'{name}"
+        assert csv_rows(table)[0]["image"] == f"'{name}"
 
 
 def test_the_density_is_drawn_where_it_is(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Anyone's predictions: formats, matching, clear errors, and the published errors of known predictors."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Mixed provenance: one link in the middle of a real chain is changed, and nothing behind it is believed."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,9 +3,6 @@
 RECOUNT_INTERRUPTIONS says how often (ten times as many were tried by hand, see docs/reliability.md).
 """
 
-from __future__ import annotations
-
-import csv
 import os
 import random
 import resource
@@ -20,7 +17,7 @@ import psutil
 import pytest
 from house import ROOT, copy_config
 
-from projects import experiment, write_project
+from projects import csv_rows, experiment, write_project
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(1800)]
 
@@ -77,8 +74,8 @@ def whole(fresh: Path) -> tuple[Path, float]:
 
 def cells(work: Path) -> dict[str, tuple[str, str]]:
     """Return value and status of each cell of the table."""
-    with (work / "results/mini/scores.csv").open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["seed"] == "all" and row["metric"] == "mae"]
+    rows = csv_rows(work / "results/mini/scores.csv")
+    rows = [row for row in rows if row["seed"] == "all" and row["metric"] == "mae"]
     found = {f"{row['variant']} {row['selection']}": (row["value"], row["status"]) for row in rows}
     assert all(row["reason"] for row in rows if row["status"] == "missing")
     return found

@@ -1,7 +1,5 @@
 """What the system refuses, a full disk above all, is one line with the path and what to do, whatever the command."""
 
-from __future__ import annotations
-
 import json
 import resource
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A web server on localhost, which may answer for every host of the world."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 from typing import Any

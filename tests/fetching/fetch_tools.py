@@ -1,7 +1,5 @@
 """A web server on localhost that misbehaves on request, and data sets that are fetched from it."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections import Counter, defaultdict, deque

@@ -1,7 +1,5 @@
 """A folder that somebody has unpacked stands for its archive: its files are proved, digested and recorded."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import zipfile

@@ -1,7 +1,5 @@
 """What data sets and weights declare: every public digest is there, and addresses do not move."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re

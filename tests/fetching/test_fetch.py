@@ -1,7 +1,5 @@
 """Fetching from a web server that misbehaves, from a mirror, and by hand. Nothing here leaves localhost."""
 
-from __future__ import annotations
-
 import errno
 import json
 import logging
@@ -13,7 +11,7 @@ import threading
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from fetch_tools import BODY, HALF, HASTE, PATH, Answers, Server, dataset, sha256
@@ -508,7 +506,7 @@ class FullDisk:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def __enter__(self) -> FullDisk:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """Archives: unpacked once, whole or not at all, and never outside their folder."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """Transfers that stall or bring too much, users that share a folder, and data sets that are fetched at once."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """Nothing is recorded before it has proved usable, from whatever source; what fails is in nobody's way."""
 
-from __future__ import annotations
-
 import io
 import json
 import struct

@@ -1,7 +1,5 @@
 """Weights that systems start from: what suites name is declared, and files are fetched and checked like data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 Digests and totals are those of the whole sets and files, so they are left out; all else is what suite paper runs.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The files are small ones in each data set's format (``small_data``) and excerpts
 flipped, cut, entries deleted, types changed, files missing or a web page, JSON nested without end.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

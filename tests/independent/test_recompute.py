@@ -1,7 +1,5 @@
 """Cells and verdicts are recomputed by a program that shares no line with recount, from its files alone."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from recompute import recompute
 
 from judging.claims_project import HARDNESS, TRUE, better_than, make_project, noisy, predict, write_index
+from projects import csv_rows
 from records import run_record
 from recount.judging.judge import judge
 from recount.scoring.score import score
@@ -83,8 +82,7 @@ def test_independent_program_finds_the_same_cells_and_verdicts(tmp_path: Path, s
 def test_independent_program_sees_a_wrong_number(tmp_path: Path, file: str, column: str, other: str) -> None:
     project = judged(tmp_path, (0, 1, 2), 0.05)
     path = project.root / project.results / file
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = csv_rows(path)
     place = next(k for k, row in enumerate(rows) if row[column] not in ("", other) and row.get("part") != "all")
     rows[place][column] = other
     with path.open("w", newline="") as stream:

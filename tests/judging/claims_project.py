@@ -1,7 +1,5 @@
 """A project with claims in a folder of the test: two systems, released weights, a constant, and their predictions."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
@@ -12,7 +10,7 @@ import yaml
 
 from links import complete_run
 from prepared import written
-from projects import experiment, write_project, write_yaml
+from projects import csv_rows, experiment, write_project, write_yaml
 from recount.judging.judge import judge
 from recount.results.predictions import timing_path
 from recount.results.verdicts import VERDICTS
@@ -140,9 +138,7 @@ def noisy(factor: float) -> Any:
 def verdicts(project: Project, **wanted: str) -> list[dict[str, str]]:
     """Judge, and return the rows with these values; of retrained runs, if nothing else is asked for."""
     wanted = {"evidence_status": "trained"} | wanted
-    path = judge(project)
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = csv_rows(judge(project))
     assert all(tuple(row) == VERDICTS.columns for row in rows)
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 

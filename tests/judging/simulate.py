@@ -5,8 +5,6 @@ Writes ``src/recount/judging/simulated.tsv`` and the tables between the marks of
 quarter of an hour on one slow core; ``python tests/judging/simulate.py 50`` draws 50 papers a cell and writes nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import sys
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ error model is not stated. Levels scatter by ``sd`` times ``scatter`` on the log
 variant of the same system, 13 seeds) by ``sd``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

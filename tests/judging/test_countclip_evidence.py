@@ -1,7 +1,5 @@
 """What CountCLIP's published numbers show: recomputed from the printed matrices and the recovered epochs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

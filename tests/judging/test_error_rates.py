@@ -3,8 +3,6 @@
 Bounds are binomial at 99.9 %, so that a test of a rule that keeps its promise fails once in a thousand changes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,5 @@
 """``recount judge``: claims in a paper.yaml become verdicts, from predictions and published numbers that exist."""
 
-from __future__ import annotations
-
-import csv
 import json
 import re
 from pathlib import Path
@@ -24,6 +21,7 @@ from claims_project import (
 )
 
 from links import complete, complete_run
+from projects import csv_rows
 from records import maps, negative_prompts, run_record
 from recount.judging.explain import explain
 from recount.metrics import ACCURACY, MAE
@@ -368,8 +366,8 @@ def test_single_released_file_is_no_evidence_for_a_printed_number_but_a_row_of_f
     predict(project, "new/released", 1.005)
     predict(project, "old/released", 9.2)
     assert verdicts(project, evidence_status="checkpoint") == []
-    with (project.root / project.results / "fidelity.csv").open(newline="") as stream:
-        found = {row["arm"]: (row["passed"], float(row["band"])) for row in csv.DictReader(stream)}
+    rows = csv_rows(project.root / project.results / "fidelity.csv")
+    found = {row["arm"]: (row["passed"], float(row["band"])) for row in rows}
     assert found == {"new/released": ("pass", 0.01), "old/released": ("fail", 0.09)}
 
 

@@ -1,7 +1,5 @@
 """What the papers' own published numbers say of their claims: from the project's paper.yaml and evidence files."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rules: when a part holds, which scatter counts, how parts make a claim, what would have decided."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """CLIP's tokens and text tower at full and tiny size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -76,7 +76,7 @@ def test_drawing_puts_the_effect_in_its_interval_and_the_region_on_the_claimed_s
             assert drawing.low <= drawing.at <= drawing.high
 
 
-def test_region_is_where_the_row_says_that_the_claim_puts_the_effect(views: dict[str, ClaimView]) -> None:
+def test_region_is_where_the_row_says_that_the_claim_puts_the_effect(views: Views) -> None:
     assert region(trained(views["G2"]).row) == (0.0, math.inf)
     assert region(trained(views["G5"]).row) is None
     printed = next(part.row for part in views["G5"].parts if part.row.evidence_status == "published")
@@ -98,7 +98,7 @@ def test_accuracies_are_printed_as_per_cent_and_errors_as_numbers(views: Views) 
     assert re.fullmatch(r"[\d.]+ : [\d.]+", values_text(views["G2"].parts[0]))
 
 
-def test_what_was_counted_again_and_what_was_printed_are_tallied_apart(views: dict[str, ClaimView]) -> None:
+def test_what_was_counted_again_and_what_was_printed_are_tallied_apart(views: Views) -> None:
     found = {tally.title: tally for tally in tallies(list(views.values()), "drawn scenes")}
     assert list(found) == ["The papers' claims, trained again", "Printed numbers, audited"]
     audited = [view.audit for view in views.values() if view.audit is not None]
@@ -125,7 +125,7 @@ def test_stand_ins_count_for_no_paper() -> None:
     assert "1 of 1 tested claims is decided" in tally.note
 
 
-def test_one_sentence_says_what_would_decide_and_what_that_costs(views: dict[str, ClaimView]) -> None:
+def test_one_sentence_says_what_would_decide_and_what_that_costs(views: Views) -> None:
     open_still = [trained(view) for view in views.values() if trained(view).row.needed]
     assert open_still
     for judgement in open_still:

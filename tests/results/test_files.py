@@ -1,7 +1,5 @@
 """Files below results/ are read as they were written, or refused with one line that says what to do."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

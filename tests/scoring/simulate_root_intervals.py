@@ -1,7 +1,5 @@
 """``make simulate``: how often each interval of an RMSE covers the truth, where 95 % is said: root_intervals.tsv."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from recount.scoring.root_intervals import METHODS, TABLE, resampled

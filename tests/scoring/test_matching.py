@@ -1,7 +1,5 @@
 """Points against points: the most pairs, as an independent search finds them, and sums over images before dividing."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Intervals of an RMSE: the method that covers best on such data, and how well it does."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from simulate_root_intervals import coverages

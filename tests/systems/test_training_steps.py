@@ -1,7 +1,5 @@
 """Golden cases in training mode, crowds: five steps from a decoded JPEG, twice, and against oracles of the steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Golden cases in training mode, counting by text: five steps from a decoded JPEG, twice, and against oracles."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

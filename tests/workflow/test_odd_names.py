@@ -1,7 +1,5 @@
 """Folders whose names a shell would take for commands: nothing of them is run, and the workflow does its work."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
