@@ -48,16 +48,16 @@ def judged(root: Path, seeds: tuple[int, ...], scatter: float) -> Project:
 
         return of
 
-    predict(project, "new/full", errors(1.0, scatter), seeds=seeds, selections=("last", "best_on_test"))
-    predict(project, "old/full", errors(2.0, scatter), seeds=seeds)
-    predict(project, "new/less", errors(1.1, 0.05), seeds=seeds)
-    predict(project, "new/untrained", noisy(3.0))
     for arm in ("new/full", "old/full", "new/less", "new/untrained"):
         for seed in seeds:
             run = project.run(*arm.split("/"), seed)
             trains = {"train": False} if arm == "new/untrained" else {}
             record = run_record(f"{arm}/seed{seed}", settings=trains, status="trained")
             record.write(project.root / project.run_folder(run) / "run.json")
+    predict(project, "new/full", errors(1.0, scatter), seeds=seeds, selections=("last", "best_on_test"))
+    predict(project, "old/full", errors(2.0, scatter), seeds=seeds)
+    predict(project, "new/less", errors(1.1, 0.05), seeds=seeds)
+    predict(project, "new/untrained", noisy(3.0))
     score(project)
     judge(project)
     return project
