@@ -1,7 +1,5 @@
 """Block counts of several images, and the whole DM loss, as golden cases have them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

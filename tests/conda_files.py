@@ -1,7 +1,5 @@
 """Conda's environment files, read by the names that Python's package index has for the packages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

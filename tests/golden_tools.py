@@ -1,16 +1,16 @@
 """Golden cases: outputs of the official code on formula-made weights and inputs, kept outside the repository."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 SHARED = Path(os.environ.get("RECOUNT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -28,6 +28,12 @@ def golden(name: str) -> dict[str, Any]:
     return json.loads(shared("golden", f"{name}.json").read_text())
 
 
+def golden_case(file: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what goes into a golden case, and what comes out of it."""
+    case = golden(file)["cases"][name]
+    return case["inputs"], case["outputs"]
+
+
 def fill() -> ModuleType:
     """Return the module that makes weights and inputs by formula."""
     spec = importlib.util.spec_from_file_location("golden_fill", shared("golden", "fill.py"))
@@ -41,6 +47,11 @@ def wave(spec: dict[str, Any]) -> np.ndarray:
     """Return the input that a golden case describes: {"shape", "a", "b", "scale", "offset"?}."""
     values = fill().wave(tuple(spec["shape"]), spec["a"], spec["b"], spec.get("scale", 1.0))
     return values + np.float32(spec.get("offset", 0.0))
+
+
+def tensor(spec: dict[str, Any]) -> torch.Tensor:
+    """Return ``wave`` as a tensor."""
+    return torch.from_numpy(wave(spec))
 
 
 def assert_matches(actual: Any, expected: Any, rtol: float = 1e-4) -> None:
@@ -71,10 +82,6 @@ def refilled(
         then_multiply: [pattern, factor] pairs of the golden case.
         names: official key -> the module's own key, where they differ; the result has the official keys.
     """
-    import re
-
-    import torch
-
     tools = fill()
     own = module.state_dict()
     official = names or {key: key for key in own}

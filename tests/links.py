@@ -1,17 +1,16 @@
 """Results that a test wrote by hand, made whole: what runs, predictions and prompt tests are made from."""
 
-from __future__ import annotations
-
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
+from projects import csv_rows
+from records import with_digests
 from recount import provenance
 from recount.results.files import Made, file_digest
 from recount.results.predictions import Timing, timing_path
 from recount.results.prompt_tests import PromptTests
-from recount.results.run_record import HISTORY, RUN, RunRecord, Selection, write_model_record
+from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.settings.project import Project, Run, Split
 
 
@@ -27,14 +26,16 @@ def complete_run(project: Project, run: Run) -> None:
     predicted = {benchmark: path for benchmark, path in predicted.items() if path.is_file()}
     asked = project.root / project.prompt_test_file(run)
     folder = project.root / project.run_folder(run)
-    selections = dict.fromkeys(row["selection"] for path in predicted.values() for row in _rows(path))
+    selections = dict.fromkeys(row["selection"] for path in predicted.values() for row in csv_rows(path))
     tests = _known(asked) if asked.is_file() else {}
     if not (selections or tests or (folder / RUN).is_file()):
         return
     models = _run(project, run, [*selections, *filter(None, [tests.get("selection")])])
     made = Made(run=run.training_id, models=models, settings=provenance.reading_of(project, run))
     for benchmark, path in predicted.items():
-        times = {name: {"images": 0, "seconds": 0.0} for name in dict.fromkeys(row["selection"] for row in _rows(path))}
+        times = {
+            name: {"images": 0, "seconds": 0.0} for name in dict.fromkeys(row["selection"] for row in csv_rows(path))
+        }
         known = {"device": "cpu", "precision": "fp32", "selections": times} | _known(timing_path(path))
         maps = project.root / project.results / _maps(project, path)
         content = {path.name: path, **({_maps(project, path): maps} if maps.is_file() else {})}
@@ -68,14 +69,12 @@ def _run(project: Project, run: Run, selections: list[str]) -> dict[str, str]:
         model = folder / selection["model"]
         if not model.is_file():
             model.write_text(f"{run.id} {name}", encoding="utf-8")
-        selection["sha256"] = file_digest(model)
-        write_model_record(folder, run.id, Selection.model_validate(selection))
     splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
     origin = {**(known.get("provenance") or {}), "data": _data(project, splits)}
     whose = {"system": run.system, "variant": run.variant, "seed": run.seed}
     fixed = {
         "run": (known.get("run") or {}) | whose,
-        "selections": chosen,
+        "selections": with_digests(folder, run.id, chosen),
         "provenance": origin,
         "planned": provenance.planned(project, run),
         "history_sha256": file_digest(folder / HISTORY),
@@ -83,11 +82,6 @@ def _run(project: Project, run: Run, selections: list[str]) -> dict[str, str]:
     record = RunRecord.model_validate(known | fixed)
     record.write(folder / RUN)
     return {name: selection.sha256 for name, selection in record.selections.items()}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def _known(path: Path) -> dict[str, Any]:

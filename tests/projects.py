@@ -1,7 +1,7 @@
 """Writing small projects for tests: config.yaml, benchmarks.yaml, a suite, experiments and papers."""
 
-from __future__ import annotations
-
+import csv
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,20 @@ import yaml
 
 HEADER = "table,row,system,variant,benchmark,metric,value,source,note\n"
 ABOUT = {"title": "A paper", "short_title": "Paper", "authors": "A. Nonymous", "year": 2025, "venue": "nowhere"}
+
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites")
+
+
+def copy_settings(folder: Path, *left_out: str) -> Path:
+    """Copy the settings of this repository into a folder, without what is called as ``left_out`` says; return it."""
+    for name in SETTINGS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*left_out))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
 
 
 def experiment(
@@ -22,6 +36,12 @@ def experiment(
     }
     only = {"trained_on": trained_on, "evaluated_on": evaluated_on, **data}
     return {"label": label, "data": {"as_published": only}, "variants": described, **more}
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def write_yaml(path: Path, content: Any) -> None:

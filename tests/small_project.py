@@ -1,7 +1,5 @@
 """A small project in a folder of the test: one paper, one suite, one data set; predictions made by the test."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 import pytest
 
 from links import complete_run
-from prepared import complete
-from projects import experiment, write_project
+from prepared import written
+from projects import csv_rows, experiment, write_project
 from recount.results.scores import SCORES
 from recount.scoring.score import score
 from recount.settings.project import Project, load
@@ -76,13 +74,7 @@ def write_index(root: Path, rows: list[tuple[str, str, float]]) -> None:
 
 def write_index_rows(root: Path, rows: list[list[Any]]) -> None:
     """Write the index of the data set "dots" from whole rows."""
-    path = root / "resources" / "data" / "dots" / "original" / "index.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"])
-        writer.writerows(rows)
-    complete(path)
+    written(root / "resources/data/dots/original/index.csv", rows)
 
 
 def make_project(
@@ -137,7 +129,6 @@ def predict(
 
 def cells_of(project: Project, **wanted: str) -> list[dict[str, str]]:
     """Score the project, and return the rows of scores.csv with these values."""
-    with score(project).open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = csv_rows(score(project))
     assert all(tuple(row) == SCORES.columns for row in rows)
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]

@@ -1,7 +1,5 @@
 """T2ICount's golden cases: their inputs, their weights by official names, and pictures to make examples of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -117,12 +115,8 @@ def official_decoder_names() -> list[str]:
             modules += ["text_conv", "norm1", "conv3.0"]
             modules += [f"img_txt_fusion{number}.{name}" for number in (1, 2) for name in fusion]
         names += both(*(f"upsample{stage}.{name}" for name in modules))
-    counter = [
-        "conv.0",
-        *(f"img_pe_transform{n}" for n in (1, 2)),
-        *(f"self_attn{n}.{a}" for n in (1, 2) for a in attention),
-    ]
-    counter += ["norm1", "norm2", "reg_head.0", "reg_head.2", "reg_head.4"]
+    counter = ["conv.0", "norm1", "norm2", "reg_head.0", "reg_head.2", "reg_head.4"]
+    counter += [name for n in (1, 2) for name in (f"img_pe_transform{n}", *(f"self_attn{n}.{a}" for a in attention))]
     return names + both(*(f"regressor.{name}" for name in counter))
 
 

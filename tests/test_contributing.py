@@ -1,29 +1,24 @@
 """The examples of CONTRIBUTING.md do what the page says."""
 
-from __future__ import annotations
-
-import csv
 import re
 import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+from projects import ROOT, copy_settings, csv_rows
 from recount.data.dataset import DataError
-from recount.data.sample import Sample
 from recount.judging.judge import judge
 from recount.scoring.score import score
 from recount.settings.project import load
 from recount.settings.suite import Benchmark, StandIn
-from recount.systems.base import Batch
+from small_systems import batch_of, losses_of_steps, mini
+from tiny_pool import TinyPool
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
@@ -39,36 +34,17 @@ def module(number: int) -> ModuleType:
     return made
 
 
-class OnePicture:
-    samples = (Sample("a", "train", None, np.zeros((0, 2), np.float32), 4, "", 64, 48),)
-
-    def image(self, index: int) -> torch.Tensor:
-        return torch.arange(3 * 48 * 64).view(3, 48, 64).remainder(251).to(torch.uint8)
-
-
 def test_system_trains_towards_the_count() -> None:
-    system_class = module(0).SYSTEM
-    system = system_class(system_class.Settings(**system_class.mini_settings()))
-    pool: Any = OnePicture()
-    batch = Batch.of(system.example_maker()(0, pool, np.random.default_rng(0)))
-    optimiser = torch.optim.Adam(system.parameters(), lr=0.1)
-    losses = []
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = system.losses(batch)["relative_error"]
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    system = mini(module(0).SYSTEM)
+    batch = batch_of(system, TinyPool([(48, 64)], [[[20.0, 20.0]] * 30]))
+    losses = losses_of_steps(system, batch, torch.optim.Adam(system.parameters(), lr=0.1), 60)
     assert losses[-1] < losses[0] / 2
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a copy of the repository's settings with the paper of the example."""
-    for name in ("config.yaml", "benchmarks.yaml", "experiments", "suites", "papers"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    folder = tmp_path / "papers" / "edges_again"
+    folder = copy_settings(tmp_path) / "papers" / "edges_again"
     folder.mkdir()
     (folder / "paper.yaml").write_text(example("yaml", 3), encoding="utf-8")
     (folder / "published.csv").write_text(example("csv", 0), encoding="utf-8")
@@ -85,11 +61,10 @@ def test_the_paper_adds_its_rows_and_no_training(project: Path, suite: str) -> N
 
 def test_the_paper_has_printed_and_missing_cells_and_a_judged_claim_at_once(project: Path) -> None:
     alone = load(project, {"papers": ["edges_again"]})
-    cells = {(cell["row"], cell["metric"]): cell for cell in csv.DictReader(score(alone).open(encoding="utf-8"))}
+    cells = {(cell["row"], cell["metric"]): cell for cell in csv_rows(score(alone))}
     assert (cells["guess", "mae"]["status"], cells["guess", "mae"]["value"]) == ("quoted", "500.0")
     assert cells["mcnn/rgb", "mae"]["status"] == "missing"
-    rows = csv.DictReader(judge(alone).open(encoding="utf-8"))
-    verdicts = {(row["claim"], row["evidence_status"]): row["verdict"] for row in rows}
+    verdicts = {(row["claim"], row["evidence_status"]): row["verdict"] for row in csv_rows(judge(alone))}
     assert verdicts == {("EA-1", "trained"): "not tested", ("EA-1", "published"): "consistent"}
 
 

@@ -1,7 +1,5 @@
 """Jobs of one machine share its cards by locks: a free one, or one place of several on a card, or they wait."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys
@@ -176,10 +174,7 @@ def test_an_allocator_that_the_user_has_tuned_is_left_alone(monkeypatch: pytest.
 
 def test_what_is_not_there_is_said_with_what_to_do(cards: Callable[[int], None]) -> None:
     cards(0)
-    with (
-        pytest.raises(UserError, match=r"cuda, but PyTorch sees no GPU.*device: auto"),
-        devices_for("cuda", 1),
-    ):
+    with pytest.raises(UserError, match=r"cuda, but PyTorch sees no GPU.*device: auto"), devices_for("cuda", 1):
         pass
     cards(1)
     with pytest.raises(UserError, match="gpus_per_job = 2, but PyTorch sees 1 GPUs"), devices_for("auto", 2):

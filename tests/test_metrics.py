@@ -1,7 +1,5 @@
 """Metrics against the golden values and published count lists, and at their edges."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

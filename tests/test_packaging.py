@@ -1,7 +1,5 @@
 """pyproject.toml, requirements.lock, environment.yml and workflow/envs name the same packages with the same bounds."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

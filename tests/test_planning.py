@@ -1,9 +1,6 @@
 """recount plan and recount doctor: what would run and cost, and whether this machine is ready."""
 
-from __future__ import annotations
-
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,18 +9,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from prepared import complete
-from projects import experiment, write_project
+from prepared import written
+from projects import ROOT, copy_settings, experiment, write_project
 from records import SELECTION, run_record
 from recount import doctor, planning
-from recount.data.index import COLUMNS
 from recount.doctor import Finding
 from recount.fetching.weights import WEIGHTS
 from recount.settings import project as config
 from recount.settings.base import ConfigError
 from recount.settings.project import Project
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def project(**over: Any) -> Project:
@@ -86,41 +80,18 @@ def test_tables_and_claims_choose_runs() -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        (
-            "suites/mini.yaml",
-            "dataset: crowd, split: held_out",
-            "dataset: crowd, split: held_uot",
-            "nearest is held_out",
-        ),
-        (
-            "suites/mini.yaml",
-            "dataset: parking",
-            "dataset: parkin",
-            "there is no such data set; the nearest is parking",
-        ),
-        (
-            "suites/open.yaml",
-            "longest_192",
-            "longest_129",
-            "there is no such preparation of dice6; the nearest is longest",
-        ),
-        ("suites/open.yaml", "preparation: transcrowd", "preparation: transcrwd", "the nearest is transcrowd"),
-        (
-            "suites/paper.yaml",
-            "weights:vgg19/",
-            "weights:vgg91/",
-            "there is no such file of weights; the nearest is vgg19",
-        ),
-        ("benchmarks.yaml", "data: countclip_zenodo/train }", "data: countclip_zenodo/trian }", "the nearest is train"),
+        ("suites/mini.yaml", "crowd, split: held_out", "crowd, split: held_uot", "nearest is held_out"),
+        ("suites/mini.yaml", ": parking", ": parkin", "there is no such data set; the nearest is parking"),
+        ("suites/open.yaml", "longest_192", "longest_129", "no such preparation of dice6; the nearest is longest"),
+        ("suites/open.yaml", ": transcrowd", ": transcrwd", "the nearest is transcrowd"),
+        ("suites/paper.yaml", "weights:vgg19/", "weights:vgg91/", "no such file of weights; the nearest is vgg19"),
+        ("benchmarks.yaml", "countclip_zenodo/train }", "countclip_zenodo/trian }", "the nearest is train"),
     ],
 )
 def test_names_of_data_that_do_not_exist_are_told_before_anything_runs(
     tmp_path: Path, file: str, old: str, new: str, said: str
 ) -> None:
-    for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    path = tmp_path / file
+    path = copy_settings(tmp_path) / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
     suite = path.stem if file.startswith("suites") else "paper"
@@ -231,9 +202,7 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
 
 def test_the_doctor_tells_of_a_training_set_without_points(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "ucf_qnrf" / "c3"
-    folder.mkdir(parents=True)
-    (folder / "index.csv").write_text(f"{','.join(COLUMNS)}\na,train,,people,7,8,8,,,,,,\n", encoding="utf-8")
-    complete(folder / "index.csv")
+    written(folder / "index.csv", [["a", "train", "", "people", 7, 8, 8, "", "", ""]])
     told = by_subject(project(resources=str(tmp_path)))["ucf_qnrf/train"]
     assert told.verdict == "problem"
     assert told.found.startswith("mcnn: 1 of 1 training samples (a) have no points")

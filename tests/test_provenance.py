@@ -72,29 +72,28 @@ def package(tmp_path: Path) -> Package:
     return Package(tmp_path / "recount")
 
 
-def test_editing_a_system_changes_that_system_only(package: Package) -> None:
-    assert package.changed_by("systems/alpha.py", MODULES["systems/alpha"].replace("1", "2")) == {"alpha"}
+WORDS = '"""Other words."""\n\n# why\nDEPTH   =   (3)\n"""Said of DEPTH."""\n'
 
 
-def test_lazy_and_relative_imports_are_followed(package: Package) -> None:
-    assert package.changed_by("nn/layers.py", "DEPTH = 4\n") == {"beta", "report"}
-
-
-def test_comments_docstrings_and_formatting_change_nothing(package: Package) -> None:
-    text = '"""Other words."""\n\n# why\nDEPTH   =   (3)\n"""Said of DEPTH."""\n'
-    assert package.changed_by("nn/layers.py", text) == set()
-
-
-def test_imports_for_type_checking_are_not_followed(package: Package) -> None:
-    assert package.changed_by("report/page.py", "import recount.nn.layers\nTITLE = 1\n") == {"report"}
-
-
-def test_configuration_is_left_out(package: Package) -> None:
-    assert package.changed_by("settings/project.py", "LIMIT = 2\n") == set()
-
-
-def test_package_on_the_way_counts(package: Package) -> None:
-    assert package.changed_by("systems/__init__.py", "ORDER = 1\n") == {"alpha", "beta"}
+@pytest.mark.parametrize(
+    ("edited", "text", "changed"),
+    [
+        ("systems/alpha.py", MODULES["systems/alpha"].replace("1", "2"), {"alpha"}),  # that system only
+        ("nn/layers.py", "DEPTH = 4\n", {"beta", "report"}),  # lazy and relative imports are followed
+        ("nn/layers.py", WORDS, set()),  # comments, docstrings and formatting
+        ("report/page.py", "import recount.nn.layers\nTITLE = 1\n", {"report"}),  # imported for type checking only
+        ("settings/project.py", "LIMIT = 2\n", set()),  # configuration is left out
+        ("systems/__init__.py", "ORDER = 1\n", {"alpha", "beta"}),  # a package on the way counts
+        ("systems/sizes/alpha.json", "[]", {"alpha"}),  # data count for the module whose name theirs starts with
+        ("systems/sizes/beta_large.tsv", "2\n", {"beta"}),
+        ("report/templates/page.html", "<body>", {"report"}),
+        ("report/figures.py", "DPI = 1\n", {"report"}),  # a new module of a whole package
+    ],
+)
+def test_an_edit_changes_the_digests_of_what_it_can_change(
+    package: Package, edited: str, text: str, changed: set[str]
+) -> None:
+    assert package.changed_by(edited, text) == changed
 
 
 def test_shipped_weights_count_for_the_modules_that_name_them(package: Package) -> None:
@@ -102,19 +101,6 @@ def test_shipped_weights_count_for_the_modules_that_name_them(package: Package) 
     assert package.changed_by("pretraining/weights/mini_clip.safetensors", "new") == set()
     package.write("systems/beta.py", MODULES["systems/beta"] + 'WEIGHTS = "mini_clip"\n')
     assert package.changed_by("pretraining/weights/mini_clip.safetensors", "newer") == {"beta"}
-
-
-def test_data_file_counts_for_the_module_whose_name_it_starts_with(package: Package) -> None:
-    assert package.changed_by("systems/sizes/alpha.json", "[]") == {"alpha"}
-    assert package.changed_by("systems/sizes/beta_large.tsv", "2\n") == {"beta"}
-
-
-def test_templates_count_for_the_report(package: Package) -> None:
-    assert package.changed_by("report/templates/page.html", "<body>") == {"report"}
-
-
-def test_new_module_of_a_whole_package_counts(package: Package) -> None:
-    assert package.changed_by("report/figures.py", "DPI = 1\n") == {"report"}
 
 
 def test_renamed_root_is_an_error(package: Package) -> None:
@@ -209,39 +195,25 @@ def run(tmp_path: Path) -> Run:
     return config.load(tmp_path).runs[0]
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"settings": {"width": 9}}, {"recipe": {"epochs": 4}}])
-def test_what_a_run_depends_on_is_in_its_settings(run: Run, changes: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [({"seed": 1}, None), ({"settings": {"width": 9}}, None), ({"recipe": {"epochs": 4}}, None), ({}, "bf16")],
+)
+def test_what_a_run_depends_on_is_in_its_settings(run: Run, changes: dict[str, object], precision: str | None) -> None:
     changed = run.model_copy(update=changes)
-    assert provenance.run_settings(changed, None) != provenance.run_settings(run, None)
+    assert provenance.run_settings(changed, precision) != provenance.run_settings(run, None)
 
 
-def test_precision_of_the_configuration_is_in_the_settings_of_a_run(run: Run) -> None:
-    assert provenance.run_settings(run, "bf16") != provenance.run_settings(run, None)
-
-
-def test_benchmarks_of_a_run_are_not_in_its_settings(run: Run) -> None:
-    assert run.benchmarks
-    assert provenance.run_settings(run.model_copy(update={"benchmarks": {}}), None) == provenance.run_settings(
-        run, None
-    )
-
-
-def test_what_a_run_is_prompt_tested_on_is_not_in_its_settings(run: Run) -> None:
+def test_what_a_run_is_evaluated_and_prompt_tested_on_is_not_in_its_settings(run: Run) -> None:
     split = next(iter(run.benchmarks.values()))
-    tested = run.model_copy(update={"prompt_tests": {"a/b": PromptTest(split=split, tests=("pairs",), pictures=None)}})
-    assert provenance.run_settings(tested, None) == provenance.run_settings(run, None)
+    tested = {"a/b": PromptTest(split=split, tests=("pairs",), pictures=None)}
+    for changes in ({"benchmarks": {}}, {"prompt_tests": tested}):
+        assert provenance.run_settings(run.model_copy(update=changes), None) == provenance.run_settings(run, None)
 
 
 @pytest.mark.parametrize(
     ("visible", "names"),
-    [
-        (None, ["A", "B", "C"]),
-        ("", []),
-        ("-1", []),
-        ("2,0", ["C", "A"]),
-        ("0,7,1", ["A"]),
-        ("GPU-bb", ["B"]),
-    ],
+    [(None, ["A", "B", "C"]), ("", []), ("-1", []), ("2,0", ["C", "A"]), ("0,7,1", ["A"]), ("GPU-bb", ["B"])],
 )
 def test_visible_gpus_follow_the_rule_of_cuda(
     visible: str | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

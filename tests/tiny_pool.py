@@ -1,8 +1,7 @@
 """A pool of small made-up pictures with points, as training code sees a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,13 @@ class TinyPool:
 
     Args:
         sizes: (height, width) of each picture.
-        points: of each picture, float [N, 2]; None: 7 at random places.
+        points: of each picture, [N, 2]; None: 7 at random places.
+        prompts: one for each picture, in turns.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], points: Sequence[np.ndarray] | None = None) -> None:
+    def __init__(
+        self, sizes: Sequence[tuple[int, int]], points: Sequence[Any] | None = None, prompts: Sequence[str] = ("",)
+    ) -> None:
         rng = np.random.default_rng(5)
         self.pictures, self.samples = [], []
         for number, (height, width) in enumerate(sizes):
@@ -29,7 +31,8 @@ class TinyPool:
             for x, y in places.clip(0, (width - 1, height - 1)).astype(int):
                 picture[:, y, x] = 255
             self.pictures.append(torch.from_numpy(picture))
-            self.samples.append(Sample(f"picture{number}", "train", None, places, len(places), "", width, height))
+            prompt = prompts[number % len(prompts)]
+            self.samples.append(Sample(f"picture{number}", "train", None, places, len(places), prompt, width, height))
 
     def image(self, index: int) -> Tensor:
         """Return a copy of picture ``index``."""

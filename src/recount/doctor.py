@@ -101,8 +101,7 @@ def _disk(project: Project) -> Iterator[Finding]:
 
 
 def _conda() -> Finding:
-    text = output_of("conda", "info", "--json")
-    if text is None:
+    if (text := output_of("conda", "info", "--json")) is None:
         return Finding("conda", "missing", "not found", "only --use-conda needs it; everything runs without")
     try:
         version = json.loads(text)["conda_version"]
@@ -115,8 +114,7 @@ def _conda() -> Finding:
 
 
 def _slurm() -> Finding:
-    text = output_of("sinfo", "--noheader", "--format=%P %D %t")
-    if text is None:
+    if (text := output_of("sinfo", "--noheader", "--format=%P %D %t")) is None:
         return Finding("SLURM", "missing", "no sinfo that answers", "only --profile profiles/slurm needs it")
     partitions = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     if find_spec("snakemake_executor_plugin_slurm") is None:
@@ -126,8 +124,7 @@ def _slurm() -> Finding:
 
 
 def _mirror() -> Finding:
-    mirror = os.environ.get(MIRROR_VARIABLE)
-    if not mirror:
+    if not (mirror := os.environ.get(MIRROR_VARIABLE)):
         return Finding("mirror", "ok", f"none ({MIRROR_VARIABLE} is not set)")
     if is_web(mirror) or Path(mirror).is_dir():
         return Finding("mirror", "ok", f"{mirror} (asked first{'; not tried now' if is_web(mirror) else ''})")

@@ -192,8 +192,7 @@ def _stand_in_problems(project: Project, benchmark: str) -> list[str]:
     given = benchmark in project.suite.benchmarks
     where = f"{suite}: benchmarks.{benchmark}" if given else f"{suite} and benchmarks.yaml: {benchmark}"
     name = str(entry.dataset)
-    problems = [*absent(f"{where}: dataset", "data set", name, datasets.names())]
-    if not problems:
+    if not (problems := [*absent(f"{where}: dataset", "data set", name, datasets.names())]):
         dataset = datasets.load(name)
         for split in str(entry.split).split("+"):
             problems += absent(f"{where}: split", f"split of {name}", split, dataset.splits)

@@ -1,7 +1,5 @@
 """The crowd augmentation: golden cases, and what each switch changes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

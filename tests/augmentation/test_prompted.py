@@ -1,7 +1,5 @@
 """T2ICount's training pictures against outputs of cha15yq/T2ICount@289d3fb with given draws, and on their own."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

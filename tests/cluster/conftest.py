@@ -1,7 +1,5 @@
 """The cluster's tests use the workflow's house."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

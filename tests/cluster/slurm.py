@@ -4,8 +4,6 @@ Nothing of the machine's own configuration is read or changed: SLURM_CONF says w
 key, socket and log is its own.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -5,8 +5,6 @@ node it runs on. So with the profile of Snakemake's own plugin for SLURM, and wi
 sbatch. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil
@@ -19,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import slurm
-from house import House
+from house import EVERY_JOB, House
 
 HERE = Path(__file__).parent
 
@@ -31,20 +29,6 @@ ABSENT = slurm.missing() or (
 )
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))]
 
-EVERY_JOB = [
-    "fetch dots",
-    "judge",
-    "predict alpha/full/seed0",
-    "predict alpha/small/seed0",
-    "predict beta/full/seed0",
-    "prepare dots original",
-    "report",
-    "score",
-    "test-prompts beta/full/seed0",
-    "train alpha/full/seed0",
-    "train alpha/small/seed0",
-    "train beta/full/seed0",
-]
 KILLED, HUNGRY, DRAINING = "train alpha/full/seed0", "train alpha/small/seed0", "train beta/full/seed0"
 
 

@@ -1,7 +1,5 @@
 """A small data set made by a test, in memory and on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

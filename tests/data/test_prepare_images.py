@@ -1,7 +1,5 @@
 """Reading and resizing pictures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

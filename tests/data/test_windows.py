@@ -1,7 +1,5 @@
 """Windows and their stitching, against the official codes and against what any cutting into windows must keep."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """The number that a caption names."""
 
-from __future__ import annotations
-
 from golden_tools import golden
 from recount.datasets.formats.captions import number_in_caption
 

@@ -1,7 +1,5 @@
 """The drawn crowds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 A data set whose files are not embedded is tested with the mirror's copy, and skipped where there is none.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from functools import cache

@@ -1,7 +1,5 @@
 """The data sets of text-guided counting: integrity totals of real annotations, and what the scenes promise."""
 
-from __future__ import annotations
-
 import shutil
 import struct
 from collections.abc import Callable

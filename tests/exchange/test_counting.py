@@ -1,7 +1,5 @@
 """``recount count``: pictures go the way of the run's training pictures; what cannot be counted says why."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import math

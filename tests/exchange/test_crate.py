@@ -1,7 +1,5 @@
 """``recount export``: a whole, described and shareable crate; nothing private goes out."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The fault tests use the workflow's house and the report's tree."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -16,11 +15,11 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from prepared import complete
+from prepared import written
 from projects import experiment, write_project
 from recount import provenance
 from recount.chain import Chain, Unfit
-from recount.data.index import COLUMNS, read_index
+from recount.data.index import read_index
 from recount.data.pictures import load_image
 from recount.errors import UserError
 from recount.judging.judge import judge
@@ -68,10 +67,8 @@ def write_data(root: Path, shift: int = 0) -> None:
         points[0] += shift * (k == 0)
         np.save(folder / f"points/{k}.npy", points)
         split = "train" if k < 4 else "test"
-        rows.append([f"s{k}", split, f"images/{k}.png", "", k + 2, 64, 64, f"points/{k}.npy", "", "", "", "", ""])
-    with (folder / "index.csv").open("w", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
-    complete(folder / "index.csv")
+        rows.append([f"s{k}", split, f"images/{k}.png", "", k + 2, 64, 64, f"points/{k}.npy", "", ""])
+    written(folder / "index.csv", rows)
 
 
 def trained(project: Project, variant: str, seed: int = 0) -> None:

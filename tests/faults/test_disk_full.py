@@ -1,7 +1,5 @@
 """A disk that is really full while a training run saves its state: the state before it stays, and one line says so."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

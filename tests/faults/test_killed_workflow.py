@@ -1,7 +1,5 @@
 """Snakemake itself is killed with SIGKILL: the next run does what is missing, and nothing twice."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

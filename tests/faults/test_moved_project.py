@@ -1,7 +1,5 @@
 """A project's folder, copied to another place: nothing in its results points to the old one."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Two processes in one run's folder: the second is told."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Weights and states that hold more than tensors are refused, and nothing in them is run."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

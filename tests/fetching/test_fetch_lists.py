@@ -1,7 +1,5 @@
 """File lists of the package agree with the mirror, the mirror's sets arrive, and .npy files are never unpickled."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Small files in exactly the formats of suite paper's data sets, as a mirror holds them (or a user's hands)."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

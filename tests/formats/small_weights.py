@@ -1,7 +1,5 @@
 """Small files of exactly the formats of suite paper's weights: names, nesting and container; the sizes are a test's."""
 
-from __future__ import annotations
-
 import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping

@@ -1,8 +1,5 @@
 """CountCLIP at paper size with random weights: what a step and an evaluation cost here. ``make test-full``."""
 
-from __future__ import annotations
-
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +13,7 @@ from recount.data.sample import Sample
 from recount.prediction.samples import predict_samples
 from recount.systems.base import Batch
 from recount.systems.countclip import NUMBERS, WORD_OF, CountCLIP, CountClipSettings
+from recount.training.cost import Meter
 
 pytestmark = [pytest.mark.full_size, pytest.mark.timeout(3600)]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,18 +43,14 @@ def build(**settings: Any) -> CountCLIP:
 
 
 def measured(what: str, work: Callable[[], Any]) -> Any:
-    """Do ``work`` and print its seconds and the most memory so far."""
-    start = time.perf_counter()
+    """Do ``work`` and print its seconds and the most memory (on the processor: so far)."""
+    meter, start = Meter(torch.device(DEVICE)), time.perf_counter()
     result = work()
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if DEVICE == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    print(f"\n{what} on {DEVICE}: {seconds:.2f} s, {peak / 1e6:,.0f} MB")
+    peak = meter.read()["peak_gpu_memory_mb" if DEVICE == "cuda" else "peak_memory_mb"]
+    print(f"\n{what} on {DEVICE}: {seconds:.2f} s, {peak:,.0f} MB")
     return result
 
 

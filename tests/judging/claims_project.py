@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from links import complete_run
-from prepared import complete
+from prepared import written
 from projects import experiment, write_project, write_yaml
 from recount.judging.judge import judge
 from recount.results.predictions import timing_path
@@ -95,15 +95,9 @@ def make_project(
 
 def write_index(root: Path, majorities: dict[str, float]) -> None:
     """Write the index of the data set, with the majorities of some samples."""
-    path = root / "resources/data/dots/original/index.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"])
-        for k, count in enumerate(TRUE):
-            attributes = {"majority_count": majorities[f"s{k}"]} if f"s{k}" in majorities else {}
-            writer.writerow([f"s{k}", "test", "", "", count, 8, 8, "", "", json.dumps(attributes)])
-    complete(path)
+    known = {name: json.dumps({"majority_count": count}) for name, count in majorities.items()}
+    rows = [[f"s{k}", "test", "", "", count, 8, 8, "", "", known.get(f"s{k}", "{}")] for k, count in enumerate(TRUE)]
+    written(root / "resources/data/dots/original/index.csv", rows)
 
 
 def predict(

@@ -1,7 +1,5 @@
 """What GigaCount's published log shows; the numbers asserted are those of its specification, sections 5, 8, 10."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

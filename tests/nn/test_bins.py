@@ -1,7 +1,6 @@
 """Bins, block counts, class prompts and the losses over blocks."""
 
-from __future__ import annotations
-
+import json
 import math
 from typing import Any
 
@@ -11,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from block_targets import dm_loss, stacked_block_counts
-from golden_tools import assert_matches, golden, shared, wave
+from golden_tools import assert_matches, golden_case, shared, tensor
 from recount.nn.bins import (
     Bins,
     block_counts,
-    block_error,
     cross_entropy,
     dot_map,
     expectation,
@@ -27,27 +25,25 @@ from recount.nn.bins import (
 from recount.nn.dm_loss import dm_terms
 
 HYBRID = ["hybrid_loss_3_images", "hybrid_loss_uniform_logits", "hybrid_loss_coincident_points"]
-DACE = ["dace_mae", "dace_mse", "dace_dmcount", "dace_dmcount_224_12_bins"]
 
 
 def as_bins(intervals: list, anchors: list | None = None) -> Bins:
     return Bins(tuple((float(low), float(high)) for low, high in intervals), tuple(anchors or range(len(intervals))))
 
 
-def targets(case: dict[str, Any], size: int, bins: Bins) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-    listed = [each["xy"] if isinstance(each, dict) else each for each in case["inputs"]["points"]]
+def targets(given: list[Any], bins: Bins) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    listed = [each["xy"] if isinstance(each, dict) else each for each in given]
     points = [torch.tensor(each, dtype=torch.float32).reshape(-1, 2) for each in listed]
-    blocks = stacked_block_counts(points, size, size, 8)
+    blocks = stacked_block_counts(points, 224, 224, 8)
     return points, blocks, bins.classes(blocks)[:, 0]
 
 
 @pytest.mark.parametrize("name", HYBRID)
 def test_hybrid_loss_and_its_gradient_are_the_golden_ones(name: str) -> None:
-    case = golden("gigacount")["cases"][name]
-    want = case["outputs"]
-    bins = as_bins(case["inputs"]["bins"], case["inputs"]["anchors"])
-    logits = torch.from_numpy(wave(case["inputs"]["logits"])).requires_grad_()
-    points, blocks, classes = targets(case, 224, bins)
+    inputs, want = golden_case("gigacount", name)
+    bins = as_bins(inputs["bins"], inputs["anchors"])
+    logits = tensor(inputs["logits"]).requires_grad_()
+    points, blocks, classes = targets(inputs["points"], bins)
     density = expectation(logits, torch.tensor(bins.anchors))
     ce, prob = cross_entropy(logits, classes), probability_loss(logits, classes)
     terms = dm_terms(density, blocks, points, 8)
@@ -63,35 +59,14 @@ def test_hybrid_loss_and_its_gradient_are_the_golden_ones(name: str) -> None:
     assert_matches(gradient, want["grad_logits"])
 
 
-@pytest.mark.parametrize("name", DACE)
-def test_dace_loss_and_its_gradient_are_the_golden_ones(name: str) -> None:
-    case = golden("clip_ebc")["cases"][name]
-    want = case["outputs"]
-    bins = as_bins(case["inputs"]["bins"], case["inputs"]["anchors"])
-    logits = torch.from_numpy(wave(case["inputs"]["logits"])).requires_grad_()
-    points, blocks, classes = targets(case, 224 if "224" in name else case["inputs"]["input_size"], bins)
-    density = expectation(logits, torch.tensor(bins.anchors))
-    if "dmcount" in name:
-        counting = dm_loss(dm_terms(density, blocks, points, 8))
-    else:
-        counting = block_error(density, blocks, 1 if name.endswith("mae") else 2)
-        assert_matches(counting, want["mae_loss" if name.endswith("mae") else "mse_loss"])
-    ce = cross_entropy(logits, classes)
-    assert_matches(ce, want["ce_loss"])
-    assert_matches(ce + counting, want["loss"])
-    (gradient,) = torch.autograd.grad(ce + counting, logits)
-    assert_matches(gradient, want["grad_logits"])
-
-
 def test_dot_maps_follow_both_released_rules() -> None:
-    case = golden("dm_loss")["cases"]["dot_maps"]
-    size = case["inputs"]["size"]
-    ebc = dot_map(torch.tensor(case["inputs"]["points_xy"]), size, size)
-    dm_count = dot_map(
-        torch.tensor(case["inputs"]["points_given_to_dm_count"]), size, size, coincident="add", rounding="half_even"
-    )
+    inputs, want = golden_case("dm_loss", "dot_maps")
+    size = inputs["size"]
+    ebc = dot_map(torch.tensor(inputs["points_xy"]), size, size)
+    given = torch.tensor(inputs["points_given_to_dm_count"])
+    dm_count = dot_map(given, size, size, coincident="add", rounding="half_even")
     for dots, key in ((ebc, "ebc_yx_value"), (dm_count, "dm_count_yx_value")):
-        assert [[y, x, dots[0, y, x].item()] for _, y, x in dots.nonzero().tolist()] == case["outputs"][key]
+        assert [[y, x, dots[0, y, x].item()] for _, y, x in dots.nonzero().tolist()] == want[key]
 
 
 def test_coincident_points_are_set_once_or_added() -> None:
@@ -109,15 +84,13 @@ def test_added_blocks_hold_every_point(xy: list[tuple[float, float]]) -> None:
 
 
 def test_classes_are_the_golden_ones() -> None:
-    case = golden("clip_ebc")["cases"]["bin_assignment"]
-    counts = torch.tensor(case["inputs"]["counts"])
-    for name, intervals in case["inputs"]["bins"].items():
-        assert as_bins(intervals).classes(counts).tolist() == case["outputs"][name]
+    inputs, want = golden_case("clip_ebc", "bin_assignment")
+    counts = torch.tensor(inputs["counts"])
+    for name, intervals in inputs["bins"].items():
+        assert as_bins(intervals).classes(counts).tolist() == want[name]
 
 
 def test_every_published_bin_is_here_unchanged() -> None:
-    import json
-
     for entry in json.loads(shared("published", "ebc_bins.json").read_text())["entries"]:
         key = (entry["dataset"], entry["block"], entry["truncation"], entry["granularity"])
         for kind in ("average", "middle"):
@@ -139,14 +112,13 @@ def test_unknown_bins_are_an_error_that_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("style", ["word", "number"])
 @pytest.mark.parametrize("bins", ["qnrf_8_4_fine", "qnrf_16_8_fine"])
 def test_prompts_are_the_golden_ones(bins: str, style: Any) -> None:
-    case = golden("clip_ebc")["cases"]["prompts"]
-    assert prompts(as_bins(case["inputs"][bins]), style) == case["outputs"][bins][style]["text"]
+    inputs, want = golden_case("clip_ebc", "prompts")
+    assert prompts(as_bins(inputs[bins]), style) == want[bins][style]["text"]
 
 
 def test_range_prompts_are_the_intended_sentences() -> None:
-    wanted = golden("clip_ebc")["cases"]["tokens_of_intended_range_prompts"]["inputs"]["text"]
-    got = [prompt(low, low + 1, style) for style in ("word", "number") for low in (4, 6)]
-    assert got == wanted
+    inputs, _ = golden_case("clip_ebc", "tokens_of_intended_range_prompts")
+    assert [prompt(low, low + 1, style) for style in ("word", "number") for low in (4, 6)] == inputs["text"]
 
 
 def test_paper_prompts_name_the_number_in_the_papers_sentence() -> None:

@@ -128,9 +128,7 @@ def test_features_are_computed_once_and_again_when_anything_changes(
     again = encode(small, ["There is no person."])
     assert torch.equal(first.values, again.values)
     assert first.parameters == again.parameters
-    for tower, sentence in (
-        (small, "There is one person."),
-        (small.model_copy(update={"layers": 2}), "There is no person."),
-    ):
+    deeper = small.model_copy(update={"layers": 2})
+    for tower, sentence in ((small, "There is one person."), (deeper, "There is no person.")):
         with pytest.raises(pytest.fail.Exception, match="known already"):
             encode(tower, [sentence])

@@ -1,7 +1,5 @@
 """Gaussian density maps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

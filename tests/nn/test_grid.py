@@ -1,7 +1,5 @@
 """Cutting pictures into equal rectangles."""
 
-from __future__ import annotations
-
 import torch
 
 from recount.nn.maps import cut_grid

@@ -1,6 +1,6 @@
 """Stable Diffusion's networks, tokens and names against outputs of cha15yq/T2ICount@289d3fb on formula-made weights."""
 
-from __future__ import annotations
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +12,12 @@ from recount.systems import t2icount as t2i
 from t2icount_golden import assert_case, case, filled, official_unet_names, official_vae_names, small_unet, tensor
 
 # --------------------------------------------------------------------------------------------------- UNet, attention
+
+
+def vae_encoder() -> Any:
+    network = sd.autoencoder(sd.Backbone()).eval()
+    del network.decoder
+    return network
 
 
 def test_unet_features_and_every_attention_map_match_the_released_code() -> None:
@@ -74,12 +80,11 @@ def test_unet_at_paper_size_matches_the_released_code() -> None:
 
 def test_vae_encoder_returns_the_unscaled_mode() -> None:
     expected = case("vae_encoder_64")
-    network = sd.autoencoder(sd.Backbone())
-    del network.decoder
+    network = vae_encoder()
     names = official_vae_names(network)
     network.load_state_dict(filled(network.state_dict(), {ours: f"vae.{name}" for ours, name in names.items()}))
     with torch.no_grad():
-        latent = network.eval().encode(tensor(expected["inputs"]["image"])).latent_dist.mode()
+        latent = network.encode(tensor(expected["inputs"]["image"])).latent_dist.mode()
     assert_case({"latent": latent}, expected)
 
 
@@ -147,9 +152,7 @@ def test_diffusers_conversion_gives_unet_tensors_the_names_of_the_specification(
 
 
 def test_diffusers_conversion_gives_vae_tensors_the_names_of_the_specification() -> None:
-    network = sd.autoencoder(sd.Backbone())
-    del network.decoder
-    names = official_vae_names(network)
+    names = official_vae_names(vae_encoder())
     for ldm, ours in (
         ("encoder.down.0.block.1.norm2.weight", "encoder.down_blocks.0.resnets.1.norm2.weight"),
         ("encoder.down.2.downsample.conv.bias", "encoder.down_blocks.2.downsamplers.0.conv.bias"),

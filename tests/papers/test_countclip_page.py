@@ -1,7 +1,5 @@
 """CountCLIP's exhibits: what printed matrices and recovered epochs show."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,10 +1,7 @@
 """``recount evidence``: files computed from annotations are the golden ones, and the committed ones."""
 
-from __future__ import annotations
-
 import csv
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from golden_tools import golden, shared
+from projects import ROOT, copy_settings
 from recount.cli import app
 from recount.data.sample import RawSample
 from recount.metrics import MAE
@@ -22,7 +20,6 @@ from recount.papers import part
 from recount.papers.t2icount_evidence import Trivial, trivial_rows, unread_of
 from recount.scoring.statistics import bootstrap
 
-ROOT = Path(__file__).parents[2]
 BENCHMARKS = {
     "FSC-147 val": ("fsc147", "val"),
     "FSC-147 test": ("fsc147", "test"),
@@ -103,11 +100,7 @@ def test_intervals_contain_the_value_and_are_those_of_the_plain_bootstrap() -> N
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     """Return a project folder without evidence whose data sets are those of the mirror."""
-    for name in ("papers", "suites", "experiments"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("evidence"))
-    for name in ("config.yaml", "benchmarks.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
+    return copy_settings(tmp_path, "evidence")
 
 
 def run(house: Path, paper: str, monkeypatch: pytest.MonkeyPatch) -> Any:

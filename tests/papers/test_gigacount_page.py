@@ -1,7 +1,5 @@
 """The exhibit on GigaCount's published log, from the project's own paper.yaml, published.csv and log."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -84,12 +82,7 @@ def test_mcnn_is_printed_with_another_rmse_in_the_literature(said: str) -> None:
 
 
 def test_sources_that_agree_are_no_conflict() -> None:
-    rows = [
-        ("table1", "a", "mae", "9"),
-        ("table1", "a", "rmse", "12"),
-        ("survey", "", "mae", "9"),
-        ("survey", "", "rmse", "12"),
-    ]
+    rows = [(*at, *number) for at in (("table1", "a"), ("survey", "")) for number in (("mae", "9"), ("rmse", "12"))]
     published = pd.DataFrame(rows, columns=["table", "row", "metric", "value"]).assign(
         system="a", variant="", benchmark="ucf_qnrf/test", source="s", note=""
     )

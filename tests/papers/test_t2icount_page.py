@@ -1,7 +1,5 @@
 """T2ICount's public evidence: what is said of it is what the files hold."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

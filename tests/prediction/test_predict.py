@@ -1,9 +1,5 @@
 """Predicting samples by windows and as whole images, and predicting with a finished run."""
 
-from __future__ import annotations
-
-import csv
-import hashlib
 import json
 import math
 import shutil
@@ -21,6 +17,8 @@ from torch import Tensor, nn
 
 from golden_tools import golden
 from links import complete_run
+from projects import csv_rows
+from records import save_run
 from recount.chain import Chain
 from recount.data.sample import Sample
 from recount.data.windows import Windows
@@ -30,15 +28,15 @@ from recount.prediction import samples as predicting
 from recount.prediction.predict import kept_maps, predict_benchmark, predict_run, shrunk
 from recount.prediction.samples import Predicted, predict_samples
 from recount.results.files import ResultsError
-from recount.results.run_record import RunRecord, read_run_record
+from recount.results.run_record import read_run_record
 from recount.settings.base import Strict
 from recount.settings.project import Project, Run
-from recount.settings.recipe import Recipe
-from recount.systems.base import Batch, Prediction, System
+from recount.systems.base import Prediction, System
 from small_project import let_good_be, make_project, write_index_rows
+from small_systems import OnlyPredicts
 
 
-class ToySystem(System):
+class ToySystem(OnlyPredicts):
     """A convolution over windows (or whole images): enough to tell one window from another."""
 
     class Settings(Strict):
@@ -46,20 +44,12 @@ class ToySystem(System):
         batch: int = 4
         cell: int = 8
 
-    recipe = Recipe()
-
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         torch.manual_seed(5)
         self.network = nn.Conv2d(3, 1, settings.cell, stride=settings.cell)
         self.windows = Windows(32, 32, 24, batch=settings.batch) if settings.windowed else None
         self.passes: list[int] = []
-
-    def example_maker(self) -> Any:
-        raise NotImplementedError
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        raise NotImplementedError
 
     def predict(self, images: Tensor, prompts: list[str]) -> Prediction:
         self.passes.append(len(images))
@@ -180,7 +170,7 @@ def test_a_sample_that_the_protocol_leaves_out_is_not_in_the_file_but_named_besi
 ) -> None:
     let_good_be(Particular, monkeypatch)
     predict_run(run_folder, samples_of([(16, 16)] * 3), tmp_path / "p.csv", picture)
-    assert {row["id"] for row in rows_of(tmp_path / "p.csv")} == {"s0", "s2"}
+    assert {row["id"] for row in csv_rows(tmp_path / "p.csv")} == {"s0", "s2"}
     timing = json.loads((tmp_path / "p.timing.json").read_text())["selections"]["last"]
     assert timing["left_out"] == ["s1"]
     assert timing["ties"] == ["s0", "s1", "s2"]
@@ -238,33 +228,17 @@ def test_an_image_that_cannot_be_decoded_stops_the_prediction() -> None:
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     let_good_be(ToySystem, monkeypatch)
     folder = tmp_path / "runs" / "good" / "full" / "seed0"
-    folder.mkdir(parents=True)
-    system = toy()
-    selections = {}
-    for name, shift in (("last", 0.0), ("best_on_test", 0.0), ("best_on_held_out", 0.5)):
-        state = {key: value + shift for key, value in system.state_dict().items()}
-        path = folder / ("model.safetensors" if name == "last" else f"model.{name}.safetensors")
-        save_file(state, path)
-        selections[name] = {"epoch": 3, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    record = {
-        "run": {"system": "good", "variant": "full", "seed": 0},
-        "settings": system.settings.model_dump(),
-        "recipe": Recipe().model_dump(),
-        "selections": selections,
-    }
-    RunRecord.model_validate(record).write(folder / "run.json")
+    state = toy().state_dict()
+    moved = {key: value + 0.5 for key, value in state.items()}
+    models = {"last": state, "best_on_test": state, "best_on_held_out": moved}
+    save_run(folder, "good/full/seed0", models, **toy().settings.model_dump())
     return folder
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_a_run_is_predicted_with_each_of_its_selections(run_folder: Path, tmp_path: Path) -> None:
     samples = samples_of([(32, 56), (56, 80)])
     predict_run(run_folder, samples, tmp_path / "p.csv", picture)
-    rows = rows_of(tmp_path / "p.csv")
+    rows = csv_rows(tmp_path / "p.csv")
     assert [(row["id"], row["selection"]) for row in rows] == [
         (sample.id, selection) for selection in ("last", "best_on_test", "best_on_held_out") for sample in samples
     ]
@@ -365,7 +339,7 @@ def test_a_run_s_maps_are_stored_by_selection_and_sample(run_folder: Path, tmp_p
             f"{selection}/{name}" for selection in ("last", "best_on_test", "best_on_held_out") for name in ("s0", "s1")
         }
         total = float(stored["last/s1"].astype(np.float64).sum())
-    row = next(row for row in rows_of(tmp_path / "p.csv") if (row["selection"], row["id"]) == ("last", "s1"))
+    row = next(row for row in csv_rows(tmp_path / "p.csv") if (row["selection"], row["id"]) == ("last", "s1"))
     assert total == pytest.approx(float(row["predicted_count"]), rel=1e-3)
 
 
@@ -375,14 +349,11 @@ def test_a_benchmark_of_the_project_is_predicted_from_its_index(run_folder: Path
     run = finished(project, run_folder)
     output = predict_benchmark(project, run, "shown/test")
     assert output == project.root / "results/small/predictions/dots/test/good/full/seed0.csv"
-    rows = [row for row in rows_of(output) if row["selection"] == "last"]
-    assert [(row["id"], row["image"], float(row["true_count"])) for row in rows] == [
-        ("s0", "s0.png", 0),
-        ("s1", "s1.png", 1),
-    ]
-    assert [float(row["predicted_count"]) for row in rows] == pytest.approx(
-        counts(toy(), samples_of([(56, 64), (32, 32)]))
-    )
+    rows = [row for row in csv_rows(output) if row["selection"] == "last"]
+    told = [(row["id"], row["image"], float(row["true_count"])) for row in rows]
+    assert told == [("s0", "s0.png", 0), ("s1", "s1.png", 1)]
+    expected = counts(toy(), samples_of([(56, 64), (32, 32)]))
+    assert [float(row["predicted_count"]) for row in rows] == pytest.approx(expected)
     with np.load(project.root / "results/small/maps/dots/test/good/full/seed0.npz") as stored:
         assert "last/s0" in stored.files
     chain = Chain(project)
@@ -403,11 +374,9 @@ def write_pictures(project: Project, sizes: list[tuple[int, int]]) -> None:
     """Write an index with pictures whose pixels are those of ``picture``."""
     folder = project.root / project.data / "dots" / "original"
     rows = []
-    for sample in samples_of(sizes):
-        Image.fromarray(picture(sample).permute(1, 2, 0).numpy()).save(folder / f"{sample.id}.png")
-        rows.append(
-            [sample.id, "test", f"{sample.id}.png", "", sample.count, sample.width, sample.height, "", "", "{}"]
-        )
+    for s in samples_of(sizes):
+        Image.fromarray(picture(s).permute(1, 2, 0).numpy()).save(folder / f"{s.id}.png")
+        rows.append([s.id, "test", f"{s.id}.png", "", s.count, s.width, s.height, "", "", "{}"])
     write_index_rows(project.root, rows)
 
 

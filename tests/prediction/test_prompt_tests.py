@@ -1,9 +1,8 @@
 """Tests of whether a system reads its prompt, against PrACo's numbers and with systems whose answer is known."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden_tools import golden
+from golden_tools import golden, golden_case
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.prediction.prompt_tests import (
@@ -35,29 +34,21 @@ from recount.prediction.prompt_tests import (
 )
 from recount.prediction.samples import Asking
 from recount.settings.base import Strict
-from recount.settings.recipe import Recipe
-from recount.systems.base import Batch, Prediction, System
+from recount.systems.base import Prediction
+from small_systems import OnlyPredicts
 
 COLOURS = {"reds": 0, "greens": 1, "blues": 2}
 EDGE = 32
 
 
-class Colourful(System):
+class Colourful(OnlyPredicts):
     """Counts pixels of the colour that it is asked for; or, if it is blind, of any colour."""
 
-    Settings = Strict
-    recipe = Recipe()
     text_guided = True
 
     def __init__(self, *, blind: bool) -> None:
         super().__init__(Strict())
         self.blind = blind
-
-    def example_maker(self) -> Any:
-        raise NotImplementedError
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         lit = (images > 0.5).float()
@@ -84,9 +75,7 @@ def benchmark() -> tuple[list[Sample], Any]:
     return [sample for sample, _ in scenes], lambda sample: pictures[sample.image]
 
 
-def golden_table(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    case = golden("praco")["cases"][name]
-    return case["inputs"], case["outputs"]
+golden_table = partial(golden_case, "praco")
 
 
 def places(inputs: dict[str, Any]) -> np.ndarray:
@@ -137,28 +126,28 @@ def golden_picture(size: list[int], number: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------- what the tests say
 
 
+def asking(blind: bool) -> Asking:
+    return Asking(Colourful(blind=blind), benchmark()[1])
+
+
 def test_a_system_that_reads_its_prompt_passes() -> None:
-    samples, load = benchmark()
-    scores = negative_prompts(Asking(Colourful(blind=False), load), samples)
-    assert scores.prompt_swap == 1.0
+    samples, _ = benchmark()
+    scores = negative_prompts(asking(blind=False), samples)
+    assert (scores.prompt_swap, scores.nmn, scores.pccn) == (1.0, 0.0, 100.0)
     assert scores.np == pytest.approx(1.0)
-    assert scores.nmn == 0.0
-    assert scores.pccn == 100.0
-    assert mosaics(Asking(Colourful(blind=False), load), samples)["count"].precision == pytest.approx(1.0)
+    assert mosaics(asking(blind=False), samples)["count"].precision == pytest.approx(1.0)
 
 
 def test_a_system_that_ignores_its_prompt_is_found_out() -> None:
-    samples, load = benchmark()
-    scores = negative_prompts(Asking(Colourful(blind=True), load), samples)
-    assert scores.prompt_swap == 0.0
+    samples, _ = benchmark()
+    scores = negative_prompts(asking(blind=True), samples)
+    assert (scores.prompt_swap, scores.pccn) == (0.0, 0.0)
     assert scores.nmn == pytest.approx(scores.np)
-    assert scores.pccn == 0.0
-    assert mosaics(Asking(Colourful(blind=True), load), samples)["count"].precision < 0.8
+    assert mosaics(asking(blind=True), samples)["count"].precision < 0.8
 
 
 def test_each_picture_stands_beside_the_scores() -> None:
-    samples, load = benchmark()
-    scores = negative_prompts(Asking(Colourful(blind=True), load), samples)
+    scores = negative_prompts(asking(blind=True), benchmark()[0])
     first = scores.pictures[0]
     assert first.model_dump() == {"id": "reds4", "prompt": "reds", "true": 24.0, "right": 24.0, "wrong": 24.0}
     shares = [row.wrong / row.true for row in scores.pictures]
@@ -166,11 +155,7 @@ def test_each_picture_stands_beside_the_scores() -> None:
 
 
 def also_blue() -> list[Sample]:
-    samples, _ = benchmark()
-    return [
-        Sample(s.id, s.split, s.image, s.points, s.count, s.prompt, EDGE, EDGE, attributes={"counts": {"blues": 2}})
-        for s in samples
-    ]
+    return [replace(sample, attributes={"counts": {"blues": 2}}) for sample in benchmark()[0]]
 
 
 def test_classes_that_a_picture_also_shows_are_left_out() -> None:
@@ -258,46 +243,40 @@ def two_colours(prompt: str = "greens", majority: str = "reds") -> Sample:
 
 
 def test_majority_minority_and_an_absent_class_are_asked_of_the_same_picture() -> None:
-    _, load = benchmark()
-    (pair,) = majority_and_minority(Asking(Colourful(blind=False), load), [two_colours()])
+    (pair,) = majority_and_minority(asking(blind=False), [two_colours()])
     assert (pair.majority, pair.minority, pair.majority_true) == ("reds", "greens", 24.0)
     assert pair.absent in ("greens", "blues")
     assert (pair.majority_predicted, pair.minority_predicted, pair.absent_predicted) == (24.0, 0.0, 0.0)
-    (blind,) = majority_and_minority(Asking(Colourful(blind=True), load), [two_colours()])
+    (blind,) = majority_and_minority(asking(blind=True), [two_colours()])
     assert blind.majority_predicted == blind.minority_predicted == blind.absent_predicted == 24.0
 
 
 def test_a_picture_of_every_class_has_no_absent_one() -> None:
-    _, load = benchmark()
     full = replace(two_colours(), count=3.0, attributes={"counts": {"reds": 24}})
-    (pair,) = majority_and_minority(Asking(Colourful(blind=False), load), [full])
+    (pair,) = majority_and_minority(asking(blind=False), [full])
     assert pair.absent == ""
     assert np.isnan(pair.absent_predicted)
 
 
 def test_pairs_say_whether_the_majority_is_counted_instead() -> None:
-    _, load = benchmark()
-    blind, reading = (pairs(Asking(Colourful(blind=b), load), [two_colours()]) for b in (True, False))
+    blind, reading = (pairs(asking(each), [two_colours()]) for each in (True, False))
     assert (blind.nearer_to_majority, reading.nearer_to_majority) == (1.0, 0.0)
     assert (blind.prompt_swap, reading.prompt_swap) == (0.0, 1.0)
     assert blind.means["absent_predicted"] == 24.0
     assert reading.minority_mae == 0.0
 
 
-def test_a_picture_whose_prompt_is_the_majority_is_refused() -> None:
-    samples, load = benchmark()
-    with pytest.raises(UserError, match="more objects"):
-        majority_and_minority(Asking(Colourful(blind=False), load), samples[:1])
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [(majority_and_minority, "more objects"), (negative_prompts, "two classes")],  # its prompt is the majority
+)
+def test_a_benchmark_of_one_class_is_refused(test: Callable[..., Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        test(asking(blind=False), benchmark()[0][:1])
 
 
 def test_a_change_is_more_than_one_percent() -> None:
     assert changed_share([100, 100, 0], [100.5, 102, 0]) == pytest.approx(1 / 3)
-
-
-def test_a_benchmark_of_one_class_is_refused() -> None:
-    samples, load = benchmark()
-    with pytest.raises(UserError, match="two classes"):
-        negative_prompts(Asking(Colourful(blind=False), load), samples[:1])
 
 
 def test_a_system_without_prompts_is_refused() -> None:

@@ -1,8 +1,5 @@
 """Tests of the step ``test_prompts``: one job per run, a JSON file of scores and a file of maps."""
 
-from __future__ import annotations
-
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,43 +9,33 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from links import complete_run
+from records import save_run
 from recount.chain import Chain
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
 from recount.prediction.run_prompt_tests import chosen_samples, run_prompt_tests
-from recount.results.run_record import RunRecord
-from recount.settings.base import Strict
 from recount.settings.project import Project
-from recount.settings.recipe import Recipe
-from recount.systems.base import Batch, Prediction, System
+from recount.systems.base import Prediction
 from small_project import EXPERIMENTS, SUITE, let_good_be, make_project, write_index_rows
+from small_systems import OnlyPredicts
 
 COLOURS = ("reds", "greens", "blues")
 EDGE, CELL = 32, 8
 
 
-class Reader(System):
+class Reader(OnlyPredicts):
     """Counts lit cells of the colour that it is asked for; a weight says how strongly it reads its prompt at all."""
 
-    Settings = Strict
-    recipe = Recipe()
     text_guided = True
     windows = Windows(EDGE, EDGE, EDGE, stitch="average_pixels")
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.reading = nn.Parameter(torch.tensor(1.0))
-
-    def example_maker(self) -> Any:
-        raise NotImplementedError
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
     def restore_base_weights(self) -> bool:
         with torch.no_grad():
@@ -104,22 +91,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     suite = {**SUITE, "benchmarks": {**SUITE["benchmarks"], "hidden/test": minority}}
     project = make_project(tmp_path, experiments=experiments, suite=suite)
     write_data(tmp_path)
-    finish(project)
-    return project
-
-
-def finish(project: Project) -> None:
+    blind, reads = {"reading": torch.tensor(0.0)}, {"reading": torch.tensor(1.0)}
     run = project.run("good", "full", 0)
-    folder = project.root / project.run_folder(run)
-    folder.mkdir(parents=True)
-    selections = {}
-    for name, reading in (("last", 0.0), ("best_on_test", 0.0), ("best_on_held_out", 1.0)):
-        path = folder / f"{name}.safetensors"
-        save_file({"reading": torch.tensor(reading)}, path)
-        selections[name] = {"epoch": 1, "model": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    record = {"run": {"system": "good", "variant": "full", "seed": 0}, "settings": {}, "recipe": Recipe().model_dump()}
-    RunRecord.model_validate({**record, "selections": selections}).write(folder / "run.json")
+    models = {"last": blind, "best_on_test": blind, "best_on_held_out": reads}
+    save_run(project.root / project.run_folder(run), "good/full/seed0", models)
     complete_run(project, run)
+    return project
 
 
 def found_in(project: Project) -> dict[str, Any]:
@@ -145,14 +122,10 @@ def test_the_weights_are_never_those_chosen_on_test(project: Project) -> None:
 
 def test_pairs_are_of_the_pictures_majority_and_its_prompt(project: Project) -> None:
     rows = found_in(project)["benchmarks"]["hidden/test"]["pairs"]["pictures"]
-    assert [(row["majority"], row["minority"], row["absent"]) for row in rows] == [
-        ("reds", "greens", "blues"),
-        ("greens", "blues", "reds"),
-    ]
-    assert [(row["majority_predicted"], row["minority_predicted"]) for row in rows] == [
-        (pytest.approx(4), pytest.approx(1)),
-        (pytest.approx(3), pytest.approx(2)),
-    ]
+    asked = [(row["majority"], row["minority"], row["absent"]) for row in rows]
+    assert asked == [("reds", "greens", "blues"), ("greens", "blues", "reds")]
+    assert [row["majority_predicted"] for row in rows] == pytest.approx([4, 3])
+    assert [row["minority_predicted"] for row in rows] == pytest.approx([1, 2])
 
 
 def test_attention_before_training_is_that_of_the_base_weights(project: Project) -> None:

@@ -1,15 +1,11 @@
 """The tiny Stable Diffusion: what it was shown, what it weighs, and whether its card says the truth."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from recount.nn import stable_diffusion as sd
 from recount.pretraining import mini_sd
@@ -119,9 +115,7 @@ def test_paints_without_name_are_far_from_all_that_have_one() -> None:
         assert min(np.linalg.norm(paint - np.array(named, float)) for named in scenes.COLOURS.values()) > 58
 
 
-def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path,
-) -> None:
+def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     def train(folder: str, stops: int | None) -> torch.Tensor:
         torch.manual_seed(0)
         layer = torch.nn.Linear(3, 1)
@@ -131,9 +125,8 @@ def test_an_interrupted_stage_ends_with_the_weights_of_one_that_was_not(
                 raise KeyboardInterrupt
             return layer(torch.full((2, 3), float(step % 7))).square().mean()
 
-        made = mini_sd.optimise(
-            layer, loss, 450, 1e-2, mini_sd.Plan(), mini_sd.Work(tmp_path / folder, "plan"), "stage"
-        )
+        work = mini_sd.Work(tmp_path / folder, "plan")
+        made = mini_sd.optimise(layer, loss, 450, 1e-2, mini_sd.Plan(), work, "stage")
         return made.weight.detach().clone()
 
     with pytest.raises(KeyboardInterrupt):
@@ -190,15 +183,3 @@ def test_the_linear_start_reconstructs_colours_roughly() -> None:
     small = torch.nn.functional.avg_pool2d(picture, 4)
     correlation = torch.corrcoef(torch.stack([latent[0, 0].flatten(), small[0, 0].flatten()]))[0, 1]
     assert correlation > 0.8
-
-
-@settings(max_examples=30)
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
-def test_area_under_curve_is_the_share_of_ordered_pairs(pairs: list[tuple[int, bool]]) -> None:
-    scores = np.array([float(score) for score, _ in pairs])
-    positive = np.array([hit for _, hit in pairs])
-    if positive.all() or not positive.any():
-        return
-    above = scores[positive][:, None] - scores[~positive][None]
-    expected = ((above > 0) + 0.5 * (above == 0)).mean()
-    assert mini_sd.area_under_curve(scores, positive) == pytest.approx(expected)

@@ -1,7 +1,5 @@
 """The tiny CLIP towers: what they were shown, what their card says, and that the card says the truth."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

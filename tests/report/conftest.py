@@ -1,7 +1,5 @@
 """One small tree and one report for all tests of the report: building them takes seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,10 @@ from recount.report.write import write_report
 from recount.settings.project import load
 from report import tree
 
-LOG = Path(__file__).parents[2] / "papers/gigacount/evidence/evallog.csv"
-
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tree.Tree:
-    return tree.build(tmp_path_factory.mktemp("plain"), log=LOG)
+    return tree.build(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +22,5 @@ def page(built: tree.Tree) -> Path:
 
 @pytest.fixture(scope="session")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = tree.build(tmp_path_factory.mktemp("hostile"), hostile=True, log=LOG)
+    built = tree.build(tmp_path_factory.mktemp("hostile"), hostile=True)
     return write_report(load(built.root), part)

@@ -64,6 +64,13 @@ def watched(browser: Browser, page: Path) -> Iterator[Watched]:
     opened.page.close()
 
 
+@pytest.fixture
+def narrow(browser: Browser, page: Path) -> Iterator[Watched]:
+    opened = Watched(browser, page, width=390)
+    yield opened
+    opened.page.close()
+
+
 def column(page: Page, head: int) -> list[str]:
     return page.eval_on_selector_all(
         "#gigacount-table1 tbody tr",
@@ -101,24 +108,25 @@ def test_sorting_works_from_the_keyboard(watched: Watched) -> None:
     assert watched.page.locator("#gigacount-table1 [aria-sort=ascending]").count() == 1
 
 
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+
+
 def test_theme_button_goes_dark_and_back(watched: Watched) -> None:
-    background = "getComputedStyle(document.body).backgroundColor"
     watched.page.emulate_media(color_scheme="light")
-    light = watched.page.evaluate(background)
+    light = watched.page.evaluate(BACKGROUND)
     watched.page.click("#theme")
     watched.page.click("#theme")
     assert watched.page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert watched.page.evaluate(background) != light
+    assert watched.page.evaluate(BACKGROUND) != light
     watched.page.click("#theme")
-    assert watched.page.evaluate(background) == light
+    assert watched.page.evaluate(BACKGROUND) == light
 
 
 def test_page_follows_the_systems_dark_mode(watched: Watched) -> None:
-    background = "getComputedStyle(document.body).backgroundColor"
     watched.page.emulate_media(color_scheme="light")
-    light = watched.page.evaluate(background)
+    light = watched.page.evaluate(BACKGROUND)
     watched.page.emulate_media(color_scheme="dark")
-    assert watched.page.evaluate(background) != light
+    assert watched.page.evaluate(BACKGROUND) != light
 
 
 def test_figures_are_drawn_when_they_come_near(watched: Watched) -> None:
@@ -175,16 +183,14 @@ def test_contents_unfold_the_paper_that_is_read(watched: Watched) -> None:
     assert watched.page.locator("#contents details[open]").count() == 1
 
 
-def test_contents_open_over_a_narrow_page_and_close_with_escape(browser: Browser, page: Path) -> None:
-    opened = Watched(browser, page, width=390)
-    contents = opened.page.locator("#contents")
+def test_contents_open_over_a_narrow_page_and_close_with_escape(narrow: Watched) -> None:
+    contents = narrow.page.locator("#contents")
     assert not contents.is_visible()
-    opened.page.click("#menu")
+    narrow.page.click("#menu")
     assert contents.is_visible()
-    assert opened.page.get_attribute("#menu", "aria-expanded") == "true"
-    opened.page.keyboard.press("Escape")
+    assert narrow.page.get_attribute("#menu", "aria-expanded") == "true"
+    narrow.page.keyboard.press("Escape")
     assert not contents.is_visible()
-    opened.page.close()
 
 
 def test_lightbox_keeps_the_focus_and_gives_it_back(watched: Watched) -> None:
@@ -212,10 +218,8 @@ def test_lightbox_opens_steps_and_closes(watched: Watched) -> None:
     assert not box.is_visible()
 
 
-def test_phone_width_scrolls_tables_not_the_page(browser: Browser, page: Path) -> None:
-    opened = Watched(browser, page, width=390)
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
-    opened.page.close()
+def test_phone_width_scrolls_tables_not_the_page(narrow: Watched) -> None:
+    assert narrow.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def expect_near_top(page: Page, name: str) -> None:

@@ -1,7 +1,5 @@
 """Claims and verdicts on the page: labels, regions, drawings, forests; nothing is decided here."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import replace
@@ -29,9 +27,11 @@ from recount.settings.paper import Claim
 from recount.settings.project import load
 from report.tree import Tree
 
+Views = dict[str, ClaimView]  # by the claim's id
+
 
 @pytest.fixture(scope="module")
-def views(built: Tree) -> dict[str, ClaimView]:
+def views(built: Tree) -> Views:
     sources = Sources(load(built.root))
     return {
         view.claim.id: view
@@ -48,26 +48,24 @@ def drawn(view: ClaimView) -> list[Judgement]:
     return [part for part in view.parts if part.drawing is not None]
 
 
-def test_every_claim_of_the_papers_is_there_with_its_verdict(views: dict[str, ClaimView]) -> None:
+def test_every_claim_of_the_papers_is_there_with_its_verdict(views: Views) -> None:
     assert set(views) == {"K1", "G2", "G12", "G5", "G6"}
     assert all(trained(view).look in VERDICTS for view in views.values())
 
 
-def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: dict[str, ClaimView]) -> None:
+def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: Views) -> None:
     assert trained(views["G5"]).row.verdict == "not tested"
     assert "dm_count" in trained(views["G5"]).row.reason.text
     assert all(part.row.evidence_status == "published" for part in drawn(views["G5"]))
 
 
-def test_arms_are_called_as_the_rows_of_the_tables(views: dict[str, ClaimView]) -> None:
+def test_arms_are_called_as_the_rows_of_the_tables(views: Views) -> None:
     part = views["G2"].parts[0]
     assert (part.better, part.worse) == ("no Stage 4 (150 epochs)", "with Stage 4 (150 epochs)")
     assert views["G12"].parts[0].worse == "best constant"
 
 
-def test_drawing_puts_the_effect_inside_its_interval_and_the_region_on_the_claimed_side(
-    views: dict[str, ClaimView],
-) -> None:
+def test_drawing_puts_the_effect_in_its_interval_and_the_region_on_the_claimed_side(views: Views) -> None:
     for part in drawn(views["G2"]) + drawn(views["K1"]):
         drawing = part.drawing
         assert drawing is not None
@@ -85,7 +83,7 @@ def test_region_is_where_the_row_says_that_the_claim_puts_the_effect(views: dict
     assert region(printed) == (0.0, math.inf)
 
 
-def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, ClaimView]) -> None:
+def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: Views) -> None:
     effects = relative_effects([views["G6"], views["K1"]])
     worse = effects[(effects["claim"] == "G6") & (effects["evidence"] == "trained")].iloc[0]
     better = effects[(effects["claim"] == "K1") & (effects["evidence"] == "trained")].iloc[0]
@@ -95,7 +93,7 @@ def test_forest_shows_improvements_as_shares_of_the_worse_arm(views: dict[str, C
     assert better["low"] <= better["effect"] <= better["high"]
 
 
-def test_accuracies_are_printed_as_per_cent_and_errors_as_numbers(views: dict[str, ClaimView]) -> None:
+def test_accuracies_are_printed_as_per_cent_and_errors_as_numbers(views: Views) -> None:
     assert re.fullmatch(r"\d+ % : \d+ %", values_text(views["K1"].parts[0]))
     assert re.fullmatch(r"[\d.]+ : [\d.]+", values_text(views["G2"].parts[0]))
 
@@ -135,7 +133,7 @@ def test_one_sentence_says_what_would_decide_and_what_that_costs(views: dict[str
         assert judgement.row.needed[1:] in judgement.decides
 
 
-def test_exported_verdicts_carry_rule_and_reason(views: dict[str, ClaimView]) -> None:
+def test_exported_verdicts_carry_rule_and_reason(views: Views) -> None:
     sheet = claim_sheet("x", list(views.values()))
     rows = {(line.values[0], line.values[3]): dict(zip(sheet.heads, line.cells, strict=True)) for line in sheet.lines}
     assert "over seeds" in rows["G2", "Retrained here"]["Rule"].shown
@@ -160,6 +158,6 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     assert "lower mae than the arm it is compared with" in claim
 
 
-def test_effects_have_their_unit(views: dict[str, ClaimView]) -> None:
+def test_effects_have_their_unit(views: Views) -> None:
     assert re.match(r"better by [+−][\d.]+ MAE \(", trained(views["G2"]).words)
     assert re.match(r"better by [+−][\d.]+ percentage points \(", trained(views["K1"]).words)

@@ -1,7 +1,5 @@
 """Equations and the functions that compute them are read from the source text of a system."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,8 +1,5 @@
 """Tables as files: nothing in the data can break out of a cell."""
 
-from __future__ import annotations
-
-import csv
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from projects import csv_rows
 from recount.report.export import LATEX_PREAMBLE, LATEX_SPECIAL, escape_latex, escape_markdown
 
 
@@ -78,8 +76,7 @@ def test_every_table_has_its_three_files(page: Path) -> None:
 
 
 def test_csv_has_a_line_per_cell_with_full_precision(page: Path) -> None:
-    with (page.parent / "tables/gigacount-table1.csv").open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
+    lines = csv_rows(page.parent / "tables/gigacount-table1.csv")
     mine = [line for line in lines if (line["system"], line["metric"]) == ("gigacount", "mae")]
     assert len(mine) == 1
     assert float(mine[0]["difference"]) == float(mine[0]["value"]) - float(mine[0]["published"])

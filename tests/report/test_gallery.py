@@ -1,7 +1,5 @@
 """Which images are shown follows from numbers alone."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

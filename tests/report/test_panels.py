@@ -1,7 +1,5 @@
 """Small multiples lie where their data says, cost few artists, and leave out what is outside them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

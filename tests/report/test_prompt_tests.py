@@ -1,7 +1,5 @@
 """The sections on prompts, from invented answers of two systems: one that reads its prompt, one that does not."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -16,7 +14,7 @@ import yaml
 from PIL import Image
 
 from links import complete_run
-from prepared import complete
+from prepared import written
 from recount.papers import part
 from recount.report.exhibits import Context, Variant
 from recount.report.export import sheet_files
@@ -109,10 +107,8 @@ def project(tmp_path: Path) -> Project:
     folder.mkdir(parents=True)
     Image.new("RGB", (96, 64), (90, 120, 90)).save(folder / "p.png")
     np.save(folder / "p.npy", np.array([[10.0, 10.0], [40.0, 30.0]], np.float32))
-    same = {"split": "minority", "image": "p.png", "prompt": "blues", "count": 2, "width": 96, "height": 64}
-    rows = [{"id": name, **same, "points": "p.npy", "boxes": "", "attributes": "{}"} for name in NAMES]
-    pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
-    complete(folder / "index.csv")
+    same = ["minority", "p.png", "blues", 2, 96, 64, "p.npy", "", "{}"]
+    written(folder / "index.csv", [[name, *same] for name in NAMES])
     project = load(tmp_path)
     content = answers(reads=True)
     row = {"id": "a", "points": 2, "reached": 2, "reached_elsewhere": 0.25, "auc": {"attention": 0.9, "S2": 0.6}}

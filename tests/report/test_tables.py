@@ -1,7 +1,5 @@
 """The papers' tables: what is in a cell, and why there is nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +9,7 @@ import pytest
 from recount.report.sections import selection_rows
 from recount.report.sources import Sources
 from recount.report.summary import best_rows, findings
-from recount.report.tables import RowView, TableView, _stand_in_notes, paper_tables, status_counts
+from recount.report.tables import Cell, RowView, TableView, _stand_in_notes, paper_tables, status_counts
 from recount.settings.project import load
 from report.tree import BENCHMARK, Tree
 
@@ -23,6 +21,16 @@ def tables(built: Tree) -> dict[str, TableView]:
 
 def row(table: TableView, label: str) -> RowView:
     return next(row for row in table.rows if row.label == label)
+
+
+@pytest.fixture
+def gigacount(tables: dict[str, TableView]) -> Cell:
+    return row(tables["table1"], "GigaCount").cells[0]
+
+
+@pytest.fixture
+def modal(captions: TableView) -> Cell:
+    return row(captions, "C3 modal").cells[0]
 
 
 def test_published_numbers_stay_as_they_were_printed(tables: dict[str, TableView]) -> None:
@@ -37,25 +45,16 @@ def test_published_range_is_shown_as_a_range(tables: dict[str, TableView]) -> No
     assert (cell.published.text, cell.published.value, cell.difference) == ("5 to 20", None, None)
 
 
-def test_measured_cell_is_the_mean_over_seeds_of_the_tables_own_selection(
-    built: Tree, tables: dict[str, TableView]
-) -> None:
-    cell = row(tables["table1"], "GigaCount").cells[0]
+def test_measured_cell_is_the_mean_over_seeds_of_the_tables_own_selection(built: Tree, gigacount: Cell) -> None:
     wanted = ("gigacount", "table1", "gigacount", "default", "mae", "best_on_test")
     seeds = [
         s.value
         for s in Sources(load(built.root)).score_rows
         if (s.paper, s.table, s.system, s.variant, s.metric, s.selection) == wanted and s.seed != "all"
     ]
-    assert cell.seeds == ("0", "1")
-    assert cell.value == pytest.approx(sum(seeds) / len(seeds))
-    assert cell.selection == "best_on_test"
-
-
-def test_difference_is_measured_minus_published(tables: dict[str, TableView]) -> None:
-    cell = row(tables["table1"], "GigaCount").cells[0]
-    assert cell.value is not None
-    assert cell.difference == pytest.approx(cell.value - 103.3)
+    assert (gigacount.seeds, gigacount.selection) == (("0", "1"), "best_on_test")
+    assert gigacount.value == pytest.approx(sum(seeds) / len(seeds))
+    assert gigacount.difference == pytest.approx(gigacount.value - 103.3)  # from the printed number
 
 
 def test_quoted_row_has_no_measured_number_and_says_why(tables: dict[str, TableView]) -> None:
@@ -140,26 +139,19 @@ def test_best_constant_of_an_accuracy_is_the_highest_one(captions: TableView) ->
     assert trivial[0] == captions.columns[0].constant
 
 
-def test_accuracy_above_the_best_constant_was_learned_and_below_it_nothing(captions: TableView) -> None:
-    assert not row(captions, "C3 modal").cells[0].learned_nothing
+def test_accuracy_above_the_best_constant_was_learned_and_below_it_nothing(captions: TableView, modal: Cell) -> None:
     worse = row(captions, "worse than one answer for all").cells[0]
-    assert worse.value is not None
-    assert worse.learned_nothing
+    assert worse.learned_nothing and not modal.learned_nothing
 
 
-def test_share_of_the_constants_error_is_of_wrong_answers(captions: TableView) -> None:
-    cell = row(captions, "C3 modal").cells[0]
-    assert cell.value is not None
-    constant = cell.column.constant
-    assert constant is not None
-    assert cell.of_constant == pytest.approx((1 - cell.value) / (1 - constant))
+def test_share_of_the_constants_error_is_of_wrong_answers(modal: Cell) -> None:
+    assert modal.value is not None and modal.column.constant is not None
+    assert modal.of_constant == pytest.approx((1 - modal.value) / (1 - modal.column.constant))
 
 
-def test_accuracy_chosen_on_test_is_flagged_printed_and_measured(captions: TableView) -> None:
-    cell = row(captions, "C3 modal").cells[0]
-    assert cell.selection == "best_on_test"
-    assert cell.published is not None
-    assert cell.published.chosen_on_test
+def test_accuracy_chosen_on_test_is_flagged_printed_and_measured(modal: Cell) -> None:
+    assert modal.selection == "best_on_test"
+    assert modal.published is not None and modal.published.chosen_on_test
 
 
 def test_gain_by_selection_of_an_accuracy_is_what_it_rises_by(built: Tree, captions: TableView) -> None:
@@ -176,11 +168,9 @@ def test_best_row_of_an_accuracy_is_the_highest(captions: TableView) -> None:
 def test_findings_say_which_way_choosing_on_test_moves_each_metric(
     built: Tree, tables: dict[str, TableView], captions: TableView
 ) -> None:
-    sources = Sources(load(built.root))
-    errors, answers = list(tables.values()), [captions]
-    said = " ".join(
-        findings([*errors, captions], selection_rows(sources, errors) + selection_rows(sources, answers), [])
-    )
+    sources, errors = Sources(load(built.root)), list(tables.values())
+    gains = selection_rows(sources, errors) + selection_rows(sources, [captions])
+    said = " ".join(findings([*errors, captions], gains, []))
     assert "lowers the MAE" in said
     assert "raises the accuracy" in said
 

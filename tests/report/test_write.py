@@ -1,7 +1,5 @@
 """The report as files: whole, self-contained, the same for the same results, and there even when much is missing."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter
@@ -21,8 +19,12 @@ PACKAGE = TEMPLATES.parents[1]
 SOURCES = [path.read_text(encoding="utf-8") for room in ("report", "papers") for path in (PACKAGE / room).glob("*.py")]
 
 
-def test_page_refers_to_nothing_outside(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+@pytest.fixture
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def test_page_refers_to_nothing_outside(text: str) -> None:
     sources = re.findall(r"""(?:\bsrc=|xlink:href=|url\()["'(]*([^"')\s>]+)""", text)
     assert sources
     assert all(source.startswith(("data:", "#")) for source in sources), set(sources)
@@ -33,8 +35,7 @@ def test_page_is_small(page: Path) -> None:
     assert page.stat().st_size < 15e6
 
 
-def test_every_linked_file_is_there(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_every_linked_file_is_there(page: Path, text: str) -> None:
     linked = set(re.findall(r'href="((?:tables|figures)/[^"]+)"', text))
     assert linked
     assert all((page.parent / name).is_file() for name in linked)
@@ -54,24 +55,21 @@ def test_text_from_data_is_escaped(hostile_page: Path) -> None:
     assert "&lt;script&gt;window.hacked" in text
 
 
-def test_every_table_says_that_it_is_not_comparable(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_every_table_says_that_it_is_not_comparable(text: str) -> None:
     tables = re.findall(r'<section id="gigacount-table\d" class="table">.*?</section>', text, flags=re.DOTALL)
     assert len(tables) == 3
     assert all("Not comparable:" in table and "the images are drawn" in table for table in tables)
 
 
-def test_section_on_the_published_log_is_there(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_section_on_the_published_log_is_there(text: str) -> None:
     assert "What the published log shows" in text
     assert "neither number occurs in any evaluation" in text
     assert "106.07 / 196.37" in text
 
 
 def test_report_of_nothing_says_what_is_absent(built: Tree, tmp_path: Path) -> None:
-    for name in ("config.yaml", "benchmarks.yaml", "suites", "papers", "experiments"):
-        source = built.root / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    made = shutil.ignore_patterns("resources", "results", "reports", "logs")
+    shutil.copytree(built.root, tmp_path, ignore=made, dirs_exist_ok=True)
     text = write_report(load(tmp_path), part).read_text(encoding="utf-8")
     assert "results/mini/scores.csv" in text
     assert "not run yet" in text
@@ -92,14 +90,11 @@ def test_damaged_files_are_listed_and_stop_nothing(copy: Path) -> None:
     maps.write_bytes(b"not a zip file")
     next((copy / "resources/data/crowd/original/images").glob("img_0*")).write_bytes(b"not a picture")
     text = write_report(load(copy), part).read_text(encoding="utf-8")
-    for name in (
-        "gigacount/default/seed0/run.json",
-        "gigacount/stage4/seed0/history.csv",
-        "mcnn/default/seed0.csv",
-        "seed0.npz",
-        "images/img_0",
-    ):
-        assert name in text, name
+    names = (
+        *("gigacount/default/seed0/run.json", "gigacount/stage4/seed0/history.csv", "mcnn/default/seed0.csv"),
+        *("seed0.npz", "images/img_0"),
+    )
+    assert [name for name in names if name not in text] == []
 
 
 def test_old_report_stays_when_writing_a_new_one_fails(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,17 +116,14 @@ def test_maps_are_read_without_unpickling(copy: Path) -> None:
     assert "Object arrays cannot be loaded" in write_report(load(copy), part).read_text(encoding="utf-8")
 
 
-def test_provenance_that_all_runs_share_is_said_once(built: Tree, page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_provenance_that_all_runs_share_is_said_once(built: Tree, text: str) -> None:
     assert text.count(">0123456789abcdef0123456789abcdef01234567<") == 1
     for name in ("crowd", "shapes_ten"):
         assert data_digest(built.root / f"resources/data/{name}/original/index.csv") in text
 
 
-def test_no_two_places_of_the_page_have_the_same_link(page: Path) -> None:
-    ids = re.findall(
-        r'\sid="([^"]+)"', re.sub(r"<template>.*?</template>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    )
+def test_no_two_places_of_the_page_have_the_same_link(text: str) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', re.sub(r"<template>.*?</template>", "", text, flags=re.DOTALL))
     assert sorted(name for name, times in Counter(ids).items() if times > 1) == []
 
 
@@ -139,27 +131,21 @@ def test_no_table_of_a_paper_is_called_like_a_section_of_the_page() -> None:
     project = load(Path(__file__).parents[2])
     sections = {"claims", *re.findall(r'Exhibit\(\s*(?:id=)?"(\w+)"', "".join(SOURCES))}
     assert {"claims", "recipes", "cost", "log"} <= sections
-    taken = {
-        f"{paper}-{table}" for paper in project.papers for table in project.papers[paper].tables if table in sections
-    }
-    assert taken == set()
+    assert not {table for paper in project.papers.values() for table in paper.tables} & sections
 
 
-def test_printed_parameters_stand_beside_the_counted_ones(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_printed_parameters_stand_beside_the_counted_ones(page: Path, text: str) -> None:
     cost = text[text.index('id="gigacount-cost"') :]
     row = re.search(r"<h4>Parameters, printed and counted</h4>.*?<tbody>(.*?)</tbody>", cost, flags=re.DOTALL)
     assert row is not None
-    cells = [
-        re.sub("<.*?>", "", cell).strip() for cell in re.findall(r"<t[hd].*?</t[hd]>", row.group(1), flags=re.DOTALL)
-    ]
+    found = re.findall(r"<t[hd].*?</t[hd]>", row.group(1), flags=re.DOTALL)
+    cells = [re.sub("<.*?>", "", cell).strip() for cell in found]
     assert cells == ["GigaCount", "29 M", "20.7 M", "41.4 M", "paper text section 1", "the whole backbone"]
     table = (page.parent / "tables/gigacount-parameters.csv").read_text(encoding="utf-8")
     assert "GigaCount,29.0,20722373.0,41444746.0," in table
 
 
-def test_every_density_has_the_plain_picture_beside_it(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_every_density_has_the_plain_picture_beside_it(text: str) -> None:
     groups = re.findall(r'<div class="comparison">(.*?)</div>', text, flags=re.DOTALL)
     with_maps = [group for group in groups if 'class="density"' in group and "more variants" not in group]
     assert with_maps

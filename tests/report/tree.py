@@ -3,8 +3,6 @@
 Errors follow from seeded random predictions; nothing here is a measurement. The scores are the real scorer's.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -14,20 +12,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from PIL import Image, ImageDraw
 
-from links import complete as complete_results
-from prepared import complete
+from links import complete
+from prepared import written
+from projects import ROOT, experiment, write_project
 from recount.judging.judge import judge
 from recount.scoring.score import score
 from recount.settings.project import load
 
 HOSTILE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>\"'&"
 BENCHMARK = "ucf_qnrf/test"
+FAILED = "dm_count/default"
+SIZE = (320, 224)  # of each picture
 
-PUBLISHED = """table,row,system,variant,benchmark,metric,value,source,note
-table1,mcnn,mcnn,default,ucf_qnrf/test,mae,277.0,paper text Table 1,
+PUBLISHED = """table1,mcnn,mcnn,default,ucf_qnrf/test,mae,277.0,paper text Table 1,
 table1,mcnn,mcnn,default,ucf_qnrf/test,rmse,515.0,paper text Table 1,RMSE differs from the 426 quoted in the literature
 table1,lovitcrowd,lovitcrowd,,ucf_qnrf/test,mae,87.0,paper text Table 1,
 table1,lovitcrowd,lovitcrowd,,ucf_qnrf/test,rmse,141.9,paper text Table 1,
@@ -59,8 +58,7 @@ leaderboard,mcnn,mcnn,default,ucf_qnrf/test,rmse,426,gjy3035/Awesome-Crowd-Count
 """
 
 CAPTIONS = "captions/test"
-CAPTIONS_PUBLISHED = """table,row,system,variant,benchmark,metric,value,source,note
-table1,captioner/untrained,captioner,untrained,captions/test,accuracy,0.275,paper text Table 1,
+CAPTIONS_PUBLISHED = """table1,captioner/untrained,captioner,untrained,captions/test,accuracy,0.275,paper text Table 1,
 table1,captioner/balanced,captioner,balanced,captions/test,accuracy,0.2888,paper text Table 1,
 """
 
@@ -72,9 +70,6 @@ def _captions_paper() -> dict[str, Any]:
     return {
         "title": "Counting by caption",
         "short_title": "Captioner",
-        "authors": "C. Author",
-        "year": 2024,
-        "venue": "a venue",
         "tables": {
             "table1": {
                 "title": "Table 1. CountBench",
@@ -109,10 +104,9 @@ PAIRS = [
 
 
 def _experiments() -> dict[str, dict[str, Any]]:
-    def experiment(label: str, on: str, variants: dict[str, Any]) -> dict[str, Any]:
-        train = on.replace("/test", "/train")
-        data = {"trained_on": train, "evaluated_on": [on], "selected_on_test": on}
-        return {"label": label, "data": {"split": data}, "variants": variants}
+    def on(benchmark: str, label: str, variants: dict[str, Any]) -> dict[str, Any]:
+        train = benchmark.replace("/test", "/train")
+        return experiment(label, variants, trained_on=train, evaluated_on=[benchmark], selected_on_test=benchmark)
 
     def labels(**variants: str) -> dict[str, Any]:
         """Return variants that differ, because equal ones share a training."""
@@ -123,11 +117,11 @@ def _experiments() -> dict[str, dict[str, Any]]:
     captions = labels(untrained="untrained CLIP", balanced="C3 modal", guessing="worse than one answer for all")
     variants = labels(default="as the code is", **{variant: label for label, variant, _, _ in PAIRS})
     return {
-        "mcnn": experiment("MCNN", BENCHMARK, labels(default="as released")),
-        "dm_count": experiment("DM-Count", BENCHMARK, labels(default="as released")),
-        "clip_ebc": experiment("CLIP-EBC", BENCHMARK, labels(vit_b_16="ViT-B/16, deep prompts")),
-        "gigacount": experiment("GigaCount", BENCHMARK, variants),
-        "captioner": experiment("Captioner", CAPTIONS, captions | {"by_text": by_text}),
+        "mcnn": on(BENCHMARK, "MCNN", labels(default="as released")),
+        "dm_count": on(BENCHMARK, "DM-Count", labels(default="as released")),
+        "clip_ebc": on(BENCHMARK, "CLIP-EBC", labels(vit_b_16="ViT-B/16, deep prompts")),
+        "gigacount": on(BENCHMARK, "GigaCount", variants),
+        "captioner": on(CAPTIONS, "Captioner", captions | {"by_text": by_text}),
     }
 
 
@@ -141,9 +135,6 @@ def _paper() -> dict[str, Any]:
     return {
         "title": "GigaCount: lightweight crowd counting with language guidance",
         "short_title": "GigaCount",
-        "authors": "A. Author, B. Author",
-        "year": 2025,
-        "venue": "a venue",
         "url": "https://example.org/paper",
         "code": "https://example.org/code",
         "summary": "A ConvNeXt-Tiny without its last stage, a neck of dynamic convolutions and a CLIP text head.",
@@ -207,54 +198,34 @@ class Tree:
 
     root: Path
     seeds: tuple[int, ...] = (0, 1)
-    samples: list[tuple[str, Path, np.ndarray, tuple[int, int]]] = field(default_factory=list)
+    samples: list[tuple[str, Path, np.ndarray]] = field(default_factory=list)
 
 
-def build(
-    root: Path,
-    photographs: list[tuple[Path, np.ndarray]] | None = None,
-    hostile: bool = False,
-    log: Path | None = None,
-    comparable: bool = False,
-    paper: Path | None = None,
-) -> Tree:
-    """Write the whole tree.
-
-    ``photographs`` (path, points) replace the drawn pictures, ``log`` is the real evidence, ``paper`` a paper's folder
-    to take instead of the one written here.
-    """
+def build(root: Path, hostile: bool = False) -> Tree:
+    """Write the whole tree; its evidence is the repository's."""
     tree = Tree(root)
-    content = yaml.safe_load((paper / "paper.yaml").read_text()) if paper else _paper()
-    if paper:
-        shutil.copytree(paper, root / "papers/gigacount")
-    _write_configuration(root, content, hostile, comparable, paper is None)
-    _write_evidence(root, log)
-    _write_data(tree, photographs, hostile)
+    _write_configuration(root, hostile)
+    shutil.copytree(ROOT / "papers/gigacount/evidence", root / "papers/gigacount/evidence")
+    _write_data(tree, hostile)
     _write_captions(root)
-    keys = [
-        f"{name}/{variant}"
-        for name, entry in _experiments().items()
-        for variant in entry["variants"]
-        if name != "captioner"
-    ]
-    failed = ("dm_count/default", "crowdclip/ranking")
-    for key in keys:
-        if key not in failed and not key.endswith("_released"):
+    experiments = _experiments()
+    for key in [f"{name}/{variant}" for name in experiments for variant in experiments[name]["variants"]]:
+        if key != FAILED and not key.startswith("captioner/"):
             _write_run(tree, key)
-    for key in failed:
-        path = root / f"logs/mini/train/{key}/seed0.log"
-        path.parent.mkdir(parents=True)
-        lines = [f"epoch {n}: loss {100 / n:.3f}" for n in range(1, 40)]
-        lines.append("FloatingPointError: loss is NaN at step 312, samples img_3, img_7")
-        path.write_text("\n".join([*lines, HOSTILE if hostile else ""]), encoding="utf-8")
+    path = root / f"logs/mini/train/{FAILED}/seed0.log"
+    path.parent.mkdir(parents=True)
+    lines = [f"epoch {n}: loss {100 / n:.3f}" for n in range(1, 40)]
+    lines.append("FloatingPointError: loss is NaN at step 312, samples img_3, img_7")
+    path.write_text("\n".join([*lines, HOSTILE if hostile else ""]), encoding="utf-8")
     project = load(root)
-    complete_results(project)
+    complete(project)
     score(project)
     judge(project)
     return tree
 
 
-def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, comparable: bool, write_paper: bool) -> None:
+def _write_configuration(root: Path, hostile: bool) -> None:
+    paper = _paper()
     if hostile:
         paper["tables"]["table1"]["caption"] = HOSTILE
         paper["tables"]["table1"]["rows"][0]["label"] = HOSTILE
@@ -262,10 +233,8 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
         paper["claims"][0]["says"] = HOSTILE
     suite = {
         "title": "Drawn scenes",
-        "comparable": comparable,
-        "why_not_comparable": ""
-        if comparable
-        else "the images are drawn and the networks are a hundredth of the paper's size",
+        "comparable": False,
+        "why_not_comparable": "the images are drawn and the networks are a hundredth of the paper's size",
         "benchmarks": {
             BENCHMARK: {"dataset": "crowd", "split": "test"},
             "ucf_qnrf/train": {"dataset": "crowd", "split": "train"},
@@ -274,35 +243,18 @@ def _write_configuration(root: Path, paper: dict[str, Any], hostile: bool, compa
         },
         "systems": {name: {} for name in _experiments()},
     }
-    _dump(root / "config.yaml", {"suite": "mini", "seeds": [0, 1]})
-    _dump(root / "suites/mini.yaml", suite)
-    for name, experiment in _experiments().items():
-        _dump(root / f"experiments/{name}.yaml", experiment)
-    kinds = {BENCHMARK: "crowd", "ucf_qnrf/train": "crowd", CAPTIONS: "captions", "captions/train": "captions"}
-    roles = {"test": "test", "train": "train"}
-    entries = {key: {"title": key, "kind": kind, "role": roles[key.split("/")[1]]} for key, kind in kinds.items()}
-    _dump(root / "benchmarks.yaml", entries)
-    _dump(root / "papers/captioner/paper.yaml", _captions_paper())
-    (root / "papers/captioner/published.csv").write_text(CAPTIONS_PUBLISHED, encoding="utf-8")
-    if write_paper:
-        _dump(root / "papers/gigacount/paper.yaml", paper)
-        (root / "papers/gigacount/published.csv").write_text(PUBLISHED, encoding="utf-8")
-
-
-def _dump(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-
-def _write_evidence(root: Path, log: Path | None) -> None:
-    folder = root / "papers/gigacount/evidence"
-    folder.mkdir(parents=True, exist_ok=True)
-    if log is not None:
-        shutil.copy(log, folder / "evallog.csv")
+    write_project(
+        root,
+        experiments=_experiments(),
+        papers={"captioner": _captions_paper(), "gigacount": paper},
+        suite=suite,
+        config={"suite": "mini", "seeds": [0, 1]},
+        published={"captioner": CAPTIONS_PUBLISHED, "gigacount": PUBLISHED},
+    )
 
 
 def _draw(path: Path, rng: np.random.Generator, n: int) -> np.ndarray:
-    image = Image.new("RGB", (320, 224), (92, 106, 92))
+    image = Image.new("RGB", SIZE, (92, 106, 92))
     draw = ImageDraw.Draw(image)
     points = np.column_stack([rng.uniform(4, 316, n), 224 * rng.beta(2, 1.3, n)]).astype(np.float32)
     for x, y in points:
@@ -312,40 +264,21 @@ def _draw(path: Path, rng: np.random.Generator, n: int) -> np.ndarray:
     return points
 
 
-def _write_data(tree: Tree, photographs: list[tuple[Path, np.ndarray]] | None, hostile: bool) -> None:
+def _write_data(tree: Tree, hostile: bool) -> None:
     folder = tree.root / "resources/data/crowd/original"
     (folder / "images").mkdir(parents=True)
     (folder / "points").mkdir()
     rng = np.random.default_rng(7)
     rows = []
-    for n in range(len(photographs) if photographs else 12):
+    for n in range(12):
         name = f"img_{n}"
         path = folder / "images" / (f"{name}<b>&'.png" if hostile and n == 0 else f"{name}.png")
-        if photographs:
-            source, points = photographs[n]
-            picture = Image.open(source).convert("RGB")
-            picture.save(path)
-            size = picture.size
-        else:
-            points, size = _draw(path, rng, int(8 * 1.45**n)), (320, 224)
-        np.save(folder / "points" / f"{name}.npy", points.astype(np.float32))
-        tree.samples.append((name, path, points, size))
-        rows.append(
-            {
-                "id": name,
-                "split": "test",
-                "image": f"images/{path.name}",
-                "prompt": "",
-                "count": len(points),
-                "width": size[0],
-                "height": size[1],
-                "points": f"points/{name}.npy",
-                "boxes": "",
-                "attributes": "{}",
-            }
-        )
-    pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
-    complete(folder / "index.csv")
+        points = _draw(path, rng, int(8 * 1.45**n))
+        np.save(folder / "points" / f"{name}.npy", points)
+        tree.samples.append((name, path, points))
+        place = f"points/{name}.npy"
+        rows.append([name, "test", f"images/{path.name}", "", len(points), *SIZE, place, "", "{}"])
+    written(folder / "index.csv", rows)
 
 
 #: how many of ten answers of each variant are right, by the way its epoch was chosen
@@ -361,11 +294,8 @@ def _write_captions(root: Path) -> None:
     for n in range(90):
         count, name = n % 9 + 2, f"caption_{n:02}"
         _draw(folder / "images" / f"{name}.png", rng, count)
-        rows.append([name, "test", f"images/{name}.png", f"a photo of {count} discs", count, 320, 224, "", "", "{}"])
-    columns = ["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"]
-    samples = pd.DataFrame(rows, columns=columns)
-    samples.to_csv(folder / "index.csv", index=False)
-    complete(folder / "index.csv")
+        rows.append([name, "test", f"images/{name}.png", f"a photo of {count} discs", count, *SIZE, "", "", "{}"])
+    samples = pd.read_csv(written(folder / "index.csv", rows))
     for variant, right in RIGHT.items():
         tables = []
         for selection, hits in zip(("last", "best_on_test"), right, strict=True):
@@ -390,16 +320,15 @@ def _write_captions(root: Path) -> None:
         (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def _density(points: np.ndarray, size: tuple[int, int], total: float, rng: np.random.Generator) -> np.ndarray:
-    shape = (size[1] // 8, size[0] // 8)
-    edges = (np.linspace(0, size[1], shape[0] + 1), np.linspace(0, size[0], shape[1] + 1))
-    counts = np.histogram2d(points[:, 1], points[:, 0], bins=edges)[0]
+def _density(points: np.ndarray, total: float, rng: np.random.Generator) -> np.ndarray:
+    shape = (SIZE[1] // 8, SIZE[0] // 8)
+    counts = np.histogram2d(points[:, 1], points[:, 0], bins=shape, range=((0, SIZE[1]), (0, SIZE[0])))[0]
     blurred = counts * rng.gamma(4.0, 0.25, shape) + 0.002 * counts.max() * rng.random(shape)
     return (blurred / blurred.sum() * total).astype(np.float16)
 
 
 def _predictions(tree: Tree, key: str, seed: int, selection: str) -> np.ndarray:
-    true = np.array([len(points) for _, _, points, _ in tree.samples], dtype=float)
+    true = np.array([len(points) for *_, points in tree.samples], dtype=float)
     rng = np.random.default_rng(int(hashlib.sha256(f"{key}{seed}".encode()).hexdigest()[:8], 16))
     bias, spread = SKILLS.get(key, ANY_SKILL)
     factor = SELECTIONS[selection]
@@ -413,18 +342,9 @@ def _write_run(tree: Tree, key: str) -> None:
             predicted = _predictions(tree, key, seed, selection)
             if key == "gigacount/scheduler" and seed == 1:
                 predicted[2] = np.nan
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "id": [name for name, *_ in tree.samples],
-                        "image": [f"images/{path.name}" for _, path, *_ in tree.samples],
-                        "prompt": "",
-                        "true_count": [len(points) for _, _, points, _ in tree.samples],
-                        "predicted_count": predicted,
-                        "selection": selection,
-                    }
-                )
-            )
+            rows = [(name, f"images/{path.name}", "", len(points)) for name, path, points in tree.samples]
+            frame = pd.DataFrame(rows, columns=["id", "image", "prompt", "true_count"])
+            frames.append(frame.assign(predicted_count=predicted, selection=selection))
         table = pd.concat(frames)
         path = tree.root / f"results/mini/predictions/crowd/test/{key}/seed{seed}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -434,18 +354,15 @@ def _write_run(tree: Tree, key: str) -> None:
         timing = {"device": "cpu", "precision": "fp32", "selections": {"last": of_last}}
         path.with_suffix(".timing.json").write_text(json.dumps(timing), encoding="utf-8")
         _write_run_folder(tree, key, seed)
-        if not key.startswith("transcrowd/"):
-            _write_maps(tree, key, seed, _predictions(tree, key, seed, "best_on_test"))
+        _write_maps(tree, key, seed, _predictions(tree, key, seed, "best_on_test"))
 
 
 def _write_maps(tree: Tree, key: str, seed: int, predicted: np.ndarray) -> None:
     path = tree.root / f"results/mini/maps/crowd/test/{key}/seed{seed}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    maps = {
-        f"best_on_test/{name}": _density(points, size, total, rng)
-        for (name, _, points, size), total in zip(tree.samples, predicted, strict=True)
-    }
+    pairs = zip(tree.samples, predicted, strict=True)
+    maps = {f"best_on_test/{name}": _density(points, total, rng) for (name, _, points), total in pairs}
     np.savez_compressed(path, **maps)
 
 
@@ -485,20 +402,16 @@ def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
     history["held_out_rmse"] = history["held_out_mae"] * 1.6
     history.to_csv(folder / "history.csv", index=False)
     parameters = {"gigacount": 20_722_373, "clip_ebc": 97_110_000, "mcnn": 133_000}.get(system, 0)
+    wall, flops, step = (14.2, 18.06e9, 0.055) if system == "gigacount" else (29.9, 58.3e9, 0.12)
     record = {
         "run": {"suite": "mini", "system": system, "variant": variant, "seed": seed, "protocol": "as_code"},
         "settings": {"width": 16, "loss": "hybrid"},
         "recipe": {"epochs": 12, "batch_size": 4},
         "provenance": _provenance(system, f"{key}/seed{seed}"),
         "cost": {
-            "wall_seconds": 14.2 if system == "gigacount" else 29.9,
-            "gpu_seconds": 0.0,
-            "peak_memory_mb": 412.0,
-            "parameters_total": parameters * 2,
-            "parameters_trained": parameters,
-            "flops_per_window": 18.06e9 if system == "gigacount" else 58.3e9,
-            "steps": 240,
-            "seconds_per_step": 0.055 if system == "gigacount" else 0.12,
+            **{"parameters_total": parameters * 2, "parameters_trained": parameters, "steps": 240},
+            **{"wall_seconds": wall, "gpu_seconds": 0.0, "peak_memory_mb": 412.0},
+            **{"flops_per_window": flops, "seconds_per_step": step},
         },
         "selections": {"last": {"epoch": 12, "model": "model.safetensors", "sha256": "ab" * 32, "on": {"mae": 1.0}}},
     }

@@ -1,7 +1,5 @@
 """What is checked of a published.csv before anything runs: one line for each mistake, none passes silently."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

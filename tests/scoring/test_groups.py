@@ -1,7 +1,5 @@
 """Bins and terciles of the true count, and confusion matrices, at their edges."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

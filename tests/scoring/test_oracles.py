@@ -1,7 +1,5 @@
 """What the annotation itself scores: points in pixels, and blocks in bins."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,8 @@ from recount.scoring.trivial import block_bins_counts, dot_map_counts
 from small_project import cells_of, make_project, predict, write_index_rows
 
 FINE: dict[str, Any] = {
-    "bins_of": "qnrf",
-    "block": 8,
-    "truncation": 4,
-    "granularity": "fine",
-    "anchors": "average",
-    "last_anchor": None,
-    "coincident_points": "set",
+    **{"bins_of": "qnrf", "block": 8, "truncation": 4, "granularity": "fine"},
+    **{"anchors": "average", "last_anchor": None, "coincident_points": "set"},
 }
 
 

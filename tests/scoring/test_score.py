@@ -1,8 +1,5 @@
 """Cells of the papers' tables, from a small project with predictions made by the test."""
 
-from __future__ import annotations
-
-import csv
 import json
 import math
 from pathlib import Path
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 
 from links import complete_run
+from projects import csv_rows
 from records import run_record
 from recount.metrics import MAE, NAE, RMSE
 from recount.scoring.measured import Measurements
@@ -28,27 +26,36 @@ def cell(project: Project, **wanted: str) -> dict[str, str]:
 ERRORS = [1.0, -2.0, 5.0, -30.0, 20.0, 0.0]
 
 
-def test_a_finished_run_is_scored_with_an_interval(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path)
+
+
+@pytest.fixture
+def finished(project: Project) -> Project:
+    """Return the project with a run that made ``ERRORS``."""
     predict(project, "good/full/seed0", {"last": ERRORS})
+    return project
+
+
+def test_a_finished_run_is_scored_with_an_interval(finished: Project) -> None:
     predicted = np.add(TRUE, ERRORS)
     for metric in (MAE, RMSE, NAE):
-        row = cell(project, row="good/full", seed="0", metric=metric.name)
+        row = cell(finished, row="good/full", seed="0", metric=metric.name)
         assert float(row["value"]) == pytest.approx(metric(TRUE, predicted))
         assert float(row["ci_low"]) < float(row["value"]) < float(row["ci_high"])
         assert (row["status"], row["selection"], row["n"], row["dataset"]) == ("trained", "last", "6", "dots/test")
 
 
-def test_systems_of_unlike_preparation_are_compared_on_the_count_before_it(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_systems_of_unlike_preparation_are_compared_on_the_count_before_it(project: Project) -> None:
     merged = json.dumps({"original_count": 12})
-    write_index_rows(tmp_path, [[n, "test", "", "", 9, 8, 8, "", "", a] for n, a in (("s0", merged), ("s1", "{}"))])
+    rows = [[n, "test", "", "", 9, 8, 8, "", "", a] for n, a in (("s0", merged), ("s1", "{}"))]
+    write_index_rows(project.root, rows)
     split = project.run("good", "full", 0).benchmarks["shown/test"]
     assert Measurements(project).original_counts(split) == {"s0": 12, "s1": 9}
 
 
-def test_every_selection_is_scored(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_every_selection_is_scored(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS, "best_on_test": [0.0] * 6})
     values = {
         row["selection"]: float(row["value"])
@@ -87,14 +94,13 @@ def test_seeds_on_different_samples_have_no_common_interval(tmp_path: Path) -> N
     assert "different samples" in row["reason"]
 
 
-def test_a_run_that_was_not_run_says_so(tmp_path: Path) -> None:
-    row = cell(make_project(tmp_path), row="good/full")
+def test_a_run_that_was_not_run_says_so(project: Project) -> None:
+    row = cell(project, row="good/full")
     assert (row["status"], row["seed"], row["reason"]) == ("missing", "all", "training was not run")
 
 
-def test_a_failed_run_shows_the_last_lines_of_its_log(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    path = tmp_path / project.log("train", "good", "full", "seed0")
+def test_a_failed_run_shows_the_last_lines_of_its_log(project: Project) -> None:
+    path = project.root / project.log("train", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(f"line {k}" for k in range(20)) + "\nout of memory\n")
     row = cell(project, row="good/full")
@@ -103,12 +109,11 @@ def test_a_failed_run_shows_the_last_lines_of_its_log(tmp_path: Path) -> None:
     assert row["reason"] == "training failed or is not finished; its log is logs/small/train/good/full/seed0.log"
 
 
-def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_failed_prediction_shows_its_own_log(project: Project) -> None:
     run = project.run("good", "full", 0)
-    run_record().write(tmp_path / project.run_folder(run) / "run.json")
+    run_record().write(project.root / project.run_folder(run) / "run.json")
     complete_run(project, run)
-    path = tmp_path / project.log("predict", "good", "full", "seed0")
+    path = project.root / project.log("predict", "good", "full", "seed0")
     path.parent.mkdir(parents=True)
     path.write_text("no such picture\n")
     row = cell(project, row="good/full")
@@ -116,10 +121,9 @@ def test_a_failed_prediction_shows_its_own_log(tmp_path: Path) -> None:
     assert row["reason"].startswith("prediction failed")
 
 
-def test_absent_data_is_the_reason_before_all_others(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    (tmp_path / project.data / "dots" / "original" / "index.csv").unlink()
-    path = tmp_path / project.log("fetch", "dots")
+def test_absent_data_is_the_reason_before_all_others(project: Project) -> None:
+    (project.root / project.data / "dots" / "original" / "index.csv").unlink()
+    path = project.root / project.log("fetch", "dots")
     path.parent.mkdir(parents=True)
     path.write_text("put dots.zip into resources/raw/dots\n")
     row = cell(project, row="good/full")
@@ -128,8 +132,8 @@ def test_absent_data_is_the_reason_before_all_others(tmp_path: Path) -> None:
     assert cell(project, row="constant/one")["status"] == "missing"
 
 
-def test_what_the_suite_skips_is_missing_with_its_reason(tmp_path: Path) -> None:
-    assert cell(make_project(tmp_path), row="good/unrun")["reason"] == "takes too long"
+def test_what_the_suite_skips_is_missing_with_its_reason(project: Project) -> None:
+    assert cell(project, row="good/unrun")["reason"] == "takes too long"
 
 
 def test_a_checkpoint_without_a_file_is_missing_and_one_with_predictions_is_marked(tmp_path: Path) -> None:
@@ -140,20 +144,18 @@ def test_a_checkpoint_without_a_file_is_missing_and_one_with_predictions_is_mark
     assert cell(project, row="good/released", seed="all")["status"] == "checkpoint"
 
 
-def test_a_system_that_recount_does_not_run_is_quoted(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_system_that_recount_does_not_run_is_quoted(project: Project) -> None:
     row = cell(project, row="old")
     assert (row["status"], float(row["value"]), row["reason"]) == ("quoted", 33.3, "its code is not public")
     assert cell(project, row="old", metric="rmse")["status"] == "missing"
 
 
-def test_a_benchmark_that_the_suite_has_nothing_for_is_missing(tmp_path: Path) -> None:
-    row = cell(make_project(tmp_path), table="other", row="good/full")
+def test_a_benchmark_that_the_suite_has_nothing_for_is_missing(project: Project) -> None:
+    row = cell(project, table="other", row="good/full")
     assert row["reason"] == "suite small has nothing that stands for hidden/test"
 
 
-def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_constant_predictors_stand_beside_every_column(project: Project) -> None:
     expected = {"one": 1, "training_mean": 30, "training_median": 20, "best_constant": 25}
     for name, value in expected.items():
         row = cell(project, row=f"constant/{name}")
@@ -163,21 +165,18 @@ def test_constant_predictors_stand_beside_every_column(tmp_path: Path) -> None:
     assert "shown/train (n = 3)" in cell(project, row="constant/training_mean")["reason"]
 
 
-def test_constants_are_below_the_tables_that_ask_for_them(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_constants_are_below_the_tables_that_ask_for_them(project: Project) -> None:
     assert {row["table"] for row in cells_of(project, row="constant/zero")} == {"table1"}
 
 
-def test_predictions_that_are_not_finite_are_named_and_not_scored(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_predictions_that_are_not_finite_are_named_and_not_scored(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": [math.nan, *ERRORS[1:]]})
     row = cell(project, row="good/full", seed="all")
     assert (row["status"], row["value"]) == ("missing", "")
     assert row["reason"] == "1 of 6 predictions are not finite: s0"
 
 
-def test_damaged_predictions_are_missing_not_an_error(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_damaged_predictions_are_missing_not_an_error(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS}).write_text("id,selection\nx,last\n")
     where = "results/small/predictions/dots/test/good/full/seed0.csv: damaged: "
     row = cell(project, row="good/full")
@@ -212,25 +211,22 @@ def test_predictions_of_other_samples_than_the_benchmark_has_are_damaged(
     assert why in row["reason"]
 
 
-def test_a_cell_without_the_record_of_a_training_is_missing(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_cell_without_the_record_of_a_training_is_missing(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS})
-    (tmp_path / project.run_folder(project.run("good", "full", 0)) / "run.json").unlink()
+    (project.root / project.run_folder(project.run("good", "full", 0)) / "run.json").unlink()
     row = cell(project, row="good/full")
     assert (row["status"], row["reason"]) == ("missing", "training was not run")
 
 
-def test_one_image_that_carries_the_squared_error_is_said(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_one_image_that_carries_the_squared_error_is_said(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": [1.0, 1.0, 1.0, 1.0, 90.0, 1.0]})
     assert cell(project, row="good/full", seed="0", metric="rmse")["reason"].startswith("s4 alone carries 100%")
     assert cell(project, row="good/full", metric="rmse", seed="all")["reason_kind"] == "dominated"
     assert cell(project, row="good/full", seed="0")["reason"] == ""
 
 
-def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    folder = tmp_path / project.run_folder(project.run("good", "full", 0))
+def test_cost_is_scored_from_the_run_and_the_times(project: Project) -> None:
+    folder = project.root / project.run_folder(project.run("good", "full", 0))
     record = run_record(cost={"steps": 50, "seconds_per_step": 3.6}, provenance={"device": "cpu"})
     record.write(folder / "run.json")
     predict(project, "good/full/seed0", {"last": ERRORS}, seconds=0.25)
@@ -243,16 +239,9 @@ def test_cost_is_scored_from_the_run_and_the_times(tmp_path: Path) -> None:
     assert parameters["reason"] == "recount does not measure parameters_total"
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_influence_lists_the_images_that_move_the_error_most(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    predict(project, "good/full/seed0", {"last": ERRORS})
-    score(project)
-    rows = rows_of(tmp_path / "results" / "small" / "influence.csv")
+def test_influence_lists_the_images_that_move_the_error_most(finished: Project) -> None:
+    score(finished)
+    rows = csv_rows(finished.root / "results" / "small" / "influence.csv")
     assert [row["id"] for row in rows[:2]] == ["s3", "s4"]
     assert float(rows[0]["share_of_squared_error"]) == pytest.approx(900 / 1330)
     rest = np.delete(TRUE, 3), np.delete(np.add(TRUE, ERRORS), 3)
@@ -261,11 +250,9 @@ def test_influence_lists_the_images_that_move_the_error_most(tmp_path: Path) -> 
     assert float(rows[1]["rmse_without_this_and_larger"]) == pytest.approx(math.sqrt(30 / 4))
 
 
-def test_strata_split_the_error_by_true_count(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    predict(project, "good/full/seed0", {"last": ERRORS})
-    score(project)
-    rows = rows_of(tmp_path / "results" / "small" / "strata.csv")
+def test_strata_split_the_error_by_true_count(finished: Project) -> None:
+    score(finished)
+    rows = csv_rows(finished.root / "results" / "small" / "strata.csv")
     mae = {row["stratum"]: float(row["value"]) for row in rows if row["metric"] == "mae"}
     assert mae == {
         "1-10": 1, "11-50": 5, "51-200": 30, ">200": 20,
@@ -282,15 +269,13 @@ def test_scoring_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert score(project).read_bytes() == first
 
 
-def test_a_project_without_any_prediction_is_scored_all_the_same(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
+def test_a_project_without_any_prediction_is_scored_all_the_same(project: Project) -> None:
     statuses = {row["status"] for row in cells_of(project)}
     assert statuses == {"missing", "quoted", "trivial"}
 
 
-def test_an_index_without_the_split_makes_cells_missing_not_an_error(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    write_index(tmp_path, [("t0", "train", 4)])
+def test_an_index_without_the_split_makes_cells_missing_not_an_error(project: Project) -> None:
+    write_index(project.root, [("t0", "train", 4)])
     assert "no sample is in split 'test'" in cell(project, row="constant/one")["reason"]
 
 

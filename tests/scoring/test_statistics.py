@@ -1,7 +1,5 @@
 """Intervals, paired tests and influence: known answers, agreement with scipy, edges."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

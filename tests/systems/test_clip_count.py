@@ -1,9 +1,8 @@
 """CLIP-Count: golden outputs of the released network, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
-from torch import Tensor
 
-from golden_tools import assert_matches, fill, golden, refilled, shared, wave
+from golden_tools import assert_matches, fill, golden_case, refilled, shared, tensor
 from recount.augmentation.countr_protocol import impulses
 from recount.data.sample import Sample
 from recount.errors import UserError
@@ -32,37 +30,22 @@ from recount.systems.clip_count import (
     our_name,
     position_table,
 )
+from small_systems import assert_imported, assert_refused, filled_in_part, mini
 from tiny_pool import TinyPool
 
 ONE_TOKEN = ["strawberries", "apples", "sheep"]
 
 
-def case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    found = golden("clip_count")["cases"][name]
-    return found["inputs"], found["outputs"]
-
-
-def tensor(spec: dict[str, Any]) -> Tensor:
-    return torch.from_numpy(wave(spec))
-
-
-def tiny(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    return SYSTEM(ClipCountSettings.model_validate({**SYSTEM.mini_settings(), **changes})).eval()
+case = partial(golden_case, "clip_count")
+tiny = partial(mini, SYSTEM)
 
 
 def batch_of(network: Any, prompts: tuple[str, ...] = ("red stars", "blue rings")) -> Batch:
     torch.manual_seed(1)
     edge = network.settings.window
-    maps = torch.zeros(len(prompts), 1, edge, edge)
-    maps[:, :, 10::30, 20::25] = 0.2
-    images = torch.rand(len(prompts), 3, edge, edge)
-    return Batch.of(
-        [
-            Example("x", image, prompt, maps={"density": target})
-            for image, prompt, target in zip(images, prompts, maps, strict=True)
-        ]
-    )
+    density = torch.zeros(1, edge, edge)
+    density[:, 10::30, 20::25] = 0.2
+    return Batch.of([Example("x", torch.rand(3, edge, edge), name, maps={"density": density}) for name in prompts])
 
 
 # ------------------------------------------------------------------------------------------------------------ golden
@@ -155,13 +138,8 @@ def test_text_side_is_the_released_one(index: str, case_name: str) -> None:
 @torch.no_grad()
 def test_interaction_and_decoder_are_the_released_ones() -> None:
     inputs, want = case("interaction_and_decoder")
-    with torch.device("meta"):
-        whole = SYSTEM(ClipCountSettings())
     names = ("patch_feat_proj", "patch_feat_proj_contrast", "fim_blocks", "decoder_norm", "density_decoder")
-    for name in names:
-        part = getattr(whole, name).to_empty(device="cpu")
-        filled = refilled(torch.nn.ModuleDict({name: part}))
-        part.load_state_dict({key.removeprefix(f"{name}."): value for key, value in filled.items()})
+    whole = filled_in_part(SYSTEM, names)
     whole.eval().patch_emb_pos_embed = position_table(196, 512)
     patches, text = tensor(inputs["patch_features"])[:, 1:], tensor(inputs["text"])
     coarse, fine = whole.interact(patches, text)
@@ -292,12 +270,10 @@ def test_the_contrast_moves_prompts_and_context_but_no_decoder_and_no_clip() -> 
 
 def test_mosaic_jitter_is_a_switch_of_the_augmentation() -> None:
     pool = TinyPool([(96, 140)])
-    always = SYSTEM.mini_settings() | {"augmentation": {"mosaic": 1.0, "jitter": 0.0, "mosaic_kind": "self"}}
+    always = {"mosaic": 1.0, "jitter": 0.0, "mosaic_kind": "self"}
     crops = []
     for jitter in (False, True):
-        settings = {**always, "augmentation": {**always["augmentation"], "mosaic_jitter": jitter}}
-        torch.manual_seed(0)
-        maker = SYSTEM(ClipCountSettings.model_validate(settings)).example_maker()
+        maker = tiny(augmentation={**always, "mosaic_jitter": jitter}).example_maker()
         crops.append(maker(0, pool, np.random.default_rng(4))[0])
     assert not torch.allclose(crops[0].image, crops[1].image)
     assert torch.equal(crops[0].maps["density"], crops[1].maps["density"])
@@ -330,13 +306,15 @@ def released_files(folder: Path) -> tuple[Any, Path, Path]:
     return network, folder / "clip.safetensors", folder / "released.ckpt"
 
 
-def test_a_released_checkpoint_is_imported_with_clip_beside_it(tmp_path: Path) -> None:
+def test_a_released_checkpoint_is_imported_with_clip_beside_it_and_one_that_lacks_a_key_refused_by_name(
+    tmp_path: Path,
+) -> None:
     network, clip, released = released_files(tmp_path)
     settings = network.settings.model_copy(update={"weights": str(clip)})
-    state = SYSTEM.import_checkpoint(released, settings)
-    want = refilled(network)
-    assert set(state) == set(want)
-    assert all(torch.equal(state[key], want[key]) for key in want)
+    content = torch.load(released, weights_only=False)
+    assert_imported(SYSTEM, content, refilled(network), settings, released)
+    del content["state_dict"]["model.patch_feat_proj.bias"]
+    assert_refused(SYSTEM, content, settings, released, r"patch_feat_proj\.bias")
 
 
 def test_released_names_are_those_of_the_specification() -> None:
@@ -350,16 +328,6 @@ def test_released_names_are_those_of_the_specification() -> None:
         *("density_decoder.pyradim_conv.0.weight", "img_encoder.vpt_norm.weight", "img_encoder.vpt_proj.bias"),
     ]
     assert {our_name(f"model.{name}") for name in listed} <= names
-
-
-def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(tmp_path: Path) -> None:
-    network, clip, released = released_files(tmp_path)
-    content = torch.load(released, weights_only=False)
-    del content["state_dict"]["model.patch_feat_proj.bias"]
-    torch.save(content, released)
-    settings = network.settings.model_copy(update={"weights": str(clip)})
-    with pytest.raises(UserError, match=r"patch_feat_proj\.bias"):
-        SYSTEM.import_checkpoint(released, settings)
 
 
 def test_a_released_checkpoint_without_clip_is_refused(tmp_path: Path) -> None:

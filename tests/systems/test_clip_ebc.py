@@ -1,7 +1,5 @@
 """CLIP-EBC: golden outputs of the released networks, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -14,16 +12,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from block_targets import dm_loss, stacked_block_counts
-from golden_tools import assert_matches, fill, golden, refilled, wave
+from golden_tools import assert_matches, fill, golden, golden_case, refilled, tensor
 from recount.errors import UserError
-from recount.nn.clip import TextFeatures, TextTower, build_tower, encode
+from recount.nn.clip import TextFeatures, build_tower
 from recount.nn.dm_loss import DM_WEIGHTS
 from recount.settings.base import merged
 from recount.settings.project import load
 from recount.settings.recipe import resolve_recipe
-from recount.systems.base import Batch
 from recount.systems.clip_ebc import SYSTEM, ClipEbcSettings, dace_loss, resized_positions
 from recount.training.schedules import learning_rate
+from small_systems import batch_of, loss_of, losses_of_steps, mini
 from tiny_pool import TinyPool
 
 CASES = "clip_ebc"
@@ -36,8 +34,8 @@ FULL_CASE = {"resnet50": "resnet50_96x128", "vit_b16": "vit_b16_deep_vpt_224"}
 @cache
 def filled(backbone: str) -> Any:
     """Return the network at paper size with formula-made weights; its text features are given, so no tower is built."""
-    inputs = golden(CASES)["cases"][FULL_CASE[backbone]]["inputs"]
-    features = TextFeatures(torch.from_numpy(wave(inputs["text_features"])), 0)
+    inputs, _ = golden_case(CASES, FULL_CASE[backbone])
+    features = TextFeatures(tensor(inputs["text_features"]), 0)
     network = SYSTEM(ClipEbcSettings(backbone=backbone), text=features).eval()
     own = network.state_dict()
     names = {key: our_name(key) for key in golden(CASES)["networks"][NETWORK[backbone]]["tensors"]}
@@ -56,20 +54,14 @@ def seen_in(**parts: Any) -> dict[str, Tensor]:
 
 
 def tiny(backbone: str = "resnet50", **changes: Any) -> Any:
-    torch.manual_seed(0)
-    return SYSTEM(ClipEbcSettings.model_validate({**SYSTEM.mini_settings(), "backbone": backbone, **changes})).eval()
+    return mini(SYSTEM, **{"backbone": backbone, **changes})
 
 
-def examples_of(network: Any, seed: int = 0) -> list[Any]:
-    torch.manual_seed(0)
-    points = np.random.default_rng(3).uniform(0, 200, (60, 2))
-    return network.example_maker()(0, TinyPool([(240, 260)], [points]), np.random.default_rng(seed))
+CROWD = TinyPool([(240, 260)], [np.random.default_rng(3).uniform(0, 200, (60, 2))])
 
 
-def loss_of(network: Any) -> float:
-    with torch.no_grad():
-        terms = network.losses(Batch.of(examples_of(network)))
-    return float(sum(network.loss_weights.get(name, 1.0) * value for name, value in terms.items()))
+def loss(network: Any) -> float:
+    return loss_of(network, batch_of(network, CROWD)).item()
 
 
 # ------------------------------------------------------------------------------------------------------------ golden
@@ -78,7 +70,7 @@ def loss_of(network: Any) -> float:
 @torch.no_grad()
 @pytest.mark.parametrize("case", ["vit_b16_deep_vpt_224", "vit_b16_deep_vpt_160x192", "vit_b16_shallow_vpt_160x192"])
 def test_vit_agrees_with_the_released_code(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs, want = (golden(CASES)["cases"][case][part] for part in ("inputs", "outputs"))
+    inputs, want = golden_case(CASES, case)
     network = filled("vit_b16")
     encoder = network.image_encoder
     # shallow prompting uses the first of the deep prompts and nothing else of them
@@ -89,28 +81,27 @@ def test_vit_agrees_with_the_released_code(case: str, monkeypatch: pytest.Monkey
         image_decoder=network.image_decoder,
         projection=network.projection,
     )
-    logits, density = network.head(encoder(torch.from_numpy(wave(inputs["image"]))))
+    logits, density = network.head(encoder(tensor(inputs["image"])))
     for part, value in {**seen, "logits": logits, "density": density, "count": density.sum()}.items():
         assert_matches(value, want[part.replace("resblocks_", "resblocks.")])
 
 
 @torch.no_grad()
 def test_resnet_agrees_with_the_released_code() -> None:
-    inputs, want = (golden(CASES)["cases"]["resnet50_96x128"][part] for part in ("inputs", "outputs"))
+    inputs, want = golden_case(CASES, "resnet50_96x128")
     network = deepcopy(filled("resnet50")).double()
     trunk = network.image_encoder.trunk
     seen = seen_in(
         layer1=trunk.layer1, layer4=trunk.layer4, image_decoder=network.image_decoder, projection=network.projection
     )
-    logits, density = network.head(network.image_encoder(torch.from_numpy(wave(inputs["image"])).double()))
+    logits, density = network.head(network.image_encoder(tensor(inputs["image"]).double()))
     for part, value in {**seen, "logits": logits, "density": density, "count": density.sum()}.items():
         assert_matches(value, want[part], 1e-7)
 
 
 @pytest.mark.parametrize("backbone", [pytest.param("resnet50", marks=pytest.mark.more), "vit_b16"])
 def test_train_step_of_decoder_and_head_is_the_golden_one(backbone: str) -> None:
-    case = golden(CASES)["cases"][f"{backbone}_head_train_step"]
-    inputs, want = case["inputs"], case["outputs"]
+    inputs, want = golden_case(CASES, f"{backbone}_head_train_step")
     network = deepcopy(filled(backbone)).double().train()
     spec = inputs["encoder_features"]
     shape = tuple(spec["shape"][1:])
@@ -150,22 +141,13 @@ def test_sizes_are_those_of_the_released_network(backbone: str) -> None:
     assert {key: list(own[our_name(key)].shape) for key in official} == official
 
 
-@pytest.mark.more
-def test_text_tower_of_the_resnet_agrees_with_the_released_code() -> None:
-    case = golden(CASES)["cases"]["text_tower_1024"]
-    tower = TextTower(features=1024)
-    state = refilled(build_tower(tower), case["inputs"]["weights"]["then_multiply"])
-    assert_matches(encode(tower, case["inputs"]["prompts"], state).values, case["outputs"]["features"])
-
-
 @pytest.mark.parametrize("name", ["mae", "mse", "dmcount", "dmcount_224_12_bins"])
 def test_dace_is_the_golden_one(name: str) -> None:
-    case = golden(CASES)["cases"][f"dace_{name}"]
-    inputs, want = case["inputs"], case["outputs"]
+    inputs, want = golden_case(CASES, f"dace_{name}")
     count_loss = name.split("_", maxsplit=1)[0]
     chosen = {"truncation": 11} if name.endswith("bins") else {}
     settings = ClipEbcSettings(count_loss=count_loss, **chosen)
-    logits = torch.from_numpy(wave(inputs["logits"])).requires_grad_()
+    logits = tensor(inputs["logits"]).requires_grad_()
     anchors = torch.tensor(inputs["anchors"], dtype=torch.float32).view(1, -1, 1, 1)
     assert settings.bins.anchors == pytest.approx(inputs["anchors"])
     density = (logits.softmax(dim=1) * anchors).sum(dim=1, keepdim=True)
@@ -260,10 +242,7 @@ def test_the_vit_looks_through_windows_and_the_resnet_does_not() -> None:
     ],
 )
 def test_switch_changes_the_loss(switch: dict[str, Any]) -> None:
-    network = tiny()
-    losses = [loss_of(tiny(**{**switch})) for _ in range(2)]
-    assert losses[0] == losses[1]
-    assert losses[0] != loss_of(network)
+    assert loss(tiny(**switch)) == loss(tiny(**switch)) != loss(tiny())
 
 
 @pytest.mark.parametrize("switch", [{"visual_prompts": 0}, {"deep": False}, {"visual_prompts": 8}])
@@ -285,18 +264,9 @@ def test_coincident_points_switch_changes_the_target() -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_training_lowers_the_loss_on_one_picture(backbone: str) -> None:
-    network = tiny(backbone)
-    batch = Batch.of(examples_of(network) + examples_of(network, 1))
+    network = tiny(backbone).train()
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3)
-    network.train()
-    losses = []
-    for _ in range(8):
-        terms = network.losses(batch)
-        loss = torch.stack([network.loss_weights.get(name, 1.0) * value for name, value in terms.items()]).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_steps(network, batch_of(network, CROWD, (0, 1)), optimiser, 8)
     assert losses[-1] < 0.8 * losses[0]
 
 

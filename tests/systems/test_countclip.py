@@ -1,8 +1,7 @@
 """CountCLIP: golden losses, captions, lambdas, training runs and evaluation; and what each switch changes."""
 
-from __future__ import annotations
-
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from golden_tools import assert_matches, fill, golden, refilled, shared, wave
+from golden_tools import assert_matches, fill, golden_case, refilled, shared, tensor
 from recount.data.sample import Sample
 from recount.datasets.countbench import read_items
 from recount.errors import UserError
@@ -24,6 +23,7 @@ from recount.systems.base import Batch, Stage
 from recount.systems.countclip import (
     NOT_COUNTING,
     NUMBERS,
+    WORD_OF,
     CountCLIP,
     CountClipSettings,
     base_weights,
@@ -38,24 +38,17 @@ from recount.systems.countclip import (
     swapped,
 )
 from recount.training.schedules import learning_rate
+from tiny_pool import TinyPool
 
 SIZE = {
-    "embed_dim": 48,
-    "image_size": 32,
-    "patch": 8,
-    "vision_width": 64,
-    "vision_layers": 3,
-    "text_width": 64,
-    "text_heads": 1,
-    "text_layers": 3,
+    **{"embed_dim": 48, "image_size": 32, "patch": 8, "vision_width": 64, "vision_layers": 3},
+    **{"text_width": 64, "text_heads": 1, "text_layers": 3},
 }
 ROOT = Path(__file__).parents[2]
 UNIT = torch.nn.functional.normalize
 
 
-def case_of(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    case = golden("countclip")["cases"][name]
-    return case["inputs"], case["outputs"]
+case_of = partial(golden_case, "countclip")
 
 
 def tiny(**settings: Any) -> CountCLIP:
@@ -76,31 +69,24 @@ def sample(name: str, caption: str, count: float) -> Sample:
     return Sample(name, "train", None, np.zeros((0, 2), np.float32), count, caption, 32, 32)
 
 
-class Pool:
-    """Noise pictures of samples."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = samples
-
-    def image(self, index: int) -> Tensor:
-        generator = torch.Generator().manual_seed(index)
-        return torch.randint(0, 256, (3, 40, 52), generator=generator, dtype=torch.uint8)
+def pool_of(samples: list[Sample]) -> TinyPool:
+    """Return noise pictures of samples."""
+    pool = TinyPool([(40, 52)] * len(samples))
+    pool.samples = samples
+    return pool
 
 
 PAIRS = [
     sample("a", "a street", math.nan),
     sample("b", "Three red dogs", 3),
     sample("c", "two Cats", 2),
-    *(sample(f"n{number}", f"{word} things", number) for number, word in ((4, "four"), (5, "five"), (6, "six"))),
-    *(sample(f"n{number}", f"{word} things", number) for number, word in ((7, "seven"), (8, "eight"))),
-    *(sample(f"n{number}", f"{word} things", number) for number, word in ((9, "nine"), (10, "ten"))),
+    *(sample(f"n{number}", f"{WORD_OF[number]} things", number) for number in range(4, 11)),
 ]
 
 
 def batch_of(system: CountCLIP, indices: tuple[int, ...] = (0, 1, 2), epoch: int = 0) -> Batch:
     """Return the examples that a prepared system makes of ``PAIRS``."""
-    pool: Any = Pool(PAIRS)
-    maker = system.example_maker()
+    pool, maker = pool_of(PAIRS), system.example_maker()
     return Batch.of([e for i in indices for e in maker(i, pool, np.random.default_rng([epoch, i]))])
 
 
@@ -108,7 +94,7 @@ def batch_of(system: CountCLIP, indices: tuple[int, ...] = (0, 1, 2), epoch: int
 
 
 def golden_features(name: str, inputs: dict[str, Any]) -> Tensor:
-    return torch.from_numpy(wave(inputs[name])).double().requires_grad_()
+    return tensor(inputs[name]).double().requires_grad_()
 
 
 def test_count_loss_and_its_gradients_are_golden() -> None:
@@ -118,8 +104,8 @@ def test_count_loss_and_its_gradients_are_golden() -> None:
     loss = count_loss(cosines).mean()
     assert loss.item() == pytest.approx(want["count"]["loss"], abs=1e-6)
     loss.backward()
-    for name, tensor in (("image", image), ("text", text), ("counterfactual", other)):
-        assert_matches(tensor.grad, want["count"][f"grad_{name}"], rtol=1e-5)
+    for name, leaf in (("image", image), ("text", text), ("counterfactual", other)):
+        assert_matches(leaf.grad, want["count"][f"grad_{name}"], rtol=1e-5)
 
 
 def test_countplus_loss_and_its_gradients_are_golden() -> None:
@@ -209,8 +195,7 @@ def test_a_lost_number_word_gives_equal_captions_and_lambda_one() -> None:
     system.lambdas = dict.fromkeys(NUMBERS, 7.0)
     lost = [sample("x", "dogs, all three", 3)]
     system.drawn = {"x": 8}
-    pool: Any = Pool(lost)
-    made = system.example_maker()(0, pool, np.random.default_rng(0))
+    made = system.example_maker()(0, pool_of(lost), np.random.default_rng(0))
     assert made[0].attributes["counterfactuals"] == ["dogs,"]
     assert system.losses(Batch.of(made))["count"].item() == pytest.approx(math.log(2), abs=1e-6)
 
@@ -316,10 +301,10 @@ def test_fp16_round_trip_is_golden() -> None:
         system.after_step()
     unchanged = sum(int((named[key] == start[key]).sum()) for key in want["half_precision_keys"])
     assert unchanged == pytest.approx(want["half_unchanged"], rel=1e-3)
-    for key, tensor in want["tensors"].items():
+    for key, told in want["tensors"].items():
         got = fill().digest(named[key].detach().numpy())
-        spacing = 1e-7 if tensor["dtype"] == "float32" else 2**-10
-        assert got["samples"] == pytest.approx(tensor["after"]["samples"], rel=spacing, abs=1e-7), key
+        spacing = 1e-7 if told["dtype"] == "float32" else 2**-10
+        assert got["samples"] == pytest.approx(told["after"]["samples"], rel=spacing, abs=1e-7), key
 
 
 def test_in_half_precision_mode_gradients_of_half_weights_are_half() -> None:
@@ -443,8 +428,7 @@ def test_nine_way_evaluation_is_golden() -> None:
 
 def test_lost_words_predict_two_or_are_dropped() -> None:
     _, kept = golden_predictions(precision="fp32")
-    assert kept.kept is None
-    assert kept.counts()[4] == 2
+    assert kept.kept is None and kept.counts()[4] == 2
     _, dropped = golden_predictions(precision="fp32", lost_word="drop")
     assert dropped.kept.tolist() == [index != 4 for index in range(10)]
     _, whole = golden_predictions(precision="fp32", lost_word="drop", cut_eval=None)

@@ -1,8 +1,7 @@
 """CounTX: golden outputs of the released network, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden_tools import assert_matches, fill, golden, refilled, wave
+from golden_tools import assert_matches, fill, golden_case, refilled, tensor
 from recount.data.sample import Sample
-from recount.errors import UserError
 from recount.nn.clip import ClipTowers, image_tower
 from recount.systems.base import Batch, Example
 from recount.systems.countx import (
@@ -25,21 +23,11 @@ from recount.systems.countx import (
     train_loss,
 )
 from recount.training.schedules import learning_rate
+from small_systems import assert_imported, assert_refused, filled_in_part, mini
 from tiny_pool import TinyPool
 
-
-def case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    found = golden("countx")["cases"][name]
-    return found["inputs"], found["outputs"]
-
-
-def tensor(spec: dict[str, Any]) -> Tensor:
-    return torch.from_numpy(wave(spec))
-
-
-def tiny(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    return SYSTEM(CounTXSettings.model_validate({**SYSTEM.mini_settings(), **changes})).eval()
+case = partial(golden_case, "countx")
+tiny = partial(mini, SYSTEM)
 
 
 def sample_of(prompt: str, **attributes: Any) -> Sample:
@@ -67,12 +55,7 @@ def test_image_encoder_is_the_released_one() -> None:
 @torch.no_grad()
 def test_interaction_and_decoder_are_the_released_ones() -> None:
     inputs, want = case("interaction_and_decoder")
-    with torch.device("meta"):
-        whole = SYSTEM(CounTXSettings())
-    for name in ("fim_blocks", "fim_norm", *(f"decode_head{stage}" for stage in range(4))):
-        part = getattr(whole, name).to_empty(device="cpu")
-        filled = refilled(torch.nn.ModuleDict({name: part}))
-        part.load_state_dict({key.removeprefix(f"{name}."): value for key, value in filled.items()})
+    whole = filled_in_part(SYSTEM, ("fim_blocks", "fim_norm", *(f"decode_head{stage}" for stage in range(4))))
     whole.eval().fim_pos_embed = position_table(14, 512)
     seen = {}
     for number, block in enumerate(whole.fim_blocks):
@@ -117,13 +100,6 @@ def test_paper_size_has_the_released_numbers_of_parameters() -> None:
     assert size(*(f"decode_head{stage}" for stage in range(4))) == 2_952_449
 
 
-def test_windows_are_halved_and_carpk_is_683_wide() -> None:
-    network = tiny(window=384)
-    assert (network.windows.stitch, network.windows.stride) == ("halving", 128)
-    assert network.prepare_image(torch.zeros(3, 384, 650)).shape == (3, 384, 640)
-    assert network.prepare_image(torch.zeros(3, 720, 1280)).shape == (3, 384, 683)
-
-
 # ---------------------------------------------------------------------------------------------------------- switches
 
 
@@ -134,45 +110,27 @@ def test_text_is_the_description_or_the_class_name() -> None:
     assert tiny(text="class_name").prompt_of(tray) == "donuts tray"
 
 
-def test_a_model_that_is_trained_with_descriptions_can_be_tested_with_class_names() -> None:
-    network = tiny(test_text="class_name")
-    pool = TinyPool([(96, 120)])
-    pool.samples = [Sample("a", "train", None, np.array([[5.0, 5.0]]), 1, "red stars", 120, 96)]
+@pytest.mark.parametrize(("switch", "told"), [({}, "the red stars"), ({"test_text": "class_name"}, "red stars")])
+def test_a_model_that_is_trained_with_descriptions_can_be_tested_with_class_names(switch: Any, told: str) -> None:
+    network, pool = tiny(**switch), TinyPool([(96, 120)], [[[5.0, 5.0]]], ["red stars"])
     assert network.example_maker()(0, pool, np.random.default_rng(0))[0].prompt == "the red stars"
-    assert network.prompt_of(pool.samples[0]) == "red stars"
-
-
-def test_training_examples_are_told_the_same_as_predictions() -> None:
-    pool = TinyPool([(96, 120)])
-    pool.samples = [sample_of("red stars", description="the stars")]
-    pool.samples = [Sample("a", "train", None, np.array([[5.0, 5.0]]), 1, "red stars", 120, 96)]
-    example = tiny().example_maker()(0, pool, np.random.default_rng(0))[0]
-    assert example.prompt == "the red stars"
+    assert network.prompt_of(pool.samples[0]) == told
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("switch", "other"), [("vision_norm", "ln_post"), ("resize_antialias", False)])
 def test_a_switch_of_the_image_side_changes_the_prediction(switch: str, other: Any) -> None:
     image = torch.rand(1, 3, 96, 96)
-    assert (
-        tiny().predict(image, ["red stars"]).counts() != tiny(**{switch: other}).predict(image, ["red stars"]).counts()
-    )
-
-
-@torch.no_grad()
-def test_prompts_of_different_classes_give_different_counts() -> None:
-    image = torch.rand(1, 3, 96, 96).expand(2, -1, -1, -1)
-    first, second = tiny().predict(image, ["the red stars", "the red rings"]).counts()
-    assert first != second
+    plain, switched = (network.predict(image, ["red stars"]).counts() for network in (tiny(), tiny(**{switch: other})))
+    assert plain != switched
 
 
 def test_the_image_side_is_trained_and_the_text_side_is_not() -> None:
     network = tiny().train()
     target = torch.zeros(1, 144, 144)
     target[0, 10, 10] = 1
-    network.losses(Batch.of([Example("x", torch.rand(3, 144, 144), "red stars", maps={"density": target})]))[
-        "density"
-    ].backward()
+    batch = Batch.of([Example("x", torch.rand(3, 144, 144), "red stars", maps={"density": target})])
+    network.losses(batch)["density"].backward()
     moved = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert {"image.conv1.weight", "fim_blocks.0.attn.wv.weight", "decode_head3.3.weight"} <= moved
     assert not any(name.startswith(("text.", "image.ln_post")) for name in moved)
@@ -199,23 +157,12 @@ def released_state(network: Any) -> dict[str, Tensor]:
     return state | {"clip_model.logit_scale": torch.tensor(4.6)}
 
 
-def test_a_released_checkpoint_is_imported(tmp_path: Path) -> None:
+def test_a_released_checkpoint_is_imported_and_one_that_lacks_a_key_refused_by_name(tmp_path: Path) -> None:
     network = tiny()
     content = {"model": released_state(network), "optimizer": {}, "epoch": 999, "scaler": {}, "args": Namespace(lr=1)}
-    torch.save(content, tmp_path / "paper-model.pth")
-    state = SYSTEM.import_checkpoint(tmp_path / "paper-model.pth", network.settings)
-    want = refilled(network)
-    assert set(state) == set(want)
-    assert all(torch.equal(state[key], want[key]) for key in want)
-
-
-def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(tmp_path: Path) -> None:
-    network = tiny()
-    state = released_state(network)
-    del state["fim_blocks.1.mlp.fc2.bias"]
-    torch.save({"model": state}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"fim_blocks\.1\.mlp\.fc2\.bias"):
-        SYSTEM.import_checkpoint(tmp_path / "x.pth", network.settings)
+    assert_imported(SYSTEM, content, refilled(network), network.settings, tmp_path / "paper-model.pth")
+    del content["model"]["fim_blocks.1.mlp.fc2.bias"]
+    assert_refused(SYSTEM, content, network.settings, tmp_path / "paper-model.pth", r"fim_blocks\.1\.mlp\.fc2\.bias")
 
 
 def test_released_names_are_those_of_the_specification() -> None:

@@ -1,32 +1,27 @@
 """CrowdCLIP: the ranking loss, nested crops, the three-stage test, and what each switch changes."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from golden_tools import assert_matches, golden, refilled, wave
+from golden_tools import assert_matches, golden_case, refilled, tensor
 from recount.errors import UserError
 from recount.nn.clip import build_tower
 from recount.systems.base import Batch
 from recount.systems.crowdclip import OBJECTS, PARTS, SYSTEM, CrowdClipSettings, nested_crops, ranking_loss
+from small_systems import batch_of, losses_of_steps, mini
 from tiny_pool import TinyPool
 
-
-def tiny(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    return SYSTEM(CrowdClipSettings.model_validate({**SYSTEM.mini_settings(), **changes})).eval()
+tiny = partial(mini, SYSTEM)
 
 
-def batch_of(network: Any, size: int = 2) -> Batch:
-    pool, maker = TinyPool([(200, 260)] * size), network.example_maker()
-    return Batch.of([maker(index, pool, np.random.default_rng(index))[0] for index in range(size)])
+def batch_of_two(network: Any) -> Batch:
+    return batch_of(network, TinyPool([(200, 260)] * 2), (0, 1))
 
 
 class SeenBefore(torch.nn.Module):
@@ -68,12 +63,12 @@ NO_HEADS = ["road", "legs", "hands"]
 
 
 def test_ranking_loss_is_the_golden_one() -> None:
-    case = golden("crowd_eval")["cases"]["crowdclip_rank_loss"]
-    logits = torch.from_numpy(wave(case["inputs"]["logits"])).requires_grad_()
+    inputs, want = golden_case("crowd_eval", "crowdclip_rank_loss")
+    logits = tensor(inputs["logits"]).requires_grad_()
     loss = ranking_loss(logits)
     loss.backward()
-    assert_matches(loss, case["outputs"]["loss"])
-    assert_matches(logits.grad, case["outputs"]["grad"])
+    assert_matches(loss, want["loss"])
+    assert_matches(logits.grad, want["grad"])
 
 
 def test_a_perfect_ranking_costs_nothing() -> None:
@@ -88,29 +83,22 @@ def test_crops_are_nested_and_grow_by_a_sixth() -> None:
 
 
 def test_an_example_holds_all_crops_of_a_picture() -> None:
-    batch = batch_of(tiny())
+    batch = batch_of_two(tiny())
     assert batch.maps["crops"].shape == (2, 6, 3, 48, 48)
     assert len(batch.split(2)[0].maps["crops"]) == 1
 
 
 def test_only_the_tuned_tower_is_trained() -> None:
     network = tiny().train()
-    network.losses(batch_of(network))["ranking"].backward()
+    network.losses(batch_of_two(network))["ranking"].backward()
     trained = {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None}
     assert trained == {"image_encoder"}
 
 
 def test_training_learns_the_ranking_of_a_picture() -> None:
     network = tiny().train()
-    batch = batch_of(network)
     optimiser = torch.optim.RAdam(network.image_encoder.parameters(), 3e-3)
-    losses = []
-    for _ in range(20):
-        loss = network.losses(batch)["ranking"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_steps(network, batch_of_two(network), optimiser, 20)
     assert losses[-1] < 0.7 * losses[0]
 
 

@@ -1,15 +1,14 @@
 """CSS-CCNN: the prior and the transport cost, the two stages, "++", and what each switch changes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy import integrate
 
-from golden_tools import assert_matches, golden, refilled, wave
+from golden_tools import assert_matches, golden_case, refilled, tensor
 from recount.errors import UserError
 from recount.systems.base import Batch
 from recount.systems.css_ccnn import (
@@ -24,12 +23,10 @@ from recount.systems.css_ccnn import (
     prior,
     sinkhorn_cost,
 )
+from small_systems import batch_of, losses_of_steps, mini
 from tiny_pool import TinyPool
 
-
-def mini(**changes):
-    torch.manual_seed(0)
-    return SYSTEM(CssCcnnSettings.model_validate({**SYSTEM.mini_settings(), **changes}))
+tiny = partial(mini, SYSTEM)
 
 
 def in_stage(system, number):
@@ -37,69 +34,61 @@ def in_stage(system, number):
     return system.train()
 
 
-def batch_of(system, size=4):
-    pool = TinyPool([(240, 260)] * size)
-    rng = np.random.default_rng(1)
-    maker = system.example_maker()
-    return Batch.of([example for index in range(size) for example in maker(index, pool, rng)])
+def batch(system, size=4):
+    return batch_of(system, TinyPool([(240, 260)] * size), range(size))
 
 
 # ------------------------------------------------------------------------------------------------------------ golden
 
 
 def test_sinkhorn_cost_and_gradient_agree_with_the_released_code():
-    case = golden("crowd_eval")["cases"]["css_ccnn_sinkhorn"]
-    x, y = (torch.from_numpy(wave(case["inputs"][name])).flatten() for name in "xy")
+    inputs, want = golden_case("crowd_eval", "css_ccnn_sinkhorn")
+    x, y = (tensor(inputs[name]).flatten() for name in "xy")
     x.requires_grad_()
-    assert (case["inputs"]["epsilon"], case["inputs"]["iterations"]) == (EPSILON, ITERATIONS)
+    assert (inputs["epsilon"], inputs["iterations"]) == (EPSILON, ITERATIONS)
     cost = sinkhorn_cost(x, y)
     cost.backward()
-    assert_matches(cost, case["outputs"]["loss"])
-    assert_matches(x.grad[:, None], case["outputs"]["grad_x"])
+    assert_matches(cost, want["loss"])
+    assert_matches(x.grad[:, None], want["grad_x"])
 
 
 @pytest.mark.parametrize("place", ["sha", "qnrf"])
 def test_the_prior_follows_from_the_largest_count_as_in_the_released_code(place):
-    expected = golden("crowd_eval")["cases"]["css_ccnn_prior"]["outputs"][place]
+    expected = golden_case("crowd_eval", "css_ccnn_prior")[1][place]
     law = prior(expected["cmax"], expected["num_samples"])
     assert law.rate == pytest.approx(expected["lambda"])
     assert law.threshold == pytest.approx(expected["shift_threshold"])
 
 
 def test_counting_net_agrees_with_the_released_code():
-    case = golden("crowd_eval")["cases"]["css_ccnn_stage2"]
+    inputs, want = golden_case("crowd_eval", "css_ccnn_stage2")
     system = SYSTEM(CssCcnnSettings()).eval()
-    tensors = case["inputs"]["tensors"]
-    names = {key: official_name(key) for key in tensors}
-    state = refilled(system, case["inputs"]["weights"]["then_multiply"], names)
-    assert {key: list(value.shape) for key, value in state.items()} == tensors
+    names = {key: official_name(key) for key in inputs["tensors"]}
+    state = refilled(system, inputs["weights"]["then_multiply"], names)
+    assert {key: list(value.shape) for key, value in state.items()} == inputs["tensors"]
     assert sum(v.numel() for k, v in state.items() if "running" not in k and "num_batches" not in k) == 2253505
     system.load_state_dict({names[key]: value for key, value in state.items()})  # without the head of stage 1
-    image = torch.from_numpy(wave(case["inputs"]["image_0_255"]))
-    density = system.double().density(image.double() / 255)
-    assert_matches(density, case["outputs"]["out"], rtol=1e-7)
-    assert_matches(density.sum(), case["outputs"]["count"], rtol=1e-7)
+    density = system.double().density(tensor(inputs["image_0_255"]).double() / 255)
+    assert_matches(density, want["out"], rtol=1e-7)
+    assert_matches(density.sum(), want["count"], rtol=1e-7)
 
 
 def test_rotation_net_agrees_with_the_released_code():
-    case = golden("crowd_eval")["cases"]["css_ccnn_stage1"]
+    inputs, want = golden_case("crowd_eval", "css_ccnn_stage1")
     system = SYSTEM(CssCcnnSettings()).eval()
     head = ("conv4", "conv5", "batch_norm_4", "batch_norm_5", "fc")
-    names = {
-        key: f"{'rotation_head' if key.startswith(head) else 'features'}.{key}" for key in case["inputs"]["tensors"]
-    }
-    state = refilled(system, case["inputs"]["weights"]["then_multiply"], names)
-    assert {key: list(value.shape) for key, value in state.items()} == case["inputs"]["tensors"]
+    names = {key: f"{'rotation_head' if key.startswith(head) else 'features'}.{key}" for key in inputs["tensors"]}
+    state = refilled(system, inputs["weights"]["then_multiply"], names)
+    assert {key: list(value.shape) for key, value in state.items()} == inputs["tensors"]
     parameters = dict(system.named_parameters())
     assert sum(parameters[name].numel() for name in names.values() if name in parameters) == 2105924
     system.load_state_dict({names[key]: value for key, value in state.items()}, strict=False)
-    logits = system.turns(torch.from_numpy(wave(case["inputs"]["image_0_255"])) / 255)
-    assert_matches(logits, case["outputs"]["logits"])
+    assert_matches(system.turns(tensor(inputs["image_0_255"]) / 255), want["logits"])
 
 
 @pytest.mark.parametrize("size", ["400x300", "600x9000", "2013x2902"])
 def test_images_are_read_at_the_size_of_the_released_code(size):
-    expected = golden("crowd_eval")["cases"]["resize_rule_css_ccnn"]["outputs"]["stage 2"][size]
+    expected = golden_case("crowd_eval", "resize_rule_css_ccnn")[1]["stage 2"][size]
     height, width = map(int, size.split("x"))
     assert list(SYSTEM(CssCcnnSettings()).prepare_image(torch.zeros(3, height, width)).shape[1:]) == expected
 
@@ -173,28 +162,27 @@ def test_there_are_two_stages_with_recipes_of_their_own():
     assert stages[1].recipe.optimiser.lr == 1e-5
 
 
-@pytest.mark.parametrize("features", ["random"])
-def test_without_learnt_features_there_is_one_stage(features):
-    assert [stage.name for stage in mini(features=features).stages(SYSTEM.recipe)] == ["matching"]
+def test_without_learnt_features_there_is_one_stage():
+    assert [stage.name for stage in tiny(features="random").stages(SYSTEM.recipe)] == ["matching"]
 
 
 def test_the_rotation_stage_trains_features_and_its_head_only():
-    system = in_stage(mini(), 0)
-    sum(system.losses(batch_of(system)).values()).backward()
+    system = in_stage(tiny(), 0)
+    sum(system.losses(batch(system)).values()).backward()
     trained = {name.split(".")[0] for name, p in system.named_parameters() if p.grad is not None}
     assert trained == {"features", "rotation_head"}
 
 
 def test_the_matching_stage_trains_the_density_head_only():
-    system = in_stage(mini(), 1)
+    system = in_stage(tiny(), 1)
     before = {name: buffer.clone() for name, buffer in system.features.named_buffers()}
-    sum(system.losses(batch_of(system)).values()).backward()
+    sum(system.losses(batch(system)).values()).backward()
     assert {name.split(".")[0] for name, p in system.named_parameters() if p.grad is not None} == {"density_head"}
     assert all(torch.equal(before[name], buffer) for name, buffer in system.features.named_buffers())
 
 
 def test_rotation_examples_are_turned_as_they_say():
-    system = in_stage(mini(), 0)
+    system = in_stage(tiny(), 0)
     pool, maker = TinyPool([(240, 260)]), system.example_maker()
     examples = [maker(0, pool, np.random.default_rng(seed))[0] for seed in range(40)]
     assert {int(example.maps["turns"]) for example in examples} == {0, 1, 2, 3}
@@ -202,8 +190,8 @@ def test_rotation_examples_are_turned_as_they_say():
 
 
 def test_matching_examples_carry_49_draws_each():
-    system = in_stage(mini(), 1)
-    assert batch_of(system).maps["prior"].shape == (4, 49)
+    system = in_stage(tiny(), 1)
+    assert batch(system).maps["prior"].shape == (4, 49)
 
 
 def test_panoramas_are_enlarged_to_the_crop():
@@ -213,18 +201,10 @@ def test_panoramas_are_enlarged_to_the_crop():
 
 
 def test_matching_pulls_block_sums_towards_the_prior():
-    system = in_stage(mini(), 1)
+    system = in_stage(tiny(), 1)
     with torch.no_grad():
         system.density_head.conv5_1.bias.fill_(0.3)
-    batch = batch_of(system, 8)
-    optimiser = torch.optim.Adam(system.density_head.parameters(), 3e-3)
-    costs = []
-    for _ in range(12):
-        cost = system.losses(batch)["sinkhorn"]
-        optimiser.zero_grad()
-        cost.backward()
-        optimiser.step()
-        costs.append(cost.item())
+    costs = losses_of_steps(system, batch(system, 8), torch.optim.Adam(system.density_head.parameters(), 3e-3), 12)
     assert costs[-1] < 0.7 * costs[0]
 
 
@@ -232,28 +212,26 @@ def test_matching_pulls_block_sums_towards_the_prior():
 
 
 def test_split_by_edges_gives_a_sparse_and_a_dense_term():
-    system = in_stage(mini(split_by_edges=True), 1)
-    terms = system.losses(batch_of(system, 8))
+    system = in_stage(tiny(split_by_edges=True), 1)
+    terms = system.losses(batch(system, 8))
     assert set(terms) == {"sinkhorn_sparse", "sinkhorn_dense"}
     assert terms["sinkhorn_dense"].item() > terms["sinkhorn_sparse"].item()
 
 
 def test_pictures_without_edges_are_not_split():
-    system = in_stage(mini(split_by_edges=True), 1)
-    batch = batch_of(system, 4)
-    batch.maps["edges"].zero_()
-    terms = system.losses(batch)
-    whole = in_stage(mini(), 1).losses(batch_of(in_stage(mini(), 1), 4))["sinkhorn"]
+    system = in_stage(tiny(split_by_edges=True), 1)
+    without = batch(system)
+    without.maps["edges"].zero_()
+    terms = system.losses(without)
+    whole = in_stage(tiny(), 1).losses(batch(in_stage(tiny(), 1), 4))["sinkhorn"]
     assert terms["sinkhorn_sparse"].item() == pytest.approx(whole.item(), rel=1e-5)
     assert terms["sinkhorn_dense"].item() == 0
 
 
 def test_dense_weight_changes_the_selection_of_split_matching():
     pool = TinyPool([(240, 260)] * 3)
-    values = [
-        in_stage(mini(split_by_edges=True, dense_weight=weight), 1).own_selection(pool)["own"] for weight in (0.0, 1.0)
-    ]
-    assert values[0] < values[1]
+    light, heavy = (in_stage(tiny(split_by_edges=True, dense_weight=weight), 1) for weight in (0.0, 1.0))
+    assert light.own_selection(pool)["own"] < heavy.own_selection(pool)["own"]
 
 
 def test_imagenet_features_are_those_of_vgg16_bn(tmp_path):
@@ -277,14 +255,14 @@ def test_imagenet_features_are_those_of_vgg16_bn(tmp_path):
 
 def test_imagenet_features_need_a_file():
     with pytest.raises(ValueError, match="feature_weights"):
-        mini(features="imagenet")
+        tiny(features="imagenet")
 
 
 # --------------------------------------------------------------------------------------------- selection, checkpoints
 
 
 def test_own_selection_of_rotation_is_the_share_of_wrong_answers():
-    system = in_stage(mini(), 0)
+    system = in_stage(tiny(), 0)
     with torch.no_grad():
         system.rotation_head.fc.weight.zero_()
         system.rotation_head.fc.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
@@ -293,14 +271,14 @@ def test_own_selection_of_rotation_is_the_share_of_wrong_answers():
 
 
 def test_own_selection_of_matching_does_not_look_at_counts():
-    system = in_stage(mini(), 1)
+    system = in_stage(tiny(), 1)
     few, many = TinyPool([(240, 260)] * 2), TinyPool([(240, 260)] * 2)
     many.samples = [replace(sample, points=np.zeros((900, 2)), count=900) for sample in many.samples]
     assert system.own_selection(few) == system.own_selection(many)
 
 
 def test_a_released_checkpoint_is_imported_strictly(tmp_path):
-    tensors = golden("crowd_eval")["cases"]["css_ccnn_stage2"]["inputs"]["tensors"]
+    tensors = golden_case("crowd_eval", "css_ccnn_stage2")[0]["tensors"]
     state = {key: torch.full(shape, 0.01) for key, shape in tensors.items()}
     path = tmp_path / "stage2.pth"
     torch.save({"epoch": 3, "state_dict": state, "optimizer": {}}, path)
@@ -323,14 +301,14 @@ def test_the_rotation_stage_learns_where_the_sky_is():
     pool = TinyPool([(240, 260)] * 8)
     for number, picture in enumerate(pool.pictures):
         pool.pictures[number] = (picture // 4 + torch.linspace(190, 0, 240)[:, None]).to(torch.uint8)
-    system = in_stage(mini(), 0)
+    system = in_stage(tiny(), 0)
     maker, rng = system.example_maker(), np.random.default_rng(0)
     optimiser = torch.optim.SGD([p for p in system.parameters() if p.requires_grad], 0.01, momentum=0.9)
     errors = []
     for step in range(1, 61):
-        batch = Batch.of([example for index in range(8) for example in maker(index, pool, rng)])
+        shown = Batch.of([example for index in range(8) for example in maker(index, pool, rng)])
         optimiser.zero_grad()
-        system.losses(batch)["rotation"].backward()
+        system.losses(shown)["rotation"].backward()
         optimiser.step()
         if step % 6 == 0:  # the error jumps from evaluation to evaluation; training keeps the best one, too
             errors.append(system.own_selection(pool)["own"])

@@ -1,50 +1,30 @@
 """DM-Count: the golden network, its own augmentation, strict import, and its switches."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from golden_tools import assert_matches, golden, refilled, wave
-from recount.data.sample import Sample
-from recount.errors import UserError
+from golden_tools import assert_matches, golden_case, refilled, tensor
 from recount.systems.base import Batch
 from recount.systems.dm_count import DmCount, DmCountSettings
+from small_systems import assert_imported, assert_refused, losses_of_steps, mini
+from tiny_pool import TinyPool
 
-TINY = {**DmCount.mini_settings(), "crop_size": 64}
-
-
-def tiny(**changes: Any) -> DmCount:
-    torch.manual_seed(0)
-    return DmCount(DmCountSettings(**{**TINY, **changes}))
-
-
-class OnePicture:
-    def __init__(self, points: list[list[float]] | None = None, size: tuple[int, int] = (96, 80)) -> None:
-        rng = np.random.default_rng(1)
-        width, height = size
-        places = rng.random((30, 2)) * size if points is None else np.array(points)
-        self.samples = [Sample("one", "train", None, places.astype(np.float32), len(places), "", width, height)]
-        self.picture = torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8))
-
-    def image(self, index: int) -> Tensor:
-        return self.picture
+tiny = partial(mini, DmCount, crop_size=64)
 
 
 def test_network_gives_the_golden_density() -> None:
-    case = golden("crowd_eval")["cases"]["dm_count_network"]
-    inputs, want = case["inputs"], case["outputs"]
+    inputs, want = golden_case("crowd_eval", "dm_count_network")
     network = DmCount(DmCountSettings())
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == inputs["tensors"]
     assert sum(parameter.numel() for parameter in network.parameters()) == inputs["parameters"]
     network.load_state_dict(refilled(network, inputs["weights"]["then_multiply"]))
     network.double()
-    image = torch.from_numpy(wave(inputs["image"])).double()
+    image = tensor(inputs["image"]).double()
     density = network.density(image)
     assert_matches(network.features(image), want["features"], 1e-7)
     assert_matches(density, want["mu"], 1e-7)
@@ -52,19 +32,14 @@ def test_network_gives_the_golden_density() -> None:
     assert_matches(density.sum(), want["count"], 1e-7)
 
 
-def test_released_state_dict_imports_unchanged(tmp_path: Path) -> None:
-    source = tiny()
-    torch.save(source.state_dict(), tmp_path / "model_qnrf.pth")
-    state = DmCount.import_checkpoint(tmp_path / "model_qnrf.pth", source.settings)
-    assert all(torch.equal(state[key], value) for key, value in source.state_dict().items())
-
-
-def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
-    state = tiny().state_dict()
+def test_released_state_dict_imports_unchanged_or_every_missing_and_unexpected_key_is_named(tmp_path: Path) -> None:
+    source, path = tiny(), tmp_path / "model_qnrf.pth"
+    state = source.state_dict()
+    assert_imported(DmCount, state, state, source.settings, path)
     state["reg_layer.9.bias"] = state.pop("reg_layer.2.bias")
-    torch.save(state, tmp_path / "broken.pth")
-    with pytest.raises(UserError, match=r"missing: reg_layer\.2\.bias; unexpected: reg_layer\.9\.bias"):
-        DmCount.import_checkpoint(tmp_path / "broken.pth", tiny().settings)
+    assert_refused(
+        DmCount, state, source.settings, path, r"missing: reg_layer\.2\.bias; unexpected: reg_layer\.9\.bias"
+    )
 
 
 def test_backbone_weights_switch_loads_torchvisions_vgg(tmp_path: Path) -> None:
@@ -77,37 +52,36 @@ def test_backbone_weights_switch_loads_torchvisions_vgg(tmp_path: Path) -> None:
 FLIPPED, UPRIGHT = 2, 0  # seeds
 
 
-def crop_of(pool: OnePicture, seed: int = 0, **changes: Any) -> Any:
+def crop_of(points: Any = None, seed: int = 0, size: tuple[int, int] = (64, 64), **changes: Any) -> Any:
+    pool = TinyPool([size], points and [points])
     return tiny(**changes).example_maker()(0, pool, np.random.default_rng(seed))[0]
 
 
 def test_points_on_the_far_edge_of_the_crop_are_kept() -> None:
-    example = crop_of(OnePicture([[64.0, 64.0], [64.5, 3.0], [-0.5, 3.0]], size=(64, 64)), UPRIGHT)
+    example = crop_of([[64.0, 64.0], [64.5, 3.0], [-0.5, 3.0]], UPRIGHT)
     assert example.points.tolist() == [[64.0, 64.0]]
     assert example.maps["blocks"][0, 7, 7] == 1
 
 
 @pytest.mark.parametrize(("rule", "x"), [("width", 44.0), ("width_minus_one", 43.0)])
 def test_flip_rule_switch_moves_the_points(rule: str, x: float) -> None:
-    example = crop_of(OnePicture([[20.0, 5.0]], size=(64, 64)), FLIPPED, flip_rule=rule)
+    example = crop_of([[20.0, 5.0]], FLIPPED, flip_rule=rule)
     assert example.points.tolist() == [[x, 5.0]]
 
 
 def test_flip_mirrors_the_block_map_instead_of_making_it_anew() -> None:
-    plain = crop_of(OnePicture(size=(64, 64)), UPRIGHT)
-    mirrored = crop_of(OnePicture(size=(64, 64)), FLIPPED)
+    plain, mirrored = crop_of(seed=UPRIGHT), crop_of(seed=FLIPPED)
     assert torch.equal(mirrored.maps["blocks"], plain.maps["blocks"].flip(2))
     assert torch.equal(mirrored.image, plain.image.flip(2))
 
 
 def test_coincident_points_are_added() -> None:
-    example = crop_of(OnePicture([[20.0, 5.0]] * 3, size=(64, 64)))
+    example = crop_of([[20.0, 5.0]] * 3)
     assert example.maps["blocks"].sum() == example.count == 3
 
 
 def test_picture_smaller_than_the_crop_is_enlarged() -> None:
-    example = crop_of(OnePicture(size=(50, 40)))
-    assert example.image.shape == (3, 64, 64)
+    assert crop_of(size=(40, 50)).image.shape == (3, 64, 64)
 
 
 def test_output_bias_switch_opens_the_last_layer() -> None:
@@ -123,14 +97,7 @@ def test_whole_pictures_of_any_size_are_counted() -> None:
 
 def test_training_lowers_the_loss_on_one_crop() -> None:
     network = tiny()
-    batch = Batch.of([crop_of(OnePicture())])
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(25):
-        terms = network.losses(batch)
-        loss = sum(network.loss_weights[name] * term for name, term in terms.items())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(terms["count"].detach()))
-    assert losses[-1] < 0.5 * losses[0]
+    batch = Batch.of([crop_of(np.random.default_rng(1).uniform(0, (96, 80), (30, 2)).tolist(), size=(80, 96))])
+    before = network.losses(batch)["count"].item()
+    losses_of_steps(network, batch, torch.optim.Adam(network.parameters(), lr=1e-3), 24)
+    assert network.losses(batch)["count"].item() < 0.5 * before

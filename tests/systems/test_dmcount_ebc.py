@@ -1,7 +1,6 @@
 """DMCount-EBC: golden outputs of the released network, strict import, and what each setting changes."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,26 @@ import numpy as np
 import pytest
 import torch
 
-from golden_tools import assert_matches, golden, refilled, wave
+from golden_tools import assert_matches, golden_case, refilled, tensor
 from recount.errors import UserError
-from recount.systems.base import Batch
 from recount.systems.dmcount_ebc import SYSTEM, DmCountEbcSettings
+from small_systems import batch_of, loss_of, losses_of_steps, mini
 from tiny_pool import TinyPool
 
 CASE = "dmcount_ebc_vgg19_96x64"
 
 
-def tiny(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    return SYSTEM(DmCountEbcSettings.model_validate({**SYSTEM.mini_settings(), **changes})).eval()
+tiny = partial(mini, SYSTEM)
+CROWD = TinyPool([(240, 260)], [np.random.default_rng(3).uniform(0, 200, (60, 2))])
 
 
-def batch_of(network: Any) -> Batch:
-    torch.manual_seed(0)
-    points = np.random.default_rng(3).uniform(0, 200, (60, 2))
-    return Batch.of(network.example_maker()(0, TinyPool([(240, 260)], [points]), np.random.default_rng(0)))
-
-
-def loss_of(network: Any) -> float:
-    with torch.no_grad():
-        terms = network.losses(batch_of(network))
-    return float(sum(network.loss_weights.get(name, 1.0) * value for name, value in terms.items()))
+def loss(network: Any) -> float:
+    return loss_of(network, batch_of(network, CROWD)).item()
 
 
 @torch.no_grad()
 def test_network_agrees_with_the_released_code() -> None:
-    inputs, want = (golden("clip_ebc")["cases"][CASE][part] for part in ("inputs", "outputs"))
+    inputs, want = golden_case("clip_ebc", CASE)
     network = SYSTEM(DmCountEbcSettings()).eval()
     state = refilled(network, inputs["weights"]["then_multiply"])
     assert {key: list(value.shape) for key, value in state.items()} == inputs["tensors"]
@@ -45,7 +35,7 @@ def test_network_agrees_with_the_released_code() -> None:
     network.double()
     seen = {}
     network.backbone.features.register_forward_hook(lambda _, __, out: seen.update(features=out))
-    features = network.backbone(torch.from_numpy(wave(inputs["image"])).double())
+    features = network.backbone(tensor(inputs["image"]).double())
     logits, density = network.head(features)
     assert_matches(seen["features"], want["features"], 1e-7)
     assert_matches(features, want["backbone"], 1e-7)
@@ -77,22 +67,13 @@ def test_images_are_padded_to_the_stride() -> None:
     ],
 )
 def test_switch_changes_the_loss(switch: dict[str, Any]) -> None:
-    assert loss_of(tiny(**switch)) == loss_of(tiny(**switch))
-    assert loss_of(tiny(**switch)) != loss_of(tiny())
+    assert loss(tiny(**switch)) == loss(tiny(**switch)) != loss(tiny())
 
 
 def test_training_lowers_the_loss_on_one_picture() -> None:
     network = tiny().train()
-    batch = batch_of(network)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
-    losses = []
-    for _ in range(10):
-        terms = network.losses(batch)
-        loss = torch.stack([network.loss_weights.get(name, 1.0) * value for name, value in terms.items()]).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_steps(network, batch_of(network, CROWD), optimiser, 10)
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -113,7 +94,7 @@ def test_backbone_weights_switch_loads_torchvisions_vgg19(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("layout", ["bare", "ckpt"])
 def test_released_files_are_imported_strictly(tmp_path: Path, layout: str) -> None:
-    tensors = golden("clip_ebc")["cases"][CASE]["inputs"]["tensors"]
+    tensors = golden_case("clip_ebc", CASE)[0]["tensors"]
     state = {key: torch.full(shape, 0.01) for key, shape in tensors.items()}
     path = tmp_path / "best_mae_0.pth"
     torch.save(state if layout == "bare" else {"model_state_dict": state, "epoch": 1}, path)

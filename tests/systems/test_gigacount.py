@@ -1,7 +1,6 @@
 """GigaCount: golden outputs of the released network, strict import, and what each setting changes."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from block_targets import dm_loss, stacked_block_counts
-from golden_tools import assert_matches, fill, golden, refilled, wave
-from recount.data.sample import Sample
+from golden_tools import assert_matches, fill, golden, golden_case, refilled, tensor
 from recount.errors import UserError
 from recount.nn.clip import TextFeatures, build_tower
 from recount.systems.base import Batch
@@ -27,15 +25,13 @@ from recount.systems.gigacount import (
     hybrid_loss,
     odconv_block,
 )
+from small_systems import loss_of, losses_of_steps, mini
+from tiny_pool import TinyPool
 
 CASES = "gigacount"
 our_name = GigaCount.our_name
-TINY = {**GigaCount.mini_settings(), "input_size": 64}
-
-
-def case_of(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    case = golden(CASES)["cases"][name]
-    return case["inputs"], case["outputs"]
+case_of = partial(golden_case, CASES)
+tiny = partial(mini, GigaCount, input_size=64)
 
 
 def load_filled(module: nn.Module, inputs: dict[str, Any], keys: Any = None, prefix: str = "") -> nn.Module:
@@ -51,7 +47,7 @@ def test_odconv_gives_the_golden_map(name: str) -> None:
     inputs, want = case_of(name)
     _, out, channels, size, _ = inputs["tensors"]["weight"]
     layer = load_filled(ODConv2d(channels, out, size), inputs, inputs["tensors"]).train(name.endswith("train"))
-    x = torch.from_numpy(wave(inputs["x"]))
+    x = tensor(inputs["x"])
     assert_matches(layer(x), want["out"])
     if name.endswith("train"):
         assert_matches(layer.attention.bn.running_mean, want["attention.bn.running_mean"])
@@ -68,7 +64,7 @@ def test_odconv_gives_the_golden_map(name: str) -> None:
 def test_odconv_block_gives_the_golden_map() -> None:
     inputs, want = case_of("odconv_block_eval")
     block = load_filled(odconv_block(16), inputs, inputs["tensors"]).eval()
-    assert_matches(block(torch.from_numpy(wave(inputs["x"]))), want["out"])
+    assert_matches(block(tensor(inputs["x"])), want["out"])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +76,7 @@ def test_ccsm_gives_the_golden_map(name: str, dtype: torch.dtype, rtol: float) -
     seen = {}
     for part in ("conv1", "conv4"):
         getattr(neck, part).register_forward_hook(lambda _, __, out, part=part: seen.update({part: out}))
-    assert_matches(neck(torch.from_numpy(wave(inputs["x"])).to(dtype)), want["out"], rtol)
+    assert_matches(neck(tensor(inputs["x"]).to(dtype)), want["out"], rtol)
     assert_matches(seen["conv1"], want["conv1"], rtol)
     assert_matches(seen["conv4"], want["conv4"], rtol)
     if name.endswith("train"):
@@ -91,14 +87,14 @@ def test_ccsm_gives_the_golden_map(name: str, dtype: torch.dtype, rtol: float) -
 def test_fusion_gives_the_golden_map() -> None:
     inputs, want = case_of("fusion")
     fusion = load_filled(FeatureFusion(16, 32, 64), inputs, inputs["tensors"])
-    maps = [torch.from_numpy(wave(inputs[name])) for name in ("shallow", "mid", "deep")]
+    maps = [tensor(inputs[name]) for name in ("shallow", "mid", "deep")]
     assert_matches(fusion(*maps), want["out"])
 
 
 def test_odconv_backbone_gives_the_golden_maps() -> None:
     inputs, want = case_of("odconv_backbone_eval")
     encoder = load_filled(ODConvEncoder((16, 32, 64, 128), (3, 3, 9, 3)), inputs, inputs["tensors"], "convnext.").eval()
-    for got, name in zip(encoder(torch.from_numpy(wave(inputs["image"]))), ("shallow", "mid", "deep"), strict=True):
+    for got, name in zip(encoder(tensor(inputs["image"])), ("shallow", "mid", "deep"), strict=True):
         assert_matches(got, want[name])
 
 
@@ -108,7 +104,7 @@ def test_odconv_backbone_gives_the_golden_maps() -> None:
 def full_network(stage4: bool = False) -> GigaCount:
     """Return the network at paper size; its text features are given, so that no tower is built."""
     text = golden(CASES)["cases"]["full_eval"]["inputs"]["text_features"]
-    features = TextFeatures(torch.from_numpy(wave(text)), 63_428_096)
+    features = TextFeatures(tensor(text), 63_428_096)
     return GigaCount(GigaCountSettings(stage4=stage4), text=features).eval()
 
 
@@ -155,10 +151,9 @@ def test_sizes_are_those_of_the_released_network() -> None:
 
 def test_image_encoder_gives_the_golden_maps() -> None:
     inputs, want = case_of("image_encoder_64x96")
-    encoder = load_filled(
-        ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False, layer_scale=1e-6), inputs
-    ).eval()
-    for got, name in zip(encoder(torch.from_numpy(wave(inputs["image"]))), ("shallow", "mid", "deep"), strict=True):
+    encoder = ConvNeXtEncoder((96, 192, 384, 768), (3, 3, 9, 3), stage4=False, layer_scale=1e-6)
+    load_filled(encoder, inputs).eval()
+    for got, name in zip(encoder(tensor(inputs["image"])), ("shallow", "mid", "deep"), strict=True):
         assert_matches(got, want[name])
 
 
@@ -167,7 +162,7 @@ def test_head_gives_the_golden_density() -> None:
     inputs, want = case_of("head_eval")
     network = fill_network(full_network(), inputs)
     seen = watched(network)
-    logits, density = network.head(torch.from_numpy(wave(inputs["fused"])), (28, 28))
+    logits, density = network.head(tensor(inputs["fused"]), (28, 28))
     assert_matches(seen["image_decoder"], want["image_decoder"])
     assert_matches(seen["projection"], want["projection"])
     assert_matches(logits, want["logits"])
@@ -180,7 +175,7 @@ def test_whole_network_gives_the_golden_density(name: str) -> None:
     inputs, want = case_of(name)
     network = fill_network(full_network(stage4="stage4" in name), inputs)
     seen = watched(network)
-    logits, density = forward_of(network, torch.from_numpy(wave(inputs["image"])))
+    logits, density = forward_of(network, tensor(inputs["image"]))
     for part, value in {**seen, "logits": logits, "density": density}.items():
         assert_matches(value, want[part])
     assert_matches(density.sum(dim=(1, 2, 3)), want["count"])
@@ -223,9 +218,8 @@ def test_train_step_of_neck_and_head_is_the_golden_one() -> None:
     assert_matches(terms["count"], want["count_loss"], 1e-7)
     loss.backward()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    assert_matches(
-        torch.stack([grad.square().sum() for grad in gradients.values()]).sum().sqrt(), want["grad_norm"], 1e-7
-    )
+    norm = torch.stack([grad.square().sum() for grad in gradients.values()]).sum().sqrt()
+    assert_matches(norm, want["grad_norm"], 1e-7)
     for key in [key for key in want if key.startswith("grad:")]:
         assert_matches(gradients[our_name(key.removeprefix("grad:"))], want[key], 1e-7)
     for key in [key for key in want if key.startswith("buffer after:")]:
@@ -233,11 +227,6 @@ def test_train_step_of_neck_and_head_is_the_golden_one() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ imports
-
-
-def tiny(**changes: Any) -> GigaCount:
-    torch.manual_seed(0)
-    return GigaCount(GigaCountSettings(**{**TINY, **changes})).eval()
 
 
 def released_state(network: GigaCount) -> dict[str, Tensor]:
@@ -274,13 +263,8 @@ def test_import_names_every_missing_and_unexpected_key(tmp_path: Path) -> None:
 def test_backbone_weights_switch_loads_torchvisions_convnext(tmp_path: Path) -> None:
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-    blocks = [
-        CNBlockConfig(16, 32, 1),
-        CNBlockConfig(32, 64, 1),
-        CNBlockConfig(64, 128, 2),
-        CNBlockConfig(128, None, 1),
-    ]
-    pretrained, path = ConvNeXt(blocks).eval(), tmp_path / "convnext.pth"
+    sizes = [(16, 32, 1), (32, 64, 1), (64, 128, 2), (128, None, 1)]
+    pretrained, path = ConvNeXt([CNBlockConfig(*size) for size in sizes]).eval(), tmp_path / "convnext.pth"
     torch.save(pretrained.state_dict(), path)
     network = tiny(backbone_weights=str(path))
     image = torch.rand(1, 3, 64, 64)
@@ -290,55 +274,37 @@ def test_backbone_weights_switch_loads_torchvisions_convnext(tmp_path: Path) -> 
 # ----------------------------------------------------------------------------------------------------------- settings
 
 
-class OnePicture:
-    def __init__(self) -> None:
-        rng = np.random.default_rng(5)
-        points = (rng.random((40, 2)) * [120, 90]).astype(np.float32)
-        self.samples = [Sample("one", "train", None, np.repeat(points, 2, axis=0), 80, "", 120, 90)]
-        self.picture = torch.from_numpy(rng.integers(0, 256, (3, 90, 120), dtype=np.uint8))
-        self.decoded = 0
-
-    def image(self, index: int) -> Tensor:
-        self.decoded += 1
-        return self.picture
+POOL = TinyPool([(90, 120)], [np.random.default_rng(5).uniform(0, (120, 90), (40, 2)).repeat(2, axis=0)])
 
 
 def batch_of(network: GigaCount, seed: int = 0) -> Batch:
     torch.manual_seed(seed)
-    return Batch.of(network.example_maker()(0, OnePicture(), np.random.default_rng(seed)))
+    return Batch.of(network.example_maker()(0, POOL, np.random.default_rng(seed)))
 
 
-def loss_of(network: GigaCount, batch: Batch) -> float:
+def loss(network: GigaCount, batch: Batch) -> float:
     torch.manual_seed(0)
-    weights = network.loss_weights
-    return sum(weights.get(name, 1.0) * float(term.detach()) for name, term in network.train().losses(batch).items())
+    return loss_of(network.train(), batch).item()
 
 
-def test_a_picture_is_decoded_once_for_its_crops() -> None:
-    pool = OnePicture()
-    examples = tiny(crops=4).example_maker()(0, pool, np.random.default_rng(0))
-    assert (len(examples), pool.decoded) == (4, 1)
+def test_a_picture_is_decoded_once_for_its_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    monkeypatch.setattr(POOL, "image", lambda index: (decoded.append(index), POOL.pictures[index])[1])
+    assert len(batch_of(tiny(crops=4))) == 4
+    assert decoded == [0]
 
 
-NETWORK_SWITCHES = {
-    "loss=ce": {"loss": "ce"},
-    "loss=dace": {"loss": "dace"},
-    "loss=ce_prob": {"loss": "ce_prob"},
-    "text_activation": {"text_activation": "quickgelu"},
-    "prompts": {"prompts": "number"},
-    "last_anchor": {"last_anchor": 4.32696},
-    "anchors": {"anchors": "middle"},
-    "truncation": {"truncation": 2},
-    "stage4": {"stage4": True},
-    "backbone": {"backbone": "odconv"},
-}
+NETWORK_SWITCHES = [
+    *({"loss": "ce"}, {"loss": "dace"}, {"loss": "ce_prob"}, {"text_activation": "quickgelu"}, {"prompts": "number"}),
+    *({"last_anchor": 4.32696}, {"anchors": "middle"}, {"truncation": 2}, {"stage4": True}, {"backbone": "odconv"}),
+]
 
 
-@pytest.mark.parametrize("switch", NETWORK_SWITCHES)
-def test_switch_changes_the_loss(switch: str) -> None:
+@pytest.mark.parametrize("switch", NETWORK_SWITCHES, ids=str)
+def test_switch_changes_the_loss(switch: dict[str, Any]) -> None:
     plain = tiny()
     batch = batch_of(plain)
-    assert loss_of(tiny(**NETWORK_SWITCHES[switch]), batch) != loss_of(plain, batch)
+    assert loss(tiny(**switch), batch) != loss(plain, batch)
 
 
 def test_coincident_points_switch_changes_the_target() -> None:
@@ -351,10 +317,8 @@ def test_coincident_points_switch_changes_the_target() -> None:
     "switch", [{"hue": 0.0}, {"blur": "isotropic"}, {"augmentation": "crop_flip"}, {"crop_scale": (1.0, 2.0)}]
 )
 def test_switch_changes_the_augmented_images(switch: dict[str, Any]) -> None:
-    differ = [
-        not torch.equal(batch_of(tiny(), seed).images, batch_of(tiny(**switch), seed).images) for seed in range(12)
-    ]
-    assert any(differ)
+    pairs = ((batch_of(tiny(), seed).images, batch_of(tiny(**switch), seed).images) for seed in range(12))
+    assert not all(torch.equal(plain, switched) for plain, switched in pairs)
 
 
 def test_default_recipe_is_the_released_scripts() -> None:
@@ -365,15 +329,9 @@ def test_default_recipe_is_the_released_scripts() -> None:
 
 def test_training_lowers_the_loss_on_one_picture() -> None:
     network = tiny(augmentation="crop_flip").train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     batch = batch_of(network)
-    first = loss_of(network, batch)
-    for _ in range(25):
-        optimiser.zero_grad()
-        terms = network.losses(batch)
-        sum(network.loss_weights.get(name, 1.0) * term for name, term in terms.items()).backward()
-        optimiser.step()
-    assert loss_of(network, batch) < 0.7 * first
+    losses = losses_of_steps(network, batch, torch.optim.AdamW(network.parameters(), lr=2e-3), 25)
+    assert loss(network, batch) < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("switch", [{"stage4": True}, {"fusion": False}], ids=str)

@@ -1,17 +1,14 @@
 """Settings that are marked as reading: they change how a trained model is read or prompted, and no training."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args, get_origin
 
-import numpy as np
 import pytest
 import torch
-from test_system_contract import MadeUpPool
+from test_system_contract import two_pictures
 from torch import Tensor
 
 from recount import systems
-from recount.systems.base import Batch
+from small_systems import batch_of, mini
 
 
 def marked() -> list[tuple[str, str]]:
@@ -35,17 +32,11 @@ def other_value(name: str, key: str) -> Any:
 
 def trained(name: str, **changes: Any) -> dict[str, Tensor]:
     """Return losses and gradients of one step from a seed."""
-    system_class = systems.load(name)
-    torch.manual_seed(0)
-    system = system_class(system_class.Settings.model_validate({**system_class.mini_settings(), **changes})).train()
-    pool: Any = MadeUpPool()
+    system, pool = mini(systems.load(name), **changes).train(), two_pictures()
     system.prepare_training(pool.samples)
     system.begin_stage(system.stages(system.recipe)[-1])
     system.begin_epoch(100, pool.samples)
-    torch.manual_seed(0)
-    maker = system.example_maker()
-    batch = Batch.of([example for index in (0, 1) for example in maker(index, pool, np.random.default_rng(index))])
-    terms = system.losses(batch)
+    terms = system.losses(batch_of(system, pool, (0, 1)))
     torch.stack(list(terms.values())).sum().backward()
     gradients = {key: value.grad for key, value in system.named_parameters() if value.grad is not None}
     return {**terms, **gradients}

@@ -1,7 +1,5 @@
 """What every system promises, at its mini size, on pictures made up here."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from functools import cache
@@ -16,32 +14,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recount import systems
-from recount.data.sample import Sample
 from recount.settings.base import Strict
 from recount.systems.base import Batch, Stage, System
 from recount.training.batch_norm import batch_norms
 from recount.training.parts import weight_of_part
+from small_systems import batch_of, loss_of
+from tiny_pool import TinyPool
 
 WIDTH, HEIGHT = 160, 128
 PROMPTS = ["three red circles", "six blue stars"]  # words that every tiny text tower knows
 
 
-class MadeUpPool:
-    """Two noisy pictures with bright dots on dark ground."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.samples, self.pictures = [], []
-        for index, number in enumerate((3, 6)):
-            points = (rng.random((number, 2)) * [WIDTH, HEIGHT]).astype(np.float32)
-            picture = rng.integers(0, 80, (3, HEIGHT, WIDTH), dtype=np.uint8)
-            for x, y in points.astype(int):
-                picture[:, y, x] = 255
-            self.pictures.append(torch.from_numpy(picture))
-            self.samples.append(Sample(f"s{index}", "train", None, points, number, PROMPTS[index], WIDTH, HEIGHT))
-
-    def image(self, index: int) -> Tensor:
-        return self.pictures[index]
+def two_pictures() -> TinyPool:
+    """Return noisy pictures with three and six bright dots."""
+    rng = np.random.default_rng(0)
+    return TinyPool([(HEIGHT, WIDTH)] * 2, [rng.uniform(0, (WIDTH, HEIGHT), (number, 2)) for number in (3, 6)], PROMPTS)
 
 
 @cache
@@ -53,7 +40,7 @@ def settings_of(name: str) -> Strict:
 def build(name: str) -> System:
     torch.manual_seed(0)
     system = systems.load(name)(settings_of(name))
-    system.prepare_training(MadeUpPool().samples)
+    system.prepare_training(two_pictures().samples)
     return system
 
 
@@ -70,18 +57,13 @@ def test_every_stage_has_a_finite_loss_with_gradients(name: str) -> None:
     system = build(name)
     if not system.trains:
         pytest.skip("nothing to train")
-    pool: Any = MadeUpPool()
+    pool = two_pictures()
     for stage in system.stages(system.recipe):
         system.train()
         system.begin_stage(stage)
         system.begin_epoch(0, pool.samples)
-        torch.manual_seed(0)
-        maker = system.example_maker()
-        examples = [example for index in (0, 1) for example in maker(index, pool, np.random.default_rng(index))]
-        weights = system.loss_weights
-        terms = system.losses(Batch.of(examples))
-        loss = sum(weights.get(term, 1.0) * value for term, value in terms.items())
-        assert torch.isfinite(loss), f"{stage.name}: {terms}"
+        loss = loss_of(system, batch_of(system, pool, (0, 1)))
+        assert torch.isfinite(loss), stage.name
         loss.backward()
         gradients = [p.grad for group in system.parameter_groups(stage.recipe) for p in group["params"]]
         present = [gradient for gradient in gradients if gradient is not None]
@@ -91,12 +73,12 @@ def test_every_stage_has_a_finite_loss_with_gradients(name: str) -> None:
 
 
 def made(name: str, *, pointless: bool) -> list[Any]:
-    system, pool = build(name), MadeUpPool()
+    system, pool = build(name), two_pictures()
     system.begin_stage(system.stages(system.recipe)[-1])
     if pointless:
         pool.samples = [replace(sample, points=sample.points[:0]) for sample in pool.samples]
     torch.manual_seed(0)
-    examples = system.example_maker()(0, pool, np.random.default_rng(0))  # type: ignore[arg-type]
+    examples = system.example_maker()(0, pool, np.random.default_rng(0))
     return [(len(each.points), each.count, *(value.sum().item() for value in each.maps.values())) for each in examples]
 
 
@@ -119,13 +101,10 @@ def without_chance(system: System) -> System:
 
 
 def batch_of_three(system: System, stage: Stage, epoch: int) -> Batch:
-    pool: Any = MadeUpPool()
+    pool = two_pictures()
     system.begin_stage(stage)
     system.begin_epoch(epoch, pool.samples)
-    torch.manual_seed(0)
-    maker = system.example_maker()
-    examples = [example for place in (0, 1, 0) for example in maker(place, pool, np.random.default_rng(place))]
-    return Batch.of(examples)
+    return batch_of(system, pool, (0, 1, 0))
 
 
 def terms_of(system: System, parts: list[Batch]) -> dict[str, Tensor]:

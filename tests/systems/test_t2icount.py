@@ -1,10 +1,8 @@
 """T2ICount against outputs of cha15yq/T2ICount@289d3fb on formula-made weights, and on its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +21,7 @@ from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
 from recount.systems import t2icount as t2i
 from recount.systems.base import Batch
+from small_systems import assert_imported, assert_refused, mini
 from t2icount_golden import (
     SMALL,
     assert_case,
@@ -130,20 +129,12 @@ def predicted(name: str, density: Tensor, inputs: dict[str, Any]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "reg_two_images",
-        "reg_wrong_prompt",
-        "reg_wrong_prompt_silent",
-        "reg_missed",
-        "reg_perfect",
-        "reg_border_and_empty",
-    ],
+    "kind", ["two_images", "wrong_prompt", "wrong_prompt_silent", "missed", "perfect", "border_and_empty"]
 )
-def test_regression_loss(name: str) -> None:
-    expected = case(name)
+def test_regression_loss(kind: str) -> None:
+    expected = case(f"reg_{kind}")
     density = tensor(expected["inputs"]["D"])
-    guess = predicted(name, density, expected["inputs"]).requires_grad_()
+    guess = predicted(f"reg_{kind}", density, expected["inputs"]).requires_grad_()
     loss = t2i.regression_loss(guess, density)
     loss.backward()
     levels = t2i.ssim_losses(guess, density, (density > 0.06).float())
@@ -163,19 +154,12 @@ def test_ssim_window() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "rrc_two_images",
-        "rrc_mosaic_and_wrong_prompt",
-        "rrc_empty_positives",
-        "rrc_empty_negatives",
-        "rrc_threshold_mean",
-    ],
+    "kind", ["two_images", "mosaic_and_wrong_prompt", "empty_positives", "empty_negatives", "threshold_mean"]
 )
-def test_region_labels_and_coherence_loss(name: str) -> None:
-    expected = case(name)
+def test_region_labels_and_coherence_loss(kind: str) -> None:
+    expected = case(f"rrc_{kind}")
     inputs = expected["inputs"]
-    threshold = "mean" if name == "rrc_threshold_mean" else inputs["attention_threshold"]
+    threshold = "mean" if kind == "threshold_mean" else inputs["attention_threshold"]
     labels = t2i.region_labels(target(inputs), tensor(inputs["A_cross"]), tensor(inputs["img_mask"]), threshold)
     similarity = tensor(inputs["S"]).requires_grad_()
     loss = t2i.coherence_loss(similarity, labels)
@@ -252,16 +236,14 @@ def by_official_name(system: t2i.T2ICount) -> dict[str, nn.Parameter]:
 # ------------------------------------------------------------------------------------------------- system, checkpoints
 
 
-@cache
-def mini() -> t2i.T2ICount:
-    torch.manual_seed(0)
-    return t2i.T2ICount(t2i.T2ICountSettings(**t2i.T2ICount.mini_settings())).eval()
+tiny = partial(mini, t2i.T2ICount)
+small = cache(tiny)
 
 
 def test_swapping_the_prompt_changes_the_prediction_of_a_random_network() -> None:
     image = torch.rand(1, 3, 96, 96)
     with torch.no_grad():
-        maps = [mini().predict(image, [prompt]).maps["attention"] for prompt in ("red stars", "blue rings")]
+        maps = [small().predict(image, [prompt]).maps["attention"] for prompt in ("red stars", "blue rings")]
     assert not torch.allclose(maps[0], maps[1])
 
 
@@ -269,21 +251,19 @@ def test_windows_of_a_batch_are_predicted_as_alone() -> None:
     images = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     prompts = ["red stars", "cars", "dice showing four pips"]
     with torch.no_grad():
-        together = mini().predict(images, prompts).density
-        alone = torch.cat([mini().predict(images[i : i + 1], [prompts[i]]).density for i in range(3)])
+        together = small().predict(images, prompts).density
+        alone = torch.cat([small().predict(images[i : i + 1], [prompts[i]]).density for i in range(3)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_windows_of_prediction_have_the_backbones_size_whatever_the_training_crop() -> None:
-    windows = mini().windows
-    assert (mini().settings.crop, windows.height, windows.width, windows.stride) == (64, 96, 96, 96)
+    windows = small().windows
+    assert (small().settings.crop, windows.height, windows.width, windows.stride) == (64, 96, 96, 96)
     assert t2i.T2ICountSettings().crop == sd.Backbone().image_size == 384  # one size in the released code
 
 
 def test_noise_of_the_papers_text_is_drawn_in_training_and_fixed_in_evaluation() -> None:
-    noisy = t2i.T2ICount(
-        t2i.T2ICountSettings(**t2i.T2ICount.mini_settings() | {"noise": "first_step", "weights": "random"})
-    )
+    noisy = tiny(noise="first_step", weights="random")
     image = torch.rand(2, 3, 96, 96)
     assert not torch.equal(noisy.train().latent(image), noisy.latent(image))
     assert torch.equal(noisy.eval().latent(image), noisy.latent(image))
@@ -316,17 +296,17 @@ def test_ambiguous_cells_as_background_push_their_similarity_down() -> None:
 def test_foreground_is_where_the_coherence_loss_sees_the_objects() -> None:
     points = np.array([[20.0, 12.0]], np.float32)
     sample = Sample("a", "test", None, points, 1.0, "red stars", 100, 60)
-    cells, stride = mini().foreground(sample)
+    cells, stride = small().foreground(sample)
     assert cells.shape == (-(-60 // stride), -(-100 // stride))  # the border's cells may be smaller
     density = prompted.density_from_points(points, 100, 60, "adaptive")
     assert cells[int(12 // stride), int(20 // stride)]
     assert int(cells.sum()) <= int((density > 0).sum())
-    nothing, _ = mini().foreground(replace(sample, points=points[:0]))
+    nothing, _ = small().foreground(replace(sample, points=points[:0]))
     assert not nothing.any()
 
 
 def test_base_weights_come_back_and_the_decoder_stays() -> None:
-    system = t2i.T2ICount(t2i.T2ICountSettings(**t2i.T2ICount.mini_settings()))
+    system = tiny()
     decoder = {name: value.clone() for name, value in system.decoder.state_dict().items()}
     assert system.restore_base_weights()
     base = {name: value.clone() for name, value in system.unet.state_dict().items()}
@@ -339,12 +319,11 @@ def test_base_weights_come_back_and_the_decoder_stays() -> None:
 
 
 def test_random_weights_are_no_base() -> None:
-    settings = t2i.T2ICount.mini_settings() | {"weights": "random"}
-    assert not t2i.T2ICount(t2i.T2ICountSettings(**settings)).restore_base_weights()
+    assert not tiny(weights="random").restore_base_weights()
 
 
 def test_unet_and_decoder_train_and_the_rest_is_frozen() -> None:
-    system = t2i.T2ICount(t2i.T2ICountSettings(**t2i.T2ICount.mini_settings() | {"unet_factor": 0.1}))
+    system = tiny(unet_factor=0.1)
     groups = system.parameter_groups(t2i.T2ICount.recipe)
     trained = {id(parameter) for group in groups for parameter in group["params"]}
     assert trained == {id(parameter) for parameter in system.parameters() if parameter.requires_grad}
@@ -362,7 +341,7 @@ def test_wrong_prompt_control_punishes_counts_under_wrong_prompts_only() -> None
 
 def test_losses_of_a_training_batch_have_gradients() -> None:
     made = examples(own=1.0)[:2]
-    system = mini()
+    system = small()
     terms = system.losses(Batch.of(made))
     assert set(terms) == {"regression", "rrc_s3", "rrc_s2", "train_mae"}
     assert all(torch.isfinite(value) for value in terms.values())
@@ -389,7 +368,7 @@ class ShapesMade(TorchDispatchMode):
 
 def test_self_attention_maps_are_never_made() -> None:
     images, cells = torch.rand(1, 3, 96, 96), {24 * 24, 12 * 12, 6 * 6}
-    system = t2i.T2ICount(t2i.T2ICountSettings(**t2i.T2ICount.mini_settings())).train()
+    system = tiny().train()
     context, mask = system.context(["red stars"])
     with ShapesMade() as seen:
         outputs = system.decode(system.latent(images), context, mask)
@@ -414,20 +393,13 @@ def released_state(system: t2i.T2ICount) -> dict[str, Tensor]:
     return state | {"clip.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
-def test_released_checkpoint_is_imported_under_our_names(tmp_path: Path) -> None:
-    system = small_system()
-    torch.save(released_state(system), tmp_path / "best_model_paper.pth")
-    imported = t2i.T2ICount.import_checkpoint(tmp_path / "best_model_paper.pth", system.settings)
-    assert imported.keys() == system.state_dict().keys()
-    assert all(torch.equal(imported[name], value) for name, value in system.state_dict().items())
-
-
-def test_a_checkpoint_with_other_tensors_is_refused_with_a_list(tmp_path: Path) -> None:
-    state = released_state(small_system())
+def test_released_checkpoint_is_imported_under_our_names_and_one_with_other_tensors_refused(tmp_path: Path) -> None:
+    system, path = small_system(), tmp_path / "best_model_paper.pth"
+    state = released_state(system)
+    assert_imported(t2i.T2ICount, state, system.state_dict(), system.settings, path)
     state["decoder.extra.weight"] = state.pop("decoder.regressor.norm1.weight")
-    torch.save(state, tmp_path / "best_model_paper.pth")
-    with pytest.raises(UserError, match=r"missing: decoder.counter.norm1.weight; unexpected: decoder.extra.weight"):
-        t2i.T2ICount.import_checkpoint(tmp_path / "best_model_paper.pth", small_system().settings)
+    said = r"missing: decoder.counter.norm1.weight; unexpected: decoder.extra.weight"
+    assert_refused(t2i.T2ICount, state, system.settings, path, said)
 
 
 def test_released_weights_refuse_another_latent_scale(tmp_path: Path) -> None:
@@ -439,10 +411,8 @@ def test_names_and_sizes_at_paper_size_are_those_of_the_released_file() -> None:
     with torch.device("meta"):
         system = t2i.T2ICount(t2i.T2ICountSettings())
     state = released_state(system)
-    count = {
-        prefix: sum(key.startswith(prefix) for key in state) for prefix in ("unet.unet.diffusion_model.", "decoder.")
-    }
-    assert count == {"unet.unet.diffusion_model.": 686, "decoder.": 168}
+    prefixes = ("unet.unet.diffusion_model.", "decoder.")
+    assert [sum(key.startswith(prefix) for key in state) for prefix in prefixes] == [686, 168]
     assert sum(p.numel() for p in system.unet.parameters()) == 859_520_964
     assert sum(p.numel() for p in system.text.parameters()) == 123_060_480
     assert sum(p.numel() for p in system.vae.parameters()) == 34_163_592 + 92
@@ -454,9 +424,7 @@ def test_a_counter_that_starts_dead_is_turned_and_no_other(tmp_path: Path, dead:
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
     sample = Sample("a", "train", path, np.zeros((1, 2), np.float32), 1, "red stars", 64, 64)
-    torch.manual_seed(0)
-    settings = t2i.T2ICountSettings(**(t2i.T2ICount.mini_settings() | {"weights": "random"}))
-    system = t2i.T2ICount(settings)
+    system = tiny(weights="random").train()
     last = system.decoder.counter.head[-2]
     with torch.no_grad():
         last.bias.fill_(-100.0 if dead else 100.0)

@@ -1,7 +1,6 @@
 """VLCounter: golden outputs of the released network, import of released files, and what each setting changes."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from golden_tools import assert_matches, fill, golden, refilled, shared, wave
+from golden_tools import assert_matches, fill, golden_case, refilled, shared, tensor
 from recount.augmentation.countr_protocol import impulses
 from recount.data.sample import Sample
-from recount.errors import UserError
 from recount.nn.clip import ClipTowers
-from recount.systems.base import Batch, Example, Prediction
+from recount.systems.base import Batch, Example, Prediction, System
+from recount.systems.countx import SYSTEM as CounTX
 from recount.systems.vlcounter import (
     PLURALS,
     SYSTEM,
@@ -31,29 +30,18 @@ from recount.systems.vlcounter import (
     rank_mask,
     sentences,
 )
+from small_systems import assert_imported, assert_refused, mini
 from tiny_pool import TinyPool
 
-
-def case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    found = golden("vlcounter")["cases"][name]
-    return found["inputs"], found["outputs"]
-
-
-def tensor(spec: dict[str, Any]) -> Tensor:
-    return torch.from_numpy(wave(spec))
-
-
-def tiny(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    return SYSTEM(VLCounterSettings.model_validate({**SYSTEM.mini_settings(), **changes})).eval()
+case = partial(golden_case, "vlcounter")
+tiny = partial(mini, SYSTEM)
 
 
 def batch_of(network: Any) -> Batch:
     torch.manual_seed(1)
     edge = network.settings.window
-    target = torch.from_numpy(gaussian_filter(impulses(np.array([[10, 12], [11, 13], [50, 60]]), edge, edge), 3.0))[
-        None
-    ]
+    dots = impulses(np.array([[10, 12], [11, 13], [50, 60]]), edge, edge)
+    target = torch.from_numpy(gaussian_filter(dots, 3.0))[None]
     return Batch.of([Example("x", torch.rand(3, edge, edge), "red stars", maps={"density": target})])
 
 
@@ -126,9 +114,8 @@ def test_rank_loss_is_the_released_one() -> None:
     assert loss.item() == pytest.approx(want["loss"], rel=1e-5)
     assert_matches(affine.grad, want["grad"], 1e-5)
     assert_matches(mask, want["mask"], 1e-5)
-    alone = [
-        rank_loss(affine[i : i + 1], rank_mask(torch.from_numpy(maps[i])[None, None], 24)).item() for i in range(2)
-    ]
+    masks = [rank_mask(torch.from_numpy(each)[None, None], 24) for each in maps]
+    alone = [rank_loss(affine[i : i + 1], masks[i]).item() for i in range(2)]
     assert alone == pytest.approx(want["loss_if_each_image_were_its_own_batch"], rel=1e-5)
 
 
@@ -194,17 +181,19 @@ def test_plurals_are_those_of_the_released_rule() -> None:
 def test_paper_size_has_the_released_number_of_trainable_parameters() -> None:
     with torch.device("meta"):
         network = SYSTEM(VLCounterSettings())
-    parts = {
-        name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in network.named_children()
-    }
-    assert (parts["counter"], parts["image"], parts["text"]) == (363_715, 1_078_272, 0)
+    parts = [getattr(network, name).parameters() for name in ("counter", "image", "text")]
+    assert [sum(p.numel() for p in part if p.requires_grad) for part in parts] == [363_715, 1_078_272, 0]
 
 
-def test_windows_are_halved_and_carpk_is_683_wide() -> None:
-    network = tiny(window=384)
+@pytest.mark.parametrize("system", [SYSTEM, CounTX])
+def test_windows_are_halved_and_carpk_is_683_wide(system: type[System]) -> None:
+    network = mini(system, window=384)
     assert (network.windows.stitch, network.windows.stride) == ("halving", 128)
     assert network.prepare_image(torch.zeros(3, 384, 650)).shape == (3, 384, 640)
     assert network.prepare_image(torch.zeros(3, 720, 1280)).shape == (3, 384, 683)
+
+
+def test_the_width_of_carpk_is_a_setting() -> None:
     assert tiny(window=384, carpk_width=682).prepare_image(torch.zeros(3, 720, 1280)).shape == (3, 384, 682)
 
 
@@ -246,9 +235,10 @@ def test_pucpr_is_not_normalised_as_released() -> None:
 
 
 @torch.no_grad()
-def test_prompts_of_different_classes_give_different_counts() -> None:
+@pytest.mark.parametrize("system", [SYSTEM, CounTX])
+def test_prompts_of_different_classes_give_different_counts(system: type[System]) -> None:
     image = torch.rand(1, 3, 96, 96).expand(2, -1, -1, -1)
-    first, second = tiny().predict(image, ["red stars", "red rings"]).counts()
+    first, second = mini(system).predict(image, ["the red stars", "the red rings"]).counts()
     assert first != second
 
 
@@ -284,28 +274,19 @@ def released_state(network: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def test_a_released_checkpoint_is_imported(tmp_path: Path) -> None:
     network = tiny()
     ours, theirs = released_state(network)
-    torch.save({"state_dict": theirs, "epoch": 182, "best_mae": 18.06, "optimizer": {}}, tmp_path / "182_best.pth")
-    state = SYSTEM.import_checkpoint(tmp_path / "182_best.pth", network.settings)
-    assert set(state) == set(ours)
-    assert all(torch.equal(state[key], ours[key]) for key in ours)
+    content = {"state_dict": theirs, "epoch": 182, "best_mae": 18.06, "optimizer": {}}
+    assert_imported(SYSTEM, content, ours, network.settings, tmp_path / "182_best.pth")
 
 
-def test_two_copies_of_the_last_attention_that_differ_are_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_that_lacks_a_key_or_whose_two_copies_of_the_last_attention_differ_is_refused(
+    tmp_path: Path,
+) -> None:
     network = tiny()
     _, theirs = released_state(network)
-    theirs["v_enc.attn.qkv.bias"] = theirs["v_enc.attn.qkv.bias"] + 1
-    torch.save({"state_dict": theirs}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="differ"):
-        SYSTEM.import_checkpoint(tmp_path / "x.pth", network.settings)
-
-
-def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(tmp_path: Path) -> None:
-    network = tiny()
-    _, theirs = released_state(network)
+    differing = {**theirs, "v_enc.attn.qkv.bias": theirs["v_enc.attn.qkv.bias"] + 1}
+    assert_refused(SYSTEM, {"state_dict": differing}, network.settings, tmp_path / "x.pth", "differ")
     del theirs["attn_bias"]
-    torch.save({"state_dict": theirs}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="attn_bias"):
-        SYSTEM.import_checkpoint(tmp_path / "x.pth", network.settings)
+    assert_refused(SYSTEM, {"state_dict": theirs}, network.settings, tmp_path / "x.pth", "attn_bias")
 
 
 def test_released_names_are_those_of_the_specification() -> None:

@@ -1,7 +1,5 @@
 """Shared BatchNorm is BatchNorm: it gives what PyTorch's gives (test_processes.py: in two processes, too)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,15 +1,12 @@
 """The training loop: deterministic, resumable after a kill, honest about broken losses and about what it selects on."""
 
-from __future__ import annotations
-
 import json
 import logging
 import multiprocessing
-import os
 import re
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +14,23 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_system import MemoryPool, TinySettings, TinySystem
+from tiny_system import MemoryPool, TinySettings, TinySystem, after_saving, kill_this_process, trainer_of
 
 from recount.data.dataset import DataError
 from recount.errors import UserError
 from recount.results.files import SaveError, file_digest
-from recount.settings.recipe import Recipe, Schedule, resolve_recipe
+from recount.settings.recipe import Recipe, Schedule
 from recount.systems.base import Example
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state, set_aside
-from recount.training.loop import Progress, Trainer, samples_with_pictures
+from recount.training.loop import Progress, samples_with_pictures
 from recount.training.selection import is_better
 
-CPU = torch.device("cpu")
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """A process trains once in real life, so accelerate keeps its precision for good."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def train(folder: Path, *, recipe: dict[str, Any] | None = None, seed: int = 0, poison: str = "", **options: Any):
+def train(folder: Path, *, seed: int = 0, poison: str = "", **options: Any):
     torch.manual_seed(seed)
     system = TinySystem(TinySettings(poison=poison))
-    trainer = Trainer(
-        system,
-        resolve_recipe(TinySystem.recipe, recipe or {}),
-        MemoryPool(),
-        watched=options.pop("watched", {}),
-        seed=seed,
-        folder=folder,
-        made_from=options.pop("made_from", "d"),
-        device=CPU,
-        **options,
-    )
-    return trainer.train(), system
+    return trainer_of(system, folder, seed=seed, **options).train(), system
 
 
 def weights(system: TinySystem) -> dict[str, torch.Tensor]:
@@ -132,15 +109,7 @@ def train_saving_each_step(folder: Path):
 def train_until_killed(folder: Path) -> None:
     """Train, and kill this process in the middle of the second epoch."""
     torch.set_num_threads(1)
-    save, saved = checkpoints.save_state, []
-
-    def dying(*what: Any) -> None:
-        save(*what)
-        saved.append(1)
-        if len(saved) == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoints.save_state = dying
+    checkpoints.save_state = after_saving(5, kill_this_process)
     train_saving_each_step(folder)
 
 
@@ -347,8 +316,7 @@ def pointed(folder: Path, points: int, target: float, pictures: int = 3) -> None
     pool = MemoryPool(pictures)
     pool.samples = [replace(s, points=np.zeros((points, 2), np.float32), count=2.0) for s in pool.samples]
     system = type("Taught", (Pointed,), {"target": target})(TinySettings())
-    options: dict[str, Any] = {"watched": {}, "seed": 0, "folder": folder, "made_from": "d", "device": CPU}
-    Trainer(system, Recipe(epochs=2, batch_size=2), pool, **options).train()
+    trainer_of(system, folder, {"epochs": 2, "batch_size": 2}, pool=pool).train()
 
 
 def test_a_training_on_its_counts_goes_through(tmp_path: Path) -> None:
@@ -378,8 +346,6 @@ def test_targets_that_are_all_zero_stop_after_the_first_epoch(tmp_path: Path, mo
 
 
 def test_progress_is_json() -> None:
-    from dataclasses import asdict
-
     assert Progress(**json.loads(json.dumps(asdict(Progress())))) == Progress()
 
 

@@ -1,29 +1,25 @@
 """Out of memory: the batch is computed in parts with the same result, or training stops and says what to do."""
 
-from __future__ import annotations
-
-import csv
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
-from tiny_system import MemoryPool, TinySettings, TinySystem
+from tiny_system import TinySettings, TinySystem, after_saving, trainer_of
 from torch import Tensor, nn
 
-from prepared import complete
 from projects import experiment, write_project
 from recount.errors import UserError
 from recount.settings.project import load
 from recount.systems.base import Batch
 from recount.systems.mcnn import Mcnn
-from recount.training.loop import Progress, Trainer
+from recount.training import checkpoints
+from recount.training.loop import Progress
 from recount.training.run import train as train_run
+from small_project import write_index_rows
 
 FULL = 4  # the recipe's batch; the ten samples of the pool make batches of 4, 4 and 2
 
@@ -46,25 +42,8 @@ class Card(TinySystem):
         return terms
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def train(folder: Path, system: TinySystem, **options: float) -> Progress:
-    trainer = Trainer(
-        system,
-        TinySystem.recipe,
-        MemoryPool(),
-        watched={},
-        seed=0,
-        folder=folder,
-        made_from="d",
-        device=torch.device("cpu"),
-        **options,
-    )
-    return trainer.train()
+    return trainer_of(system, folder, **options).train()
 
 
 def card(holds: int, *, dropout: float = 0.0) -> Card:
@@ -96,16 +75,7 @@ def test_the_failed_attempt_draws_no_random_numbers(tmp_path: Path) -> None:
     """A run that knows from the start that it must cut draws the same dropout as one that finds out."""
     found_out, knew = card(2, dropout=0.5), card(2, dropout=0.5)
     train(tmp_path / "a", found_out)
-    trainer = Trainer(
-        knew,
-        TinySystem.recipe,
-        MemoryPool(),
-        watched={},
-        seed=0,
-        folder=tmp_path / "b",
-        made_from="d",
-        device=torch.device("cpu"),
-    )
+    trainer = trainer_of(knew, tmp_path / "b")
     trainer.progress.parts = 2
     trainer.train()
     for name, value in found_out.state_dict().items():
@@ -113,17 +83,10 @@ def test_the_failed_attempt_draws_no_random_numbers(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_in_as_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recount.training.loop import checkpoints
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    save, saved = checkpoints.save_state, []
-
-    def interrupted(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        saved.append(1)
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save_state", interrupted)
+    monkeypatch.setattr(checkpoints, "save_state", after_saving(2, interrupt))
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, card(2), checkpoint_minutes=0)
     resumed = card(FULL)
@@ -174,15 +137,12 @@ def test_the_record_of_the_run_says_in_how_many_parts_a_batch_was_computed(
 ) -> None:
     config = {"suite": "small", "device": "cpu"}
     write_project(tmp_path, experiments=EXPERIMENTS, papers={"demo": PAPER}, suite=SUITE, config=config)
-    data = tmp_path / "resources/data/dots/original"
-    data.mkdir(parents=True)
-    with (data / "index.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "split", "image", "prompt", "count", "width", "height", "points", "boxes", "attributes"])
-        for number in range(4):
-            Image.new("RGB", (160, 128), (60 * number, 0, 0)).save(data / f"{number}.png")
-            writer.writerow([number, "train", f"{number}.png", "", 0, 160, 128, "", "", "{}"])
-    complete(data / "index.csv")
+    rows = [[number, "train", f"{number}.png", "", 0, 160, 128, "", "", "{}"] for number in range(4)]
+    for number, _, name, *_ in rows:
+        path = tmp_path / "resources/data/dots/original" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (160, 128), (60 * number, 0, 0)).save(path)
+    write_index_rows(tmp_path, rows)
     compute = Mcnn.losses
 
     def on_a_small_card(system: Mcnn, batch: Batch) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """Several processes train one run with the losses and weights of a single one, or say why they cannot."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,20 +15,19 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from test_batch_norm import batch, layer
-from tiny_system import MemoryPool, TinySettings, TinySystem
+from tiny_system import MemoryPool, TinySettings, TinySystem, after_saving, kill_this_process, trainer_of
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from recount import systems
-from recount.data.sample import Sample
 from recount.errors import UserError
-from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch, System
+from recount.training import checkpoints
 from recount.training.batch_norm import share_statistics
 from recount.training.checkpoints import save_model
-from recount.training.loop import Trainer
 from recount.training.parts import check_shareable
 from recount.training.processes import Processes, together
+from tiny_pool import TinyPool
 
 CPU = torch.device("cpu")
 WORDS = ["three red circles", "six blue stars"]  # that every tiny text tower knows
@@ -61,22 +57,10 @@ class ShortOfMemory(Plain):
         return super().losses(batch)
 
 
-class Scenes:
-    """Nine noisy pictures with bright dots, in which systems of the repository find something to learn."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.samples, self.pictures = [], []
-        for number in range(1, 10):
-            points = (rng.random((number, 2)) * [160, 128]).astype(np.float32)
-            picture = rng.integers(0, 80, (3, 128, 160), dtype=np.uint8)
-            for x, y in points.astype(int):
-                picture[:, y, x] = 255
-            self.pictures.append(torch.from_numpy(picture))
-            self.samples.append(Sample(f"s{number}", "train", None, points, number, WORDS[number % 2], 160, 128))
-
-    def image(self, index: int) -> Tensor:
-        return self.pictures[index]
+def scenes() -> TinyPool:
+    """Return nine noisy pictures with bright dots, in which systems of the repository find something to learn."""
+    rng = np.random.default_rng(0)
+    return TinyPool([(128, 160)] * 9, [rng.uniform(0, (160, 128), (number, 2)) for number in range(1, 10)], WORDS)
 
 
 class BatchNorm(TinySystem):
@@ -109,21 +93,10 @@ def train(processes: Processes, device: torch.device, name: str, out: str, recip
     torch.set_num_threads(1)
     torch.manual_seed(0)
     system = MADE[name]() if name in MADE else of_repository(name)
-    pool = MemoryPool() if name in MADE else Scenes()
-    watched = {"test": pool}
-    trainer = Trainer(
-        system,
-        resolve_recipe(type(system).recipe, recipe),
-        pool,
-        watched=watched,
-        seed=0,
-        folder=Path(out),
-        made_from="d",
-        device=device,
-        processes=processes,
-        checkpoint_minutes=float(os.environ.get("TEST_CHECKPOINT_MINUTES", "10")),
-    )
-    progress = trainer.train()
+    pool = MemoryPool() if name in MADE else scenes()
+    minutes = float(os.environ.get("TEST_CHECKPOINT_MINUTES", "10"))
+    options = {"device": device, "processes": processes, "checkpoint_minutes": minutes}
+    progress = trainer_of(system, Path(out), recipe, pool=pool, watched={"test": pool}, **options).train()
     if processes.first:
         save_model(Path(out, "weights.safetensors"), system.state_dict())
         written = {"history": progress.history, "best": progress.best, "parts": progress.parts}
@@ -135,10 +108,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 @pytest.fixture(autouse=True)
-def here_for_the_processes(monkeypatch: pytest.MonkeyPatch) -> Any:
+def here_for_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 SHORT = {"epochs": 2, "batch_size": 4, "evaluate_every": 1, "evaluate_from": 0, "precision": "fp32"}
@@ -276,15 +247,5 @@ def test_a_killed_run_of_two_processes_resumes_and_ends_with_the_same_weights(
 
 def train_until_killed(processes: Processes, *arguments: Any) -> None:
     """Train, and kill the first process when it has saved its state for the fourth time."""
-    from recount.training.loop import checkpoints
-
-    save, saved = checkpoints.save_state, []
-
-    def dying(*what: Any) -> None:
-        save(*what)
-        saved.append(1)
-        if len(saved) == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoints.save_state = dying
+    checkpoints.save_state = after_saving(4, kill_this_process)
     train(processes, *arguments)

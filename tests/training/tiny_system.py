@@ -1,8 +1,10 @@
 """A counting network of a few parameters, with dropout and batch norm, for tests of the training loop."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor, nn
 
 from recount.data.sample import Sample
 from recount.settings.base import Strict
-from recount.settings.recipe import Optimiser, Recipe
+from recount.settings.recipe import Optimiser, Recipe, resolve_recipe
 from recount.systems.base import Batch, Example, Pool, Prediction, System
+from recount.training import checkpoints
+from recount.training.loop import Trainer
 
 
 class TinySettings(Strict):
@@ -51,6 +55,30 @@ class TinySystem(System):
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         return Prediction(density=self.head(self.body(images)))
+
+
+def trainer_of(system: System, folder: Path, recipe: Mapping[str, Any] | None = None, **options: Any) -> Trainer:
+    """Return a trainer on the processor, with seed 0, nothing watched and a ``MemoryPool``, but for ``options``."""
+    given = {"watched": {}, "seed": 0, "made_from": "d", "device": torch.device("cpu"), **options}
+    pool = given.pop("pool", None) or MemoryPool()
+    return Trainer(system, resolve_recipe(type(system).recipe, recipe or {}), pool, folder=folder, **given)
+
+
+def after_saving(times: int, what: Callable[[], None]) -> Callable[..., None]:
+    """Return ``save_state`` that also does something when it has saved for the n-th time."""
+    save, saved = checkpoints.save_state, []
+
+    def saving(*state: Any) -> None:
+        save(*state)
+        saved.append(1)
+        if len(saved) == times:
+            what()
+
+    return saving
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class MemoryPool:

@@ -3,8 +3,6 @@
 So the rules themselves are tested in seconds: what runs, why, in which order, and what a failure leaves.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re
@@ -27,6 +25,12 @@ class Dots(Dataset):
 
 DATASET = Dots()
 """
+
+EVERY_JOB = [  # of the small suite, sorted
+    *("fetch dots", "judge", "predict alpha/full/seed0", "predict alpha/small/seed0", "predict beta/full/seed0"),
+    *("prepare dots original", "report", "score", "test-prompts beta/full/seed0"),
+    *("train alpha/full/seed0", "train alpha/small/seed0", "train beta/full/seed0"),
+]
 
 # Snakemake takes seconds to import: one process does it, and each run is forked from that one.
 FORKS = multiprocessing.get_context("forkserver")

@@ -4,8 +4,6 @@ An environment is built by uv from the packages that its file declares and nothi
 versions of requirements.lock, so that the wheels of the tests' own environment are used again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

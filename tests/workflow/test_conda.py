@@ -4,8 +4,6 @@ Real conda is not run: a stand-in for it builds the environments with uv. ``make
 registry.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -24,20 +22,13 @@ pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 TRAIN, TEST, TEXT = "ucf_qnrf/train", "ucf_qnrf/test", "fsc147s/v1"
 EXPERIMENTS = {
     "mcnn": experiment("MCNN", {"rgb": "MCNN"}, trained_on=TRAIN, evaluated_on=[TEST]),
-    "t2icount": experiment(
-        "T2ICount",
-        {"full": "T2ICount"},
-        trained_on=TEXT,
-        evaluated_on=[TEXT],
-        prompt_tests={TEXT: ["pairs", "maps"]},
-    ),
+    "t2icount": {
+        **experiment("T2ICount", {"full": "T2ICount"}, trained_on=TEXT, evaluated_on=[TEXT]),
+        "prompt_tests": {TEXT: ["pairs", "maps"]},
+    },
 }
-PAPER = {
-    "tables": {
-        "table1": {"title": "Table 1", "on": TEST, "rows": ["mcnn/rgb"]},
-        "table2": {"title": "Table 2", "on": TEXT, "rows": ["t2icount/full"]},
-    }
-}
+TABLES = {"table1": (TEST, "mcnn/rgb"), "table2": (TEXT, "t2icount/full")}
+PAPER = {"tables": {name: {"title": name, "on": on, "rows": [run]} for name, (on, run) in TABLES.items()}}
 SUITE = {
     "title": "For the test of the environments",
     "comparable": False,
@@ -48,10 +39,7 @@ SUITE = {
         TEST: {"dataset": "crowd", "split": "test"},
         TEXT: {"dataset": "shapes_minority", "split": "test"},
     },
-    "systems": {
-        "mcnn": {"size": "mini", "recipe": {"epochs": 1}},
-        "t2icount": {"size": "mini", "recipe": {"epochs": 1}},
-    },
+    "systems": {name: {"size": "mini", "recipe": {"epochs": 1}} for name in ("mcnn", "t2icount")},
 }
 
 

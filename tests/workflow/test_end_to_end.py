@@ -1,14 +1,11 @@
 """The whole way once, with the real commands on embedded crowds: one run that works, one whose training fails."""
 
-from __future__ import annotations
-
-import csv
 from pathlib import Path
 
 import pytest
 from house import ROOT, Answer, copy_config, snakemake
 
-from projects import experiment, write_project
+from projects import csv_rows, experiment, write_project
 
 pytestmark = pytest.mark.more
 
@@ -45,8 +42,7 @@ def answer(work: Path) -> Answer:
 
 
 def scores(work: Path, variant: str) -> list[dict[str, str]]:
-    with (work / "results" / "mini" / "scores.csv").open(encoding="utf-8", newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row["variant"] == variant]
+    return [row for row in csv_rows(work / "results" / "mini" / "scores.csv") if row["variant"] == variant]
 
 
 def test_a_diverging_training_run_fails_with_the_reason_in_its_log(work: Path, answer: Answer) -> None:

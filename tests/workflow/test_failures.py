@@ -1,9 +1,7 @@
 """What a failed job leaves behind: the rest of the results, the report of what there is, and a run that goes on."""
 
-from __future__ import annotations
-
 import pytest
-from house import House
+from house import EVERY_JOB, House
 
 FAILING = "train alpha/small"
 
@@ -43,11 +41,7 @@ def test_next_run_goes_on_and_renews_the_report(broken_house: House) -> None:
     answer = broken_house.run()
     assert answer.code == 0, answer.text
     assert broken_house.calls() == [
-        "judge",
-        "predict alpha/small/seed0",
-        "report",
-        "score",
-        "train alpha/small/seed0",
+        job for job in EVERY_JOB if "alpha/small" in job or job in ("judge", "report", "score")
     ]
     assert "alpha/small" in (broken_house.work / "reports/mini/index.html").read_text()
 

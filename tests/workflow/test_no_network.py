@@ -1,7 +1,5 @@
 """Suite paper where no address can be reached: one list of what could not be fetched, and what was there stays."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource
@@ -15,6 +13,7 @@ import pytest
 from house import ROOT
 from safetensors.numpy import save
 
+from projects import SETTINGS
 from recount.settings.project import load
 
 pytestmark = pytest.mark.more
@@ -51,7 +50,7 @@ def _spent() -> float:
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     folder, mirror = tmp_path_factory.mktemp("offline"), tmp_path_factory.mktemp("mirror")
-    for name in ("config.yaml", "benchmarks.yaml", "experiments", "papers", "suites"):
+    for name in SETTINGS:
         (folder / name).symlink_to(ROOT / name)
     for name, place in ((BY_HAND, folder / "resources/weights"), (MIRRORED, mirror)):
         (place / name).mkdir(parents=True)
@@ -83,10 +82,8 @@ def test_one_list_at_the_end_has_everything_that_is_missing_with_reasons_and_wha
     offline: Offline,
 ) -> None:
     project = load(ROOT, {"suite": "paper", "papers": []})
-    splits = [
-        split for run in project.runs for split in (run.training, run.held_out, *run.benchmarks.values()) if split
-    ]
-    names = {split.dataset for split in splits} | {name for run in project.runs for name in run.weights}
+    names = {split.dataset for run in project.runs for split in run.splits}
+    names |= {name for run in project.runs for name in run.weights}
     missing = names - {BY_HAND, MIRRORED}
     assert offline.text.count("\nCould not be fetched (") == 1
     assert offline.listed.startswith(f"{len(missing)} data sets and weights)")

@@ -1,7 +1,5 @@
 """``snakemake --report report.zip`` wraps recount's page with Snakemake's own provenance."""
 
-from __future__ import annotations
-
 import zipfile
 
 import pytest

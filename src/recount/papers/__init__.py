@@ -33,8 +33,7 @@ def make_evidence(project: Project, paper: str) -> list[Path]:
     """Compute a paper's evidence, write it beside its paper.yaml, return the files; DataError: a set is not fetched."""
     if paper not in project.papers:
         raise UserError(f"{paper}: no such paper; there are: {', '.join(project.papers)}")
-    makers = part(paper, "EVIDENCE", {})
-    if not makers:
+    if not (makers := part(paper, "EVIDENCE", {})):
         raise UserError(f"{paper}: recount computes no evidence of this paper; what it has was transcribed by hand")
     tables = {name: make(project.root / project.raw) for name, make in makers.items()}
     paths = []

@@ -14,7 +14,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recount.errors import UserError
 from recount.judging import published_log as logs
 from recount.judging.published_log import Found, LoggedRun, restarts, schedule_starts
 from recount.metrics import metric as metric_of
@@ -82,12 +81,7 @@ def read(path: Path, paper: Paper, published: pd.DataFrame) -> Log:
 
 
 def _log(sources: Sources, paper: Paper) -> Log | None:
-    path = paper.evidence.get(LOG)
-    try:
-        return None if path is None else read(path, paper, sources.published[paper.name])
-    except UserError as error:
-        sources.problem(path or Path(LOG), str(error))
-        return None
+    return sources.evidence(paper, LOG, lambda path: read(path, paper, sources.published[paper.name]))
 
 
 def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataFrame]:
@@ -102,8 +96,7 @@ def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataF
 
 def exhibits(context: Context) -> Iterator[Exhibit]:
     """Yield what the log shows."""
-    log = _log(context.sources, context.paper)
-    if log is None:
+    if (log := _log(context.sources, context.paper)) is None:
         return
     caption = (
         "The authors' evaluation log: MAE on the test images and learning rate of the runs that printed numbers come "

@@ -52,26 +52,16 @@ def read(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"not a readable CSV: {error}") from None
-    absent = [column for column in COLUMNS[path.stem] if column not in table.columns]
-    if absent:
+    if absent := [column for column in COLUMNS[path.stem] if column not in table.columns]:
         raise UserError(f"no column {', '.join(absent)}")
     if path.stem == LOG and table[["val_mae", "val_rmse"]].dropna().empty:
         raise UserError("no epoch has a validation error")
     return table.assign(benchmark=table["dataset"] + "/" + table["split"]) if "split" in table else table
 
 
-def _evidence(sources: Sources, name: str) -> pd.DataFrame | None:
-    path = sources.project.papers["t2icount"].evidence.get(name)
-    try:
-        return None if path is None else read(path)
-    except UserError as error:
-        sources.problem(path or Path(name), str(error))
-        return None
-
-
 def exhibits(context: Context) -> Iterator[Exhibit]:
     """Yield what the real annotation and the authors' training log show."""
-    trivial, unread, log = (_evidence(context.sources, name) for name in (TRIVIAL, UNREAD, LOG))
+    trivial, unread, log = (context.sources.evidence(context.paper, name, read) for name in (TRIVIAL, UNREAD, LOG))
     if trivial is not None or unread is not None:
         yield _real(context, trivial, unread)
     if log is not None:
@@ -80,7 +70,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
 
 def curves(sources: Sources, paper: Paper, metric: str) -> Mapping[str, pd.DataFrame]:
     """Return the validation errors of the training log, whose epochs are counted from 0: columns epoch, value."""
-    log = _evidence(sources, LOG) if metric == "mae" else None
+    log = sources.evidence(paper, LOG, read) if metric == "mae" else None
     if log is None:
         return {}
     seen = log.dropna(subset="val_mae")

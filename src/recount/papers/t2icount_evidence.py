@@ -25,7 +25,7 @@ from recount import datasets
 from recount.data.dataset import DataError
 from recount.data.sample import RawSample
 from recount.metrics import MAE, NAE, RMSE, SRE, Floats, Metric
-from recount.scoring.statistics import CONFIDENCE, RANDOM_SEED, RESAMPLES, wilson
+from recount.scoring.statistics import RANDOM_SEED, RESAMPLES, interval_of, wilson
 
 TRIVIAL = "trivial_on_real_annotation"
 UNREAD = "clip_count_unread_prompts"
@@ -87,19 +87,21 @@ def _counts(samples: Iterable[RawSample]) -> Floats:
     return np.array([sample.count for sample in samples], dtype=np.float64)
 
 
-def _constant(name: str, label: str, value: float, size: int, *, oracle: bool = False) -> _Predictor:
-    return _Predictor(name, f"{label} ({value:.4g})", np.full(size, float(value)), oracle)
+def _mean_and_median(name: str, label: str, counts: Floats, size: int) -> list[_Predictor]:
+    found = {"mean": float(counts.mean()), "median": float(np.median(counts))}
+    return [_Predictor(f"{name}_{k}", f"{k} of {label} ({v:.4g})", np.full(size, v)) for k, v in found.items()]
 
 
 def _constants(samples: Sequence[RawSample], train: Sequence[RawSample]) -> list[_Predictor]:
-    own, seen, size = _counts(samples), _counts(train), len(samples)
+    own, size = _counts(samples), len(samples)
+    best = {"MAE": float(np.median(own)), "RMSE": float(own.mean())}
     return [
-        _Predictor("zero", "always 0", np.zeros(size)),
-        _Predictor("one", "always 1", np.ones(size)),
-        _constant("fsc147_train_mean", "mean of FSC-147 train", float(seen.mean()), size),
-        _constant("fsc147_train_median", "median of FSC-147 train", float(np.median(seen)), size),
-        _constant("best_constant_mae", "best constant for MAE", float(np.median(own)), size, oracle=True),
-        _constant("best_constant_rmse", "best constant for RMSE", float(own.mean()), size, oracle=True),
+        *(_Predictor("zero", "always 0", np.zeros(size)), _Predictor("one", "always 1", np.ones(size))),
+        *_mean_and_median("fsc147_train", "FSC-147 train", _counts(train), size),
+        *(
+            _Predictor(f"best_constant_{k.lower()}", f"best constant for {k} ({v:.4g})", np.full(size, v), oracle=True)
+            for k, v in best.items()
+        ),
     ]
 
 
@@ -123,36 +125,30 @@ def _for_fsc147s(samples: Sequence[RawSample], train: Sequence[RawSample]) -> It
     yield _Predictor("prompt_blind", "perfect counter that ignores the prompt", blind, oracle=True)
 
 
-def _for_carpk(cars: Sequence[RawSample], own: Sequence[RawSample], train: Sequence[RawSample]) -> Iterator[_Predictor]:
-    size, seen = len(cars), _counts(own)
+def _for_carpk(cars: Sequence[RawSample], own: Sequence[RawSample], train: Sequence[RawSample]) -> list[_Predictor]:
     other = _counts(sample for sample in train if sample.prompt == "cars")
-    yield _constant("carpk_train_mean", "mean of CARPK train", float(seen.mean()), size)
-    yield _constant("carpk_train_median", "median of CARPK train", float(np.median(seen)), size)
-    yield _constant("fsc147_cars_mean", "mean of the cars in FSC-147 train", float(other.mean()), size)
-    yield _constant("fsc147_cars_median", "median of the cars in FSC-147 train", float(np.median(other)), size)
+    of_others = _mean_and_median("fsc147_cars", "the cars in FSC-147 train", other, len(cars))
+    return [*_mean_and_median("carpk_train", "CARPK train", _counts(own), len(cars)), *of_others]
 
 
 def _scored(dataset: str, split: str, samples: Sequence[RawSample], predictors: Sequence[_Predictor]) -> list[Trivial]:
     true, rows = _counts(samples), []
     every = [(predictor, metric) for predictor in predictors for metric in SCORED]
     contributions = np.stack([metric.of_images(true, predictor.counts) for predictor, metric in every])
-    ends = zip(*_intervals(contributions, [metric for _, metric in every]), strict=True)
+    ends = _intervals(contributions, [metric for _, metric in every])
     for ((name, label, counts, oracle), metric), (low, high) in zip(every, ends, strict=True):
-        scored = metric(true, counts), float(low), float(high), len(samples)
+        scored = metric(true, counts), low, high, len(samples)
         rows.append(Trivial(dataset, split, name, label, oracle, metric.name, *scored))
     return rows
 
 
-def _intervals(contributions: Floats, metrics: Sequence[Metric]) -> tuple[Floats, Floats]:
+def _intervals(contributions: Floats, metrics: Sequence[Metric]) -> list[tuple[float, float]]:
     """Return percentile intervals over pictures of contributions [rows, pictures], resampled with the same pictures."""
     pictures, rng = contributions.shape[1], np.random.default_rng(RANDOM_SEED)
     share = np.full(pictures, 1 / pictures)
     drawn = (rng.multinomial(pictures, share, RESAMPLES_AT_ONCE) for _ in range(RESAMPLES // RESAMPLES_AT_ONCE))
     means = np.concatenate([contributions @ (times / pictures).T for times in drawn], axis=1)
-    values = np.stack([metric.of_mean(row) for metric, row in zip(metrics, means, strict=True)])
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values, [tail, 1 - tail], axis=1)
-    return low, high
+    return [interval_of(metric.of_mean(row)) for metric, row in zip(metrics, means, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def auc(values: Floats, positive: np.ndarray) -> float:
     number, others = int(positive.sum()), int((~positive).sum())
     if not number or not others:
         return float("nan")
-    ranks = rankdata(values)[positive]
+    ranks = rankdata(values)[positive.ravel()]
     return float((ranks.sum() - number * (number + 1) / 2) / (number * others))
 
 

@@ -162,8 +162,7 @@ def _classes_of(samples: Sequence[Sample]) -> list[str]:
     classes = sorted(names, key=lambda name: (CLASS_ORDER.get(name, len(CLASS_ORDER)), name))
     if len(classes) < 2:
         raise UserError(f"prompt tests need two classes, but every picture asks for {', '.join(classes)!r}")
-    empty = [sample.id for sample in samples if sample.count <= 0]
-    if empty:
+    if empty := [sample.id for sample in samples if sample.count <= 0]:
         raise UserError(f"prompt tests need pictures that show their class; these have a count of 0: {empty[:5]}")
     return classes
 
@@ -374,7 +373,6 @@ def _refuse_mute(system: System) -> None:
 
 def _another_count(predicted: Floats, own: int) -> float:
     """Return the count for the next class after the own one that the picture was asked for."""
-    others = [count for count in np.roll(predicted, -own)[1:] if not math.isnan(count)]
-    if not others:
+    if not (others := [count for count in np.roll(predicted, -own)[1:] if not math.isnan(count)]):
         raise UserError("a picture shows every class of the benchmark, so no prompt is wrong")
     return others[0]

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,28 @@ def save_half(state: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: value.half().contiguous() for name, value in state.items()}, path)
 
 
+def trained(
+    name: str,
+    train: Callable[[Any, int], Any],
+    state_of: Callable[[Any], Mapping[str, Tensor]],
+    plan: Budget,
+    seed: int,
+    folder: Path,
+) -> tuple[Any, dict[str, Any]]:
+    """Train a CLIP and write its weights (half precision); return it as written, and what its card says of that."""
+    started = time.process_time()
+    model = train(plan, seed)
+    seconds = round(time.process_time() - started)
+    model = model.half().float().eval()  # what is written is what is measured
+    save_half(state_of(model), folder / f"{name}.safetensors")
+    size = sum(parameter.numel() for parameter in model.parameters())
+    said = {"plan": plan.model_dump(mode="json"), "seed": seed, "torch": torch.__version__, "cpu_seconds": seconds}
+    return model, {"name": name, **said, "parameters": size}
+
+
 def write_card(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write a card as JSON and, by the template ``cards/<name>.md``, as text; return it."""
+    """Write a card as JSON and, by the template ``cards/<name>.md``, as text; return it with the command."""
+    card = {"name": card["name"], "command": f"recount pretrain {card['name']}", **card}
     (folder / f"{card['name']}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     text = (CARDS / f"{card['name']}.md").read_text(encoding="utf-8").format_map(card)
     (folder / f"{card['name']}.md").write_text(text, encoding="utf-8")

@@ -10,7 +10,6 @@ learnt of how many there are. And captions that say the same share the target (`
 circles" beside three pictures of red circles is no error.
 """
 
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recount.nn.clip import ClipSize, build_clip, token_ids
-from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, shared_loss, trained, turned, write_card
 from recount.scenes import captions
 from recount.scenes.captions import CLASSES, EDGE, Shapes, draw_shapes
 from recount.systems.countclip import NUMBERS, WORD_OF, nine_captions
@@ -149,14 +148,8 @@ def regression_accuracy(model: Any, seed: int, scenes: int = 1200) -> float:
 def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
     """Train the tiny CLIP, write its weights (half precision) and its card into ``folder``; return the card."""
     plan = plan or Plan()
-    started = time.process_time()
-    model = train(plan, seed)
-    seconds = time.process_time() - started
-    model = model.half().float().eval()  # what is written is what is measured
-    save_half(model.state_dict(), folder / "mini_clip.safetensors")
+    model, numbers = trained("mini_clip", train, nn.Module.state_dict, plan, seed, folder)
     card = {
-        "name": "mini_clip",
-        "command": "recount pretrain mini_clip",
         "licence": "MIT (made by recount)",
         "data": (
             f"{plan.scenes} procedural scenes of {EDGE} x {EDGE} pixels: one to ten coloured shapes of a main class, "
@@ -166,12 +159,8 @@ def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) ->
             f"names of the classes, {plan.vague_words:.0%} with a vague quantity, none with a number word; a batch of "
             f"{plan.batch} has, by turns, {' or '.join(str(each) for each in plan.per_class)} scenes of a class"
         ),
-        "plan": plan.model_dump(mode="json"),
         "steps_done": plan.steps,
-        "seed": seed,
-        "torch": torch.__version__,
-        "cpu_seconds": round(seconds),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **numbers,
         "quality": quality(model, seed),
         "clip": SIZE.model_dump(mode="json"),
     }

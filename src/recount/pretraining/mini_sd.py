@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from recount.nn import stable_diffusion as sd
+from recount.prediction.localisation import auc
 from recount.pretraining.common import WEIGHTS, descend, save_half, write_card
 from recount.scenes import shapes as scenes
 from recount.scenes.car_parks import parking_scene
@@ -204,8 +205,7 @@ class Work:
 
     def kept(self, stage: str) -> dict[str, Any] | None:
         """Return the state of a stage that an earlier call kept, or None."""
-        state = load_state(self.folder / stage, self.made_from)
-        if state is not None:
+        if (state := load_state(self.folder / stage, self.made_from)) is not None:
             self._before = max(self._before, state["seconds"])
         return state
 
@@ -438,16 +438,6 @@ def unseen_scene(index: int, seed: int) -> scenes.Scene:
     return scenes.shapes_scene(rng, counts, BACKBONE.image_size, BACKBONE.image_size)
 
 
-def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Return the probability that a positive pixel scores above another one (ties count one half)."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(scores.ravel())
-    hits = positive.ravel()
-    n = int(hits.sum())
-    return float((ranks[hits].sum() - n * (n + 1) / 2) / (n * (hits.size - n)))
-
-
 def twins_scene(index: int, seed: int) -> scenes.Scene:
     """Return quality scene ``index`` of three shapes of one colour; some of the pairs were in pretraining."""
     rng = np.random.default_rng([seed, 74, index])
@@ -464,12 +454,12 @@ def quality(system: t2icount.T2ICount, count: int = 100, seed: int = 0) -> dict[
     found: dict[str, list[float]] = {}
     for index in range(count):
         for name, scores, mask, things in _prompted(system, unseen_scene(index, seed)):
-            found.setdefault(name, []).append(area_under_curve(scores, mask))
+            found.setdefault(name, []).append(auc(scores, mask))
             if name == "fused" and (things & ~mask).any():
-                found.setdefault("things", []).append(area_under_curve(scores[things], mask[things]))
+                found.setdefault("things", []).append(auc(scores[things], mask[things]))
         for name, scores, mask, things in _prompted(system, twins_scene(index, seed)):
             if name == "fused" and (things & ~mask).any():
-                found.setdefault("shapes", []).append(area_under_curve(scores[things], mask[things]))
+                found.setdefault("shapes", []).append(auc(scores[things], mask[things]))
     return {name: float(np.mean(values)) for name, values in found.items()} | {"pairs": len(found["fused"])}
 
 
@@ -531,8 +521,7 @@ def _save(weights: Path, vae: Any, unet: Any, text: Any) -> None:
 
 def _autoencoder(plan: Plan, seed: int, work: Work) -> Any:
     """Return the trained autoencoder, from what was kept of an earlier call if there is."""
-    state = work.kept("vae")
-    if state is None:
+    if (state := work.kept("vae")) is None:
         large = [captioned_scene(index, seed, plan.vae_side) for index in range(plan.vae_scenes)]
         state = {"vae": train_vae(torch.stack([scene.image for scene in large]), plan, seed).state_dict()}
         work.keep("vae", state)
@@ -566,7 +555,6 @@ def _card(weights: Path, plan: Plan, seed: int, seconds: float, alone: Mapping[s
     parts = {"unet": trained.unet, "vae_encoder": trained.vae, "text_encoder": trained.text}
     return {
         "name": "mini_sd",
-        "command": "recount pretrain mini_sd",
         "seed": seed,
         "cpu_seconds": round(seconds),
         "licence": "MIT (made by recount from its own drawings)",

@@ -14,7 +14,6 @@ The colour-shape pairs of the `val` and `test` classes of ``shapes`` never occur
 """
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.nn.clip import MINI_TOWERS, ClipTowers, image_tower, text_tower, token_ids, values_only
-from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, save_half, shared_loss, turned, write_card
-from recount.pretraining.mini_sd import Captioned, area_under_curve, captioned_scene, picture_of_scene, unseen_scene
+from recount.prediction.localisation import auc
+from recount.pretraining.common import WEIGHTS, Budget, normalised, optimise, shared_loss, trained, turned, write_card
+from recount.pretraining.mini_sd import Captioned, captioned_scene, picture_of_scene, unseen_scene
 from recount.scenes import shapes as scenes
 from recount.systems.vlcounter import TEMPLATES
 
@@ -146,7 +146,7 @@ def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
             if mask.any():
                 similarity = (patches @ text[name])[:, None]
                 large = functional.interpolate(similarity, size=mask.shape, mode="bilinear", align_corners=False)
-                areas.append(area_under_curve(large[0, 0].numpy(), mask))
+                areas.append(auc(large[0, 0].numpy(), mask))
     return {
         "recognised": float(np.mean(recognised)),
         "recognised_chance": float(np.mean(chance)),
@@ -158,23 +158,12 @@ def quality(model: TinyClip, seed: int, count: int = 100) -> dict[str, float]:
 
 def pretrain(folder: Path = WEIGHTS, plan: Plan | None = None, seed: int = 0) -> dict[str, Any]:
     """Train the towers, write their weights (half precision) and their card into ``folder``; return the card."""
-    plan = plan or Plan()
-    started = time.process_time()
-    model = train(plan, seed)
-    seconds = time.process_time() - started
-    model = model.half().float()  # what is written is what is measured
-    save_half(model.clip_state(), folder / "mini_towers.safetensors")
+    model, numbers = trained("mini_towers", train, TinyClip.clip_state, plan or Plan(), seed, folder)
     torch.manual_seed(seed)
     untrained = TinyClip()
     card = {
-        "name": "mini_towers",
-        "command": "recount pretrain mini_towers",
         "licence": "MIT (made by recount from its own drawings)",
-        "plan": plan.model_dump(),
-        "seed": seed,
-        "torch": torch.__version__,
-        "cpu_seconds": round(seconds),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **numbers,
         "quality": quality(model, seed),
         "quality_random": quality(untrained, seed),
         "clip": SIZE.model_dump(mode="json"),

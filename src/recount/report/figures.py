@@ -333,13 +333,8 @@ def influence_bars(shares: pd.DataFrame) -> Figure:
         ax.broken_barh(bars, (y - 0.36, 0.72), facecolors=[*looks, (GRID, 1.0)], linewidth=0)
         for n, (image, share) in enumerate(zip(mine["image"], mine["share"], strict=True)):
             if share > 0.12:
-                look: dict[str, Any] = {
-                    "ha": "center",
-                    "va": "center",
-                    "fontsize": 7.5,
-                    "color": "white" if n < 2 else INK,
-                }
-                ax.text(ends[n] + share / 2, y, shortened(str(image), 16), **look)
+                place, colour = (ends[n] + share / 2, y), "white" if n < 2 else INK
+                ax.text(*place, shortened(str(image), 16), ha="center", va="center", fontsize=7.5, color=colour)
     ax.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (2, 2)))
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

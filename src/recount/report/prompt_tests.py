@@ -289,8 +289,7 @@ class _Answers:
     def heats(self, photo: Photo, which: str) -> Iterator[Card]:
         """Yield the attention and similarity maps as cards, each with the range of its colours."""
         for kind, (label, colours, limits) in MAPS.items():
-            values = self.map(photo.id, which, kind)
-            if values is not None:
+            if (values := self.map(photo.id, which, kind)) is not None:
                 finite = values[np.isfinite(values)]
                 low, high = limits or ((float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0))
                 ends = f"{low:.4g} to {high:.4g}".replace("-", "−")  # four digits: similarities may all be near 1
@@ -308,8 +307,7 @@ def prompt_galleries(
     samples = sources.samples(first.place.split("/")[0], first.preparation)
     asked: list[tuple[Photo, str, float]] = []
     for number, name in enumerate(dict.fromkeys(key.split("/")[2] for key in first.maps)):
-        photo = photo_of(sources, samples, name, f"{stem}-{number}", PHOTO_WIDTH)
-        if photo is not None:
+        if (photo := photo_of(sources, samples, name, f"{stem}-{number}", PHOTO_WIDTH)) is not None:
             maps = [entry.map(name, which, "density") for entry in answers for which in PROMPTS]
             top = scale_of([density for density in maps if density is not None])
             asked += [(one, which, top) for which, one in _two_prompts(photo, first)]
@@ -321,8 +319,7 @@ def prompt_galleries(
 
 
 def _two_prompts(photo: Photo, answers: _Answers) -> Iterator[tuple[str, Photo]]:
-    pair = answers.pairs.get(photo.id)
-    if pair is None:
+    if (pair := answers.pairs.get(photo.id)) is None:
         return
     for which in PROMPTS:
         mine = replace(photo, count=getattr(pair, f"{which}_true"), prompt=getattr(pair, which))

@@ -186,8 +186,7 @@ def photographs(context: Context) -> Iterator[Exhibit]:
         stem = re.sub(r"[^\w-]", "-", f"photo-{context.name}-{place.dataset}-{place.split}")  # a class of CSS
         shown = []
         for variant in context.variants:
-            found = _predictions_of(context.sources, place, variant, selection)
-            if found is not None:
+            if (found := _predictions_of(context.sources, place, variant, selection)) is not None:
                 seed, chosen, predictions = found
                 maps = context.sources.maps(place, *context.sources.evaluated_as(variant.key), seed, chosen)
                 shown.append(Shown(variant.label, predictions, maps, variant.first))
@@ -279,8 +278,7 @@ def answers(context: Context) -> Iterator[Exhibit]:
 
 def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[str, pd.DataFrame]]:
     for variant in context.variants:
-        found = _predictions_of(context.sources, place, variant, selection)
-        if found is not None:
+        if (found := _predictions_of(context.sources, place, variant, selection)) is not None:
             key = (place.dataset, place.split, *context.sources.evaluated_as(variant.key))
             there = set(context.sources.predictions_by_variant[key]["selection"])
             # An untrained baseline has one kind of weights only, which stands for both.
@@ -322,8 +320,7 @@ COSTS = {
 def _costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, dict[str, float]]:
     found = {}
     for variant in variants:
-        runs = [run for run in sources.runs if run.key == sources.trained_as(variant.key)]
-        if runs:
+        if runs := [run for run in sources.runs if run.key == sources.trained_as(variant.key)]:
             said = pd.DataFrame([run.record.cost.model_dump() for run in runs if run.record])
             costs = said.reindex(columns=list(COSTS))
             values = {str(name): float(v) for name, v in costs.apply(pd.to_numeric, errors="coerce").mean().items()}
@@ -336,8 +333,7 @@ def _costs_of(sources: Sources, variants: Iterable[Variant]) -> dict[Variant, di
 
 def cost(context: Context) -> Iterator[Exhibit]:
     """Yield what training and prediction cost, and printed beside counted parameters."""
-    costs = _costs_of(context.sources, context.variants)
-    if not costs:
+    if not (costs := _costs_of(context.sources, context.variants)):
         return
     on_gpu = any(values["gpu_seconds"] > 0 for values in costs.values())
     shown_costs = {name: how for name, how in COSTS.items() if on_gpu or name != "gpu_seconds"}

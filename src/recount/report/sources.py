@@ -17,6 +17,7 @@ from recount.chain import MADE, Chain, Unfit
 from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
+from recount.errors import UserError
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary, data_digest
@@ -25,7 +26,7 @@ from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
 from recount.results.verdicts import FIDELITY, VERDICTS, FidelityRow, VerdictRow
-from recount.settings.paper import Row
+from recount.settings.paper import Paper, Row
 from recount.settings.project import Project, Run
 
 Content = TypeVar("Content")
@@ -102,9 +103,14 @@ class Sources:
             if required:
                 self.problem(path, "there is no such file")
             return None
-        except (ResultsError, ValueError, OSError) as error:
+        except (UserError, ValueError, OSError) as error:
             self.problem(path, str(error))
             return None
+
+    def evidence(self, paper: Paper, name: str, read: Callable[[Path], Content]) -> Content | None:
+        """Return what a file of a paper's evidence holds; None where there is none, or ``read`` refuses it."""
+        path = paper.evidence.get(name)
+        return None if path is None else self._read(path, read)
 
     def _frame(self, kind: CsvTable[Any], path: Path) -> pd.DataFrame:
         found = self._read(path, kind.frame)

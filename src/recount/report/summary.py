@@ -21,8 +21,7 @@ def findings(
         for row in table.rows
         if row.cells and row.cells[0].status in RUN_HERE and row.cells[0].column.constant
     }
-    nothing = [row.label for row in trained.values() if row.cells[0].learned_nothing]
-    if nothing:
+    if nothing := [row.label for row in trained.values() if row.cells[0].learned_nothing]:
         names = ", ".join(nothing)
         yield f"{len(nothing)} of {len(trained)} systems and variants do no better than the best constant: {names}."
     elif trained:
@@ -31,8 +30,7 @@ def findings(
         yield from _against_training_mean(table)
     yield from _gains(selections)
     shares = [(f"{image.id} ({label}", image.share_of_squared_error) for label, image in heavy]
-    alone = [f"{words}, {percent(share)})" for words, share in shares if share > HEAVY]
-    if alone:
+    if alone := [f"{words}, {percent(share)})" for words, share in shares if share > HEAVY]:
         yield f"A single image carries more than half of a squared error: {', '.join(dict.fromkeys(alone))}."
 
 
@@ -66,8 +64,7 @@ def best_rows(tables: Sequence[TableView]) -> Iterator[str]:
     """Yield, for each table of scores, which row is best, and by how much it beats the best constant."""
     for table in tables:
         first = [(row.cells[0].of_constant, row) for row in table.rows if row.cells and row.cells[0].status in RUN_HERE]
-        ranked = [(share, row) for share, row in first if share is not None]
-        if not ranked:
+        if not (ranked := [(share, row) for share, row in first if share is not None]):
             continue
         share, row = min(ranked, key=lambda entry: entry[0])
         column, cell, name = table.columns[0], row.cells[0], table.short_title

@@ -240,8 +240,7 @@ class _Maker:
 
     def _cell(self, row: Row | Score, column: Column, published: Published | None, absent: tuple[str, Reason]) -> Cell:
         """Return a cell with the scores of the table's selection where it was measured, else of the first that was."""
-        scores = self.measured.get((row.system, row.variant, column.benchmark, column.metric))
-        if not scores:
+        if not (scores := self.measured.get((row.system, row.variant, column.benchmark, column.metric))):
             return Cell(column, published, *absent)
         there = [score.selection for score in scores if present(score.value)] or [score.selection for score in scores]
         selection = self.table.weights if self.table.weights in there else there[0]
@@ -290,8 +289,7 @@ def _place(row: RowView) -> tuple[int, float]:
 def _stand_in_notes(sources: Sources, table: Table) -> Iterable[str]:
     said: dict[str, list[str]] = defaultdict(list)
     for benchmark in table.on:
-        entry = sources.project.stand_ins.get(benchmark)
-        if entry is None:
+        if (entry := sources.project.stand_ins.get(benchmark)) is None:
             yield f"{sources.project.why_no_data(benchmark)}."
             continue
         place = f"{entry.dataset}/{entry.split}"

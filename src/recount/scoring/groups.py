@@ -12,8 +12,7 @@ def confusion(true: ArrayLike, predicted: ArrayLike, numbers: Sequence[int]) -> 
     """Return how often true number i (row) was answered with number j (column); ValueError for a foreign count."""
     pairs = np.stack([np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)])
     place = {float(number): index for index, number in enumerate(numbers)}
-    foreign = sorted({float(value) for value in pairs.ravel()} - set(place))
-    if foreign:
+    if foreign := sorted({float(value) for value in pairs.ravel()} - set(place)):
         raise ValueError(f"counts {foreign[:5]} are not among the numbers {list(numbers)}")
     matrix = np.zeros((len(numbers), len(numbers)), np.int64)
     np.add.at(matrix, tuple([place[value] for value in row] for row in pairs.tolist()), 1)

@@ -147,8 +147,7 @@ class Measurements:
         trained = is_there(self.project.root / self.project.run_folder(run) / RUN)
         step, what = ("predict", "prediction") if trained else ("train", "training")
         path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
-        tail = _log_tail(self.project.root / path)
-        if not tail:
+        if not (tail := _log_tail(self.project.root / path)):
             return Missing("not run", f"{what} was not run")
         return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
 
@@ -156,8 +155,7 @@ class Measurements:
         absent = f"{split.dataset} is not prepared ({split.preparation})"
         for step in (("prepare", split.dataset, split.preparation), ("fetch", split.dataset)):
             path = self.project.log(*step)
-            tail = _log_tail(self.project.root / path)
-            if tail:
+            if tail := _log_tail(self.project.root / path):
                 return Missing("absent data", f"data absent: {absent}; see {path}", tail)
         return Missing("absent data", f"data absent: {absent}")
 

@@ -100,11 +100,9 @@ def _row_cells(measurements: Measurements, bare: Score, row: Row, published: Seq
 
 def _why_not_run(measurements: Measurements, cell: Score) -> Reason:
     project = measurements.project
-    absent = project.why_no_data(cell.benchmark)
-    if absent:
+    if absent := project.why_no_data(cell.benchmark):
         return Reason("no counterpart", absent)
-    skipped = project.not_run(cell.system, cell.variant)
-    if skipped:
+    if skipped := project.not_run(cell.system, cell.variant):
         return Reason("skipped", skipped)
     if cell.benchmark not in measurements.runs[cell.system, cell.variant][0].benchmarks:
         return Reason("no counterpart", f"{cell.system}/{cell.variant} is not evaluated on {cell.benchmark}")
@@ -138,8 +136,7 @@ def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
 def _over_seeds(
     measurements: Measurements, cell: Score, of_runs: Mapping[str, Measured], wanted: int, status: str
 ) -> Score:
-    finite = {run: measured for run, measured in of_runs.items() if measured.reason.is_note}
-    if not finite:
+    if not (finite := {run: measured for run, measured in of_runs.items() if measured.reason.is_note}):
         return replace(cell, reason=joined(measured.reason for measured in of_runs.values()))
     said = [Reason("note", f"{len(finite)} of {wanted} seeds")] if len(finite) < wanted else []
     said += [measured.reason for measured in finite.values()]

@@ -138,8 +138,7 @@ class TrivialRows:
 
     def _annotated_counts(self, place: Split, settings: str) -> Floats:
         samples = self.measurements.samples(place)
-        bare = [sample.id for sample in samples if sample.count and not len(sample.points)]
-        if bare:
+        if bare := [sample.id for sample in samples if sample.count and not len(sample.points)]:
             raise Missing("undefined", f"only counts are known, not points, for instance of {bare[0]}")
         return block_bins_counts(samples, json.loads(settings)) if settings else dot_map_counts(samples)
 
