@@ -97,7 +97,13 @@ def trained(name: str, folder: Path, *, pool: Any = None, recipe: dict[str, Any]
         return stages(recipe)
 
     system.losses, system.stages = watched_losses, watched_stages
-    options: dict[str, Any] = {"watched": {}, "seed": 5, "folder": folder, "digest": "d", "device": torch.device("cpu")}
+    options: dict[str, Any] = {
+        "watched": {},
+        "seed": 5,
+        "folder": folder,
+        "made_from": "d",
+        "device": torch.device("cpu"),
+    }
     Trainer(system, resolved, pool or jpeg_pool(folder), **options).train()
     return Trained(system, resolved, end=copied(system.state_dict()), batches=batches, **seen)
 

@@ -186,6 +186,14 @@ def test_decompression_bomb_is_refused_before_anything_is_written(
     assert [path.name for path in tmp_path.rglob("*")] == ["a.zip"]
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path, kind: int) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=kind) as archive:
+        archive.addfile(tarfile.TarInfo("n" * 2**21))
+    with pytest.raises(ArchiveError, match=r"a header of 2,09\d,\d+ bytes, more than the 1,048,576 allowed"):
+        unpack(tmp_path / "a.tar.gz", DIGEST)
+
+
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBERS", 9)
     with pytest.raises(ArchiveError, match="more than"):

@@ -492,5 +492,5 @@ def test_every_suite_runs_each_row_of_the_papers_table_and_says_why_it_leaves_ot
 def test_editions_of_countbench_never_stand_for_each_other() -> None:
     for suite, editions in (("mini", 1), ("open", 1), ("paper", 3)):
         for run in load(ROOT, {"suite": suite, "papers": ["countclip"]}).runs:
-            assert len(run.benchmarks) == editions
-            assert len({split.dataset for split in run.benchmarks.values()}) == editions
+            shown = {name: split for name, split in run.benchmarks.items() if name.startswith("countbench")}
+            assert len({split.dataset for split in shown.values()}) == len(shown) == editions

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -40,7 +39,7 @@ from recount.data.index import COLUMNS
 from recount.data.pictures import Picture, read_picture, resize, save
 from recount.data.sample import ORIGINAL_COUNT, RawSample
 from recount.data.size_rules import SizeRule, place_points
-from recount.results.files import file_digest, write_rows
+from recount.results.files import file_digest, shared_lock, write_rows
 from recount.results.prepared import RAW, RAW_FILES, SUMMARY, Pictures, RawFiles, Samples, Summary
 
 _THREADS = 2  # that decode, resize and save pictures
@@ -72,7 +71,7 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path,
     rule = dataset.preparations[preparation]
     target = data_root / dataset.name / preparation
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{preparation}.lock"), _replacing(target) as folder:
+    with shared_lock(target.parent / f".{preparation}.lock"), _replacing(target) as folder:
         defects = Defects()
         samples = _read(dataset, raw_root / dataset.name, rule, defects)
         pictures = _write_pictures(dataset, samples, rule, folder, defects)

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 TAR_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar")
 SUFFIXES = (*TAR_SUFFIXES, ".zip")
@@ -32,6 +32,7 @@ MARKER = ".unpacked.json"
 SMALL_BYTES = 2**30
 MAX_RATIO = 200  # density maps and JSON shrink to a thirtieth or fiftieth; a bomb by deflate, to a thousandth
 MAX_MEMBERS = 1_000_000
+MAX_HEADER = 2**20  # bytes of names and attributes of one member
 BROKEN = (
     zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
     NotImplementedError, UnicodeError,
@@ -115,6 +116,17 @@ def _note(folder: Path, digest: str) -> str:
     return json.dumps({"sha256": digest, "files": len(sizes), "bytes": sum(sizes)}) + "\n"
 
 
+class _Header(tarfile.TarInfo):
+    """A header of a tar file; one whose names and attributes would fill the memory is refused before they are read."""
+
+    _LONG = frozenset((b"x", b"g", b"X", b"L", b"K"))  # pax headers, and GNU's long names and links
+
+    def _proc_member(self, opened: tarfile.TarFile) -> Any:
+        if self.type in self._LONG and self.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes, more than the {MAX_HEADER:,} allowed")
+        return super()._proc_member(opened)  # type: ignore[misc]
+
+
 @contextmanager
 def _members(archive: Path, name: str) -> Iterator[Iterator[_Member]]:
     """Yield the members of an archive; whatever its libraries say of broken bytes becomes an ArchiveError."""
@@ -124,7 +136,7 @@ def _members(archive: Path, name: str) -> Iterator[Iterator[_Member]]:
             with zipfile.ZipFile(archive) as opened:
                 yield _zip_members(opened)
         else:
-            with tarfile.open(archive) as opened_tar:
+            with tarfile.open(archive, tarinfo=_Header) as opened_tar:
                 yield _tar_members(opened_tar)
     except BROKEN as error:
         raise ArchiveError(f"{name} is broken or of an unknown kind ({brief(error)}); fetch it again") from error

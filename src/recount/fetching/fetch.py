@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
@@ -47,7 +47,7 @@ from recount.fetching.transfers import (
     part_path,
     set_aside,
 )
-from recount.results.files import SaveError, file_digest
+from recount.results.files import SaveError, file_digest, shared_lock
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def is_web(mirror: str) -> bool:
 
 
 def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:
-    lock = FileLock(path)
+    lock = shared_lock(path)
     try:
         return lock.acquire(timeout=0)
     except Timeout:
