@@ -279,7 +279,7 @@ def test_several_denoising_steps_end_near_the_picture_and_are_fixed_in_evaluatio
     assert last.shape == latent.shape
     assert not torch.equal(last, latent)
     assert torch.equal(last, several._denoised(latent, context, share))
-    assert torch.equal(mini()._denoised(latent, context, share), latent)
+    assert torch.equal(tiny()._denoised(latent, context, share), latent)
 
 
 def test_ambiguous_cells_as_background_push_their_similarity_down() -> None:
