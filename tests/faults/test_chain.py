@@ -312,6 +312,10 @@ def test_settings_changed_back_and_forth(project: Project) -> None:
     changed = load(project.root, {"precision": "bf16"})
     assert cell(changed) == ("missing", "stale")
     assert cell(project) == ("trained", "")
+    change(project.root / "suites/small.yaml", "epochs: 2", "epochs: 3")  # how the model is read stays the same
+    assert cell(load(project.root)) == ("missing", "stale")
+    change(project.root / "suites/small.yaml", "epochs: 3", "epochs: 2")
+    assert cell(load(project.root)) == ("trained", "")
 
 
 class Stop(Exception):

@@ -113,14 +113,14 @@ def tested(copy: Path, tests: Sequence[str], limit: float) -> Outcome:
     try:
         said, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        for each_of_them in [*psutil.Process(process.pid).children(recursive=True), process]:
-            each_of_them.kill()
+        for running in [*psutil.Process(process.pid).children(recursive=True), process]:
+            running.kill()
         process.communicate()
         return Outcome(f"a hang: not done after {limit:.0f} s", limit)
     if process.returncode not in (ALL_PASSED, ONE_FAILED):
         sys.exit(f"{' '.join(tests)}: pytest ended with exit code {process.returncode}, so nothing was tested:\n{said}")
-    failed = FAILED.search(said)
-    return Outcome(failed[1] if failed else "", time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Outcome("" if process.returncode == ALL_PASSED else FAILED.findall(said)[0], seconds)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mutants
-import pytest
 
 
 def test_each_mutant_is_made_in_code_that_is_there_and_its_result_is_told() -> None:
