@@ -1,7 +1,5 @@
 """Numbers from predictions: jackknives against textbook variances, scales of seeds, arms on the same images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

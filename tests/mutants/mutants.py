@@ -7,8 +7,6 @@ docs/reliability.md; ``make mutants ARGS="TEXT"`` tries those whose id or file h
 status 1: too few are caught, or the list does not follow the code.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

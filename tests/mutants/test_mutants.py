@@ -1,7 +1,5 @@
 """The list of mutants follows the code, and its results stand in docs/reliability.md; ``make mutants`` tries them."""
 
-from __future__ import annotations
-
 import mutants
 
 

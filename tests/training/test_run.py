@@ -1,7 +1,5 @@
 """What a run is trained on and what is kept from it, and what its state is made from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
