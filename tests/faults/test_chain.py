@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -477,7 +476,7 @@ def test_what_is_only_told_is_not_mended(project: Project, monkeypatch: pytest.M
     findings = Verification(project).findings()
     assert {finding.kind for finding in findings} == {"failed", "older code"}
     assert mend(project, findings) == []
-    assert cell(project) == ("trained", "")
+    assert cell(project) == ("trained", "note")
 
 
 def test_what_is_mended_twice_is_kept_twice(project: Project) -> None:
@@ -507,16 +506,15 @@ def test_a_raw_file_that_changed_is_told_and_never_moved(project: Project) -> No
     assert raw.is_file()
 
 
-def test_a_fetched_file_that_changed_is_damaged(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = project.root / "resources/raw/photographs"
+def test_a_fetched_file_that_changed_is_damaged(project: Project) -> None:
+    folder = project.root / "resources/raw/crowd"
     folder.mkdir(parents=True)
-    monkeypatch.setattr("recount.verify.needed_sources", lambda _: [(SimpleNamespace(name=folder.name), folder)])
     (folder / "a.zip").write_text("1")
     entry = Fetched("a.zip", 1, provenance.file_digest(folder / "a.zip"), "by hand", "2026-01-01")
     (folder / MANIFEST).write_text(json.dumps({"files": [asdict(entry)]}))
     assert unfit(project) == {}
     (folder / "a.zip").write_text("2")
-    assert unfit(project) == {"resources/raw/photographs/a.zip": "damaged"}
+    assert unfit(project) == {"resources/raw/crowd/a.zip": "damaged"}
 
 
 def record_of_another_run(folder: Path) -> None:
