@@ -8,6 +8,7 @@
 #   make test-full           at paper size
 #   make test-cluster        the workflow on a real SLURM, started for it (root; Debian: apt install slurm-wlm munge)
 #   make test-environments   each kind of job in an environment of what its conda file declares, built by uv
+#   make mutants             do the tests notice a line that somebody breaks? about half an hour
 #   make lint                style, types, layers, workflow
 #   make bench               how fast the costly parts are
 #   make simulate            how often the rules of the verdicts err and what they find; writes the tables of docs/verdicts.md
@@ -24,7 +25,7 @@ READY = .venv/.recount-is-installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 APART = full_size or cluster or environments
 
-.PHONY: report test test-more test-search test-full test-cluster test-environments lint format bench simulate schemas lock clean-environment
+.PHONY: report test test-more test-search test-full test-cluster test-environments mutants lint format bench simulate schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
@@ -54,6 +55,10 @@ test-cluster: $(READY) .bin/cluster
 
 test-environments: $(READY) | .bin/uv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -rs -m environments -n 0 tests/workflow/test_conda.py $(ARGS)
+
+# ARGS="TEXT": those that have TEXT in their file or name; all of them write their table into docs/reliability.md.
+mutants: $(READY)
+	nice $(BIN)/python tests/mutants/mutants.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

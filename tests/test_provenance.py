@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import shutil
 import stat
 import subprocess
@@ -17,7 +18,7 @@ from recount import datasets, provenance, systems
 from recount.provenance import CodeBase
 from recount.results.files import ResultsError
 from recount.settings import project as config
-from recount.settings.project import PromptTest, Run
+from recount.settings.project import PromptTest, Run, Split
 
 MODULES = {
     "__init__": "",
@@ -92,6 +93,30 @@ def test_an_edit_changes_the_digests_of_what_it_can_change(
     package: Package, edited: str, text: str, changed: set[str]
 ) -> None:
     assert package.changed_by(edited, text) == changed
+
+
+def test_what_is_imported_where_types_are_not_checked_is_followed(package: Package) -> None:
+    package.write("systems/base.py", MODULES["systems/base"] + "else:\n    from recount.nn import layers\n")
+    assert package.changed_by("nn/layers.py", "DEPTH = 4\n") == {"alpha", "beta", "report"}
+
+
+@pytest.mark.parametrize("statement", ["register(WIDTH)", "WIDTH.x", "del WIDTH", "assert WIDTH", "global WIDTH"])
+def test_every_statement_but_a_docstring_counts(package: Package, statement: str) -> None:
+    text = MODULES["systems/alpha"] + "def build():\n    pass\n"
+    package.write("systems/alpha.py", text)
+    assert package.changed_by("systems/alpha.py", f"{text}    {statement}\n") == {"alpha"}
+
+
+def test_the_digest_is_the_same_in_every_process(package: Package) -> None:
+    digest = f"CodeBase({{'recount': Path({str(package.folder)!r})}}).digest({BETA})"
+    code = f"from pathlib import Path; from recount.provenance import CodeBase; print({digest})"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout.decode()
+        for seed in "123"
+    ]
+    assert said == [package.read().digest(BETA) + "\n"] * 3
 
 
 def test_shipped_weights_count_for_the_modules_that_name_them(package: Package) -> None:
@@ -207,6 +232,38 @@ def test_what_a_run_is_evaluated_and_prompt_tested_on_is_not_in_its_settings(run
     tested = {"a/b": PromptTest(split=split, tests=("pairs",), pictures=None)}
     for changes in ({"benchmarks": {}}, {"prompt_tests": tested}):
         assert provenance.run_settings(run.model_copy(update=changes), None) == provenance.run_settings(run, None)
+
+
+def test_how_a_training_is_read_and_in_which_precision_is_in_the_digest_of_a_reading(run: Run, tmp_path: Path) -> None:
+    project, coarse = config.load(tmp_path), config.load(tmp_path, {"precision": "bf16"})
+    flipped = run.model_copy(update={"reading": {"flip": False}})
+    readings = [provenance.reading_of(*read) for read in ((project, run), (project, flipped), (coarse, run))]
+    assert len({*readings}) == 3
+
+
+@pytest.mark.parametrize("role", ["training", "held_out", "selected_on_test"])
+def test_data_that_a_run_is_trained_or_chosen_on_are_among_what_it_was_made_from(
+    run: Run, tmp_path: Path, role: str
+) -> None:
+    project = config.load(tmp_path)
+    index = tmp_path / project.data / "a" / "original" / "index.csv"
+    index.parent.mkdir(parents=True)
+    index.write_bytes(b"id\n")
+    sealed(index)
+    splits = dict.fromkeys(("training", "held_out", "selected_on_test")) | {
+        role: Split(dataset="a", split="b", preparation="original")
+    }
+    found = provenance.data_of(project, run.model_copy(update={**splits, "weights": ()}))
+    assert found == {"a/original": hashlib.sha256(b"id\n").hexdigest()}
+
+
+def test_weights_that_a_run_starts_from_are_among_what_it_was_made_from(run: Run, tmp_path: Path) -> None:
+    project = config.load(tmp_path)
+    manifest = tmp_path / project.weights / "clip" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"digest": "d"}')
+    alone = dict.fromkeys(("training", "held_out", "selected_on_test")) | {"weights": ("clip", "not_fetched")}
+    assert provenance.data_of(project, run.model_copy(update=alone)) == {"weights:clip": "d"}
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,9 @@ class Verification:
         return list(dict.fromkeys(found))
 
     def _finding(
-        self, path: Path, kind: Kind, why: str, again: str = "", *digests: str, also: tuple[Path, ...] = ()
-    ) -> Finding:
-        expected, found = digests or ("", "")
+        self, path: Path, kind: Kind, why: str, again: str = "", expected: str = "", found: str = "", *,
+        also: tuple[Path, ...] = (),
+    ) -> Finding:  # fmt: skip
         why = why.replace(f"{self.project.root}/", "")
         return Finding(self._name(path), kind, why, again, expected, found, tuple(map(self._name, (path, *also))))
 

@@ -176,6 +176,14 @@ def test_remembered_digests_are_not_read_again_and_no_change_escapes(tmp_path: P
     assert DigestCache(cache).digest(path) not in ("remembered", digest)
 
 
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    cache = DigestCache(tmp_path / "cache.json")
+    cache.digest(tmp_path / "a")
+    cache.save()
+    assert not (tmp_path / "cache.json").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"a": 3}', b"[" * 100_000])
 def test_a_broken_memory_of_digests_is_forgotten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(b"one")

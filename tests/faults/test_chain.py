@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ from prepared import written
 from projects import experiment, write_project
 from recount import provenance
 from recount.chain import Chain, Unfit
+from recount.data.dataset import MANIFEST
 from recount.data.index import read_index
 from recount.data.pictures import load_image
 from recount.errors import UserError
+from recount.fetching.ledger import Fetched
 from recount.judging.judge import judge
 from recount.prediction.predict import predict_benchmark
 from recount.results.attempts import attempt
 from recount.results.files import write_text
 from recount.results.predictions import Timing, timing_path
-from recount.results.run_record import RunRecord
+from recount.results.prepared import RAW as RAW_LIST
+from recount.results.prepared import RAW_FILES, SUMMARY, RawFile, Summary
+from recount.results.run_record import HISTORY, RunRecord
 from recount.results.scores import SCORES
 from recount.scoring.score import score
 from recount.settings.project import Project, load
@@ -176,8 +181,23 @@ def without_its_record(path: Path) -> None:
     timing_path(path).unlink()
 
 
+def with_a_record_of_maps_alone(path: Path) -> None:
+    record = Timing.read(timing_path(path))
+    record.made.content = {f"maps/{name}": digest for name, digest in record.made.content.items()}
+    record.write(timing_path(path))
+
+
 @pytest.mark.parametrize(
-    "fault", [cut, reorder, other_truth, of_another_run, with_its_record_of_another_run, without_its_record]
+    "fault",
+    [
+        cut,
+        reorder,
+        other_truth,
+        of_another_run,
+        with_its_record_of_another_run,
+        without_its_record,
+        with_a_record_of_maps_alone,
+    ],
 )
 def test_predictions_that_are_not_what_was_written_are_not_scored(
     project: Project, fault: Callable[[Path], None]
@@ -211,6 +231,15 @@ def test_predictions_of_another_model_are_stale(project: Project) -> None:
     (project.root / PREDICTIONS).write_bytes(before[0])
     timing_path(project.root / PREDICTIONS).write_bytes(before[1])
     assert cell(project) == ("missing", "stale")
+
+
+def test_predictions_of_a_model_that_was_trained_again_are_stale(project: Project) -> None:
+    path = project.root / RUN / "run.json"
+    record = RunRecord.read(path)
+    record.selections["last"].sha256 = "0" * 64
+    record.write(path)
+    with pytest.raises(Unfit, match=r"stale: made with another model \(last\) than the run has now"):
+        Chain(project).predictions(project.run("mcnn", "rgb", 0), TEST)
 
 
 def test_other_prepared_data_make_run_and_predictions_stale(project: Project) -> None:
@@ -282,6 +311,10 @@ def test_settings_changed_back_and_forth(project: Project) -> None:
     changed = load(project.root, {"precision": "bf16"})
     assert cell(changed) == ("missing", "stale")
     assert cell(project) == ("trained", "")
+    change(project.root / "suites/small.yaml", "epochs: 2", "epochs: 3")  # how the model is read stays the same
+    assert cell(load(project.root)) == ("missing", "stale")
+    change(project.root / "suites/small.yaml", "epochs: 3", "epochs: 2")
+    assert cell(load(project.root)) == ("trained", "")
 
 
 class Stop(Exception):
@@ -350,6 +383,16 @@ def test_the_best_model_is_that_of_the_epoch_that_was_chosen(project: Project, m
     assert {path.name: path.read_bytes() for path in (project.root / RUN).glob("model*.safetensors")} == before
 
 
+def test_a_best_model_is_that_of_its_epoch_and_not_the_last(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = iter([1.0, 2.0])
+    monkeypatch.setattr("recount.training.loop.evaluate", lambda *_: {"mae": next(errors), "rmse": 0.0})
+    kept = RunRecord.read(train(project, project.run("mcnn", "rgb", 0))).selections
+    assert [chosen.epoch for chosen in kept.values()] == [2, 1]
+    digests = [provenance.file_digest(project.root / RUN / chosen.model) for chosen in kept.values()]
+    assert digests == [chosen.sha256 for chosen in kept.values()]
+    assert len({*digests}) == 2
+
+
 def test_a_best_model_that_was_exchanged_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run = project.run("mcnn", "rgb", 0)
     save = checkpoints.save_model
@@ -378,7 +421,8 @@ def flipped(path: Path) -> Iterator[int]:
 
 def test_no_flipped_bit_of_a_result_is_accepted(project: Project) -> None:
     run = project.run("mcnn", "rgb", 0)
-    for path in (project.root / RUN / "run.json", project.root / PREDICTIONS, timing_path(project.root / PREDICTIONS)):
+    predictions = project.root / PREDICTIONS
+    for path in (project.root / RUN / "run.json", project.root / RUN / HISTORY, predictions, timing_path(predictions)):
         for position in flipped(path):
             with pytest.raises(UserError):
                 Chain(project).predictions(run, TEST)
@@ -423,6 +467,89 @@ def test_what_verify_mends_is_made_anew_and_nothing_else(project: Project) -> No
     score(project)
     judge(project)
     assert unfit(project) == {}
+
+
+def test_what_is_only_told_is_not_mended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError), attempt(project, "train", "mcnn/slow/seed0"):
+        raise UserError("out of memory")
+    monkeypatch.setattr(provenance, "step_digest", lambda *_: "other")
+    findings = Verification(project).findings()
+    assert {finding.kind for finding in findings} == {"failed", "older code"}
+    assert mend(project, findings) == []
+    assert cell(project) == ("trained", "note")
+
+
+def test_what_is_mended_twice_is_kept_twice(project: Project) -> None:
+    path = project.root / PREDICTIONS
+    contents = []
+    for end in (b"x", b"y"):
+        path.write_bytes(path.read_bytes() + end)
+        contents.append(path.read_bytes())
+        mend(project, Verification(project).findings())
+        predict_benchmark(project, project.run("mcnn", "rgb", 0), TEST)
+    unfit = project.root / "results/small/unfit" / PREDICTIONS
+    assert [file.read_bytes() for file in (unfit, unfit.with_name(f"{unfit.name}.1"))] == contents
+
+
+def test_a_raw_file_that_changed_is_told_and_never_moved(project: Project) -> None:
+    raw, folder = project.root / "resources/raw/crowd/a.txt", project.root / DATA
+    raw.parent.mkdir(parents=True)
+    raw.write_text("1")
+    RAW_FILES.write(folder / RAW_LIST, [RawFile("crowd/a.txt", provenance.file_digest(raw))])
+    summary = Summary.read(folder / SUMMARY)
+    summary.raw.sha256 = provenance.file_digest(folder / RAW_LIST)
+    summary.write(folder / SUMMARY)
+    assert unfit(project) == {}
+    raw.write_text("2")
+    assert unfit(project) == {str(DATA / "index.csv"): "stale"}
+    assert mend(project, Verification(project).findings()) == [str(DATA / "index.csv")]
+    assert raw.is_file()
+
+
+def test_a_fetched_file_that_changed_is_damaged(project: Project) -> None:
+    folder = project.root / "resources/raw/crowd"
+    folder.mkdir(parents=True)
+    (folder / "a.zip").write_text("1")
+    entry = Fetched("a.zip", 1, provenance.file_digest(folder / "a.zip"), "by hand", "2026-01-01")
+    (folder / MANIFEST).write_text(json.dumps({"files": [asdict(entry)]}))
+    assert unfit(project) == {}
+    (folder / "a.zip").write_text("2")
+    assert unfit(project) == {"resources/raw/crowd/a.zip": "damaged"}
+
+
+def record_of_another_run(folder: Path) -> None:
+    shutil.copy(str(folder / "model.json").replace("rgb", "slow"), folder / "model.json")
+
+
+@pytest.mark.parametrize(
+    ("fault", "file", "kind"),
+    [
+        (record_of_another_run, RUN / "model.json", "damaged"),
+        (lambda folder: (folder / "model.safetensors").unlink(), RUN / "model.safetensors", "missing"),
+        (lambda folder: (folder / "run.json").unlink(), RUN / "model.safetensors", "untracked"),
+    ],
+)
+def test_a_model_without_its_own_records_is_told(
+    project: Project, fault: Callable[[Path], None], file: Path, kind: str
+) -> None:
+    fault(project.root / RUN)
+    assert unfit(project)[str(file)] == kind
+
+
+def test_tables_that_no_record_vouches_for_are_told(project: Project) -> None:
+    (project.root / "results/small/scores.made.json").unlink()
+    assert unfit(project) == {f"results/small/{name}.csv": "untracked" for name in ("scores", "strata", "influence")}
+
+
+def test_verifying_in_full_believes_no_remembered_digest(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recount.results.digest_cache._SETTLED_NS", 0)
+    monkeypatch.setattr("recount.results.digest_cache._marks", lambda _: [0, 0, 0, 0])  # nothing ever seems to change
+    assert unfit(project) == {}
+    changed = [RUN / "model.safetensors", DATA / "images/4.png"]
+    for path in changed:
+        (project.root / path).write_bytes((project.root / path).read_bytes() + b"x")
+    assert unfit(project) == {}
+    assert unfit(project, full=True).keys() == {*map(str, changed)}
 
 
 def test_a_result_that_may_not_be_read_is_a_missing_cell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,14 +176,25 @@ def test_link_of_a_zip_that_points_out_is_refused_by_name(tmp_path: Path) -> Non
         unpack(tmp_path / "a.zip", DIGEST)
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz"])
+@pytest.mark.parametrize("parts", [1, 4])  # each within the limit, and all together beyond it
 def test_decompression_bomb_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parts: int
 ) -> None:
     monkeypatch.setattr(archives, "SMALL_BYTES", 2**20)
-    archive = a_zip(tmp_path / "a.zip", {"zeros": bytes(2**21)})
+    make = a_zip if name.endswith("zip") else a_tar
+    archive = make(tmp_path / name, {f"zeros{part}": bytes(2**21 // parts) for part in range(parts)})
     with pytest.raises(ArchiveError, match="decompression bomb"):
         unpack(archive, DIGEST)
-    assert [path.name for path in tmp_path.rglob("*")] == ["a.zip"]
+    assert [path.name for path in tmp_path.rglob("*")] == [name]
+
+
+def test_links_that_would_copy_a_file_over_and_over_are_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "SMALL_BYTES", 2**20)
+    links = [special(f"link{number}", tarfile.SYMTYPE, "zeros") for number in range(9)]
+    with pytest.raises(ArchiveError, match="decompression bomb"):
+        unpack(a_tar(tmp_path / "a.tgz", {"zeros": bytes(2**17)}, *links), DIGEST)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.tgz"]
 
 
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
@@ -223,6 +234,19 @@ def test_encrypted_member_is_named(tmp_path: Path) -> None:
     archive.write_bytes(data)
     with pytest.raises(ArchiveError, match=r"'secret.txt' is encrypted"):
         unpack(archive, DIGEST)
+
+
+def test_unpacking_that_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack(a_zip(tmp_path / "a.zip", FILES), DIGEST, check=check)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tgz", "a.tar"])

@@ -25,6 +25,7 @@ from projects import csv_rows
 from records import maps, negative_prompts, run_record
 from recount.judging.explain import explain
 from recount.metrics import ACCURACY, MAE
+from recount.results.run_record import RunRecord
 from recount.settings.base import ConfigError
 from recount.settings.project import Project, load
 
@@ -307,6 +308,25 @@ def test_another_set_of_seeds_is_another_look_and_judging_again_is_none(tmp_path
     assert [look["seeds"] for look in record["looks"]["p/C/trained"]] == ["0 1", "0 1 2"]
 
 
+def test_a_look_at_one_seed_takes_no_share_of_the_error(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than()], looks=[3])
+    for seeds, looked in (((0,), ("", "")), (THREE, ("1", "1"))):
+        predict(project, "new/full", noisy(1.0), seeds=seeds)
+        predict(project, "old/full", noisy(2.0), seeds=seeds)
+        row = headline(project)
+        assert (row["look"], row["looks"]) == looked
+    assert row["level"] == "0.05"
+
+
+def test_released_models_on_other_pictures_say_nothing_of_a_recipe(tmp_path: Path) -> None:
+    given = {"new_weights": "a", "old_weights": "b"}
+    project = make_project(tmp_path, [better_than()], seeds=[0], checkpoints=given, comparable=False)
+    predict(project, "new/released", 1.0)
+    predict(project, "old/released", 2.0 * HARDNESS)
+    assert headline(project, evidence_status="checkpoint")["decided"] == "holds"
+    assert headline(project)["decided"] == "not tested"
+
+
 def test_stand_in_pictures_say_a_direction_and_never_that_a_paper_does_not_hold(tmp_path: Path) -> None:
     claims = [better_than(), better_than("old/full", "new/full", id="D")]
     project = make_project(tmp_path, claims, comparable=False)
@@ -348,6 +368,14 @@ def test_published_number_is_reached_open_or_missed(tmp_path: Path, error: float
     row = headline(project)
     assert row["verdict"] == expected
     assert "not worse than 3 by 0.5" in row["rule"]
+
+
+@pytest.mark.parametrize(("wrong", "expected"), [(2, "holds"), (4, "holds"), (12, "does not hold")])
+def test_published_share_may_be_less_by_the_margin_and_no_more(tmp_path: Path, wrong: int, expected: str) -> None:
+    claim = number(expect="higher accuracy", published=0.9, margin=0.08)
+    project = make_project(tmp_path, [claim])
+    predict(project, "new/full", lambda seed: (np.arange(IMAGES) < wrong + seed % 2) * 1.0, seeds=THREE)
+    assert headline(project)["verdict"] == expected
 
 
 def test_more_or_harder_images_do_not_make_a_printed_number_easier_to_reach(tmp_path: Path) -> None:
@@ -490,6 +518,17 @@ def test_prompt_tests_that_were_not_run_are_not_tested(tmp_path: Path) -> None:
     assert "were not run" in headline(project)["reason"]
     write_prompt_tests(project, {"shown/test": {"negative_prompts": {"not_tested": "one class only"}}})
     assert "one class only" in headline(project)["reason"]
+
+
+def test_prompt_tests_of_a_model_that_was_trained_again_are_stale(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [quantity({"metric": "pccn", "at_least": 60})], seeds=[0])
+    pictures = [{"id": "s0", "true": 10.0, "right": 9.0, "wrong": 1.0}]
+    write_prompt_tests(project, {"shown/test": {"negative_prompts": negative_prompts(pictures)}})
+    path = project.root / project.run_folder(project.run("new", "full", 0)) / "run.json"
+    record = RunRecord.read(path)
+    record.selections["last"].sha256 = "f" * 64
+    record.write(path)
+    assert "made with another model than the run has now" in headline(project)["reason"]
 
 
 def test_the_same_predictions_give_the_same_bytes(tmp_path: Path) -> None:

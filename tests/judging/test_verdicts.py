@@ -120,10 +120,10 @@ def test_share_of_an_arm_without_seeds_is_decided_by_its_own_interval() -> None:
 
 
 def test_other_variants_join_only_if_the_own_arms_do_not_scatter_more() -> None:
-    variance, df, p = pooled([0.01, 0.09], 4, 0.01, 12)
-    assert p == pytest.approx(stats.f.sf([1, 9], 4, 12))
-    assert df.tolist() == [16, 4]
-    assert variance.tolist() == pytest.approx([0.01, 0.09])
+    variance, df, p = pooled([0.01, 0.09, 0.002], 4, 0.01, 12)
+    assert p == pytest.approx(stats.f.sf([1, 9, 0.2], 4, 12))
+    assert df.tolist() == [16, 4, 16]
+    assert variance.tolist() == pytest.approx([0.01, 0.09, (4 * 0.002 + 12 * 0.01) / 16])
 
 
 def test_where_the_spread_is_from_is_said() -> None:
@@ -206,6 +206,7 @@ def test_more_looks_take_a_stricter_level_each() -> None:
     levels = [nominal_level(looks) for looks in range(1, 15)]
     assert levels == sorted(levels, reverse=True)
     assert levels[0] == ALPHA == NOMINAL[0]
+    assert levels[: len(NOMINAL)] == [*NOMINAL]
     assert decide(compared(0.22, THREE, THREE), looks=1).decided == "holds"
     assert decide(compared(0.22, THREE, THREE), looks=3).decided == "undecided"
 

@@ -5,9 +5,11 @@ import io
 import json
 import math
 import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -111,10 +113,17 @@ def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     PREDICTIONS.write(path, [PredictionRow("s0", "", "cups", 3.0, math.nan, "last")])
     assert "nan" in path.read_text()
-    assert len(read_predictions(path)["last"].not_finite) == 1
+    assert read_predictions(path)["last"].not_finite == ["s0"]
     path.write_text(path.read_text().replace("nan", "many"))
     with pytest.raises(ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"):
         read_predictions(path)
+
+
+@pytest.mark.parametrize("count", [math.nan, math.inf, -math.inf])
+def test_predictions_that_are_not_finite_are_named(tmp_path: Path, count: float) -> None:
+    rows = [PredictionRow(name, "", "", 3.0, predicted, "last") for name, predicted in (("s0", 1.0), ("s1", count))]
+    PREDICTIONS.write(tmp_path / "p.csv", rows)
+    assert read_predictions(tmp_path / "p.csv")["last"].not_finite == ["s1"]
 
 
 def test_a_sample_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -203,6 +212,32 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         write_atomically(path, fail)
     assert file_digest(path) == before == text_digest(path.read_text())
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_bytes_are_on_the_disk_before_they_have_their_name_and_the_name_is_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushed(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "bytes")
+        fsync(descriptor)
+
+    def named(self: Path, target: Path) -> Path:
+        done.append("name")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", named)
+    write_text(tmp_path / "a.txt", "x")
+    assert done == ["bytes", "name", "folder"]
+
+
+def test_arrays_that_hold_pickled_objects_are_damaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "maps.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ResultsError, match=r"maps\.npz: damaged .*run `recount predict` again"):
+        read_arrays(tmp_path / "maps.npz", "recount predict")
 
 
 def test_every_column_of_a_row_has_a_place(tmp_path: Path) -> None:

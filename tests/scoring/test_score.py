@@ -211,6 +211,14 @@ def test_predictions_of_other_samples_than_the_benchmark_has_are_damaged(
     assert why in row["reason"]
 
 
+def test_true_counts_that_are_not_public_are_the_same_as_themselves(project: Project) -> None:
+    hidden = [math.nan, *TRUE[1:]]
+    write_index(project.root, [(f"s{k}", "test", count) for k, count in enumerate(hidden)])
+    predict(project, "good/full/seed0", {"last": ERRORS}, hidden)
+    predictions = Measurements(project).predictions("good/full/seed0", "shown/test")
+    assert math.isnan(predictions["last"].true[0])
+
+
 def test_a_cell_without_the_record_of_a_training_is_missing(project: Project) -> None:
     predict(project, "good/full/seed0", {"last": ERRORS})
     (project.root / project.run_folder(project.run("good", "full", 0)) / "run.json").unlink()

@@ -13,14 +13,17 @@ from scipy import stats
 from golden_tools import shared
 from recount.metrics import ACCURACY, MAE, METRICS, RMSE
 from recount.scoring.statistics import (
+    PERMUTATIONS,
     best_constant,
     bootstrap,
     bootstrap_over_seeds,
     holm,
     influence,
+    interval_of,
     mean_and_sd,
     paired_difference,
     rmse_without_largest,
+    wilson,
 )
 
 
@@ -112,6 +115,11 @@ def test_a_big_effect_is_found() -> None:
     assert result.value == pytest.approx(MAE(true, good) - MAE(true, bad))
 
 
+def test_no_p_value_is_smaller_than_one_draw_of_all() -> None:
+    true, _ = noisy(6)
+    assert paired_difference(MAE, true, true, true + 50).p_value == 1 / (PERMUTATIONS + 1)
+
+
 def test_equal_systems_do_not_differ() -> None:
     true, predicted = noisy(8)
     result = paired_difference(RMSE, true, predicted, predicted)
@@ -159,6 +167,13 @@ def test_seeds_are_a_second_level_of_a_comparison() -> None:
     assert several.high - several.low > one.high - one.low
 
 
+def test_runs_of_the_same_seed_are_resampled_together() -> None:
+    true, a = noisy(14)
+    spread = np.stack([a, a + 6, a - 6])
+    result = paired_difference(MAE, true, spread, spread)
+    assert (result.value, result.low, result.high) == (0, 0, 0)
+
+
 def test_arms_with_different_numbers_of_seeds_can_be_compared() -> None:
     true, a = noisy(15)
     result = paired_difference(MAE, true, np.stack([a, a + 1]), a + 30)
@@ -192,6 +207,18 @@ def test_holm_does_not_count_what_was_not_tested() -> None:
     adjusted = holm([0.02, math.nan, 0.04])
     np.testing.assert_allclose(adjusted[[0, 2]], [0.04, 0.04])
     assert math.isnan(adjusted[1])
+
+
+def test_percentile_intervals_hold_95_per_cent() -> None:
+    assert interval_of(np.arange(1001.0)) == pytest.approx((25, 975))
+    assert all(map(math.isnan, interval_of(np.array([1.0, math.nan]))))
+
+
+@pytest.mark.parametrize(("share", "n", "ends"), [(0.9, 40, (0.7695, 0.9604)), (0.0, 10, (0.0, 0.2775))])
+def test_the_interval_of_a_share_is_wilsons(share: float, n: int, ends: tuple[float, float]) -> None:
+    ours = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
+    assert wilson(share, n) == pytest.approx(ends, abs=1e-4)
+    assert wilson(share, n) == pytest.approx((ours.low, ours.high))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

@@ -206,6 +206,18 @@ def test_staying_in_evaluation_mode_after_the_first_evaluation_freezes_batch_nor
     assert not torch.equal(moved["body.1.running_mean"], after_one["body.1.running_mean"])
 
 
+def test_a_part_of_the_network_may_learn_at_a_rate_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def groups(self: TinySystem, _: Recipe) -> list[dict[str, Any]]:
+        return [{"params": self.body.parameters()}, {"params": self.head.parameters(), "lr_scale": 0.0}]
+
+    monkeypatch.setattr(TinySystem, "parameter_groups", groups)
+    trained = weights(train(tmp_path)[1])
+    torch.manual_seed(0)
+    before = weights(TinySystem(TinySettings()))
+    assert torch.equal(trained["head.weight"], before["head.weight"])
+    assert not torch.equal(trained["body.0.weight"], before["body.0.weight"])
+
+
 def test_max_steps_cuts_training_short(tmp_path: Path) -> None:
     progress, _ = train(tmp_path, recipe={"max_steps": 4})
     assert progress.steps_done == 4
@@ -253,6 +265,25 @@ def test_training_stops_after_so_many_evaluations_without_a_better_one(tmp_path:
     progress, _ = train(tmp_path, recipe=recipe, watched={"test": MemoryPool(2)})
     assert progress.epochs_done == 6
     assert chosen_in(progress) == (4, {"mae": 3, "rmse": 0})
+
+
+def test_a_state_that_could_not_be_saved_leaves_the_models_of_the_one_before(
+    tmp_path: Path, maes: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maes += [5, 4]
+    save = checkpoints.save_state
+
+    def full(folder: Path, made_from: str, state: dict[str, Any]) -> None:
+        if "best_on_test@2" in state["progress"]:
+            raise SaveError("the disk is full")
+        save(folder, made_from, state)
+
+    monkeypatch.setattr(checkpoints, "save_state", full)
+    with pytest.raises(SaveError):
+        train(tmp_path, watched={"test": MemoryPool(2)}, checkpoint_minutes=0)
+    state = load_state(tmp_path, "d")
+    assert state is not None
+    assert (tmp_path / json.loads(state["progress"])["best"]["best_on_test"]["model"]).is_file()
 
 
 def test_the_moving_mean_chooses_the_last_epoch_of_its_window(tmp_path: Path, maes: list[float]) -> None:

@@ -209,17 +209,23 @@ def _checked(members: Iterator[_Member], archive: Path, name: str) -> list[tuple
         found.append(member)
         total += member.size
         if total > limit or len(found) > MAX_MEMBERS:
-            raise ArchiveError(
-                f"{name} would unpack to more than {limit:,} bytes or {MAX_MEMBERS:,} files, at member "
-                f"{member.name!r}: this looks like a decompression bomb and is refused"
-            )
+            raise _bomb(name, limit, f"at member {member.name!r}")
     files = {_safe_name(member.name, name): member for member in found if member.kind == "file"}
     plan = [(_safe_name(member.name, name), _content(member, files, name)) for member in found]
     needed = sum(content.size for _, content in plan)
+    if needed > limit:
+        raise _bomb(name, limit, "with the copies that its links become")
     free = shutil.disk_usage(archive.parent).free
     if needed > free:
         raise NotHereError(f"{name} unpacks to {needed:,} bytes, but only {free:,} are free on its disk")
     return _without_doubled_folder(plan, unpacked_folder(Path(name)).name)
+
+
+def _bomb(name: str, limit: int, where: str) -> ArchiveError:
+    return ArchiveError(
+        f"{name} would unpack to more than {limit:,} bytes or {MAX_MEMBERS:,} files, {where}: this looks like a "
+        "decompression bomb and is refused"
+    )
 
 
 def _without_doubled_folder(plan: list[tuple[str, _Member]], folder: str) -> list[tuple[str, _Member]]:
