@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 from recount import provenance
 from recount.data.index import read_truth
 from recount.errors import UserError
-from recount.results.attempts import failed
+from recount.results.attempts import failed, predict_job
 from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest, is_there
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
 from recount.results.prepared import data_digest
@@ -94,7 +94,7 @@ class Chain:
         if key in self._predicted:
             return self._predicted[key]
         again = f"`recount predict {run.evaluation_id} {benchmark}` makes it anew"
-        self._no_attempt("predict", run.evaluation_id, path, again)
+        self._no_attempt("predict", predict_job(run, benchmark), path, again)
         if not is_there(path):
             raise FileNotFoundError(path)
         record = self._record(Timing, timing_path(path), again, whose=path)

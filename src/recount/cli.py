@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,10 +85,13 @@ def _run(overrides: list[str] | None, run_id: str) -> tuple[Project, Run]:
     return project, project.run(parts[0], parts[1], int(parts[2].removeprefix("seed")))
 
 
-def _fetch(source: Source, folder: Path) -> None:
+def _fetch(step: str, source: Source, project: Project, below: Path) -> None:
     from recount.fetching.fetch import fetch as fetch_files
+    from recount.results.attempts import attempt
 
-    files = fetch_files(source, folder)["files"]
+    folder = project.root / below
+    with attempt(project, step, source.name):
+        files = fetch_files(source, folder)["files"]
     typer.echo(
         f"{folder / source.name}: {len(files)} files, {sum(file['bytes'] for file in files) / 1e6:.1f} MB, checked"
     )
@@ -146,7 +150,7 @@ def fetch(dataset: str, config: Overrides = None) -> None:
     from recount import datasets
 
     project = _project(config)
-    _fetch(datasets.load(dataset), project.root / project.raw)
+    _fetch("fetch", datasets.load(dataset), project, project.raw)
 
 
 @app.command()
@@ -158,7 +162,7 @@ def fetch_weights(name: str, config: Overrides = None) -> None:
     project = _project(config)
     if name not in WEIGHTS:
         raise UserError(f"{name}: {unknown('file of weights', name, WEIGHTS)}")
-    _fetch(WEIGHTS[name], project.root / project.weights)
+    _fetch("fetch-weights", WEIGHTS[name], project, project.weights)
     for line in WEIGHTS[name].told():
         typer.echo(f"  {line}")
 
@@ -169,11 +173,15 @@ def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "origi
     from recount import datasets
     from recount.data.checks import told
     from recount.data.prepare import prepare as prepare_dataset
+    from recount.results.attempts import attempt
     from recount.results.prepared import SUMMARY, Summary
 
     project = _project(config)
     raw, data, accept = project.root / project.raw, project.root / project.data, project.config.accept.get(dataset, "")
-    index = prepare_dataset(datasets.load(dataset), preparation, raw, data, accept)
+    source = datasets.load(dataset)
+    source.check_preparation(preparation)
+    with attempt(project, "prepare", f"{dataset}/{preparation}"):
+        index = prepare_dataset(source, preparation, raw, data, accept)
     for line in (*told(Summary.read(index.with_name(SUMMARY))), index):
         typer.echo(line)
 
@@ -195,11 +203,16 @@ def predict(
 ) -> None:
     """Predict benchmarks, for instance ucf_qnrf/test (none given: all), with every selected model of a trained run."""
     project, chosen = _run(config, run)
-    from recount.prediction.predict import predict_benchmark
-    from recount.results.attempts import attempt
+    from recount.prediction.predict import check_benchmark, predict_benchmark
+    from recount.results.attempts import attempt, predict_job
 
-    with attempt(project, "predict", chosen.evaluation_id):
-        for benchmark in benchmarks or chosen.benchmark_of_split.values():
+    wanted = benchmarks or [*chosen.benchmark_of_split.values()]
+    for benchmark in wanted:
+        check_benchmark(chosen, benchmark)
+    with ExitStack() as attempts:
+        for job in dict.fromkeys(predict_job(chosen, benchmark) for benchmark in wanted):
+            attempts.enter_context(attempt(project, "predict", job))
+        for benchmark in wanted:
             typer.echo(predict_benchmark(project, chosen, benchmark))
 
 
@@ -292,7 +305,9 @@ def verify(
         typer.echo(verification.as_json(findings))
     else:
         verification.show(findings, Console())
-        typer.echo(f"{project.results}: {unfit} unfit" if unfit else f"{project.results}: everything fits")
+        failed = sum(finding.kind == "failed" for finding in findings)
+        said = (f"{unfit} unfit" if unfit else "everything fits") + (f", {failed} failed" if failed else "")
+        typer.echo(f"{project.results}: {said}")
     if mend:
         moved = verification.mend(project, findings)
         typer.echo(f"{len(moved)} files moved to {project.results}/unfit; run the workflow again", err=as_json)

@@ -21,7 +21,7 @@ from recount.chain import MADE, TABLES, Chain, Unfit
 from recount.data.dataset import MANIFEST, DataError
 from recount.data.digests import unfit_files
 from recount.fetching.ledger import Ledger
-from recount.results.attempts import Attempt
+from recount.results.attempts import failed_of_data, failed_of_suite
 from recount.results.digest_cache import DigestCache
 from recount.results.files import ResultsError, file_digest
 from recount.results.predictions import timing_path
@@ -226,11 +226,14 @@ class Verification:
                 yield from self._fit(partial(self.chain.tables, step), folder / made, *paths, *whole)
 
     def _attempts(self) -> Iterator[Finding]:
-        for path in sorted((self.results / "attempts").rglob("*.json")):
-            try:
-                yield self._finding(path, "failed", Attempt.read(path).text)
-            except (OSError, ResultsError) as error:
-                yield self._finding(path, "failed", str(error))
+        for job, text in failed_of_data(self.project).items():
+            yield self._finding(self._folder_of(*job), "failed", text, f"`recount {' '.join(job)}` tries again")
+        for path, text in failed_of_suite(self.project).items():
+            yield self._finding(path, "failed", text)
+
+    def _folder_of(self, step: str, *job: str) -> Path:
+        below = {"fetch": self.project.raw, "fetch-weights": self.project.weights, "prepare": self.project.data}
+        return self.project.root.joinpath(below[step], *job)
 
 
 def mend(project: Project, findings: list[Finding]) -> list[str]:

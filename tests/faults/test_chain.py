@@ -13,19 +13,24 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
+from typer.testing import CliRunner
 
 from prepared import written
 from projects import experiment, write_project
-from recount import provenance
+from recount import doctor, provenance
 from recount.chain import Chain, Unfit
-from recount.data.dataset import MANIFEST
+from recount.cli import app
+from recount.data.dataset import MANIFEST, DataError, Dataset, RemoteFile
 from recount.data.index import read_index
 from recount.data.pictures import load_image
+from recount.data.sample import RawSample
 from recount.errors import UserError
 from recount.fetching.ledger import Fetched
 from recount.judging.judge import judge
+from recount.papers import part
 from recount.prediction.predict import predict_benchmark
-from recount.results.attempts import attempt
+from recount.report.write import write_report
+from recount.results.attempts import attempt, predict_job
 from recount.results.files import write_text
 from recount.results.predictions import Timing, timing_path
 from recount.results.prepared import RAW as RAW_LIST
@@ -139,12 +144,52 @@ def test_a_failed_retraining_leaves_nothing_of_the_old_run_in_the_tables(project
 
 
 def test_a_step_that_was_killed_leaves_a_missing_cell_that_says_so(project: Project) -> None:
-    with attempt(project, "predict", "mcnn/rgb/seed0"):
+    with attempt(project, "predict", predict_job(project.run("mcnn", "rgb", 0), TEST)):
         left = next((project.root / "results/small/attempts/predict").iterdir())
         kept = left.read_bytes()
     left.write_bytes(kept)
     assert cell(project) == ("missing", "failed")
     assert unfit(project).keys() <= {"results/small/verdicts.made.json"}
+
+
+class Absent(Dataset):
+    """Of which nothing is to be had."""
+
+    name, title, licence, splits = "crowd", "Crowd", "none", ("train", "test")
+
+    def files(self) -> list[RemoteFile]:
+        """Return a file without an address."""
+        return [RemoteFile("a.zip")]
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Say that there is no file."""
+        raise DataError(f"{raw}: no such file, only by hand")
+
+
+@pytest.mark.parametrize("job", [("fetch", "crowd"), ("prepare", "crowd", "original")])
+def test_a_failed_fetch_or_preparation_over_older_files_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, job: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("recount.datasets.load", lambda _: Absent())
+    monkeypatch.chdir(project.root)
+    assert CliRunner().invoke(app, [*job]).exit_code == 1
+    told = [f for f in Verification(project).findings() if f.kind == "failed"]
+    assert [(f.path.split("/")[2:], f.again) for f in told] == [([*job[1:]], f"`recount {' '.join(job)}` tries again")]
+    assert "only by hand" in told[0].why
+    assert unfit(project) == {}
+    assert [f.subject for f in doctor._failed(project) if "only by hand" in f.found] == ["crowd"]
+    page = write_report(project, part).read_text(encoding="utf-8")
+    assert f"The last <code>recount {' '.join(job)}</code> did not end well: {job[0]} failed: " in page
+    shutil.rmtree(project.root / DATA)
+    assert cell(project) == ("trained", "")  # what was made before is not held against data that are gone
+    shutil.rmtree(project.root / "results/small/runs")
+    assert cell(project) == ("missing", "failed")
+
+
+def test_a_benchmark_that_is_misspelt_costs_no_result(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.root)
+    done = CliRunner().invoke(app, ["predict", "mcnn/rgb/seed0", "ucf_qnrf/tset"])
+    assert (done.exit_code, cell(project)) == (1, ("trained", ""))
 
 
 def test_results_without_a_run_record_are_never_trained(project: Project) -> None:

@@ -144,6 +144,11 @@ class Dataset(Source):
         """Return the files to fetch; empty for a procedural data set."""
         return []
 
+    def check_preparation(self, name: str) -> None:
+        """Raise a ``DataError`` unless it can be prepared so."""
+        if name not in self.preparations:
+            raise DataError(f"{self.name}: there is no preparation {name!r}; there are: {', '.join(self.preparations)}")
+
     def lacks_pictures(self, raw: Path) -> bool:
         """Return whether its pictures are not below ``raw``, so that nothing can be trained or predicted on them."""
         return bool(self.picture_folders) and not any((raw / folder).is_dir() for folder in self.picture_folders)

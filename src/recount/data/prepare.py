@@ -65,9 +65,7 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path,
     ``accept`` says why more points than usual may lie outside their pictures ("": as the data set says). A
     ``DataError`` lists all missing files, broken pictures, impossible annotations, wrong totals; nothing is written.
     """
-    if preparation not in dataset.preparations:
-        known = ", ".join(dataset.preparations)
-        raise DataError(f"{dataset.name}: there is no preparation {preparation!r}; there are: {known}")
+    dataset.check_preparation(preparation)
     rule = dataset.preparations[preparation]
     target = data_root / dataset.name / preparation
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from recount.report.sources import Sources
 from recount.report.summary import best_rows, findings
 from recount.report.tables import MARKS, SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
 from recount.report.words import said
+from recount.results.attempts import failed_of_data
 from recount.results.files import Made, note_tables
 from recount.settings.paper import RULES_SINCE, Paper
 from recount.settings.project import Project
@@ -119,6 +120,10 @@ class Page:
             runs=self.sources.runs,
             data=self._data(),
             health=self._health(),
+            failed={
+                " ".join(job): text.replace(f"{self.project.root}/", "")
+                for job, text in failed_of_data(self.project).items()
+            },
             shared=shared,
             differing=differing,
             per_run=per_run,

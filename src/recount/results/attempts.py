@@ -1,21 +1,24 @@
-"""What a step that began and did not end well leaves: ``attempts/<step>/<job>.json`` below results/<suite>/.
+"""What a step that began and did not end well leaves: ``attempts/<step>/<job>.json``.
 
-A record is written when a step begins and removed when it succeeds. One that has no end is of a step that still runs,
-or that was killed without a word (out of memory, walltime). Whatever older files lie around, what the step should have
-made is missing then. The file is never declared to Snakemake, which deletes what it declares.
+It lies below results/<suite>/ or, of steps whose files all suites share, below resources/. A record is written when a
+step begins and removed when it succeeds. One that has no end is of a step that still runs, or that was killed without a
+word (out of memory, walltime). Whatever older files lie around, what the step should have made is missing then; data
+that were prepared before are as good as they were, and that the last attempt failed is told. The file is never declared
+to Snakemake, which deletes what it declares.
 """
 
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from recount.results.files import JsonRecord, ResultsError
-from recount.settings.project import Project
+from recount.results.files import JsonRecord, ResultsError, SaveError
+from recount.settings.project import Project, Run
 
+OF_DATA = ("fetch", "fetch-weights", "prepare")  # steps whose files all suites share
 LONGEST = 2000  # characters of an error that are kept
 
 
@@ -39,8 +42,15 @@ class Attempt(JsonRecord):
         return f"{self.step} began and did not end: it still runs, or was killed (memory, time limit)"
 
 
+def predict_job(run: Run, benchmark: str) -> str:
+    """Return the job of predicting a benchmark with a run: its evaluation, and the split that is read."""
+    split = run.benchmarks[benchmark]
+    return f"{run.evaluation_id}/{split.dataset}/{split.split}"
+
+
 def _path(project: Project, step: str, job: str) -> Path:
-    return project.root / project.results / "attempts" / step / f"{job.replace('/', '.')}.json"
+    below = Path(project.config.resources) if step in OF_DATA else project.results
+    return project.root / below / "attempts" / step / f"{job.replace('/', '.')}.json"
 
 
 @contextmanager
@@ -54,16 +64,37 @@ def attempt(project: Project, step: str, job: str) -> Iterator[None]:
         yield
     except BaseException as error:
         noted.error = (str(error) or type(error).__name__)[:LONGEST]
-        noted.write(path)
+        with suppress(SaveError):  # what the step failed of is told; the record that it began is there
+            noted.write(path)
         raise
     path.unlink(missing_ok=True)
 
 
 def failed(project: Project, step: str, job: str) -> str:
     """Return how the last attempt of a step at ``job`` failed, in words; "" where it did not."""
+    return _text(_path(project, step, job))
+
+
+def _text(path: Path) -> str:
     try:
-        return Attempt.read(_path(project, step, job)).text
+        return Attempt.read(path).text
     except FileNotFoundError:
         return ""
     except ResultsError as error:
         return str(error)
+
+
+def failed_of_data(project: Project) -> dict[tuple[str, ...], str]:
+    """Return how fetching and preparing what the project's runs read failed last: command and arguments -> words."""
+    splits = [split for run in project.runs for split in run.splits]
+    jobs = [("fetch", split.dataset) for split in splits]
+    jobs += [("fetch-weights", name) for run in project.runs for name in run.weights]
+    jobs += [("prepare", f"{split.dataset}/{split.preparation}") for split in splits]
+    found = {(step, *job.split("/")): failed(project, step, job) for step, job in dict.fromkeys(jobs)}
+    return {job: text for job, text in found.items() if text}
+
+
+def failed_of_suite(project: Project) -> dict[Path, str]:
+    """Return how the last attempts at the suite's results failed, in words, by their records."""
+    paths = sorted((project.root / project.results / "attempts").rglob("*.json"))
+    return {path: text for path in paths if (text := _text(path))}
