@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from prepared import written
 from projects import ROOT, copy_settings, experiment, write_project
 from records import SELECTION, run_record
 from recount import doctor, planning
+from recount.cli import app
 from recount.doctor import Finding
 from recount.fetching.weights import WEIGHTS
 from recount.settings import project as config
@@ -75,6 +77,28 @@ def test_tables_and_claims_choose_runs() -> None:
     assert {run.variant for run in project(claims=[claim.id]).runs} == {"stage4", "no_stage4"}
     with pytest.raises(ConfigError, match=r"claims = G99: there is no such claim; the nearest is G9"):
         project(claims=["G99"])
+
+
+def test_released_weights_or_all_but_them_are_chosen() -> None:
+    every, released, trained = (
+        {f"{run.system}/{run.variant}": run for run in project(runs=kind).runs}
+        for kind in ("all", "released", "trained")
+    )
+    assert every.keys() == released.keys() | trained.keys()
+    assert all(run.checkpoint and run.splits == [*run.benchmarks.values()] for run in released.values())
+    assert not any(run.checkpoint for run in trained.values())
+    assert project(runs="released").not_run("gigacount", "full") == "config.yaml leaves it out (runs: released)"
+    with pytest.raises(ConfigError, match=r"runs = \"relesed\".*'released'.*the nearest is released"):
+        project(runs="relesed")
+
+
+def test_several_keys_may_follow_one_config_as_in_snakemake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    answer = CliRunner().invoke(app, ["prepare", "x", "--config", "suite=paper", "runs=al", "sede=1"])
+    assert answer.output.splitlines() == [
+        "recount: config.yaml: runs = \"al\": Input should be 'all', 'released' or 'trained'; the nearest is all",
+        "config.yaml: sede = 1: no such key; the nearest is seeds",
+    ]
 
 
 @pytest.mark.parametrize(

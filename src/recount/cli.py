@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from contextlib import ExitStack
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 
 class _PlainErrors(TyperGroup):
     """Prints the errors that are meant for people without a traceback, and exits with 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take several ``KEY=VALUE`` after one ``--config``, as Snakemake does."""
+        spread: list[str] = []
+        after = False
+        for argument in args:
+            another = after and spread[-1] != "--config" and re.match(r"[a-z_]+=", argument)
+            spread += ["--config", argument] if another else [argument]
+            after = argument == "--config" or bool(another) or spread[-2:-1] == ["--config"]
+        return super().parse_args(ctx, spread)
 
     def invoke(self, ctx: Any) -> Any:
         try:

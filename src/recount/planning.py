@@ -28,7 +28,7 @@ from recount.fetching.weights import WEIGHTS
 from recount.results.files import ResultsError
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
-from recount.settings.project import Project, Run, default_recipe
+from recount.settings.project import NO_TRAINING, Project, Run, default_recipe
 
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
@@ -98,6 +98,7 @@ class Plan:
 
 def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
     """Return what the project would do now; Snakemake is told what the command line changed in config.yaml."""
+    check_data(project)
     named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
     return Plan(
@@ -121,7 +122,7 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
         environment = os.environ | {COUNT_JOBS: str(counts)}
         done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+            raise UserError(f"snakemake -n fails:\n{(done.stderr + done.stdout).strip()[-2000:]}")
         found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
     return found
 
@@ -162,7 +163,7 @@ def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, in
 
 
 def check_data(project: Project) -> None:
-    """Refuse settings that name a system, data set, split, preparation or weights that is not there; a line each."""
+    """Refuse settings that leave no run, or name a system, data set, preparation or weights that is not there."""
     known = plugins("systems")
     problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
@@ -184,6 +185,9 @@ def check_data(project: Project) -> None:
     ]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
+    if not project.runs:
+        names = "suite, papers, systems, tables, claims, runs and budget_gpu_hours"
+        raise ConfigError(f"config.yaml: no run is left: {names} exclude each other")
 
 
 def _stand_in_problems(project: Project, benchmark: str) -> list[str]:
@@ -265,8 +269,9 @@ def _hours_table(found: Plan) -> Table:
 
     for paper in found.papers:
         hours = found.hours(paper)
-        basis = "; ".join(f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value)
-        add(paper, hours, basis or "–")
+        basis = [f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value]
+        nothing = NO_TRAINING if set(hours["by_basis"]) == {NO_TRAINING} else "–"
+        add(paper, hours, "; ".join(basis) or nothing)
     if len(found.papers) > 1:
         table.add_section()
         add("all", found.hours(), "")

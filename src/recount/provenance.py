@@ -341,8 +341,7 @@ def collect(run: Run, data: Mapping[str, str], *, device: str) -> dict[str, Any]
 
 def data_of(project: Project, run: Run) -> dict[str, str]:
     """Return the data digests of all that a run is trained and chosen on, and of the weights it starts from."""
-    splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    data = data_digests(sorted({project.root / project.index(split) for split in splits}))
+    data = data_digests(sorted({project.root / project.index(split) for split in run.learnt_from}))
     manifests = {name: project.root / project.weights / name / "manifest.json" for name in run.weights}
     return data | {f"{WEIGHTS}{name}": weights_digest(path) for name, path in manifests.items() if path.is_file()}
 

@@ -23,6 +23,8 @@ from claims_project import (
 from links import complete, complete_run
 from projects import csv_rows
 from records import maps, negative_prompts, run_record
+from recount.data.dataset import RemoteFile
+from recount.fetching.weights import WEIGHTS, Number, Weights
 from recount.judging.explain import explain
 from recount.metrics import ACCURACY, MAE
 from recount.results.run_record import RunRecord
@@ -397,6 +399,37 @@ def test_single_released_file_is_no_evidence_for_a_printed_number_but_a_row_of_f
     rows = csv_rows(project.root / project.results / "fidelity.csv")
     found = {row["arm"]: (row["passed"], float(row["band"])) for row in rows}
     assert found == {"new/released": ("pass", 0.01), "old/released": ("fail", 0.09)}
+    assert all(float(row["seconds"]) > 0 and row["source"] == "x" for row in rows)
+
+
+def test_a_released_file_is_held_against_what_its_publisher_states_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = [
+        Number("shown/test", 2.0, "a README", band=0.3),
+        Number("shown/test", 7.0, "the same, read in another way", run="old/full"),
+        Number("shown/train", 2.0, "a README", rmse=3.0),
+    ]
+    monkeypatch.setitem(WEIGHTS, "new_weights", Weights("new_weights", "", "", "", RemoteFile("a"), judge=stated))
+    printed = "others,new/released,new,released,shown/test,mae,1.0,x,\n"
+    project = make_project(tmp_path, [number()], published=printed, seeds=[0], checkpoints={"new_weights": "a"})
+    predict(project, "new/released", 2.2)
+    verdicts(project)
+    rows = csv_rows(project.root / project.results / "fidelity.csv")
+    assert [(row["benchmark"], row["metric"], row["printed"], row["passed"]) for row in rows] == [
+        ("shown/test", "mae", "2.0", "pass"),
+        ("shown/train", "mae", "2.0", "not tested"),
+        ("shown/train", "rmse", "3.0", "not tested"),
+    ]
+    assert rows[1]["reason"] == "new/released is not evaluated on shown/train"
+
+
+def test_without_trainings_a_claim_of_recipe_says_that_config_leaves_them_out(tmp_path: Path) -> None:
+    config = {"seeds": [0], "checkpoints": {"new_weights": "a"}, "runs": "released"}
+    project = make_project(tmp_path, [better_than()], **config)
+    predict(project, "new/released", 2.2)
+    row = headline(project)
+    assert (row["verdict"], row["reason"]) == ("not tested", "new/full: config.yaml leaves it out (runs: released)")
 
 
 def test_ratio_below_its_limit_holds_and_above_does_not(tmp_path: Path) -> None:

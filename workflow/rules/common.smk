@@ -29,8 +29,6 @@ def checked_project():
         check_folders(checked.config)
         check_published(checked)
         check_data(checked)
-        if not checked.runs:
-            raise ConfigError("config.yaml: no run is left: papers, systems and suite exclude each other")
         for system in {run.system for run in checked.runs}:
             provenance.step_digest("train", system)
     except (UserError, ModuleNotFoundError, OSError, RecursionError) as error:
@@ -52,7 +50,9 @@ def check_folders(chosen):
 
 
 def count_jobs():
-    """Write how many jobs of each rule are to be done, for ``recount plan``."""
+    """Write how many jobs of each rule are to be done, for ``recount plan``; nothing where the workflow was refused."""
+    if workflow.dag is None:
+        return
     jobs = Counter(job.rule.name for job in workflow.dag.jobs if workflow.dag.needrun(job))
     Path(os.environ[COUNT_JOBS]).write_text(json.dumps(jobs))
 
@@ -159,10 +159,12 @@ def prompt_test_settings(wildcards):
 
 
 def training_inputs(wildcards):
-    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given."""
+    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given.
+
+    What an import costs is measured on what it is evaluated on, as it learns from nothing.
+    """
     run = run_of(wildcards)
-    splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    found = dict.fromkeys(PROJECT.index(split) for split in splits)
+    found = dict.fromkeys(PROJECT.index(split) for split in run.learnt_from or run.benchmarks.values())
     given = [run.checkpoint_path] if run.checkpoint_path else []
     manifests = [PROJECT.weights / name / "manifest.json" for name in run.weights]
     below = tuple(f"{manifest.parent}/" for manifest in manifests)

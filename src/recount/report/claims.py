@@ -314,10 +314,14 @@ def claim_sheet(paper: str, views: Sequence[ClaimView]) -> Sheet:
 
 def fidelity_sheet(rows: Sequence[FidelityRow]) -> Sheet:
     """Return what released files give beside what was printed of them."""
-    heads = ("Released weights", "Paper", "Benchmark", "Metric", "Printed", "Measured", "Band", "Passed", "Why")
+    heads = (
+        *("Released weights", "Run", "Benchmark", "Metric", "Printed", "Measured", "Band", "Passed", "Seconds"),
+        *("Who printed it", "Why"),
+    )
     lines = [
-        Line((row.row, row.paper, row.benchmark, metric_of(row.metric).label, row.printed, row.measured,
-              Cell(row.band, f"± {number(row.band)}"), row.passed, row.reason.text), marks=row.passed)
+        Line((row.weights, row.arm, row.benchmark, metric_of(row.metric).label, row.printed, row.measured,
+              Cell(row.band, f"± {number(row.band)}"), row.passed, row.seconds, row.source, row.reason.text),
+             marks=row.passed)
         for row in rows
     ]  # fmt: skip
     return Sheet("fidelity", "Released files: printed and measured", heads, tuple(lines), note=said("fidelity"))

@@ -81,16 +81,16 @@ VERDICTS = CsvTable(VerdictRow, STEP)
 class FidelityRow:
     """A released file's number against the printed one: no claim, but whether file, data and code are the authors'."""
 
-    paper: str
-    table: str
-    row: str
-    arm: str
+    weights: str  # name of the released checkpoint
+    arm: str  # system/variant that reads it
     benchmark: str
     metric: str
     printed: float
+    source: str  # who states the printed number
     measured: float = math.nan
     band: float = math.nan  # accepted distance
     passed: str = ""  # pass, fail, or not tested
+    seconds: float = math.nan  # that the prediction of all pictures took
     reason: Reason = NOTHING
 
 

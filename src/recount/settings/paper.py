@@ -69,9 +69,6 @@ class Row(Strict):
     published: str | None = Field(None, description="row id in published.csv, where it is not the run's")
     group: str = ""
     note: str = ""
-    band: float | None = Field(
-        None, gt=0, description="of released weights: distance from the printed numbers that is accepted; null: 1 %"
-    )
 
     @property
     def system(self) -> str:
