@@ -5,6 +5,7 @@ processor at paper size a batch is cut to ``PROCESSOR_BATCH`` samples, and its s
 """
 
 import logging
+import math
 import multiprocessing
 import shutil
 import signal
@@ -160,7 +161,7 @@ class _Rehearsal:
         settings = self._with_weights(merged(size, run.settings), random_weights)
         recipe = resolve_recipe(self.system_class.recipe, run.recipe).in_precision(project.config.precision)
         samples = self._training_samples()
-        watched = {"held_out": self._pool(self._samples(run.held_out or run.training)[:PICTURES])}
+        watched = {"held_out": self._pool(_known(self._samples(run.held_out or run.training)))}
         cut = self.device.type == "cpu" and run.size == "paper"
 
         def make() -> tuple[System, TimedTrainer]:
@@ -261,8 +262,13 @@ class _Rehearsal:
             if not own:
                 self.found.absent.append(benchmark)
             if key not in tried:
-                samples = (own or self._samples(split))[:PICTURES]
+                samples = _known(own or self._samples(split))
                 predicted = predict_samples(system, samples, picture_of, device=self.device, precision=precision)
                 seconds = [one.seconds for one in predicted]
                 tried[key] = sum(seconds) / len(seconds)
             self.found.seconds_per_image[benchmark] = tried[key]
+
+
+def _known(samples: Sequence[Sample]) -> list[Sample]:
+    """Return a few samples whose true count is known: CountCLIP's other captions cannot be predicted."""
+    return [sample for sample in samples if math.isfinite(sample.count)][:PICTURES]
