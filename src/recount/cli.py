@@ -156,6 +156,41 @@ def doctor(config: Overrides = None) -> None:
 
 
 @app.command()
+def rehearse(
+    systems: Annotated[
+        list[str] | None, typer.Option(metavar="SYSTEM[/VARIANT]", help="only these; may be given several times")
+    ] = None,
+    random_weights: Annotated[bool, typer.Option(help="random base weights, even where real ones are there")] = False,
+    steps: Annotated[int, typer.Option(min=2, help="training steps of each stage")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    config: Overrides = None,
+) -> None:
+    """Try each system on this machine: real steps, a save, a resume, a prediction; what is absent is drawn or random.
+
+    Seconds, memory and disk are noted below the resources, where plan reads them. 1 if a system failed.
+    """
+    from rich.console import Console
+
+    from recount.planning import check_data
+    from recount.rehearsal.rehearse import chosen
+    from recount.rehearsal.rehearse import rehearse as rehearsed
+    from recount.rehearsal.view import show
+
+    project = _project(config)
+    check_data(project)
+    found = []
+    for row in rehearsed(project, chosen(project, systems or []), random_weights=random_weights, steps=steps):
+        logging.getLogger(__name__).info("%s: %s", row.run, row.error or "rehearsed")
+        found.append(row)
+    if as_json:
+        typer.echo(json.dumps([row.model_dump(mode="json") for row in found], indent=1))
+    else:
+        show(found, Console())
+    if any(row.error for row in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def fetch(dataset: str, config: Overrides = None) -> None:
     """Fetch a data set's files, check them, and write its manifest."""
     from recount import datasets

@@ -324,7 +324,7 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": dict(sorted(packages.items())),
         "hardware": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "memory_mb": memory_mb(),
             "gpus": visible_gpus(),
@@ -354,7 +354,8 @@ def weights_digest(manifest: Path) -> str:
         raise ResultsError(f"{manifest}: damaged ({error!r}): delete it, and fetch the weights again") from None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     if sys.platform == "darwin":
         return (output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()).strip()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
