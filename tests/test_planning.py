@@ -60,14 +60,6 @@ def test_a_damaged_record_is_a_run_that_has_not_ended(tmp_path: Path) -> None:
     assert not costs(project(results=str(tmp_path)))["gigacount/stage4/seed0"].done
 
 
-def test_a_budget_schedules_no_more_than_fits_and_says_why_the_rest_is_left_out() -> None:
-    small = project(budget_gpu_hours=30)
-    hours = [small.gpu_hours(run.system, run.variant)[0] for run in small.runs]
-    assert 0 < sum(hour or 0 for hour in hours) <= 30
-    assert "budget of 30 GPU hours: it takes 45" in small.not_run("gigacount", "full")
-    assert "its cost is not known" in small.not_run("mcnn", "rgb")
-
-
 def test_tables_and_claims_choose_runs() -> None:
     of_table = {run.variant for run in project(tables=["table3"]).runs}
     assert {"stage4", "no_stage4"} <= of_table
@@ -180,7 +172,7 @@ def test_an_unpacked_folder_stands_for_its_archive(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
-    small = project(resources=str(tmp_path), results=str(tmp_path), budget_gpu_hours=30)
+    small = planning.within_budget(project(resources=str(tmp_path), results=str(tmp_path), budget_gpu_hours=30))
     by_hand = project(papers=["clip_ebc"], resources=str(tmp_path))
     found = planning.Plan(
         "paper", ["gigacount"], 30, {"train": 3}, list(planning._run_costs(small)), {"mcnn/rgb": "too dear"},

@@ -86,6 +86,10 @@ def _project(overrides: list[str] | None, **more: Any) -> Project:
 
     project = load(Path.cwd(), _given(overrides) | more)
     check_published(project)
+    if project.config.budget_gpu_hours is not None:
+        from recount.planning import within_budget
+
+        project = within_budget(project)
     return project
 
 
@@ -124,6 +128,7 @@ def main(
 def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
+    next_only: Annotated[bool, typer.Option("--next", help="only what to train next, given what is there")] = False,
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
@@ -132,9 +137,12 @@ def plan(
     from recount import planning
 
     more = {} if budget is None else {"budget_gpu_hours": budget}
-    found = planning.plan(_project(config, **more), _given(config) | more)
+    project = _project(config, **more)
+    found = planning.plan(project, project.overrides, jobs=not next_only)
     if as_json:
         typer.echo(found.as_json())
+    elif next_only:
+        planning.show_next(found, Console())
     else:
         planning.show(found, Console())
 

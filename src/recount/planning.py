@@ -21,14 +21,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
+from recount.cheapest import Step, affordable, order, path
 from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
+from recount.judging.expected import expected
 from recount.results.files import ResultsError
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
-from recount.settings.project import NO_TRAINING, Project, Run, default_recipe
+from recount.settings.project import NO_TRAINING, Project, Run, default_recipe, load
 
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
@@ -68,6 +70,7 @@ class Plan:
     runs: list[RunCost] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     downloads: list[Download] = field(default_factory=list)
+    path: list[Step] = field(default_factory=list)  # the cheapest to verdicts, from what is there
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
         """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
@@ -96,20 +99,61 @@ class Plan:
         return json.dumps(content, indent=1)
 
 
-def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
-    """Return what the project would do now; Snakemake is told what the command line changed in config.yaml."""
+def plan(project: Project, overrides: Mapping[str, Any], *, jobs: bool = True) -> Plan:
+    """Return what the project would do now; Snakemake is told what changed in config.yaml, unless no jobs are asked."""
     check_data(project)
     named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
+    runs = list(_run_costs(project))
+    hours, have, _ = by_training(runs)
     return Plan(
         suite=project.suite.name,
         papers=list(project.papers),
         budget_gpu_hours=project.config.budget_gpu_hours,
-        jobs=dry_run(project.root, overrides),
-        runs=list(_run_costs(project)),
+        jobs=dry_run(project.root, overrides) if jobs else {},
+        runs=runs,
         left_out={run: reason for run, reason in reasons.items() if reason},
         downloads=list(_downloads(project)),
+        path=path(expected(project), hours, project.config.looks, have) if project.suite.comparable else [],
     )
+
+
+def by_training(runs: Iterable[RunCost]) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
+    """Return, for each training (``system/variant``): hours of one seed, seeds that have ended, the hours they took."""
+    hours: dict[str, list[float]] = defaultdict(list)
+    have: dict[str, int] = defaultdict(int)
+    spent: dict[str, float] = defaultdict(float)
+    for run in runs:
+        training = run.run.rpartition("/")[0]
+        if run.gpu_hours is not None:
+            hours[training].append(run.gpu_hours)
+        if run.done:
+            have[training] += 1
+            spent[training] += run.gpu_hours or 0.0
+    return {training: sum(found) / len(found) for training, found in hours.items()}, have, spent
+
+
+def within_budget(project: Project) -> Project:
+    """Return the project with what fits into its budget, by the cheapest path; as it is where that was chosen before.
+
+    The workflow chooses once and tells its jobs (``only``), so that what ends meanwhile changes nothing for them.
+    """
+    config = project.config
+    if config.budget_gpu_hours is None or config.only:
+        return project
+    hours, have, spent = by_training(_run_costs(project))
+    fits = affordable(project, hours, have, spent)
+    only = [f"{run.system}/{run.variant}" for run in project.runs if run.training_id.rpartition("/")[0] in fits]
+    if not only:
+        raise ConfigError(f"config.yaml: budget_gpu_hours = {config.budget_gpu_hours:g}: not even the first run fits")
+    return load(project.root, {**project.overrides, "only": list(dict.fromkeys(only))})
+
+
+def priorities(project: Project) -> dict[str, int]:
+    """Return the place of each training (``system/variant``) on the cheapest path, the first highest; above 0."""
+    hours, have, _ = by_training(_run_costs(project))
+    found = order(project, hours, have)
+    return {training: len(found) - place for place, training in enumerate(found)}
 
 
 def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
@@ -186,7 +230,7 @@ def check_data(project: Project) -> None:
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     if not project.runs:
-        names = "suite, papers, systems, tables, claims, runs and budget_gpu_hours"
+        names = "suite, papers, systems, tables, claims, runs, only and budget_gpu_hours"
         raise ConfigError(f"config.yaml: no run is left: {names} exclude each other")
 
 
@@ -247,6 +291,8 @@ def show(found: Plan, console: Console) -> None:
         for reason in dict.fromkeys(found.left_out.values()):
             names = ", ".join(name for name, why in found.left_out.items() if why == reason)
             say(f"  {reason}: {names}")
+    if found.path:
+        show_path(found, console)
     if found.downloads:
         console.print(_downloads_table(found.downloads))
         unsized = sum(entry.unsized for entry in found.downloads)
@@ -258,6 +304,41 @@ def show(found: Plan, console: Console) -> None:
     for entry in found.downloads:
         if entry.by_hand:
             say(f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}")
+
+
+def show_path(found: Plan, console: Console, most: int = 10) -> None:
+    """Print the first steps of the cheapest path."""
+    table = Table(
+        "Train", "Seeds", "Hours", "In all", "Decides, by chance of it", title="The cheapest path to verdicts"
+    )
+    for step in found.path[:most]:
+        gains = sorted(step.gains.items(), key=lambda item: -item[1])
+        said = ", ".join(f"{claim} +{gain:.0%}" for claim, gain in gains if gain >= 0.005)
+        table.add_row("\n".join(step.runs), str(step.seeds), _hours(step.hours), _hours(step.total_hours), said)
+    console.print(table)
+    console.print(
+        "Hours are of training. The chance is that of the claim's own rule at the effect that the paper printed (else "
+        "20 %), with what the rules assume of seeds and pictures (docs/verdicts.md).",
+        highlight=False,
+    )
+    if left := found.path[most:]:
+        claims, hours = sum(step.gain for step in left), left[-1].total_hours - found.path[most - 1].total_hours
+        console.print(
+            f"{len(left)} more steps would decide {claims:.1f} more in {_hours(hours)} hours.", highlight=False
+        )
+
+
+def show_next(found: Plan, console: Console) -> None:
+    """Print the next steps of the cheapest path, and the command of the first."""
+    if not found.path:
+        console.print(f"No training that suite {found.suite} has left would decide more of the papers' claims.")
+        return
+    show_path(found, console, 3)
+    first = found.path[0]
+    chosen = f'--config suite={found.suite} "only=[{",".join(first.runs)}]" "seeds={[*range(first.seeds)]}"'.replace(
+        ", ", ","
+    )
+    console.print(f"Next: snakemake --cores all {chosen}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _hours_table(found: Plan) -> Table:

@@ -1,6 +1,7 @@
 """What all rules share: the checked configuration, the runs that follow from it, resources, the recount command."""
 
 import atexit
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
 from recount.errors import UserError, in_words
-from recount.planning import COUNT_JOBS, check_data
+from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
 from recount.results.published import check_published
 from snakemake.exceptions import WorkflowError
 
@@ -31,9 +32,9 @@ def checked_project():
         check_data(checked)
         for system in {run.system for run in checked.runs}:
             provenance.step_digest("train", system)
+        return within_budget(checked)
     except (UserError, ModuleNotFoundError, OSError, RecursionError) as error:
         raise WorkflowError(in_words(error) or str(error)) from None
-    return checked
 
 
 def check_folders(chosen):
@@ -204,6 +205,18 @@ def training_memory(wildcards, attempt):
 def training_threads(wildcards):
     """Return the threads of all processes of a training run."""
     return PROJECT.config.training_threads * training_processes(wildcards)
+
+
+@functools.cache
+def path_to_verdicts():
+    """Return the place of each training on the cheapest path; only the main process of a long suite needs it."""
+    long = PROJECT.suite.comparable and workflow.is_main_process
+    return priorities(PROJECT) if long else {}
+
+
+def training_priority(wildcards):
+    """Return how early a training is to start: in the order in which trainings decide most claims an hour."""
+    return path_to_verdicts().get(run_of(wildcards).training_id.rpartition("/")[0], 0)
 
 
 def more_memory(megabytes):

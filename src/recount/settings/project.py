@@ -45,7 +45,12 @@ class Config(Strict):
     runs: Literal["all", "released", "trained"] = Field(
         "all", description="released: the authors' released weights alone, nothing is trained; trained: all but these"
     )
-    budget_gpu_hours: float | None = Field(None, ge=0, description="runs beyond it are left out; null: no limit")
+    only: tuple[Annotated[str, Field(pattern="^[^/]+/[^/]+$")], ...] = Field(
+        (), description="only these (system/variant); empty: all; budget_gpu_hours fills it"
+    )
+    budget_gpu_hours: float | None = Field(
+        None, ge=0, description="runs beyond it are left out, those first that decide least an hour; null: no limit"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     looks: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (3, 5, 8), min_length=1, description="seeds at which claims are planned to be judged: they share the 5 %"
@@ -183,7 +188,7 @@ class Project:
     """Everything that is configured: config.yaml, suite, experiments, benchmarks, papers, and the runs they make."""
 
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
-        self.root = root
+        self.root, self.overrides = root, dict(overrides or {})
         self.config = read_config(root, overrides)
         suites = sorted(path.stem for path in (root / "suites").glob("*.yaml"))
         _chosen("suite", [self.config.suite], suites)
@@ -262,6 +267,7 @@ class Project:
         _chosen("systems", self.config.systems, {run.partition("/")[0] for paper in papers for run in paper.runs})
         _chosen("tables", self.config.tables, {name for paper in papers for name in paper.tables})
         _chosen("claims", self.config.claims, [claim.id for paper in papers for claim in paper.claims])
+        _chosen("only", self.config.only, {run for paper in papers for run in paper.runs})
         checkpoints = {v.checkpoint for e in self.experiments.values() for v in e.variants.values() if v.checkpoint}
         _chosen("checkpoints", self.config.checkpoints, checkpoints)
 
@@ -510,26 +516,17 @@ class Project:
     def _left_out(self) -> dict[tuple[str, str], str]:
         """Return the variants that config.yaml's choices and its budget leave out, with the reason."""
         result: dict[tuple[str, str], str] = {}
-        budget, spent = self.config.budget_gpu_hours, 0.0
-        chosen = self._in_tables_and_claims()
-        paid: set[str] = set()
+        budget, chosen = self.config.budget_gpu_hours, self._in_tables_and_claims()
         for key in self._named:
             if self._not_in_suite(*key):
                 continue
-            hours, _ = self.gpu_hours(*key)
-            training = self._variants[key].training_id
-            cost = 0.0 if training in paid else None if hours is None else hours * len(self.config.seeds)
             if chosen is not None and key not in chosen:
                 result[key] = "not in the tables or claims that config.yaml chooses"
             elif self.config.runs == ("trained" if self.training_of(self._variants[key]).checkpoint else "released"):
                 result[key] = f"config.yaml leaves it out (runs: {self.config.runs})"
-            elif budget is not None and cost is None:
-                result[key] = f"left out by the budget of {budget:g} GPU hours: its cost is not known"
-            elif budget is not None and cost is not None and spent + cost > budget:
-                result[key] = f"left out by the budget of {budget:g} GPU hours: it takes {cost:.3g}"
-            else:
-                spent += cost or 0.0
-                paid.add(training)
+            elif self.config.only and "/".join(key) not in self.config.only:
+                why = "config.yaml leaves it out (only)"
+                result[key] = why if budget is None else f"beyond the budget of {budget:g} GPU hours"
         if self.config.systems:
             for system, variant in (
                 (run.partition("/")[0], run.partition("/")[2]) for p in self.papers.values() for run in p.runs

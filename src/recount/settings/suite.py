@@ -14,6 +14,7 @@ class Benchmark(Strict):
     """A benchmark of the papers (``benchmarks.yaml``)."""
 
     title: str
+    images: int | None = Field(None, gt=1, description="how many it has, as its authors count")
     kind: Kind = Field(description="what is counted: people in crowds, what a text names, by choosing a caption")
     role: Role
     data: BenchmarkId | None = Field(None, description="<data set>/<split>; null: as the benchmark's id")
