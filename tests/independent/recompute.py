@@ -108,11 +108,20 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         where = self.record(other)["run"]["training"]
         counts = [float(r["count"]) for r in self.index(where["dataset"], where["preparation"], where["split"])]
         return np.full(len(ids), np.mean(counts) if arm == "training_mean" else np.median(counts))
+    def unprepared(self, arm, place, ids):  # true counts before preparation
+        beside = next((self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.timing.json"))
+        dataset, preparation = next(iter(json.loads(beside.read_text())["made"]["data"])).split("/")
+        rows = self.index(dataset, preparation, place.split("/")[1])
+        counts = {r["id"]: json.loads(r["attributes"] or "{}").get("original_count", r["count"]) for r in rows}
+        return np.array([float(counts[name]) for name in ids])
     def pair(self, one, other, place, selection):  # true counts and predictions [seeds, n] on the images of both
         arms = {name: self.predicted(name, place, selection) for name in (one, other) if name and name not in TRIVIAL}
         every = [entry for found in arms.values() for entry in found.values()]
         ids = [name for name in every[0][0] if all(name in set(entry[0]) for entry in every)]
-        true = np.array([dict(zip(every[0][0], every[0][1], strict=True))[name] for name in ids])
+        truths = [dict(zip(entry[0], entry[1], strict=True)) for entry in every]
+        true = np.array([truths[0][name] for name in ids])
+        if any(own[name] != truths[0][name] for own in truths for name in ids):  # unlike preparations
+            true = self.unprepared(one if one in arms else other, place, ids)
         tables = []
         for name in filter(None, (one, other)):
             picked = [dict(zip(entry[0], entry[2], strict=True)) for entry in arms.get(name, {}).values()]

@@ -10,6 +10,7 @@ import pytest
 from claims_project import (
     HARDNESS,
     IMAGES,
+    MERGED,
     TRUE,
     better_than,
     headline,
@@ -422,6 +423,23 @@ def test_a_released_file_is_held_against_what_its_publisher_states_of_it(
         ("shown/train", "rmse", "3.0", "not tested"),
     ]
     assert rows[1]["reason"] == "new/released is not evaluated on shown/train"
+
+
+def test_systems_of_unlike_preparation_are_compared_on_the_counts_before_it_and_both_errors_are_said(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path, [better_than()], merges=("old",))
+    predict(project, "new/full", noisy(1.0), seeds=THREE)
+    predict(project, "old/full", lambda seed: 3.0 * HARDNESS + 0.1 * seed, seeds=THREE, true=MERGED)
+    row = headline(project)
+    changed = MERGED != TRUE
+    on_original = np.abs(3.0 * HARDNESS + 0.1 - changed).mean()
+    assert (row["verdict"], float(row["value_worse"])) == ("holds", pytest.approx(on_original, abs=1e-6))
+    own = (3.0 * HARDNESS + 0.1).mean()
+    said = (
+        f"old/full's preparation changes the true count of {changed.sum()} of {IMAGES} images: against its own counts"
+    )
+    assert f"{said} its MAE is {own:.4g}; both are compared on the counts before preparation" in row["reason"]
 
 
 def test_without_trainings_a_claim_of_recipe_says_that_config_leaves_them_out(tmp_path: Path) -> None:

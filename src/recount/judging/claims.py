@@ -24,7 +24,7 @@ from recount.judging.epochs import epoch_sd, epochs_seen, settles
 from recount.judging.estimates import Leveled, Pools, dominated, jackknife, metric_on, of_shares, over_images, scaled
 from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values
 from recount.judging.verdicts import MARGIN_SHARE, Finding, Number, Pool, SeedArm
-from recount.metrics import COSTS, Floats
+from recount.metrics import COSTS, Floats, Metric
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
 from recount.scoring.measured import Measurements
@@ -472,7 +472,17 @@ def _notes(first: Leveled, second: Leveled) -> tuple[str, ...]:
     means = [metric.of_images(arm.true[None], arm.predicted).mean(axis=0) for arm in arms]
     tied = (f"{arms[0].name} and {arms[1].name} differ on no image",) if np.array_equal(*means) else ()
     heavy = [note for arm in arms for note in dominated(metric, arm)]
-    return tuple(dict.fromkeys((*arms[0].notes, *arms[1].notes, *tied, *heavy)))
+    own = [_of_own_counts(metric, arm, arm.own_true) for arm in arms if arm.own_true is not None]
+    return tuple(dict.fromkeys((*arms[0].notes, *arms[1].notes, *own, *tied, *heavy)))
+
+
+def _of_own_counts(metric: Metric, arm: Arm, own: Floats) -> str:
+    """Say what an arm has against the counts of its own preparation; the comparison is on those before any."""
+    changed, level = int((own != arm.true).sum()), float(replace(arm, true=own).levels(metric).mean())
+    return (
+        f"{arm.name}'s preparation changes the true count of {changed} of {len(own)} images: against its own counts "
+        f"its {metric.label} is {level:.4g}; both are compared on the counts before preparation"
+    )
 
 
 def difference_region(claim: Claim) -> tuple[float, float]:
