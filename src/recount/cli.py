@@ -109,6 +109,9 @@ def main(
 def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
+    card: Annotated[
+        str | None, typer.Option(help="whose hours: T4, 4090, A100, H100 or H200; else of the card that is here")
+    ] = None,
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
@@ -117,7 +120,7 @@ def plan(
     from recount import planning
 
     more = {} if budget is None else {"budget_gpu_hours": budget}
-    found = planning.plan(_project(config, **more), _given(config) | more)
+    found = planning.plan(_project(config, **more), _given(config) | more, card)
     if as_json:
         typer.echo(found.as_json())
     else:
