@@ -192,7 +192,7 @@ def test_several_papers_have_a_sum(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     planning.show(planning.Plan("paper", ["a", "b"], None, {}, runs), console)
     (line,) = [line for line in console.export_text().splitlines() if line.split()[1:2] == ["all"]]
-    assert [word for word in line.split() if word != "│"] == ["all", "4", "1", "23", "1"]
+    assert [word for word in line.split() if word != "│"] == ["all", "4", "1", "23", "0", "1"]
 
 
 # -------------------------------------------------------------------------------------------------------------- doctor

@@ -129,6 +129,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
     next_only: Annotated[bool, typer.Option("--next", help="only what to train next, given what is there")] = False,
+    card: Annotated[
+        str | None, typer.Option(help="whose hours: T4, 4090, A100, H100 or H200; else of the card that is here")
+    ] = None,
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
@@ -138,7 +141,7 @@ def plan(
 
     more = {} if budget is None else {"budget_gpu_hours": budget}
     project = _project(config, **more)
-    found = planning.plan(project, project.overrides, jobs=not next_only)
+    found = planning.plan(project, project.overrides, card=card, jobs=not next_only)
     if as_json:
         typer.echo(found.as_json())
     elif next_only:

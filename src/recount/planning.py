@@ -1,12 +1,14 @@
 """``recount plan``: what a suite would run, fetch and cost, before anything starts.
 
-Jobs are counted by Snakemake's own dry run, so that they agree with ``snakemake -n``. GPU hours are of training: what
-a run that has ended took, else what runs of the same system here took, scaled to the epochs, else what the suite quotes
-with its source. The rest is counted as not known, never as zero. Downloads are the declared sizes of what is not there.
+Jobs are counted by Snakemake's own dry run, so that they agree with ``snakemake -n``. GPU hours are of training: what a
+run that has ended took, else what runs of the same system here took, scaled to the epochs, else what a rehearsal here
+measured, else a model of the card (``rehearsal.costs``), with what the suite quotes beside it. Downloads are the
+declared sizes of what is not there.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -27,7 +29,10 @@ from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
 from recount.judging.expected import expected
+from recount.provenance import cpu_name, visible_gpus
+from recount.rehearsal import costs
 from recount.results.files import ResultsError
+from recount.results.rehearsals import read_rehearsals
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import NO_TRAINING, Project, Run, default_recipe, load
@@ -44,6 +49,9 @@ class RunCost:
     gpu_hours: float | None  # None: not known
     basis: str
     done: bool  # it has ended
+    published_hours: float | None = None  # what the suite quotes
+    published_source: str = ""
+    peak_bytes: int | None = None  # of a card's memory, as counted for a whole batch
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Plan:
             "done": len(mine) - len(to_do),
             "gpu_hours": sum(run.gpu_hours or 0.0 for run in to_do),
             "unknown": sum(run.gpu_hours is None for run in to_do),
+            "published": sum(run.published_hours or 0.0 for run in to_do),
             "by_basis": by_basis,
         }
 
@@ -99,12 +108,15 @@ class Plan:
         return json.dumps(content, indent=1)
 
 
-def plan(project: Project, overrides: Mapping[str, Any], *, jobs: bool = True) -> Plan:
-    """Return what the project would do now; Snakemake is told what changed in config.yaml, unless no jobs are asked."""
+def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = None, jobs: bool = True) -> Plan:
+    """Return what the project would do now; Snakemake is told what changed in config.yaml, unless no jobs are asked.
+
+    ``card`` is whose hours are told; None: the one that is here.
+    """
     check_data(project)
     named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
-    runs = list(_run_costs(project))
+    runs = list(_run_costs(project, card))
     hours, have, _ = by_training(runs)
     return Plan(
         suite=project.suite.name,
@@ -171,16 +183,17 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def _run_costs(project: Project) -> Iterator[RunCost]:
+def _run_costs(project: Project, card: str | None = None) -> Iterator[RunCost]:
     measured = {run.id: _measured(project, run) for run in project.trainings}
     readers = defaultdict(set)
     for run in project.runs:
         readers[run.training_id].add(f"{run.system}/{run.variant}")
+    basis_of = _Basis(project, card)
     for run in project.trainings:
         papers = tuple(name for name, paper in project.papers.items() if readers[run.id] & set(paper.runs))
-        own = measured[run.id]
-        hours, basis = _estimate(project, run, measured) if own is None else (own[0], "measured here")
-        yield RunCost(papers, run.id, hours, basis, done=own is not None)
+        own, published = measured[run.id], project.gpu_hours(run.system, run.variant)
+        hours, basis = basis_of.estimate(run, measured) if own is None else (own[0], "measured here")
+        yield RunCost(papers, run.id, hours, basis, own is not None, *published, costs.memory_peak(project, run))
 
 
 def _measured(project: Project, run: Run) -> tuple[float, int] | None:
@@ -193,17 +206,42 @@ def _measured(project: Project, run: Run) -> tuple[float, int] | None:
     return None if seconds is None else (seconds / 3600, max(record.selections["last"].epoch, 1))
 
 
-def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:
-    """Return the hours of a run that has not ended: from runs of its system here, or as the suite quotes."""
-    quoted, source = project.gpu_hours(run.system, run.variant)
-    if quoted == 0:
-        return quoted, source
-    ended = [value for name, value in measured.items() if value is not None and name.startswith(f"{run.system}/")]
-    recipe = default_recipe(run.system)
-    if ended and recipe is not None:
-        epochs = merged(recipe, run.recipe)["epochs"]
-        return sum(hours / done for hours, done in ended) / len(ended) * epochs, f"scaled from {len(ended)} runs here"
-    return quoted, source
+class _Basis:
+    """What the hours of a run that has not ended are based on, for the card that is named, or else is here."""
+
+    def __init__(self, project: Project, card: str | None) -> None:
+        self.project = project
+        problems = absent("--card", "card", card, costs.cards()) if card else []
+        if problems:
+            raise UserError("\n".join(problems))
+        names = [gpu["name"] for gpu in visible_gpus()[:1]]
+        here = next((known for known in costs.cards() for name in names if known in name), None)
+        self.card = card or here
+        wanted = [f" {card} "] if card else names or ([cpu_name()] if not project.suite.comparable else [])
+        there = read_rehearsals(project.root / project.config.resources)
+        devices = {re.sub(r"[^A-Za-z0-9]+", " ", f" {found.device} "): found for found in there} if card else {}
+        devices |= {found.device: found for found in there}
+        self.rehearsed = next((found for name, found in devices.items() if any(one in name for one in wanted)), None)
+
+    def estimate(self, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:
+        """Return the hours and their basis: runs of its system here, a rehearsal, the model, what the suite quotes."""
+        quoted, source = self.project.gpu_hours(run.system, run.variant)
+        if quoted == 0:
+            return quoted, source
+        ended = [value for name, value in measured.items() if value is not None and name.startswith(f"{run.system}/")]
+        recipe = default_recipe(run.system)
+        if ended and recipe is not None:
+            epochs = merged(recipe, run.recipe)["epochs"]
+            return sum(hours / done for hours, done in ended) / len(
+                ended
+            ) * epochs, f"scaled from {len(ended)} runs here"
+        if self.rehearsed is not None and (found := costs.measured_hours(self.project, run, self.rehearsed)):
+            return found[0], f"measured on this machine ({self.rehearsed.device})"
+        card = self.card or ("T4" if quoted is None else None)  # as most of what is published
+        hours = costs.modelled_hours(self.project, run, card) if card else None
+        if hours is not None:
+            return hours, f"model of {card}"
+        return quoted, source if quoted is not None else "not known before `recount rehearse`"
 
 
 def check_data(project: Project) -> None:
@@ -342,11 +380,12 @@ def show_next(found: Plan, console: Console) -> None:
 
 
 def _hours_table(found: Plan) -> Table:
-    table = Table("Paper", "Runs", "Done", "GPU hours to do", "Of unknown cost", "Basis", title="Training")
+    table = Table("Paper", "Runs", "Done", "GPU hours to do", "Published", "Unknown", "Basis", title="Training")
 
     def add(name: str, hours: Mapping[str, Any], basis: str) -> None:
         to_do = _hours(hours["gpu_hours"])
-        table.add_row(name, str(hours["runs"]), str(hours["done"]), to_do, str(hours["unknown"]), basis)
+        known = _hours(hours["published"]), str(hours["unknown"] or "–")
+        table.add_row(name, str(hours["runs"]), str(hours["done"]), to_do, *known, basis)
 
     for paper in found.papers:
         hours = found.hours(paper)

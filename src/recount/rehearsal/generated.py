@@ -16,7 +16,7 @@ from recount.data.dataset import Dataset, Drawn
 from recount.data.index import read_index
 from recount.data.prepare import prepare
 from recount.data.sample import HIDDEN, RawSample, Sample
-from recount.settings.project import Split
+from recount.settings.project import Project, Split
 from recount.settings.suite import Kind
 
 # (width, height). Crowds: average sizes by Wang et al., "NWPU-Crowd" (TPAMI 2021), table 1. CARPK: its one size.
@@ -78,3 +78,9 @@ def generated(split: Split, kind: Kind, folder: Path) -> list[Sample]:
             Enlarged(datasets.load(split.dataset), kind), split.preparation, folder / "raw", folder / "data"
         )
     return read_index(index)
+
+
+def kind_of(project: Project, split: Split) -> Kind:
+    """Return what is counted on a split: the kind of the benchmarks that it stands for."""
+    stand_ins, benchmarks = project.stand_ins, project.benchmarks
+    return next(benchmarks[name].kind for name, entry in stand_ins.items() if entry.dataset == split.dataset)

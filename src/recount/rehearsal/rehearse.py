@@ -29,14 +29,13 @@ from recount.devices import device_for
 from recount.errors import UserError, in_words
 from recount.prediction.predict import picture_of
 from recount.prediction.samples import predict_samples
-from recount.rehearsal.generated import generated
+from recount.rehearsal.generated import generated, kind_of
 from recount.rehearsal.steps import TimedTrainer, digest_of, taken_again
 from recount.results.files import shared_lock
 from recount.results.rehearsals import FOLDER, Rehearsals, Rehearsed, add_rehearsals, rehearsals_path
 from recount.settings.base import absent, merged
 from recount.settings.project import Project, Run, Split, load
 from recount.settings.recipe import Precision, resolve_recipe
-from recount.settings.suite import Kind
 from recount.systems.base import Pool, System
 from recount.training.cost import Meter
 from recount.training.loop import samples_with_pictures
@@ -143,6 +142,18 @@ def _described(device: torch.device) -> Rehearsals:
     return Rehearsals(device=provenance.cpu_name(), kind="cpu", memory_mb=provenance.memory_mb())
 
 
+def random_weights(project: Project, settings: dict[str, Any], *, only_absent: bool = False) -> dict[str, Any]:
+    """Return settings in which fetched base weights are random ones: all, or those whose file is not there."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: replaced(item) for key, item in value.items()}
+        fetched = isinstance(value, str) and value.startswith(f"{project.weights}/")
+        return "random" if fetched and not (only_absent and (project.root / value).is_file()) else value
+
+    return {key: replaced(value) for key, value in settings.items()}
+
+
 class _Rehearsal:
     """One training on one device; fills ``found``."""
 
@@ -153,12 +164,14 @@ class _Rehearsal:
         self.steps, self.found = steps, found
         self.system_class = systems.load(run.system)
 
-    def take(self, random_weights: bool) -> None:
+    def take(self, all_random: bool) -> None:
         """Train, predict, resume."""
         found, project, run = self.found, self.project, self.run
         torch.set_num_threads(project.config.training_threads)
         size = self.system_class.mini_settings() if run.size == "mini" else {}
-        settings = self._with_weights(merged(size, run.settings), random_weights)
+        given = merged(size, run.settings)
+        settings = random_weights(project, given, only_absent=not all_random)
+        found.weights = "own" if settings == given else "random"
         recipe = resolve_recipe(self.system_class.recipe, run.recipe).in_precision(project.config.precision)
         samples = self._training_samples()
         watched = {"held_out": self._pool(_known(self._samples(run.held_out or run.training)))}
@@ -193,20 +206,6 @@ class _Rehearsal:
         if not found.resumed.startswith(("equal", "close") if self.device.type == "cuda" else "equal"):
             found.error = f"a resumed training does not continue as the unbroken one: {found.resumed}"
 
-    def _with_weights(self, settings: dict[str, Any], random_weights: bool) -> dict[str, Any]:
-        """Return settings in which base weights that are not wanted, or not there, are random ones."""
-
-        def replaced(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {key: replaced(item) for key, item in value.items()}
-            fetched = isinstance(value, str) and value.startswith(f"{self.project.weights}/")
-            if not fetched or not (random_weights or not (self.project.root / value).is_file()):
-                return value
-            self.found.weights = "random"
-            return "random"
-
-        return {key: replaced(value) for key, value in settings.items()}
-
     def _pool(self, samples: Sequence[Sample]) -> Pool:
         return ImagePool(samples, 0)  # as in a first epoch: each picture is decoded when it is wanted
 
@@ -228,12 +227,7 @@ class _Rehearsal:
     def _samples(self, split: Split | None) -> list[Sample]:
         assert split is not None
         own = self._prepared(split)
-        return own or generated(split, self._kind(split), self.folder)
-
-    def _kind(self, split: Split) -> Kind:
-        """Return what is counted on a split: the kind of the benchmarks that it stands for."""
-        stand_ins, benchmarks = self.project.stand_ins, self.project.benchmarks
-        return next(benchmarks[name].kind for name, entry in stand_ins.items() if entry.dataset == split.dataset)
+        return own or generated(split, kind_of(self.project, split), self.folder)
 
     def _note(self, trainer: TimedTrainer, meter: Meter, system: System) -> None:
         found, cost = self.found, meter.read()

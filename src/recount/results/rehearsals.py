@@ -1,7 +1,7 @@
 """What ``recount rehearse`` measured on a device: ``resources/rehearsals/<device>.json``, for ``recount plan``."""
 
 import re
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -64,11 +64,10 @@ def add_rehearsals(path: Path, found: Rehearsals) -> None:
     found.model_copy(update={"rehearsed": earlier | found.rehearsed}).write(path)
 
 
-def read_rehearsals(resources: Path, devices: Iterable[str]) -> Rehearsals | None:
-    """Return the rehearsals on the first of the devices that has some that can be read."""
-    for device in devices:
-        try:
-            return Rehearsals.read(rehearsals_path(resources, device))
-        except (FileNotFoundError, ResultsError):
-            continue
-    return None
+def read_rehearsals(resources: Path) -> list[Rehearsals]:
+    """Return the rehearsals on all devices that have some that can be read."""
+    found = []
+    for path in sorted((resources / FOLDER).glob("*.json")):
+        with suppress(FileNotFoundError, ResultsError):
+            found.append(Rehearsals.read(path))
+    return found
