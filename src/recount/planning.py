@@ -211,7 +211,7 @@ class _Basis:
 
     def __init__(self, project: Project, card: str | None) -> None:
         self.project = project
-        problems = absent("--card", "card", card, costs.cards()) if card else []
+        problems = [*absent("--card", "card", card, costs.cards())] if card else []
         if problems:
             raise UserError("\n".join(problems))
         names = [gpu["name"] for gpu in visible_gpus()[:1]]
