@@ -115,6 +115,22 @@ def test_names_of_data_that_do_not_exist_are_told_before_anything_runs(
         planning.check_data(config.load(tmp_path, {"suite": suite}))
 
 
+def test_a_data_set_without_what_a_system_learns_from_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_settings(tmp_path) / "suites/open.yaml"
+    old, new = "dataset: sha_train75, split: train, preparation: longest_512", "dataset: countbench_hf491, split: test"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    said = r"suites/open\.yaml: ucf_qnrf/train: mcnn is trained on it and needs points; countbench_hf491 gives prompts"
+    with pytest.raises(ConfigError, match=said):
+        planning.check_data(config.load(tmp_path, {"suite": "open"}))
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["fetch", "countbench_hf491", "--config", "suite=open"])
+    assert answer.exit_code == 1 and "mcnn is trained on it and needs points" in answer.output
+    assert not (tmp_path / "resources").exists()
+
+
 def test_a_system_without_code_is_told(tmp_path: Path) -> None:
     ghost = experiment("Ghost", {"full": "full"}, trained_on="a/train", evaluated_on=["a/test"])
     suite = {"title": "s", "comparable": False}

@@ -205,8 +205,10 @@ def rehearse(
 def fetch(dataset: str, config: Overrides = None) -> None:
     """Fetch a data set's files, check them, and write its manifest."""
     from recount import datasets
+    from recount.planning import check_pairings
 
     project = _project(config)
+    check_pairings(project, dataset)
     _fetch("fetch", datasets.load(dataset), project, project.raw)
 
 

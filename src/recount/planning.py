@@ -25,6 +25,7 @@ from rich.table import Table
 from recount import datasets
 from recount.cheapest import Step, affordable, order, path
 from recount.data.dataset import MANIFEST, Dataset, Source
+from recount.data.needs import unmet
 from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
@@ -36,6 +37,7 @@ from recount.results.rehearsals import read_rehearsals
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import NO_TRAINING, Project, Run, default_recipe, load
+from recount.settings.schemas import system_schema
 
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
@@ -267,9 +269,28 @@ def check_data(project: Project) -> None:
     ]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
+    check_pairings(project)
     if not project.runs:
         names = "suite, papers, systems, tables, claims, runs, only and budget_gpu_hours"
         raise ConfigError(f"config.yaml: no run is left: {names} exclude each other")
+
+
+def check_pairings(project: Project, *only: str) -> None:
+    """Refuse trainings on data sets (``only`` these) that lack what the system makes targets from; a line each."""
+    problems = []
+    for run in project.trainings:
+        if run.training is None or not run.learnt_from or run.training.dataset not in (only or [run.training.dataset]):
+            continue
+        source = datasets.load(run.training.dataset)
+        if lacks := unmet(source, system_schema(run.system).get("needs", ())):
+            benchmark = project.experiments[run.system].data_of(run.variant).trained_on
+            problems.append(
+                f"suites/{project.suite.name}.yaml: {benchmark}: {run.system} is trained on it and needs "
+                f"{' and '.join(lacks)}; {source.name} gives {' and '.join(sorted(source.gives))} alone: name another "
+                f"data set for it, or skip {run.system}"
+            )
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
 def _stand_in_problems(project: Project, benchmark: str) -> list[str]:

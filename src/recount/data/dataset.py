@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, ClassVar
 
-from recount.data.sample import RawSample
+from recount.data.sample import Need, RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
 
@@ -126,6 +126,8 @@ class Dataset(Source):
     picture_folders: ClassVar[tuple[str, ...]] = ()
     pictures_of: ClassVar[str] = ""  # the data set whose pictures it uses, if not its own: that one is fetched first
     splits: ClassVar[tuple[str, ...]]
+    # What its samples have beside their pictures; a set with counts or captions alone says so
+    gives: ClassVar[frozenset[Need]] = frozenset({"points", "prompts"})
     accept: ClassVar[str] = (
         ""  # why more of its points than usual lie outside its pictures; config.yaml may say it, too
     )
