@@ -328,8 +328,8 @@ def counted(w: State, x: Tensor) -> Tensor:
 def test_t2icount(tmp_path: Path) -> None:
     """Decoder, losses, groups and optimiser; UNet, VAE and text tower are another instance of ours.
 
-    An oracle of these would be more than sixty lines; they have golden cases of their own (test_stable_diffusion.py), and
-    the UNet's gradients run through the oracle's decoder.
+    An oracle of these would be more than sixty lines; they have golden cases (test_stable_diffusion.py), and the UNet's
+    gradients run through the oracle's decoder.
     """
     ours = trained("t2icount", tmp_path)
 
