@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -52,8 +52,8 @@ class Unfit(UserError):
 def _other(source: str, digest: str, now: str) -> str:
     """Return in words that a result was made from another state of a file than that of now ("": there is none)."""
     if not now:
-        return f"made from {source}, which is not there now"
-    return f"made from another {source} than is there now" if digest else f"made before there was {source}"
+        return f"made from {source}, which is gone or does not fit now"
+    return f"made from another {source} than is there now" if digest else f"made without {source}"
 
 
 def _digest_of_data(source: Path) -> str:
@@ -166,7 +166,7 @@ class Chain:
         path, again, record = self._as_written(step)
         self._same_data(path, record.made.data, again)
         for source, digest in record.made.results.items():
-            now = self._digest_or_none(self.results / source)
+            now = self._fit_digest(source)
             if now != digest:
                 raise Unfit(path, "stale", _other(source, digest, now), again, now, digest)
         return record
@@ -211,10 +211,11 @@ class Chain:
 
     def _why_not_scored(self, made: Made, run: Run, benchmark: str, used: bool, path: Path, again: str) -> Reason:
         name = self.project.predictions(run, benchmark).relative_to(self.project.results).as_posix()
-        then, now = made.results.get(name, ""), self._digest_or_none(self.results / name)
-        if then != now:
-            return Reason("stale", str(Unfit(path, "stale", _other(name, then, now), again, now, then)))
-        return self._why_unfit(lambda: self.predictions(run, benchmark)) if used else NOTHING
+        unfit = self._why_unfit(lambda: self.predictions(run, benchmark)) if used else NOTHING
+        then, now = made.results.get(name, ""), self._fit_digest(name)
+        if then == now or unfit:
+            return unfit
+        return Reason("stale", str(Unfit(path, "stale", _other(name, then, now), again, now, then)))
 
     def _why_unfit(self, read: Callable[[], object]) -> Reason:
         try:
@@ -236,15 +237,33 @@ class Chain:
         return {name: self._digest_or_none(self.results / name) for name in (*TABLES["score"], *TABLES["judge"])}
 
     def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests"]) -> dict[str, str]:
-        """Return the digests of all results of some kinds, by path below results/<suite>; "" for what is not there."""
+        """Return the digests of all results of some kinds, by path below results/<suite>; "" for what does not fit."""
+        return {name: self._fit_digest(name) for name in sorted(self._reads) if name.startswith(kinds)}
+
+    @cached_property
+    def _reads(self) -> dict[str, Callable[[], object]]:
+        """What reads each result that runs make, by path below results/<suite>."""
         project = self.project
-        paths = {
-            "predictions": [project.predictions(run, name) for run in project.evaluations for name in run.benchmarks],
-            "runs": [project.run_folder(run) / RUN for run in project.trainings],
-            "prompt_tests": [project.prompt_test_file(run) for run in project.evaluations if run.prompt_tests],
-        }
-        chosen = [path.relative_to(project.results) for kind in kinds for path in paths[kind]]
-        return {path.as_posix(): self._digest_or_none(self.results / path) for path in sorted(set(chosen))}
+        found: dict[Path, Callable[[], object]] = {}
+        for run in project.trainings:
+            found[project.run_folder(run) / RUN] = partial(self.run, run)
+        for run in project.evaluations:
+            found |= {project.predictions(run, name): partial(self.predictions, run, name) for name in run.benchmarks}
+            if run.prompt_tests:
+                found[project.prompt_test_file(run)] = partial(self.prompt_tests, run)
+        return {path.relative_to(project.results).as_posix(): read for path, read in found.items()}
+
+    def _fit_digest(self, name: str) -> str:
+        """Return the digest of a result; "" where there is none, or where it is not to be used.
+
+        Where only the data do not fit themselves, nothing is known of what was made from them.
+        """
+        with suppress(DataError, ResultsError, FileNotFoundError):
+            try:
+                self._reads.get(name, lambda: None)()
+            except Unfit:
+                return ""
+        return self._digest_or_none(self.results / name)
 
     def data_now(self) -> dict[str, str]:
         """Return the data digests of all prepared data of the project's runs that are there and fit."""

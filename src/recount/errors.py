@@ -31,7 +31,7 @@ def working_folder() -> Path:
         folder = Path.cwd()
     except OSError as error:
         raise UserError(
-            f"this folder is gone, or closed to you ({error.strerror}): `cd` to the project's folder"
+            f"the working directory is gone, or closed to you ({error.strerror}): `cd` to the project's folder"
         ) from None
     try:
         str(folder).encode()

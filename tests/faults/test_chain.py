@@ -710,7 +710,9 @@ def test_one_changed_predictions_file_costs_its_own_cells_alone(project: Project
 
 def test_cells_of_predictions_that_fit_no_more_are_not_shown_although_they_were_scored(project: Project) -> None:
     change(project.root / "suites/small.yaml", "epochs: 2", "epochs: 3")
-    assert {row.status for row in Sources(load(project.root)).score_rows if row.metric == "mae"} == {"missing"}
+    changed = load(project.root)
+    assert {row.status for row in Sources(changed).score_rows if row.metric == "mae"} == {"missing"}
+    assert unfit(changed).keys() >= {"results/small/scores.made.json", "results/small/verdicts.made.json"}
 
 
 def test_a_damaged_summary_takes_no_result_along(project: Project) -> None:

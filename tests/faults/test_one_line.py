@@ -100,7 +100,7 @@ def test_a_working_directory_that_is_gone_is_one_line(scored: Project, monkeypat
 
 def test_a_folder_whose_name_is_not_utf_8_is_one_line(scored: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = os.fsdecode(os.fsencode(scored.root) + b"/caf\xe9")
-    os.mkdir(odd)
+    Path(odd).mkdir()
     monkeypatch.chdir(odd)
     assert "its name is not UTF-8" in said_by("report")
 

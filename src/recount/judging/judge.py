@@ -72,7 +72,9 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
-    made = Made(results=measurements.chain.digests("predictions", "runs", "prompt_tests"), code=step_digest("judge"))
+    chain = measurements.chain
+    behind = chain.digests("predictions", "runs", "prompt_tests")
+    made = Made(results=behind, data=chain.data_now(), code=step_digest("judge"))
     book = LookBook(project.root / project.results / LOOKS, project.config.looks)
     rows = judged(measurements, book)
     path = project.root / project.results / "verdicts.csv"
