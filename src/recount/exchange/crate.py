@@ -125,13 +125,13 @@ def _others_that_do_not_fit(project: Project, known: Collection[Path]) -> dict[P
     for name, why in there.unfit.items():
         path = results / name
         with_it = path.parent.glob("*") if path.name == RUN else (path, timing_path(path))
-        found |= dict.fromkeys(with_it, f"damaged: {project.results}/{why}")
+        found |= dict.fromkeys(with_it, f"{project.results}/{why}")
     for name in names:
         if name.endswith(".json") and results / name not in found:
             try:
                 json.loads((results / name).read_bytes())
             except (OSError, ValueError, RecursionError) as error:
-                found[results / name] = f"damaged: {project.results}/{name}: {error}"
+                found[results / name] = f"{project.results}/{name}: damaged: {error}"
     return found
 
 
