@@ -10,13 +10,14 @@ import shutil
 import sys
 from contextlib import ExitStack
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from recount.errors import UserError, in_words, printable
+from recount.errors import UserError, in_words, printable, working_folder
 
 if TYPE_CHECKING:
     from recount.data.dataset import Source
@@ -84,7 +85,7 @@ def _project(overrides: list[str] | None, **more: Any) -> Project:
     from recount.results.published import check_published
     from recount.settings.project import load
 
-    project = load(Path.cwd(), _given(overrides) | more)
+    project = load(working_folder(), _given(overrides) | more)
     check_published(project)
     if project.config.budget_gpu_hours is not None:
         from recount.planning import within_budget
@@ -116,7 +117,10 @@ def _fetch(step: str, source: Source, project: Project, below: Path) -> None:
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also say what is done in detail")] = False,
 ) -> None:
-    """Set up logging."""
+    """Set up logging, and streams that can say everything, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
     )

@@ -18,6 +18,7 @@ from rich.markup import escape
 from recount.data.dataset import MANIFEST, DataError, Dataset, one_line
 from recount.data.index import read_index
 from recount.data.needs import check_needs
+from recount.errors import expanded
 from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
 from recount.planning import needed_sources
@@ -143,7 +144,7 @@ def _mirror() -> Finding:
 
 
 def _token() -> Finding:
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    home = expanded(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     if os.environ.get("HF_TOKEN") or (home / "token").is_file():
         return Finding("Hugging Face token", "ok", "there")
     advice = "none of recount's files needs one; it only raises the rate limit (HF_TOKEN)"

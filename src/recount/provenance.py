@@ -351,7 +351,8 @@ def weights_digest(manifest: Path) -> str:
     try:
         return str(json.loads(manifest.read_bytes())["digest"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ResultsError(f"{manifest}: damaged ({error!r}): delete it, and fetch the weights again") from None
+        again = f"delete it, and `recount fetch-weights {manifest.parent.name}` gets them again"
+        raise ResultsError(manifest, f"damaged: {error!r}", again) from None
 
 
 def cpu_name() -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
-from recount.errors import UserError, in_words
+from recount.errors import UserError, in_words, working_folder
 from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
 from recount.results.published import check_published
 from snakemake.exceptions import WorkflowError
@@ -26,7 +26,7 @@ from snakemake.exceptions import WorkflowError
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
-        checked = settings.load(Path.cwd(), config)
+        checked = settings.load(working_folder(), config)
         check_folders(checked.config)
         check_published(checked)
         check_data(checked)

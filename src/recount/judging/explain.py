@@ -23,6 +23,7 @@ from recount.judging.verdicts import (
     t_quantile,
     with_needs,
 )
+from recount.results.verdicts import LOOKS
 from recount.scoring.measured import Measurements
 from recount.settings.base import ConfigError, unknown
 from recount.settings.project import Project
@@ -33,7 +34,7 @@ def explain(project: Project, claim: str) -> str:
     known = [entry.id for paper in project.papers.values() for entry in paper.claims]
     if claim not in known:
         raise ConfigError(f"--explain = {claim}: {unknown('claim', claim, known)}")
-    book = LookBook(project.root / project.results / "looks.json", project.config.looks)
+    book = LookBook(project.root / project.results / LOOKS, project.config.looks)
     found = [case for case in cases(Measurements(project), book, only=claim) if case.headline]
     return "\n\n".join("\n".join(_case(case)) for case in found) + "\n"
 

@@ -30,7 +30,7 @@ from recount.judging.verdicts import RULES, Decision, Finding, benjamini_hochber
 from recount.provenance import step_digest
 from recount.results.files import Made, note_tables
 from recount.results.reason import Reason, joined
-from recount.results.verdicts import ALL_PARTS, FIDELITY, VERDICTS, VerdictRow
+from recount.results.verdicts import ALL_PARTS, FIDELITY, LOOKS, VERDICTS, VerdictRow
 from recount.scoring.measured import Measurements
 from recount.scoring.score import without_folder
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper
@@ -72,8 +72,10 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
-    made = Made(results=measurements.chain.digests("predictions", "runs", "prompt_tests"), code=step_digest("judge"))
-    book = LookBook(project.root / project.results / "looks.json", project.config.looks)
+    chain = measurements.chain
+    behind = chain.digests("predictions", "runs", "prompt_tests")
+    made = Made(results=behind, data=chain.data_now(), code=step_digest("judge"))
+    book = LookBook(project.root / project.results / LOOKS, project.config.looks)
     rows = judged(measurements, book)
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])

@@ -73,7 +73,8 @@ def write_report(project: Project, part_of: Callable[[str, str, Any], Any]) -> P
         page = Page(project, building, part_of)
         (building / "index.html").write_text(page.render(), encoding="utf-8")
         made = Made(results=page.sources.chain.tables_now(), code=step_digest("report"))
-        note_tables(building / MADE["report"], ("index.html",), made)
+        files = sorted(path.relative_to(building).as_posix() for path in building.rglob("*") if path.is_file())
+        note_tables(building / MADE["report"], files, made)
         if target.exists():  # a folder cannot be overwritten, so the old one steps aside
             target.rename(aside)
         building.rename(target)

@@ -25,7 +25,7 @@ LONGEST = 2000  # characters of an error that are kept
 class Attempt(JsonRecord):
     """Content of an attempt: when it began, where, and how it failed (None: it said nothing)."""
 
-    STEP: ClassVar[str] = "recount verify --mend"
+    STEP: ClassVar[str] = ""  # the step that it is of
 
     step: str
     job: str
@@ -81,7 +81,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except ResultsError as error:
-        return str(error)
+        return f"the record of its last attempt is {error.what}"
 
 
 def failed_of_data(project: Project) -> dict[tuple[str, ...], str]:

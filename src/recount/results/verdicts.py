@@ -104,6 +104,9 @@ class Look(Fields):
     first: date
 
 
+LOOKS = "looks.json"
+
+
 class Looks(JsonRecord):
     """Content of looks.json: every set of seeds with which each claim was judged, by paper, claim and evidence."""
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from recount.errors import expanded
 from recount.settings.base import (
     BenchmarkId,
     ConfigError,
@@ -198,7 +199,7 @@ class Project:
         resources, name = Path(self.config.resources), self.suite.name
         self.raw, self.data, self.weights = (resources / kind for kind in ("raw", "data", "weights"))
         self.results, self.report = Path(self.config.results) / name, Path(self.config.reports) / name
-        outside = [Path(name).expanduser() for name in self.config.papers if "/" in name or name.startswith("~")]
+        outside = [expanded(name) for name in self.config.papers if "/" in name or name.startswith("~")]
         homes = [root, *(folder if folder.is_absolute() else root / folder for folder in outside)]
         homes += [
             folder for folder in _papers_of_packages() if folder.name in self.config.papers or not self.config.papers
