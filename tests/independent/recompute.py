@@ -32,8 +32,8 @@ def t_tail(t, df):  # two-sided p of Student's t
     return math.erfc(abs(t) / math.sqrt(2)) if df > 1e8 else beta_inc(df / 2, 0.5, df / (df + t * t))
 def t_quantile(level, df):  # the t beyond which ``level`` lies on both sides, by bisection
     low, high = 0.0, 1e6
-    for _ in range(200):
-        low, high = ((low + high) / 2, high) if t_tail((low + high) / 2, df) > level else (low, (low + high) / 2)
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if t_tail(middle, df) > level else (low, middle)
     return low
 def within(metric, true):  # the images that it is about
     return (true >= RECALLS.get(metric, (-INF,))[0]) & (true <= RECALLS.get(metric, (INF,))[-1])
@@ -88,7 +88,8 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         paths = sorted((self.results / "runs" / self.same.get(arm, arm)).glob("seed*/run.json"))
         return json.loads(paths[0].read_text()) if paths else {}
     def fixed(self, arm):  # whether nothing random is behind an arm's predictions
-        return self.record(arm).get("settings", {}).get("train") is False or self.record(arm).get("status") == "checkpoint"
+        record = self.record(arm)
+        return not record.get("settings", {}).get("train", True) or record.get("status") == "checkpoint"
     def _predicted(self, arm, place, selection):  # seed -> (ids, true, predicted)
         found, wanted = {}, "last" if self.fixed(arm) else selection
         for path in (self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.csv"):

@@ -450,7 +450,8 @@ def _of_ratio(
         ends = [end / yes for end in region if math.isfinite(end)]
         images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
     finding = Finding(
-        value, region, image_variance=images, image_third=third, n=n, notes=notes, scale="value" if yes is None else "logit",
+        value, region, image_variance=images, image_third=third, n=n, notes=notes,
+        scale="value" if yes is None else "logit",
         rule=f"the interval lies {_within(region)}; {SEEDS_RULE}",
     )  # fmt: skip
     if yes is not None and not seeds:

@@ -17,8 +17,8 @@ Two sources of chance are told apart: another training run (seeds) and other pic
   2 times as much decided 7 % of all claims without an effect, two seeds 11 %; with 0.5 both stay at 5 %.
 * Arms with unequal numbers of seeds need not scatter alike: the larger of two estimates of s², the smaller of their
   degrees of freedom (``Finding.own``).
-* Student's t knows no skewness. Where the images' differences are skewed to the side opposite to the effect, t counts as
-  less, by Hall's transformation (``shortened``).
+* Student's t knows no skewness. Where the images' differences are skewed to the side opposite to the effect, t counts
+  as less, by Hall's transformation (``shortened``).
 * A printed number P is one more draw of the same recipe on the same images, so images play no part (``reaches``):
   reached, if the upper limit of the seeds' mean is not above P and a margin; missed, if the lower limit is above it and
   P lies outside the prediction interval of another run.
@@ -280,7 +280,7 @@ class Finding:
 
     @property
     def own_apart(self) -> tuple[float, float] | None:
-        """Return sum(w² s² / k) / sum(w² / k) over its arms and Welch's degrees of freedom; None: equally many seeds."""
+        """Return sum(w² s² / k) / sum(w² / k) of its arms and Welch's degrees of freedom; None: equal numbers."""
         many = [arm for arm in self.arms if len(arm.scaled) > 1]
         if len({len(arm.scaled) for arm in many}) < 2:
             return None
