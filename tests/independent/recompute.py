@@ -269,8 +269,7 @@ def differs(row, found):  # yield what of a row is not what was recomputed
         if told != value and (isinstance(value, str) or not same):
             yield f"{name}: {told} in the file, {value} recomputed"
 def rows_of(path):  # the rows of a CSV file
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))
 def recompute(results, same):
     files, counted = Files(results, same), dict.fromkeys(("cells", "parts", "claims", "not covered"), 0)
     judge, wrong, claims = Judge(files), [], {}

@@ -1,6 +1,6 @@
 """When a claim holds: the rules as pure functions, from estimates and their spread to a decision.
 
-Version 2 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
+Version 2.1 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
 would decide (``needed``) and the simulations of error and power (``tests/judging/simulate.py``) all run the same lines.
 
 Two sources of chance are told apart: another training run (seeds) and other pictures like these (images).
@@ -40,7 +40,7 @@ from scipy import special, stats
 
 from recount.scoring.statistics import holm
 
-RULES = "2"  # version; of RULES_SINCE
+RULES = "2.1"  # version; of RULES_SINCE
 Decided = Literal["holds", "leans for", "undecided", "leans against", "does not hold", "not tested"]
 Side = Literal["for", "against", ""]
 Floats: TypeAlias = NDArray[np.float64]
