@@ -424,8 +424,8 @@ def _why(finding: Finding, decided: Decision, decides: bool) -> str:
             return (
                 "the interval lies on one side, but the images' differences are skewed to the other: t counts as less"
             )
-        share = f"{1 - decided.level:.3g}" if finding.interval is None else "0.95"
-        return f"the interval ({float(share):.1%}) reaches both sides"
+        level = decided.level if finding.interval is None else ALPHA
+        return f"the interval ({100 * (1 - level):.4g} %) reaches both sides"
     return ""
 
 
@@ -551,6 +551,8 @@ def _smallest(finding: Finding, seeds: int, looks: int) -> str:
         shown = f"ratios beyond {math.exp(distance):.3g} times the limit"
     elif finding.base > 0:
         shown = f"effects above {distance / finding.base:.0%} ({distance:.3g})"
+        if distance >= finding.base and finding.effect > 0:
+            shown = "not even an arm without any error"
     pictures = f"with its {finding.n} pictures, " if finding.n is not None else ""
     what = "on this benchmark" if finding.n is not None else f"with up to {MOST_SEEDS} runs"
     return f"it cannot be decided {what}: {pictures}{shown} can"

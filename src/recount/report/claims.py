@@ -66,9 +66,11 @@ class Judgement:
         if row.seeds:
             yield "seeds", row.seeds
         if row.look:
-            yield "look", f"{row.look}, of {row.looks} that share the 5 %; level {row.level:.2g}"
+            yield "look", f"{row.look}, of {row.looks} that share the 5 %; level {row.level:.3g}"
         if present(row.seed_sd):
-            freedom = "" if math.isinf(row.seed_df) else f", {row.seed_df:.3g} degrees of freedom"
+            freedom = (
+                "" if math.isinf(row.seed_df) else f", {row.seed_df:.3g} degree{'s' * (row.seed_df != 1)} of freedom"
+            )
             tested = f"; F test p {number(row.f_p)}" if present(row.f_p) else ""
             yield "spread over seeds", f"{percent(row.seed_sd, 1)}{freedom}, of {row.pooled_over}{tested}"
         if present(row.p_value):
@@ -191,8 +193,7 @@ def effect_in_words(claim: Claim, row: VerdictRow) -> str:
         names["difference"] = "better by" if effect > 0 else "worse by" if effect < 0 else "no difference:"
         effect, low, high = (effect, low, high) if effect >= 0 else (-effect, -high, -low)
     shown = number(effect) if claim.test in ("ratio", "quantity", "difference") else signed(effect)
-    what = f"{1 - row.level:.4g}".removeprefix("0.") if present(row.level) else ""
-    level = f"{float(f'0.{what}'):.1%}".replace("%", " %").replace(".0 ", " ") if what else ""
+    level = f"{100 * (1 - row.level):.4g} %" if present(row.level) else ""
     ends = f" ({level} interval {interval(low, high, effect)})" if interval(low, high) else ""
     return f"{names[claim.test]} {shown}{unit}{ends}"
 
