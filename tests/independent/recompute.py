@@ -171,7 +171,7 @@ class Judge:  # the rules once more
         arms, slopes = [values for values, _ in of_seeds], [1.0 if log else slope for _, slope in of_seeds]
         spread = self.variance(names, arms, slopes, where) if names else FIXED
         if len(sides) == 1:
-            least = 1 / (12 * (n * slopes[0]) ** 2) if metric in SHARES and slopes[0] else 0.0
+            least = 1 / (12 * max(n * slopes[0], 0.5 * (1 - 0.5 / n)) ** 2) if metric in SHARES else 0.0
             return self.number(row, arms[0], (max(spread[0], least), spread[1]), means[0], looks, metric in SHARES)
         left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
         if log:

@@ -309,7 +309,7 @@ class Claims:
             arms=(SeedArm(arm.name, tuple(-v if share else v for v in values), 1.0),),
             pool=self._pool(asked, leveled),
             number=number,
-            least_variance=1 / (12 * (n * slope) ** 2) if share and slope else 0.0,
+            least_variance=1 / (12 * max(n * slope, 0.5 * (1 - 0.5 / n)) ** 2) if share else 0.0,
             rule=f"upper 95 % limit of the seeds' mean not worse than {claim.published:g} by {margin:.4g}"
             + (f"; the printed one is the best of {best_of} epochs, these are not" if best_of else ""),
             notes=(*arm.notes, *dominated(metric, arm)),
