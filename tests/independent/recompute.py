@@ -32,8 +32,8 @@ def t_tail(t, df):  # two-sided p of Student's t
     return math.erfc(abs(t) / math.sqrt(2)) if df > 1e8 else beta_inc(df / 2, 0.5, df / (df + t * t))
 def t_quantile(level, df):  # the t beyond which ``level`` lies on both sides, by bisection
     low, high = 0.0, 1e6
-    for _ in range(200):
-        low, high = ((low + high) / 2, high) if t_tail((low + high) / 2, df) > level else (low, (low + high) / 2)
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if t_tail(middle, df) > level else (low, middle)
     return low
 def within(metric, true):  # the images that it is about
     return (true >= RECALLS.get(metric, (-INF,))[0]) & (true <= RECALLS.get(metric, (INF,))[-1])
@@ -88,7 +88,8 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         paths = sorted((self.results / "runs" / self.same.get(arm, arm)).glob("seed*/run.json"))
         return json.loads(paths[0].read_text()) if paths else {}
     def fixed(self, arm):  # whether nothing random is behind an arm's predictions
-        return self.record(arm).get("settings", {}).get("train") is False or self.record(arm).get("status") == "checkpoint"
+        record = self.record(arm)
+        return not record.get("settings", {}).get("train", True) or record.get("status") == "checkpoint"
     def _predicted(self, arm, place, selection):  # seed -> (ids, true, predicted)
         found, wanted = {}, "last" if self.fixed(arm) else selection
         for path in (self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.csv"):
@@ -179,7 +180,7 @@ class Judge:  # the rules once more
         arms, slopes = [values for values, _ in of_seeds], [1.0 if log else slope for _, slope in of_seeds]
         spread = self.variance(names, arms, slopes, where) if names else FIXED
         if len(sides) == 1:
-            least = 1 / (12 * (n * slopes[0]) ** 2) if metric in SHARES and slopes[0] else 0.0
+            least = 1 / (12 * max(n * slopes[0], 0.5 * (1 - 0.5 / n)) ** 2) if metric in SHARES else 0.0
             return self.number(row, arms[0], (max(spread[0], least), spread[1]), means[0], looks, metric in SHARES)
         left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
         if log:
@@ -277,8 +278,7 @@ def differs(row, found):  # yield what of a row is not what was recomputed
         if told != value and (isinstance(value, str) or not same):
             yield f"{name}: {told} in the file, {value} recomputed"
 def rows_of(path):  # the rows of a CSV file
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))
 def recompute(results, same):
     files, counted = Files(results, same), dict.fromkeys(("cells", "parts", "claims", "not covered"), 0)
     judge, wrong, claims = Judge(files), [], {}

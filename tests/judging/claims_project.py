@@ -90,7 +90,10 @@ def make_project(
         published={"p": published},
     )
     benchmarks = yaml.safe_load((root / "benchmarks.yaml").read_text())
-    write_yaml(root / "benchmarks.yaml", {name: entry | {"data": "dots/test"} for name, entry in benchmarks.items()})
+    write_yaml(
+        root / "benchmarks.yaml",
+        {name: entry | {"data": f"dots/{name.partition('/')[2]}"} for name, entry in benchmarks.items()},
+    )
     write_index(root, {})
     if merges:
         before = [json.dumps({"original_count": count}) for count in TRUE]

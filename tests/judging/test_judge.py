@@ -676,3 +676,28 @@ def test_one_computation_can_be_followed_with_a_calculator(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="no such claim"):
         explain(project, "CC")
     assert (project.root / project.results / "looks.json").read_bytes() == before
+
+
+def test_system_without_any_error_holds_a_printed_error(tmp_path: Path) -> None:
+    claim = {"id": "C", "says": "s", "test": "value", "arm": "new/full", "on": "shown/test", "expect": "lower mae"}
+    project = make_project(tmp_path, [claim | {"published": 0.5}])
+    predict(project, "new/full", 0.0, seeds=THREE)
+    assert headline(project)["verdict"] == "holds"
+
+
+def test_accuracy_printed_near_one_is_tested(tmp_path: Path) -> None:
+    claim = {"id": "C", "says": "s", "test": "value", "arm": "new/full", "on": "shown/test"}
+    project = make_project(tmp_path, [claim | {"expect": "higher accuracy", "published": 0.97}])
+    predict(project, "new/full", 0.0, seeds=THREE)
+    row = headline(project)
+    assert (row["verdict"], float(row["seed_sd"]) > 0) == ("holds", True)  # all right with each seed: as if rounded
+
+
+def test_seeds_whose_accuracies_are_all_alike_have_the_scatter_of_rounding(tmp_path: Path) -> None:
+    claim = {"id": "C", "says": "s", "test": "value", "arm": "new/full", "on": "shown/test", "margin": 0.05}
+    project = make_project(tmp_path, [claim | {"expect": "higher accuracy", "published": 0.95}])
+    predict(project, "new/full", np.where(np.arange(IMAGES) < 4, 1.0, 0.0), seeds=THREE)  # 0.9 with each: at the limit
+    row = headline(project)
+    assert (row["verdict"], float(row["seed_sd"]) > 0, row["pooled_over"].startswith("the rounding")) == (
+        "undecided", True, True
+    )  # fmt: skip

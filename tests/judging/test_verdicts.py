@@ -11,6 +11,7 @@ from recount.judging.verdicts import (
     ALPHA,
     MIN_SEEDS,
     NOMINAL,
+    SKEWED,
     Decision,
     Finding,
     Number,
@@ -23,6 +24,7 @@ from recount.judging.verdicts import (
     pooled,
     power,
     reaches,
+    shortened,
     spread_of,
     with_needs,
 )
@@ -125,6 +127,32 @@ def test_other_variants_join_only_if_the_own_arms_do_not_scatter_more() -> None:
     assert (p > 0.5).tolist() == [True, False, True]
     assert df.tolist() == [16, 4, 16]
     assert variance.tolist() == pytest.approx([(4 * 0.008 + 0.12) / 16, 0.01, (4 * 0.002 + 12 * 0.01) / 16])
+
+
+def test_arms_with_unequal_numbers_of_seeds_need_not_scatter_alike() -> None:
+    wild, calm = around(0.10, 3), around(0.01, 8)
+    apart = (0.10**2 / 3 + 0.01**2 / 8) / (1 / 3 + 1 / 8)
+    df = (0.10**2 / 3 + 0.01**2 / 8) ** 2 / ((0.10**2 / 3) ** 2 / 2 + (0.01**2 / 8) ** 2 / 7)
+    assert compared(0.5, wild, calm).own == pytest.approx((apart, df))
+    shared = (2 * 0.01**2 + 7 * 0.10**2) / 9
+    assert compared(0.5, around(0.01, 3), around(0.10, 8)).own[0] == pytest.approx(shared)  # the larger one
+    assert compared(0.5, wild, wild).own_apart is None
+
+
+@pytest.mark.parametrize(("t", "g", "counts"), [(2.5, 0.1, 2.5), (-2.5, -0.1, -2.5), (0.0, 0.3, 0.0)])
+def test_skewness_towards_the_effect_changes_nothing(t: float, g: float, counts: float) -> None:
+    assert shortened(t, g) == counts
+
+
+def test_skewness_against_the_effect_counts_as_halls_transformation() -> None:
+    g = SKEWED * 0.1
+    expected = 2.5 - g * 2.5**2 / 3 + g**2 * 2.5**3 / 27 - g / 6
+    assert shortened(2.5, -0.1) == pytest.approx(expected)
+    assert shortened(-2.5, 0.1) == pytest.approx(-expected)
+    assert shortened(1.0, -9.0) >= 0
+    found = decide(compared(0.26, THREE, THREE, images=0.01, image_third=-0.0005))
+    assert (found.decided, found.low > 0) == ("undecided", True)
+    assert "skewed" in found.reason
 
 
 def test_where_the_spread_is_from_is_said() -> None:

@@ -309,7 +309,7 @@ class Claims:
             arms=(SeedArm(arm.name, tuple(-v if share else v for v in values), 1.0),),
             pool=self._pool(asked, leveled),
             number=number,
-            least_variance=1 / (12 * (n * slope) ** 2) if share and slope else 0.0,
+            least_variance=1 / (12 * max(n * slope, 0.5 * (1 - 0.5 / n)) ** 2) if share else 0.0,
             rule=f"upper 95 % limit of the seeds' mean not worse than {claim.published:g} by {margin:.4g}"
             + (f"; the printed one is the best of {best_of} epochs, these are not" if best_of else ""),
             notes=(*arm.notes, *dominated(metric, arm)),
@@ -450,7 +450,8 @@ def _of_ratio(
         ends = [end / yes for end in region if math.isfinite(end)]
         images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
     finding = Finding(
-        value, region, image_variance=images, image_third=third, n=n, notes=notes, scale="value" if yes is None else "logit",
+        value, region, image_variance=images, image_third=third, n=n, notes=notes,
+        scale="value" if yes is None else "logit",
         rule=f"the interval lies {_within(region)}; {SEEDS_RULE}",
     )  # fmt: skip
     if yes is not None and not seeds:

@@ -50,6 +50,8 @@ def _case(case: Case) -> Iterator[str]:
     yield f"  where: {claim.where or '-'}; whose: {claim.whose}; evidence: {case.evidence}"
     weights = f"; weights: {case.selection}" if case.selection else ""
     yield f"  rule: {claim.rule}{weights}; match: {case.match or 'an audit of what was printed'}"
+    if case.apart:
+        yield f"  {case.match}, because: {case.apart}"
     if case.look:
         yield f"  look {case.look} of {case.looks} that share the 5 %"
     decisions = [
@@ -105,9 +107,9 @@ def _spread(finding: Finding) -> Iterator[str]:
         yield f"  own variance: {from_mean} / {shared_df} = {n(shared)} (nu_own = {shared_df})"
     if apart is not None:
         yield (
-            f"  the arms have unequal numbers of seeds: sum(w² s²/k) / sum(w²/k), each arm with its own s² = {n(apart[0])},"
-            f" nu = sum(w² s²/k)² / sum((w² s²/k)²/(k - 1)) = {n(apart[1])}; the larger variance {n(own)} and the "
-            f"smaller nu_own = {n(df)} count"
+            f"  the arms have unequal numbers of seeds: sum(w² s²/k) / sum(w²/k), each arm with its own s² = "
+            f"{n(apart[0])}, nu = sum(w² s²/k)² / sum((w² s²/k)²/(k - 1)) = {n(apart[1])}; the larger variance "
+            f"{n(own)} and the smaller nu_own = {n(df)} count"
         )
     spread, pool = spread_of(finding), finding.pool
     if df and pool.df:
@@ -164,7 +166,7 @@ def _skewed(finding: Finding, t: float, variance: float) -> Iterator[str]:
     counts = float(shortened(t, skewness))
     if counts != t:
         g = f"{SKEWED} * {n(finding.third)} / {n(variance)}^1.5 = {n(SKEWED * skewness)}"
-        yield f"  skewed the other way: g = {g}; t + g t²/3 + g² t³/27 + g/6 = {n(counts)} counts (0 if it changes sign)"
+        yield f"  skewed the other way: g = {g}; t + g t²/3 + g² t³/27 + g/6 = {n(counts)} counts (0 across 0)"
 
 
 def _number(finding: Finding, number: Number, decision: Decision) -> Iterator[str]:

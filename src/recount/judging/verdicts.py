@@ -1,6 +1,6 @@
 """When a claim holds: the rules as pure functions, from estimates and their spread to a decision.
 
-Version 2 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
+Version 2.1 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
 would decide (``needed``) and the simulations of error and power (``tests/judging/simulate.py``) all run the same lines.
 
 Two sources of chance are told apart: another training run (seeds) and other pictures like these (images).
@@ -17,8 +17,8 @@ Two sources of chance are told apart: another training run (seeds) and other pic
   2 times as much decided 7 % of all claims without an effect, two seeds 11 %; with 0.5 both stay at 5 %.
 * Arms with unequal numbers of seeds need not scatter alike: the larger of two estimates of s², the smaller of their
   degrees of freedom (``Finding.own``).
-* Student's t knows no skewness. Where the images' differences are skewed to the side opposite to the effect, t counts as
-  less, by Hall's transformation (``shortened``).
+* Student's t knows no skewness. Where the images' differences are skewed to the side opposite to the effect, t counts
+  as less, by Hall's transformation (``shortened``).
 * A printed number P is one more draw of the same recipe on the same images, so images play no part (``reaches``):
   reached, if the upper limit of the seeds' mean is not above P and a margin; missed, if the lower limit is above it and
   P lies outside the prediction interval of another run.
@@ -40,7 +40,7 @@ from scipy import special, stats
 
 from recount.scoring.statistics import holm
 
-RULES = "2"  # version; of RULES_SINCE
+RULES = "2.1"  # version; of RULES_SINCE
 Decided = Literal["holds", "leans for", "undecided", "leans against", "does not hold", "not tested"]
 Side = Literal["for", "against", ""]
 Floats: TypeAlias = NDArray[np.float64]
@@ -280,7 +280,7 @@ class Finding:
 
     @property
     def own_apart(self) -> tuple[float, float] | None:
-        """Return sum(w² s² / k) / sum(w² / k) over its arms and Welch's degrees of freedom; None: equally many seeds."""
+        """Return sum(w² s² / k) / sum(w² / k) of its arms and Welch's degrees of freedom; None: equal numbers."""
         many = [arm for arm in self.arms if len(arm.scaled) > 1]
         if len({len(arm.scaled) for arm in many}) < 2:
             return None
@@ -424,8 +424,8 @@ def _why(finding: Finding, decided: Decision, decides: bool) -> str:
             return (
                 "the interval lies on one side, but the images' differences are skewed to the other: t counts as less"
             )
-        share = f"{1 - decided.level:.3g}" if finding.interval is None else "0.95"
-        return f"the interval ({float(share):.1%}) reaches both sides"
+        level = decided.level if finding.interval is None else ALPHA
+        return f"the interval ({100 * (1 - level):.4g} %) reaches both sides"
     return ""
 
 
@@ -551,6 +551,8 @@ def _smallest(finding: Finding, seeds: int, looks: int) -> str:
         shown = f"ratios beyond {math.exp(distance):.3g} times the limit"
     elif finding.base > 0:
         shown = f"effects above {distance / finding.base:.0%} ({distance:.3g})"
+        if distance >= finding.base and finding.effect > 0:
+            shown = "not even an arm without any error"
     pictures = f"with its {finding.n} pictures, " if finding.n is not None else ""
     what = "on this benchmark" if finding.n is not None else f"with up to {MOST_SEEDS} runs"
     return f"it cannot be decided {what}: {pictures}{shown} can"

@@ -28,6 +28,7 @@ class VerdictRow:
     selection: str  # which of a run's models was judged
     subject: str = "recipe"  # or files: released weights
     match: str = ""  # how near the test is to the claim: exact, near, stand-in; "" for an audit
+    apart: str = ""  # what keeps it from being exact
     headline: str = ""  # "yes" in the one row of part "all" that stands for this claim and evidence
     same_as: str = ""  # paper and claim that asks for the very same comparison, and is counted in its place
     seeds: str = ""  # of the runs, separated by spaces, a bar between arms that differ; "": no training is involved
