@@ -77,7 +77,7 @@ def test_t2icount_fits_a_card_of_24_gb_in_bf16_and_in_parts() -> None:
     halves = noted("t2icount/full", "bf16", 2)
     assert halves.peak + RESERVE <= cards()["4090"].memory * 1e9
     assert halves.flops_half > halves.flops_full
-    assert halves.peak <= noted("t2icount/full", "bf16").peak
+    assert halves.peak > 16 * halves.trained  # weights, gradients and both moments alone; parts do not shrink these
 
 
 def test_the_model_is_slower_on_a_smaller_card() -> None:
