@@ -25,7 +25,7 @@ from recount.settings.project import load
 from recount.settings.recipe import resolve_recipe
 
 ROOT = Path(__file__).parents[1]
-FURTHER = ["clip_ebc/vit_b16", "countclip/b16", "countclip/l14", "css_ccnn/full"]  # of other sizes than the first
+FURTHER = ["clip_ebc/vit_b16", "countclip/b16", "countclip/l14", "css_ccnn/rotation"]  # other sizes, stages
 BEGIN, END = "<!-- costs -->\n", "<!-- /costs -->\n"
 SIZES = (12, 24, 48, 80)  # GB of common cards
 RESERVE = 1.0  # GB that the driver, cuDNN's workspaces and the allocator's gaps take; an assumption

@@ -16,7 +16,10 @@ from records import SELECTION, run_record
 from recount import doctor, planning
 from recount.cli import app
 from recount.doctor import Finding
+from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
+from recount.rehearsal import costs as costs_of_cards
+from recount.results.rehearsals import Rehearsals, Rehearsed, rehearsals_path
 from recount.settings import project as config
 from recount.settings.base import ConfigError
 from recount.settings.project import Project
@@ -43,7 +46,35 @@ def test_hours_are_the_suites_quoted_ones_times_epochs_until_something_ended_her
     assert found["gigacount/full/seed0"].gpu_hours == pytest.approx(7.5 * 6)  # 600 epochs
     assert found["gigacount/stage4/seed0"].gpu_hours == pytest.approx(7.5 * 1.5)
     assert "Table 2" in found["gigacount/full/seed0"].basis
-    assert found["mcnn/rgb/seed0"].gpu_hours is None
+    assert found["mcnn/rgb/seed0"].basis == "model of T4"  # nobody published it, and no card is here
+
+
+def test_a_named_card_has_modelled_hours_of_every_training_with_the_published_ones_beside_them(tmp_path: Path) -> None:
+    every = config.load(ROOT, {"suite": "paper", "results": str(tmp_path), "resources": str(tmp_path)})
+    hours = {card: {cost.run: cost for cost in planning._run_costs(every, card)} for card in ("T4", "H200")}
+    for run, cost in hours["H200"].items():
+        assert cost.basis in ("model of H200", "no training")
+        assert cost.gpu_hours is not None
+        assert cost.gpu_hours <= (hours["T4"][run].gpu_hours or 0)
+    full = hours["H200"]["gigacount/full/seed0"]
+    assert (full.published_hours, full.published_source) == (45, "the paper's Table 2, a T4")
+    assert (full.peak_bytes or 0) > 4e9
+    longer, shorter = (hours["H200"][f"gigacount/{name}/seed0"].gpu_hours or 0 for name in ("full", "stage4"))
+    assert longer == pytest.approx(4 * shorter)  # 600 and 150 epochs
+    with pytest.raises(UserError, match=r"--card = H20: .*H200"):
+        list(planning._run_costs(every, "H20"))
+
+
+def test_a_rehearsal_on_a_card_is_the_basis_where_that_card_is_named(tmp_path: Path) -> None:
+    row = Rehearsed(run="mcnn/rgb/seed0", batch=1, seconds_per_step=0.5)
+    there = Rehearsals(device="NVIDIA H200", kind="cuda", memory_mb=141_000, rehearsed={row.run: row})
+    there.write(rehearsals_path(tmp_path, there.device))
+    every = config.load(ROOT, {"suite": "paper", "results": str(tmp_path), "resources": str(tmp_path)})
+    cost = {cost.run: cost for cost in planning._run_costs(every, "H200")}["mcnn/rgb/seed0"]
+    assert cost.basis == "measured on this machine (NVIDIA H200)"
+    epochs = costs_of_cards.recipe_of(every, every.run("mcnn", "rgb", 0)).epochs
+    assert cost.gpu_hours == pytest.approx(0.5 * 1201 * epochs / 3600)
+    assert {c.run: c for c in planning._run_costs(every, "H100")}["mcnn/rgb/seed0"].basis == "model of H100"
 
 
 def test_hours_of_ended_runs_are_measured_and_scaled_to_the_epochs_of_others(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def counted_precisions(recipe: Recipe, system: str) -> Iterator[tuple[Precision,
     """Yield the precisions and parts in which a system is counted: its own, and T2ICount's ways onto small cards."""
     yield recipe.precision, 1
     if system == "t2icount":
-        yield from (("bf16", 1), ("bf16", 2), ("bf16", 4), ("fp32", 2), ("fp32", 4))
+        yield from (("bf16", 1), ("bf16", 2))
 
 
 def as_entry(run: str, stage: Any, precision: str, last: bool, counts: dict[str, int]) -> dict[str, Any]:
