@@ -240,7 +240,7 @@ class _Counter:
         sample = Sample(path.name, "", path, np.zeros((0, 2), np.float32), math.nan, self.prompt, *image.size)
         try:
             asking = Asking(self.system, lambda _: pixels, self.device, self.precision)
-            return next(asking.predict([sample], keep_maps=True))
+            return next(asking.predict([sample], keep_density=True))
         except RuntimeError as error:
             size = f"{image.width} x {image.height} pixels"
             if "memory" in str(error):  # torch's word on cards and processors alike

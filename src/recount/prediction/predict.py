@@ -86,18 +86,17 @@ def predict_run(
     rows: list[PredictionRow] = []
     times: dict[str, SelectionTiming] = {}
     stored: dict[str, np.ndarray] = {}
-    of_model: dict[str, list[Predicted]] = {}
+    of_model: dict[str, tuple[list[Predicted], dict[str, np.ndarray]]] = {}
     for name, selection in record.selections.items():
         if selection.sha256 not in of_model:  # the last epoch may also be the best one
             load_selection(system, folder, name, selection)
             torch.manual_seed(record.run.seed)
-            of_model[selection.sha256] = [
-                replace(predicted, density=None if predicted.density is None else shrunk(predicted.density))
-                for predicted in asking.predict(samples, keep_maps=maps is not None)
-            ]
-        predictions = of_model[selection.sha256]
-        stored |= {f"{name}/{key}": value for key, value in kept_maps(predictions).items()}
-        rows += [_csv_row(predicted, name) for predicted in predictions if predicted.kept]
+            predicted = list(map(_storable, asking.predict(samples, keep_density=maps is not None)))
+            of_model[selection.sha256] = [replace(each, density=None) for each in predicted], kept_maps(predicted)
+            del predicted  # before the next model
+        predictions, small = of_model[selection.sha256]
+        stored |= {f"{name}/{key}": value for key, value in small.items()}
+        rows += [_csv_row(each, name) for each in predictions if each.kept]
         times[name] = _timing(predictions)
     made = made_from or Made()
     content = {}
@@ -129,6 +128,11 @@ def _timing(predictions: Sequence[Predicted]) -> SelectionTiming:
         ties=[predicted.sample.id for predicted in predictions if predicted.tied] if by_caption else None,
         left_out=[predicted.sample.id for predicted in predictions if not predicted.kept] if by_caption else None,
     )
+
+
+def _storable(predicted: Predicted) -> Predicted:
+    """Return a prediction whose density is as it would be stored: of a benchmark's pictures, no more is in memory."""
+    return replace(predicted, density=None if predicted.density is None else shrunk(predicted.density).half())
 
 
 def shrunk(density: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarr
     ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
     chosen = [ordered[place] for place in dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)]
     asked = [as_prompted(sample, prompt) for sample in chosen for prompt in (majority_of(sample), sample.prompt)]
-    results = asking.predict(asked, remembering(asking.load_image), keep_maps=True)
+    results = asking.predict(asked, remembering(asking.load_image), keep_density=True, keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):
         small = {} if result.density is None else {"density": shrunk(result.density)[0]}
