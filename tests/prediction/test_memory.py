@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from records import save_run
 from recount.data.sample import Sample
 from recount.prediction.predict import MAP_CELLS, predict_run
 from recount.settings.base import Strict
 from recount.systems.base import Prediction
 from recount.training.processes import Processes
 from recount.training.selection import evaluate
-from records import save_run
 from small_project import let_good_be
 from small_systems import OnlyPredicts
 
