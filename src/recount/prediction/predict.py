@@ -24,7 +24,8 @@ from recount.data.pictures import load_image as load_picture
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
-from recount.prediction.samples import Asking, LoadImage, Predicted, usable_precision
+from recount.nn.precision import usable_precision
+from recount.prediction.samples import Asking, LoadImage, Predicted
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
 from recount.results.run_record import RunRecord, Selection, read_run_record
@@ -181,7 +182,7 @@ def check_benchmark(run: Run, benchmark: str) -> Split:
 def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
     """Predict ``benchmark`` with a finished run of the project; return the path of the CSV."""
     split = check_benchmark(run, benchmark)
-    torch.set_num_threads(project.config.training_threads)
+    torch.set_num_threads(project.config.threads)
     Chain(project).run(run)  # else it is not to be read
     index = project.root / project.index(split)
     data = provenance.data_digests([index])
@@ -190,7 +191,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
     maps = Path("maps", *output.parts[len(project.results.parts) + 1 :]).with_suffix(".npz")
     settings, code = provenance.reading_of(project, run), provenance.step_digest("predict", run.system)
     made_from = Made(content={maps.as_posix(): ""}, data=data, settings=settings, code=code)
-    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
         predict_run(
             project.root / project.run_folder(run),
             samples,
@@ -198,7 +199,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
             picture_of,
             maps=project.root / project.results / maps,
             device=device,
-            precision=project.config.precision,
+            precision=project.config.evaluation_precision,
             reading=run.reading,
             made_from=made_from,
         )

@@ -19,11 +19,12 @@ from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
+from recount.nn.precision import usable_precision
 from recount.prediction import prompt_tests
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, load_run, load_selection, picture_of, shrunk
 from recount.prediction.prompt_tests import SEVERAL_CLASSES, as_prompted, majority_of, remembering, spread, usable
-from recount.prediction.samples import Asking, usable_precision
+from recount.prediction.samples import Asking
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
 from recount.settings.project import Project, PromptTest, Run
@@ -39,7 +40,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
     """Test a finished run of the project on everything that its experiment names; return the path of the JSON file."""
     if not run.prompt_tests:
         raise UserError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
-    torch.set_num_threads(project.config.training_threads)
+    torch.set_num_threads(project.config.threads)
     folder = project.root / project.run_folder(run)
     Chain(project).run(run)  # else it is not to be read
     data = provenance.data_digests({project.root / project.index(entry.split) for entry in run.prompt_tests.values()})
@@ -51,8 +52,8 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
         for benchmark, entry in run.prompt_tests.items()
     }
     output = project.root / project.prompt_test_file(run)
-    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record.precision_of_evaluation, device)
+    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
+        precision = usable_precision(project.config.evaluation_precision or record.precision_of_evaluation, device)
         torch.manual_seed(run.seed)
         asking = Asking(system, picture_of, device, precision)
         maps: dict[str, np.ndarray] = {}

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TypeAlias
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows, cut, fit, stitch, stitch_intensities
+from recount.nn.precision import computing_in
 from recount.settings.recipe import Precision
 from recount.systems.base import Prediction, System
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 WHOLE_IMAGE_PIXELS = 2048 * 2048  # whole images of one size share a forward pass up to the area of one of UCF-QNRF's
 IMAGES_AHEAD = 2
-AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 LoadImage = Callable[[Sample], Tensor]
 
@@ -133,21 +132,12 @@ def _batches(pieces: Iterable[_Piece], windows: Windows | None) -> Iterator[list
             yield batch
 
 
-def usable_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return the precision to compute in: fp16 needs a GPU, and on the processor becomes fp32 with a message."""
-    if precision == "fp16" and device.type == "cpu":
-        log.warning("fp16 needs a GPU; computing in fp32 on the processor")
-        return "fp32"
-    return precision
-
-
 def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_maps: bool) -> None:
     """Predict one batch and hand each piece's part to its image."""
     owners, pieces = zip(*batch, strict=True)
     device = pieces[0].device
     start = _now(device)
-    autocast = nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode(), computing_in(precision, device):
         images = torch.stack(pieces)  # (B, 3, h, w)
         prediction = system.predict(images, [system.prompt_of(owner.sample) for owner in owners])
     if not keep_maps:
