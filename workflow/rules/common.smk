@@ -77,7 +77,11 @@ CARDS = 0 if PROJECT.config.device == "cpu" else 1 if CLUSTER else len(provenanc
 FEEDING = feeding.resolve(
     PROJECT.config,
     CARDS,
-    feeding.CLUSTER_CORES * PROJECT.config.jobs_per_gpu if CLUSTER else workflow.resource_settings.cores or feeding.cores(),
+    (
+        feeding.CLUSTER_CORES * PROJECT.config.jobs_per_gpu
+        if CLUSTER
+        else workflow.resource_settings.cores or feeding.cores()
+    ),
     feeding.memory_mb(),
 )
 if not CLUSTER:  # a cluster's job sees for itself what it was given
