@@ -17,7 +17,8 @@ import torch
 
 from recount import devices
 from recount.devices import devices_for
-from recount.errors import UserError
+from recount.errors import UserError, in_words
+from recount.settings.recipe import Determinism
 
 PATIENCE = 300  # seconds that only a machine in trouble needs
 HOLD = """
@@ -323,3 +324,32 @@ def test_bitwise_sets_the_workspace_of_cublas_before_cuda_starts(
     with devices_for("auto", 1, determinism="bitwise"):
         assert set(seen) == {":4096:8"}
     monkeypatch.delenv(devices.CUBLAS)
+
+
+def test_bitwise_that_cannot_be_kept_is_one_line() -> None:
+    said = (
+        "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation."
+    )
+    assert in_words(RuntimeError(said)) == (
+        "determinism: bitwise cannot be kept: adaptive_avg_pool2d_backward_cuda does not have a deterministic "
+        "implementation on a card (PyTorch); set determinism: seeded"
+    )
+    assert in_words(RuntimeError("something else")) is None
+
+
+@pytest.mark.parametrize("determinism", ["seeded", "bitwise"])
+def test_on_a_card_deterministic_kernels_are_required_or_not_asked_for(
+    determinism: Determinism, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attentions = torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.cudnn_sdp_enabled
+    before = [is_on() for is_on in attentions]
+    try:
+        devices.choose_kernels(determinism, torch.device("cuda"))
+        assert torch.are_deterministic_algorithms_enabled() == (determinism == "bitwise")
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert [is_on() for is_on in attentions] == [determinism == "seeded"] * 2
+    finally:
+        devices.choose_kernels("seeded", torch.device("cpu"))
+        torch.backends.cuda.enable_mem_efficient_sdp(before[0])
+        torch.backends.cuda.enable_cudnn_sdp(before[1])
