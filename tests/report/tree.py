@@ -408,7 +408,7 @@ def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
         "settings": {"width": 16, "loss": "hybrid"},
         "recipe": {"epochs": 12, "batch_size": 4},
         "precision_used": "fp32",
-        "determinism_used": "seeded" if key == "gigacount/full" else "bitwise",
+        "determinism_used": "seeded" if key == "gigacount/default" else "bitwise",
         "feeding": {"loader_processes": 7},
         "provenance": _provenance(system, f"{key}/seed{seed}"),
         "cost": {
