@@ -20,9 +20,12 @@ from typing import Any, Literal
 import torch
 from filelock import Timeout
 
+from recount import feeding
 from recount.errors import UserError
+from recount.feeding import Feeding
 from recount.provenance import hidden_gpus, output_of, visible_gpus
 from recount.results.files import shared_lock
+from recount.settings.project import Config
 from recount.settings.recipe import Determinism
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,11 @@ def devices_for(
         if not waits:
             log.info("of %d places on %d GPUs, too few are free; waiting", jobs_per_gpu * len(usable), len(usable))
         time.sleep(POLL_SECONDS)
+
+
+def feeding_of(config: Config, device: torch.device) -> Feeding:
+    """Return what feeds a training on ``device``, its share of what this process may use."""
+    return feeding.here(config, torch.cuda.device_count() if device.type == "cuda" else 0)
 
 
 def described(device: torch.device, wanted: Wanted) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from recount import feeding, provenance, systems
+from recount import provenance, systems
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import described, devices_for, keep_freed_memory, usable_determinism
+from recount.devices import described, devices_for, feeding_of, keep_freed_memory, usable_determinism
 from recount.errors import UserError
 from recount.feeding import Feeding
 from recount.nn.precision import usable_precision
@@ -48,7 +48,7 @@ def train(project: Project, run: Run) -> Path:
                 torch.cuda.set_device(devices[0])
             _write(Processes(), devices[0], project, run)
         else:
-            filled = config.model_dump(mode="json") | _feeding(project, devices[0]).settings()
+            filled = config.model_dump(mode="json") | feeding_of(config, devices[0]).settings()
             together(_write_together, (project.root, filled, run.id), devices)
     return project.root / project.run_folder(run) / RUN
 
@@ -65,12 +65,8 @@ def _write_together(
     _write(processes, device, project, next(run for run in project.trainings if run.id == run_id))
 
 
-def _feeding(project: Project, device: torch.device) -> Feeding:
-    return feeding.here(project.config, torch.cuda.device_count() if device.type == "cuda" else 0)
-
-
 def _write(processes: Processes, device: torch.device, project: Project, run: Run) -> None:
-    fed = _feeding(project, device)
+    fed = feeding_of(project.config, device)
     torch.set_num_threads(fed.training_threads)
     folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
