@@ -1,7 +1,7 @@
 """Does the loader keep up with the card? Seconds of loading per step against those that the card computes.
 
 Loading is measured on one core at paper size, with JPEG pictures of the papers' sizes that are decoded each time, and
-once more with the pictures in memory; what 16 cores (15 loader processes) give is extrapolated. A card's step is the
+once more with the pictures in memory; what the loader processes of 16 cores give is extrapolated. A card's step is the
 operations of the paper's batch at ``REACHED`` of the card's peak. ``bench/bench_feeding.py t2icount`` measures one
 system.
 """

@@ -19,10 +19,10 @@ from recount.settings.project import Config
         ({}, 0, 64, Feeding(0, 1, 2000, 1)),  # on a processor a training takes one core
         ({"training_threads": 4}, 0, 64, Feeding(0, 4, 2000, 4)),
         ({"loader_processes": 2}, 0, 2, Feeding(2, 1, 2000, 3)),
-        ({}, 1, 16, Feeding(15, 1, 32000, 16)),
-        ({}, 4, 16, Feeding(3, 1, 8000, 4)),
-        ({"jobs_per_gpu": 2}, 2, 16, Feeding(3, 1, 8000, 4)),
-        ({"training_threads": 4}, 1, 16, Feeding(12, 4, 32000, 16)),
+        ({}, 1, 16, Feeding(14, 1, 32000, 15)),  # a core is left for jobs without a card
+        ({}, 4, 16, Feeding(2, 1, 8000, 3)),
+        ({"jobs_per_gpu": 2}, 2, 16, Feeding(2, 1, 8000, 3)),
+        ({"training_threads": 4}, 1, 16, Feeding(11, 4, 32000, 15)),
         ({}, 1, 128, Feeding(16, 1, 32000, 17)),
         ({}, 4, 4, Feeding(1, 1, 8000, 1)),  # one loads ahead, and no card waits for cores
         ({"loader_processes": 0, "image_cache_mb": 7}, 1, 16, Feeding(0, 1, 7, 1)),

@@ -40,7 +40,7 @@ def resolve(config: Config, cards: int, cores: int, memory_mb: int) -> Feeding:
     ``cores`` and ``memory_mb`` (10^6 bytes) are those that the trainings on all cards share.
     """
     places, threads = cards * config.jobs_per_gpu, config.threads
-    share = max(cores // places, 1) if cards else threads
+    share = max((cores - 1) // places, 1) if cards else threads  # one is left for what needs no card
     loaders, cache = config.loader_processes, config.image_cache_mb
     if loaders is None:
         # on a card at least one: the next batch is made while this one is computed

@@ -125,7 +125,7 @@ def test_training_by_several_cards_asks_for_them_with_their_memory_and_threads(h
     environment = {"PATH": path_with_cards(tmp_path), "CUDA_VISIBLE_DEVICES": "0,1"}
     answer = house.snakemake("--dry-run", "--cores", "4", "--config", "gpus_per_job=2", **environment)
     two = described(answer)
-    assert "gpu=2" in two["train"] and "threads: 4" in two["train"]
+    assert "gpu=2" in two["train"] and "threads: 2" in two["train"]
     assert "gpu=1" in two["predict_0"]
     one = described(house.snakemake("--dry-run", "--cores", "4", **environment))
     memory = [int(re.findall(r"mem_mb=(\d+)", jobs["train"])[0]) for jobs in (one, two)]
