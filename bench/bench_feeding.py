@@ -24,6 +24,7 @@ from recount.data.needs import READY_MAP
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
 from recount.feeding import Feeding, resolve
+from recount.rehearsal.costs import cards, counted
 from recount.settings.project import Config, Project, load
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
 from recount.systems.base import System
@@ -37,7 +38,7 @@ ENOUGH_SECONDS = 4.0  # of processor time for each measurement
 SIZES = {"crowd": (2048, 1408), "text": (600, 384), "captions": (640, 480)}  # width, height
 COUNTS = {"crowd": 600, "text": 60, "captions": 3}
 SMALL = {"css_ccnn"}  # its examples depend on its stage
-# TFLOP of a training step of the paper's batch, counted with fake tensors on 2026-11-28 (../shared/design/gpu.md)
+# TFLOP of a training step of the paper's batch, estimated with fake tensors (../shared/design/gpu.md)
 STEP_TFLOP = {
     "t2icount": 38.0,
     "gigacount": 2.6,
@@ -47,19 +48,18 @@ STEP_TFLOP = {
     "countx": 2.3,
     "vlcounter": 0.3,
 }
-# TFLOP/s, dense, of NVIDIA's data sheets: H200 SXM (2024), Ada architecture (RTX 4090, fp16 with sums in fp32)
-PEAKS: dict[str, dict[Precision, float]] = {
-    "H200": {"fp32": 67, "tf32": 494, "bf16": 989, "fp16": 989},
-    "4090": {"fp32": 82.6, "tf32": 82.6, "bf16": 165.2, "fp16": 165.2},
-}
+CARDS = ("H200", "4090")
+REACHED = 0.4  # of the peak: an assumption, until a card is measured
 
 
-REACHED = 0.4  # of the peak: an assumption, until a card is measured; reports of large trainings say 0.3 to 0.5
+def step_seconds(system: str, card: str, precision: Precision, batch: int) -> float | None:
+    """Return about how long a training step computes on a card; None where its operations are not counted.
 
-
-def step_seconds(system: str, card: str, precision: Precision) -> float | None:
-    """Return about how long a training step computes on a card; None where its operations are not counted."""
-    return None if system not in STEP_TFLOP else STEP_TFLOP[system] / PEAKS[card][precision] / REACHED
+    By the model of ``recount plan``, once ``make costs`` has counted the system; else by the table above.
+    """
+    if stages := [cost for cost in counted() if cost.run.startswith(f"{system}/") and cost.parts == 1]:
+        return cards()[card].seconds(stages[0], precision) * batch / stages[0].batch
+    return STEP_TFLOP[system] / getattr(cards()[card], precision) / REACHED if system in STEP_TFLOP else None
 
 
 def pictures(kind: str, folder: Path) -> list[Sample]:
@@ -125,7 +125,7 @@ def main(names: Sequence[str]) -> None:
         f"Loading at paper size: seconds of a core per step; extrapolated to {share.loader_processes} loader processes"
     )
     print(f"of {CORES} cores, over the seconds that the card computes (above 1 it waits)")
-    heads = [f"{card}{way}" for card in PEAKS for way in ("", ", in memory")]
+    heads = [f"{card}{way}" for card in CARDS for way in ("", ", in memory")]
     print(f"{'system':<14}{'precision':<11}{'decoded':>9}{'in memory':>11}" + "".join(f"{head:>17}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         of_kind = {kind: pictures(kind, Path(folder)) for kind in SIZES}
@@ -134,7 +134,7 @@ def main(names: Sequence[str]) -> None:
                 continue
             system, batch, precision, kind = fed(project, name)
             loads = [batch * seconds_per_sample(system, of_kind[kind], cache) for cache in (0, 1000)]
-            steps = [step_seconds(name, card, precision) for card in PEAKS]
+            steps = [step_seconds(name, card, precision, batch) for card in CARDS]
             ratios = [
                 "not counted" if step is None else f"{load / share.loader_processes / step:.2f}"
                 for step in steps
