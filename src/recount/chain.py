@@ -149,7 +149,7 @@ class Chain:
         self._no_attempt(step, self.project.suite.name, path, again)
         record = self._record(MadeTables, path, again)
         for table, digest in record.made.content.items():
-            self._content(path.with_name(table), digest, again)
+            self._content(path.parent / table, digest, again)
         for source, digest in record.made.results.items():
             now = self._digest_or_none(self.results / source)
             if now != digest:

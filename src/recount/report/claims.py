@@ -160,7 +160,8 @@ def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[st
     labels = {name: ORACLES.get(name, name.replace("_", " ")) for name in TRIVIAL_ARMS}
     for run in sources.project.papers[name].runs:
         experiment = sources.project.experiments[run.partition("/")[0]]
-        labels[run] = f"{experiment.label}: {experiment.variants[run.partition('/')[2]].label}"
+        system, _, variant = run.partition("/")
+        labels[run] = f"{experiment.label}: {sources.as_run(experiment.variants[variant].label, system, variant)}"
     labels |= {key: sources.label_of(row) for key, row in sources.project.papers[name].quoted.items()}
     for table in reversed(tables):
         for row in table.rows:
@@ -178,18 +179,22 @@ def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
     effect, low, high = row.effect, row.ci_low, row.ci_high
     if claim.audits or not present(effect):
         return ""
+    if claim.test == "value" and row.match != "exact":
+        return ""  # on other data there is no difference to a published number
     names = {"ratio": "ratio", "quantity": "value", "value": "off the published number by"}
-    unit = ""
+    name, unit = names.get(claim.test, "better by" if effect >= 0 else "worse by"), ""
     if claim.test == "relative_drop" or (claim.test == "difference" and metric_of(row.metric).is_share):
         effect, low, high = 100 * effect, 100 * low, 100 * high
         unit = " percentage points"
     elif claim.test == "difference":
         unit = f" {metric_of(row.metric).label}"
-    shown = number(effect) if claim.test in ("ratio", "quantity") else signed(effect)
+    bare = number(abs(effect) if name == "worse by" else effect)
+    shown = signed(effect) if claim.test == "value" else bare
+    of = "of what it is better by " if name == "worse by" else ""
     what = f"{1 - row.level:.4g}".removeprefix("0.") if present(row.level) else ""
     level = f"{float(f'0.{what}'):.1%}".replace("%", " %").replace(".0 ", " ") if what else ""
-    ends = f" ({level} interval {interval(low, high, effect)})" if interval(low, high) else ""
-    return f"{names.get(claim.test, 'better by')} {shown}{unit}{ends}"
+    ends = f" ({level} interval {of}{interval(low, high, effect)})" if interval(low, high) else ""
+    return f"{name} {shown}{unit}{ends}"
 
 
 def region(row: VerdictRow) -> tuple[float, float] | None:
@@ -243,7 +248,7 @@ def _relative(claim: Claim, part: Judgement) -> tuple[str, str, str, str, float,
     else:
         worse = abs(row.value_worse) or math.nan
         effect, low, high, claimed = (value / worse for value in (row.effect, row.ci_low, row.ci_high, ends[0]))
-    on = f", {row.benchmark}" if len(claim.on) > 1 else ""
+    on = f", {row.dataset or row.benchmark}" if len(claim.on) > 1 else ""
     label = f"{claim.id}  {shortened(part.better, SHORT)} against {shortened(part.worse, SHORT)}{on}"
     return claim.id, label, part.look, row.evidence_status, effect, low, high, claimed
 

@@ -349,8 +349,8 @@ class MadeTables(JsonRecord):
 
 
 def note_tables(path: Path, tables: Iterable[str], made: Made) -> None:
-    """Write the record at ``path`` of the tables beside it, which were just written, made from what ``made`` says."""
-    content = {name: file_digest(path.with_name(name)) for name in tables}
+    """Write the record at ``path`` of the tables beside or below it, just written, made from what ``made`` says."""
+    content = {name: file_digest(path.parent / name) for name in tables}
     MadeTables(made=made.model_copy(update={"content": content})).write(path)
 
 
