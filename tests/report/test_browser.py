@@ -305,7 +305,7 @@ def expect_near_top(page: Page, name: str) -> None:
         "captioner-recipe-captioner-by_text",
         "gigacount-recipe-mcnn-default",  # in a fold that is closed
         "gigacount-gallery",  # on another page of the paper
-        "audit",
+        "board",
         "reading",
     ],
 )

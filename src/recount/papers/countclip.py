@@ -108,7 +108,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
             f"the notebook's history holds (papers/{context.name}/). Nothing here needs a training run."
         ),
         findings=shown,
-        glance=f"As printed: {' '.join(shown[0])}",
+        glance=f"As printed, a{shown[0][0][1:-1]} ({percent(found.baseline.baseline, 2)}).",
         figures=tuple(_plots(context, found, panels)),
         tables=(answer_sheet(f"{context.name}-printed", title, lines, folded=True),),
     )

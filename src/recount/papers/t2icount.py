@@ -169,8 +169,8 @@ def prompt_blind(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
                 (above if cell["value"] >= blind["low"] else below).append(f"{cell['label']} {cell['text']}")
             yield (
                 f"{blind['benchmark']}, a perfect counter that ignores the prompt",
-                f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: "
-                f"{', '.join(above) or 'none'}. Below it: {', '.join(below) or 'none'}.",
+                f"has an MAE of {_with_interval(blind)}; published in that interval or above it: "
+                f"{', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}.",
             )
 
 

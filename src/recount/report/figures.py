@@ -56,7 +56,7 @@ VERDICT_COLOURS = {
 }
 PNG_DPI = 130
 EFFECTS = (-1.5, 2.0)  # shares; what is beyond is drawn at the edge
-GLANCE, GLANCED = 5.6, 7  # inches and rows of the front page's figures
+GLANCE, GLANCED = 5.8, 6  # inches and rows of the front page's figures
 SCATTER_AS_VECTORS = 4000  # points; beyond, the dots become a picture inside the SVG
 
 
@@ -137,7 +137,7 @@ def glance(table: TableView, own: str) -> Figure | None:
     rows = [row for row in measured if row in best]
     if not rows:
         return None
-    figure, (ax,) = row_axes([shortened(row.label, 30) for row in rows], 0.21, above=0.18, wide=GLANCE)
+    figure, (ax,) = row_axes([shortened(row.label, 30) for row in rows], 0.19, above=0.1, wide=GLANCE)
     known = [(y, c.low, c.high) for y, row in enumerate(rows) if (c := row.cells[0]).low is not None and c.high]
     colours = [SERIES[1] if row.system == own else SERIES[0] for row in rows]
     _intervals(ax, [(y, float(low), float(high)) for y, low, high in known], [colours[y] for y, *_ in known], alpha=0.5)

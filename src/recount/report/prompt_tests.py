@@ -170,7 +170,7 @@ def _prompts(context: Context, entries: Sequence[PromptTested], scores: pd.DataF
     sheet = prompt_sheet(context.name, scores, context.sources.published[context.name])
     return Exhibit(
         "prompts", "Does it read the prompt?", " ".join(sentence), (plot,), (sheet,), found, notes=(sizes, *notes),
-        glance=" ".join(found[0]) if found else "",
+        glance=found[0][0] if found else "",
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def _a(label: str) -> str:
 def _gain(context: Context, selections: Sequence[SelectionRow]) -> Iterator[Finding]:
     """Yield how much better a metric looks when the epoch is chosen on the test images."""
     gains = pd.Series([row.relative for row in selections], dtype=float).dropna()
-    if len(gains):
+    if len(gains) and round(gains.max(), 3) > 0:
         shown, places = metric_of(selections[0].metric), ", ".join(dict.fromkeys(row.used for row in selections))
         does = "raises" if shown.best == "highest" else "lowers"
         most = percent(gains.max(), 1)

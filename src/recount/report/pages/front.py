@@ -12,7 +12,7 @@ from recount.report.pages.site import Page
 from recount.report.sources import Sources
 from recount.report.tables import STATUSES, status_counts
 
-MOST_REASONS = 6  # for what was not run; the rest is one line
+MOST_REASONS = 4  # for what was not run; the rest is one line
 
 
 def front_page(sources: Sources, views: Sequence[PaperView]) -> Page:
@@ -36,10 +36,11 @@ def front_page(sources: Sources, views: Sequence[PaperView]) -> Page:
 
 
 def _claimed(view: PaperView) -> Iterator[tuple[ClaimView, str, Any]]:
-    """Yield the paper's own claims with each kind of evidence that was counted, and its verdict."""
+    """Yield the paper's own claims with the verdict of the trainings, and that of released weights that were tested."""
     for claim in view.claims:
-        if claim.claim.whose == "paper":
-            yield from ((claim, kind, found) for kind, found in claim.counted.items())
+        for kind, found in claim.counted.items() if claim.claim.whose == "paper" else ():
+            if kind == "trained" or found.look != "not tested":
+                yield claim, kind, found
 
 
 def _apart(judged: Sequence[ClaimView]) -> dict[str, str]:

@@ -168,9 +168,7 @@ class PaperMaker:
             if table.columns and metric_of(table.columns[0].metric).scored:
                 figure = figures.glance(table, context.name)
                 if figure is not None:
-                    column, name = table.columns[0], f"{context.name}-glance"
-                    caption = said("glance", metric=column.head, where=column.used, title=table.short_title)
-                    return self.plot(figure, name, caption)
+                    return context.plot(figure, "glance", said("glance", title=table.short_title))
         return None
 
 
