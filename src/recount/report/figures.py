@@ -117,7 +117,7 @@ def forest(table: TableView, place: int) -> Figure | None:
     if column.comparable or beside:
         axes[0].plot(printed, range(len(rows)), "D", markersize=6, markerfacecolor="none", color=INK)
     for panel in axes:
-        panel.set_xlim(left=0)
+        panel.set_xlim(0, 1.03 * panel.get_xlim()[1])  # a mark at the edge is whole
     if column.constant is not None:
         _mark_constant(ax, column.constant, column.constant_label, shown)
     if beside:
