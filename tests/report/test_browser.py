@@ -324,9 +324,12 @@ def test_link_to_a_filtered_row_clears_the_filter(watched: Watched) -> None:
     assert watched.page.input_value("#filter") == ""
 
 
+#: Contrast is of the style that all pages share, so that two pages show it in the dark.
+AXE = [(name, "light") for name in PAGES] + [(name, "dark") for name in PAGES[:2]]
+
+
 @pytest.mark.parametrize("width", [1440, pytest.param(390, marks=pytest.mark.more)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("name", "scheme"), AXE)
 def test_axe_finds_nothing_serious(
     browser: Browser, page: Path, name: str, width: int, scheme: Literal["light", "dark"]
 ) -> None:
