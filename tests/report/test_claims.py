@@ -169,7 +169,7 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
     ("effect", "words"),
     [
         (61.0, "better by 61.00 MAE (95 % interval 30.00 to 90.00)"),
-        (-61.0, "worse by 61.00 MAE (95 % interval of what it is better by −90.00 to −30.00)"),
+        (-61.0, "worse by 61.00 MAE (95 % interval of the gain −90.00 to −30.00)"),
     ],
 )
 def test_sign_of_an_effect_is_in_its_word(views: Views, effect: float, words: str) -> None:

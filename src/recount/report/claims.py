@@ -190,7 +190,7 @@ def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
         unit = f" {metric_of(row.metric).label}"
     bare = number(abs(effect) if name == "worse by" else effect)
     shown = signed(effect) if claim.test == "value" else bare
-    of = "of what it is better by " if name == "worse by" else ""
+    of = "of the gain " if name == "worse by" else ""
     what = f"{1 - row.level:.4g}".removeprefix("0.") if present(row.level) else ""
     level = f"{float(f'0.{what}'):.1%}".replace("%", " %").replace(".0 ", " ") if what else ""
     ends = f" ({level} interval {of}{interval(low, high, effect)})" if interval(low, high) else ""
