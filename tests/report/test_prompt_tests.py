@@ -165,7 +165,7 @@ def test_attention_before_training_comes_first(entries: list[PromptTested]) -> N
     before, trained = ([cell.value for cell in line.cells] for line in sheet.lines)
     assert sheet.heads[2:4] == ("attention, fused", "similarity S2")
     assert before[:3] == ["before training", "drawn/val", 0.7]
-    assert trained[:5] == ["T2ICount", "fsc147/val", 0.9, 0.6, 1.0]
+    assert trained[:5] == ["T2ICount", "drawn/val", 0.9, 0.6, 1.0]
 
 
 def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project, entries: list[PromptTested]) -> None:
