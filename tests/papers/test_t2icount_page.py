@@ -80,8 +80,8 @@ def test_constants_that_differ_between_benchmarks_lose_their_number(minority: Ce
 def test_the_prompt_blind_counter_is_set_beside_the_published_systems(tables: dict[str, Any]) -> None:
     v1, v2 = (words for _, words in prompt_blind(tables["table2"]))
     assert v1.startswith("has an MAE of 46.24")
-    assert v1.endswith("above it: VLCounter 35.24, CLIP-Count 48.42. Below it: T2ICount 4.69.")
-    assert "above it: VLCounter 33.10, CLIP-Count 45.59, DAVE 46.36. Below" in v2
+    assert v1.endswith("above it: VLCounter 35.24, CLIP-Count 48.42; below it: T2ICount 4.69.")
+    assert "above it: VLCounter 33.10, CLIP-Count 45.59, DAVE 46.36; below" in v2
 
 
 @pytest.mark.parametrize(("name", "absent"), [(LOG, "val_mae"), (UNREAD, "dataset")])

@@ -62,7 +62,10 @@ def test_claim_about_a_failed_run_is_not_tested_and_says_why(views: Views) -> No
 
 def test_arms_are_called_as_the_rows_of_the_tables(views: Views) -> None:
     part = views["G2"].parts[0]
-    assert (part.better, part.worse) == ("no Stage 4 (150 epochs)", "with Stage 4 (150 epochs)")
+    assert (part.better, part.worse) == (
+        "no Stage 4 (16 epochs for 150)",
+        "with Stage 4 (15 epochs for 150)",
+    )
     assert views["G12"].parts[0].worse == "best constant"
 
 
@@ -141,22 +144,32 @@ def test_exported_verdicts_carry_rule_and_reason(views: Views) -> None:
     assert not rows["G5", "Retrained here"]["Why"].empty
 
 
-def test_board_leads_from_every_verdict_to_its_claim(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    board = text[text.index('id="board"') : text.index('class="tiles"')]
-    targets = re.findall(r'href="#([^"]+-claim-[^"]+)"', board)
-    assert {"gigacount-claim-G2", "captioner-claim-K1"} <= set(targets)
-    assert all(f'id="{target}"' in text for target in targets)
+def test_every_verdict_leads_to_its_claim(page: Path) -> None:
+    for start in ("index.html", "verdicts.html"):
+        text = (page.parent / start).read_text(encoding="utf-8")
+        targets = re.findall(r'href="(\w+)/index.html#([^"]+-claim-[^"]+)"', text)
+        assert {"gigacount-claim-G2", "captioner-claim-K1"} <= {anchor for _, anchor in targets}
+        assert all(
+            f'id="{anchor}"' in (page.parent / name / "index.html").read_text(encoding="utf-8")
+            for name, anchor in targets
+        )
 
 
 def test_rule_stands_beside_each_verdict(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = (page.parent / "gigacount/index.html").read_text(encoding="utf-8")
     claim = text[text.index('id="gigacount-claim-G2"') :]
     claim = claim[: claim.index("</article>")]
     assert "Rule: the interval of the difference lies above 0" in claim
     assert "What would contradict it" in claim
     assert "degrees of freedom" in claim or "not tested" in claim
     assert "lower mae than the arm it is compared with" in claim
+
+
+def test_on_other_data_nothing_is_off_a_published_number(views: Views) -> None:
+    claim = views["G2"].claim.model_copy(update={"test": "value"})
+    row = replace(trained(views["G2"]).row, effect=3.0, published=9.08)
+    assert effect_in_words(claim, replace(row, match="stand-in")) == ""
+    assert "off the published 9.08 by +3" in effect_in_words(claim, replace(row, match="exact"))
 
 
 def test_effects_have_their_unit(views: Views) -> None:

@@ -79,7 +79,7 @@ def test_csv_has_a_line_per_cell_with_full_precision(page: Path) -> None:
     lines = csv_rows(page.parent / "tables/gigacount-table1.csv")
     mine = [line for line in lines if (line["system"], line["metric"]) == ("gigacount", "mae")]
     assert len(mine) == 1
-    assert float(mine[0]["difference"]) == float(mine[0]["value"]) - float(mine[0]["published"])
+    assert (mine[0]["measured_on"], mine[0]["difference"]) == ("crowd/test", "")  # not comparable
     assert mine[0]["published_chosen_on_test"] == "True"
     assert next(line for line in lines if line["system"] == "dm_count")["status"] == "missing"
 

@@ -66,6 +66,7 @@ def test_the_failed_run_is_missing_with_the_last_lines_of_its_log(work: Path, an
 
 
 def test_the_report_is_there_and_shows_both(work: Path, answer: Answer) -> None:
-    page = (work / "reports" / "mini" / "index.html").read_text(encoding="utf-8")
+    assert (work / "reports" / "mini" / "index.html").is_file()
+    page = "".join(path.read_text(encoding="utf-8") for path in (work / "reports" / "mini").rglob("*.html"))
     assert "MCNN" in page
     assert "at a learning rate at which nothing is learned" in page

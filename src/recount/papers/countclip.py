@@ -94,6 +94,7 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
         context.sources.problem(files["confusions"], str(error))
         return
     labels = context.labels
+    shown = tuple(findings(found, labels, leaks=len(pd.read_csv(files["leak"]))))
     panels = [p for state in STATES for p in found.panels if p.state == state and p.figure != "fig3"]
     lines = [
         answer_line(labels.get(p.variant, p.variant), p.name, SELECTIONS[STATES[p.state]], images_of(p)) for p in panels
@@ -106,7 +107,8 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
             f"Computed from the paper's table, its {len(found.panels)} printed confusion matrices and the epochs that "
             f"the notebook's history holds (papers/{context.name}/). Nothing here needs a training run."
         ),
-        findings=tuple(findings(found, labels, leaks=len(pd.read_csv(files["leak"])))),
+        findings=shown,
+        glance=f"As printed, a{shown[0][0][1:-1]} ({percent(found.baseline.baseline, 2)}).",
         figures=tuple(_plots(context, found, panels)),
         tables=(answer_sheet(f"{context.name}-printed", title, lines, folded=True),),
     )

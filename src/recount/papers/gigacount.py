@@ -128,7 +128,7 @@ def _glance(log: Log) -> str:
     if row is None or best is None:
         return ""
     return (
-        f"the printed {row.mae:g} / {row.rmse:.1f} is not in the authors' own log; the best pair there is "
+        f"The printed {row.mae:g} / {row.rmse:.1f} (MAE / RMSE) is not in the authors' own log; the best pair there is "
         f"{best['mae']:g} / {best['rmse']:g}."
     )
 

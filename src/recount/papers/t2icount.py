@@ -106,8 +106,8 @@ def _real(context: Context, trivial: pd.DataFrame | None, unread: pd.DataFrame |
     names = [name for name in REAL_TABLES if name in context.paper.tables] if trivial is not None else []
     published = context.sources.published[context.name]
     tables = {name: real_cells(name, context.paper, trivial, published) for name in names if trivial is not None}
-    findings = [found for cells in tables.values() for found in below_a_constant(cells)]
-    findings += [found for cells in tables.values() for found in prompt_blind(cells)]
+    blind = [found for cells in tables.values() for found in prompt_blind(cells)]
+    findings = [found for cells in tables.values() for found in below_a_constant(cells)] + blind
     findings += [] if unread is None else list(unread_names(unread))
     sentence = (
         "The published rows of Tables 1 to 3 among predictors that look at no picture, scored on the papers' own "
@@ -116,7 +116,8 @@ def _real(context: Context, trivial: pd.DataFrame | None, unread: pd.DataFrame |
     )
     sheets = tuple(_sheet(context, name, cells, trivial) for name, cells in tables.items() if trivial is not None)
     title = "Computed on the real annotation: what needs no picture"
-    return Exhibit("real", title, sentence, (), sheets, tuple(findings), short="On the real annotation")
+    glance = f"On the real annotation of {' '.join((blind or findings)[0])}" if findings else ""
+    return Exhibit("real", title, sentence, (), sheets, tuple(findings), short="On the real annotation", glance=glance)
 
 
 def _sheet(context: Context, name: str, cells: Sequence[Record], trivial: pd.DataFrame) -> Sheet:
@@ -168,8 +169,8 @@ def prompt_blind(cells: Sequence[Record]) -> Iterator[tuple[str, str]]:
                 (above if cell["value"] >= blind["low"] else below).append(f"{cell['label']} {cell['text']}")
             yield (
                 f"{blind['benchmark']}, a perfect counter that ignores the prompt",
-                f"has an MAE of {_with_interval(blind)}. Published in that interval or above it: "
-                f"{', '.join(above) or 'none'}. Below it: {', '.join(below) or 'none'}.",
+                f"has an MAE of {_with_interval(blind)}; published in that interval or above it: "
+                f"{', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}.",
             )
 
 

@@ -162,7 +162,8 @@ def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[st
     labels = {name: ORACLES.get(name, name.replace("_", " ")) for name in TRIVIAL_ARMS}
     for run in sources.project.papers[name].runs:
         experiment = sources.project.experiments[run.partition("/")[0]]
-        labels[run] = f"{experiment.label}: {experiment.variants[run.partition('/')[2]].label}"
+        system, _, variant = run.partition("/")
+        labels[run] = f"{experiment.label}: {sources.as_run(experiment.variants[variant].label, system, variant)}"
     labels |= {key: sources.label_of(row) for key, row in sources.project.papers[name].quoted.items()}
     for table in reversed(tables):
         for row in table.rows:
@@ -181,6 +182,8 @@ def effect_in_words(claim: Claim, row: VerdictRow) -> str:
     effect, low, high = row.effect, row.ci_low, row.ci_high
     if claim.audits or not present(effect):
         return ""
+    if claim.test == "value" and row.match != "exact":
+        return ""  # on other data there is no difference to a published number
     names = {"ratio": "ratio", "quantity": "value", "relative_drop": "relative drops apart by"}
     names["value"] = f"{number(row.value_better)}, off the published {number(row.published)} by"
     unit = ""
@@ -249,7 +252,7 @@ def _relative(claim: Claim, part: Judgement) -> tuple[str, str, str, str, float,
     else:
         worse = abs(row.value_worse) or math.nan
         effect, low, high, claimed = (value / worse for value in (row.effect, row.ci_low, row.ci_high, ends[0]))
-    on = f", {row.benchmark}" if len(claim.on) > 1 else ""
+    on = f", {row.dataset or row.benchmark}" if len(claim.on) > 1 else ""
     label = f"{claim.id}  {shortened(part.better, SHORT)} against {shortened(part.worse, SHORT)}{on}"
     return claim.id, label, part.look, row.evidence_status, effect, low, high, claimed
 

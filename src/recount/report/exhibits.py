@@ -11,7 +11,7 @@ from recount.report.numbers import interval, number, present
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from recount.report.gallery import Gallery
+    from recount.report.gallery import AnswerTable, Gallery
     from recount.report.sources import Sources
     from recount.report.tables import TableView
     from recount.settings.experiment import Experiment
@@ -126,9 +126,10 @@ class Exhibit:
     tables: tuple[Sheet, ...] = ()
     findings: tuple[tuple[str, str], ...] = ()  # (in a few words, the sentence that says it)
     galleries: tuple[Gallery, ...] = ()
+    answers: tuple[AnswerTable, ...] = ()
     notes: tuple[str, ...] = ()
     short: str = ""  # how the contents call it, if not by the title
-    glance: str = ""  # the finding that the page's summary repeats
+    glance: str = ""  # the finding that the front page may repeat
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from recount.metrics import metric
 from recount.report.exhibits import Sheet
-from recount.report.numbers import interval, number, percent, signed
-from recount.report.tables import SELECTIONS, Cell, TableView
+from recount.report.numbers import percent
+from recount.report.tables import CHOICES, Cell, TableView
 from recount.results.files import csv_text, is_formula
 
 CELL_COLUMNS = (
-    "paper", "table", "row", "label", "system", "variant", "benchmark", "metric", "published", "published_source",
+    "paper", "table", "row", "label", "system", "variant", "benchmark", "measured_on", "metric", "published",
+    "published_source",
     "published_chosen_on_test", "value", "ci_low", "ci_high", "sd", "seeds", "n", "difference", "best_constant",
     "selection", "status", "reason",
 )  # fmt: skip
@@ -64,7 +64,7 @@ def as_csv(table: TableView) -> str:
 def _csv_cell(cell: Cell) -> list[object]:
     printed, column = cell.published, cell.column
     return [
-        column.benchmark, column.metric,
+        column.benchmark, column.stand_in, column.metric,
         *((printed.text, printed.source, printed.chosen_on_test) if printed else ("", "", "")),
         cell.value, cell.low, cell.high, cell.sd, " ".join(cell.seeds), cell.n, cell.difference, column.constant,
         cell.selection, cell.status, " · ".join(filter(None, [cell.reason.text, cell.reason.log])),
@@ -85,25 +85,27 @@ def table_files(table: TableView) -> dict[str, str]:
 def _heads(table: TableView) -> list[str]:
     heads = ["System"]
     for column in table.columns:
-        name = metric(column.metric).label
+        printed, measured = f"{column.head} published", f"{column.head} measured on {column.used}"
         if len({entry.benchmark for entry in table.columns}) > 1:
-            name = f"{column.benchmark} {name}"
-        heads += [name] if column.extra else [f"{name} published", f"{name} measured", f"{name} difference"]
+            printed = f"{column.benchmark} {printed}"
+        heads += [measured] if column.extra else [printed, measured]
+        heads += [f"{column.head} difference"] if column.comparable and not column.extra else []
     return [*heads, "Seeds", "Selection", "Status"]
 
 
 def _printed(cells: Sequence[Cell]) -> Iterator[str]:
     for cell in cells:
-        spread = f" ± {number(cell.sd, cell.value)}" if cell.sd else ""
-        bounds = interval(cell.low, cell.high, cell.value)
-        measured = f"{number(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
-        measured = cell.status if cell.value is None else measured
-        difference = "–" if cell.difference is None else f"{signed(cell.difference)} ({percent(cell.relative)})"
-        yield from (
-            [measured] if cell.column.extra else [cell.published.text if cell.published else "–", measured, difference]
-        )
+        column = cell.column
+        spread = f" ± {column.shown(cell.sd, cell.value)}" if cell.sd else ""
+        bounds = column.interval(cell.low, cell.high, cell.value)
+        measured = f"{column.shown(cell.value)}{spread}" + (f" ({bounds})" if bounds else "")
+        if not column.extra:
+            yield cell.published.shown if cell.published else "–"
+        yield cell.status if cell.value is None else measured
+        if column.comparable and not column.extra:
+            yield "–" if cell.difference is None else f"{column.signed(cell.difference)} ({percent(cell.relative)})"
     yield str(len(cells[0].seeds) or "–")
-    yield SELECTIONS.get(cells[0].selection, "–")
+    yield CHOICES.get(cells[0].selection, "–")
 
 
 def sheet_files(sheet: Sheet) -> dict[str, str]:

@@ -56,6 +56,7 @@ VERDICT_COLOURS = {
 }
 PNG_DPI = 130
 EFFECTS = (-1.5, 2.0)  # shares; what is beyond is drawn at the edge
+GLANCE, GLANCED = 5.8, 6  # inches and rows of the front page's figures
 SCATTER_AS_VECTORS = 4000  # points; beyond, the dots become a picture inside the SVG
 
 
@@ -100,29 +101,55 @@ def plain_log(axis: Axis, subs: Sequence[float] = (1,)) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def forest(table: TableView, benchmark: str, metric: str, comparable: bool) -> Figure | None:
+def forest(table: TableView, place: int) -> Figure | None:
     """Draw a column's measured values with intervals; what is printed has a panel of its own if not comparable."""
-    place = [(column.benchmark, column.metric) for column in table.columns].index((benchmark, metric))
-    column, shown = table.columns[place], metric_of(metric)
+    column, shown = table.columns[place], metric_of(table.columns[place].metric)
     rows = [row for row in table.rows if row.cells[place].value is not None and row.cells[place].status not in MARKS]
     if not rows:
         return None
     cells = [row.cells[place] for row in rows]
     printed = np.array([cell.published.value if cell.published else None for cell in cells], float)
-    beside = not comparable and not np.isnan(printed).all()
+    beside = not column.comparable and not np.isnan(printed).all()
     labels = [shortened(row.label) for row in rows]
     figure, axes = row_axes(labels, 0.3, above=0.25, ratios=(1, 2.2) if beside else (1,))
     ax = axes[-1]
     _measured_dots(ax, cells)
-    if comparable or beside:
+    if column.comparable or beside:
         axes[0].plot(printed, range(len(rows)), "D", markersize=6, markerfacecolor="none", color=INK)
     for panel in axes:
-        panel.set_xlim(left=0)
+        panel.set_xlim(0, 1.03 * panel.get_xlim()[1])  # a mark at the edge is whole
     if column.constant is not None:
         _mark_constant(ax, column.constant, column.constant_label, shown)
     if beside:
         axes[0].set_xlabel(f"{shown.label} as printed")
-    ax.set_xlabel(f"{shown.label} on {column.stand_in or benchmark}, with 95 % interval")
+    ax.set_xlabel(f"{shown.label} on {column.used}, with 95 % interval")
+    for panel in axes if shown.is_share else ():
+        panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+def glance(table: TableView, own: str) -> Figure | None:
+    """Draw the best rows of a table's first column in small, the paper's own (of system ``own``) in another colour."""
+    column, shown = table.columns[0], metric_of(table.columns[0].metric)
+    measured = [row for row in table.rows if row.cells[0].value is not None and row.cells[0].status not in MARKS]
+    ranked = sorted(measured, key=lambda row: shown.wrong(row.cells[0].value or 0.0))
+    best = [*ranked[: GLANCED - 1], *[row for row in ranked[GLANCED - 1 :] if row.system == own][:1]]
+    rows = [row for row in measured if row in best]
+    if not rows:
+        return None
+    figure, (ax,) = row_axes([shortened(row.label, 30) for row in rows], 0.19, above=0.1, wide=GLANCE)
+    known = [(y, c.low, c.high) for y, row in enumerate(rows) if (c := row.cells[0]).low is not None and c.high]
+    colours = [SERIES[1] if row.system == own else SERIES[0] for row in rows]
+    _intervals(ax, [(y, float(low), float(high)) for y, low, high in known], [colours[y] for y, *_ in known], alpha=0.5)
+    for y, row in enumerate(rows):
+        ax.plot(float(row.cells[0].value or 0), y, "o", color=colours[y], markersize=5.5)
+    ax.set_xlim(left=0)
+    if column.constant is not None:
+        ax.set_xlim(right=max(ax.get_xlim()[1], 1.02 * column.constant))
+        ax.axvline(column.constant, color=ALARM, linewidth=1.2, linestyle=(0, (5, 3)))
+    if shown.is_share:
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel(f"{shown.label} on {column.used}, with 95 % interval")
     return figure
 
 

@@ -31,6 +31,7 @@ BLUR = 0.008  # of the width of a map
 LEVELS = 48  # palette entries of a map
 PHOTO_WIDTHS = ((40, 560), (120, 400))  # up to so many photographs -> width in pixels
 SMALLEST_PHOTO = 260
+ANSWERED, THUMBNAIL = 9, 160  # photographs of a table of answers, and their width in pixels
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ class Gallery:
     def densities(self) -> bool:
         """Whether any card has a density; systems that count by captions have none."""
         return any(card.overlay for group in self.groups for card in (*group.cards, *group.others))
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """A table of answers: a column for each photograph, a line (label, (answer, whether it is right)) per system."""
+
+    sentence: str
+    photos: tuple[Photo, ...]
+    lines: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+    notice: str = ""
 
 
 def by_quantiles(counts: pd.Series, quantiles: Sequence[float] = QUANTILES) -> list[str]:
@@ -220,6 +231,27 @@ def gallery(
     sentence = said("gallery", place=place, benchmark=place.benchmark, scale=scale, selection=selection)
     heading = f"{place.benchmark}: {len(compared)} pictures"
     return Gallery(sentence, tuple(photos.values()), tuple(groups), heading, notice)
+
+
+def answers_by_picture(
+    sources: Sources, stem: str, place: Place, shown: Sequence[Shown], selection: str, notice: str
+) -> AnswerTable | None:
+    """Return what each system answers for the same pictures, or None if there is nothing to show; cf. ``gallery``."""
+    samples = sources.samples(place.dataset, place.preparation)
+    if samples.empty or not shown:
+        return None
+    true = shown[0].predictions.drop_duplicates("id").set_index("id")["true_count"]
+    names = by_quantiles(true, np.linspace(0, 1, ANSWERED).tolist())
+    built = [photo_of(sources, samples, name, f"{stem}-{n}", THUMBNAIL) for n, name in enumerate(names)]
+    photos = tuple(photo for photo in built if photo is not None)
+    lines = []
+    for entry in shown:
+        mine = (
+            entry.predictions.drop_duplicates("id").set_index("id")["predicted_count"].reindex([p.id for p in photos])
+        )
+        lines.append((entry.label, tuple((count(a), bool(a == p.count)) for a, p in zip(mine, photos, strict=True))))
+    sentence = said("answers_by_picture", place=place, selection=selection)
+    return AnswerTable(sentence, photos, tuple(lines), notice)
 
 
 def _comparison(photo: Photo, shown: Sequence[Shown], top: float, maps: bool) -> Group:

@@ -167,23 +167,23 @@ class Panels:
 
 def row_axes(
     labels: Sequence[str], height: float, *, above: float = 0.1, ratios: Sequence[float] = (1,), size: float = 8.5,
-    grid: bool = True,
+    grid: bool = True, wide: float = WIDTH,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
-    """Return a figure with a row for each label and panels of widths ``ratios``; in inches, letters in points."""
+    """Return a figure with a row for each label and panels of widths ``ratios``; ``wide`` inches, letters in points."""
     tall = above + BOTTOM + height * len(labels)
     left = 0.2 + max((width(label, size) for label in labels), default=0.0)
-    room = WIDTH - left - 0.3 - 0.25 * (len(ratios) - 1)
-    figure = plt.figure(figsize=(WIDTH, tall))
+    room = wide - left - 0.3 - 0.25 * (len(ratios) - 1)
+    figure = plt.figure(figsize=(wide, tall))
     panels = []
     for ratio in ratios:
-        wide = room * ratio / sum(ratios)
-        ax = figure.add_axes((left / WIDTH, BOTTOM / tall, wide / WIDTH, height * len(labels) / tall))
+        share = room * ratio / sum(ratios)
+        ax = figure.add_axes((left / wide, BOTTOM / tall, share / wide, height * len(labels) / tall))
         ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=[])
         ax.spines[["left", "top", "right"]].set_visible(False)
         if grid:
             ax.grid(axis="x", linewidth=0.6)
         panels.append(ax)
-        left += wide + 0.25
+        left += share + 0.25
     beside = panels[0].get_yaxis_transform()
     for y, label in enumerate(labels):
         panels[0].text(-0.01, y, label, fontsize=size, ha="right", va="center", transform=beside)

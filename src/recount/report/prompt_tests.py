@@ -165,11 +165,12 @@ def _prompts(context: Context, entries: Sequence[PromptTested], scores: pd.DataF
     selection = scores["selection"].iloc[0]
     sentence.append(f"Weights: {SELECTIONS.get(selection, selection)}. Intervals are 95 % over pictures.")
     sizes = f"{scores['pairs'].iloc[0]} pictures for the pairs, {scores['pictures'].iloc[0]} for the other tests."
+    found = tuple(_readers(scores))
     plot = context.plot(_prompt_figure(scores), "prompts", said("prompts"))
     sheet = prompt_sheet(context.name, scores, context.sources.published[context.name])
     return Exhibit(
-        "prompts", "Does it read the prompt?", " ".join(sentence), (plot,), (sheet,), tuple(_readers(scores)),
-        notes=(sizes, *notes),
+        "prompts", "Does it read the prompt?", " ".join(sentence), (plot,), (sheet,), found, notes=(sizes, *notes),
+        glance=found[0][0] if found else "",
     )  # fmt: skip
 
 
@@ -180,8 +181,10 @@ def _readers(scores: pd.DataFrame) -> Iterator[tuple[str, str]]:
     if known:
         whose = "reads its" if len(readers) < 2 else "read their"
         names = f": {', '.join(readers)}" if readers else ""
+        sizes = sorted({row["pictures"] for row in scores.to_dict("records") if found[row["label"]] is not None})
         yield (
-            f"{len(readers) or 'None'} of {len(known)} systems and variants {whose} prompt.",
+            f"{len(readers) or 'None'} of {len(known)} systems and variants {whose} prompt, on "
+            f"{' to '.join(map(str, sizes[:: max(1, len(sizes) - 1)]))} pictures.",
             f"By recount's rule (PCCN above {percent(READS_ABOVE)} and NMN below {IGNORES_FROM:g}){names}.",
         )
 
@@ -258,14 +261,15 @@ def map_sheet(paper: str, entries: Sequence[PromptTested]) -> Sheet:
     for entry in entries:
         rows |= {(benchmark, entry.variant.label): found for benchmark, found in entry.of("maps")}
     places = list(dict.fromkeys(benchmark for benchmark, _ in rows))
+    used = {name: f"{at.dataset}/{at.split}" for entry in entries for name, at in entry.benchmarks.items()}
     kinds = [kind for kind in MAPS if any(kind in found[0].auc for found in rows.values())]
     lines = []
     for (benchmark, label), found in sorted(rows.items(), key=lambda row: places.index(row[0][0])):
         aucs = [_mean([entry.auc.get(kind) for entry in found]) for kind in kinds]
         shares = [_mean([entry.points_reached for entry in found]), _mean([entry.reached_elsewhere for entry in found])]
         reached = [Cell(share, percent(share)) for share in shares]
-        lines.append(Line((label, benchmark, *aucs, *reached, len(found[0].pictures))))
-    heads = ("System", "Benchmark", *(MAPS[kind][0] for kind in kinds), "Points", "Other cells", "Pictures")
+        lines.append(Line((label, used[benchmark], *aucs, *reached, len(found[0].pictures))))
+    heads = ("System", "On", *(MAPS[kind][0] for kind in kinds), "Points", "Other cells", "Pictures")
     groups = (("", 2), ("AUC", len(kinds)), ("reached by attention", 2), ("", 1))
     title = "How well attention and similarity maps find what the prompt names"
     return Sheet(f"{paper}-maps", title, heads, tuple(lines), groups=groups)

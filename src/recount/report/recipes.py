@@ -113,7 +113,10 @@ def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
     ]
     return Line(
         (
-            Cell(variant.label, below="; ".join(filter(None, [variant.note, not_run and f"not run here: {not_run}"]))),
+            Cell(
+                context.sources.as_run(variant.label, system, name),
+                below="; ".join(filter(None, [variant.note, not_run and f"not run here: {not_run}"])),
+            ),
             Cell(label, hint=meaning),
             _words(variant) or "nothing",
             _words(own) if own else "",

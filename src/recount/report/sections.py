@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from recount.metrics import LARGE_NUMBERS
 from recount.metrics import metric as metric_of
 from recount.report import figures
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Plot, Sheet, Variant
-from recount.report.gallery import Gallery, Shown, gallery
+from recount.report.gallery import AnswerTable, Gallery, Shown, answers_by_picture, gallery
 from recount.report.numbers import big, in_a_sentence, megabytes, percent, present, seconds, signed
 from recount.report.sources import Place, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
@@ -53,7 +53,7 @@ class SelectionRow:
     """One variant's metric by the way to choose the epoch, and the best constant's; NaN where it is not known."""
 
     label: str
-    benchmark: str
+    used: str  # the data: what stands for the benchmark
     metric: str
     last: float
     best_on_test: float
@@ -91,12 +91,13 @@ def selection_rows(sources: Sources, tables: Sequence[TableView]) -> list[Select
     constants = {(c.benchmark, c.metric): c.constant for table in tables for c in table.columns}
     rows = []
     for variant in variants_of(tables):
-        for benchmark in dict.fromkeys(key[2] for key in found if key[:2] == variant.key):
+        places = {sources.project.place(key[2]) or key[2]: key[2] for key in reversed(found) if key[:2] == variant.key}
+        for used, benchmark in reversed(places.items()):
             values = {selection: found.get((*variant.key, benchmark, selection), math.nan) for selection in SELECTIONS}
-            if sum(map(present, values.values())) >= 2:
+            if sum(map(present, values.values())) >= 2 and sources.epochs_evaluated(variant.key) != 1:
                 constant = constants.get((benchmark, name))
                 constant = math.nan if constant is None else constant
-                rows.append(SelectionRow(variant.label, benchmark, name, **values, constant=constant))
+                rows.append(SelectionRow(variant.label, used, name, **values, constant=constant))
     return rows
 
 
@@ -106,16 +107,18 @@ def selection(context: Context, rows: Sequence[SelectionRow]) -> Iterator[Exhibi
         return
     metric = metric_of(rows[0].metric)
     plots = []
-    for benchmark in dict.fromkeys(row.benchmark for row in rows):
-        table = pd.DataFrame([vars(row) for row in rows if row.benchmark == benchmark])
-        caption = f"{metric.label} on {benchmark} of the same runs, by the way to choose the weights."
-        name = f"selection-{benchmark.replace('/', '-')}"
+    for used in dict.fromkeys(row.used for row in rows):
+        table = pd.DataFrame([vars(row) for row in rows if row.used == used])
+        caption = f"{metric.label} on {used} of the same runs, by the way to choose the weights."
+        name = f"selection-{used.replace('/', '-')}"
         plots.append(context.plot(figures.selection_dumbbells(table, rows[0].metric), name, caption))
     lines = []
     for row in rows:
-        gain, share = Cell(row.gain, below=percent(row.relative, 1)), Cell(row.share, percent(row.share, 1))
-        lines.append(Line((row.label, row.benchmark, row.best_on_test, row.last, row.best_on_held_out, gain, share)))
-    heads = ("System", "Benchmark", "Best on test ⚑", "Last epoch", "Best on held-out", "Gain",
+        values = (row.best_on_test, row.last, row.best_on_held_out, row.gain)
+        cells = [Cell(value, percent(value, 1) if metric.is_share else "") for value in values]
+        gain = replace(cells.pop(), below=percent(row.relative, 1))
+        lines.append(Line((row.label, row.used, *cells, gain, Cell(row.share, percent(row.share, 1)))))
+    heads = ("System", "On", "Best on test ⚑", "Last epoch", "Best on held-out", "Gain",
              "Share of what was learned")  # fmt: skip
     title = f"{metric.label} by the way to choose the weights"
     yield Exhibit(
@@ -179,9 +182,10 @@ def _predictions_of(
 
 
 def photographs(context: Context) -> Iterator[Exhibit]:
-    """Yield the gallery of each benchmark, the first open."""
-    selection = _chosen_by(context.tables)
+    """Yield the gallery of each data set, the first open; of systems that answer a number, a table of their answers."""
+    selection, by_caption = _chosen_by(context.tables), paper_metric(context.tables) == "accuracy"
     built: list[Gallery] = []
+    answered: list[AnswerTable] = []
     for place in context.sources.places():
         stem = re.sub(r"[^\w-]", "-", f"photo-{context.name}-{place.dataset}-{place.split}")  # a class of CSS
         shown = []
@@ -191,8 +195,13 @@ def photographs(context: Context) -> Iterator[Exhibit]:
                 maps = context.sources.maps(place, *context.sources.evaluated_as(variant.key), seed, chosen)
                 shown.append(Shown(variant.label, predictions, maps, variant.first))
         words = SELECTIONS.get(selection, selection)
-        pictures = gallery(context.sources, stem, place, shown, words, _notice(place.dataset))
-        built += [pictures] if pictures else []
+        what = context.sources, stem, place, shown, words, _notice(place.dataset)
+        if by_caption:
+            answered += filter(None, [answers_by_picture(*what)])
+        else:
+            built += filter(None, [gallery(*what)])
+    if answered:
+        yield Exhibit("gallery", "Answers, picture by picture", answers=tuple(answered))
     if built:
         yield Exhibit("gallery", "Photographs", galleries=tuple(built))
 

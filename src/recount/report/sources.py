@@ -4,6 +4,7 @@ A file that cannot be read never stops the report: it is listed in ``Sources.pro
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -26,8 +27,11 @@ from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import SCORES, InfluentialImage, Score
 from recount.results.verdicts import FIDELITY, VERDICTS, FidelityRow, VerdictRow
+from recount.settings.base import merged
 from recount.settings.paper import Paper, Row
-from recount.settings.project import Project, Run
+from recount.settings.project import Project, Run, default_recipe
+
+STATED_EPOCHS = re.compile(r"\b(\d+) epochs\b")
 
 Content = TypeVar("Content")
 Row_ = TypeVar("Row_")
@@ -273,9 +277,28 @@ class Sources:
 
     def label_of(self, row: Row) -> str:
         """Return how a table calls a row: as the row says, or as the experiment calls the variant."""
-        if row.label or not row.run:
+        if not row.run:
             return row.label or row.system
-        return self.project.experiments[row.system].variants[row.variant].label
+        label = row.label or self.project.experiments[row.system].variants[row.variant].label
+        return self.as_run(label, row.system, row.variant)
+
+    def as_run(self, label: str, system: str, variant: str) -> str:
+        """Return a label whose "600 epochs" says what this suite trains instead, where it trains that variant."""
+        stated, run = STATED_EPOCHS.search(label), (system, variant) in self._planned
+        if stated is None or not run:
+            return label
+        recipe = merged(default_recipe(system) or {}, self.project.resolved(system, variant).recipe)
+        same = str(recipe.get("epochs")) == stated[1]
+        return label if same else STATED_EPOCHS.sub(f"{recipe.get('epochs')} epochs for {stated[1]}", label)
+
+    def epochs_evaluated(self, key: tuple[str, str]) -> int:
+        """Return among how many epochs a variant's weights were chosen: the fewest of its seeds; 0: not known."""
+        found = []
+        for run in self.runs:
+            columns = [name for name in map(str, run.history) if name.startswith(("test_", "held_out_"))]
+            if run.key == self.trained_as(key) and columns:
+                found.append(int(run.history[columns].notna().any(axis=1).sum()))
+        return min(found, default=0)
 
     @cached_property
     def _planned(self) -> dict[tuple[str, str], Run]:

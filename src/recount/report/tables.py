@@ -3,11 +3,11 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from recount.metrics import metric as metric_of
-from recount.report.numbers import present
+from recount.report.numbers import number, present, signed
 from recount.report.provenance_view import chain_anchor, chains
 from recount.report.sources import Sources
 from recount.report.words import WORDS
@@ -16,8 +16,11 @@ from recount.results.scores import ALL_SEEDS, Score
 from recount.settings.paper import Row, Table
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
+ONLY = "only"  # a selection among the one epoch that was evaluated
+CHOICES = SELECTIONS | {ONLY: "only epoch evaluated"}
 EXTRA_METRICS = ("nae",)  # shown beside a paper's own columns where it was scored
-ANCHOR = "anchor"  # the group of rows that are quoted for orientation, under a line
+ANCHOR = "anchor"  # the group of rows that are quoted for orientation
+OWN = ("recount's own", "not in the paper's table")  # groups of rows that recount adds
 TIMES = ("train_hours_100_epochs", "inference_seconds_per_image")
 CONSTANTS: dict[str, str] = WORDS["constants"]
 STATUSES = WORDS["statuses"]
@@ -34,6 +37,7 @@ class Published:
     source: str
     note: str
     chosen_on_test: bool
+    shown: str  # in the column's unit: per cent of what is a share
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Return measured minus published."""
-        printed = self.published.value if self.published else None
+        """Return measured minus published, where the two may be compared at all."""
+        printed = self.published.value if self.published and self.column.comparable else None
         return None if self.value is None or printed is None else self.value - printed
 
     @property
@@ -91,6 +95,7 @@ class RowView:
     note: str
     protocol: str
     cells: tuple[Cell, ...]
+    repeats: bool = False  # another row shows the same printed numbers, and nothing was measured for this one
 
     @property
     def anchor(self) -> str:
@@ -112,6 +117,11 @@ class RowView:
         return statuses.pop() if len(statuses) == 1 else "mixed"
 
     @property
+    def beside(self) -> bool:
+        """Whether it is not the paper's: recount's own, a mark of the scale, quoted for comparison, a repetition."""
+        return self.group in (*OWN, ANCHOR) or self.status in MARKS or self.repeats
+
+    @property
     def reasons(self) -> tuple[Reason, ...]:
         """Return why cells have no number."""
         empty = [cell.reason for cell in self.cells if cell.value is None and not cell.column.extra]
@@ -128,6 +138,32 @@ class Column:
     constant_label: str
     constant: float | None
     extra: bool  # the paper does not print this metric: measured only
+    comparable: bool = True  # whether measured and printed numbers may be set against each other
+    digits: int = 0  # decimals of its printed numbers, as they are shown
+
+    @property
+    def used(self) -> str:
+        """Return what its measured numbers are of: ``<data set>/<split>``, or the benchmark where nothing is."""
+        return self.stand_in or self.benchmark
+
+    @property
+    def head(self) -> str:
+        """Return what it is, with its unit."""
+        shown = metric_of(self.metric)
+        return f"{shown.label}, %" if shown.is_share else shown.label
+
+    def shown(self, value: float | None, like: float | None = None) -> str:
+        """Return a measured value in the column's unit: per cent of what is a share, as the papers print it."""
+        scale = 100 if metric_of(self.metric).is_share else 1
+        return number(None if value is None else scale * value, None if like is None else scale * like)
+
+    def signed(self, value: float) -> str:
+        """Return a difference of values in the column's unit, with its sign."""
+        return signed(100 * value if metric_of(self.metric).is_share else value)
+
+    def interval(self, low: float | None, high: float | None, like: float | None = None) -> str:
+        """Return an interval in the column's unit, or "" where there is none."""
+        return f"{self.shown(low, like)} to {self.shown(high, like)}" if present(low) and present(high) else ""
 
 
 @dataclass(frozen=True)
@@ -149,6 +185,21 @@ class TableView:
     def file(self) -> str:
         """Return the stem of the files that hold this table."""
         return f"{self.paper}-{self.name}"
+
+    @property
+    def papers_rows(self) -> list[RowView]:
+        """Return the rows of the paper's own table."""
+        return [row for row in self.rows if not row.beside]
+
+    @property
+    def rows_beside(self) -> list[RowView]:
+        """Return all other rows."""
+        return [row for row in self.rows if row.beside]
+
+    @property
+    def printed(self) -> bool:
+        """Whether the paper prints any of its numbers."""
+        return any(cell.published for row in self.rows for cell in row.cells)
 
     @property
     def short_title(self) -> str:
@@ -180,7 +231,7 @@ class _Maker:
 
     def view(self) -> TableView:
         table, suite = self.table, self.sources.project.suite
-        rows = [*map(self._row, table.rows), *self._unlisted_marks()]
+        rows = [*_without_repeats(map(self._row, table.rows)), *self._unlisted_marks()]
         return TableView(
             id=f"{self.paper}-{self.key}",
             name=self.key,
@@ -195,12 +246,19 @@ class _Maker:
         )
 
     def _columns(self) -> Iterable[Column]:
+        suite = self.sources.project.suite
         for benchmark in self.table.on:
             stand_in = self.sources.project.place(benchmark)
             scored = {score.metric for score in self.scores if score.benchmark == benchmark}
             for name in [*self.table.metrics, *(name for name in EXTRA_METRICS if name in scored)]:
                 best = self._best_constant(benchmark, name)
-                yield Column(benchmark, name, stand_in, *best, name not in self.table.metrics)
+                extra, digits = name not in self.table.metrics, self._digits(benchmark, name)
+                yield Column(benchmark, name, stand_in, *best, extra, suite.comparable, digits)
+
+    def _digits(self, benchmark: str, metric: str) -> int:
+        """Return the decimals of a share's printed numbers in per cent."""
+        places = [row["value"].partition(".")[2] for (_, *at), row in self.printed.items() if at == [benchmark, metric]]
+        return max(0, *(len(decimals) - 2 for decimals in places)) if places else 0
 
     def _best_constant(self, benchmark: str, metric: str) -> tuple[str, float | None]:
         key = ("trivial", benchmark, metric)
@@ -236,7 +294,10 @@ class _Maker:
         note = f"also printed: {span} ({low['note']})" if span and low and printed else ""
         text, note = str(printed["value"]) if printed else span, "; ".join(filter(None, [hit["note"], note]))
         on_test = self.table.weights == "best_on_test" and metric_of(column.metric).scored
-        return Published(text, _number(text), hit["source"], note, on_test)
+        value = _number(text)
+        in_per_cent = metric_of(column.metric).is_share and value is not None
+        shown = f"{100 * (value or 0):.{column.digits}f}" if in_per_cent else text
+        return Published(text, value, hit["source"], note, on_test, shown)
 
     def _cell(self, row: Row | Score, column: Column, published: Published | None, absent: tuple[str, Reason]) -> Cell:
         """Return a cell with the scores of the table's selection where it was measured, else of the first that was."""
@@ -246,7 +307,9 @@ class _Maker:
         selection = self.table.weights if self.table.weights in there else there[0]
         mine = [score for score in scores if score.selection == selection]
         chosen = next((score for score in mine if score.seed == ALL_SEEDS), mine[0])
-        evaluated = self.sources.evaluated_as((row.system, row.variant))
+        key = (row.system, row.variant)
+        evaluated, single = self.sources.evaluated_as(key), self.sources.epochs_evaluated(key) == 1
+        choice = ONLY if single and selection != "last" else selection
         anchor = chain_anchor(*evaluated, column.stand_in) if chosen.status in RUN_HERE else ""
         return Cell(
             column=column,
@@ -259,7 +322,7 @@ class _Maker:
             sd=_known(chosen.sd),
             seeds=tuple(sorted(score.seed for score in mine if score.seed not in (ALL_SEEDS, ""))),
             n=chosen.n,
-            selection=selection if chosen.status in RUN_HERE else "",
+            selection=choice if chosen.status in RUN_HERE else "",
             chain=anchor if anchor in self.chains else "",
         )
 
@@ -273,6 +336,15 @@ class _Maker:
                 note = next((cell.reason for cell in cells if cell.reason), NOTHING).text
                 label = CONSTANTS.get(variant, variant)
                 yield RowView(f"{system}/{variant}", label, system, variant, status, note, "", cells)
+
+
+def _without_repeats(rows: Iterable[RowView]) -> Iterator[RowView]:
+    """Yield rows; one whose printed numbers stand above already and that has no measured ones says that it repeats."""
+    seen = set[str]()
+    for row in rows:
+        empty = all(cell.value is None for cell in row.cells)
+        yield replace(row, repeats=True) if empty and row.key in seen else row
+        seen.add(row.key)
 
 
 def _place(row: RowView) -> tuple[int, float]:

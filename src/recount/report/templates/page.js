@@ -26,8 +26,8 @@
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { draw(entry.target); near.unobserve(entry.target); }
   }, { rootMargin: "1200px" });
-  all(".canvas").forEach((canvas) => near.observe(canvas));
-  addEventListener("beforeprint", () => { all(".canvas").forEach(draw); all("details").forEach((d) => { d.open = true; }); });
+  all("div.canvas").forEach((canvas) => near.observe(canvas));
+  addEventListener("beforeprint", () => { all("div.canvas").forEach(draw); all("img").forEach((i) => { i.loading = "eager"; }); all("details").forEach((d) => { d.open = true; }); });
 
   // Sorting: ascending, descending, then the paper's own order again. Cells without a number stay last.
   const key = (row, column) => {
@@ -80,15 +80,15 @@
       row.classList.toggle("hidden", !shown);
       left += shown;
     }
-    all("main section").forEach((section) => {
+    all("main section, main details.beside").forEach((section) => {
       const inside = all("table.numbers tbody tr, .claim", section);
       section.classList.toggle("hidden", active && inside.length > 0 && inside.every((row) => row.classList.contains("hidden")));
     });
     document.getElementById("found").textContent = active ? `${left} of ${rows.length} rows and claims` : "";
   };
-  words.addEventListener("input", filter);
-  only.addEventListener("change", filter);
-  words.form.addEventListener("submit", (event) => event.preventDefault());
+  words?.addEventListener("input", filter);
+  only?.addEventListener("change", filter);
+  words?.form.addEventListener("submit", (event) => event.preventDefault());
 
   // Gallery: strength of the density, points on or off.
   all(".gallery").forEach((gallery) => {
@@ -136,9 +136,9 @@
     if (event.key === "ArrowRight") step(1);
   });
 
-  // Contents: mark the section that is being read, and unfold its paper; the others fold.
+  // Contents: mark the section that is being read.
   const contents = document.getElementById("contents");
-  const links = new Map(all("a", contents).map((link) => [link.hash.slice(1), link]));
+  const links = new Map(all("a:not(.page)", contents).map((link) => [decodeURIComponent(link.hash.slice(1)), link]));
   const reading = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
@@ -146,8 +146,6 @@
       const link = links.get(entry.target.id);
       link.classList.add("here");
       link.setAttribute("aria-current", "true");
-      const paper = link.closest("details");
-      if (paper) all("details", contents).forEach((other) => { other.open = other === paper; });
     }
   }, { rootMargin: "-15% 0px -75% 0px" });
   links.forEach((_, id) => { const section = document.getElementById(id); if (section) reading.observe(section); });
@@ -165,10 +163,24 @@
   const layOut = () => root.classList.add("whole");
   (window.requestIdleCallback ?? setTimeout)(layOut);
 
+  // An anchor that another page holds: the one whose word for it is the longest.
+  const elsewhere = (anchor) => {
+    let [found, length] = [null, 0];
+    all("a.page", contents).forEach((link) => link.dataset.holds.split(" ").forEach((start) => {
+      if (start.length > length && (anchor === start || anchor.startsWith(`${start}-`))) [found, length] = [link, start.length];
+    }));
+    return found && !found.hasAttribute("aria-current") ? `${found.href}#${encodeURIComponent(anchor)}` : null;
+  };
+
   // Deep links: whatever folds around the target unfolds; then the browser's own jump is repeated.
   const unfold = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!target) return;
+    const anchor = decodeURIComponent(location.hash.slice(1));
+    const target = document.getElementById(anchor);
+    if (!target) {
+      const page = anchor && elsewhere(anchor);
+      if (page) location.replace(page);
+      return;
+    }
     layOut();
     for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
     if (target.classList.contains("hidden") || target.closest(".hidden")) { words.value = ""; only.value = ""; filter(); }
