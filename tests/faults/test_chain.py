@@ -702,7 +702,7 @@ def test_one_changed_predictions_file_costs_its_own_cells_alone(project: Project
     path.write_bytes(path.read_bytes().replace(b"s4", b"s9"))
     rows = {(row.variant, row.seed): row for row in Sources(project).score_rows if row.metric == "mae"}
     assert {key[0]: (row.status, row.reason.kind) for key, row in rows.items()} == {
-        "rgb": ("missing", "stale"),
+        "rgb": ("missing", "damaged"),
         "slow": ("trained", ""),
     }
     assert {image.variant for image in Sources(project).influence} == {"slow"}
