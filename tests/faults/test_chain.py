@@ -523,8 +523,10 @@ def test_what_is_only_told_is_not_mended(project: Project, monkeypatch: pytest.M
         raise UserError("out of memory")
     monkeypatch.setattr(provenance, "step_digest", lambda *_: "other")
     findings = Verification(project).findings()
-    assert {finding.kind for finding in findings} == {"failed", "older code"}
-    assert mend(project, findings) == []
+    stale = {finding.path for finding in findings if finding.kind == "stale"}  # made before the step failed
+    assert stale == {f"results/small/{name}.made.json" for name in ("scores", "verdicts")}
+    assert {finding.kind for finding in findings} == {"failed", "older code", "stale"}
+    assert all(name.count("/") == 2 for name in mend(project, findings))  # tables, and nothing that was computed
     assert cell(project) == ("trained", "note")
 
 
