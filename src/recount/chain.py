@@ -19,13 +19,13 @@ from recount.data.dataset import DataError
 from recount.data.index import read_truth
 from recount.errors import UserError
 from recount.results.attempts import failed, predict_job
-from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest, is_there, made_anew
+from recount.results.files import CsvTable, JsonRecord, Made, MadeTables, ResultsError, file_digest, is_there, made_anew
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
 from recount.results.prepared import data_digest
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Reason, joined
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, InfluentialImage, Score
+from recount.results.scores import ALL_SEEDS, SCORES, InfluentialImage, Score, Stratum
 from recount.settings.project import WEIGHTS, Project, Run, Split
 
 #: step -> the record beside what it makes
@@ -33,6 +33,7 @@ MADE = {"score": "scores.made.json", "judge": "verdicts.made.json", "report": "i
 TABLES = {"score": ("scores.csv", "strata.csv", "influence.csv"), "judge": ("verdicts.csv", "fidelity.csv")}
 MEASURED = ("trained", "checkpoint")  # status of a cell that predictions give
 NO_NUMBERS: dict[str, Any] = {"value": math.nan, "ci_low": math.nan, "ci_high": math.nan, "sd": math.nan, "n": None}
+OfRun = TypeVar("OfRun", InfluentialImage, Stratum)
 RecordType = TypeVar("RecordType", bound=JsonRecord)
 SHOWN = 3  # ids in a message
 Kind = Literal["stale", "damaged", "failed", "missing"]
@@ -226,10 +227,10 @@ class Chain:
             return Reason("damaged", str(error))
         return NOTHING
 
-    def influence(self) -> list[InfluentialImage]:
-        """Return the rows of influence.csv whose predictions are those that were scored; errors: ``scores``."""
+    def fitting(self, table: CsvTable[OfRun], name: str) -> list[OfRun]:
+        """Return the rows of influence.csv or strata.csv whose predictions are those that were scored, and fit."""
         fit = {(row.system, row.variant, row.benchmark, row.seed) for row in self.scores() if row.status in MEASURED}
-        rows = INFLUENCE.read(self.results / "influence.csv")
+        rows = table.read(self.results / name)
         return [row for row in rows if (row.system, row.variant, row.benchmark, str(row.seed)) in fit]
 
     def tables_now(self) -> dict[str, str]:

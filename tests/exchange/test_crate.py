@@ -204,6 +204,10 @@ def test_what_is_unfit_stays_and_unfit_scores_are_refused(exported: tuple[Projec
     assert any("runs/gigacount/scheduler/seed7/run.json: damaged: it is the record of" in note for note in answer.notes)
     assert not [name for name in files_of(answer.path) if name == f"results/{RUN}" or "seed7" in name]
     assert_references_lead_somewhere(answer.path)
+    cells = pd.read_csv(answer.path / "results" / "scores.csv", dtype=str, keep_default_na=False)
+    of_run = cells.query("system == 'gigacount' and variant == 'scheduler' and seed == '1' and benchmark != ''")
+    assert {*of_run["status"]} == {"missing"} and "trained" in {*cells["status"]}
+    assert open_reproduction(answer.path).unfit == {}
     (results / "scores.csv").write_text("edited")
     with pytest.raises(UserError, match=r"scores\.csv: damaged: its content is not what was written"):
         export(project, tmp_path / "another")

@@ -523,8 +523,10 @@ def test_what_is_only_told_is_not_mended(project: Project, monkeypatch: pytest.M
         raise UserError("out of memory")
     monkeypatch.setattr(provenance, "step_digest", lambda *_: "other")
     findings = Verification(project).findings()
-    assert {finding.kind for finding in findings} == {"failed", "older code"}
-    assert mend(project, findings) == []
+    stale = {finding.path for finding in findings if finding.kind == "stale"}  # made before the step failed
+    assert stale == {f"results/small/{name}.made.json" for name in ("scores", "verdicts")}
+    assert {finding.kind for finding in findings} == {"failed", "older code", "stale"}
+    assert all(name.count("/") == 2 for name in mend(project, findings))  # tables, and nothing that was computed
     assert cell(project) == ("trained", "note")
 
 
@@ -702,7 +704,7 @@ def test_one_changed_predictions_file_costs_its_own_cells_alone(project: Project
     path.write_bytes(path.read_bytes().replace(b"s4", b"s9"))
     rows = {(row.variant, row.seed): row for row in Sources(project).score_rows if row.metric == "mae"}
     assert {key[0]: (row.status, row.reason.kind) for key, row in rows.items()} == {
-        "rgb": ("missing", "stale"),
+        "rgb": ("missing", "damaged"),
         "slow": ("trained", ""),
     }
     assert {image.variant for image in Sources(project).influence} == {"slow"}

@@ -5,8 +5,8 @@ the tables as CSV and Parquet, what is known of the data (licence, addresses, di
 weights, density maps and checkpoints (run.json has the weights' checksums), data sets, and the report where a data
 set's licence does not let its photographs be published, because its gallery shows them.
 
-No path of this machine goes out (``private``). One unfit file costs what was made from it, and is named; only unfit
-scores stop an export, for they are what it is of.
+No path of this machine goes out (``private``). One unfit file costs what was made from it, and is named; only
+damaged scores stop an export, for they are what it is of. Scores that are stale go out as missing cells.
 """
 
 import json
@@ -35,6 +35,7 @@ from recount.report.tables import paper_tables
 from recount.results.files import csv_text, file_digest, from_text, with_checksum, write_text
 from recount.results.predictions import timing_path
 from recount.results.run_record import HISTORY, RUN, RunRecord
+from recount.results.scores import INFLUENCE, SCORES, STRATA
 from recount.settings.project import Project
 from recount.verify import Verification
 
@@ -84,14 +85,17 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
 def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     unfit = [finding for finding in Verification(project).findings() if finding.unfit]
     scores = [finding for finding in unfit if finding.path.endswith((MADE["score"], *TABLES["score"]))]
-    if scores:
-        raise UserError("\n".join(f"{each.path}: {each.kind}: {each.why}; {each.again}" for each in scores))
+    if damaged := [each for each in scores if each.kind != "stale"]:
+        raise UserError("\n".join(f"{each.path}: {each.kind}: {each.why}; {each.again}" for each in damaged))
+    unfit = [each for each in unfit if each not in scores]
     left_out = {project.root / name: f"{each.kind}: {each.path}: {each.why}" for each in unfit for name in each.files}
     left_out |= _others_that_do_not_fit(project, left_out)
     sources = Sources(project)
     for origin, place in _shared_files(project):
         if origin not in left_out:
             _copy(origin, folder / place, project.root)
+    if scores:
+        _write_fitting(sources, folder / "results")
     config = cleaned(project.config.model_dump(mode="json"), partial(without_paths, root=project.root))
     said = "# What was run: config.yaml with the values given on the command line."
     _write(folder / "config.yaml", f"{said}\n{yaml.safe_dump(config)}", project.root)
@@ -99,6 +103,7 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     notes = [
         "Weights, density maps and data sets are not included; run.json and data/ have their digests.",
         *_report(project, folder, left_out),
+        *(f"Cells that are missing because their scores are stale: {each.why}." for each in scores),
         *(f"Left out, {why}." for why in dict.fromkeys(left_out.values())),
     ]
     if licence is None:
@@ -114,6 +119,16 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     _write(folder / "README.md", text, project.root)
     clean_file(write_metadata(folder, project, records, licence, notes), project.root)
     return notes
+
+
+def _write_fitting(sources: Sources, results: Path) -> None:
+    """Write the tables of scores without what is stale in them."""
+    chain = sources.chain
+    SCORES.write(results / "scores.csv", sources.score_rows)
+    STRATA.write(results / "strata.csv", chain.fitting(STRATA, "strata.csv"))
+    INFLUENCE.write(results / "influence.csv", chain.fitting(INFLUENCE, "influence.csv"))
+    for name in TABLES["score"]:
+        clean_file(results / name, sources.project.root)
 
 
 def _others_that_do_not_fit(project: Project, known: Collection[Path]) -> dict[Path, str]:

@@ -25,7 +25,7 @@ from recount.results.prepared import SUMMARY, Summary, data_digest, read_summary
 from recount.results.prompt_tests import PromptTests
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import SCORES, InfluentialImage, Score
+from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
 from recount.results.verdicts import FIDELITY, VERDICTS, FidelityRow, VerdictRow
 from recount.settings.base import merged
 from recount.settings.paper import Paper, Row
@@ -161,7 +161,7 @@ class Sources:
     @cached_property
     def influence(self) -> list[InfluentialImage]:
         """Return the rows of influence.csv that are of predictions that fit."""
-        return self._fit(self.results / "influence.csv", self.chain.influence) or []
+        return self._fit(self.results / "influence.csv", lambda: self.chain.fitting(INFLUENCE, "influence.csv")) or []
 
     @cached_property
     def fidelity(self) -> list[FidelityRow]:
