@@ -54,7 +54,7 @@ def test_a_named_card_has_modelled_hours_of_every_training_with_the_published_on
     every = config.load(ROOT, {"suite": "paper", "results": str(tmp_path), "resources": str(tmp_path)})
     hours = {card: {cost.run: cost for cost in planning._run_costs(every, card)} for card in ("T4", "H200")}
     for run, cost in hours["H200"].items():
-        assert cost.basis in ("model of H200", "no training")
+        assert cost.basis.startswith(("model of H200", "no training"))
         assert cost.gpu_hours is not None
         assert cost.gpu_hours <= (hours["T4"][run].gpu_hours or 0)
     full = hours["H200"]["gigacount/full/seed0"]
