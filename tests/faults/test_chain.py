@@ -326,7 +326,7 @@ def test_the_model_of_another_run_is_not_predicted_with(project: Project) -> Non
         shutil.copy(project.root / str(RUN / name).replace("rgb", "slow"), project.root / RUN / name)
     with pytest.raises(UserError, match=r"model\.safetensors: sha256 is not the one in run\.json"):
         predict_benchmark(project, project.run("mcnn", "rgb", 0), TEST)
-    assert {*unfit(project).values()} == {"damaged"}
+    assert {*unfit(project).values()} == {"damaged", "stale"}  # tables of predictions whose last attempt failed
 
 
 def test_a_results_folder_copied_over_another_is_not_believed(project: Project, tmp_path: Path) -> None:
@@ -620,7 +620,7 @@ def declared(project: Project) -> list[list[Path]]:
     given = {"dataset": "crowd", "preparation": "original", "system": "mcnn", "variant": "rgb", "seed": "0"}
     folder = project.results / "runs/{system}/{variant}/seed{seed}"
     names: dict[str, object] = {"PROJECT": project, "SEED": "{system}/{variant}/seed{seed}", "RUN_FOLDER": folder}
-    names |= {"splits": ["crowd/test"], "report": lambda path, **_: path, "directory": lambda path: path}
+    names |= {"places": ["crowd/test"], "report": lambda path, **_: path, "directory": lambda path: path}
 
     def flat(*outputs: object, **named: object) -> list[object]:
         return [one for out in (*outputs, *named.values()) for one in (out if isinstance(out, list) else [out])]
