@@ -24,13 +24,12 @@ def complete_run(project: Project, run: Run) -> None:
     """Write whole records of a run, its predictions and its prompt tests, as far as they are there."""
     predicted = {b: project.root / project.predictions(run, b) for b in run.benchmarks}
     predicted = {benchmark: path for benchmark, path in predicted.items() if path.is_file()}
-    asked = project.root / project.prompt_test_file(run)
+    asked = sorted((project.root / project.results / "prompt_tests").glob(f"*/*/{run.evaluation_id}.json"))
     folder = project.root / project.run_folder(run)
     selections = dict.fromkeys(row["selection"] for path in predicted.values() for row in csv_rows(path))
-    tests = _known(asked) if asked.is_file() else {}
-    if not (selections or tests or (folder / RUN).is_file()):
+    if not (selections or asked or (folder / RUN).is_file()):
         return
-    models = _run(project, run, [*selections, *filter(None, [tests.get("selection")])])
+    models = _run(project, run, [*selections, *(_known(path)["selection"] for path in asked)])
     made = Made(run=run.training_id, models=models, settings=provenance.reading_of(project, run))
     for benchmark, path in predicted.items():
         times = {
@@ -44,14 +43,16 @@ def complete_run(project: Project, run: Run) -> None:
         data = _data(project, [run.benchmarks[benchmark]])
         own = made.model_copy(update={"content": written, "models": models_here, "data": data})
         Timing.model_validate(known | {"made": own}).write(timing_path(path))
-    if tests:
-        kept = asked.with_suffix(".npz")
+    for path in asked:
+        tests, kept = _known(path), path.with_suffix(".npz")
         below = kept.relative_to(project.root / project.results).as_posix()
         content = {below: file_digest(kept)} if kept.is_file() else {}
         chosen = {tests["selection"]: models[tests["selection"]]}
-        data = _data(project, [entry.split for entry in run.prompt_tests.values()])
+        data = _data(
+            project, [run.prompt_tests[name].split for name in tests["benchmarks"] if name in run.prompt_tests]
+        )
         own = made.model_copy(update={"content": content, "models": chosen, "data": data})
-        PromptTests.model_validate(tests | {"made": own}).write(asked)
+        PromptTests.model_validate(tests | {"made": own}).write(path)
 
 
 def _run(project: Project, run: Run, selections: list[str]) -> dict[str, str]:

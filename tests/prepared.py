@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from projects import csv_rows
 from recount.data.index import COLUMNS
 from recount.results.files import file_digest, write_rows
@@ -37,3 +40,18 @@ def sealed(index: Path) -> Path:
     summary = Summary(dataset=dataset, preparation=preparation, data_digest=file_digest(index), raw=raw)
     summary.write(folder / SUMMARY)
     return index
+
+
+def written_pictures(folder: Path, splits: Sequence[str], shift: int = 0) -> Path:
+    """Write a picture with points for each of ``splits``, and their index; ``shift`` moves a point of the first."""
+    for name in ("images", "points"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for k, split in enumerate(splits):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"images/{k}.png")
+        points = rng.uniform(0, 60, (k + 2, 2)).astype("<f4")
+        points[0] += shift * (k == 0)
+        np.save(folder / f"points/{k}.npy", points)
+        rows.append([f"s{k}", split, f"images/{k}.png", "", k + 2, 64, 64, f"points/{k}.npy", "", ""])
+    return written(folder / "index.csv", rows)

@@ -264,6 +264,17 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
     assert all(finding.advice for finding in found.values() if finding.verdict != "ok")
 
 
+@pytest.mark.parametrize(("megabytes", "verdict"), [(1, "problem"), (10, "ok")])
+def test_the_disk_must_hold_states_and_models_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int, verdict: str
+) -> None:
+    """Of MCNN: two states and two models, the last and the one chosen on test."""
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=megabytes * 1e6))
+    found = by_subject(project(systems=["mcnn"], resources=str(tmp_path / "a"), results=str(tmp_path / "b")))
+    assert found[f"disk: {tmp_path / 'b'}"].verdict == verdict
+    assert found[f"disk: {tmp_path / 'a'}"].verdict == "problem"  # UCF-QNRF
+
+
 def test_the_doctor_tells_of_a_training_set_without_points(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "ucf_qnrf" / "c3"
     written(folder / "index.csv", [["a", "train", "", "people", 7, 8, 8, "", "", ""]])

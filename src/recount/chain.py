@@ -126,11 +126,11 @@ class Chain:
             self._same_samples(path, split, predictions, set(timing.left_out or () if timing else ()), again)
         return self._predicted.setdefault(key, (found, record))
 
-    def prompt_tests(self, run: Run) -> PromptTests:
-        """Return the prompt tests of a run; errors: ``predictions``."""
-        path = self.project.root / self.project.prompt_test_file(run)
-        again = f"`recount test-prompts {run.evaluation_id}` makes it anew"
-        self._no_attempt("test-prompts", run.evaluation_id, path, again)
+    def prompt_tests(self, run: Run, benchmark: str) -> PromptTests:
+        """Return the prompt tests of a run on a benchmark; errors: ``predictions``."""
+        path = self.project.root / self.project.prompt_test_file(run, benchmark)
+        again = f"`recount test-prompts {run.evaluation_id} {benchmark}` makes it anew"
+        self._no_attempt("test-prompts", f"{run.evaluation_id}/{benchmark}", path, again)
         record = self._record(PromptTests, path, again)
         self._made(path, record.made, run, again)
         now = self.run(run).selections.get(record.selection)
@@ -145,9 +145,10 @@ class Chain:
         made = self.predictions(run, benchmark)[1].made
         return self._maps(made, f"`recount predict {run.evaluation_id} {benchmark}` makes it anew")
 
-    def prompt_maps(self, run: Run) -> Path | None:
+    def prompt_maps(self, run: Run, benchmark: str) -> Path | None:
         """Return the file of the maps that belong to a run's prompt tests, if it is there; errors: ``prompt_tests``."""
-        return self._maps(self.prompt_tests(run).made, f"`recount test-prompts {run.evaluation_id}` makes it anew")
+        made = self.prompt_tests(run, benchmark).made
+        return self._maps(made, f"`recount test-prompts {run.evaluation_id} {benchmark}` makes it anew")
 
     def absent(self, made: Made, beside: Path) -> list[Path]:
         """Return the files that a record names, and that are not there; the record lies at ``beside``."""
@@ -250,8 +251,8 @@ class Chain:
             found[project.run_folder(run) / RUN] = partial(self.run, run)
         for run in project.evaluations:
             found |= {project.predictions(run, name): partial(self.predictions, run, name) for name in run.benchmarks}
-            if run.prompt_tests:
-                found[project.prompt_test_file(run)] = partial(self.prompt_tests, run)
+            tests = run.prompt_tests
+            found |= {project.prompt_test_file(run, name): partial(self.prompt_tests, run, name) for name in tests}
         return {path.relative_to(project.results).as_posix(): read for path, read in found.items()}
 
     def _fit_digest(self, name: str) -> str:

@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +104,7 @@ def _run(overrides: list[str] | None, run_id: str) -> tuple[Project, Run]:
 
 def _fetch(step: str, source: Source, project: Project, below: Path) -> None:
     from recount.fetching.fetch import fetch as fetch_files
-    from recount.results.attempts import attempt
+    from recount.jobs import attempt
 
     folder = project.root / below
     with attempt(project, step, source.name):
@@ -236,7 +237,7 @@ def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "origi
     from recount import datasets
     from recount.data.checks import told
     from recount.data.prepare import prepare as prepare_dataset
-    from recount.results.attempts import attempt
+    from recount.jobs import attempt
     from recount.results.prepared import SUMMARY, Summary
 
     project = _project(config)
@@ -253,11 +254,21 @@ def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "origi
 def train(run: RunId, config: Overrides = None) -> None:
     """Train one run (or import its released checkpoint); resumes where a killed job stopped."""
     project, chosen = _run(config, run)
-    from recount.results.attempts import attempt
     from recount.training.run import train as train_run
 
-    with attempt(project, "train", chosen.training_id):
-        typer.echo(train_run(project, chosen))
+    typer.echo(train_run(project, chosen))
+
+
+def _each(benchmarks: Iterable[str], work: Callable[[str], Path]) -> None:
+    """Do the work on each benchmark, and print what was written; one that fails costs the others nothing."""
+    wrong = []
+    for benchmark in benchmarks:
+        try:
+            typer.echo(work(benchmark))
+        except UserError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UserError("\n".join(wrong))
 
 
 @app.command()
@@ -267,27 +278,22 @@ def predict(
     """Predict benchmarks, for instance ucf_qnrf/test (none given: all), with every selected model of a trained run."""
     project, chosen = _run(config, run)
     from recount.prediction.predict import check_benchmark, predict_benchmark
-    from recount.results.attempts import attempt, predict_job
 
     wanted = benchmarks or [*chosen.benchmark_of_split.values()]
     for benchmark in wanted:
         check_benchmark(chosen, benchmark)
-    with ExitStack() as attempts:
-        for job in dict.fromkeys(predict_job(chosen, benchmark) for benchmark in wanted):
-            attempts.enter_context(attempt(project, "predict", job))
-        for benchmark in wanted:
-            typer.echo(predict_benchmark(project, chosen, benchmark))
+    _each(wanted, partial(predict_benchmark, project, chosen))
 
 
 @app.command()
-def test_prompts(run: RunId, config: Overrides = None) -> None:
+def test_prompts(
+    run: RunId, benchmarks: Annotated[list[str] | None, typer.Argument()] = None, config: Overrides = None
+) -> None:
     """Test whether a text-guided run reads its prompt: wrong prompts, mosaics, pairs of classes, where its maps lie."""
     project, chosen = _run(config, run)
     from recount.prediction.run_prompt_tests import run_prompt_tests
-    from recount.results.attempts import attempt
 
-    with attempt(project, "test-prompts", chosen.evaluation_id):
-        typer.echo(run_prompt_tests(project, chosen))
+    _each(benchmarks or chosen.prompt_tests, partial(run_prompt_tests, project, chosen))
 
 
 @app.command()
@@ -320,7 +326,7 @@ def score(
     elif only_predicted or column or truth_column or selection or sigma or as_json:
         raise UserError("this option is for anyone's files: give --predictions and --truth, too")
     else:
-        from recount.results.attempts import attempt
+        from recount.jobs import attempt
         from recount.scoring.score import score as score_suite
 
         project = _project(config)
@@ -341,8 +347,8 @@ def judge(
 
         typer.echo(explain_claim(_project(config), explain), nl=False)
         return
+    from recount.jobs import attempt
     from recount.judging.judge import judge as judge_suite
-    from recount.results.attempts import attempt
 
     project = _project(config)
     with attempt(project, "judge", project.suite.name):
@@ -390,9 +396,9 @@ def evidence(paper: str, config: Overrides = None) -> None:
 @app.command()
 def report(config: Overrides = None) -> None:
     """Write the report of the suite from what exists."""
+    from recount.jobs import attempt
     from recount.papers import part
     from recount.report.write import write_report
-    from recount.results.attempts import attempt
 
     project = _project(config)
     with attempt(project, "report", project.suite.name):

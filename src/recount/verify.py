@@ -204,10 +204,10 @@ class Verification:
                 yield from self._fit(partial(self.chain.predictions, run, benchmark), timing_path(path), path)
                 yield from self._fit(partial(self.chain.maps, run, benchmark), path, timing_path(path))
                 yield from self._absent(Timing, timing_path(path), again, path)
-            if run.prompt_tests:
-                path = self.project.root / self.project.prompt_test_file(run)
-                again = made_anew(f"recount test-prompts {run.evaluation_id}")
-                yield from self._fit(partial(self.chain.prompt_maps, run), path, path.with_suffix(".npz"))
+            for benchmark in run.prompt_tests:
+                path = self.project.root / self.project.prompt_test_file(run, benchmark)
+                again = made_anew(f"recount test-prompts {run.evaluation_id} {benchmark}")
+                yield from self._fit(partial(self.chain.prompt_maps, run, benchmark), path, path.with_suffix(".npz"))
                 yield from self._absent(PromptTests, path, again)
         for path in sorted((self.results / "predictions").glob("*/*/*/*/seed*.csv")):
             if path not in known and not timing_path(path).is_file():

@@ -4,20 +4,33 @@ Nothing of the machine's own configuration is read or changed: SLURM_CONF says w
 key, socket and log is its own.
 """
 
+import importlib.util
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 NODES = ("n0", "n1")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+
+PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "slurm_jobstep", "cluster_generic")]
+PROFILES = {  # with what makes the tests quick
+    "slurm": [
+        *("--default-resources", "slurm_partition=gpu", "--slurm-no-account"),
+        *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
+    ],
+    "cluster-generic": ["--max-status-checks-per-second", "5"],
+}
 
 CONFIG = """
 ClusterName=test
@@ -192,3 +205,24 @@ def _wait_for(condition: Callable[[], bool], complaint: str, folder: Path, secon
             logs = "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(folder.rglob("*log")))
             raise RuntimeError(f"{complaint} after {seconds:g} s:\n{logs}")
         time.sleep(0.2)
+
+
+def environment_with(source: Path, variables: dict[str, str]) -> dict[str, str]:
+    """Return this process's environment and path, with ``source`` before it."""
+    path = os.pathsep.join([str(source), *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def snakemake(folder: Path, work: Path, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow of ``folder`` in a process of its own, with the plugins of this process's path."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), *options]
+    environment = environment_with(folder / "src", variables)
+    return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+
+
+ABSENT = missing() or (
+    "the cluster plugins are not installed (make test-cluster does it)"
+    if any(importlib.util.find_spec(name) is None for name in PLUGINS)
+    else None
+)
+MARKS = [pytest.mark.cluster, pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))]

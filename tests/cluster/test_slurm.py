@@ -5,13 +5,8 @@ node it runs on. So with the profile of Snakemake's own plugin for SLURM, and wi
 sbatch. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
 """
 
-import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,24 +16,9 @@ from house import EVERY_JOB, House
 
 HERE = Path(__file__).parent
 
-PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "slurm_jobstep", "cluster_generic")]
-ABSENT = slurm.missing() or (
-    "the cluster plugins are not installed (make test-cluster does it)"
-    if any(importlib.util.find_spec(name) is None for name in PLUGINS)
-    else None
-)
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))]
+pytestmark = slurm.MARKS
 
 KILLED, HUNGRY, DRAINING = "train alpha/full/seed0", "train alpha/small/seed0", "train beta/full/seed0"
-
-
-PROFILES = {  # with what makes the test quick
-    "slurm": [
-        *("--default-resources", "slurm_partition=gpu", "--slurm-no-account"),
-        *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
-    ],
-    "cluster-generic": ["--max-status-checks-per-second", "5"],
-}
 
 
 @dataclass(frozen=True)
@@ -52,29 +32,15 @@ class Start:
     memory: str
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    with slurm.running_cluster() as variables:
-        yield variables
-
-
 def new_house(folder: Path) -> House:
     """Return a house whose jobs meet troubles on their way."""
     house = House(folder)
     shutil.copy(house.source / "__main__.py", house.source / "stand_in_command.py")
     shutil.copy(HERE / "cluster_command.py", house.source / "__main__.py")
     suite = house.work / "suites" / "mini.yaml"
-    suite.write_text(suite.read_text() + "training_mem_mb: 700\ntraining_minutes: 5\n")
+    limits = "".join(f"{kind}_mem_mb: 700\n{kind}_minutes: 5\n" for kind in ("training", "evaluation"))
+    suite.write_text(suite.read_text() + limits)
     return house
-
-
-def snakemake(house: House, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake in a process of its own, with the plugins of this process's path."""
-    path = os.pathsep.join([str(house.folder / "src"), *filter(None, sys.path)])
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
-    snakefile = str(house.folder / "Snakefile")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, *options]
-    return subprocess.run(command, cwd=house.work, env=environment, capture_output=True, text=True, check=False)
 
 
 def starts(house: House) -> list[Start]:
@@ -84,7 +50,7 @@ def starts(house: House) -> list[Start]:
     return [Start(command, int(attempt), *rest) for command, attempt, *rest in fields]
 
 
-@pytest.fixture(scope="module", params=PROFILES)
+@pytest.fixture(scope="module", params=slurm.PROFILES)
 def troubled(
     request: pytest.FixtureRequest, cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> House:
@@ -92,9 +58,9 @@ def troubled(
     house = new_house(tmp_path_factory.mktemp("cluster"))
     (house.work / "profiles").symlink_to(house.folder / "profiles")  # as where the two are one folder
     profile = str(house.folder / "profiles" / request.param)
-    house.options = ["--profile", profile, *PROFILES[request.param]]
+    house.options = ["--profile", profile, *slurm.PROFILES[request.param]]
     slurm.resume_nodes(cluster)
-    house.answer = snakemake(house, cluster, *house.options)
+    house.answer = slurm.snakemake(house.folder, house.work, cluster, *house.options)
     assert house.answer.returncode == 0, house.answer.stdout + house.answer.stderr
     return house
 
@@ -129,5 +95,5 @@ def test_training_gets_a_card(troubled: House) -> None:
 def test_report_is_there_and_nothing_is_left_to_do(troubled: House, cluster: dict[str, str]) -> None:
     page = (troubled.work / "reports/mini/index.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("alpha/full", "alpha/small", "beta/full"))
-    again = snakemake(troubled, cluster, *troubled.options, "--dry-run")
+    again = slurm.snakemake(troubled.folder, troubled.work, cluster, *troubled.options, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr

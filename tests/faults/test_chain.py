@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
-from PIL import Image
 from typer.testing import CliRunner
 
-from prepared import written
+from prepared import written_pictures
 from projects import ROOT, experiment, write_project
 from recount import doctor, provenance
 from recount.chain import Chain, Unfit
@@ -28,12 +26,13 @@ from recount.data.pictures import load_image
 from recount.data.sample import RawSample
 from recount.errors import UserError
 from recount.fetching.ledger import Fetched
+from recount.jobs import attempt
 from recount.judging.judge import judge
 from recount.papers import part
 from recount.prediction.predict import predict_benchmark
 from recount.report.sources import Sources
 from recount.report.write import write_report
-from recount.results.attempts import attempt, predict_job
+from recount.results.attempts import predict_job
 from recount.results.files import Made, write_text
 from recount.results.predictions import Timing, timing_path
 from recount.results.prepared import RAW as RAW_LIST
@@ -68,26 +67,13 @@ PREDICTIONS = Path("results/small/predictions/crowd/test/mcnn/rgb/seed0.csv")
 
 def write_data(root: Path, shift: int = 0) -> None:
     """Write six pictures with points, as ``recount prepare`` does; ``shift`` moves one point of one picture."""
-    folder = root / DATA
-    for name in ("images", "points"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    rows = []
-    for k in range(6):
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"images/{k}.png")
-        points = rng.uniform(0, 60, (k + 2, 2)).astype("<f4")
-        points[0] += shift * (k == 0)
-        np.save(folder / f"points/{k}.npy", points)
-        split = "train" if k < 4 else "test"
-        rows.append([f"s{k}", split, f"images/{k}.png", "", k + 2, 64, 64, f"points/{k}.npy", "", ""])
-    written(folder / "index.csv", rows)
+    written_pictures(root / DATA, ["train"] * 4 + ["test"] * 2, shift)
 
 
 def trained(project: Project, variant: str, seed: int = 0) -> None:
     """Train and predict a run, as its jobs do."""
     run = project.run("mcnn", variant, seed)
-    with attempt(project, "train", run.training_id):
-        train(project, run)
+    train(project, run)
     AcceleratorState._reset_state(reset_partial_state=True)
     predict_benchmark(project, run, TEST)
 
@@ -340,7 +326,7 @@ def test_the_model_of_another_run_is_not_predicted_with(project: Project) -> Non
         shutil.copy(project.root / str(RUN / name).replace("rgb", "slow"), project.root / RUN / name)
     with pytest.raises(UserError, match=r"model\.safetensors: sha256 is not the one in run\.json"):
         predict_benchmark(project, project.run("mcnn", "rgb", 0), TEST)
-    assert {*unfit(project).values()} == {"damaged"}
+    assert {*unfit(project).values()} == {"damaged", "stale"}  # tables of predictions whose last attempt failed
 
 
 def test_a_results_folder_copied_over_another_is_not_believed(project: Project, tmp_path: Path) -> None:
@@ -636,7 +622,7 @@ def declared(project: Project) -> list[list[Path]]:
     given = {"dataset": "crowd", "preparation": "original", "system": "mcnn", "variant": "rgb", "seed": "0"}
     folder = project.results / "runs/{system}/{variant}/seed{seed}"
     names: dict[str, object] = {"PROJECT": project, "SEED": "{system}/{variant}/seed{seed}", "RUN_FOLDER": folder}
-    names |= {"splits": ["crowd/test"], "report": lambda path, **_: path, "directory": lambda path: path}
+    names |= {"places": ["crowd/test"], "report": lambda path, **_: path, "directory": lambda path: path}
 
     def flat(*outputs: object, **named: object) -> list[object]:
         return [one for out in (*outputs, *named.values()) for one in (out if isinstance(out, list) else [out])]

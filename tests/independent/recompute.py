@@ -217,7 +217,8 @@ class Judge:  # the rules once more
         return decided(effect, region, [values], [weight], (own, df) if df else (0.01, INF), images, n, looks)
     def prompted(self, row, region, looks):  # a quantity of the prompt tests, picture by picture
         metric, arm, base = row["metric"], row["better"], row["metric"].startswith("base_")
-        paths = sorted((self.files.results / "prompt_tests" / self.files.same.get(arm, arm)).glob("seed*.json"))
+        place = row["benchmark"].split(" + ")[0]
+        paths = sorted((self.files.results / "prompt_tests" / place / self.files.same.get(arm, arm)).glob("seed*.json"))
         tests = [t for t in (json.loads(path.read_text()) for path in paths) if t["selection"] == row["selection"]]
         names, key = [] if base or self.files.fixed(arm) else [arm], row["part"].partition(" (")[2].rstrip(")")
         def pair(p):
@@ -229,7 +230,7 @@ class Judge:  # the rules once more
             ends = [p["auc"]["S2"], p["auc"][key]] if metric == "similarity_gain" else [p["auc"]["attention"], 0.0]
             return (None if None in ends else ends[0] - ends[1]), 1.0
         kind = "negative_prompts" if metric in ("pccn", "nmn") else "maps_before_training" if base else "maps"
-        found = [t["benchmarks"][row["benchmark"].split(" + ")[0]][kind] for t in tests[: None if names else 1]]
+        found = [t["benchmarks"][place][kind] for t in tests[: None if names else 1]]
         values = [{p["id"]: pair(p) for p in test["pictures"]} for test in found]
         ids = [name for name in values[0] if all(v.get(name, (None,))[0] is not None for v in values)]
         table = np.array([[v[name] for name in ids] for v in values], dtype=float)

@@ -529,10 +529,11 @@ def make_fixed(project: Project) -> Project:
 
 def write_prompt_tests(project: Project, benchmarks: dict[str, Any], selection: str = "last") -> None:
     run = project.run("new", "full", 0)
-    path = project.root / project.prompt_test_file(run)
-    path.parent.mkdir(parents=True)
-    tests = {name: {"dataset": "dots", "split": "test", **found} for name, found in benchmarks.items()}
-    path.write_text(json.dumps({"selection": selection, "benchmarks": tests}))
+    for name, found in benchmarks.items():
+        path = project.root / project.prompt_test_file(run, name)
+        path.parent.mkdir(parents=True)
+        tests = {name: {"dataset": "dots", "split": "test", **found}}
+        path.write_text(json.dumps({"selection": selection, "benchmarks": tests}))
     complete_run(project, run)
 
 

@@ -392,7 +392,7 @@ def test_a_benchmark_that_a_run_is_not_evaluated_on_is_refused(tmp_path: Path) -
 def test_a_sample_without_a_picture_cannot_be_predicted(run_folder: Path, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     run = finished(project, run_folder)
-    with pytest.raises(UserError, match="sample s0: only its annotation is here"):
+    with pytest.raises(UserError, match="6 of 6 samples have only their annotation here"):
         predict_benchmark(project, run, "shown/test")
 
 

@@ -100,10 +100,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def found_in(project: Project) -> dict[str, Any]:
-    return json.loads(run_prompt_tests(project, project.run("good", "full", 0)).read_text())
+    """Return all prompt tests of the run, as one file."""
+    run = project.run("good", "full", 0)
+    files = [json.loads(run_prompt_tests(project, run, benchmark).read_text()) for benchmark in run.prompt_tests]
+    return files[0] | {"benchmarks": {name: tests for file in files for name, tests in file["benchmarks"].items()}}
 
 
-def test_one_file_holds_every_benchmark_of_this_suite(project: Project) -> None:
+def test_every_benchmark_of_this_suite_has_its_file(project: Project) -> None:
     found = found_in(project)
     assert found["made"]["run"] == "good/full/seed0"
     assert set(found["benchmarks"]) == {"shown/test", "hidden/test"}  # nothing stands for else/test
@@ -111,7 +114,7 @@ def test_one_file_holds_every_benchmark_of_this_suite(project: Project) -> None:
     assert (shown["dataset"], shown["split"]) == ("dots", "test")
     assert {"negative_prompts", "mosaics", "maps", "maps_before_training"} <= shown.keys()
     assert "pairs" in found["benchmarks"]["hidden/test"]
-    assert Chain(project).prompt_tests(project.run("good", "full", 0)).selection == found["selection"]
+    assert Chain(project).prompt_tests(project.run("good", "full", 0), "shown/test").selection == found["selection"]
 
 
 def test_the_weights_are_never_those_chosen_on_test(project: Project) -> None:
@@ -138,8 +141,8 @@ def test_attention_before_training_is_that_of_the_base_weights(project: Project)
 
 def test_maps_of_two_prompts_lie_beside_the_scores(project: Project) -> None:
     run = project.run("good", "full", 0)
-    path = run_prompt_tests(project, run).with_suffix(".npz")
-    assert Chain(project).prompt_maps(run) == path
+    path = run_prompt_tests(project, run, "hidden/test").with_suffix(".npz")
+    assert Chain(project).prompt_maps(run, "hidden/test") == path
     with np.load(path) as stored:
         assert set(stored.files) == {
             f"dots/minority/minority{k}/{prompt}/{name}"
@@ -152,14 +155,15 @@ def test_maps_of_two_prompts_lie_beside_the_scores(project: Project) -> None:
 
 
 def test_probing_twice_gives_the_same_bytes(project: Project) -> None:
-    first = run_prompt_tests(project, project.run("good", "full", 0)).read_bytes()
-    assert run_prompt_tests(project, project.run("good", "full", 0)).read_bytes() == first
+    run = project.run("good", "full", 0)
+    first = run_prompt_tests(project, run, "shown/test").read_bytes()
+    assert run_prompt_tests(project, run, "shown/test").read_bytes() == first
 
 
 def test_a_run_that_has_no_prompt_tests_is_refused(project: Project) -> None:
     bare = project.run("good", "full", 0).model_copy(update={"prompt_tests": {}})
     with pytest.raises(UserError, match="prompt_tests"):
-        run_prompt_tests(project, bare)
+        run_prompt_tests(project, bare, "shown/test")
 
 
 # ------------------------------------------------------------------------------------------------- which pictures

@@ -88,10 +88,11 @@ def maps_of(reads: bool) -> dict[str, np.ndarray]:
 
 def write_run(project: Project, variant: Variant, content: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
     run = project.run(variant.system, variant.variant, 0)
-    path = project.root / project.prompt_test_file(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    np.savez(path.with_suffix(".npz"), **maps)  # type: ignore[arg-type]
+    for benchmark, tests in content["benchmarks"].items():
+        path = project.root / project.prompt_test_file(run, benchmark)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content | {"benchmarks": {benchmark: tests}}))
+        np.savez(path.with_suffix(".npz"), **(maps if "pairs" in tests else {}))  # type: ignore[arg-type]
     complete_run(project, run)
 
 
@@ -208,7 +209,7 @@ def test_a_picture_that_one_system_was_not_asked_about_is_shown_without_it(proje
 
 
 def test_a_damaged_file_of_maps_is_listed_and_nothing_else_is_lost(project: Project) -> None:
-    path = project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0))
+    path = project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0), "fsc147s/v1")
     path.with_suffix(".npz").write_bytes(b"no zip")
     sources = Sources(project)
     entries, _ = prompt_tested(sources, [READER, BLIND])
@@ -229,7 +230,12 @@ def test_a_test_that_was_not_made_is_said_with_its_reason(project: Project) -> N
 
 
 def test_a_run_without_its_file_is_named(project: Project) -> None:
-    (project.root / project.prompt_test_file(project.run("vlcounter", "as_released", 0))).unlink()
+    run = project.run("vlcounter", "as_released", 0)
+    first, *others = (project.root / project.prompt_test_file(run, benchmark) for benchmark in run.prompt_tests)
+    first.unlink()
+    assert prompt_tested(Sources(project), [READER, BLIND])[1] == []  # the other benchmarks are there
+    for path in others:
+        path.unlink()
     assert prompt_tested(Sources(project), [READER, BLIND])[1] == ["VLCounter"]
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from accelerate.state import AcceleratorState
 from tiny_system import MemoryPool, TinySettings, TinySystem, after_saving, kill_this_process, trainer_of
 
 from recount.data.dataset import DataError
+from recount.data.needs import with_pictures
 from recount.errors import UserError
 from recount.results.files import SaveError, file_digest
 from recount.settings.recipe import Arithmetic, Recipe, Schedule
 from recount.systems.base import Example
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state, set_aside
-from recount.training.loop import Progress, samples_with_pictures
+from recount.training.loop import Progress, Trainer
 from recount.training.selection import is_better
 
 
@@ -286,6 +288,89 @@ def test_a_state_that_could_not_be_saved_leaves_the_models_of_the_one_before(
     assert (tmp_path / json.loads(state["progress"])["best"]["best_on_test"]["model"]).is_file()
 
 
+class Frozen(TinySystem):
+    """Its convolution is not trained."""
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__(settings)
+        self.body[0].requires_grad_(False)
+
+
+def stopped_after(saves: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Train a system with frozen weights until the state was saved for the n-th time, and return that state."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_state", after_saving(saves, stop))
+        torch.manual_seed(0)
+        with pytest.raises(KeyboardInterrupt):
+            trainer_of(Frozen(TinySettings()), folder, checkpoint_minutes=0).train()
+    state = load_state(folder, "d")
+    assert state is not None
+    return state
+
+
+def test_frozen_weights_are_not_saved_and_a_state_goes_on_over_the_same_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = stopped_after(4, tmp_path / "a", monkeypatch)
+    assert set(state["frozen"]) == {"body.0.weight", "body.0.bias"}
+    assert not state["frozen"].keys() & state["system"].keys()
+    found = []
+    for folder in ("a", "whole"):
+        torch.manual_seed(0)
+        trainer_of(system := Frozen(TinySettings()), tmp_path / folder, checkpoint_minutes=0).train()
+        found.append(weights(system))
+    assert same(*found)
+
+
+def test_a_state_over_other_frozen_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_after(2, tmp_path, monkeypatch)
+    torch.manual_seed(1)
+    with pytest.raises(UserError, match=r"2 of 2 frozen weights are not those that were trained on \(body\.0"):
+        trainer_of(Frozen(TinySettings()), tmp_path).train()
+
+
+def test_frozen_weights_that_changed_nevertheless_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halved(self: TinySystem) -> None:
+        self.body[0].weight.data.mul_(0.5)
+
+    monkeypatch.setattr(TinySystem, "after_step", halved)
+    state = stopped_after(1, tmp_path, monkeypatch)
+    assert "body.0.weight" in state["system"]
+    assert set(state["frozen"]) == {"body.0.bias"}
+
+
+def test_training_goes_on_while_a_state_is_written_and_the_old_one_stays_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, steps, stepped = checkpoints.save_state, Trainer._train_step, Event()
+    made: list[int] = []
+
+    def slow(folder: Path, made_from: str, state: dict[str, Any]) -> None:
+        done = json.loads(state["progress"])["steps_done"]
+        before = load_state(folder, "d")
+        assert (before is None) == (done == 1)
+        if done == 2:
+            assert stepped.wait(60)  # for the next step, which is made meanwhile
+            after = load_state(folder, "d")
+            assert after is not None and json.loads(after["progress"])["steps_done"] == 1
+        save(folder, made_from, state)
+        made.append(done)
+
+    def step(self: Trainer, *batch: Any) -> None:
+        steps(self, *batch)
+        if self.progress.steps_done == 3:
+            stepped.set()
+
+    monkeypatch.setattr(checkpoints, "save_state", slow)
+    monkeypatch.setattr(Trainer, "_train_step", step)
+    progress, _ = train(tmp_path, checkpoint_minutes=0)
+    assert made == list(range(1, progress.steps_done + 1))
+
+
 def test_the_moving_mean_chooses_the_last_epoch_of_its_window(tmp_path: Path, maes: list[float]) -> None:
     maes += [8, 1, 6, 5, 3, 9]  # from epoch 2 on, in threes: 5, 4, 4.67, 5.67
     recipe = {"epochs": 7, "evaluate_from": 2, "moving_mean": 3, "patience": 2}
@@ -396,7 +481,7 @@ def test_progress_is_json() -> None:
 def test_annotation_without_pictures_is_refused_with_what_to_do() -> None:
     samples = MemoryPool(2).samples  # which have none
     with pytest.raises(DataError, match=r"countx/vitb16/seed0: 2 of 2 samples .* recount doctor says how to get"):
-        samples_with_pictures(samples, "countx/vitb16/seed0")
+        with_pictures(samples, "countx/vitb16/seed0")
 
 
 def test_recipes_of_systems_are_recipes() -> None:

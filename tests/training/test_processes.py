@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +22,12 @@ from torchvision.ops import StochasticDepth
 
 from recount import systems
 from recount.errors import UserError
+from recount.jobs import WalltimeError
 from recount.systems.base import Batch, System
 from recount.training import checkpoints
 from recount.training.batch_norm import share_statistics
 from recount.training.checkpoints import save_model
+from recount.training.loop import Trainer
 from recount.training.parts import check_shareable
 from recount.training.processes import Processes, together
 from tiny_pool import TinyPool
@@ -248,4 +251,29 @@ def test_a_killed_run_of_two_processes_resumes_and_ends_with_the_same_weights(
 def train_until_killed(processes: Processes, *arguments: Any) -> None:
     """Train, and kill the first process when it has saved its state for the fourth time."""
     checkpoints.save_state = after_saving(4, kill_this_process)
+    train(processes, *arguments)
+
+
+@pytest.mark.more
+def test_two_processes_of_which_one_is_told_to_end_save_together_and_go_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES["batches of 4, 4 and 2"]
+    with pytest.raises(WalltimeError, match="as somebody ended it; started again, it goes on from there"):
+        together(train_until_told, (case[0], str(tmp_path), case[1]), [CPU, CPU])
+    together(train, (case[0], str(tmp_path), case[1]), [CPU, CPU])
+    (_, weights), (_, other) = read(trained / "two/batches of 4, 4 and 2"), read(tmp_path)
+    assert all(torch.equal(other[key], value) for key, value in weights.items())
+
+
+def train_until_told(processes: Processes, *arguments: Any) -> None:
+    """Train, and have the second process told to end after three steps."""
+    make_step = Trainer._train_step
+
+    def step(trainer: Trainer, *batch: Any) -> None:
+        make_step(trainer, *batch)
+        if trainer.progress.steps_done == 3 and not processes.first:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Trainer._train_step = step  # type: ignore[method-assign]
     train(processes, *arguments)

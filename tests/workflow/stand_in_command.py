@@ -3,6 +3,7 @@
 A job whose name is in the environment variable FAIL fails after some lines of log.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -38,12 +39,14 @@ elif step == "train":
     for file in ("history.csv", "model.safetensors", "run.json"):
         write(results / "runs" / name / file, f"{file} of {name}")
 elif step == "predict":
-    for split in ("test", "val") if name.startswith("alpha/") else ("test",):
+    run, *benchmarks = arguments
+    for split in ({"ucf_qnrf/test": "test", "sha_a/test": "val"}[benchmark] for benchmark in benchmarks):
         for folder, ending in (("predictions", "csv"), ("predictions", "timing.json"), ("maps", "npz")):
-            write(results / folder / "dots" / split / f"{name}.{ending}", f"{ending} of {name} on {split}")
+            write(results / folder / "dots" / split / f"{run}.{ending}", f"{ending} of {run} on {split}")
 elif step == "test-prompts":
-    for ending in ("json", "npz"):
-        write(results / "prompt_tests" / f"{name}.{ending}", f"{ending} of {name}")
+    run, *benchmarks = arguments
+    for benchmark, ending in itertools.product(benchmarks, ("json", "npz")):
+        write(results / "prompt_tests" / benchmark / f"{run}.{ending}", f"{ending} of {run}")
 elif step == "score":
     predictions = sorted(str(path) for path in results.glob("predictions/**/*.csv"))
     for file in ("scores.csv", "strata.csv", "influence.csv"):

@@ -59,3 +59,14 @@ def test_report_that_fails_too_is_said_with_its_log(house: House) -> None:
     answer = house.run(FAIL="report")
     assert answer.code != 0
     assert "logs/mini/report/report_after_failure.log" in answer.text
+
+
+def test_a_benchmark_that_fails_costs_its_own_predictions_only(house: House) -> None:
+    answer = house.run(FAIL="predict alpha/full/seed0/sha_a/test")
+    assert answer.code != 0
+    predictions = {path.relative_to(house.work / "results/mini/predictions") for path in house.work.rglob("seed0.csv")}
+    assert {str(path) for path in predictions} == {
+        *("dots/test/alpha/full/seed0.csv", "dots/test/alpha/small/seed0.csv", "dots/val/alpha/small/seed0.csv"),
+        "dots/test/beta/full/seed0.csv",
+    }
+    assert "alpha/full" in (house.work / "reports/mini/index.html").read_text()

@@ -88,6 +88,24 @@ def test_a_data_set_that_uses_pictures_of_another_waits_for_them(fresh: Path) ->
     assert jobs(answer) == {"fetch": 2, "prepare": 1}
 
 
+def test_drawn_benchmarks_of_a_run_are_one_job(house: House) -> None:
+    path = house.source / "datasets" / "dots.py"
+    path.write_text(path.read_text().replace("name, title", "embedded = True\n    name, title"))
+    assert jobs(house.snakemake("--dry-run")).keys() >= {"predict_of_dots_test_dots_val", "predict_of_dots_test"}
+    assert house.run().code == 0
+    predicted = [call for call in house.calls() if call.startswith("predict alpha/full")]
+    assert predicted == ["predict alpha/full/seed0 ucf_qnrf/test sha_a/test"]
+
+
+def test_profiles_name_rules_that_there_are(fresh: Path) -> None:
+    rules = jobs(dry(fresh, "--config", "suite=paper")).keys()
+    for path in sorted((ROOT / "profiles").glob("*/config.yaml")):
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(r"(?m)^# {2,3}(\w+):$", text))  # below set-resources
+        assert named <= rules, path
+        assert named or path.parent.name != "slurm"
+
+
 def test_lint_finds_nothing(house: House) -> None:
     answer = house.snakemake("--lint")
     assert answer.code == 0, answer.text
@@ -126,7 +144,7 @@ def test_training_by_several_cards_asks_for_them_with_their_memory_and_threads(h
     answer = house.snakemake("--dry-run", "--cores", "4", "--config", "gpus_per_job=2", **environment)
     two = described(answer)
     assert "gpu=2" in two["train"] and "threads: 2" in two["train"]
-    assert "gpu=1" in two["predict_0"]
+    assert "gpu=1" in two["predict"]
     one = described(house.snakemake("--dry-run", "--cores", "4", **environment))
     memory = [int(re.findall(r"mem_mb=(\d+)", jobs["train"])[0]) for jobs in (one, two)]
     assert memory[1] == 2 * memory[0]
@@ -164,6 +182,6 @@ def provided(answer: Answer) -> str:
 def test_the_plan_counts_the_jobs_that_a_dry_run_has(house: House) -> None:
     answer = house.snakemake("--dry-run")
     assert jobs(answer) == {
-        "fetch": 1, "prepare": 1, "train": 3, "predict_0": 2, "predict_1": 1, "test_prompts": 1, "score": 1, "judge": 1,
+        "fetch": 1, "prepare": 1, "train": 3, "predict": 5, "test_prompts": 1, "score": 1, "judge": 1,
         "report": 1, "all": 1,
     }  # fmt: skip

@@ -21,7 +21,7 @@ def test_deleted_prediction_is_redone_with_what_hangs_on_it(finished_house: Hous
     finished_house.calls()
     (finished_house.work / "results/mini/predictions/dots/test/alpha/small/seed0.csv").unlink()
     finished_house.run()
-    assert finished_house.calls() == ["judge", "predict alpha/small/seed0", "report", "score"]
+    assert finished_house.calls() == ["judge", "predict alpha/small/seed0 ucf_qnrf/test", "report", "score"]
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_deleted_prediction_is_redone_with_what_hangs_on_it(finished_house: Hous
             "WIDTH = 2",
             {"train": 1, "predict": 1, "test_prompts": 1, **AFTER},
         ),
-        ("src/recount/nn/shared.py", "DEPTH = 1", "DEPTH = 2", {"train": 3, "predict": 3, "test_prompts": 1, **AFTER}),
+        ("src/recount/nn/shared.py", "DEPTH = 1", "DEPTH = 2", {"train": 3, "predict": 5, "test_prompts": 1, **AFTER}),
         ("src/recount/systems/beta.py", "WIDTH = 1", '"""Wide."""\n\nWIDTH   =  1  # wide', {}),  # a comment
-        ("work/experiments/alpha.yaml", "epochs: 2", "epochs: 3", {"train": 1, "predict": 1, **AFTER}),  # one variant
+        ("work/experiments/alpha.yaml", "epochs: 2", "epochs: 3", {"train": 1, "predict": 2, **AFTER}),  # one variant
         ("work/experiments/beta.yaml", "label: Beta", "label: Gamma", AFTER),  # a text
         ("work/experiments/beta.yaml", "[pairs]", "[pairs, maps]", {"test_prompts": 1, **AFTER}),
     ],
@@ -56,11 +56,11 @@ def test_an_edit_runs_again_what_it_can_change_and_nothing_else(
 
 def test_another_seed_trains_only_that_seed(finished_house: House) -> None:
     planned = finished_house.planned("--config", "seeds=[0,1]")
-    assert planned == {"train": 3, "predict": 3, "test_prompts": 1, **AFTER}
+    assert planned == {"train": 3, "predict": 5, "test_prompts": 1, **AFTER}
 
 
 def test_deleted_prompt_tests_are_made_again(finished_house: House) -> None:
     finished_house.calls()
-    (finished_house.work / "results/mini/prompt_tests/beta/full/seed0.json").unlink()
+    (finished_house.work / "results/mini/prompt_tests/sha_a/test/beta/full/seed0.json").unlink()
     finished_house.run()
-    assert finished_house.calls() == ["judge", "report", "test-prompts beta/full/seed0"]
+    assert finished_house.calls() == ["judge", "report", "test-prompts beta/full/seed0 sha_a/test"]

@@ -19,6 +19,7 @@ from recount.settings.base import ConfigError
 from recount import datasets, feeding, provenance
 from recount.errors import UserError, in_words, working_folder
 from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
+from recount.results.attempts import times_killed
 from recount.results.published import check_published
 from snakemake.exceptions import WorkflowError
 
@@ -51,10 +52,10 @@ def check_folders(chosen):
 
 
 def count_jobs():
-    """Write how many jobs of each rule are to be done, for ``recount plan``; nothing where the workflow was refused."""
+    """Write how many jobs of each kind are to be done, for ``recount plan``; nothing where the workflow was refused."""
     if workflow.dag is None:
         return
-    jobs = Counter(job.rule.name for job in workflow.dag.jobs if workflow.dag.needrun(job))
+    jobs = Counter(job.rule.name.partition("_of_")[0] for job in workflow.dag.jobs if workflow.dag.needrun(job))
     Path(os.environ[COUNT_JOBS]).write_text(json.dumps(jobs))
 
 
@@ -64,6 +65,7 @@ def note_stop(signum, frame):
     signal.default_int_handler(signum, frame)
 
 
+MOST = 3  # times the memory and time of a first attempt
 STARTED = time.time()
 STOPPED = []
 if threading.current_thread() is threading.main_thread():
@@ -97,7 +99,9 @@ SOURCE = Path(provenance.__file__).parents[1]
 PYTHON_FIRST = [str(Path(sys.executable).parent), *os.get_exec_path()]
 os.environ.update(RECOUNT_CONFIG=json.dumps(config), PATH=os.pathsep.join(PYTHON_FIRST))
 QUOTED = shlex.quote(str(SOURCE)).replace("{", "{{").replace("}", "}}")  # for the shell, and for Snakemake's format()
-shell.prefix(f'recount() {{{{ PYTHONPATH={QUOTED} python -m recount "$@"; }}}}; ')
+# Rules say for how many minutes their job was submitted (recount.jobs), which counts on clusters alone.
+VARIABLES = f"PYTHONPATH={QUOTED}" if workflow.remote_exec else f"RECOUNT_MINUTES= PYTHONPATH={QUOTED}"
+shell.prefix(f'recount() {{{{ {VARIABLES} python -m recount "$@"; }}}}; ')
 
 # On this machine, no more jobs at once than its cards and memory hold; --resources says otherwise. A job that asks for
 # more than there is gets what there is: without a card, none. A cluster's scheduler limits its jobs itself.
@@ -132,14 +136,53 @@ def run_of(wildcards):
     return run
 
 
-def predicted_splits():
-    """Return, for each set of splits that runs are evaluated on, the start of these runs' ids, as patterns."""
-    found = {}
+def evaluated(run, step):
+    """Return what a run is evaluated on in a step: by the folder of its files below the step's, (benchmark, split)."""
+    if step == "predict":
+        return {"/".join(place): (name, run.benchmarks[name]) for place, name in run.benchmark_of_split.items()}
+    return {name: (name, entry.split) for name, entry in run.prompt_tests.items()}
+
+
+def evaluation_jobs(step):
+    """Yield the rules of a step: name, folders of their files, what folders and ids of runs must look like.
+
+    What is fetched may be missing, so each benchmark is a job of its own. Of what recount draws itself one job reads
+    all, because starting costs a tiny network more than predicting: a rule for each set of places, named by them.
+    """
+    fetched_places, drawn_sets = set(), {}
     for run in PROJECT.evaluations:
-        splits = tuple("/".join(split) for split in run.benchmark_of_split)
-        if splits:
-            found.setdefault(splits, {})[re.escape(f"{run.system}/{run.variant}/")] = None
-    return found
+        places = evaluated(run, step)
+        drawn = tuple(place for place, (_, split) in places.items() if datasets.load(split.dataset).embedded)
+        fetched_places.update(places.keys() - set(drawn))
+        if drawn:
+            drawn_sets.setdefault(drawn, {})[re.escape(f"{run.system}/{run.variant}/")] = None
+    yield step, ("{place}",), "|".join(map(re.escape, sorted(fetched_places))) or "(?!)", "[^/]+"
+    for places, runs in drawn_sets.items():
+        yield f"{step}_of_{re.sub(r'[^a-z0-9]+', '_', '_'.join(places))}", places, "(?!)", f"(?={'|'.join(runs)})[^/]+"
+
+
+def asked(wildcards, step, places):
+    """Return benchmarks and splits of a job of a step, whose files lie in the folders ``places``."""
+    run = run_of(wildcards)
+    known, wanted = evaluated(run, step), [place.format(**wildcards) for place in places]
+    if not known.keys() >= set(wanted):
+        raise WorkflowError(f"{run.id} is not evaluated on {', '.join(wanted)} in suite {PROJECT.suite.name}")
+    return [known[place] for place in wanted]
+
+
+def evaluation_indexes(step, places):
+    """Return a function of wildcards: the indexes of the prepared data that a job of a step reads."""
+    return lambda wildcards: list(dict.fromkeys(PROJECT.index(split) for _, split in asked(wildcards, step, places)))
+
+
+def asked_benchmarks(step, places):
+    """Return a function of wildcards: the benchmarks of a job of a step."""
+    return lambda wildcards: [name for name, _ in asked(wildcards, step, places)]
+
+
+def log_parts(places):
+    """Return the parts of the name of an evaluation job's log: of the run, and of the benchmark where it has but one."""
+    return ("{system}", "{variant}", "seed{seed}", *(places if places == ("{place}",) else ()))
 
 
 def fetched(wildcards):
@@ -158,28 +201,21 @@ def reading_settings(wildcards):
     return json.dumps(run_of(wildcards).reading, sort_keys=True)
 
 
-def benchmark_indexes(wildcards):
-    """Return the indexes of the prepared data that a prediction job reads."""
-    return list(dict.fromkeys(PROJECT.index(split) for split in run_of(wildcards).benchmarks.values()))
+def prompt_test_settings(places):
+    """Return a function of wildcards: the prompt tests of a job, and on how many pictures."""
 
+    def settings(wildcards):
+        tests = run_of(wildcards).prompt_tests
+        names = asked_benchmarks("test_prompts", places)(wildcards)
+        return json.dumps({name: tests[name].model_dump(mode="json") for name in names})
 
-def prompt_test_indexes(wildcards):
-    """Return the indexes of the prepared data of a run's prompt tests."""
-    return list(dict.fromkeys(PROJECT.index(entry.split) for entry in run_of(wildcards).prompt_tests.values()))
-
-
-def prompt_test_settings(wildcards):
-    """Return a run's prompt tests, and on how many pictures."""
-    return json.dumps({name: entry.model_dump(mode="json") for name, entry in run_of(wildcards).prompt_tests.items()})
+    return settings
 
 
 def training_inputs(wildcards):
-    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given.
-
-    What an import costs is measured on what it is evaluated on, as it learns from nothing.
-    """
+    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given."""
     run = run_of(wildcards)
-    found = dict.fromkeys(PROJECT.index(split) for split in run.learnt_from or run.benchmarks.values())
+    found = dict.fromkeys(PROJECT.index(split) for split in run.learnt_from)
     given = [run.checkpoint_path] if run.checkpoint_path else []
     manifests = [PROJECT.weights / name / "manifest.json" for name in run.weights]
     below = tuple(f"{manifest.parent}/" for manifest in manifests)
@@ -194,6 +230,11 @@ def training_settings(wildcards):
 def code_of(step, plugin=None):
     """Return a function of wildcards: the digest of the code that a step of this data set or system runs."""
     return lambda wildcards: provenance.step_digest(step, plugin and wildcards[plugin])
+
+
+def walltime():
+    """Return the minutes of one job that trains: however often it is started, it goes on from its saved state."""
+    return PROJECT.config.walltime or PROJECT.suite.training_minutes
 
 
 def gpus(wildcards):
@@ -212,8 +253,12 @@ def training_gpus(wildcards):
 
 
 def training_memory(wildcards, attempt):
-    """Return the memory of all processes of a training run, more with each attempt."""
-    return PROJECT.suite.training_mem_mb * training_processes(wildcards) * attempt
+    """Return the memory of all processes of a training run: more for each attempt that was killed without a word.
+
+    One that saved its state when its time was over needs no more than before.
+    """
+    killed = times_killed(PROJECT, "train", run_of(wildcards).id, attempt - 1)
+    return PROJECT.suite.training_mem_mb * training_processes(wildcards) * (1 + killed)
 
 
 def training_threads(wildcards):
@@ -238,14 +283,19 @@ def training_priority(wildcards):
     return path_to_verdicts().get(run_of(wildcards).training_id.rpartition("/")[0], 0)
 
 
+def attempt_number(wildcards, attempt):
+    """Return which attempt a job is, for the job itself."""
+    return attempt
+
+
 def more_memory(megabytes):
-    """Return a resource function: more memory with each attempt."""
-    return lambda wildcards, attempt: megabytes * attempt
+    """Return a resource function: more memory with each of the first attempts."""
+    return lambda wildcards, attempt: megabytes * min(attempt, MOST)
 
 
 def more_time(minutes):
-    """Return a resource function: more minutes with each attempt."""
-    return lambda wildcards, attempt: minutes * attempt
+    """Return a resource function: more minutes with each of the first attempts, for what begins anew each time."""
+    return lambda wildcards, attempt: minutes * min(attempt, MOST)
 
 
 def all_runs():
@@ -261,7 +311,7 @@ def all_predictions():
 
 def all_prompt_tests():
     """Return the prompt tests of every text-guided run of this suite."""
-    return [PROJECT.prompt_test_file(run) for run in PROJECT.evaluations if run.prompt_tests]
+    return [PROJECT.prompt_test_file(run, name) for run in PROJECT.evaluations for name in run.prompt_tests]
 
 
 def paper_files():

@@ -1,63 +1,77 @@
 """What the trained models predict, and how far that is from the truth."""
 
-# One job predicts all benchmarks of a run, because starting costs a tiny network more than predicting. Runs that are
-# evaluated on the same splits share a rule.
-for number, (splits, runs) in enumerate(predicted_splits().items()):
+for name, places, pattern, runs in evaluation_jobs("predict"):
 
     rule:
         name:
-            f"predict_{number}"
+            name
         input:
             run=training_record,
-            indexes=benchmark_indexes,
+            indexes=evaluation_indexes("predict", places),
         output:
-            [PROJECT.results / "predictions" / split / f"{SEED}.csv" for split in splits],
-            times=[PROJECT.results / "predictions" / split / f"{SEED}.timing.json" for split in splits],
-            maps=[PROJECT.results / "maps" / split / f"{SEED}.npz" for split in splits],
+            [PROJECT.results / "predictions" / place / f"{SEED}.csv" for place in places],
+            times=[PROJECT.results / "predictions" / place / f"{SEED}.timing.json" for place in places],
+            maps=[PROJECT.results / "maps" / place / f"{SEED}.npz" for place in places],
         log:
-            PROJECT.log("predict", "{system}", "{variant}", "seed{seed}"),
+            PROJECT.log("predict", *log_parts(places)),
         benchmark:
-            timing("predict", "{system}", "{variant}", "seed{seed}")
+            timing("predict", *log_parts(places))
         wildcard_constraints:
-            system=f"(?={'|'.join(runs)})[^/]+",
+            place=pattern,
+            system=runs,
         conda:
             "../envs/train.yaml"
         threads: evaluation_threads
         resources:
             gpu=gpus,
-            mem_mb=more_memory(PROJECT.suite.training_mem_mb),
-            runtime=more_time(PROJECT.suite.training_minutes),
+            mem_mb=more_memory(PROJECT.suite.evaluation_mem_mb),
+            runtime=more_time(PROJECT.suite.evaluation_minutes),
+            attempt=attempt_number,
         params:
+            benchmarks=asked_benchmarks("predict", places),
             reading=reading_settings,
             code=code_of("predict", "system"),
         shell:
-            "RECOUNT_GPUS={resources.gpu} recount predict {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
+            "RECOUNT_GPUS={resources.gpu} RECOUNT_ATTEMPT={resources.attempt} RECOUNT_MINUTES={resources.runtime}"
+            " recount predict {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} {params.benchmarks:q}"
+            " > {log:q} 2>&1"
 
 
-rule test_prompts:
-    input:
-        run=training_record,
-        indexes=prompt_test_indexes,
-    output:
-        PROJECT.results / "prompt_tests" / f"{SEED}.json",
-        maps=PROJECT.results / "prompt_tests" / f"{SEED}.npz",
-    log:
-        PROJECT.log("test_prompts", "{system}", "{variant}", "seed{seed}"),
-    benchmark:
-        timing("test_prompts", "{system}", "{variant}", "seed{seed}")
-    conda:
-        "../envs/train.yaml"
-    threads: evaluation_threads
-    resources:
-        gpu=gpus,
-        mem_mb=more_memory(PROJECT.suite.training_mem_mb),
-        runtime=more_time(PROJECT.suite.training_minutes),
-    params:
-        prompt_tests=prompt_test_settings,
-        reading=reading_settings,
-        code=code_of("test_prompts", "system"),
-    shell:
-        "RECOUNT_GPUS={resources.gpu} recount test-prompts {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
+for name, places, pattern, runs in evaluation_jobs("test_prompts"):
+
+    rule:
+        name:
+            name
+        input:
+            run=training_record,
+            indexes=evaluation_indexes("test_prompts", places),
+        output:
+            [PROJECT.results / "prompt_tests" / place / f"{SEED}.json" for place in places],
+            maps=[PROJECT.results / "prompt_tests" / place / f"{SEED}.npz" for place in places],
+        log:
+            PROJECT.log("test_prompts", *log_parts(places)),
+        benchmark:
+            timing("test_prompts", *log_parts(places))
+        wildcard_constraints:
+            place=pattern,
+            system=runs,
+        conda:
+            "../envs/train.yaml"
+        threads: evaluation_threads
+        resources:
+            gpu=gpus,
+            mem_mb=more_memory(PROJECT.suite.evaluation_mem_mb),
+            runtime=more_time(PROJECT.suite.evaluation_minutes),
+            attempt=attempt_number,
+        params:
+            benchmarks=asked_benchmarks("test_prompts", places),
+            prompt_tests=prompt_test_settings(places),
+            reading=reading_settings,
+            code=code_of("test_prompts", "system"),
+        shell:
+            "RECOUNT_GPUS={resources.gpu} RECOUNT_ATTEMPT={resources.attempt} RECOUNT_MINUTES={resources.runtime}"
+            " recount test-prompts {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} {params.benchmarks:q}"
+            " > {log:q} 2>&1"
 
 
 rule score:

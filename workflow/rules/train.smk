@@ -19,9 +19,11 @@ rule train:
     resources:
         gpu=training_gpus,
         mem_mb=training_memory,
-        runtime=more_time(PROJECT.suite.training_minutes),
+        runtime=walltime(),
+        attempt=attempt_number,
     params:
         run=training_settings,
         code=code_of("train", "system"),
     shell:
-        "RECOUNT_GPUS={resources.gpu} recount train {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
+        "RECOUNT_GPUS={resources.gpu} RECOUNT_ATTEMPT={resources.attempt} RECOUNT_MINUTES={resources.runtime}"
+        " recount train {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"

@@ -59,5 +59,14 @@ def check_needs(samples: Sequence[Sample], needs: Collection[Need], who: str) ->
         raise DataError("\n".join([*problems, f"{HOW_TO_GET_PICTURES} (points and maps come the same way)"]))
 
 
+def with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]:
+    """Return the samples; ``DataError`` if there are none, or some have no picture."""
+    bare = [sample.id for sample in samples if sample.image is None]
+    if bare or not samples:
+        what = f"{len(bare)} of {len(samples)} samples have only their annotation here, not their picture"
+        raise DataError(f"{where}: {what}: {HOW_TO_GET_PICTURES}" if bare else f"{where}: there are no samples")
+    return list(samples)
+
+
 def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:SHOWN]) + (", …" if len(ids) > SHOWN else "")

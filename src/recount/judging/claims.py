@@ -116,8 +116,9 @@ class Claims:
         if any(bound.metric in QUANTITIES for bound in claim.bounds):
             found = set()
             for arm in claim.arm:
-                with suppress(Missing):
-                    found |= {record.selection for record in self._records(arm, evidence).values()}
+                for benchmark in claim.on:
+                    with suppress(Missing):
+                        found |= {record.selection for record in self._records(arm, benchmark, evidence).values()}
             return sorted(found or {LAST})
         for arm in (*claim.arm, *claim.against):
             for benchmark in claim.on:
@@ -416,13 +417,13 @@ class Claims:
         part, ones = replace(part, better=arm.name, worse=""), np.ones(nearer.shape)
         yield _of_ratio(part, asked.bound, nearer.astype(float), ones, arm.seeds, arm.notes)
 
-    def _records(self, arm: str, evidence: Evidence) -> dict[int, PromptTests]:
-        why = Missing("not run", "its prompt tests were not run")
-        read = partial(self.measurements.prompt_tests, why=why)
+    def _records(self, arm: str, benchmark: str, evidence: Evidence) -> dict[int, PromptTests]:
+        why = Missing("not run", f"its prompt tests on {benchmark} were not run")
+        read = partial(self.measurements.prompt_tests, benchmark=benchmark, why=why)
         return self.arms.of_each_seed(self.arms.of_evidence(arm, evidence), read)
 
     def _prompted(self, asked: _Asked, bound: Bound, part: Part) -> Iterator[Part]:
-        every = self._records(asked.better, asked.evidence)
+        every = self._records(asked.better, asked.benchmarks[0], asked.evidence)
         records = {seed: record for seed, record in every.items() if record.selection == asked.selection}
         if not records:
             raise Missing("undefined", f"{asked.better}: no model chosen by {asked.selection} has prompt tests")

@@ -341,6 +341,8 @@ def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tenso
         return TextFeatures(stored["values"], int(stored["parameters"]))
     weights = None if tower.weights == "random" else tower_state(read_tensors(Path(tower.weights)))
     features = _encoded(tower, sentences, weights, tower.weights)
+    if features.values.is_meta:  # of a network without content
+        return features
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file({"values": features.values, "parameters": torch.tensor(features.parameters)}, temporary)

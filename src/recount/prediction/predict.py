@@ -18,17 +18,19 @@ from torch import Tensor
 
 from recount import provenance, systems
 from recount.chain import Chain
-from recount.data.dataset import HOW_TO_GET_PICTURES
 from recount.data.index import read_index
+from recount.data.needs import with_pictures
 from recount.data.pictures import load_image as load_picture
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
+from recount.jobs import attempt, digests
 from recount.nn.precision import usable_precision
 from recount.prediction.samples import Asking, LoadImage, Predicted
+from recount.results.attempts import predict_job
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
-from recount.results.run_record import RunRecord, Selection, read_run_record
+from recount.results.run_record import RUN, RunRecord, Selection, read_run_record
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, Split
 from recount.settings.recipe import Precision
@@ -182,32 +184,33 @@ def check_benchmark(run: Run, benchmark: str) -> Split:
 def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
     """Predict ``benchmark`` with a finished run of the project; return the path of the CSV."""
     split = check_benchmark(run, benchmark)
-    torch.set_num_threads(project.config.threads)
-    Chain(project).run(run)  # else it is not to be read
-    index = project.root / project.index(split)
-    data = provenance.data_digests([index])
-    samples = read_index(index, split.split)
-    output = project.predictions(run, benchmark)
-    maps = Path("maps", *output.parts[len(project.results.parts) + 1 :]).with_suffix(".npz")
     settings, code = provenance.reading_of(project, run), provenance.step_digest("predict", run.system)
-    made_from = Made(content={maps.as_posix(): ""}, data=data, settings=settings, code=code)
-    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
-        predict_run(
-            project.root / project.run_folder(run),
-            samples,
-            project.root / output,
-            picture_of,
-            maps=project.root / project.results / maps,
-            device=device,
-            precision=project.config.evaluation_precision,
-            reading=run.reading,
-            made_from=made_from,
-        )
-    return project.root / output
+    index, record = project.root / project.index(split), project.root / project.run_folder(run) / RUN
+    job = predict_job(run, benchmark)
+    with attempt(project, "predict", job, {"settings": settings, "code": code, **digests(index, record)}):
+        torch.set_num_threads(project.config.threads)
+        Chain(project).run(run)  # else it is not to be read
+        data = provenance.data_digests([index])
+        samples = with_pictures(read_index(index, split.split), job)
+        output = project.predictions(run, benchmark)
+        maps = Path("maps", *output.parts[len(project.results.parts) + 1 :]).with_suffix(".npz")
+        with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
+            predict_run(
+                record.parent,
+                samples,
+                project.root / output,
+                picture_of,
+                maps=project.root / project.results / maps,
+                device=device,
+                precision=project.config.evaluation_precision,
+                reading=run.reading,
+                made_from=Made(content={maps.as_posix(): ""}, data=data, settings=settings, code=code),
+            )
+        return project.root / output
 
 
 def picture_of(sample: Sample) -> Tensor:
-    """Return the prepared picture of a sample, uint8 [3, H, W]; a data set may have its annotation here alone."""
+    """Return the prepared picture of a sample, uint8 [3, H, W]."""
     if sample.image is None:
-        raise UserError(f"sample {sample.id}: only its annotation is here, not its picture: {HOW_TO_GET_PICTURES}")
+        raise UserError(f"sample {sample.id}: only its annotation is here, not its picture")
     return load_picture(sample.image, sample.image_sha256)

@@ -1,9 +1,8 @@
 """``recount test-prompts``: does a trained text-guided run read its prompt, and where do its maps lie?
 
-One job tests a run on every benchmark that its experiment names (``prompt_tests``), because starting costs a tiny
-network more than testing it. The weights are those selected on held-out samples, or the last ones: never those chosen
-on test data. Beside the scores lie maps of a few pictures, each asked for its majority and for its minority: the same
-ones for every system, at fixed quantiles of the minority's count.
+A run is tested on every benchmark that its experiment names (``prompt_tests``). The weights are those selected on
+held-out samples, or the last ones: never those chosen on test data. Beside the scores lie maps of a few pictures, each
+asked for its majority and for its minority: the same ones for every system, at fixed quantiles of the minority's count.
 """
 
 import logging
@@ -16,9 +15,11 @@ import torch
 from recount import provenance
 from recount.chain import Chain
 from recount.data.index import read_index
+from recount.data.needs import with_pictures
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
+from recount.jobs import attempt, digests
 from recount.nn.precision import usable_precision
 from recount.prediction import prompt_tests
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
@@ -27,6 +28,7 @@ from recount.prediction.prompt_tests import SEVERAL_CLASSES, as_prompted, majori
 from recount.prediction.samples import Asking
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
+from recount.results.run_record import RUN
 from recount.settings.project import Project, PromptTest, Run
 
 log = logging.getLogger(__name__)
@@ -36,46 +38,44 @@ SHOWN = (0.0, 1 / 3, 2 / 3, 1.0)  # quantiles of the minority's count: the pictu
 PROMPTS = ("majority", "minority")
 
 
-def run_prompt_tests(project: Project, run: Run) -> Path:
-    """Test a finished run of the project on everything that its experiment names; return the path of the JSON file."""
-    if not run.prompt_tests:
-        raise UserError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
-    torch.set_num_threads(project.config.threads)
-    folder = project.root / project.run_folder(run)
-    Chain(project).run(run)  # else it is not to be read
-    data = provenance.data_digests({project.root / project.index(entry.split) for entry in run.prompt_tests.values()})
-    record, system = load_run(folder, run.reading)
-    name = next(name for name in SELECTIONS if name in record.selections)
-    load_selection(system, folder, name, record.selections[name])
-    samples = {
-        benchmark: read_index(project.root / project.index(entry.split), entry.split.split)
-        for benchmark, entry in run.prompt_tests.items()
-    }
-    output = project.root / project.prompt_test_file(run)
-    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
-        precision = usable_precision(project.config.evaluation_precision or record.precision_of_evaluation, device)
-        torch.manual_seed(run.seed)
-        asking = Asking(system, picture_of, device, precision)
-        maps: dict[str, np.ndarray] = {}
-        scores = {
-            benchmark: _tested(asking, entry, samples[benchmark], f"{entry.split.dataset}/{entry.split.split}", maps)
-            for benchmark, entry in run.prompt_tests.items()
-        }
-        if run.checkpoint is None and system.restore_base_weights():  # last: the trained weights are gone after it
-            for benchmark, entry in run.prompt_tests.items():
-                if "maps" in entry.tests:
-                    scores[benchmark].maps_before_training = _attention_of_base(asking, entry, samples[benchmark])
-    kept = output.with_suffix(".npz")
-    write_arrays(kept, maps)
-    made = Made(
-        content={kept.relative_to(project.root / project.results).as_posix(): file_digest(kept)},
-        run=record.id,
-        models={name: record.selections[name].sha256},
-        data=data,
-        settings=provenance.reading_of(project, run),
-        code=provenance.step_digest("test_prompts", run.system),
-    )
-    PromptTests(made=made, selection=name, benchmarks=scores).write(output)
+def run_prompt_tests(project: Project, run: Run, benchmark: str) -> Path:
+    """Test a finished run of the project on a benchmark as its experiment says; return the path of the JSON file."""
+    entry = run.prompt_tests.get(benchmark)
+    if entry is None:
+        known = ", ".join(run.prompt_tests) or "nothing"
+        raise UserError(f"{run.id}: suite {run.suite} has no prompt_tests on {benchmark}; it has them on: {known}")
+    settings, code = provenance.reading_of(project, run), provenance.step_digest("test_prompts", run.system)
+    index, folder = project.root / project.index(entry.split), project.root / project.run_folder(run)
+    made_from = {"settings": settings, "code": code, "tests": entry.model_dump(), **digests(index, folder / RUN)}
+    with attempt(project, "test-prompts", f"{run.evaluation_id}/{benchmark}", made_from):
+        torch.set_num_threads(project.config.threads)
+        Chain(project).run(run)  # else it is not to be read
+        data = provenance.data_digests([index])
+        record, system = load_run(folder, run.reading)
+        name = next(name for name in SELECTIONS if name in record.selections)
+        load_selection(system, folder, name, record.selections[name])
+        samples = with_pictures(read_index(index, entry.split.split), f"{run.id} on {benchmark}")
+        output = project.root / project.prompt_test_file(run, benchmark)
+        with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
+            precision = usable_precision(project.config.evaluation_precision or record.precision_of_evaluation, device)
+            torch.manual_seed(run.seed)
+            asking = Asking(system, picture_of, device, precision)
+            maps: dict[str, np.ndarray] = {}
+            scores = _tested(asking, entry, samples, f"{entry.split.dataset}/{entry.split.split}", maps)
+            # last: the trained weights are gone after it
+            if "maps" in entry.tests and run.checkpoint is None and system.restore_base_weights():
+                scores.maps_before_training = _attention_of_base(asking, entry, samples)
+        kept = output.with_suffix(".npz")
+        write_arrays(kept, maps)
+        made = Made(
+            content={kept.relative_to(project.root / project.results).as_posix(): file_digest(kept)},
+            run=record.id,
+            models={name: record.selections[name].sha256},
+            data=data,
+            settings=settings,
+            code=code,
+        )
+        PromptTests(made=made, selection=name, benchmarks={benchmark: scores}).write(output)
     return output
 
 

@@ -23,6 +23,7 @@ from filelock import Timeout
 from recount import provenance, systems
 from recount.data.dataset import DataError
 from recount.data.index import read_index
+from recount.data.needs import with_pictures
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
 from recount.devices import device_for, feeding_of
@@ -39,7 +40,6 @@ from recount.settings.project import Project, Run, Split, load
 from recount.settings.recipe import Precision, resolve_recipe
 from recount.systems.base import Pool, System
 from recount.training.cost import Meter
-from recount.training.loop import samples_with_pictures
 
 PROCESSOR_BATCH = 2
 PICTURES = 2  # that each benchmark is tried with
@@ -223,7 +223,7 @@ class _Rehearsal:
         """Return a split's own samples; [] where it is not prepared, or without its pictures."""
         try:
             samples = read_index(self.project.root / self.project.index(split), split.split)
-            return samples_with_pictures(samples, self.run.id)
+            return with_pictures(samples, self.run.id)
         except DataError:
             return []
 

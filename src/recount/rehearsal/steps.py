@@ -73,6 +73,7 @@ class TimedTrainer(Trainer):
     def _save_state(self) -> None:
         started = time.monotonic()
         super()._save_state()
+        self._writer.wait()
         self._since = time.monotonic()
         self.save_seconds = self._since - started
         self.state_bytes = (self.folder / STATE).stat().st_size

@@ -50,8 +50,8 @@ class PromptTested:
 
     @property
     def benchmarks(self) -> Mapping[str, BenchmarkTests]:
-        """Return the tests of the first seed by benchmark."""
-        return next(iter(self.files.values())).benchmarks
+        """Return the tests by benchmark, of the first seed that has them."""
+        return {name: tests for file in reversed([*self.files.values()]) for name, tests in file.benchmarks.items()}
 
     def of(self, test: str) -> Iterator[tuple[str, list[Any]]]:
         """Yield each benchmark with a test's results, one per seed; those that were not made are left out."""

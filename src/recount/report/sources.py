@@ -232,13 +232,21 @@ class Sources:
         return {name: values.astype(np.float32) for name, values in found.items()}
 
     def prompt_tests(self, run: Run) -> PromptTests | None:
-        """Return what a run answered to other prompts, or None where nothing can be read."""
-        return self._fit(self.project.root / self.project.prompt_test_file(run), partial(self.chain.prompt_tests, run))
+        """Return what a run answered to other prompts on all benchmarks that fit, or None where nothing can be read."""
+        fit = (self._asked(run, name, self.chain.prompt_tests) for name in run.prompt_tests)
+        found = [record for record in fit if record is not None]
+        every = {name: tests for record in found for name, tests in record.benchmarks.items()}
+        return found[0].model_copy(update={"benchmarks": every}) if found else None
 
     def prompt_maps(self, run: Run) -> dict[str, np.ndarray]:
         """Return the maps float32 [h, w] of a run's prompt tests by ``dataset/split/picture/prompt/kind``."""
-        path = self.project.root / self.project.prompt_test_file(run)
-        return self._maps(self._fit(path, partial(self.chain.prompt_maps, run)), PromptTests.STEP)
+        kept = (self._asked(run, name, self.chain.prompt_maps) for name in run.prompt_tests)
+        return {name: values for path in kept for name, values in self._maps(path, PromptTests.STEP).items()}
+
+    def _asked(self, run: Run, benchmark: str, read: Callable[[Run, str], Content]) -> Content | None:
+        return self._fit(
+            self.project.root / self.project.prompt_test_file(run, benchmark), partial(read, run, benchmark)
+        )
 
     @cached_property
     def seconds_per_image(self) -> dict[tuple[str, str], float]:

@@ -1,29 +1,23 @@
 """What a step that began and did not end well leaves: ``attempts/<step>/<job>.json``.
 
-It lies below results/<suite>/ or, of steps whose files all suites share, below resources/. A record is written when a
-step begins and removed when it succeeds. One that has no end is of a step that still runs, or that was killed without a
-word (out of memory, walltime). Whatever older files lie around, what the step should have made is missing then; data
-that were prepared before are as good as they were, and that the last attempt failed is told. The file is never declared
-to Snakemake, which deletes what it declares.
+It lies below results/<suite>/ or, of steps whose files all suites share, below resources/. ``recount.jobs`` writes a
+record when a step begins, and removes it when it succeeds. One without an end is of a step that still runs, or was
+killed without a word. Whatever older files lie around, what the step should have made is missing then; data that were
+prepared before are as good as they were, and that the last attempt failed is told. The file is never declared to
+Snakemake, which deletes what it declares.
 """
 
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from recount.results.files import JsonRecord, ResultsError, SaveError
+from recount.results.files import JsonRecord, ResultsError
 from recount.settings.project import Project, Run
 
 OF_DATA = ("fetch", "fetch-weights", "prepare")  # steps whose files all suites share
-LONGEST = 2000  # characters of an error that are kept
 
 
 class Attempt(JsonRecord):
-    """Content of an attempt: when it began, where, and how it failed (None: it said nothing)."""
+    """Content of an attempt: when it began, where, and how it ended (``error`` None: it said nothing)."""
 
     STEP: ClassVar[str] = ""  # the step that it is of
 
@@ -32,14 +26,23 @@ class Attempt(JsonRecord):
     began: str
     host: str
     process: int
+    until: str = ""  # when its scheduler was to end it, where that was known
+    made_from: str = ""  # SHA-256 of the settings, code and data that it worked with
+    killed: int = 0  # attempts before it, in a row, that were killed without a word
     error: str | None = None
+    # walltime: it saved its state in time; ended: somebody ended it (SIGTERM, Ctrl-C); failed: the same again would
+    # fail again; error: another time it may succeed
+    end: Literal["", "walltime", "ended", "failed", "error"] = ""
 
     @property
     def text(self) -> str:
         """Return what became of it, in words."""
+        if self.end == "walltime":
+            return f"{self.step} is not finished: {self.error}"
         if self.error is not None:
             return f"{self.step} failed: {self.error}"
-        return f"{self.step} began and did not end: it still runs, or was killed (memory, time limit)"
+        why = "memory, or its machine failed" if self.until else "memory, time limit"
+        return f"{self.step} began and did not end: it still runs, or was killed ({why})"
 
 
 def predict_job(run: Run, benchmark: str) -> str:
@@ -48,31 +51,15 @@ def predict_job(run: Run, benchmark: str) -> str:
     return f"{run.evaluation_id}/{split.dataset}/{split.split}"
 
 
-def _path(project: Project, step: str, job: str) -> Path:
+def attempt_path(project: Project, step: str, job: str) -> Path:
+    """Return the record of a step's last attempt at a job."""
     below = Path(project.config.resources) if step in OF_DATA else project.results
     return project.root / below / "attempts" / step / f"{job.replace('/', '.')}.json"
 
 
-@contextmanager
-def attempt(project: Project, step: str, job: str) -> Iterator[None]:
-    """Note that a step works on ``job`` (a run, a data set), and how it failed if it does."""
-    path = _path(project, step, job)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    noted = Attempt(step=step, job=job, began=now, host=socket.gethostname(), process=os.getpid())
-    noted.write(path)
-    try:
-        yield
-    except BaseException as error:
-        noted.error = (str(error) or type(error).__name__)[:LONGEST]
-        with suppress(SaveError):  # what the step failed of is told; the record that it began is there
-            noted.write(path)
-        raise
-    path.unlink(missing_ok=True)
-
-
 def failed(project: Project, step: str, job: str) -> str:
     """Return how the last attempt of a step at ``job`` failed, in words; "" where it did not."""
-    return _text(_path(project, step, job))
+    return _text(attempt_path(project, step, job))
 
 
 def _text(path: Path) -> str:
@@ -98,3 +85,20 @@ def failed_of_suite(project: Project) -> dict[Path, str]:
     """Return how the last attempts at the suite's results failed, in words, by their records."""
     paths = sorted((project.root / project.results / "attempts").rglob("*.json"))
     return {path: text for path in paths if (text := _text(path))}
+
+
+def last_attempt(project: Project, step: str, job: str) -> Attempt | None:
+    """Return the record of the last attempt, if it did not end well; None where there is none that can be read."""
+    try:
+        return Attempt.read(attempt_path(project, step, job))
+    except (FileNotFoundError, ResultsError):
+        return None
+
+
+def times_killed(project: Project, step: str, job: str, attempts: int) -> int:
+    """Return how many of the last ``attempts`` at a job were killed without a word, which mostly is for memory.
+
+    Those that left no record count, too: they were killed before they could write one.
+    """
+    last = last_attempt(project, step, job) if attempts else None
+    return attempts if last is None else min(attempts, last.killed + (last.error is None))

@@ -1,4 +1,4 @@
-"""What ``recount test-prompts`` writes: ``seed<k>.json`` for each text-guided run, and maps of a few pictures (.npz).
+"""What ``recount test-prompts`` writes for each text-guided run and benchmark: ``seed<k>.json``, and a few maps (.npz).
 
 What the numbers mean stands in ``recount.prediction.prompt_tests`` and ``recount.prediction.localisation``.
 """
@@ -108,7 +108,7 @@ class BenchmarkTests(Fields):
 
 
 class PromptTests(JsonRecord):
-    """Content of a run's file of prompt tests: which model was tested, and what was found by benchmark."""
+    """Content of a file of prompt tests: which model of a run was tested, and what was found on its benchmark."""
 
     SCHEMA: ClassVar[int] = 2
     OLDEST: ClassVar[int] = 2

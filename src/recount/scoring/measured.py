@@ -87,9 +87,9 @@ class Measurements:
         run = self._by_id[run_id]
         return read_or_say(lambda: self.chain.run(run), lambda: self._why_missing(run, None))
 
-    def prompt_tests(self, run: Run, why: Missing) -> PromptTests:
-        """Return a run's prompt tests; ``why`` there are none, where that is so."""
-        return read_or_say(lambda: self.chain.prompt_tests(run), lambda: why)
+    def prompt_tests(self, run: Run, benchmark: str, why: Missing) -> PromptTests:
+        """Return a run's prompt tests on a benchmark; ``why`` there are none, where that is so."""
+        return read_or_say(lambda: self.chain.prompt_tests(run, benchmark), lambda: why)
 
     def _samples(self, place: Split) -> list[Sample]:
         path = self.project.root / self.project.index(place)
@@ -142,15 +142,17 @@ class Measurements:
     def _why_missing(self, run: Run, benchmark: str | None) -> Missing:
         """Return why a run has no predictions on a benchmark, or no run.json: data, a failure, or it was not run."""
         wanted = [run.benchmarks[benchmark]] if benchmark is not None else []
-        for split in (*wanted, run.training):
-            if split is not None and not is_there(self.project.root / self.project.index(split)):
+        for split in (*wanted, *run.learnt_from):
+            if not is_there(self.project.root / self.project.index(split)):
                 return self._no_data(split)
         trained = is_there(self.project.root / self.project.run_folder(run) / RUN)
         step, what = ("predict", "prediction") if trained else ("train", "training")
-        path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
-        if not (tail := _log_tail(self.project.root / path)):
-            return Missing("not run", f"{what} was not run")
-        return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
+        parts = (run.evaluation_id if trained else run.training_id).split("/")
+        for place in (*((split.dataset, split.split) for split in wanted), ()):  # of its own job, or one with others
+            path = self.project.log(step, *parts, *place)
+            if tail := _log_tail(self.project.root / path):
+                return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
+        return Missing("not run", f"{what} was not run")
 
     def _no_data(self, split: Split) -> Missing:
         absent = f"{split.dataset} is not prepared ({split.preparation})"

@@ -62,6 +62,7 @@ class Config(Strict):
     determinism: Determinism = "seeded"
     checkpoints: dict[Name, Place] = Field({}, description="released checkpoint -> path of its file")
     checkpoint_minutes: float = Field(10, ge=0)
+    walltime: int | None = Field(None, gt=0, description="minutes of one training job on a cluster; null: the suite's")
     loader_processes: int | None = Field(None, ge=0, description="null: as cores and cards allow")
     image_cache_mb: int | None = Field(None, ge=0, description="null: as memory and cards allow")
     jobs_per_gpu: int = Field(1, gt=0)
@@ -157,8 +158,9 @@ class Run(Strict):
 
     @property
     def splits(self) -> list[Split]:
-        """Return all splits that it is trained, chosen and evaluated on, each once."""
-        every = (*self.learnt_from, *self.benchmarks.values())
+        """Return all splits that it is trained, chosen, evaluated and prompt-tested on, each once."""
+        tested = (entry.split for entry in self.prompt_tests.values())
+        every = (*self.learnt_from, *self.benchmarks.values(), *tested)
         return list({split.model_dump_json(): split for split in every}.values())
 
 
@@ -614,9 +616,9 @@ class Project:
         split = run.benchmarks[benchmark]
         return self.results / "predictions" / split.dataset / split.split / f"{run.evaluation_id}.csv"
 
-    def prompt_test_file(self, run: Run) -> Path:
-        """Return the JSON file of a run's prompt tests; its maps are beside it in an .npz."""
-        return self.results / "prompt_tests" / f"{run.evaluation_id}.json"
+    def prompt_test_file(self, run: Run, benchmark: str) -> Path:
+        """Return the JSON file of a run's prompt tests on a benchmark; its maps are beside it in an .npz."""
+        return self.results / "prompt_tests" / benchmark / f"{run.evaluation_id}.json"
 
     def log(self, step: str, *parts: str) -> Path:
         """Return the log file of a job."""

@@ -114,8 +114,12 @@ class Suite(Strict):
     fp32_as: Literal["fp32", "tf32"] = Field(
         "fp32", description="in what a card trains where the recipe says fp32; the evaluation stays in fp32"
     )
-    training_mem_mb: int = Field(4000, gt=0)
-    training_minutes: int = Field(60, gt=0)
+    training_mem_mb: int = Field(4000, gt=0, description="of one training process")
+    training_minutes: int = Field(
+        60, gt=0, description="of one job on a cluster; a longer training goes on in the next, from its saved state"
+    )
+    evaluation_mem_mb: int = Field(4000, gt=0, description="of predicting a benchmark, or of its prompt tests")
+    evaluation_minutes: int = Field(60, gt=0, description="the same; a job that begins anew, with more, if it fails")
 
     def stand_in(self, name: str, benchmark: Benchmark) -> StandIn | None:
         """Return what stands for a benchmark; None: nothing does."""

@@ -1,12 +1,17 @@
 """Training state on disk: atomic, checked, never pickled objects, and only taken up again by the very same training.
 
 A state carries its own SHA-256 at its end, and all that it was made from as text, so that a log can say what changed.
+It is written by a thread, beside the last one, which is replaced only when the new one is whole. Of weights that are
+frozen, and as the system started with, it has the digests.
 """
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recount.errors import UserError
-from recount.results.files import file_digest, shared_lock, text_digest, write_atomically
+from recount.results.files import SaveError, file_digest, shared_lock, text_digest, write_atomically
 from recount.results.seal import damage, seal
 
 log = logging.getLogger(__name__)
@@ -52,11 +57,107 @@ def save_model(path: Path, state: dict[str, Tensor]) -> str:
 def save_state(folder: Path, made_from: str, state: dict[str, Any]) -> None:
     """Write the state of an unfinished run atomically; ``made_from`` says what it depends on (JSON, where logged)."""
 
+    check_room(folder / STATE, tensor_bytes(_tensors(state)), "for a state beside the last one")
+
     def write(temporary: Path) -> None:
         torch.save({"made_from": made_from, **state}, temporary)
         seal(temporary)
 
     write_atomically(folder / STATE, write)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+class Writer:
+    """Writes one state at a time in a thread, while training goes on; what fails is raised at the next ``look``."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  # the longest that a state took
+        self._thread = ThreadPoolExecutor(1, "state")
+        self._writing: Future[None] | None = None
+
+    def write(self, folder: Path, made_from: str, state: dict[str, Any], base: Mapping[str, str]) -> None:
+        """Take a copy of a state, and write it when the one before is whole; ``base`` is as for ``without_base``."""
+        self.wait()
+        self._writing = self._thread.submit(self._write, folder, made_from, copied(state, {}), base)
+
+    def _write(self, folder: Path, made_from: str, state: dict[str, Any], base: Mapping[str, str]) -> None:
+        began = time.monotonic()
+        left, frozen = without_base(state["system"], base)
+        save_state(folder, made_from, {**state, "system": left, "frozen": frozen})
+        self.seconds = max(self.seconds, time.monotonic() - began)
+
+    def look(self) -> None:
+        """Raise what went wrong, if a write has ended."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is being written; raise what went wrong."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def copied(value: Any, known: dict[Any, Tensor]) -> Any:
+    """Return nested dicts, lists and tuples with every tensor copied to the processor; shared ones stay shared."""
+    if isinstance(value, dict):
+        return {key: copied(item, known) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item, known) for item in value)
+    if not isinstance(value, Tensor):
+        return value
+    key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+    if key not in known or not value.numel():
+        known[key] = value.detach().to("cpu", copy=True)
+    return known[key]
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's bytes."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(content.numpy().data).hexdigest()
+
+
+def without_base(system: Mapping[str, Tensor], base: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return weights without those that still have their digest in ``base``, and the digests of these."""
+    frozen = {name: digest for name, digest in base.items() if tensor_digest(system[name]) == digest}
+    return {name: tensor for name, tensor in system.items() if name not in frozen}, frozen
+
+
+def with_base(folder: Path, saved: Mapping[str, Any], system: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return saved weights, with the frozen ones that were not saved from a new system; ``UserError`` if it differs."""
+    frozen: dict[str, str] = saved["frozen"]
+    other = [name for name, digest in frozen.items() if name not in system or tensor_digest(system[name]) != digest]
+    if other:
+        raise UserError(
+            f"{folder / STATE}: {len(other)} of {len(frozen)} frozen weights are not those that were trained on "
+            f"({other[0]}, …): put back the file that the system started from, or delete {folder} to train anew"
+        )
+    return {**{name: system[name] for name in frozen}, **saved["system"]}
+
+
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return how many bytes tensors have, each once."""
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
+
+
+def check_room(path: Path, needed: int, what: str) -> None:
+    """Raise ``SaveError`` if the disk has no room for so many bytes at ``path``, whose folder there may not be yet."""
+    there = next(folder for folder in path.parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        short = f"{free / 1e9:.2f} GB are free, and {needed / 1e9:.2f} GB are needed {what}"
+        raise SaveError(
+            f"{path}: cannot be written: {short}; what was there before is unchanged: make room (`df -h {there}`), or "
+            "set results in config.yaml to a larger disk"
+        )
 
 
 def load_state(folder: Path, made_from: str) -> dict[str, Any] | None:

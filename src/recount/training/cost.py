@@ -1,14 +1,21 @@
 """What a run costs: parameters, operations, seconds, memory. Measured, or counted by PyTorch."""
 
+import json
 import resource
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from recount import systems
+from recount.settings.base import merged
+from recount.settings.project import Project, Run
+from recount.settings.recipe import Optimiser, resolve_recipe
 from recount.systems.base import System
 
 
@@ -17,6 +24,42 @@ def parameters(network: nn.Module) -> dict[str, int]:
     numbers = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     trained = sum(number for number, changes in numbers if changes)
     return {"parameters_total": sum(number for number, _ in numbers), "parameters_trained": trained}
+
+
+def bytes_on_disk(network: nn.Module, optimiser: Optimiser) -> tuple[int, int]:
+    """Return the bytes of a training's state, in which frozen weights are not, and of a model."""
+
+    def size(tensors: Iterable[Tensor]) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    trained = size(parameter for parameter in network.parameters() if parameter.requires_grad)
+    model, moments = size(network.state_dict().values()), 2 if optimiser.name != "sgd" else int(optimiser.momentum > 0)
+    frozen = size(parameter for parameter in network.parameters() if not parameter.requires_grad)
+    return model - frozen + moments * trained, model
+
+
+def planned_bytes(project: Project, run: Run) -> tuple[int, int]:
+    """Return ``bytes_on_disk`` of a run that is planned, of a network without content."""
+    system_class = systems.load(run.system)
+    size = system_class.mini_settings() if run.size == "mini" else {}
+    settings = merged(size, _without_files(run.settings, f"{project.weights}/"))
+    optimiser = resolve_recipe(system_class.recipe, run.recipe).optimiser
+    return _bytes_on_disk(system_class, json.dumps(settings, sort_keys=True), optimiser)
+
+
+@cache
+def _bytes_on_disk(system_class: type[System], settings: str, optimiser: Optimiser) -> tuple[int, int]:
+    with torch.device("meta"):
+        return bytes_on_disk(system_class(system_class.Settings.model_validate_json(settings)), optimiser)
+
+
+def _without_files(settings: Mapping[str, Any], below: str) -> dict[str, Any]:
+    """Return settings without those that name a file below a folder: another start has the same size."""
+    return {
+        key: _without_files(value, below) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if not str(value).startswith(below)
+    }
 
 
 @torch.no_grad()

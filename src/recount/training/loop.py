@@ -4,8 +4,9 @@ import json
 import logging
 import math
 import random
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,17 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
 from recount.data.needs import check_needs
-from recount.data.sample import Sample
 from recount.devices import choose_kernels
 from recount.errors import UserError
+from recount.jobs import Limit, WalltimeError
 from recount.nn.precision import AUTOCAST, full_precision, tensor_cores, usable_precision
 from recount.settings.recipe import Determinism, Optimiser, Recipe
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
 from recount.training.batches import EpochBatches, Examples, loader, seed_of
+from recount.training.cost import bytes_on_disk
 from recount.training.parts import check_shareable, system_name, weight_of_part, why_whole
 from recount.training.processes import Processes
 from recount.training.progress import Reporter
@@ -77,6 +78,7 @@ class Trainer:
     loader_processes: int = 0  # that read and augment samples
     processes: Processes = field(default_factory=Processes)  # all processes of the run, seen from this one
     determinism: Determinism = "seeded"  # on a card; see ``devices.choose_kernels``
+    limit: Limit = field(default_factory=Limit)  # of this job's time
 
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe.precision, self.device)
@@ -87,6 +89,11 @@ class Trainer:
         self.progress = Progress()
         self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
         self._saved_at = time.monotonic()
+        self._writer = checkpoints.Writer()
+        self._base: dict[str, str] | None = None  # digests of frozen weights, as the system starts with them
+        self._models: set[str] = set()  # of best epochs, that the last state refers to
+        self._longest_step = self._longest_evaluation = 0.0  # seconds
+        self._unmeasured = self.limit.end is not None  # the first step is saved, to know how long saving takes
 
     def train(self) -> Progress:
         """Train from the saved state, if there is one, to the end; return the progress with history and best epochs."""
@@ -104,9 +111,10 @@ class Trainer:
         saved = checkpoints.load_state(self.folder, self.made_from)
         if saved is not None:
             where = self.progress = Progress(**json.loads(saved["progress"]))
+            self._models = {best["model"] for best in where.best.values()}
             log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
         progress, stages = self.progress, self.stages()
-        with Reporter(shown=self.processes.first) as self.reporter:
+        with self.limit.deferred(), Reporter(shown=self.processes.first) as self.reporter:
             for stage in stages[progress.stage :]:
                 self._begin_stage(stage, saved)
                 saved = None
@@ -119,6 +127,7 @@ class Trainer:
                     self._keep_best_of_stage()
                 progress.stage, progress.epoch, progress.evaluated = progress.stage + 1, 0, False
                 progress.without_better, progress.targets = 0, 0.0
+        self._writer.wait()
         return progress
 
     def stages(self) -> list[Stage]:
@@ -126,11 +135,13 @@ class Trainer:
         return self.system.stages(self.recipe)
 
     def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
+        self._writer.wait()  # loader processes are forked, at best while no thread is busy
         self.stage, recipe, count = stage, stage.recipe, len(self.pool.samples)
         self.system.begin_stage(stage)
         examples = Examples(self.pool, self.system.example_maker(), self.seed)
         self.batches = EpochBatches(count, recipe, self.seed, self.processes)
         self.data = loader(examples, self.batches, self.loader_processes, pin=self.on_gpu)
+        self.data.worker_init_fn = _leave_sigterm
         if self.processes.size > 1:
             check_shareable(self.system, self.processes.size, count, recipe.batch_size)
             share_statistics(self.system)
@@ -139,6 +150,11 @@ class Trainer:
         # Not wrapped for several processes: this loop adds the gradients up itself, after all parts of a batch.
         self.network = self.accelerator.prepare_model(self.system, evaluation_mode=True)
         self.optimiser = self.accelerator.prepare(optimiser)
+        if self._base is None:
+            frozen = [name for name, each in self.system.named_parameters() if not each.requires_grad]
+            state = self.system.state_dict()
+            self._base = {name: checkpoints.tensor_digest(state[name]) for name in frozen if name in state}
+            self._check_room(resumed=saved is not None)
         if saved is not None:
             self._restore(saved)
         self.processes.same_weights(self.system)
@@ -146,7 +162,7 @@ class Trainer:
         self.reporter.begin_stage(stage.name, _epochs_of(recipe, steps) * steps, self.progress.epoch * steps)
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self.system.load_state_dict(saved["system"])
+        self.system.load_state_dict(checkpoints.with_base(self.folder, saved, self.system.state_dict()))
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.accelerator.scaler is not None and saved["scaler"]:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
@@ -171,10 +187,9 @@ class Trainer:
             self._train_step(batch.to(self.accelerator.device))
             now = time.monotonic()
             progress.seconds += now - started
+            self._longest_step = max(self._longest_step, now - started)
             started = now
-            if self.processes.gathered(now - self._saved_at >= 60 * self.checkpoint_minutes)[0]:
-                self._read_losses()
-                self._save_state()
+            self._keep()
         self._read_losses()
         self._check_epoch_of_targets()
 
@@ -298,6 +313,34 @@ class Trainer:
             "Lower the learning rate, or train in fp32"
         )
 
+    def _keep(self, ahead: float = 0.0) -> None:
+        """Save the state where it is time; stop where this job has no time for ``ahead`` seconds and saving."""
+        self._writer.look()
+        due = self._unmeasured or time.monotonic() - self._saved_at >= 60 * self.checkpoint_minutes
+        enough = 2 * (self._writer.seconds + self._longest_step + ahead)
+        answers = self.processes.gathered((due, self.limit.reached(enough), self.limit.told))
+        stops = any(reached for _, reached, _ in answers)
+        if answers[0][0] or stops:
+            self._read_losses()
+            self._save_state()
+            self._unmeasured = False
+        if stops:
+            self._writer.wait()
+            self.processes.gathered(None)  # a process that ends takes the others along
+            where = f"stage {self.stage.name}, epoch {self.progress.epoch + 1}, step {self.progress.step}"
+            why = "somebody ended it" if any(told for *_, told in answers) else "its job's time is over"
+            raise WalltimeError(f"saved at {where}, as {why}; started again, it goes on from there")
+
+    def _check_room(self, *, resumed: bool) -> None:
+        """Stop before the first step where the disk has no room for two states and for the models."""
+        if not self.processes.first:
+            return
+        one, model = bytes_on_disk(self.system, self.stage.recipe.optimiser)
+        # of each selection, the best epoch's model waits beside the state, and is copied in the end
+        needed = (1 if resumed else 2) * one + (1 + 2 * len(self.watched)) * model
+        what = f"for states of {one / 1e9:.2f} GB and models of {model / 1e9:.2f} GB"
+        checkpoints.check_room(self.folder / checkpoints.STATE, needed, what)
+
     def _save_state(self) -> None:
         state = {
             "progress": json.dumps(asdict(self.progress)),
@@ -307,8 +350,9 @@ class Trainer:
             "random": self.processes.gathered(self._random_state()),
         }
         if self.processes.first:
-            checkpoints.save_state(self.folder, self.made_from, state)
+            self._writer.wait()
             self._drop_models()
+            self._writer.write(self.folder, self.made_from, state, self._base or {})
             self._saved_at = time.monotonic()
 
     def _random_state(self) -> list[Tensor]:
@@ -321,6 +365,8 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         progress, recipe, epoch = self.progress, self.stage.recipe, self.progress.epoch + 1
+        if self.limit.end is not None and recipe.evaluates(epoch):
+            self._keep(self._longest_evaluation)
         row: dict[str, Any] = {"stage": self.stage.name, "epoch": epoch, "step": progress.steps_done}
         row |= {"seconds": round(progress.seconds, 3), "lr": progress.sums.pop("lr", None)}
         row |= {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
@@ -333,7 +379,7 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         row: dict[str, float] = {}
-        judged, better = False, False
+        judged, better, began = False, False, time.monotonic()
         for benchmark, pool in self.watched.items():
             name = f"best_on_{benchmark}"
             self.system.eval()
@@ -348,15 +394,17 @@ class Trainer:
                 if self.processes.first:
                     digest = checkpoints.save_model(self.folder / model, self.system.state_dict())
                     self.progress.best[name]["sha256"] = digest
+        self._longest_evaluation = max(self._longest_evaluation, time.monotonic() - began)
         self.progress.without_better = 0 if better else self.progress.without_better + judged
         return row
 
     def _drop_models(self) -> None:
-        """Delete the models that no state refers to any more: a killed run resumes with those of its last state."""
-        kept = {best["model"] for best in self.progress.best.values()}
+        """Delete the models that neither the last whole state nor the next refers to: a killed run resumes with one."""
+        models = {best["model"] for best in self.progress.best.values()}
         for path in self.folder.glob("*@*.safetensors"):
-            if path.name not in kept:
+            if path.name not in models | self._models:
                 path.unlink()
+        self._models = models
 
     def _moving_mean(self, benchmark: str, values: Mapping[str, float]) -> dict[str, float] | None:
         """Return the mean of this evaluation and those before it that choose with it; None: there are too few yet."""
@@ -390,6 +438,11 @@ class Trainer:
         self.progress.best = {}
 
 
+def _leave_sigterm(worker: int) -> None:
+    """Leave it to the training to end its loader processes: a scheduler tells all processes of a job at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
@@ -409,12 +462,3 @@ def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.
 
 def _epochs_of(recipe: Recipe, steps_per_epoch: int) -> int:
     return min(recipe.epochs, -(-(recipe.max_steps or recipe.epochs * steps_per_epoch) // steps_per_epoch))
-
-
-def samples_with_pictures(samples: Sequence[Sample], where: str) -> list[Sample]:
-    """Return the samples; ``DataError`` if there are none, or some have no picture."""
-    bare = [sample.id for sample in samples if sample.image is None]
-    if bare or not samples:
-        what = f"{len(bare)} of {len(samples)} samples have only their annotation here, not their picture"
-        raise DataError(f"{where}: {what}: {HOW_TO_GET_PICTURES}" if bare else f"{where}: there are no samples")
-    return list(samples)

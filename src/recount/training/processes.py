@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from recount.errors import UserError, in_words
+from recount.jobs import WalltimeError
 
 T = TypeVar("T")
 
 BUCKET = 2**24  # numbers that are added up at once: 64 MB
+GRACE = 1.0  # seconds for the others to end by themselves, when one has failed; and again until they are killed
 PATIENCE = datetime.timedelta(hours=2)  # longest time that a process may be behind the others
 
 
@@ -102,13 +104,13 @@ def together(work: Callable[..., None], arguments: Sequence[Any], devices: Seque
         given = (folder, [str(device) for device in devices], work, tuple(arguments))
         started: Any = start_processes(_begin, given, len(devices), join=False, start_method="spawn")
         try:
-            while not started.join():
+            while not started.join(grace_period=GRACE):
                 pass
         except ProcessException:
-            messages = [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("*.error"))]
-            if not messages:
-                raise
-            raise UserError(messages[0]) from None
+            for kind in (UserError, WalltimeError):  # what went wrong before what was saved in time
+                for path in sorted(Path(folder).glob(f"*.{kind.__name__}")):
+                    raise kind(path.read_text(encoding="utf-8")) from None
+            raise
 
 
 def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -132,6 +134,7 @@ def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None]
         message = in_words(error)
         if message is None:
             raise
-        Path(folder, f"{rank}.error").write_text(message, encoding="utf-8")
+        kind = WalltimeError if isinstance(error, WalltimeError) else UserError
+        Path(folder, f"{rank}.{kind.__name__}").write_text(message, encoding="utf-8")
         raise SystemExit(1) from None
     dist.destroy_process_group()

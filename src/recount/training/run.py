@@ -15,13 +15,15 @@ import torch
 
 from recount import provenance, systems
 from recount.data.index import read_index
+from recount.data.needs import with_pictures
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
 from recount.devices import described, devices_for, feeding_of, keep_freed_memory, usable_determinism
 from recount.errors import UserError
 from recount.feeding import Feeding
+from recount.jobs import Limit, attempt, digests
 from recount.nn.precision import usable_precision
-from recount.results.files import file_digest, write_atomically
+from recount.results.files import file_digest, is_there, write_atomically
 from recount.results.run_record import HISTORY, RUN, RunRecord, Selection, write_history, write_model_record
 from recount.settings.base import merged
 from recount.settings.project import Project, Run, Split, load
@@ -29,7 +31,7 @@ from recount.settings.recipe import Recipe, resolve_recipe
 from recount.systems.base import Pool, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model, set_aside
-from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
+from recount.training.loop import MODEL, Progress, Trainer
 from recount.training.processes import Processes, together
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ def train(project: Project, run: Run) -> Path:
     number = config.gpus_per_job if run.checkpoint is None else 1
     with (
         only_training(project.root / project.checkpoint_folder(run)),
+        attempt(project, "train", run.id, _worked_with(project, run)),
         devices_for(config.device, number, config.jobs_per_gpu, config.determinism) as devices,
     ):
         if number == 1:
@@ -49,8 +52,17 @@ def train(project: Project, run: Run) -> Path:
             _write(Processes(), devices[0], project, run)
         else:
             filled = config.model_dump(mode="json") | feeding_of(config, devices[0]).settings()
-            together(_write_together, (project.root, filled, run.id), devices)
+            with Limit().deferred():  # its processes save what there is
+                together(_write_together, (project.root, filled, run.id), devices)
     return project.root / project.run_folder(run) / RUN
+
+
+def _worked_with(project: Project, run: Run) -> dict[str, str]:
+    files = [project.index(split) for split in run.learnt_from]
+    files += [project.weights / name / "manifest.json" for name in run.weights]
+    files += [Path(run.checkpoint_path)] if run.checkpoint_path else []
+    code, planned = provenance.step_digest("train", run.system), provenance.planned(project, run)
+    return {"planned": planned, "code": code, **digests(*(project.root / path for path in files))}
 
 
 def _write_together(
@@ -124,7 +136,7 @@ def _train(
         if processes.first:
             set_aside(checkpoints, made_from)
         processes.gathered(None)
-        pools = _pools({"": samples_with_pictures(samples, run.id), **chosen_on}, fed.image_cache_mb)
+        pools = _pools({"": with_pictures(samples, run.id), **chosen_on}, fed.image_cache_mb)
         told = "%d loader processes, %d threads, %d MB of memory for pictures"
         log.info(told, fed.loader_processes, fed.training_threads, fed.image_cache_mb)
         trainer = Trainer(
@@ -222,7 +234,11 @@ def _read(project: Project, split: Split) -> list[Sample]:
 
 def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
     counted: dict[str, Any] = dict(cost.parameters(system))
-    firsts = (_read(project, split)[0] for split in run.learnt_from or run.benchmarks.values())
+    # of the training set, which is there: no training waits for what it is evaluated on
+    splits = [
+        split for split in run.learnt_from or run.benchmarks.values() if is_there(project.root / project.index(split))
+    ]
+    firsts = (_read(project, split)[0] for split in splits)
     sample = next((first for first in firsts if first.image is not None), None) if system.trains else None
     if sample is None:
         return counted
