@@ -22,11 +22,15 @@ from recount.results.predictions import Predictions, Timing, read_predictions, t
 from recount.results.prepared import data_digest
 from recount.results.prompt_tests import PromptTests
 from recount.results.run_record import HISTORY, RUN, RunRecord
+from recount.results.submissions import SELECTION, Submission, submission_path, submissions
 from recount.settings.project import WEIGHTS, Project, Run, Split
 
 #: step -> the record beside what it makes
 MADE = {"score": "scores.made.json", "judge": "verdicts.made.json", "report": "index.made.json"}
-TABLES = {"score": ("scores.csv", "strata.csv", "influence.csv"), "judge": ("verdicts.csv", "fidelity.csv")}
+TABLES = {
+    "score": ("scores.csv", "strata.csv", "influence.csv"),
+    "judge": ("verdicts.csv", "fidelity.csv", "submitted.csv"),
+}
 RecordType = TypeVar("RecordType", bound=JsonRecord)
 SHOWN = 3  # ids in a message
 Kind = Literal["stale", "damaged", "failed", "missing"]
@@ -124,6 +128,22 @@ class Chain:
             raise Unfit(path, "stale", what, again, now.sha256 if now else "", model)
         return record
 
+    def submission(self, path: Path) -> tuple[Submission, Predictions]:
+        """Return the record of a submitted counter and its predictions; errors: ``predictions``."""
+        again = "`recount submit` it again, or take it out (--remove)"
+        record = self._record(Submission, path, again)
+        if submission_path(self.project, path.parents[1].name, record.place) != path:
+            raise Unfit(path, "damaged", f"it is the record of {record.name} on {record.place.dataset}", again)
+        for name, digest in record.made.content.items():
+            self._content(path.with_name(name), digest, again)
+        self._same_data(path, record.made.data, again)
+        table = path.with_suffix(".csv")
+        predictions = self._parsed(table, read_predictions, again).get(SELECTION)
+        if predictions is None or table.name not in record.made.content:
+            raise Unfit(path, "damaged", "its record is of another file", again)
+        self._same_samples(table, record.place, predictions, set(), again)
+        return record, predictions
+
     def maps(self, run: Run, benchmark: str) -> Path | None:
         """Return the file of the maps that belong to a run's predictions, if it is there; errors: ``predictions``."""
         made = self.predictions(run, benchmark)[1].made
@@ -154,19 +174,23 @@ class Chain:
             now = self._digest_or_none(self.results / source)
             if now != digest:
                 raise Unfit(path, "stale", f"made from another {source} than is there now", again, now, digest)
+        for source, digest in self.digests("submissions").items() if step != "report" else ():
+            if source not in record.made.results:
+                raise Unfit(path, "stale", f"made before {source} was submitted", again, digest)
         return record
 
     def tables_now(self) -> dict[str, str]:
         """Return the digests of the tables that a report is made from."""
         return {name: self._digest_or_none(self.results / name) for name in (*TABLES["score"], *TABLES["judge"])}
 
-    def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests"]) -> dict[str, str]:
+    def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests", "submissions"]) -> dict[str, str]:
         """Return the digests of all results of some kinds, by path below results/<suite>; "" for what is not there."""
         project = self.project
         paths = {
             "predictions": [project.predictions(run, name) for run in project.evaluations for name in run.benchmarks],
             "runs": [project.run_folder(run) / RUN for run in project.trainings],
             "prompt_tests": [project.prompt_test_file(run) for run in project.evaluations if run.prompt_tests],
+            "submissions": [path.relative_to(project.root) for path in submissions(project)],
         }
         chosen = [path.relative_to(project.results) for kind in kinds for path in paths[kind]]
         return {path.as_posix(): self._digest_or_none(self.results / path) for path in sorted(set(chosen))}

@@ -18,6 +18,7 @@ from recount.errors import UserError, in_words, printable
 
 if TYPE_CHECKING:
     from recount.data.dataset import Source
+    from recount.exchange.submitting import Given
     from recount.settings.project import Project, Run
 
 
@@ -49,6 +50,8 @@ Overrides = Annotated[
     typer.Option("--config", metavar="KEY=VALUE", help="replace a key of config.yaml, for instance suite=open"),
 ]
 RunId = Annotated[str, typer.Argument(metavar="SYSTEM/VARIANT/seedK")]
+JsonWanted = Annotated[bool, typer.Option("--json", help="print JSON")]
+Output = Annotated[Path | None, typer.Option(help="write it into a file: .txt, .json, .csv, .md or .html")]
 TinyModel = StrEnum("TinyModel", ["mini_clip", "mini_towers", "mini_sd"])
 
 
@@ -191,16 +194,84 @@ def train(run: RunId, config: Overrides = None) -> None:
 
 @app.command()
 def predict(
-    run: RunId, benchmarks: Annotated[list[str] | None, typer.Argument()] = None, config: Overrides = None
+    run: Annotated[str, typer.Argument(metavar="SYSTEM/VARIANT/seedK")] = "",
+    benchmarks: Annotated[list[str] | None, typer.Argument()] = None,
+    function: Annotated[
+        str, typer.Option("--with", metavar="MODULE:FUNCTION", help="ask your own count(image, prompt) instead")
+    ] = "",
+    benchmark: Annotated[str, typer.Option(help="with --with: on which benchmark")] = "",
+    name: Annotated[str, typer.Option(help="with --with: what the tables are to call it")] = "",
+    paper: Annotated[str, typer.Option(help="with --with: an address")] = "",
+    prompts: Annotated[bool, typer.Option("--prompts", help="with --with: the prompt tests, too")] = False,
+    output: Output = None,
+    config: Overrides = None,
 ) -> None:
-    """Predict benchmarks, for instance ucf_qnrf/test (none given: all), with every selected model of a trained run."""
+    """Predict benchmarks (none given: all) with every selected model of a trained run; or with a function of yours."""
+    if function or not run:
+        if run or not (function and benchmark and name):
+            raise UserError("predict: give a run (SYSTEM/VARIANT/seedK), or --with, --benchmark and --name")
+        from recount.exchange.own_counter import counted
+
+        project = _project(config)
+        _submitted(project, benchmark, name, counted(project, benchmark, function, prompts=prompts), paper, output)
+        return
     project, chosen = _run(config, run)
     from recount.prediction.predict import predict_benchmark
     from recount.results.attempts import attempt
 
     with attempt(project, "predict", chosen.evaluation_id):
-        for benchmark in benchmarks or chosen.benchmark_of_split.values():
-            typer.echo(predict_benchmark(project, chosen, benchmark))
+        for each in benchmarks or chosen.benchmark_of_split.values():
+            typer.echo(predict_benchmark(project, chosen, each))
+
+
+def _submitted(project: Project, benchmark: str, name: str, given: Given, paper: str, output: Path | None) -> None:
+    """Write a counter's predictions and show how it does beside the others."""
+    from recount.documents import check_suffix, tell
+    from recount.exchange.submitting import comparison, submit
+
+    check_suffix(output)
+    path, replaced = submit(project, benchmark, name, given, paper)
+    tell(comparison(project, path), output)
+    done = "replaced what was submitted before; " if replaced else ""
+    typer.echo(f"{path}: {done}`recount score`, `judge` and `report` put it into the tables (--remove: out again)")
+
+
+@app.command("submit")
+def submit_counts(
+    predictions: Annotated[Path | None, typer.Argument(help="counts by id or picture, CSV or JSON")] = None,
+    name: Annotated[str, typer.Option(help="what the tables are to call the counter")] = "",
+    benchmark: Annotated[str, typer.Option(help="for instance fsc147s/v1")] = "",
+    paper: Annotated[str, typer.Option(help="an address")] = "",
+    prompts: Annotated[Path | None, typer.Option(help="answers to `recount questions --prompts`")] = None,
+    column: Annotated[str | None, typer.Option(help="which column (or JSON key) of the predictions counts")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="take the counter out again (of one --benchmark)")] = False,
+    output: Output = None,
+    config: Overrides = None,
+) -> None:
+    """Put counts that somebody else made into the tables, and compare them with all others on the same images."""
+    from recount.exchange import submitting
+
+    project = _project(config)
+    if remove and name and predictions is None:
+        for path in submitting.remove(project, name, benchmark or None):
+            typer.echo(f"{path}: removed; `recount score`, `judge` and `report` take it out of the tables")
+        return
+    if remove or predictions is None or not (name and benchmark):
+        raise UserError("submit: give a file, --benchmark and --name; or --remove and --name")
+    given = submitting.read_given(project, benchmark, predictions, prompts, column)
+    _submitted(project, benchmark, name, given, paper, output)
+
+
+@app.command()
+def questions(
+    benchmark: str,
+    prompts: Annotated[bool, typer.Option("--prompts", help="those of the prompt tests instead")] = False,
+    config: Overrides = None,
+) -> None:
+    """Print what a counter of your own is to be asked on a benchmark: id, picture, prompt, and room for the count."""
+    from recount.exchange.submitting import questions as asked
+
+    typer.echo(asked(_project(config), benchmark, prompts=prompts), nl=False)
 
 
 @app.command()
@@ -364,23 +435,19 @@ def export_results(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="an export (folder or zip), or results/<suite>")],
     b: Annotated[Path, typer.Argument(metavar="B", help="another one")],
-    output: Annotated[Path | None, typer.Option(help="write it here: .csv (cells), .json, .md or .html")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="also what is identical or agrees")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
 ) -> None:
     """Put two reproductions side by side: each cell's difference, and what differed in how they were made."""
-    from rich.console import Console
-
+    from recount.documents import check_suffix, tell
     from recount.exchange.compare import compare as compared
-    from recount.exchange.compare_view import check_suffix, print_comparison, write_comparison
+    from recount.exchange.compare_view import document
     from recount.exchange.reproduction import open_reproduction
 
-    if output is not None:
-        check_suffix(output)
+    check_suffix(output)
     comparison = compared(open_reproduction(a), open_reproduction(b))
-    if output is None:
-        print_comparison(comparison, Console())
-    else:
-        write_comparison(comparison, output)
-        typer.echo(output)
+    tell(document(comparison, everything=everything), output, json_wanted=as_json)
 
 
 @app.command()

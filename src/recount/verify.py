@@ -27,6 +27,7 @@ from recount.results.files import ResultsError, file_digest
 from recount.results.predictions import timing_path
 from recount.results.run_record import RUN, ModelRecord, RunRecord
 from recount.results.seal import damage
+from recount.results.submissions import STEP, SUBMITTED, submissions
 from recount.settings.project import Project
 
 #: "stale" to "untracked" are unfit; "failed", "older code" and "aside" are only told
@@ -70,6 +71,7 @@ class Verification:
             self._states,
             self._runs,
             self._evaluations,
+            self._submissions,
             self._tables,
             self._attempts,
         )
@@ -196,6 +198,15 @@ class Verification:
         for path in sorted((self.results / "predictions").glob("*/*/*/*/seed*.csv")):
             if path not in known and not timing_path(path).is_file():
                 yield self._finding(path, "untracked", "no record says what it was made from, and no run makes it")
+
+    def _submissions(self) -> Iterator[Finding]:
+        records = list(submissions(self.project))
+        for path in records:
+            files = (path.with_suffix(".csv"), path.with_suffix(".npz"))
+            yield from self._fit(partial(self.chain.submission, path), path, *files)
+        for path in sorted((self.results / SUBMITTED).glob("*/*/*")):
+            if path.with_suffix(".json") not in records:
+                yield self._finding(path, "untracked", "no record says whose predictions these are", f"`{STEP}`")
 
     def _fit(self, read: Callable[[], object], *also: Path) -> Iterator[Finding]:
         try:

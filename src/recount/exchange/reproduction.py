@@ -50,11 +50,15 @@ class Reproduction:
                     found[name] = str(error).removeprefix(f"{self.path}: ")
         return found
 
-    def _check(self, name: str) -> None:
+    def timing(self, name: str) -> Timing:
+        """Return the record of a file of predictions."""
         record = timing_path(Path(name)).as_posix()
         if record not in self.names:
             raise ResultsError(f"{self.path}: {name}: no {record} says what it was made from")
-        made, where = Timing.parse(*self._file(record)).made, f"{self.path}: {name}"
+        return Timing.parse(*self._file(record))
+
+    def _check(self, name: str) -> None:
+        made, where = self.timing(name).made, f"{self.path}: {name}"
         if made.content.get(Path(name).name) != hashlib.sha256(self.read(name)).hexdigest():
             raise ResultsError(f"{where}: damaged: its content is not what was written")
         if made.run not in self.records:

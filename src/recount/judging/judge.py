@@ -26,10 +26,12 @@ from recount.judging.costs import Costs
 from recount.judging.fidelity import fidelity
 from recount.judging.looks import LookBook
 from recount.judging.printed_claims import PrintedClaims
+from recount.judging.submitted import against
 from recount.judging.verdicts import RULES, Decision, Finding, benjamini_hochberg, combine, decide, with_needs
 from recount.provenance import step_digest
 from recount.results.files import Made, note_tables
 from recount.results.reason import Reason, joined
+from recount.results.submissions import AGAINST
 from recount.results.verdicts import ALL_PARTS, FIDELITY, VERDICTS, VerdictRow
 from recount.scoring.measured import Measurements
 from recount.scoring.score import without_folder
@@ -72,12 +74,16 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
-    made = Made(results=measurements.chain.digests("predictions", "runs", "prompt_tests"), code=step_digest("judge"))
+    made = Made(
+        results=measurements.chain.digests("predictions", "runs", "prompt_tests", "submissions"),
+        code=step_digest("judge"),
+    )
     book = LookBook(project.root / project.results / "looks.json", project.config.looks)
     rows = judged(measurements, book)
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
     FIDELITY.write(path.with_name("fidelity.csv"), fidelity(measurements))
+    AGAINST.write(path.with_name("submitted.csv"), [without_folder(row, project.root) for row in against(measurements)])
     note_tables(path.with_name(MADE["judge"]), TABLES["judge"], made)
     book.save()
     counted = Counter(f"{row.evidence_status}: {row.verdict}" for row in rows if row.headline)

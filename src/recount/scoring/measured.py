@@ -20,6 +20,7 @@ from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import Score
+from recount.results.submissions import Submission, submissions
 from recount.scoring.statistics import Interval, bootstrap
 from recount.settings.project import Project, Run, Split
 
@@ -73,6 +74,7 @@ class Measurements:
         self.measured = cache(self._measured)
         self.record = cache(self._record)
         self.samples = cache(self._samples)
+        self.submission = cache(self._submission)
 
     def predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
         """Return what a run predicted on a benchmark, by selection; ``Missing`` says why there is nothing."""
@@ -81,6 +83,15 @@ class Measurements:
     def _predicted(self, run_id: str, benchmark: str) -> tuple[dict[str, Predictions], Timing]:
         run = self._by_id[run_id]
         return read_or_say(lambda: self.chain.predictions(run, benchmark), lambda: self._why_missing(run, benchmark))
+
+    def submitted(self, benchmark: str) -> dict[str, Path]:
+        """Return the submitted counters of a benchmark's split: the record of each, by ``submitted/<counter>``."""
+        place = self.project.place(benchmark)
+        found = submissions(self.project, place) if place else ()
+        return {f"{path.parents[2].name}/{path.parents[1].name}": path for path in found}
+
+    def _submission(self, path: Path) -> tuple[Submission, Predictions]:
+        return read_or_say(lambda: self.chain.submission(path), lambda: Missing("not run", f"{path}: no such file"))
 
     def _record(self, run_id: str) -> RunRecord:
         run = self._by_id[run_id]
@@ -112,7 +123,7 @@ class Measurements:
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)
             older = Reason("note", self.chain.older(self._by_id[run_id]))
-            measured = {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
+            measured = {name: measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
             return {name: replace(one, reason=joined([one.reason, older])) for name, one in measured.items()}
         if metric == "inference_seconds_per_image":
             return self._seconds_per_image(run_id, benchmark)
@@ -188,7 +199,8 @@ def dominant(metric: Metric, ids: Sequence[str], true: Floats, predicted: Floats
     return f"{ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"
 
 
-def _measure(metric: Metric, predictions: Predictions) -> Measured:
+def measure(metric: Metric, predictions: Predictions) -> Measured:
+    """Return a metric of predictions with its interval, or why there is none, and what must be said of it."""
     n = len(predictions.ids)
     if predictions.not_finite:
         return Measured(Interval(math.nan), n, Reason("not finite", not_finite_text(predictions)))
