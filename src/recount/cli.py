@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -342,6 +343,28 @@ def judge(
     project = _project(config)
     with attempt(project, "judge", project.suite.name):
         typer.echo(judge_suite(project))
+
+
+@app.command()
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="again every few seconds, while anything runs or waits")
+    ] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
+    config: Overrides = None,
+) -> None:
+    """Say what each run of each paper is doing: waiting, running (how far), done, failed (why), skipped (why)."""
+    from recount.documents import check_suffix, tell, terminal
+    from recount.status import WATCH_SECONDS, document, is_over
+
+    check_suffix(output)
+    project = _project(config)
+    tell(found := document(project), output, json_wanted=as_json)
+    while watch and not is_over(found):
+        time.sleep(WATCH_SECONDS)
+        terminal().clear()  # nothing in a pipe
+        tell(found := document(project), output, json_wanted=as_json)
 
 
 @app.command()

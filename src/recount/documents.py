@@ -40,6 +40,7 @@ class Document:
     rows: Sequence[Sequence[object]]
     after: Sequence[str] = ()
     colours: tuple[tuple[str, str], ...] = ()  # kind of row -> colour in a terminal
+    plain: Sequence[str] = ()  # what a terminal shows instead of lines and tables
 
 
 def show(document: Document, console: Console) -> None:
@@ -49,8 +50,8 @@ def show(document: Document, console: Console) -> None:
         for line in lines:
             console.print(Text(printable(line)), soft_wrap=not console.is_terminal)
 
-    say(document.lines)
-    for sheet in document.sheets:
+    say(document.plain or document.lines)
+    for sheet in () if document.plain else document.sheets:
         table = Table(*sheet.heads, title=sheet.title or None, title_justify="left")
         for column in table.columns:
             column.overflow = "fold"

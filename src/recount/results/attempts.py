@@ -2,13 +2,17 @@
 
 A record is written when a step begins and removed when it succeeds. One that has no end is of a step that still runs,
 or that was killed without a word (out of memory, walltime). Whatever older files lie around, what the step should have
-made is missing then. The file is never declared to Snakemake, which deletes what it declares.
+made is missing then. The file is never declared to Snakemake, which deletes what it declares. As long as the step lives
+it touches its record, so that one on another machine that died is told from one that runs. How far a training has come
+stands in ``progress.json`` beside its saved state.
 """
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +21,9 @@ from recount.results.files import JsonRecord, ResultsError
 from recount.settings.project import Project
 
 LONGEST = 2000  # characters of an error that are kept
+BEAT, LOST = 15.0, 120.0  # seconds between signs of life; after so many without one a step is taken for dead
+PROGRESS = "progress.json"
+LOG_LINES, LINE_LENGTH = 5, 300
 
 
 class Attempt(JsonRecord):
@@ -39,6 +46,21 @@ class Attempt(JsonRecord):
         return f"{self.step} began and did not end: it still runs, or was killed (memory, time limit)"
 
 
+class TrainingProgress(JsonRecord):
+    """How far a training has come: a stage's epochs and steps, counted from 1, and the seconds that it still takes."""
+
+    STEP: ClassVar[str] = "recount train"
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int  # of this epoch
+    steps: int
+    loss: float | None  # mean of the epoch so far
+    seconds_left: float | None  # of this stage
+    device: str  # cpu, or the card's name
+
+
 def _path(project: Project, step: str, job: str) -> Path:
     return project.root / project.results / "attempts" / step / f"{job.replace('/', '.')}.json"
 
@@ -50,20 +72,65 @@ def attempt(project: Project, step: str, job: str) -> Iterator[None]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     noted = Attempt(step=step, job=job, began=now, host=socket.gethostname(), process=os.getpid())
     noted.write(path)
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
     try:
         yield
     except BaseException as error:
+        ended.set()
         noted.error = (str(error) or type(error).__name__)[:LONGEST]
         noted.write(path)
         raise
+    ended.set()
     path.unlink(missing_ok=True)
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def last_attempt(project: Project, step: str, job: str) -> tuple[Attempt, float] | None:
+    """Return an attempt that has not ended well, and the seconds since its last sign of life; errors: ``read``."""
+    path = _path(project, step, job)
+    try:
+        return Attempt.read(path), max(time.time() - path.stat().st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(attempt: Attempt, silent: float) -> bool:
+    """Return whether a step still works: its process on this machine, or signs of life from another one."""
+    if attempt.error is not None or silent > LOST:
+        return False
+    if attempt.host != socket.gethostname():
+        return True
+    try:
+        os.kill(attempt.process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def failed(project: Project, step: str, job: str) -> str:
     """Return how the last attempt of a step at ``job`` failed, in words; "" where it did not."""
     try:
-        return Attempt.read(_path(project, step, job)).text
-    except FileNotFoundError:
-        return ""
+        found = last_attempt(project, step, job)
     except ResultsError as error:
         return str(error)
+    return found[0].text if found else ""
+
+
+def log_tail(path: Path) -> str:
+    """Return the last lines of a log, or "" if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])

@@ -14,6 +14,7 @@ from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.metrics import METRICS, RMSE, Floats, Metric
+from recount.results.attempts import log_tail
 from recount.results.files import ResultsError, is_there
 from recount.results.predictions import Predictions, Timing
 from recount.results.prompt_tests import PromptTests
@@ -26,8 +27,6 @@ from recount.settings.project import Project, Run, Split
 
 T = TypeVar("T")
 CONSTANT = "constant"  # the system of constant predictors; its cells are marked trivial
-LOG_LINES = 5
-LINE_LENGTH = 300
 SHOWN_IDS = 5
 ENOUGH = 0.9  # coverage of a 95 % interval below which it is said
 DOMINANT_SHARE = 0.5  # of the squared error, carried by one image: said beside the RMSE
@@ -158,7 +157,7 @@ class Measurements:
         trained = is_there(self.project.root / self.project.run_folder(run) / RUN)
         step, what = ("predict", "prediction") if trained else ("train", "training")
         path = self.project.log(step, *(run.evaluation_id if trained else run.training_id).split("/"))
-        if not (tail := _log_tail(self.project.root / path)):
+        if not (tail := log_tail(self.project.root / path)):
             return Missing("not run", f"{what} was not run")
         return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
 
@@ -166,21 +165,9 @@ class Measurements:
         absent = f"{split.dataset} is not prepared ({split.preparation})"
         for step in (("prepare", split.dataset, split.preparation), ("fetch", split.dataset)):
             path = self.project.log(*step)
-            if tail := _log_tail(self.project.root / path):
+            if tail := log_tail(self.project.root / path):
                 return Missing("absent data", f"data absent: {absent}; see {path}", tail)
         return Missing("absent data", f"data absent: {absent}")
-
-
-def _log_tail(path: Path) -> str:
-    """Return the last lines of a log, or "" if there is none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return f"{path}: cannot be read: {error.strerror}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])
 
 
 def not_finite_text(predictions: Predictions) -> str:

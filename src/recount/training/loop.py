@@ -100,7 +100,7 @@ class Trainer:
             where = self.progress = Progress(**json.loads(saved["progress"]))
             log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
         progress, stages = self.progress, self.system.stages(self.recipe)
-        with Reporter(shown=self.processes.first) as self.reporter:
+        with Reporter(self.folder, self.accelerator.device, shown=self.processes.first) as self.reporter:
             for stage in stages[progress.stage :]:
                 self._begin_stage(stage, saved)
                 saved = None
@@ -133,7 +133,9 @@ class Trainer:
             self._restore(saved)
         self.processes.same_weights(self.system)
         steps = len(self.batches)
-        self.reporter.begin_stage(stage.name, _epochs_of(recipe, steps) * steps, self.progress.epoch * steps)
+        self.reporter.begin_stage(
+            stage.name, _epochs_of(recipe, steps), steps, self.progress.epoch * steps + self.progress.step
+        )
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.system.load_state_dict(saved["system"])
