@@ -110,6 +110,29 @@ def main(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that differ; each is named")] = False,
+) -> None:
+    """Make a project in a folder: settings, papers, suites and the workflow. What is there and differs is kept."""
+    from recount.init import init as make_project
+
+    for line in make_project(folder, overwrite=overwrite):
+        typer.echo(line)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
+def run(context: typer.Context) -> None:
+    """Run the workflow: `recount run ARGS` is `snakemake --cores all ARGS`, for instance -n, --config suite=open."""
+    from recount.init import run as run_workflow
+
+    run_workflow(context.args)
+
+
+@app.command()
 def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,

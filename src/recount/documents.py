@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recount.errors import UserError, printable
-from recount.results.files import csv_text, is_formula, write_text
+from recount.results.files import csv_text, escape_markdown, write_text
 
 WIDE = 10_000  # characters of a line in a pipe or file: nothing is folded
 
@@ -72,15 +72,6 @@ def _text(document: Document) -> str:
 def as_json(document: Document) -> str:
     """Return its content as JSON; NaN, which JSON does not have, is null."""
     return to_json(document.content, indent=1, inf_nan_mode="null").decode()
-
-
-def escape_markdown(text: str) -> str:
-    """Return ``text`` so that a Markdown table cell shows it as it is: no cell borders, markup, HTML or formula."""
-    line = " ".join(text.split())  # every kind of line break and tab, too
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in line)
-    if is_formula(line):
-        escaped = f"\\{escaped}"
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _markdown(document: Document) -> str:

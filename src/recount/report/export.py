@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from recount.documents import escape_markdown
 from recount.metrics import metric
 from recount.report.exhibits import Sheet
 from recount.report.numbers import interval, number, percent, signed
 from recount.report.tables import SELECTIONS, Cell, TableView
-from recount.results.files import csv_text
+from recount.results.files import csv_text, escape_markdown
 
 CELL_COLUMNS = (
     "paper", "table", "row", "label", "system", "variant", "benchmark", "metric", "published", "published_source",

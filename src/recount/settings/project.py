@@ -144,7 +144,8 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     path = root / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, its clone"
+            f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, or make a project: "
+            "`recount init DIR`"
         )
     config = checked(Config, merged(read_yaml(path, "config.yaml"), overrides or {}), "config.yaml")
     twice = [seed for seed in dict.fromkeys(config.seeds) if config.seeds.count(seed) > 1]
