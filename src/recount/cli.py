@@ -445,17 +445,21 @@ def count(
     prompt: Annotated[str, typer.Option(help='what to count, for text-guided systems: "red stars"')] = "",
     output: Annotated[Path | None, typer.Option(help="folder of overlays and CSV")] = None,
     selection: Annotated[str | None, typer.Option(help="last, best_on_held_out or best_on_test weights")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="also what the run was not trained for")] = False,
     config: Overrides = None,
 ) -> None:
     """Count on your own pictures with a trained run: numbers, overlays, and a CSV of several pictures."""
     from recount.exchange.counting import count as count_pictures
 
-    counts = count_pictures(_project(config), run, images, prompt=prompt, output=output, selection=selection)
+    counts = count_pictures(
+        _project(config), run, images, prompt=prompt, output=output, selection=selection, anyway=anyway
+    )
     for entry in counts.counted:
         if entry.overlay is not None:
             typer.echo(f"{entry.image}: {entry.count:.1f}  ({counts.selection} weights; {entry.overlay})")
     if counts.csv is not None:
         typer.echo(counts.csv)
+    typer.echo(f"{run} was {counts.trained_on}", err=True)
     if counts.problems:
         raise UserError("\n".join(counts.problems))
 
