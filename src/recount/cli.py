@@ -134,21 +134,18 @@ def run(context: typer.Context) -> None:
 
 @app.command()
 def plan(
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
-    from rich.console import Console
-
     from recount import planning
+    from recount.documents import check_suffix, tell
 
+    check_suffix(output)
     more = {} if budget is None else {"budget_gpu_hours": budget}
-    found = planning.plan(_project(config, **more), _given(config) | more)
-    if as_json:
-        typer.echo(found.as_json())
-    else:
-        planning.show(found, Console())
+    tell(planning.document(planning.plan(_project(config, **more), _given(config) | more)), output, json_wanted=as_json)
 
 
 @app.command()
@@ -322,21 +319,24 @@ def score(
     sigma: Annotated[
         list[float] | None, typer.Option(help="pixels within which a point is found; 4 and 8 if not given")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
     config: Overrides = None,
 ) -> None:
     """Score all predictions of the suite that exist; or, with --predictions and --truth, anyone's files."""
     if predictions and truth:
+        from recount.documents import check_suffix, tell
         from recount.exchange.user_predictions import score_files
 
+        check_suffix(output)
         scores = score_files(
             predictions, truth, only_predicted=only_predicted, column=column, truth_column=truth_column,
             selection=selection, sigmas=sigma or (),
         )  # fmt: skip
-        typer.echo(scores.json() if as_json else scores.text())
+        tell(scores.document(), output, json_wanted=as_json)
     elif predictions or truth:
         raise UserError("--predictions and --truth belong together: give both")
-    elif only_predicted or column or truth_column or selection or sigma or as_json:
+    elif only_predicted or column or truth_column or selection or sigma or as_json or output:
         raise UserError("this option is for anyone's files: give --predictions and --truth, too")
     else:
         from recount.results.attempts import attempt

@@ -38,7 +38,7 @@ from recount.report.gallery import crowded, map_png, overlay_png, smoothed
 from recount.results.files import SaveError, file_digest, number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
 from recount.settings.base import ConfigError, unknown
-from recount.settings.project import Project
+from recount.settings.project import Project, Split
 from recount.settings.recipe import Precision
 from recount.systems.base import System
 
@@ -52,6 +52,7 @@ OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
 SMALLEST = 32  # edge in pixels below which networks may run out of cells
 READABLE_EDGE = 480  # a smaller picture is enlarged towards this longest edge, by a whole factor
 OPACITY = 0.6  # of the density where it is highest; the photograph shows through it everywhere
+SCALE_START = f"0 {' ' * 16} "  # the scale's colours are drawn over the blanks
 SCALE_PIXELS = 100  # side of the square that the scale is about
 ANY_SIZE = (sys.maxsize, 1)  # a window that all pictures fit into
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
@@ -105,8 +106,8 @@ def count(
 
     Overlays of an earlier count are left out. Overlays and CSV go into ``output``; without it, each overlay beside its
     picture, and the CSV, of several pictures, into the current folder. ``selection`` names the weights; None takes the
-    first of ``PREFERRED`` that there are. A UserError says what to do; without ``anyway``, also where the run was trained
-    for nothing like it: on drawn scenes, or never for this prompt.
+    first of ``PREFERRED`` that there are. A UserError says what to do; without ``anyway``, also where the run was
+    trained for nothing like it: on drawn scenes, or never for this prompt.
     """
     folder, reading = _training_of(project, run)
     record, system = load_run(folder, reading)
@@ -150,7 +151,8 @@ def _trained_on(project: Project, record: RunRecord, images: Sequence[Path], pro
     training = record.run.training
     if training is None or training.dataset not in datasets.names():
         return "trained on data that are not known here", ""
-    dataset, index = datasets.load(training.dataset), project.root / project.index(training)
+    place = Split(dataset=training.dataset, split=training.split, preparation=training.preparation)
+    dataset, index = datasets.load(place.dataset), project.root / project.index(place)
     words = f"trained on {training.dataset}/{training.split} ({dataset.title})"
     own = set(named_files(index).values()) if index.is_file() else set()
     if dataset.embedded:
@@ -291,14 +293,14 @@ def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Im
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
     lines = list(_wrapped(caption, font, picture.width - size))
     if scale:
-        lines.append(f"0 {' ' * 24} {scale:.3g} or more in {SCALE_PIXELS} x {SCALE_PIXELS} pixels")
+        lines.append(f"{SCALE_START}{scale:.3g} in {SCALE_PIXELS} x {SCALE_PIXELS} px")
     whole = Image.new("RGB", (picture.width, picture.height + int(1.5 * size * len(lines)) + size // 2))
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)
     for number, line in enumerate(lines):
         draw.text((size // 2, picture.height + size // 3 + int(1.5 * size * number)), line, fill="white", font=font)
     if scale:  # between the two numbers of the last line, in the colours that the picture has where it is black
-        left, right = (size // 2 + int(font.getlength(text)) for text in ("0 ", f"0 {' ' * 24}"))
+        left, right = (size // 2 + int(font.getlength(text)) for text in ("0 ", SCALE_START[:-1]))
         steps = np.sqrt(np.linspace(0, 1, right - left))[None].repeat(size, axis=0)
         bar = Image.open(io.BytesIO(map_png(steps, "inferno", transparent=True))).convert("RGBA")
         bar.putalpha(bar.getchannel("A").point(lambda value: int(value * OPACITY)))

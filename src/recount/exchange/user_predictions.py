@@ -14,8 +14,8 @@ from itertools import islice, product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from pydantic import TypeAdapter
 
+from recount.documents import Document, Sheet
 from recount.errors import UserError
 from recount.exchange.user_files import SHOWN, Entry, Key, Table, listed, read_table, shown
 from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric
@@ -124,9 +124,19 @@ class UserScores:
             lines.append(f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}")
         return "\n".join(lines)
 
-    def json(self) -> str:
-        """Return everything as JSON; NaN, which JSON does not have, is null."""
-        return TypeAdapter(UserScores).dump_json(self, indent=1).decode()
+    def document(self) -> Document:
+        """Return everything as a document; its table has each file's metrics, and the differences of two files."""
+        columns = ("predictions", "metric", "value", "low", "high", "p_value")
+        rows: list[tuple[str, str, float, float, float, float]] = []
+        for system in self.systems:
+            metrics = {**system.metrics, "bias": system.calibration.bias}
+            rows += [(system.name, name, m.value, m.low, m.high, math.nan) for name, m in metrics.items()]
+        between = " minus ".join(system.name for system in self.systems)
+        rows += [(between, name, d.value, d.low, d.high, d.p_value) for name, d in self.differences.items()]
+        texts = [[*row[:2], *map(_shown, row[2:])] for row in rows]
+        text = self.text().splitlines()
+        sheet = Sheet("", ("Predictions", "Metric", "Value", "From", "To", "p"), texts)
+        return Document("Scores of predictions", text[:2], [sheet], self, columns, rows, plain=text)
 
 
 def score_files(
