@@ -11,6 +11,7 @@
 #   make mutants             do the tests notice a line that somebody breaks? about half an hour
 #   make lint                style, types, layers, workflow
 #   make bench               how fast the costly parts are
+#   make costs               what a training step of each system costs on a card, counted without one; tables of docs/gpu.md
 #   make simulate            how often the rules of the verdicts err and what they find; writes the tables of docs/verdicts.md
 #
 # PYTHON=python3.12 chooses the Python; CORES=4 limits the processor cores; ARGS="-n" hands options on.
@@ -25,7 +26,7 @@ READY = .venv/.recount-is-installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 APART = full_size or cluster or environments
 
-.PHONY: report test test-more test-search test-full test-cluster test-environments mutants lint format bench simulate schemas lock clean-environment
+.PHONY: report test test-more test-search test-full test-cluster test-environments mutants lint format bench costs simulate schemas lock clean-environment
 
 report: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --config suite=$(SUITE) $(ARGS)
@@ -75,6 +76,9 @@ format: $(READY)
 
 bench: $(READY)
 	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+costs: $(READY)
+	nice $(BIN)/python bench/count_costs.py $(ARGS)
 
 simulate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/scoring/simulate_root_intervals.py

@@ -69,8 +69,7 @@ def _run(project: Project, run: Run, selections: list[str]) -> dict[str, str]:
         model = folder / selection["model"]
         if not model.is_file():
             model.write_text(f"{run.id} {name}", encoding="utf-8")
-    splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    origin = {**(known.get("provenance") or {}), "data": _data(project, splits)}
+    origin = {**(known.get("provenance") or {}), "data": _data(project, run.learnt_from)}
     whose = {"system": run.system, "variant": run.variant, "seed": run.seed}
     fixed = {
         "run": (known.get("run") or {}) | whose,

@@ -164,6 +164,21 @@ def official_vae_names(network: nn.Module) -> dict[str, str]:
     return inverted(found, "vae.", prefix, network.state_dict())
 
 
+def official_state(system: t2i.T2ICount) -> dict[str, Tensor]:
+    """Return the system's weights under the names of ``best_model_paper.pth``."""
+    unet = official_unet_names(system.unet)
+    decoder_names = official_names(list(system.decoder.state_dict()), official_decoder_names(), t2i.decoder_key)
+    vae = official_vae_names(system.vae)
+    state = {f"unet.unet.diffusion_model.{unet[k]}": v for k, v in system.unet.state_dict().items()}
+    state |= {f"decoder.{decoder_names[k]}": v for k, v in system.decoder.state_dict().items()}
+    for name, value in system.vae.state_dict().items():
+        is_projection = ".attn_1." in vae[name] and name.endswith("weight") and value.ndim == 2
+        state[f"vae.{vae[name]}"] = value[..., None, None] if is_projection else value
+    text = {k.removeprefix("text_model."): v for k, v in system.text.state_dict().items()}
+    state |= {f"clip.transformer.text_model.{k}": v for k, v in text.items()}
+    return state | {"clip.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
+
+
 @cache
 def small_unet() -> Any:
     network = sd.unet(SMALL).eval()

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from prepared import written
 from projects import ROOT, copy_settings, experiment, write_project
 from records import SELECTION, run_record
 from recount import doctor, planning
+from recount.cli import app
 from recount.doctor import Finding
 from recount.documents import FORMATS, as_json, write
+from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
+from recount.rehearsal import costs as costs_of_cards
+from recount.results.rehearsals import Rehearsals, Rehearsed, rehearsals_path
 from recount.settings import project as config
 from recount.settings.base import ConfigError
 from recount.settings.project import Project
@@ -42,7 +47,35 @@ def test_hours_are_the_suites_quoted_ones_times_epochs_until_something_ended_her
     assert found["gigacount/full/seed0"].gpu_hours == pytest.approx(7.5 * 6)  # 600 epochs
     assert found["gigacount/stage4/seed0"].gpu_hours == pytest.approx(7.5 * 1.5)
     assert "Table 2" in found["gigacount/full/seed0"].basis
-    assert found["mcnn/rgb/seed0"].gpu_hours is None
+    assert found["mcnn/rgb/seed0"].basis == "model of T4"  # nobody published it, and no card is here
+
+
+def test_a_named_card_has_modelled_hours_of_every_training_with_the_published_ones_beside_them(tmp_path: Path) -> None:
+    every = config.load(ROOT, {"suite": "paper", "results": str(tmp_path), "resources": str(tmp_path)})
+    hours = {card: {cost.run: cost for cost in planning._run_costs(every, card)} for card in ("T4", "H200")}
+    for run, cost in hours["H200"].items():
+        assert cost.basis in ("model of H200", "no training")
+        assert cost.gpu_hours is not None
+        assert cost.gpu_hours <= (hours["T4"][run].gpu_hours or 0)
+    full = hours["H200"]["gigacount/full/seed0"]
+    assert (full.published_hours, full.published_source) == (45, "the paper's Table 2, a T4")
+    assert (full.peak_bytes or 0) > 4e9
+    longer, shorter = (hours["H200"][f"gigacount/{name}/seed0"].gpu_hours or 0 for name in ("full", "stage4"))
+    assert longer == pytest.approx(4 * shorter)  # 600 and 150 epochs
+    with pytest.raises(UserError, match=r"--card = H20: .*H200"):
+        list(planning._run_costs(every, "H20"))
+
+
+def test_a_rehearsal_on_a_card_is_the_basis_where_that_card_is_named(tmp_path: Path) -> None:
+    row = Rehearsed(run="mcnn/rgb/seed0", batch=1, seconds_per_step=0.5)
+    there = Rehearsals(device="NVIDIA H200", kind="cuda", memory_mb=141_000, rehearsed={row.run: row})
+    there.write(rehearsals_path(tmp_path, there.device))
+    every = config.load(ROOT, {"suite": "paper", "results": str(tmp_path), "resources": str(tmp_path)})
+    cost = {cost.run: cost for cost in planning._run_costs(every, "H200")}["mcnn/rgb/seed0"]
+    assert cost.basis == "measured on this machine (NVIDIA H200)"
+    epochs = costs_of_cards.recipe_of(every, every.run("mcnn", "rgb", 0)).epochs
+    assert cost.gpu_hours == pytest.approx(0.5 * 1201 * epochs / 3600)
+    assert {c.run: c for c in planning._run_costs(every, "H100")}["mcnn/rgb/seed0"].basis == "model of H100"
 
 
 def test_hours_of_ended_runs_are_measured_and_scaled_to_the_epochs_of_others(tmp_path: Path) -> None:
@@ -59,14 +92,6 @@ def test_a_damaged_record_is_a_run_that_has_not_ended(tmp_path: Path) -> None:
     assert not costs(project(results=str(tmp_path)))["gigacount/stage4/seed0"].done
 
 
-def test_a_budget_schedules_no_more_than_fits_and_says_why_the_rest_is_left_out() -> None:
-    small = project(budget_gpu_hours=30)
-    hours = [small.gpu_hours(run.system, run.variant)[0] for run in small.runs]
-    assert 0 < sum(hour or 0 for hour in hours) <= 30
-    assert "budget of 30 GPU hours: it takes 45" in small.not_run("gigacount", "full")
-    assert "its cost is not known" in small.not_run("mcnn", "rgb")
-
-
 def test_tables_and_claims_choose_runs() -> None:
     of_table = {run.variant for run in project(tables=["table3"]).runs}
     assert {"stage4", "no_stage4"} <= of_table
@@ -76,6 +101,28 @@ def test_tables_and_claims_choose_runs() -> None:
     assert {run.variant for run in project(claims=[claim.id]).runs} == {"stage4", "no_stage4"}
     with pytest.raises(ConfigError, match=r"claims = G99: there is no such claim; the nearest is G9"):
         project(claims=["G99"])
+
+
+def test_released_weights_or_all_but_them_are_chosen() -> None:
+    every, released, trained = (
+        {f"{run.system}/{run.variant}": run for run in project(runs=kind).runs}
+        for kind in ("all", "released", "trained")
+    )
+    assert every.keys() == released.keys() | trained.keys()
+    assert all(run.checkpoint and run.splits == [*run.benchmarks.values()] for run in released.values())
+    assert not any(run.checkpoint for run in trained.values())
+    assert project(runs="released").not_run("gigacount", "full") == "config.yaml leaves it out (runs: released)"
+    with pytest.raises(ConfigError, match=r"runs = \"relesed\".*'released'.*the nearest is released"):
+        project(runs="relesed")
+
+
+def test_several_keys_may_follow_one_config_as_in_snakemake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    answer = CliRunner().invoke(app, ["prepare", "x", "--config", "suite=paper", "runs=al", "sede=1"])
+    assert answer.output.splitlines() == [
+        "recount: config.yaml: runs = \"al\": Input should be 'all', 'released' or 'trained'; the nearest is all",
+        "config.yaml: sede = 1: no such key; the nearest is seeds",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +145,22 @@ def test_names_of_data_that_do_not_exist_are_told_before_anything_runs(
     suite = path.stem if file.startswith("suites") else "paper"
     with pytest.raises(ConfigError, match=said):
         planning.check_data(config.load(tmp_path, {"suite": suite}))
+
+
+def test_a_data_set_without_what_a_system_learns_from_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_settings(tmp_path) / "suites/open.yaml"
+    old, new = "dataset: sha_train75, split: train, preparation: longest_512", "dataset: countbench_hf491, split: test"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    said = r"suites/open\.yaml: ucf_qnrf/train: mcnn is trained on it and needs points; countbench_hf491 gives prompts"
+    with pytest.raises(ConfigError, match=said):
+        planning.check_data(config.load(tmp_path, {"suite": "open"}))
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["fetch", "countbench_hf491", "--config", "suite=open"])
+    assert answer.exit_code == 1 and "mcnn is trained on it and needs points" in answer.output
+    assert not (tmp_path / "resources").exists()
 
 
 def test_a_system_without_code_is_told(tmp_path: Path) -> None:
@@ -157,7 +220,7 @@ def test_an_unpacked_folder_stands_for_its_archive(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
-    small = project(resources=str(tmp_path), results=str(tmp_path), budget_gpu_hours=30)
+    small = planning.within_budget(project(resources=str(tmp_path), results=str(tmp_path), budget_gpu_hours=30))
     by_hand = project(papers=["clip_ebc"], resources=str(tmp_path))
     found = planning.Plan(
         "paper", ["gigacount"], 30, {"train": 3}, list(planning._run_costs(small)), {"mcnn/rgb": "too dear"},
@@ -177,7 +240,7 @@ def test_several_papers_have_a_sum(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     planning.show(planning.Plan("paper", ["a", "b"], None, {}, runs), console)
     (line,) = [line for line in console.export_text().splitlines() if line.split()[1:2] == ["all"]]
-    assert [word for word in line.split() if word != "│"] == ["all", "4", "1", "23", "1"]
+    assert [word for word in line.split() if word != "│"] == ["all", "4", "1", "23", "0", "1"]
 
 
 # -------------------------------------------------------------------------------------------------------------- doctor

@@ -9,20 +9,24 @@ finished result make nothing unfit. Prepared data check themselves (``recount.da
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from dataclasses import replace
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from recount import provenance
+from recount.data.dataset import DataError
 from recount.data.index import read_truth
 from recount.errors import UserError
-from recount.results.attempts import failed
-from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest, is_there
+from recount.results.attempts import failed, predict_job
+from recount.results.files import JsonRecord, Made, MadeTables, ResultsError, file_digest, is_there, made_anew
 from recount.results.predictions import Predictions, Timing, read_predictions, timing_path
 from recount.results.prepared import data_digest
 from recount.results.prompt_tests import PromptTests
+from recount.results.reason import NOTHING, Reason, joined
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.submissions import SELECTION, Submission, submission_path, submissions
+from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, InfluentialImage, Score
+from recount.results.submissions import SELECTION, SUBMITTED, Submission, submission_path, submissions
 from recount.settings.project import WEIGHTS, Project, Run, Split
 
 #: step -> the record beside what it makes
@@ -31,6 +35,8 @@ TABLES = {
     "score": ("scores.csv", "strata.csv", "influence.csv"),
     "judge": ("verdicts.csv", "fidelity.csv", "submitted.csv"),
 }
+MEASURED = ("trained", "checkpoint")  # status of a cell that predictions give
+NO_NUMBERS: dict[str, Any] = {"value": math.nan, "ci_low": math.nan, "ci_high": math.nan, "sd": math.nan, "n": None}
 RecordType = TypeVar("RecordType", bound=JsonRecord)
 SHOWN = 3  # ids in a message
 Kind = Literal["stale", "damaged", "failed", "missing"]
@@ -40,9 +46,18 @@ class Unfit(UserError):
     """A result that must not be used."""
 
     def __init__(self, path: Path, kind: Kind, why: str, again: str, expected: str = "", found: str = "") -> None:
-        digests = f" (expected {expected[:12]}, found {found[:12] or 'nothing'})" if expected or found else ""
+        digests = (
+            f" (expected {expected[:12] or 'nothing'}, found {found[:12] or 'nothing'})" if expected or found else ""
+        )
         super().__init__(f"{path}: {kind}: {why}{digests}; {again}")
-        self.path, self.kind, self.why, self.again, self.expected, self.found = path, kind, why, again, expected, found
+        self.where, self.kind, self.why, self.again, self.expected, self.found = path, kind, why, again, expected, found
+
+
+def _other(source: str, digest: str, now: str) -> str:
+    """Return in words that a result was made from another state of a file than that of now ("": there is none)."""
+    if not now:
+        return f"made from {source}, which is gone or does not fit now"
+    return f"made from another {source} than is there now" if digest else f"made without {source}"
 
 
 def _digest_of_data(source: Path) -> str:
@@ -98,7 +113,7 @@ class Chain:
         if key in self._predicted:
             return self._predicted[key]
         again = f"`recount predict {run.evaluation_id} {benchmark}` makes it anew"
-        self._no_attempt("predict", run.evaluation_id, path, again)
+        self._no_attempt("predict", predict_job(run, benchmark), path, again)
         if not is_there(path):
             raise FileNotFoundError(path)
         record = self._record(Timing, timing_path(path), again, whose=path)
@@ -153,6 +168,11 @@ class Chain:
         """Return the file of the maps that belong to a run's prompt tests, if it is there; errors: ``prompt_tests``."""
         return self._maps(self.prompt_tests(run).made, f"`recount test-prompts {run.evaluation_id}` makes it anew")
 
+    def absent(self, made: Made, beside: Path) -> list[Path]:
+        """Return the files that a record names, and that are not there; the record lies at ``beside``."""
+        named = [self.results / name if "/" in name else beside.with_name(name) for name in made.content]
+        return [path for path in named if not path.is_file()]
+
     def _maps(self, made: Made, again: str) -> Path | None:
         for name, digest in made.content.items():
             path = self.results / name
@@ -163,37 +183,125 @@ class Chain:
 
     def tables(self, step: str) -> MadeTables:
         """Return the record of what ``step`` made (``MADE``); that, and what it was made from, must fit."""
+        path, again, record = self._as_written(step)
+        self._same_data(path, record.made.data, again)
+        for source, digest in record.made.results.items():
+            now = self._fit_digest(source)
+            if now != digest:
+                raise Unfit(path, "stale", _other(source, digest, now), again, now, digest)
+        for source, digest in self.digests("submitted").items() if step != "report" else ():
+            if source not in record.made.results:
+                raise Unfit(path, "stale", _other(source, "", digest), again, digest)
+        return record
+
+    def _as_written(self, step: str) -> tuple[Path, str, MadeTables]:
+        """Return the record of a step's tables with its path and what makes it anew; the tables must fit it."""
         project = self.project
         path = project.root / project.report / MADE[step] if step == "report" else self.results / MADE[step]
-        again = f"`recount {step}` makes it anew"
+        again = made_anew(f"recount {step}")
         self._no_attempt(step, self.project.suite.name, path, again)
         record = self._record(MadeTables, path, again)
         for table, digest in record.made.content.items():
-            self._content(path.with_name(table), digest, again)
-        for source, digest in record.made.results.items():
-            now = self._digest_or_none(self.results / source)
-            if now != digest:
-                raise Unfit(path, "stale", f"made from another {source} than is there now", again, now, digest)
-        for source, digest in self.digests("submissions").items() if step != "report" else ():
-            if source not in record.made.results:
-                raise Unfit(path, "stale", f"made before {source} was submitted", again, digest)
-        return record
+            self._content(path.parent / table, digest, again)
+        return path, again, record
+
+    def scores(self) -> list[Score]:
+        """Return the rows of scores.csv; errors: ``tables``, but for what single rows were made from.
+
+        A row of predictions that are others than were scored, or that do not fit any more, is a missing cell that says
+        so. So is one that only annotations give, where they are others.
+        """
+        path, again, record = self._as_written("score")
+        other_data = self._why_unfit(lambda: self._same_data(path, record.made.data, again))
+        rows = SCORES.read(self.results / "scores.csv")
+        by_id = {run.id: run for run in self.project.runs}
+        why = cache(lambda run, name, used: self._why_not_scored(record.made, by_id[run], name, used, path, again))
+        runs: dict[tuple[str, str], list[Run]] = {}
+        for run in self.project.runs:
+            runs.setdefault((run.system, run.variant), []).append(run)
+        used = {(row.system, row.variant, row.benchmark, row.seed) for row in rows if row.status in MEASURED}
+
+        def checked(row: Score) -> Score:
+            behind = [run for run in runs.get((row.system, row.variant), ()) if row.benchmark in run.benchmarks]
+            behind = [run for run in behind if row.seed in (ALL_SEEDS, str(run.seed))]
+            keys = {run.id: (row.system, row.variant, row.benchmark, str(run.seed)) for run in behind}
+            unfit = joined(filter(None, (why(run, row.benchmark, key in used) for run, key in keys.items())))
+            if row.status in ("trivial", "oracle"):
+                unfit = other_data
+            if row.status == SUBMITTED:
+                unfit = self._why_other(record.made, f"{row.row}/{row.dataset}.json", path, again)
+            return replace(row, **NO_NUMBERS, status="missing", reason=unfit) if unfit else row
+
+        return [checked(row) for row in rows]
+
+    def _why_not_scored(self, made: Made, run: Run, benchmark: str, used: bool, path: Path, again: str) -> Reason:
+        name = self.project.predictions(run, benchmark).relative_to(self.project.results).as_posix()
+        unfit = self._why_unfit(lambda: self.predictions(run, benchmark)) if used else NOTHING
+        return unfit or self._why_other(made, name, path, again)
+
+    def _why_other(self, made: Made, name: str, path: Path, again: str) -> Reason:
+        then, now = made.results.get(name, ""), self._fit_digest(name)
+        if then == now:
+            return NOTHING
+        return Reason("stale", str(Unfit(path, "stale", _other(name, then, now), again, now, then)))
+
+    def _why_unfit(self, read: Callable[[], object]) -> Reason:
+        try:
+            read()
+        except Unfit as unfit:
+            return Reason("damaged" if unfit.kind == "missing" else unfit.kind, str(unfit))
+        except (DataError, ResultsError, OSError) as error:
+            return Reason("damaged", str(error))
+        return NOTHING
+
+    def influence(self) -> list[InfluentialImage]:
+        """Return the rows of influence.csv whose predictions are those that were scored; errors: ``scores``."""
+        fit = {(row.system, row.variant, row.benchmark, row.seed) for row in self.scores() if row.status in MEASURED}
+        rows = INFLUENCE.read(self.results / "influence.csv")
+        return [row for row in rows if (row.system, row.variant, row.benchmark, str(row.seed)) in fit]
 
     def tables_now(self) -> dict[str, str]:
         """Return the digests of the tables that a report is made from."""
         return {name: self._digest_or_none(self.results / name) for name in (*TABLES["score"], *TABLES["judge"])}
 
-    def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests", "submissions"]) -> dict[str, str]:
-        """Return the digests of all results of some kinds, by path below results/<suite>; "" for what is not there."""
+    def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests", "submitted"]) -> dict[str, str]:
+        """Return the digests of all results of some kinds, by path below results/<suite>; "" for what does not fit."""
+        return {name: self._fit_digest(name) for name in sorted(self._reads) if name.startswith(kinds)}
+
+    @cached_property
+    def _reads(self) -> dict[str, Callable[[], object]]:
+        """What reads each result that runs make, by path below results/<suite>."""
         project = self.project
-        paths = {
-            "predictions": [project.predictions(run, name) for run in project.evaluations for name in run.benchmarks],
-            "runs": [project.run_folder(run) / RUN for run in project.trainings],
-            "prompt_tests": [project.prompt_test_file(run) for run in project.evaluations if run.prompt_tests],
-            "submissions": [path.relative_to(project.root) for path in submissions(project)],
-        }
-        chosen = [path.relative_to(project.results) for kind in kinds for path in paths[kind]]
-        return {path.as_posix(): self._digest_or_none(self.results / path) for path in sorted(set(chosen))}
+        found: dict[Path, Callable[[], object]] = {}
+        for run in project.trainings:
+            found[project.run_folder(run) / RUN] = partial(self.run, run)
+        for run in project.evaluations:
+            found |= {project.predictions(run, name): partial(self.predictions, run, name) for name in run.benchmarks}
+            if run.prompt_tests:
+                found[project.prompt_test_file(run)] = partial(self.prompt_tests, run)
+        for path in submissions(project):
+            found[path.relative_to(project.root)] = partial(self.submission, path)
+        return {path.relative_to(project.results).as_posix(): read for path, read in found.items()}
+
+    def _fit_digest(self, name: str) -> str:
+        """Return the digest of a result; "" where there is none, or where it is not to be used.
+
+        Where only the data do not fit themselves, nothing is known of what was made from them.
+        """
+        with suppress(DataError, ResultsError, FileNotFoundError):
+            try:
+                self._reads.get(name, lambda: None)()
+            except Unfit:
+                return ""
+        return self._digest_or_none(self.results / name)
+
+    def data_now(self) -> dict[str, str]:
+        """Return the data digests of all prepared data of the project's runs that are there and fit."""
+        found = {}
+        for index in sorted({self.project.index(split) for run in self.project.runs for split in run.splits}):
+            with suppress(ResultsError):
+                found["/".join(index.parent.parts[-2:])] = self._digest_of(self.project.root / index)
+        return found
 
     def _digest_or_none(self, path: Path) -> str:
         try:
@@ -215,7 +323,7 @@ class Chain:
             why = f"{path.name} is absent, so nothing says what it was made from"
             raise Unfit(whose, "damaged", why, again) from None
         except ResultsError as error:
-            raise Unfit(path, "damaged", str(error).removeprefix(f"{path}: "), again) from None
+            raise Unfit(path, "damaged", error.what.removeprefix("damaged: "), again) from None
 
     def _parsed(
         self, path: Path, read: Callable[[Path], Mapping[str, Predictions]], again: str
@@ -223,7 +331,7 @@ class Chain:
         try:
             return dict(read(path))
         except ResultsError as error:
-            raise Unfit(path, "damaged", str(error).removeprefix(f"{path}: "), again) from None
+            raise Unfit(path, "damaged", error.what.removeprefix("damaged: "), again) from None
 
     def _content(self, path: Path, expected: str, again: str) -> None:
         try:
@@ -249,16 +357,16 @@ class Chain:
         self._same_data(path, made.data, again)
 
     def _same_data(self, path: Path, data: Mapping[str, str], again: str) -> None:
-        """Data that are not here any more (results are moved and shared) are not held against a result."""
+        """Data that are not here any more (results are moved and shared) are not held against a result.
+
+        Data that do not fit themselves are a ``ResultsError`` of theirs: it says nothing of what was made from them.
+        """
         for name, digest in data.items():
             weights = name.startswith(WEIGHTS)
             folder = self.project.weights / name.removeprefix(WEIGHTS) if weights else self.project.data / name
             source = self.project.root / folder / ("manifest.json" if weights else "index.csv")
             if is_there(source):
-                try:
-                    now = self._digest_of(source)
-                except ResultsError as error:
-                    raise Unfit(source, "damaged", str(error).removeprefix(f"{source}: "), again) from None
+                now = self._digest_of(source)
                 if now != digest:
                     raise Unfit(path, "stale", f"made from other data ({name}) than are there now", again, now, digest)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from recount.errors import UserError, in_words, printable
+from recount.errors import UserError, in_words, printable, working_folder
 
 if TYPE_CHECKING:
     from recount.data.dataset import Source
@@ -25,6 +28,16 @@ if TYPE_CHECKING:
 
 class _PlainErrors(TyperGroup):
     """Prints the errors that are meant for people without a traceback, and exits with 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take several ``KEY=VALUE`` after one ``--config``, as Snakemake does."""
+        spread: list[str] = []
+        after = False
+        for argument in args:
+            another = after and spread[-1] != "--config" and re.match(r"[a-z_]+=", argument)
+            spread += ["--config", argument] if another else [argument]
+            after = argument == "--config" or bool(another) or spread[-2:-1] == ["--config"]
+        return super().parse_args(ctx, spread)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -76,8 +89,12 @@ def _project(overrides: list[str] | None, **more: Any) -> Project:
     from recount.results.published import check_published
     from recount.settings.project import load
 
-    project = load(Path.cwd(), _given(overrides) | more)
+    project = load(working_folder(), _given(overrides) | more)
     check_published(project)
+    if project.config.budget_gpu_hours is not None:
+        from recount.planning import within_budget
+
+        project = within_budget(project)
     return project
 
 
@@ -88,10 +105,13 @@ def _run(overrides: list[str] | None, run_id: str) -> tuple[Project, Run]:
     return project, project.run(parts[0], parts[1], int(parts[2].removeprefix("seed")))
 
 
-def _fetch(source: Source, folder: Path) -> None:
+def _fetch(step: str, source: Source, project: Project, below: Path) -> None:
     from recount.fetching.fetch import fetch as fetch_files
+    from recount.results.attempts import attempt
 
-    files = fetch_files(source, folder)["files"]
+    folder = project.root / below
+    with attempt(project, step, source.name):
+        files = fetch_files(source, folder)["files"]
     typer.echo(
         f"{folder / source.name}: {len(files)} files, {sum(file['bytes'] for file in files) / 1e6:.1f} MB, checked"
     )
@@ -101,7 +121,10 @@ def _fetch(source: Source, folder: Path) -> None:
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also say what is done in detail")] = False,
 ) -> None:
-    """Set up logging."""
+    """Set up logging, and streams that can say everything, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
     )
@@ -137,6 +160,10 @@ def plan(
     as_json: JsonWanted = False,
     output: Output = None,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
+    next_only: Annotated[bool, typer.Option("--next", help="only what to train next, given what is there")] = False,
+    card: Annotated[
+        str | None, typer.Option(help="whose hours: T4, 4090, A100, H100 or H200; else of the card that is here")
+    ] = None,
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
@@ -145,7 +172,10 @@ def plan(
 
     check_suffix(output)
     more = {} if budget is None else {"budget_gpu_hours": budget}
-    tell(planning.document(planning.plan(_project(config, **more), _given(config) | more)), output, json_wanted=as_json)
+    project = _project(config, **more)
+    found = planning.plan(project, project.overrides, card=card, jobs=not next_only)
+    shown = planning.document(found, planning.show_next if next_only else planning.show)
+    tell(shown, output, json_wanted=as_json)
 
 
 @app.command()
@@ -165,12 +195,49 @@ def doctor(config: Overrides = None) -> None:
 
 
 @app.command()
+def rehearse(
+    systems: Annotated[
+        list[str] | None, typer.Option(metavar="SYSTEM[/VARIANT]", help="only these; may be given several times")
+    ] = None,
+    random_weights: Annotated[bool, typer.Option(help="random base weights, even where real ones are there")] = False,
+    steps: Annotated[int, typer.Option(min=2, help="training steps of each stage")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    config: Overrides = None,
+) -> None:
+    """Try each system on this machine: real steps, a save, a resume, a prediction; what is absent is drawn or random.
+
+    Seconds, memory and disk are noted below the resources, where plan reads them. 1 if a system failed.
+    """
+    from rich.console import Console
+
+    from recount.planning import check_data
+    from recount.rehearsal.rehearse import chosen
+    from recount.rehearsal.rehearse import rehearse as rehearsed
+    from recount.rehearsal.view import show
+
+    project = _project(config)
+    check_data(project)
+    found = []
+    for row in rehearsed(project, chosen(project, systems or []), random_weights=random_weights, steps=steps):
+        logging.getLogger(__name__).info("%s: %s", row.run, row.error or "rehearsed")
+        found.append(row)
+    if as_json:
+        typer.echo(json.dumps([row.model_dump(mode="json") for row in found], indent=1))
+    else:
+        show(found, Console())
+    if any(row.error for row in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def fetch(dataset: str, config: Overrides = None) -> None:
     """Fetch a data set's files, check them, and write its manifest."""
     from recount import datasets
+    from recount.planning import check_pairings
 
     project = _project(config)
-    _fetch(datasets.load(dataset), project.root / project.raw)
+    check_pairings(project, dataset)
+    _fetch("fetch", datasets.load(dataset), project, project.raw)
 
 
 @app.command()
@@ -182,7 +249,7 @@ def fetch_weights(name: str, config: Overrides = None) -> None:
     project = _project(config)
     if name not in WEIGHTS:
         raise UserError(f"{name}: {unknown('file of weights', name, WEIGHTS)}")
-    _fetch(WEIGHTS[name], project.root / project.weights)
+    _fetch("fetch-weights", WEIGHTS[name], project, project.weights)
     for line in WEIGHTS[name].told():
         typer.echo(f"  {line}")
 
@@ -193,11 +260,15 @@ def prepare(dataset: str, preparation: Annotated[str, typer.Argument()] = "origi
     from recount import datasets
     from recount.data.checks import told
     from recount.data.prepare import prepare as prepare_dataset
+    from recount.results.attempts import attempt
     from recount.results.prepared import SUMMARY, Summary
 
     project = _project(config)
     raw, data, accept = project.root / project.raw, project.root / project.data, project.config.accept.get(dataset, "")
-    index = prepare_dataset(datasets.load(dataset), preparation, raw, data, accept)
+    source = datasets.load(dataset)
+    source.check_preparation(preparation)
+    with attempt(project, "prepare", f"{dataset}/{preparation}"):
+        index = prepare_dataset(source, preparation, raw, data, accept)
     for line in (*told(Summary.read(index.with_name(SUMMARY))), index):
         typer.echo(line)
 
@@ -237,11 +308,16 @@ def predict(
         _submitted(project, benchmark, name, counted(project, benchmark, function, prompts=prompts), paper, output)
         return
     project, chosen = _run(config, run)
-    from recount.prediction.predict import predict_benchmark
-    from recount.results.attempts import attempt
+    from recount.prediction.predict import check_benchmark, predict_benchmark
+    from recount.results.attempts import attempt, predict_job
 
-    with attempt(project, "predict", chosen.evaluation_id):
-        for each in benchmarks or chosen.benchmark_of_split.values():
+    wanted = benchmarks or [*chosen.benchmark_of_split.values()]
+    for each in wanted:
+        check_benchmark(chosen, each)
+    with ExitStack() as attempts:
+        for job in dict.fromkeys(predict_job(chosen, each) for each in wanted):
+            attempts.enter_context(attempt(project, "predict", job))
+        for each in wanted:
             typer.echo(predict_benchmark(project, chosen, each))
 
 
@@ -409,7 +485,9 @@ def verify(
         typer.echo(verification.as_json(findings))
     else:
         verification.show(findings, Console())
-        typer.echo(f"{project.results}: {unfit} unfit" if unfit else f"{project.results}: everything fits")
+        failed = sum(finding.kind == "failed" for finding in findings)
+        said = (f"{unfit} unfit" if unfit else "everything fits") + (f", {failed} failed" if failed else "")
+        typer.echo(f"{project.results}: {said}")
     if mend:
         moved = verification.mend(project, findings)
         typer.echo(f"{len(moved)} files moved to {project.results}/unfit; run the workflow again", err=as_json)

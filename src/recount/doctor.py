@@ -15,17 +15,20 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from recount.data.dataset import MANIFEST, DataError, Dataset
+from recount.data.dataset import MANIFEST, DataError, Dataset, one_line
 from recount.data.index import read_index
 from recount.data.needs import check_needs
+from recount.errors import expanded
 from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
 from recount.planning import needed_sources
 from recount.provenance import output_of, visible_gpus
+from recount.results.attempts import failed_of_data
 from recount.settings.project import Project
 from recount.settings.schemas import system_schema
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
+LONGEST_REASON = 600  # characters of why a step failed
 MODEL_GB = 5.0  # of free disk below which runs at paper size fail: a network with its optimiser's state
 
 Verdict = Literal["ok", "missing", "problem"]
@@ -46,7 +49,16 @@ def examine(project: Project) -> list[Finding]:
     """Return all findings for a project, in the order they are told."""
     python = Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
     machine = [python, _gpu(project), _memory(project), *_disk(project)]
-    return [*machine, _conda(), _slurm(), _mirror(), _token(), *_sources(project), *_unmet_needs(project)]
+    return [
+        *machine,
+        _conda(),
+        _slurm(),
+        _mirror(),
+        _token(),
+        *_sources(project),
+        *_failed(project),
+        *_unmet_needs(project),
+    ]
 
 
 def show(findings: list[Finding], console: Console) -> None:
@@ -132,7 +144,7 @@ def _mirror() -> Finding:
 
 
 def _token() -> Finding:
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    home = expanded(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     if os.environ.get("HF_TOKEN") or (home / "token").is_file():
         return Finding("Hugging Face token", "ok", "there")
     advice = "none of recount's files needs one; it only raises the rate limit (HF_TOKEN)"
@@ -158,6 +170,12 @@ def _sources(project: Project) -> Iterator[Finding]:
             yield Finding(source.name, "ok", f"not there; recount fetches it ({len(absent)} files, {source.licence})")
         else:
             yield Finding(source.name, "ok", "there, not checked yet")
+
+
+def _failed(project: Project) -> Iterator[Finding]:
+    """Tell how fetching and preparing failed last, whatever older files are there."""
+    for job, text in failed_of_data(project).items():
+        yield Finding(job[1], "missing", one_line(text, LONGEST_REASON), f"`recount {' '.join(job)}` tries again")
 
 
 def _unmet_needs(project: Project) -> Iterator[Finding]:

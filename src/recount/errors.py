@@ -25,6 +25,30 @@ class UserError(Exception):
     """Something is wrong that the user can mend; commands print the message as it is, without a traceback."""
 
 
+def working_folder() -> Path:
+    """Return the folder that a command runs in, or say what is wrong with it."""
+    try:
+        folder = Path.cwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory is gone, or closed to you ({error.strerror}): `cd` to the project's folder"
+        ) from None
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        what = "its name is not UTF-8, which files of results are: rename the folder, or set LANG=C.UTF-8 if it is"
+        raise UserError(f"{folder}: {what}") from None
+    return folder
+
+
+def expanded(path: str) -> Path:
+    """Return a path whose ``~`` is the user's home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: this home is not known: set HOME, or write the whole path") from None
+
+
 def in_words(error: BaseException) -> str | None:
     """Return what to say of an error that the user can mend, ours or the system's (one line); None for others."""
     if isinstance(error, UserError):

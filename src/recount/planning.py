@@ -1,16 +1,18 @@
 """``recount plan``: what a suite would run, fetch and cost, before anything starts.
 
-Jobs are counted by Snakemake's own dry run, so that they agree with ``snakemake -n``. GPU hours are of training: what
-a run that has ended took, else what runs of the same system here took, scaled to the epochs, else what the suite quotes
-with its source. The rest is counted as not known, never as zero. Downloads are the declared sizes of what is not there.
+Jobs are counted by Snakemake's own dry run, so that they agree with ``snakemake -n``. GPU hours are of training: what a
+run that has ended took, else what runs of the same system here took, scaled to the epochs, else what a rehearsal here
+measured, else a model of the card (``rehearsal.costs``), with what the suite quotes beside it. Downloads are the
+declared sizes of what is not there.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -22,15 +24,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
+from recount.cheapest import Step, affordable, order, path
 from recount.data.dataset import MANIFEST, Dataset, Source
+from recount.data.needs import unmet
 from recount.documents import Document, Sheet, terminal
 from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
+from recount.judging.expected import expected
+from recount.provenance import cpu_name, visible_gpus
+from recount.rehearsal import costs
 from recount.results.files import ResultsError
+from recount.results.rehearsals import read_rehearsals
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
-from recount.settings.project import Project, Run, default_recipe
+from recount.settings.project import NO_TRAINING, Project, Run, default_recipe, load
+from recount.settings.schemas import system_schema
 
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
@@ -44,6 +53,9 @@ class RunCost:
     gpu_hours: float | None  # None: not known
     basis: str
     done: bool  # it has ended
+    published_hours: float | None = None  # what the suite quotes
+    published_source: str = ""
+    peak_bytes: int | None = None  # of a card's memory, as counted for a whole batch
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class Plan:
     runs: list[RunCost] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     downloads: list[Download] = field(default_factory=list)
+    path: list[Step] = field(default_factory=list)  # the cheapest to verdicts, from what is there
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
         """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
@@ -84,6 +97,7 @@ class Plan:
             "done": len(mine) - len(to_do),
             "gpu_hours": sum(run.gpu_hours or 0.0 for run in to_do),
             "unknown": sum(run.gpu_hours is None for run in to_do),
+            "published": sum(run.published_hours or 0.0 for run in to_do),
             "by_basis": by_basis,
         }
 
@@ -93,19 +107,64 @@ class Plan:
         return sum(entry.bytes for entry in self.downloads)
 
 
-def plan(project: Project, overrides: Mapping[str, Any]) -> Plan:
-    """Return what the project would do now; Snakemake is told what the command line changed in config.yaml."""
+def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = None, jobs: bool = True) -> Plan:
+    """Return what the project would do now; Snakemake is told what changed in config.yaml, unless no jobs are asked.
+
+    ``card`` is whose hours are told; None: the one that is here.
+    """
+    check_data(project)
     named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
+    runs = list(_run_costs(project, card))
+    hours, have, _ = by_training(runs)
     return Plan(
         suite=project.suite.name,
         papers=list(project.papers),
         budget_gpu_hours=project.config.budget_gpu_hours,
-        jobs=dry_run(project.root, overrides),
-        runs=list(_run_costs(project)),
+        jobs=dry_run(project.root, overrides) if jobs else {},
+        runs=runs,
         left_out={run: reason for run, reason in reasons.items() if reason},
         downloads=list(_downloads(project)),
+        path=path(expected(project), hours, project.config.looks, have) if project.suite.comparable else [],
     )
+
+
+def by_training(runs: Iterable[RunCost]) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
+    """Return, for each training (``system/variant``): hours of one seed, seeds that have ended, the hours they took."""
+    hours: dict[str, list[float]] = defaultdict(list)
+    have: dict[str, int] = defaultdict(int)
+    spent: dict[str, float] = defaultdict(float)
+    for run in runs:
+        training = run.run.rpartition("/")[0]
+        if run.gpu_hours is not None:
+            hours[training].append(run.gpu_hours)
+        if run.done:
+            have[training] += 1
+            spent[training] += run.gpu_hours or 0.0
+    return {training: sum(found) / len(found) for training, found in hours.items()}, have, spent
+
+
+def within_budget(project: Project) -> Project:
+    """Return the project with what fits into its budget, by the cheapest path; as it is where that was chosen before.
+
+    The workflow chooses once and tells its jobs (``only``), so that what ends meanwhile changes nothing for them.
+    """
+    config = project.config
+    if config.budget_gpu_hours is None or config.only:
+        return project
+    hours, have, spent = by_training(_run_costs(project))
+    fits = affordable(project, hours, have, spent)
+    only = [f"{run.system}/{run.variant}" for run in project.runs if run.training_id.rpartition("/")[0] in fits]
+    if not only:
+        raise ConfigError(f"config.yaml: budget_gpu_hours = {config.budget_gpu_hours:g}: not even the first run fits")
+    return load(project.root, {**project.overrides, "only": list(dict.fromkeys(only))})
+
+
+def priorities(project: Project) -> dict[str, int]:
+    """Return the place of each training (``system/variant``) on the cheapest path, the first highest; above 0."""
+    hours, have, _ = by_training(_run_costs(project))
+    found = order(project, hours, have)
+    return {training: len(found) - place for place, training in enumerate(found)}
 
 
 def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
@@ -118,21 +177,22 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
         environment = os.environ | {COUNT_JOBS: str(counts)}
         done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise UserError(f"snakemake -n fails:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+            raise UserError(f"snakemake -n fails:\n{(done.stderr + done.stdout).strip()[-2000:]}")
         found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
     return found
 
 
-def _run_costs(project: Project) -> Iterator[RunCost]:
+def _run_costs(project: Project, card: str | None = None) -> Iterator[RunCost]:
     measured = {run.id: _measured(project, run) for run in project.trainings}
     readers = defaultdict(set)
     for run in project.runs:
         readers[run.training_id].add(f"{run.system}/{run.variant}")
+    basis_of = _Basis(project, card)
     for run in project.trainings:
         papers = tuple(name for name, paper in project.papers.items() if readers[run.id] & set(paper.runs))
-        own = measured[run.id]
-        hours, basis = _estimate(project, run, measured) if own is None else (own[0], "measured here")
-        yield RunCost(papers, run.id, hours, basis, done=own is not None)
+        own, published = measured[run.id], project.gpu_hours(run.system, run.variant)
+        hours, basis = basis_of.estimate(run, measured) if own is None else (own[0], "measured here")
+        yield RunCost(papers, run.id, hours, basis, own is not None, *published, costs.memory_peak(project, run))
 
 
 def _measured(project: Project, run: Run) -> tuple[float, int] | None:
@@ -145,21 +205,46 @@ def _measured(project: Project, run: Run) -> tuple[float, int] | None:
     return None if seconds is None else (seconds / 3600, max(record.selections["last"].epoch, 1))
 
 
-def _estimate(project: Project, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:
-    """Return the hours of a run that has not ended: from runs of its system here, or as the suite quotes."""
-    quoted, source = project.gpu_hours(run.system, run.variant)
-    if quoted == 0:
-        return quoted, source
-    ended = [value for name, value in measured.items() if value is not None and name.startswith(f"{run.system}/")]
-    recipe = default_recipe(run.system)
-    if ended and recipe is not None:
-        epochs = merged(recipe, run.recipe)["epochs"]
-        return sum(hours / done for hours, done in ended) / len(ended) * epochs, f"scaled from {len(ended)} runs here"
-    return quoted, source
+class _Basis:
+    """What the hours of a run that has not ended are based on, for the card that is named, or else is here."""
+
+    def __init__(self, project: Project, card: str | None) -> None:
+        self.project = project
+        problems = [*absent("--card", "card", card, costs.cards())] if card else []
+        if problems:
+            raise UserError("\n".join(problems))
+        names = [gpu["name"] for gpu in visible_gpus()[:1]]
+        here = next((known for known in costs.cards() for name in names if known in name), None)
+        self.card = card or here
+        wanted = [f" {card} "] if card else names or ([cpu_name()] if not project.suite.comparable else [])
+        there = read_rehearsals(project.root / project.config.resources)
+        devices = {re.sub(r"[^A-Za-z0-9]+", " ", f" {found.device} "): found for found in there} if card else {}
+        devices |= {found.device: found for found in there}
+        self.rehearsed = next((found for name, found in devices.items() if any(one in name for one in wanted)), None)
+
+    def estimate(self, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:
+        """Return the hours and their basis: runs of its system here, a rehearsal, the model, what the suite quotes."""
+        quoted, source = self.project.gpu_hours(run.system, run.variant)
+        if quoted == 0:
+            return quoted, source
+        ended = [value for name, value in measured.items() if value is not None and name.startswith(f"{run.system}/")]
+        recipe = default_recipe(run.system)
+        if ended and recipe is not None:
+            epochs = merged(recipe, run.recipe)["epochs"]
+            return sum(hours / done for hours, done in ended) / len(
+                ended
+            ) * epochs, f"scaled from {len(ended)} runs here"
+        if self.rehearsed is not None and (found := costs.measured_hours(self.project, run, self.rehearsed)):
+            return found[0], f"measured on this machine ({self.rehearsed.device})"
+        card = self.card or ("T4" if quoted is None else None)  # as most of what is published
+        hours = costs.modelled_hours(self.project, run, card) if card else None
+        if hours is not None:
+            return hours, f"model of {card}"
+        return quoted, source if quoted is not None else "not known before `recount rehearse`"
 
 
 def check_data(project: Project) -> None:
-    """Refuse settings that name a system, data set, split, preparation or weights that is not there; a line each."""
+    """Refuse settings that leave no run, or name a system, data set, preparation or weights that is not there."""
     known = plugins("systems")
     problems = [f"experiments/{s}.yaml: {unknown('system', s, known)}" for s in project.experiments if s not in known]
     problems += [problem for name in project.stand_ins for problem in _stand_in_problems(project, name)]
@@ -179,6 +264,28 @@ def check_data(project: Project) -> None:
         for weights in run.weights
         if weights not in WEIGHTS
     ]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    check_pairings(project)
+    if not project.runs:
+        names = "suite, papers, systems, tables, claims, runs, only and budget_gpu_hours"
+        raise ConfigError(f"config.yaml: no run is left: {names} exclude each other")
+
+
+def check_pairings(project: Project, *only: str) -> None:
+    """Refuse trainings on data sets (``only`` these) that lack what the system makes targets from; a line each."""
+    problems = []
+    for run in project.trainings:
+        if run.training is None or not run.learnt_from or run.training.dataset not in (only or [run.training.dataset]):
+            continue
+        source = datasets.load(run.training.dataset)
+        if lacks := unmet(source, system_schema(run.system).get("needs", ())):
+            benchmark = project.experiments[run.system].data_of(run.variant).trained_on
+            problems.append(
+                f"suites/{project.suite.name}.yaml: {benchmark}: {run.system} is trained on it and needs "
+                f"{' and '.join(lacks)}; {source.name} gives {' and '.join(sorted(source.gives))} alone: name another "
+                f"data set for it, or skip {run.system}"
+            )
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
@@ -240,6 +347,8 @@ def show(found: Plan, console: Console) -> None:
         for reason in dict.fromkeys(found.left_out.values()):
             names = ", ".join(name for name, why in found.left_out.items() if why == reason)
             say(f"  {reason}: {names}")
+    if found.path:
+        show_path(found, console)
     if found.downloads:
         console.print(_downloads_table(found.downloads))
         unsized = sum(entry.unsized for entry in found.downloads)
@@ -253,17 +362,54 @@ def show(found: Plan, console: Console) -> None:
             say(f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}")
 
 
+def show_path(found: Plan, console: Console, most: int = 10) -> None:
+    """Print the first steps of the cheapest path."""
+    table = Table(
+        "Train", "Seeds", "Hours", "In all", "Decides, by chance of it", title="The cheapest path to verdicts"
+    )
+    for step in found.path[:most]:
+        gains = sorted(step.gains.items(), key=lambda item: -item[1])
+        said = ", ".join(f"{claim} +{gain:.0%}" for claim, gain in gains if gain >= 0.005)
+        table.add_row("\n".join(step.runs), str(step.seeds), _hours(step.hours), _hours(step.total_hours), said)
+    console.print(table)
+    console.print(
+        "Hours are of training. The chance is that of the claim's own rule at the effect that the paper printed (else "
+        "20 %), with what the rules assume of seeds and pictures (docs/verdicts.md).",
+        highlight=False,
+    )
+    if left := found.path[most:]:
+        claims, hours = sum(step.gain for step in left), left[-1].total_hours - found.path[most - 1].total_hours
+        console.print(
+            f"{len(left)} more steps would decide {claims:.1f} more in {_hours(hours)} hours.", highlight=False
+        )
+
+
+def show_next(found: Plan, console: Console) -> None:
+    """Print the next steps of the cheapest path, and the command of the first."""
+    if not found.path:
+        console.print(f"No training that suite {found.suite} has left would decide more of the papers' claims.")
+        return
+    show_path(found, console, 3)
+    first = found.path[0]
+    chosen = f'--config suite={found.suite} "only=[{",".join(first.runs)}]" "seeds={[*range(first.seeds)]}"'.replace(
+        ", ", ","
+    )
+    console.print(f"Next: snakemake --cores all {chosen}", highlight=False, soft_wrap=True, markup=False)
+
+
 def _hours_table(found: Plan) -> Table:
-    table = Table("Paper", "Runs", "Done", "GPU hours to do", "Of unknown cost", "Basis", title="Training")
+    table = Table("Paper", "Runs", "Done", "GPU hours to do", "Published", "Unknown", "Basis", title="Training")
 
     def add(name: str, hours: Mapping[str, Any], basis: str) -> None:
         to_do = _hours(hours["gpu_hours"])
-        table.add_row(name, str(hours["runs"]), str(hours["done"]), to_do, str(hours["unknown"]), basis)
+        known = _hours(hours["published"]), str(hours["unknown"] or "–")
+        table.add_row(name, str(hours["runs"]), str(hours["done"]), to_do, *known, basis)
 
     for paper in found.papers:
         hours = found.hours(paper)
-        basis = "; ".join(f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value)
-        add(paper, hours, basis or "–")
+        basis = [f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value]
+        nothing = NO_TRAINING if set(hours["by_basis"]) == {NO_TRAINING} else "–"
+        add(paper, hours, "; ".join(basis) or nothing)
     if len(found.papers) > 1:
         table.add_section()
         add("all", found.hours(), "")
@@ -284,10 +430,10 @@ def _downloads_table(downloads: Iterable[Download]) -> Table:
     return table
 
 
-def document(found: Plan) -> Document:
-    """Return the plan as a document; its table has a row for each training."""
+def document(found: Plan, shown: Callable[[Plan, Console], None] = show) -> Document:
+    """Return the plan as a document, whose text is what ``shown`` prints; its table has a row for each training."""
     stream = StringIO()
-    show(found, Console(file=stream, width=terminal().width if sys.stdout.isatty() else 100, color_system=None))
+    shown(found, Console(file=stream, width=terminal().width if sys.stdout.isatty() else 100, color_system=None))
     text = [line.rstrip() for line in stream.getvalue().splitlines()]
     content = asdict(found) | {"hours": {paper: found.hours(paper) for paper in found.papers}, "bytes": found.bytes}
     heads = ("Run", "Papers", "GPU hours", "Basis", "Done")

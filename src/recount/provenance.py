@@ -324,7 +324,7 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": dict(sorted(packages.items())),
         "hardware": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "memory_mb": memory_mb(),
             "gpus": visible_gpus(),
@@ -341,8 +341,7 @@ def collect(run: Run, data: Mapping[str, str], *, device: str) -> dict[str, Any]
 
 def data_of(project: Project, run: Run) -> dict[str, str]:
     """Return the data digests of all that a run is trained and chosen on, and of the weights it starts from."""
-    splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    data = data_digests(sorted({project.root / project.index(split) for split in splits}))
+    data = data_digests(sorted({project.root / project.index(split) for split in run.learnt_from}))
     manifests = {name: project.root / project.weights / name / "manifest.json" for name in run.weights}
     return data | {f"{WEIGHTS}{name}": weights_digest(path) for name, path in manifests.items() if path.is_file()}
 
@@ -352,10 +351,12 @@ def weights_digest(manifest: Path) -> str:
     try:
         return str(json.loads(manifest.read_bytes())["digest"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ResultsError(f"{manifest}: damaged ({error!r}): delete it, and fetch the weights again") from None
+        again = f"delete it, and `recount fetch-weights {manifest.parent.name}` gets them again"
+        raise ResultsError(manifest, f"damaged: {error!r}", again) from None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     if sys.platform == "darwin":
         return (output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()).strip()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from recount.documents import Document, Sheet
-from recount.results.attempts import LOST, PROGRESS, Attempt, TrainingProgress, is_alive, last_attempt, log_tail
+from recount.results.attempts import (
+    LOST,
+    PROGRESS,
+    Attempt,
+    TrainingProgress,
+    is_alive,
+    last_attempt,
+    log_tail,
+    predict_job,
+)
 from recount.results.files import ResultsError
 from recount.results.run_record import RUN
 from recount.settings.project import Project, Run
@@ -68,22 +77,24 @@ def states(project: Project) -> Iterator[RunState]:
 
 def _state(project: Project, run: Run) -> RunState:
     root = project.root
-    predictions = dict.fromkeys(root / project.predictions(run, name) for name in run.benchmarks)
-    steps = [("train", run.training_id, [root / project.run_folder(run) / RUN])]
-    steps.append(("predict", run.evaluation_id, [*predictions]))
+    steps = [("train", run.training_id, run.training_id, root / project.run_folder(run) / RUN)]
+    steps += [
+        ("predict", run.evaluation_id, predict_job(run, name), root / project.predictions(run, name))
+        for name in run.benchmark_of_split.values()
+    ]
     if run.prompt_tests:
-        steps.append(("test-prompts", run.evaluation_id, [root / project.prompt_test_file(run)]))
-    for step, job, results in steps:
-        found = _of_step(project, run, step, job, results)
+        steps.append(("test-prompts", run.evaluation_id, run.evaluation_id, root / project.prompt_test_file(run)))
+    for step, whose, job, result in steps:
+        found = _of_step(project, run, step, whose, job, result)
         if found is not None:
             return found
     return RunState("", run.id, "done")
 
 
-def _of_step(project: Project, run: Run, step: str, job: str, results: list[Path]) -> RunState | None:
-    """Return the state of a run that is at this step; None: the step is done."""
-    log = project.log(step.replace("-", "_"), *job.split("/"))
-    same = f", as {job}" if job != run.id else ""
+def _of_step(project: Project, run: Run, step: str, whose: str, job: str, result: Path) -> RunState | None:
+    """Return the state of a run that is at this step, ``whose`` run does; None: the step is done."""
+    log = project.log(step.replace("-", "_"), *whose.split("/"))
+    same = f", as {whose}" if whose != run.id else ""
     try:
         attempt, silent = last_attempt(project, step, job) or (None, 0.0)
     except ResultsError as error:
@@ -96,11 +107,10 @@ def _of_step(project: Project, run: Run, step: str, job: str, results: list[Path
         )
         tail = log_tail(project.root / log)
         return RunState("", run.id, "failed", step, text, str(log), tail, attempt.host, attempt.process, attempt.began)
-    absent = [path for path in results if not path.is_file()]
-    if not absent:
+    if result.is_file():
         return None
     tail = log_tail(project.root / log)
-    if tail and not tail.endswith(absent[-1].name) and time.time() - (project.root / log).stat().st_mtime > SETTLING:
+    if tail and not tail.endswith(result.name) and time.time() - (project.root / log).stat().st_mtime > SETTLING:
         return RunState("", run.id, "failed", step, f"{step} ended without its result", str(log), tail)
     missing = [split for split in run.splits if not (project.root / project.index(split)).is_file()]
     data = ", ".join(dict.fromkeys(f"{split.dataset} ({split.preparation})" for split in missing))

@@ -8,7 +8,7 @@ that was killed: its cell is missing, and says so.
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,13 +21,16 @@ from recount.chain import MADE, TABLES, Chain, Unfit
 from recount.data.dataset import MANIFEST, DataError
 from recount.data.digests import unfit_files
 from recount.fetching.ledger import Ledger
-from recount.results.attempts import Attempt
+from recount.results.attempts import failed_of_data, failed_of_suite
 from recount.results.digest_cache import DigestCache
-from recount.results.files import ResultsError, file_digest
-from recount.results.predictions import timing_path
+from recount.results.files import ResultsError, file_digest, made_anew
+from recount.results.predictions import Timing, timing_path
+from recount.results.prepared import SUMMARY
+from recount.results.prompt_tests import PromptTests
 from recount.results.run_record import RUN, ModelRecord, RunRecord
 from recount.results.seal import damage
 from recount.results.submissions import STEP, SUBMITTED, submissions
+from recount.results.verdicts import LOOKS, Looks
 from recount.settings.project import Project
 
 #: "stale" to "untracked" are unfit; "failed", "older code" and "aside" are only told
@@ -75,9 +78,11 @@ class Verification:
             self._tables,
             self._attempts,
         )
-        found = [finding for step in steps for finding in step()]
+        found: dict[Finding, set[str]] = {}
+        for finding in (finding for step in steps for finding in step()):
+            found.setdefault(replace(finding, files=()), set()).update(finding.files)
         self.cache.save()
-        return list(dict.fromkeys(found))
+        return [replace(finding, files=tuple(sorted(files))) for finding, files in found.items()]
 
     def _finding(
         self, path: Path, kind: Kind, why: str, again: str = "", expected: str = "", found: str = "", *,
@@ -121,7 +126,7 @@ class Verification:
     def _prepared(self) -> Iterator[Finding]:
         for index in sorted({self.project.index(split) for run in self.project.runs for split in run.splits}):
             folder = self.project.root / index.parent
-            if not (folder / "index.csv").is_file():
+            if not any((folder / name).exists() for name in ("index.csv", SUMMARY)):
                 continue
             again = f"`recount prepare {' '.join(folder.parts[-2:])}` makes it anew"
             for file in unfit_files(folder, full=self.full):
@@ -129,7 +134,7 @@ class Verification:
                 what = {
                     "stale": "prepared from another raw file than is there now",
                     "damaged": "not what was prepared",
-                    "missing": "the index names it, and it is not there",
+                    "missing": "it belongs to the prepared data, and is not there",
                     "untracked": "nobody prepared it",
                 }[file.kind]
                 unfit = file.path if file.kind != "stale" else folder / "index.csv"
@@ -159,6 +164,8 @@ class Verification:
             except Unfit as unfit:
                 yield self._of(unfit, *models)
                 continue
+            except ResultsError:
+                continue  # the data's own finding
             yield from self._models(folder, record, again)
             older = self.chain.older(run)
             if older:
@@ -176,8 +183,13 @@ class Verification:
                 yield self._finding(path, "damaged", "not what was trained", again, selection.sha256, found, also=also)
             try:
                 said = ModelRecord.read(path.with_suffix(".json"))
-            except (OSError, ResultsError) as error:
-                yield self._finding(path.with_suffix(".json"), "damaged", str(error), again, also=also)
+            except FileNotFoundError:
+                what = f"{path.name} is there, and it is not"
+                yield self._finding(path.with_suffix(".json"), "missing", what, again, also=(*also, path))
+                continue
+            except ResultsError as error:
+                what = error.what.removeprefix("damaged: ")
+                yield self._finding(path.with_suffix(".json"), "damaged", what, again, also=also)
                 continue
             if (said.run, said.selection.sha256) != (record.id, selection.sha256):
                 what = f"it is of {said.run}, epoch {said.selection.epoch}"
@@ -190,11 +202,15 @@ class Verification:
             for benchmark in run.benchmark_of_split.values():
                 path = self.project.root / self.project.predictions(run, benchmark)
                 known |= {path, timing_path(path)}
+                again = made_anew(f"recount predict {run.evaluation_id} {benchmark}")
                 yield from self._fit(partial(self.chain.predictions, run, benchmark), timing_path(path), path)
                 yield from self._fit(partial(self.chain.maps, run, benchmark), path, timing_path(path))
+                yield from self._absent(Timing, timing_path(path), again, path)
             if run.prompt_tests:
                 path = self.project.root / self.project.prompt_test_file(run)
+                again = made_anew(f"recount test-prompts {run.evaluation_id}")
                 yield from self._fit(partial(self.chain.prompt_maps, run), path, path.with_suffix(".npz"))
+                yield from self._absent(PromptTests, path, again)
         for path in sorted((self.results / "predictions").glob("*/*/*/*/seed*.csv")):
             if path not in known and not timing_path(path).is_file():
                 yield self._finding(path, "untracked", "no record says what it was made from, and no run makes it")
@@ -208,6 +224,15 @@ class Verification:
             if path.with_suffix(".json") not in records:
                 yield self._finding(path, "untracked", "no record says whose predictions these are", f"`{STEP}`")
 
+    def _absent(self, kind: type[Timing | PromptTests], record: Path, again: str, *also: Path) -> Iterator[Finding]:
+        """Tell what a record names and is not there; reading results does without maps, which no export has."""
+        try:
+            absent = self.chain.absent(kind.read(record).made, record)
+        except (OSError, ResultsError):
+            return  # not made yet, or its own finding
+        for path in absent:
+            yield self._finding(path, "missing", f"{record.name} is there, and it is not", again, also=(record, *also))
+
     def _fit(self, read: Callable[[], object], *also: Path) -> Iterator[Finding]:
         try:
             read()
@@ -219,11 +244,12 @@ class Verification:
             return  # the data's own finding
 
     def _of(self, unfit: Unfit, *also: Path) -> Finding:
-        others = tuple(path for path in also if path != unfit.path)
-        return self._finding(unfit.path, unfit.kind, unfit.why, unfit.again, unfit.expected, unfit.found, also=others)
+        others = tuple(path for path in also if path != unfit.where)
+        return self._finding(unfit.where, unfit.kind, unfit.why, unfit.again, unfit.expected, unfit.found, also=others)
 
     def _tables(self) -> Iterator[Finding]:
         report = self.project.root / self.project.report
+        yield from self._looks()
         for step, made in MADE.items():
             folder, tables = (report, ("index.html",)) if step == "report" else (self.results, TABLES[step])
             paths = tuple(folder / name for name in tables)
@@ -236,12 +262,26 @@ class Verification:
             else:
                 yield from self._fit(partial(self.chain.tables, step), folder / made, *paths, *whole)
 
+    def _looks(self) -> Iterator[Finding]:
+        path, verdicts = self.results / LOOKS, self.results / MADE["judge"]
+        again = "`recount judge` counts the looks at each claim anew"
+        try:
+            Looks.read(path)
+        except FileNotFoundError:
+            if verdicts.is_file():
+                yield self._finding(path, "missing", "claims were judged, and it is not there", again, also=(verdicts,))
+        except ResultsError as error:
+            yield self._finding(path, "damaged", error.what.removeprefix("damaged: "), again)
+
     def _attempts(self) -> Iterator[Finding]:
-        for path in sorted((self.results / "attempts").rglob("*.json")):
-            try:
-                yield self._finding(path, "failed", Attempt.read(path).text)
-            except (OSError, ResultsError) as error:
-                yield self._finding(path, "failed", str(error))
+        for job, text in failed_of_data(self.project).items():
+            yield self._finding(self._folder_of(*job), "failed", text, f"`recount {' '.join(job)}` tries again")
+        for path, text in failed_of_suite(self.project).items():
+            yield self._finding(path, "failed", text)
+
+    def _folder_of(self, step: str, *job: str) -> Path:
+        below = {"fetch": self.project.raw, "fetch-weights": self.project.weights, "prepare": self.project.data}
+        return self.project.root.joinpath(below[step], *job)
 
 
 def mend(project: Project, findings: list[Finding]) -> list[str]:

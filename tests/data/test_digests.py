@@ -141,7 +141,7 @@ def test_the_data_digest_stands_for_every_file(tmp_path: Path) -> None:
 def test_a_changed_file_is_not_read(folder: Path, name: str) -> None:
     was = file_digest(folder / name)
     flipped(folder / name)
-    expected = f"{Path(name).name}: damaged: its sha256 is {file_digest(folder / name)}, expected {was}"
+    expected = f"{Path(name).name}: damaged: its sha256 is {file_digest(folder / name)[:12]}.*, expected {was[:12]}"
     with pytest.raises(DataError, match=f"{expected}.*`recount prepare given clip_ebc` makes it anew"):
         read_index(folder / "index.csv")
 

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recount import datasets
 from recount.data.dataset import DataError
-from recount.data.needs import check_needs
+from recount.data.needs import check_needs, unmet
 from recount.data.sample import NO_POINTS, Sample
 
 TWO = np.ones((2, 2), np.float32)
@@ -46,3 +47,9 @@ def test_ready_density_maps_are_all_there_or_none() -> None:
     mixed = [sample(attributes=MAP), sample(name="b"), sample(name="c")]
     with pytest.raises(DataError, match=r"2 of 3 training samples \(b, c\) lack the ready density map"):
         check_needs(mixed, {"density"}, "t2icount")
+
+
+def test_what_no_sample_of_a_data_set_has_is_unmet_before_there_are_samples() -> None:
+    fsc147, pairs = datasets.load("fsc147"), datasets.load("countclip_zenodo")
+    assert unmet(fsc147, ["density", "prompts"]) == unmet(datasets.load("crowd"), ["density"]) == []
+    assert unmet(pairs, ["prompts", "points", "density"]) == ["density", "points"]

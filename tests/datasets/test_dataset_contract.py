@@ -5,6 +5,7 @@ A data set whose files are not embedded is tested with the mirror's copy, and sk
 
 import re
 import shutil
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +17,7 @@ from golden_tools import shared
 from recount import datasets
 from recount.data.dataset import DataError
 from recount.data.index import read_index
+from recount.data.needs import check_needs
 from recount.data.prepare import prepare
 from recount.data.sample import Sample
 
@@ -80,6 +82,18 @@ def test_its_files_have_safe_paths_and_honest_addresses(name: str) -> None:
         assert all(not url.startswith("http://") or file.sha256 for url in file.urls), "http needs a checksum"
     if any(not file.urls and not file.sha256 for file in files):
         assert dataset.by_hand, "files without an address and a checksum need instructions"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_all_its_training_samples_have(name: str, workspace: Path) -> None:
+    samples, gives = read_index(prepared(name, workspace)), datasets.load(name).gives
+    training = [sample for sample in samples if sample.split.startswith("train")] or samples
+    for need in ("points", "boxes", "prompts"):
+        with suppress(DataError):
+            check_needs(training, {need}, "x")
+            assert need in gives
+            continue
+        assert need not in gives or not datasets.load(name).embedded  # of others a file may be missing
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in EMBEDDED])

@@ -160,6 +160,9 @@ def test_p_values_are_adjusted_for_the_number_of_systems_but_not_of_tables(tmp_p
         results(folder, errors={0: wrong}, extra=[again, other])
         for good in ("predictions/dots/test/good", "runs/good"):
             shutil.copytree(folder / good, (folder / good).with_name("other"))
+        record = read_run_record(folder / "runs/good/full/seed0")
+        record.run.system = "other"
+        record.write(folder / "runs/other/full/seed0/run.json")
         return whole(folder)
 
     alone = only_cell(results(tmp_path / "a"), results(tmp_path / "b", errors={0: CLOSE * 1.2}))
@@ -193,7 +196,7 @@ def test_scores_older_than_predictions_are_noticed(tmp_path: Path) -> None:
     b = results(tmp_path / "b", errors={0: CLOSE})
     scores = pd.read_csv(b / "scores.csv").assign(value=99.0)
     scores.to_csv(b / "scores.csv", index=False)
-    with pytest.raises(ResultsError, match=r"scores\.csv: damaged; `recount score` makes it anew"):
+    with pytest.raises(ResultsError, match=r"scores\.csv: damaged: .*; `recount score` makes it anew"):
         only_cell(results(tmp_path / "a"), b)
     whole(b)
     cell = only_cell(results(tmp_path / "a"), b)
@@ -250,6 +253,7 @@ def test_verdicts_stand_side_by_side(tmp_path: Path) -> None:
             for headline, verdict in (("yes", text), ("", "not this row"))
         ]
         pd.DataFrame(rows).to_csv(folder / "verdicts.csv", index=False)
+        note_tables(folder / MADE["judge"], ("verdicts.csv",), Made())
         return folder
 
     a = judged(tmp_path / "a", first="holds", second="undecided")
@@ -289,11 +293,10 @@ def test_an_export_and_its_zip_are_read_like_results(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "no scores.csv in it: give an export"),
         (lambda path: path.write_bytes(b"PK\x03\x04 no zip"), "neither a folder nor a readable zip file"),
         (lambda path: [results(path / suite) for suite in ("mini", "open")], "results of several suites: mini/, open/"),
-        (lambda path: (results(path) / "scores.csv").write_text("a,b\n1,2\n"), "scores.csv: damaged; `recount score`"),
+        (lambda path: (results(path) / "scores.csv").write_text("a,b\n1,2\n"), "scores.csv: damaged: its content"),
         (lambda path: (results(path) / MADE["score"]).unlink(), "scores.csv: no scores.made.json says what it was"),
         (lambda path: edited(results(path) / "scores.csv", b"a,b\n1,2\n"), "scores.csv: no column paper"),
         (lambda path: edited(results(path) / "scores.csv", b"\xff\xfe\x00"), "scores.csv: cannot be read"),
-        (lambda path: (results(path) / "runs/good/full/seed0/run.json").write_text("{"), "run.json: damaged"),
         (lambda path: results(path, extra=[row("all", "many", system="x")]), "value = 'many' is not a number"),
     ],
 )
@@ -301,6 +304,53 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, make: Any, message: str) ->
     make(tmp_path / "b")
     with pytest.raises((UserError, ResultsError), match=re.escape(message)):
         compared(results(tmp_path / "a"), tmp_path / "b")
+
+
+PREDICTED = "predictions/dots/test/good/full/seed{}.csv"
+
+
+def older(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+
+
+def swapped(folder: Path) -> None:
+    """Exchange the predictions of two seeds, with their records."""
+    for kind in (".csv", ".timing.json"):
+        one, other = (folder / PREDICTED.format(seed).replace(".csv", kind) for seed in (0, 1))
+        content = one.read_bytes(), other.read_bytes()
+        one.write_bytes(content[1]), other.write_bytes(content[0])
+    digests = {PREDICTED.format(seed): file_digest(folder / PREDICTED.format(seed)) for seed in (0, 1)}
+    note_tables(folder / MADE["score"], ("scores.csv",), Made(results=digests))
+
+
+def of_another_benchmark(folder: Path) -> None:
+    path = timing_path(folder / PREDICTED.format(0))
+    record = Timing.read(path)
+    record.made.data = {"other/original": "0" * 64}
+    record.write(path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda b: (b / "runs/good/full/seed0/run.json").write_text("{"), "run.json: damaged: Invalid JSON"),
+        (lambda b: older(b / "runs/good/full/seed0/run.json"), "run.json: schema_version = 2: an older recount"),
+        (lambda b: shutil.copy(b / "runs/good/full/seed1/run.json", b / "runs/good/full/seed0"), "the record of good"),
+        (lambda b: (b / PREDICTED.format(0)).write_text("id\n"), "damaged: its content is not what was written"),
+        (lambda b: (b / "verdicts.csv").write_text("edited"), "verdicts.csv: no verdicts.made.json"),
+        (swapped, "seed0.csv: damaged: its content is not what was written"),
+        (of_another_benchmark, "damaged: it was made by good/full/seed0 on other/original"),
+    ],
+)
+def test_one_unfit_file_costs_its_own_rows_and_is_named(tmp_path: Path, fault: Any, said: str) -> None:
+    extra = [row("all", 3.0, system="third")]
+    b = results(tmp_path / "b", errors={0: NOISE, 1: CLOSE}, extra=extra)
+    fault(b)
+    comparison = compared(results(tmp_path / "a", extra=extra), b)
+    assert any(said in why for why in comparison.unfit), comparison.unfit
+    cells = {cell.system: cell for cell in comparison.cells}
+    assert cells["third"].outcome == "identical"
+    assert cells["good"].b.status == ("trained" if "verdicts" in said else "missing")
 
 
 def test_a_damaged_member_of_a_zip_is_told(tmp_path: Path) -> None:

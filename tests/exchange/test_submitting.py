@@ -147,7 +147,7 @@ def test_scores_from_before_a_submission_and_after_its_removal_are_stale(project
     cells_of(project)
     assert why() == []
     run(*MINE)
-    assert "was submitted" in why()[0]
+    assert "made without submitted/my_counter" in why()[0]
     cells_of(project)
     assert why() == []
     assert "removed" in run("submit", "--remove", "--name", "My counter").output

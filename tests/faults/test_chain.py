@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,23 +15,30 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
+from typer.testing import CliRunner
 
 from prepared import written
-from projects import experiment, write_project
-from recount import provenance
+from projects import ROOT, experiment, write_project
+from recount import doctor, provenance
 from recount.chain import Chain, Unfit
-from recount.data.dataset import MANIFEST
+from recount.cli import app
+from recount.data.dataset import MANIFEST, DataError, Dataset, RemoteFile
 from recount.data.index import read_index
 from recount.data.pictures import load_image
+from recount.data.sample import RawSample
 from recount.errors import UserError
 from recount.fetching.ledger import Fetched
 from recount.judging.judge import judge
+from recount.papers import part
 from recount.prediction.predict import predict_benchmark
-from recount.results.attempts import attempt
-from recount.results.files import write_text
+from recount.report.sources import Sources
+from recount.report.write import write_report
+from recount.results.attempts import attempt, predict_job
+from recount.results.files import Made, write_text
 from recount.results.predictions import Timing, timing_path
 from recount.results.prepared import RAW as RAW_LIST
 from recount.results.prepared import RAW_FILES, SUMMARY, RawFile, Summary
+from recount.results.prompt_tests import PromptTests
 from recount.results.run_record import HISTORY, RunRecord
 from recount.results.scores import SCORES
 from recount.scoring.score import score
@@ -139,12 +148,52 @@ def test_a_failed_retraining_leaves_nothing_of_the_old_run_in_the_tables(project
 
 
 def test_a_step_that_was_killed_leaves_a_missing_cell_that_says_so(project: Project) -> None:
-    with attempt(project, "predict", "mcnn/rgb/seed0"):
+    with attempt(project, "predict", predict_job(project.run("mcnn", "rgb", 0), TEST)):
         left = next((project.root / "results/small/attempts/predict").iterdir())
         kept = left.read_bytes()
     left.write_bytes(kept)
     assert cell(project) == ("missing", "failed")
     assert unfit(project).keys() <= {"results/small/verdicts.made.json"}
+
+
+class Absent(Dataset):
+    """Of which nothing is to be had."""
+
+    name, title, licence, splits = "crowd", "Crowd", "none", ("train", "test")
+
+    def files(self) -> list[RemoteFile]:
+        """Return a file without an address."""
+        return [RemoteFile("a.zip")]
+
+    def read(self, raw: Path) -> Iterator[RawSample]:
+        """Say that there is no file."""
+        raise DataError(f"{raw}: no such file, only by hand")
+
+
+@pytest.mark.parametrize("job", [("fetch", "crowd"), ("prepare", "crowd", "original")])
+def test_a_failed_fetch_or_preparation_over_older_files_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, job: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("recount.datasets.load", lambda _: Absent())
+    monkeypatch.chdir(project.root)
+    assert CliRunner().invoke(app, [*job]).exit_code == 1
+    told = [f for f in Verification(project).findings() if f.kind == "failed"]
+    assert [(f.path.split("/")[2:], f.again) for f in told] == [([*job[1:]], f"`recount {' '.join(job)}` tries again")]
+    assert "only by hand" in told[0].why
+    assert unfit(project) == {}
+    assert [f.subject for f in doctor._failed(project) if "only by hand" in f.found] == ["crowd"]
+    page = write_report(project, part).read_text(encoding="utf-8")
+    assert f"The last <code>recount {' '.join(job)}</code> did not end well: {job[0]} failed: " in page
+    shutil.rmtree(project.root / DATA)
+    assert cell(project) == ("trained", "")  # what was made before is not held against data that are gone
+    shutil.rmtree(project.root / "results/small/runs")
+    assert cell(project) == ("missing", "failed")
+
+
+def test_a_benchmark_that_is_misspelt_costs_no_result(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.root)
+    done = CliRunner().invoke(app, ["predict", "mcnn/rgb/seed0", "ucf_qnrf/tset"])
+    assert (done.exit_code, cell(project)) == (1, ("trained", ""))
 
 
 def test_results_without_a_run_record_are_never_trained(project: Project) -> None:
@@ -578,3 +627,124 @@ def test_verifying_thousands_of_pictures_again_reads_none(project: Project, monk
     assert json.loads(json.dumps(unfit(project))) == {}
     pictures = [path for path in read if path.suffix == ".png"]
     assert [path.name for path in pictures] == ["4.png"]
+
+
+def declared(project: Project) -> list[list[Path]]:
+    """Return what each rule of the workflow declares as its output for one job of this project, read from its text."""
+    given = {"dataset": "crowd", "preparation": "original", "system": "mcnn", "variant": "rgb", "seed": "0"}
+    folder = project.results / "runs/{system}/{variant}/seed{seed}"
+    names: dict[str, object] = {"PROJECT": project, "SEED": "{system}/{variant}/seed{seed}", "RUN_FOLDER": folder}
+    names |= {"splits": ["crowd/test"], "report": lambda path, **_: path, "directory": lambda path: path}
+
+    def flat(*outputs: object, **named: object) -> list[object]:
+        return [one for out in (*outputs, *named.values()) for one in (out if isinstance(out, list) else [out])]
+
+    found = []
+    for rules in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for block in re.findall(
+            r"^( *)output:\n(.*?)^\1\w", rules.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            outputs = eval(f"flat({textwrap.dedent(block[1])})", names | {"flat": flat})
+            found.append([Path(str(output).format(**given, weights="none")) for output in outputs])
+    return found
+
+
+def test_verify_knows_every_output_that_a_rule_declares(project: Project) -> None:
+    write_report(project, part)
+    outputs = declared(project)
+    assert len(outputs) == 9
+    kinds = {path.name: path for rule in outputs for path in rule}
+    assert kinds.keys() >= {
+        "index.csv",
+        "run.json",
+        "model.safetensors",
+        "seed0.npz",
+        "scores.csv",
+        "verdicts.csv",
+        "small",
+    }
+    for rule in outputs:
+        for output in rule:
+            path = project.root / output
+            if output.parts[:2] == ("resources", "raw") or "weights" in output.parts or "prompt_tests" in output.parts:
+                continue  # told by their own tests
+            path = path / "index.html" if path.is_dir() else path
+            kept = path.read_bytes()
+            path.write_bytes(kept + b"x")
+            told = {name for finding in Verification(project).findings() if finding.unfit for name in finding.files}
+            assert str(path.relative_to(project.root)) in told, f"{output} changed"
+            path.unlink()
+            if len(rule) > 1 or path.name == "index.html":
+                assert unfit(project), f"{output} is gone"
+            path.write_bytes(kept)
+    assert unfit(project) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["looks.json", "maps/crowd/test/mcnn/rgb/seed0.npz", "predictions/crowd/test/mcnn/rgb/seed0.csv"]
+)
+def test_what_a_record_names_and_is_gone_is_told(project: Project, name: str) -> None:
+    (project.root / "results/small" / name).unlink()
+    assert unfit(project)[f"results/small/{name}"] == "missing"
+
+
+def test_maps_of_prompt_tests_that_are_gone_are_told(project: Project) -> None:
+    path = project.root / "results/small/prompt_tests/mcnn/rgb/seed0.json"
+    made = Made(content={"prompt_tests/mcnn/rgb/seed0.npz": "0" * 64})
+    PromptTests(made=made, selection="last", benchmarks={}).write(path)
+    verification = Verification(project)
+    told = [(f.path, f.kind) for f in verification._absent(PromptTests, path, "again")]
+    assert told == [("results/small/prompt_tests/mcnn/rgb/seed0.npz", "missing")]
+
+
+def test_one_changed_predictions_file_costs_its_own_cells_alone(project: Project) -> None:
+    path = project.root / PREDICTIONS
+    path.write_bytes(path.read_bytes().replace(b"s4", b"s9"))
+    rows = {(row.variant, row.seed): row for row in Sources(project).score_rows if row.metric == "mae"}
+    assert {key[0]: (row.status, row.reason.kind) for key, row in rows.items()} == {
+        "rgb": ("missing", "stale"),
+        "slow": ("trained", ""),
+    }
+    assert {image.variant for image in Sources(project).influence} == {"slow"}
+
+
+def test_cells_of_predictions_that_fit_no_more_are_not_shown_although_they_were_scored(project: Project) -> None:
+    change(project.root / "suites/small.yaml", "epochs: 2", "epochs: 3")
+    changed = load(project.root)
+    assert {row.status for row in Sources(changed).score_rows if row.metric == "mae"} == {"missing"}
+    assert unfit(changed).keys() >= {"results/small/scores.made.json", "results/small/verdicts.made.json"}
+
+
+def test_a_damaged_summary_takes_no_result_along(project: Project) -> None:
+    path = project.root / DATA / SUMMARY
+    path.write_bytes(path.read_bytes() + b"x")
+    findings = [finding for finding in Verification(project).findings() if finding.unfit]
+    assert [finding.path for finding in findings] == [str(DATA / SUMMARY)]
+    assert mend(project, findings) == [str(DATA / SUMMARY), str(DATA / "index.csv")][::-1]
+
+
+def changed(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize("fault", [changed, Path.unlink])
+@pytest.mark.parametrize(
+    "name",
+    [
+        RUN / "run.json", RUN / HISTORY, RUN / "model.json", PREDICTIONS, timing_path(PREDICTIONS), DATA / SUMMARY,
+        DATA / "index.csv", "results/small/scores.csv", "results/small/scores.made.json", "results/small/looks.json",
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_message_says_what_is_wrong_and_what_to_do_once(
+    project: Project, name: Path, fault: Callable[[Path], None]
+) -> None:
+    fault(project.root / name)
+    found = [finding for finding in Verification(project).findings() if finding.unfit]
+    sources = Sources(project)
+    assert (sources.score_rows, sources.influence, sources.verdicts, sources.runs, sources.predicted) is not None
+    said = [(f.path, f"{f.kind}: {f.why}; {f.again}") for f in found] + sources.problems
+    said += [("a cell", row.reason.text) for row in SCORES.read(score(project))]
+    assert len({finding.path for finding in found}) == len(found) > 0
+    for file, text in said:
+        assert max(text.count(word) for word in ("damaged", "recount ", "Errno", file)) <= 1, (file, text)

@@ -1,6 +1,7 @@
 """What the system refuses, a full disk above all, is one line with the path and what to do, whatever the command."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,24 @@ def test_a_name_that_cannot_be_is_one_line(scored: Project, command: list[str], 
 def test_deep_json_is_one_line(scored: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECOUNT_CONFIG", "[" * 100_000)
     assert "nested too deeply" in said_by("score")
+
+
+def test_a_working_directory_that_is_gone_is_one_line(scored: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (scored.root / "gone").mkdir()
+    monkeypatch.chdir(scored.root / "gone")
+    (scored.root / "gone").rmdir()
+    assert "the working directory is gone" in said_by("score")
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_one_line(scored: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = os.fsdecode(os.fsencode(scored.root) + b"/caf\xe9")
+    Path(odd).mkdir()
+    monkeypatch.chdir(odd)
+    assert "its name is not UTF-8" in said_by("report")
+
+
+def test_a_home_that_is_not_known_is_one_line(scored: Project) -> None:
+    assert "~nobody-here/papers: this home is not known" in said_by("score", "--config", "papers=[~nobody-here/papers]")
 
 
 def test_results_that_may_not_be_read_are_missing_cells_with_the_reason(scored: Project) -> None:

@@ -92,5 +92,13 @@ def test_digests_have_their_lengths_and_doubts_their_facts() -> None:
 
 def test_a_file_that_no_address_delivers_says_how_to_get_it() -> None:
     nowhere = {name for name, source in SOURCES.items() for file in source.files() if not file.urls and not file.sha256}
-    assert nowhere == {"nwpu", "carpk", "crowdclip_qnrf", "css_ccnn_qnrf", "clip_ebc_hub_nwpu"}
+    assert nowhere == {
+        "nwpu",
+        "carpk",
+        "crowdclip_qnrf",
+        "css_ccnn_qnrf",
+        "clip_ebc_hub_nwpu",
+        "css_ccnn_sha",
+        "transcrowd_sha",
+    }
     assert all(SOURCES[name].by_hand for name in nowhere)

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
@@ -54,13 +55,14 @@ def test_trickle_is_given_up_with_a_line_though_it_never_falls_silent(
     assert server.requests_for(PATH) == 2
 
 
-def test_trickle_of_google_drive_is_given_up(tmp_path: Path, impostor: Server) -> None:
+def test_trickle_of_google_drive_is_given_up_as_soon_as_any_other(tmp_path: Path, impostor: Server) -> None:
     impostor.files["/uc?id=KEY"] = BODY * 9
     impostor.always["/uc?id=KEY"] = Answers(drip=10, headers=DISPOSITION)
-    impatient = replace(HASTE, slowest_bytes_per_second=2**21)
+    impatient, began = replace(HASTE, slowest_bytes_per_second=CHUNK_BYTES / 0.5), time.monotonic()
     with pytest.raises(DataError, match="stalls: it sends fewer than"):
         fetch(dataset(RemoteFile("a.bin", ("gdrive:KEY",))), tmp_path, patience=impatient)
     assert impostor.requests_for("/uc?id=KEY") == 2
+    assert time.monotonic() - began < 5  # a chunk of gdown's own takes 4 s at the slowest speed, and both 8 s
 
 
 def test_line_that_drops_after_every_byte_is_given_up(

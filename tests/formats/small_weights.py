@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from recount import systems
 from recount.nn.clip import build_tower
 from recount.settings.base import merged
+from t2icount_golden import official_state
 
 FEATURES, TEXT_WIDTH, IMAGE, PATCH, WIDTH, LAYERS, HEADS = 64, 64, 96, 16, 48, 4, 3
 """Of the small CLIP with a ViT, which all systems share."""
@@ -130,12 +131,11 @@ def _vae(name: str) -> str:
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
 
 
-def _released(system: str) -> Callable[[Path], None]:
+def bare(system: str) -> Callable[[Path, Mapping[str, Any]], None]:
     """Return the writer of a released checkpoint whose names are ours: a bare state dict."""
 
-    def write(path: Path) -> None:
-        module = systems.load(system)
-        torch.save(module(module.Settings.model_validate(module.mini_settings())).state_dict(), path)
+    def write(path: Path, settings: Mapping[str, Any]) -> None:
+        torch.save(_state(system, settings)[1], path)
 
     return write
 
@@ -202,13 +202,18 @@ def transcrowd_best(path: Path, settings: Mapping[str, Any]) -> None:
     torch.save({"epoch": 9, "arch": None, "state_dict": theirs, "best_prec1": 66.1, "optimizer": {}}, path)
 
 
-def clip_ebc_version_1(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write version 1 of CLIP-EBC's ViT: a bare state dict with the text tower, without visual prompts."""
+def clip_ebc_best(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write CLIP-EBC's file: a bare state dict with the text tower; visual prompts, where there are, stand first."""
     network, state = _state("clip_ebc", settings)
     theirs = {n.replace("encoder.trunk.", "encoder."): v for n, v in state.items() if n != "text_features"}
-    assert not any("prompts" in n for n in theirs)
+    theirs = {n.replace("image_encoder.prompts.", "vpt_"): v for n, v in theirs.items()}
     theirs |= {f"text_encoder.{n}": v for n, v in build_tower(network.settings.text).state_dict().items()}
     torch.save(theirs, path)
+
+
+def t2icount_best(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write T2ICount's file: UNet, VAE, CLIP and decoder below the names of the authors' wrappers."""
+    torch.save(official_state(_state("t2icount", settings)[0]), path)
 
 
 RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
@@ -218,7 +223,10 @@ RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
     "crowdclip": ("crowdclip_qnrf.pth", crowdclip_tuned),
     "css_ccnn": ("stage2_cssccnn.pth", css_ccnn_stage2),
     "transcrowd": ("model_best.pth", transcrowd_best),
-    "clip_ebc": ("best_mae.pth", clip_ebc_version_1),
+    "clip_ebc": ("best_mae.pth", clip_ebc_best),
+    "t2icount": ("best_model_paper.pth", t2icount_best),
+    "dm_count": ("model_qnrf.pth", bare("dm_count")),
+    "dmcount_ebc": ("best_mae.pth", bare("dmcount_ebc")),
 }
 """Released checkpoints of layouts of their own: file and writer, of the settings that the network is read with."""
 
@@ -230,7 +238,7 @@ WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "clip_rn50": ("open_clip_model.safetensors", clip_resnet),
     "vgg19": ("vgg19-dcbb9e9d.pth", vgg19),
     "convnext_tiny": ("convnext_tiny-983f1562.pth", convnext),
-    "dm_count_qnrf": ("model_qnrf.pth", _released("dm_count")),
-    "dmcount_ebc_qnrf": ("best_mae.pth", _released("dmcount_ebc")),
+    "dm_count_qnrf": ("model_qnrf.pth", lambda path: bare("dm_count")(path, {})),
+    "dmcount_ebc_qnrf": ("best_mae.pth", lambda path: bare("dmcount_ebc")(path, {})),
     "deit_b16_384": ("deit_base_patch16_384-8de9b5d1.pth", deit),
 }

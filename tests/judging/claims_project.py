@@ -18,6 +18,7 @@ from recount.settings.project import Project, load
 
 IMAGES = 40
 TRUE = np.random.default_rng(0).integers(2, 60, IMAGES).astype(float)
+MERGED = TRUE - (np.arange(IMAGES) % 4 == 0)  # where a preparation merges two heads of every fourth image
 HARDNESS = np.random.default_rng(1).gamma(2.0, 2.0, IMAGES) + 1
 
 DATA: dict[str, Any] = {"trained_on": "shown/train", "evaluated_on": ["shown/test", "other/test"]}
@@ -63,9 +64,10 @@ def make_project(
     comparable: bool = True,
     published: str = "",
     size: str = "paper",
+    merges: tuple[str, ...] = (),
     **config: Any,
 ) -> Project:
-    """Write a project with these claims; ``config`` goes over config.yaml."""
+    """Write a project with these claims. ``merges``: systems of preparation "merged"; ``config``: over config.yaml."""
     suite = {
         "title": "small",
         "comparable": comparable,
@@ -75,7 +77,9 @@ def make_project(
             "shown/test": {"dataset": "dots", "split": "test"},
             "other/test": {"dataset": "dots", "split": "test"},
         },
-        "systems": {"new": {"size": size}, "old": {"size": size}},
+        "systems": {
+            name: {"size": size, **({"preparation": "merged"} if name in merges else {})} for name in ("new", "old")
+        },
     }
     write_project(
         root,
@@ -86,8 +90,15 @@ def make_project(
         published={"p": published},
     )
     benchmarks = yaml.safe_load((root / "benchmarks.yaml").read_text())
-    write_yaml(root / "benchmarks.yaml", {name: entry | {"data": "dots/test"} for name, entry in benchmarks.items()})
+    write_yaml(
+        root / "benchmarks.yaml",
+        {name: entry | {"data": f"dots/{name.partition('/')[2]}"} for name, entry in benchmarks.items()},
+    )
     write_index(root, {})
+    if merges:
+        before = [json.dumps({"original_count": count}) for count in TRUE]
+        rows = [[f"s{k}", "test", "", "", own, 8, 8, "", "", before[k]] for k, own in enumerate(MERGED)]
+        written(root / "resources/data/dots/merged/index.csv", rows)
     return load(root, config)
 
 
@@ -106,6 +117,7 @@ def predict(
     seeds: tuple[int, ...] = (0,),
     selections: tuple[str, ...] = ("last",),
     images: int = IMAGES,
+    true: np.ndarray = TRUE,
 ) -> None:
     """Write predictions: true counts plus ``errors`` (a number, one for each image, or a function of the seed).
 
@@ -120,7 +132,7 @@ def predict(
             writer = csv.writer(stream)
             writer.writerow(["id", "image", "prompt", "true_count", "predicted_count", "selection"])
             for selection in selections:
-                for k, (count, error) in enumerate(zip(TRUE[:images], wrong[:images], strict=True)):
+                for k, (count, error) in enumerate(zip(true[:images], wrong[:images], strict=True)):
                     writer.writerow(
                         [f"s{k}", f"s{k}.jpg", "", repr(float(count)), repr(float(count + error)), selection]
                     )

@@ -1,13 +1,15 @@
 """``make simulate``: error rates and power of the rules, through the real ``judge``, into a table that docs and report
 show.
 
-Writes ``src/recount/judging/simulated.tsv`` and the tables between the marks of ``docs/verdicts.md``. It takes about a
-quarter of an hour on one slow core; ``python tests/judging/simulate.py 50`` draws 50 papers a cell and writes nothing.
+Writes ``src/recount/judging/simulated.tsv`` and the tables between the marks of ``docs/verdicts.md``. It takes about
+half an hour on one slow core; ``python tests/judging/simulate.py 50`` draws 50 papers a cell (100 where power is
+asked).
 """
 
 import csv
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,18 +17,41 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
-from simulated import COMPARED, REACHED, World, over_looks, rates, simulated_project  # noqa: E402
+from simulated import COMPARED, ERRORS, REACHED, World, over_looks, rates, simulated_project  # noqa: E402
 
 TABLE, PAGE = ROOT / "src/recount/judging/simulated.tsv", ROOT / "docs/verdicts.md"
 BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"
-COLUMNS = ("question", "images", "effect", "seeds_scatter", "own_scatter", "seeds", "looks", "papers", "share")
+COLUMNS = ("question", "shape", "images", "effect", "seeds_scatter", "own_scatter", "seeds", "looks", "papers", "share")
 Row = dict[str, Any]
+LOOKS = (3, 5, 8)
+NULL, POWER = "decided without an effect", "holds, with an effect"
+FAMILY = [name for name in ERRORS if name not in ("all repeats", "constant")]
+#: other shapes of data, each without an effect
+SHAPES = [
+    *(World(images=n, sd=0.1, errors=e, hardness=h, other=other)
+      for n in (20, 100)
+      for e, h in (("normal, half repeats", "Pareto 1.5"), ("seven of ten are 0", "log-normal"),
+                   ("all repeats", "alike"))
+      for other in (0, 8)),
+    *(World(images=n, errors="constant", hardness="alike", skewed=sd) for n in (20, 100, 334) for sd in (0.7, 1.3)),
+    *(World(images=n, sd=sd, share=p) for n in (20, 509) for p in (0.02, 0.5, 0.95) for sd in (0.3,)),
+]  # fmt: skip
+
+
+def shape(world: World) -> str:
+    """Return in words what errors and pictures are like."""
+    if world.share:
+        return f"accuracy {world.share:.0%}"
+    words = [world.errors] + [f"pictures {world.hardness}"] * (world.hardness != "log-normal")
+    words += [f"one arm skewed {world.skewed:g}"] * bool(world.skewed) + ["no pool"] * (not world.pool)
+    return ", ".join(words)
 
 
 def row(question: str, world: World, seeds: Any, looks: int, papers: int, hits: int) -> Row:
     """Return a cell of the study."""
-    where = (question, world.images, world.effect, world.sd, world.scatter, seeds, looks, papers, hits / papers)
-    return dict(zip(COLUMNS, where, strict=True))
+    seeds = f"{seeds} and {world.other}" if world.other else seeds
+    where = (question, shape(world), world.images, world.effect, world.sd, world.scatter, seeds, looks, papers)
+    return dict(zip(COLUMNS, (*where, hits / papers), strict=True))
 
 
 def decided(found: dict[str, int]) -> int:
@@ -37,22 +62,48 @@ def decided(found: dict[str, int]) -> int:
 def study(folder: Path, number: int) -> Iterator[Row]:
     """Yield the cells: errors without an effect, power, printed numbers, and the best of ten epochs."""
     once = simulated_project(folder / "once", [COMPARED], looks=(3,))
-    thrice = simulated_project(folder / "thrice", [COMPARED], looks=(3, 5, 8))
-    worlds = [World(sd=sd, scatter=scatter) for sd in (0.03, 0.10) for scatter in (1, 3, 5)]
-    for world in (*worlds, World(images=334, sd=0.10, scatter=5), World(sd=0.10, pool=False)):
-        for seeds in (2, 3, 5, 8):
-            hits = decided(rates(once, world, seeds, number))
-            yield row("decided without an effect" + " (no pool)" * (not world.pool), world, seeds, 1, number, hits)
-        hits = over_looks(thrice, world, (3, 5, 8), number)
-        yield row("decided without an effect" + " (no pool)" * (not world.pool), world, "3, 5, 8", 3, number, hits)
+    thrice = simulated_project(folder / "thrice", [COMPARED], looks=LOOKS)
+    worlds = [World(sd=sd, scatter=scatter) for sd in (0.03, 0.10) for scatter in (1, 2, 5)]
+    for world in (*worlds, World(images=1190, sd=0.10, scatter=2), World(sd=0.10, pool=False)):
+        for seeds in (2, 3, 8):
+            yield row(NULL, world, seeds, 1, number, decided(rates(once, world, seeds, number)))
+        yield row(NULL, world, "3, 5 or 8", 3, number, decided(over_looks(thrice, world, LOOKS, number)[-1]))
+    some = max(number // 4, 100)
     for effect, sd in ((0.2, 0.03), (0.1, 0.03), (0.2, 0.10), (0.1, 0.10)):
         for images in (334, 1190):
+            world = World(effect, images, sd)
             for seeds in (3, 5, 10, 20):
-                world = World(effect, images, sd)
-                for project, looks in ((once, 1), (thrice, 3)):
-                    hits = rates(project, world, seeds, number // 4).get("holds", 0)
-                    yield row("holds, with an effect", world, seeds, looks, number // 4, hits)
-    yield from printed(folder, number)
+                yield row(POWER, world, seeds, 1, some, rates(once, world, seeds, some).get("holds", 0))
+            for seeds, found in zip(LOOKS, over_looks(thrice, world, LOOKS, some), strict=True):
+                yield row(f"{POWER}, by this look of three", world, seeds, 3, some, found.get("holds", 0))
+    for errors in FAMILY:
+        for sd, seeds in product((0.03, 0.10), (3, 5)):
+            world = World(0.2, 334, sd, errors=errors)
+            yield row(
+                "other errors: holds, with an effect",
+                world,
+                seeds,
+                1,
+                some,
+                rates(once, world, seeds, some).get("holds", 0),
+            )
+        for sd, seeds in ((0.10, 3), (0.10, 5)):
+            world = World(0.0, 334, sd, errors=errors)
+            yield row(f"other errors: {NULL}", world, seeds, 1, some, decided(rates(once, world, seeds, some)))
+    of_shares = simulated_project(folder / "shares", [COMPARED | {"expect": "higher accuracy"}], looks=(3,))
+    roots = simulated_project(folder / "roots", [COMPARED | {"expect": "lower rmse"}], looks=(3,))
+    for world in SHAPES:
+        yield row(
+            f"other shapes: {NULL}",
+            world,
+            3,
+            1,
+            some,
+            decided(rates(of_shares if world.share else once, world, 3, some)),
+        )
+        if not world.share and not world.skewed:  # of one mean, but not of one root mean square
+            yield row(f"other shapes, RMSE: {NULL}", world, 3, 1, some, decided(rates(roots, world, 3, some)))
+    yield from printed(folder, some)
     asked = COMPARED | {"weights": "best_on_test", "against": "old/fixed"}
     chosen = simulated_project(folder / "chosen", [asked], looks=(3,))
     world = World(epochs=10)
@@ -62,15 +113,15 @@ def study(folder: Path, number: int) -> Iterator[Row]:
 
 def printed(folder: Path, number: int) -> Iterator[Row]:
     """Yield how often a printed number is reached or missed, where the truth is as good, worse or better."""
+    project = simulated_project(folder / "number", [REACHED], looks=(3,))
     for worse, how in ((0.0, "as good"), (0.2, "20 % worse"), (0.5, "50 % worse"), (-0.2, "20 % better")):
         for sd in (0.03, 0.10):
             for seeds in (3, 5, 10, 20):
-                world = World(effect=-worse, sd=sd, printed=True)
-                project = simulated_project(folder / f"n{worse}{sd}{seeds}", [REACHED], looks=(3,))
-                found = rates(project, world, seeds, number // 4)
+                world = World(effect=-worse, sd=sd, printed=True, errors="all repeats")
+                found = rates(project, world, seeds, number)
                 for name in ("holds", "does not hold"):
-                    yield row(f"a printed number {name}, the truth being {how}", world, seeds, 1, number // 4,
-                              found.get(name, 0))  # fmt: skip
+                    hits = found.get(name, 0)
+                    yield row(f"a printed number {name}, the truth being {how}", world, seeds, 1, number, hits)
 
 
 def markdown(rows: list[Row]) -> str:
@@ -82,28 +133,26 @@ def markdown(rows: list[Row]) -> str:
         heads = [f"{k} seeds" + (f", of {looks} looks" if looks > 1 else "") for k, looks in seeds]
         lines = [f"**{question}** (share of {mine[0]['papers']} papers)", ""]
         lines += [
-            "| images | effect | seeds scatter | own arms | " + " | ".join(heads) + " |",
-            "|---" * (4 + len(seeds)) + "|",
+            "| errors | images | effect | seeds scatter | own arms | " + " | ".join(heads) + " |",
+            "|---" * (5 + len(seeds)) + "|",
         ]
-        for where in dict.fromkeys(tuple(row[name] for name in COLUMNS[1:5]) for row in mine):
-            cells = {(r["seeds"], r["looks"]): r["share"] for r in mine if tuple(r[n] for n in COLUMNS[1:5]) == where}
+        for where in dict.fromkeys(tuple(row[name] for name in COLUMNS[1:6]) for row in mine):
+            cells = {(r["seeds"], r["looks"]): r["share"] for r in mine if tuple(r[n] for n in COLUMNS[1:6]) == where}
             shown = " | ".join(f"{cells[key]:.1%}" if key in cells else "" for key in seeds)
-            images, effect, sd, scatter = where
-            lines.append(f"| {images} | {abs(effect):.0%} | {sd:.0%} | {scatter:g} times | {shown} |")
+            errors, images, effect, sd, scatter = where
+            lines.append(f"| {errors} | {images} | {abs(effect):.0%} | {sd:.0%} | {scatter:g} times | {shown} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
 def main() -> None:
-    """Run the study; write it if no smaller number of papers is given."""
+    """Run the study and write it, with the number of papers that stands behind each share."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     rows = []
     with TemporaryDirectory() as folder:
         for found in study(Path(folder), number):
             rows.append(found)
             print(" | ".join(map(str, found.values())), flush=True)
-    if len(sys.argv) > 1:
-        return
     with TABLE.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()

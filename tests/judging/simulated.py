@@ -1,15 +1,18 @@
 """Simulated papers that the real ``judge`` judges: only the files of predictions are replaced, by arrays.
 
-A picture is as hard as a log-normal number says (sd 1.3: some are thirty times as hard as others). The error of run i
-on picture j is the picture's hardness times the run's level times exp(0.35 u_j + 0.5 v_ij), u drawn once for an arm, v
-for each run. Both numbers were chosen so that the power is that of the trial with which the rules were designed, whose
-error model is not stated. Levels scatter by ``sd`` times ``scatter`` on the log scale, those of the pool (one other
-variant of the same system, 13 seeds) by ``sd``.
+A picture is as hard as a log-normal number says (sd 1.3: some are thirty times as hard as others). The signed error of
+run i on picture j is normal, with the picture's hardness times the run's level as its standard deviation; its absolute
+value is counted. That is the model with the fewest assumptions: nothing beyond hardness and level makes two runs err
+alike. ``ERRORS`` has the family around it: errors of which a share repeats with every run of an arm, or with both arms,
+other tails, errors that are mostly 0 or rounded. Levels scatter by ``sd`` times ``scatter`` on the log scale, those of
+the pool (one other variant of the same system, 13 seeds) by ``sd``.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from recount.results.reason import Missing
 from recount.scoring.measured import Measurements
 from recount.settings.project import Project, load
 
-HARDNESS_SD, REPEATED, ANEW = 1.3, 0.35, 0.5
+HARDNESS_SD = 1.3
 POOL_SEEDS, MOST_SEEDS = 13, 20
 PRINTED = 100.0
 BENCHMARK = "shown/test"
@@ -67,6 +70,48 @@ def simulated_project(root: Path, claims: Sequence[dict[str, Any]], looks: Seque
     return load(root)
 
 
+Errors = Callable[[np.random.Generator, int, Floats], Floats]
+
+
+def signed(repeats: float, both: float = 0.0) -> Errors:
+    """Return normal errors [seeds, n]: of their variance a share repeats in every run of an arm, one in both arms."""
+
+    def errors(rng: np.random.Generator, seeds: int, common: Floats) -> Floats:
+        n, anew = len(common), math.sqrt(1 - repeats - both)
+        of_arm = math.sqrt(repeats) * rng.standard_normal(n) + math.sqrt(both) * common
+        found: Floats = np.abs(of_arm + anew * rng.standard_normal((seeds, n)))
+        return found
+
+    return errors
+
+
+def _log_normal(rng: np.random.Generator, seeds: int, common: Floats) -> Floats:
+    n = len(common)
+    found: Floats = np.exp(0.35 * rng.standard_normal(n) + 0.5 * rng.standard_normal((seeds, n)))
+    return found
+
+
+#: relative errors [seeds, n] by name, from a number for each picture that is common to both arms
+ERRORS: Mapping[str, Errors] = {
+    "normal": signed(0.0),
+    "normal, a quarter repeats": signed(0.25),
+    "normal, half repeats": signed(0.5),
+    "normal, three quarters repeat": signed(0.75),
+    "normal, half in both arms": signed(0.0, 0.5),
+    "exponential": lambda rng, seeds, common: rng.standard_exponential((seeds, len(common))),
+    "log-normal, partly repeated": _log_normal,
+    "all repeats": lambda rng, seeds, common: np.ones((seeds, 1)) * np.abs(rng.standard_normal(len(common))),
+    "seven of ten are 0": lambda rng, seeds, common: signed(0.25)(rng, seeds, common) * (rng.random(len(common)) > 0.7),
+    "constant": lambda rng, seeds, common: np.ones((seeds, len(common))),
+}
+#: how hard pictures are
+HARDNESS: Mapping[str, Callable[[np.random.Generator, int], Floats]] = {
+    "log-normal": lambda rng, n: np.exp(HARDNESS_SD * rng.standard_normal(n)),
+    "Pareto 1.5": lambda rng, n: 1 + rng.pareto(1.5, n),
+    "alike": lambda rng, n: np.ones(n),
+}
+
+
 @dataclass(frozen=True)
 class World:
     """How a simulated paper comes about."""
@@ -78,6 +123,11 @@ class World:
     pool: bool = True
     epochs: int = 1  # of which the best is chosen on the test images, in selection best_on_test
     printed: bool = False  # the claim is about a printed number
+    errors: str = "normal"
+    hardness: str = "log-normal"
+    other: int = 0  # seeds of the second arm; 0: as many as of the first
+    skewed: float = 0.0  # sd of the log-normal factors, of mean 1, of the first arm's errors alone
+    share: float = 0.0  # the expected accuracy of both arms, where the claim is about that
 
 
 class Drawn(Measurements):
@@ -95,46 +145,65 @@ class Drawn(Measurements):
 
     def put(self, arm: str, errors: Floats, ids: tuple[str, ...], selection: str = "last") -> None:
         """Add predictions of an arm from its errors [seeds, n]."""
-        true = np.full(len(ids), 1000.0)
+        true = np.full(len(ids), 1e6)
         for seed, row in enumerate(errors):
             entry = self.tables.setdefault(f"{arm}/seed{seed}", {})
             entry[selection] = Predictions(ids, ids, true, true + row)
 
 
-def levels(
-    rng: np.random.Generator, hardness: Floats, level: float, sd: float, seeds: int, anew: float = ANEW
-) -> Floats:
-    """Return the errors [seeds, n] of an arm; ``anew``: how much of a picture's error each run draws anew."""
-    repeated = REPEATED * rng.standard_normal(len(hardness))
-    each = np.exp(repeated + anew * rng.standard_normal((seeds, len(hardness)))) * hardness
-    errors: Floats = level * each * np.exp(sd * rng.standard_normal((seeds, 1)))
-    return errors
+class Draws:
+    """What is drawn for one simulated paper; with the same numbers, more seeds have the runs of fewer among theirs."""
+
+    def __init__(self, world: World, *numbers: int) -> None:
+        self.world, self.numbers = world, numbers
+        rng = self.rng(0)
+        self.hardness, self.common = HARDNESS[world.hardness](rng, world.images), rng.standard_normal(world.images)
+
+    def rng(self, what: int) -> np.random.Generator:
+        """Return the generator of one thing."""
+        return np.random.default_rng([*self.numbers, what])
+
+    def arm(self, what: int, level: float, sd: float, seeds: int) -> Floats:
+        """Return the errors [seeds, n] of an arm; of accuracies 1 where a run is wrong."""
+        scatter = sd * self.rng(10 * what + 1).standard_normal((seeds, 1))
+        if self.world.share:
+            return _wrong(self.rng(10 * what), self.world, sd, scatter, self.common)
+        errors: Floats = ERRORS[self.world.errors](self.rng(10 * what), seeds, self.common)
+        return errors * self.hardness * level * np.exp(scatter)
 
 
 def papers(project: Project, world: World, seeds: int, number: int, stream: int = 1) -> Iterator[Drawn]:
     """Yield simulated papers; with the same ``stream`` those of more seeds have the runs of fewer among theirs."""
     ids = tuple(f"s{k}" for k in range(world.images))
     for draw in range(number):
-        rng = np.random.default_rng([stream, draw])
-        drawn = Drawn(project)
-        hardness = np.exp(HARDNESS_SD * rng.standard_normal(world.images))
+        draws, drawn = Draws(world, stream, draw), Drawn(project)
         spread = world.sd * world.scatter
-        anew = 0.0 if world.printed else ANEW  # runs then scatter by exactly sd
-        arms = [levels(rng, hardness, level, spread, MOST_SEEDS + 1, anew) for level in (1 - world.effect, 1.0)]
-        # the printed number is one more run of the recipe as it was: the last row, whose MAE becomes PRINTED
-        scale = PRINTED * (1 - world.effect) / arms[0][-1].mean() if world.printed else 1.0
-        arms = [scale * arm[:seeds] for arm in arms]
-        drawn.put("new/full", arms[0], ids)
-        drawn.put("old/full", arms[1], ids)
+        first = draws.arm(1, 1 - world.effect, spread, seeds + world.printed)
+        second = draws.arm(2, 1.0, spread, world.other or seeds)
+        if world.skewed:
+            first *= np.exp(world.skewed * draws.rng(3).standard_normal(world.images) - world.skewed**2 / 2)
+        # the printed number is one more run of the recipe as it was: the first row, whose MAE becomes PRINTED
+        scale = PRINTED * (1 - world.effect) / first[0].mean() if world.printed else 1.0
+        first = scale * first[world.printed :]
+        drawn.put("new/full", first, ids)
+        drawn.put("old/full", second, ids)
         if world.pool:
-            drawn.put("new/other", levels(rng, hardness, 1.0, world.sd, POOL_SEEDS, anew), ids)
+            drawn.put("new/other", draws.arm(4, 1.0, world.sd, POOL_SEEDS), ids)
         if world.epochs > 1:
-            drifted = np.exp(0.05 * rng.standard_normal((world.epochs, 1, 1)))
-            chosen = (arms[0] * drifted).mean(axis=2).argmin(axis=0)  # of each seed
-            best = np.stack([arms[0][k] * drifted[epoch, 0] for k, epoch in enumerate(chosen)])
+            drifted = np.exp(0.05 * draws.rng(5).standard_normal((world.epochs, 1, 1)))
+            chosen = (first * drifted).mean(axis=2).argmin(axis=0)  # of each seed
+            best = np.stack([first[k] * drifted[epoch, 0] for k, epoch in enumerate(chosen)])
             drawn.put("new/full", best, ids, "best_on_test")
-            drawn.put("old/fixed", arms[1].mean(axis=0, keepdims=True), ids)
+            drawn.put("old/fixed", second.mean(axis=0, keepdims=True), ids)
         yield drawn
+
+
+def _wrong(rng: np.random.Generator, world: World, sd: float, scatter: Floats, common: Floats) -> Floats:
+    """Return 1 for each picture that a run has wrong [seeds, n]: where hardness, arm and run together pass a limit."""
+    n, seeds = len(common), len(scatter)
+    apart = 0.6 * (0.7 * rng.standard_normal(n) + math.sqrt(0.51) * rng.standard_normal((seeds, n)))
+    found: Floats = 0.8 * common + apart + scatter
+    return (found > NormalDist().inv_cdf(world.share) * math.sqrt(1 + sd**2)).astype(np.float64)
 
 
 def headline(drawn: Drawn, book: LookBook | None = None) -> tuple[Case, Decision]:
@@ -153,16 +222,14 @@ def rates(project: Project, world: World, seeds: int, number: int, stream: int =
     return found
 
 
-def over_looks(project: Project, world: World, looks: Sequence[int], number: int) -> int:
-    """Return how many papers are decided at any of the looks, each with more seeds of the same runs."""
+def over_looks(project: Project, world: World, looks: Sequence[int], number: int) -> list[dict[str, int]]:
+    """Return how many papers have been decided, and how, by each of the looks, each with more seeds of the same."""
     every = [papers(project, world, seeds, number) for seeds in looks]
-    hits = 0
+    found: list[dict[str, int]] = [{} for _ in looks]
     for same in zip(*every, strict=True):
-        book = LookBook(Path("none"), looks)
-        hits += any(headline(drawn, book)[1].decided in ("holds", "does not hold") for drawn in same)
-    return hits
-
-
-def without_pool(world: World) -> World:
-    """Return the same world without another variant to pool with."""
-    return replace(world, pool=False)
+        book, said = LookBook(Path("none"), looks), "undecided"
+        for drawn, counts in zip(same, found, strict=True):
+            decided = headline(drawn, book)[1].decided
+            said = decided if said == "undecided" and decided in ("holds", "does not hold") else said
+            counts[said] = counts.get(said, 0) + 1
+    return found

@@ -11,6 +11,7 @@ from recount.judging.verdicts import (
     ALPHA,
     MIN_SEEDS,
     NOMINAL,
+    SKEWED,
     Decision,
     Finding,
     Number,
@@ -23,6 +24,7 @@ from recount.judging.verdicts import (
     pooled,
     power,
     reaches,
+    shortened,
     spread_of,
     with_needs,
 )
@@ -89,7 +91,7 @@ def test_one_seed_leans_at_five_per_cent_on_one_side() -> None:
 def test_two_seeds_decide_only_with_six_degrees_of_freedom_behind_their_spread() -> None:
     two = around(0.02, 2)
     assert decide(compared(2.0, two, two)).decided == "leans for"
-    assert decide(replace(compared(2.0, two, two), pool=Pool(0.0004, 4, ("a/x",)))).decided == "holds"
+    assert decide(replace(compared(2.0, two, two), pool=Pool(0.0008, 4, ("a/x",)))).decided == "holds"
 
 
 def test_margins_and_two_sided_regions() -> None:
@@ -120,17 +122,44 @@ def test_share_of_an_arm_without_seeds_is_decided_by_its_own_interval() -> None:
 
 
 def test_other_variants_join_only_if_the_own_arms_do_not_scatter_more() -> None:
-    variance, df, p = pooled([0.01, 0.09, 0.002], 4, 0.01, 12)
-    assert p == pytest.approx(stats.f.sf([1, 9, 0.2], 4, 12))
+    variance, df, p = pooled([0.008, 0.01, 0.002], 4, 0.01, 12)
+    assert p == pytest.approx(stats.f.sf([0.8, 1, 0.2], 4, 12))
+    assert (p > 0.5).tolist() == [True, False, True]
     assert df.tolist() == [16, 4, 16]
-    assert variance.tolist() == pytest.approx([0.01, 0.09, (4 * 0.002 + 12 * 0.01) / 16])
+    assert variance.tolist() == pytest.approx([(4 * 0.008 + 0.12) / 16, 0.01, (4 * 0.002 + 12 * 0.01) / 16])
+
+
+def test_arms_with_unequal_numbers_of_seeds_need_not_scatter_alike() -> None:
+    wild, calm = around(0.10, 3), around(0.01, 8)
+    apart = (0.10**2 / 3 + 0.01**2 / 8) / (1 / 3 + 1 / 8)
+    df = (0.10**2 / 3 + 0.01**2 / 8) ** 2 / ((0.10**2 / 3) ** 2 / 2 + (0.01**2 / 8) ** 2 / 7)
+    assert compared(0.5, wild, calm).own == pytest.approx((apart, df))
+    shared = (2 * 0.01**2 + 7 * 0.10**2) / 9
+    assert compared(0.5, around(0.01, 3), around(0.10, 8)).own[0] == pytest.approx(shared)  # the larger one
+    assert compared(0.5, wild, wild).own_apart is None
+
+
+@pytest.mark.parametrize(("t", "g", "counts"), [(2.5, 0.1, 2.5), (-2.5, -0.1, -2.5), (0.0, 0.3, 0.0)])
+def test_skewness_towards_the_effect_changes_nothing(t: float, g: float, counts: float) -> None:
+    assert shortened(t, g) == counts
+
+
+def test_skewness_against_the_effect_counts_as_halls_transformation() -> None:
+    g = SKEWED * 0.1
+    expected = 2.5 - g * 2.5**2 / 3 + g**2 * 2.5**3 / 27 - g / 6
+    assert shortened(2.5, -0.1) == pytest.approx(expected)
+    assert shortened(-2.5, 0.1) == pytest.approx(-expected)
+    assert shortened(1.0, -9.0) >= 0
+    found = decide(compared(0.26, THREE, THREE, images=0.01, image_third=-0.0005))
+    assert (found.decided, found.low > 0) == ("undecided", True)
+    assert "skewed" in found.reason
 
 
 def test_where_the_spread_is_from_is_said() -> None:
     own = compared(0.5, THREE, THREE)
     assert "no other variant" in spread_of(own).source
-    joined = spread_of(replace(own, pool=Pool(0.05**2, 12, ("a/x", "a/y"))))
-    assert (joined.df, joined.f_p > 0.2) == (16, True)
+    joined = spread_of(replace(own, pool=Pool(0.06**2, 12, ("a/x", "a/y"))))
+    assert (joined.df, joined.f_p > 0.5) == (16, True)
     assert "2 other variants (a/x, a/y)" in joined.source
     apart = spread_of(replace(own, pool=Pool(0.005**2, 12, ("a/x",))))
     assert (apart.df, apart.variance) == (4, pytest.approx(0.05**2))

@@ -9,6 +9,7 @@ from torch import Tensor
 from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, golden, golden_case, wave
 from recount.nn.dm_loss import DM_COUNT_EPS, dm_terms, sinkhorn
+from recount.nn.reads import worth_reading
 
 SINKHORN = ["sinkhorn_2x3", "sinkhorn_far_points", "sinkhorn_zero_mass", "sinkhorn_low_reg_7_iterations"]
 SMALL = ("empty_and_coincident", "points_outside", "zero_prediction")
@@ -85,6 +86,21 @@ def test_a_batch_gives_what_its_images_give_one_by_one(seed: int) -> None:
     torch.testing.assert_close(gradient, gradient_alone, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(together["count"], torch.stack([terms["count"] for terms in alone]).mean())
     torch.testing.assert_close(together["variation"], torch.stack([terms["variation"] for terms in alone]).mean())
+
+
+def test_a_card_that_is_asked_less_often_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    density, points, target = random_case(3)
+    often = dm_terms(density, target, points, 8)
+    asked: list[int] = []
+
+    def as_on_a_card(check: int, device: torch.device) -> bool:
+        asked.append(check)
+        return worth_reading(check, torch.device("cuda"))
+
+    monkeypatch.setattr("recount.nn.dm_loss.worth_reading", as_on_a_card)
+    assert all(torch.equal(value, often[name]) for name, value in dm_terms(density, target, points, 8).items())
+    assert [check for check in range(1, 10) if worth_reading(check, torch.device("cuda"))] == [1, 2, 4, 8]
+    assert asked == list(range(1, len(asked) + 1))
 
 
 def test_a_batch_without_any_point_has_no_transport() -> None:

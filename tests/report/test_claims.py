@@ -15,6 +15,7 @@ from recount.report.claims import (
     Judgement,
     claim_sheet,
     claim_views,
+    effect_in_words,
     region,
     relative_effects,
     tallies,
@@ -159,5 +160,23 @@ def test_rule_stands_beside_each_verdict(page: Path) -> None:
 
 
 def test_effects_have_their_unit(views: Views) -> None:
-    assert re.match(r"better by [+−][\d.]+ MAE \(", trained(views["G2"]).words)
-    assert re.match(r"better by [+−][\d.]+ percentage points \(", trained(views["K1"]).words)
+    assert re.match(r"(better|worse) by [\d.]+ MAE \(", trained(views["G2"]).words)
+    assert re.match(r"(better|worse) by [\d.]+ percentage points \(", trained(views["K1"]).words)
+
+
+PAPERS = load(Path(__file__).parents[2], {"suite": "paper"}).papers
+
+
+@pytest.mark.parametrize("claim", [c for paper in PAPERS.values() for c in paper.claims], ids=lambda claim: claim.id)
+def test_every_claim_says_where_it_stands_and_what_would_contradict_it(claim: Claim) -> None:
+    assert len(claim.where) > 5
+    assert re.search("wholly .*(below|above)|beyond the margin|the opposite stands", claim.contradicted_by)
+
+
+def test_words_of_an_effect_agree_with_its_sign() -> None:
+    claim = Claim(id="c", says="s", arm="a/b", against="c/d", on="ucf_qnrf/test", expect="lower mae")
+    better = VerdictRow(*"pc", "comparative", "paper", "s", "all", "trained", "last", metric="mae", effect=61.0)
+    better = replace(better, ci_low=50.0, ci_high=72.0, level=0.05)
+    worse = replace(better, effect=-61.0, ci_low=-72.0, ci_high=-50.0)
+    assert effect_in_words(claim, better) == "better by 61.00 MAE (95 % interval 50.00 to 72.00)"
+    assert effect_in_words(claim, worse) == "worse by 61.00 MAE (95 % interval 50.00 to 72.00)"

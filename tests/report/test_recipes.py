@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from recount.report.exhibits import Cell, Context
-from recount.report.provenance_view import flat
-from recount.report.recipes import HEADS, compared, recipes, resolved_values
+from recount.report.recipes import HEADS, recipes
 from recount.report.sections import variants_of
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
+from recount.settings.drift import compared, flat, resolved_values
 from recount.settings.project import Project, load
 from recount.settings.recipe import Recipe
 

@@ -172,4 +172,4 @@ def test_health_of_the_data_is_a_table_and_a_broken_summary_a_line(built: Tree, 
     path.write_text("{")
     text = write_report(load(root), part).read_text(encoding="utf-8")
     assert "resources/data/crowd/original/summary.json" in text
-    assert "delete it and run `recount prepare` again" in text
+    assert "; `recount prepare crowd original` makes it anew" in text

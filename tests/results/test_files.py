@@ -115,7 +115,7 @@ def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     assert "nan" in path.read_text()
     assert read_predictions(path)["last"].not_finite == ["s0"]
     path.write_text(path.read_text().replace("nan", "many"))
-    with pytest.raises(ResultsError, match=r"p\.csv: damaged \(line 2: predicted_count = .many. is not a number"):
+    with pytest.raises(ResultsError, match=r"p\.csv: damaged: line 2: predicted_count = .many. is not a number"):
         read_predictions(path)
 
 
@@ -154,7 +154,7 @@ def test_a_record_whose_content_changed_is_refused(tmp_path: Path) -> None:
     RunRecord.model_validate(RECORD).write(path)
     path.write_text(path.read_text().replace('"epoch": 5', '"epoch": 6'))
     with pytest.raises(
-        ResultsError, match=r"run\.json: damaged \(its checksum is .*and its content has .*`recount train`"
+        ResultsError, match=r"run\.json: damaged: its checksum is .*and its content has .*`recount train`"
     ):
         RunRecord.read(path)
 
@@ -174,9 +174,7 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 )
 def test_a_damaged_record_is_refused_with_the_place_and_the_command(tmp_path: Path, content: str, what: str) -> None:
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(
-        ResultsError, match=rf"run\.json: damaged \(.*{what}.*: delete it and run `recount train` again"
-    ):
+    with pytest.raises(ResultsError, match=rf"run\.json: damaged: .*{what}.*; `recount train` makes it anew$"):
         read_run_record(tmp_path)
 
 
@@ -236,7 +234,7 @@ def test_bytes_are_on_the_disk_before_they_have_their_name_and_the_name_is_after
 
 def test_arrays_that_hold_pickled_objects_are_damaged(tmp_path: Path) -> None:
     np.savez(tmp_path / "maps.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ResultsError, match=r"maps\.npz: damaged .*run `recount predict` again"):
+    with pytest.raises(ResultsError, match=r"maps\.npz: damaged: .*; `recount predict` makes it anew$"):
         read_arrays(tmp_path / "maps.npz", "recount predict")
 
 

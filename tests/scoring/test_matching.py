@@ -110,6 +110,43 @@ def test_nwpus_files_are_scored_as_its_evaluation_does(tmp_path: Path) -> None:
     assert json.loads(scores.json())["systems"][0]["localisation"][3]["f1"]["value"] == pytest.approx(0.5)
 
 
+def evaluated(truth: str, predictions: str, sigma: int) -> list[float]:
+    """Return precision, recall and F1 as NWPU's and FIDTM's evaluations define them: sums over images, then shares.
+
+    ``sigma``: 0 for sigma_s, 1 for sigma_l, which stand behind x and y of each true point.
+    """
+    rows = [[np.array(line.split(), float) for line in text.splitlines()] for text in (truth, predictions)]
+    heads, dots = ({row[0]: row[2:].reshape(-1, each) for row in side} for side, each in zip(rows, (5, 2), strict=True))
+    hits = sum(most_pairs(of[:, :2], dots[image], of[:, 2 + sigma]) for image, of in heads.items())
+    precision, recall = (hits / sum(map(len, side.values())) for side in (dots, heads))
+    return [precision, recall, 2 * precision * recall / (precision + recall)]
+
+
+@pytest.mark.parametrize(("fixed", "end"), [(True, " \n"), (False, "\n")])  # as FIDTM and NWPU write their lines
+def test_files_of_both_evaluations_give_what_their_definitions_give(fixed: bool, end: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(int(fixed))
+    truth = predictions = ""
+    for image in rng.permutation(np.arange(3098, 3128)):
+        true = rng.integers(0, 300, (rng.integers(0, 60), 2))
+        found = np.concatenate(
+            [true[rng.random(len(true)) < 0.8] + rng.integers(-9, 10, 2), rng.integers(0, 300, (9, 2))]
+        )
+        found = found[: 0 if image % 7 == 0 else None]
+        sigmas = np.where(fixed, [[4, 8]], np.sort(rng.integers(1, 30, (len(true), 2))))
+        rows = np.concatenate([true, np.broadcast_to(sigmas, (len(true), 2)), np.ones((len(true), 1), int)], axis=1)
+        truth += " ".join(map(str, [image, len(true), *rows.astype(int).flat])) + end
+        predictions += " ".join(map(str, [image, len(found), *found.flat])) + end
+    (tmp_path / "gt.txt").write_text(truth)
+    (tmp_path / "p.txt").write_text(predictions)
+    scored = score_files([tmp_path / "p.txt"], tmp_path / "gt.txt").systems[0].localisation
+    for place in (0, 1):
+        want = evaluated(truth, predictions, place)
+        by_point = scored[2 + place]
+        assert [by_point.precision.value, by_point.recall.value, by_point.f1.value] == pytest.approx(want, rel=1e-12)
+        if fixed:
+            assert (scored[place].found, scored[place].missed) == (by_point.found, by_point.missed)
+
+
 def test_thresholds_can_be_chosen_and_need_points(tmp_path: Path) -> None:
     (tmp_path / "gt.txt").write_text(NWPU)
     (tmp_path / "p.json").write_text('{"3113": [[140, 2333]]}')

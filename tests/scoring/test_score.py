@@ -195,7 +195,7 @@ def test_damaged_predictions_are_missing_not_an_error(project: Project) -> None:
         ("s5,s5.jpg,,7.0,7.0,last\n", "s9,s9.jpg,,7.0,7.0,last\n", "it lacks s5 (1 of 6 samples)"),
         ("s5,s5.jpg", "s9,s9.jpg,,7.0,7.0,last\ns5,s5.jpg", "it has what the benchmark lacks: s9 (1 of 6 samples)"),
         (",,7.0,", ",,8.0,", "it has another true count of s5 (1 of 6 samples)"),
-        ("s5,s5.jpg", "s0,s0.jpg,,3.0,4.0,last\ns5,s5.jpg", "damaged (it has s0 twice)"),
+        ("s5,s5.jpg", "s0,s0.jpg,,3.0,4.0,last\ns5,s5.jpg", "damaged: it has s0 twice; `recount"),
     ],
 )
 def test_predictions_of_other_samples_than_the_benchmark_has_are_damaged(

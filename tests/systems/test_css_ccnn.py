@@ -10,6 +10,8 @@ from scipy import integrate
 
 from golden_tools import assert_matches, golden_case, refilled, tensor
 from recount.errors import UserError
+from recount.nn.reads import worth_reading
+from recount.systems import css_ccnn
 from recount.systems.base import Batch
 from recount.systems.css_ccnn import (
     EPSILON,
@@ -41,7 +43,9 @@ def batch(system, size=4):
 # ------------------------------------------------------------------------------------------------------------ golden
 
 
-def test_sinkhorn_cost_and_gradient_agree_with_the_released_code():
+@pytest.mark.parametrize("asked", ["cpu", "cuda"])  # how often the host asks whether to stop
+def test_sinkhorn_cost_and_gradient_agree_with_the_released_code(asked, monkeypatch):
+    monkeypatch.setattr(css_ccnn, "worth_reading", lambda check, _: worth_reading(check, torch.device(asked)))
     inputs, want = golden_case("crowd_eval", "css_ccnn_sinkhorn")
     x, y = (tensor(inputs[name]).flatten() for name in "xy")
     x.requires_grad_()

@@ -30,8 +30,8 @@ from t2icount_golden import (
     filled,
     official_decoder_names,
     official_names,
+    official_state,
     official_unet_names,
-    official_vae_names,
     small_unet,
     target,
     tensor,
@@ -378,24 +378,9 @@ def test_self_attention_maps_are_never_made() -> None:
     assert not [shape for shape in seen.shapes if any(shape.count(number) > 1 for number in cells)]
 
 
-def released_state(system: t2i.T2ICount) -> dict[str, Tensor]:
-    """Return the system's weights under the names of ``best_model_paper.pth``."""
-    unet = official_unet_names(system.unet)
-    decoder_names = official_names(list(system.decoder.state_dict()), official_decoder_names(), t2i.decoder_key)
-    vae = official_vae_names(system.vae)
-    state = {f"unet.unet.diffusion_model.{unet[k]}": v for k, v in system.unet.state_dict().items()}
-    state |= {f"decoder.{decoder_names[k]}": v for k, v in system.decoder.state_dict().items()}
-    for name, value in system.vae.state_dict().items():
-        is_projection = ".attn_1." in vae[name] and name.endswith("weight") and value.ndim == 2
-        state[f"vae.{vae[name]}"] = value[..., None, None] if is_projection else value
-    text = {k.removeprefix("text_model."): v for k, v in system.text.state_dict().items()}
-    state |= {f"clip.transformer.text_model.{k}": v for k, v in text.items()}
-    return state | {"clip.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
-
-
 def test_released_checkpoint_is_imported_under_our_names_and_one_with_other_tensors_refused(tmp_path: Path) -> None:
     system, path = small_system(), tmp_path / "best_model_paper.pth"
-    state = released_state(system)
+    state = official_state(system)
     assert_imported(t2i.T2ICount, state, system.state_dict(), system.settings, path)
     state["decoder.extra.weight"] = state.pop("decoder.regressor.norm1.weight")
     said = r"missing: decoder.counter.norm1.weight; unexpected: decoder.extra.weight"
@@ -410,7 +395,7 @@ def test_released_weights_refuse_another_latent_scale(tmp_path: Path) -> None:
 def test_names_and_sizes_at_paper_size_are_those_of_the_released_file() -> None:
     with torch.device("meta"):
         system = t2i.T2ICount(t2i.T2ICountSettings())
-    state = released_state(system)
+    state = official_state(system)
     prefixes = ("unet.unet.diffusion_model.", "decoder.")
     assert [sum(key.startswith(prefix) for key in state) for prefix in prefixes] == [686, 168]
     assert sum(p.numel() for p in system.unet.parameters()) == 859_520_964

@@ -281,21 +281,80 @@ def test_countclip(tmp_path: Path) -> None:
     assert_same_updates(ours, result)
 
 
+def exchanged(w: State, name: str, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """T2ICount's semantic enhancement of cells x [B, C, H, W] and one text token [B, 1, C]."""
+
+    def attended(part: str, *inputs: Tensor) -> Tensor:
+        of = f"{name}.{part}"
+        projected = [linear(w, f"{of}.{n}", each) for n, each in zip(("query", "key", "value"), inputs, strict=True)]
+        return linear(w, f"{of}.out", attend(*projected, 2))
+
+    cells, places = (y.flatten(2).mT for y in (x, conv(w, f"{name}.position", x, groups=x.shape[1])))
+    read = norm(w, f"{name}.norm_read", text + attended("text_reads_image", text, cells + places, cells))
+    wide = linear(w, f"{name}.mlp.2", F.gelu(linear(w, f"{name}.mlp.0", read)))
+    after = norm(w, f"{name}.norm_mlp", read + wide)
+    cells = norm(w, f"{name}.norm_image", cells + attended("image_reads_text", cells + places, after + text, after))
+    return cells.mT.unflatten(-1, x.shape[-2:]), after
+
+
+def stage(w: State, name: str, low: Tensor, high: Tensor, s: Any = 0.0, text: Tensor | None = None) -> Any:
+    """One of T2ICount's three stages: V, and where there is a text [B, 1, D] the similarity S of its cells to c'."""
+    low = F.relu(conv(w, f"{name}.reduce", larger(low, 2)))
+    x = F.relu(conv(w, f"{name}.merge", torch.cat([high, low], 1))) + s * low
+    if text is None:
+        return x
+    token = linear(w, f"{name}.text_projection", text)
+    x, token = exchanged(w, f"{name}.fusion1", x, token + norm(w, f"{name}.text_norm", token))
+    x, token = exchanged(w, f"{name}.fusion2", F.relu(conv(w, f"{name}.refine", x)), token)
+    seen = larger(larger(x, 2), 2) if name.endswith("1") else larger(x, 2)  # to the cells of F1
+    return x, (F.normalize(seen, dim=1) * F.normalize(token[:, 0], dim=1)[:, :, None, None]).sum(1, keepdim=True)
+
+
+def counted(w: State, x: Tensor) -> Tensor:
+    """T2ICount's counter."""
+    for n, before in ((1, None), (2, "decoder.counter.between")):
+        x = x if before is None else F.relu(conv(w, before, x))
+        cells = x.flatten(2).mT
+        placed = cells + conv(w, f"decoder.counter.position{n}", x, groups=x.shape[1]).flatten(2).mT
+        of = f"decoder.counter.attention{n}"
+        q, k, v = (linear(w, f"{of}.{m}", y) for m, y in (("query", placed), ("key", placed), ("value", cells)))
+        x = norm(w, f"decoder.counter.norm{n}", cells + linear(w, f"{of}.out", attend(q, k, v, 2))).mT.view(x.shape)
+    for layer in (0, 2, 4):
+        x = F.relu(conv(w, f"decoder.counter.head.{layer}", x))
+    return x
+
+
 @pytest.mark.more
 def test_t2icount(tmp_path: Path) -> None:
-    """Losses, groups and optimiser; the network is another instance of ours, which has golden cases."""
+    """Decoder, losses, groups and optimiser; UNet, VAE and text tower are another instance of ours.
+
+    An oracle of these would be more than sixty lines; they have golden cases (test_stable_diffusion.py), and the UNet's
+    gradients run through the oracle's decoder.
+    """
     ours = trained("t2icount", tmp_path)
 
-    class Decoded(nn.Module):
+    class Seen(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.system = T2ICount(ours.system.settings).double()
 
-        def forward(self, b: Batch) -> tuple[dict[str, Tensor], Tensor]:
-            outputs = self.system.decode(self.system.latent(b.images), *self.system.context(b.prompts))
-            return outputs.decoded, outputs.attention
+        def forward(self, b: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+            context, mask = self.system.context(b.prompts)
+            share = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(-1)
+            features, maps = self.system._pass(self.system.latent(b.images), context, share)
+            of_f1 = {n: larger(maps[n], n) if n > 1 else maps[n] for n in (4, 2, 1)}
+            fused = torch.zeros(())
+            for weight, m in ((0.1, of_f1[4]), (0.3, of_f1[2]), (0.6, of_f1[1])):  # mini: the finest weighs most
+                low, high = m.amin((2, 3), True), m.amax((2, 3), True)
+                fused = fused + weight * (m - low) / (high - low + 1e-7)
+            return features, (context * share).sum(1, keepdim=True), fused
 
-    network = Decoded().train()
+    network = Seen().train()
+
+    def decoded(w: State, f: dict[str, Tensor], text: Tensor) -> dict[str, Tensor]:
+        v3, s3 = stage(w, "decoder.stage1", f["F4"], f["F3"], text=text)
+        v2, s2 = stage(w, "decoder.stage2", v3, f["F2"], larger(s3, f["F2"].shape[-2:]), text)
+        return {"density": counted(w, stage(w, "decoder.stage3", v2, f["F1"], s2)), "S3": s3, "S2": s2}
 
     def ssim(a: Tensor, b: Tensor) -> Tensor:
         line = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 4.5)  # single precision, as there
@@ -306,7 +365,8 @@ def test_t2icount(tmp_path: Path) -> None:
         return ((2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))).mean()
 
     def loss(w: State, b: Batch, _: int) -> Tensor:
-        made, attention = functional_call(network, {f"system.{n}": each for n, each in w.items()}, (b,))
+        features, text, attention = functional_call(network, {f"system.{n}": each for n, each in w.items()}, (b,))
+        made = decoded(w, features, text)
         p, d, own = made["density"], 6.0 * b.maps["density"], b.maps["own"]  # mini: six times the density
         front, edge = (d > 6.0e-3).double(), 6.0e-3
         fine, regression = (p * front, d * front), p.new_zeros(())
@@ -335,4 +395,5 @@ def test_t2icount(tmp_path: Path) -> None:
         decay=lambda name, _: 5e-5 * share_of(name),
     )
     assert copied(result).keys() == ours.end.keys()
-    assert_same_updates(ours, result, 1e-4)  # some cells' gradients are nearly nothing, which Adam enlarges
+    assert_same_updates(ours, {name: w for name, w in result.items() if name.startswith("decoder.")})
+    assert_same_updates(ours, result, 1e-4)  # of the UNet some cells' gradients are nearly nothing, which Adam enlarges

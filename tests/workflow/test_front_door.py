@@ -10,7 +10,9 @@ import pytest
 from house import EVERY_JOB, ROOT, Answer, House, snakemake
 
 from projects import SETTINGS
-from recount.planning import dry_run
+from recount.planning import dry_run, plan
+from recount.settings.base import ConfigError
+from recount.settings.project import load
 
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
 TWO_CARDS = """#!/bin/sh
@@ -59,6 +61,26 @@ def test_the_plan_has_the_jobs_of_the_dry_run_with_the_same_choices(fresh: Path)
     answer = dry(fresh, "--config", "suite=paper", "claims=[G2]", "seeds=[0,1]")
     assert dry_run(fresh, {"suite": "paper", "claims": ["G2"], "seeds": [0, 1]}) == jobs(answer)
     assert jobs(answer)["train"] == 4
+
+
+def test_released_weights_alone_are_evaluated_with_what_they_need_and_nothing_is_trained(fresh: Path) -> None:
+    answer = dry(fresh, "--config", "suite=paper", "runs=released")
+
+    def made(pattern: str) -> set[str]:
+        return set(re.findall(rf"(?m)^    output: {pattern}", answer.text))
+
+    variants = {f"{s}/{v}": entry for s, e in load(fresh).experiments.items() for v, entry in e.variants.items()}
+    assert made(r"results/paper/runs/(\S+)/seed0/run\.json") == {run for run, v in variants.items() if v.checkpoint}
+    files = {entry.checkpoint for entry in variants.values() if entry.checkpoint}
+    # of what systems start from, only the CLIP that CLIP-Count's and CrowdCLIP's files do not hold
+    assert made(r"resources/weights/(\w+)/manifest\.json") == files | {"clip_vit_b16"}
+    crowds = {"ucf_qnrf", "shanghaitech_a", "shanghaitech_b", "nwpu"}
+    assert made(r"resources/raw/(\w+)/manifest\.json") == crowds | {"fsc147", "fsc147s", "carpk"}
+
+
+def test_what_excludes_each_other_is_one_line(fresh: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^config\.yaml: no run is left: suite.* exclude each other$"):
+        plan(load(fresh, {"suite": "mini", "runs": "released"}), {"suite": "mini", "runs": "released"})
 
 
 def test_a_data_set_that_uses_pictures_of_another_waits_for_them(fresh: Path) -> None:

@@ -1,6 +1,7 @@
 """What all rules share: the checked configuration, the runs that follow from it, resources, the recount command."""
 
 import atexit
+import functools
 import json
 import os
 import re
@@ -16,8 +17,8 @@ from pathlib import Path
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, provenance
-from recount.errors import UserError, in_words
-from recount.planning import COUNT_JOBS, check_data
+from recount.errors import UserError, in_words, working_folder
+from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
 from recount.results.published import check_published
 from recount.results.submissions import submissions
 from snakemake.exceptions import WorkflowError
@@ -26,17 +27,15 @@ from snakemake.exceptions import WorkflowError
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
-        checked = settings.load(Path.cwd(), config)
+        checked = settings.load(working_folder(), config)
         check_folders(checked.config)
         check_published(checked)
         check_data(checked)
-        if not checked.runs:
-            raise ConfigError("config.yaml: no run is left: papers, systems and suite exclude each other")
         for system in {run.system for run in checked.runs}:
             provenance.step_digest("train", system)
+        return within_budget(checked)
     except (UserError, ModuleNotFoundError, OSError, RecursionError) as error:
         raise WorkflowError(in_words(error) or str(error)) from None
-    return checked
 
 
 def check_folders(chosen):
@@ -53,7 +52,9 @@ def check_folders(chosen):
 
 
 def count_jobs():
-    """Write how many jobs of each rule are to be done, for ``recount plan``."""
+    """Write how many jobs of each rule are to be done, for ``recount plan``; nothing where the workflow was refused."""
+    if workflow.dag is None:
+        return
     jobs = Counter(job.rule.name for job in workflow.dag.jobs if workflow.dag.needrun(job))
     Path(os.environ[COUNT_JOBS]).write_text(json.dumps(jobs))
 
@@ -160,10 +161,12 @@ def prompt_test_settings(wildcards):
 
 
 def training_inputs(wildcards):
-    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given."""
+    """Return what a run is trained from: prepared data, fetched weights, and a released checkpoint that was given.
+
+    What an import costs is measured on what it is evaluated on, as it learns from nothing.
+    """
     run = run_of(wildcards)
-    splits = [split for split in (run.training, run.held_out, run.selected_on_test) if split is not None]
-    found = dict.fromkeys(PROJECT.index(split) for split in splits)
+    found = dict.fromkeys(PROJECT.index(split) for split in run.learnt_from or run.benchmarks.values())
     given = [run.checkpoint_path] if run.checkpoint_path else []
     manifests = [PROJECT.weights / name / "manifest.json" for name in run.weights]
     below = tuple(f"{manifest.parent}/" for manifest in manifests)
@@ -203,6 +206,18 @@ def training_memory(wildcards, attempt):
 def training_threads(wildcards):
     """Return the threads of all processes of a training run."""
     return PROJECT.config.training_threads * training_processes(wildcards)
+
+
+@functools.cache
+def path_to_verdicts():
+    """Return the place of each training on the cheapest path; only the main process of a long suite needs it."""
+    long = PROJECT.suite.comparable and workflow.is_main_process
+    return priorities(PROJECT) if long else {}
+
+
+def training_priority(wildcards):
+    """Return how early a training is to start: in the order in which trainings decide most claims an hour."""
+    return path_to_verdicts().get(run_of(wildcards).training_id.rpartition("/")[0], 0)
 
 
 def more_memory(megabytes):

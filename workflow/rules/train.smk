@@ -12,6 +12,7 @@ rule train:
         PROJECT.log("train", "{system}", "{variant}", "seed{seed}"),
     benchmark:
         timing("train", "{system}", "{variant}", "seed{seed}")
+    priority: training_priority
     conda:
         "../envs/train.yaml"
     threads: training_threads

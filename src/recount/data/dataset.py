@@ -9,9 +9,10 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, ClassVar
 
-from recount.data.sample import RawSample
+from recount.data.sample import Need, RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
+from recount.settings.base import unknown
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,8 @@ class Dataset(Source):
     picture_folders: ClassVar[tuple[str, ...]] = ()
     pictures_of: ClassVar[str] = ""  # the data set whose pictures it uses, if not its own: that one is fetched first
     splits: ClassVar[tuple[str, ...]]
+    # What its samples have beside their pictures; a set with counts or captions alone says so
+    gives: ClassVar[frozenset[Need]] = frozenset({"points", "prompts"})
     accept: ClassVar[str] = (
         ""  # why more of its points than usual lie outside its pictures; config.yaml may say it, too
     )
@@ -143,6 +146,11 @@ class Dataset(Source):
     def files(self) -> list[RemoteFile]:
         """Return the files to fetch; empty for a procedural data set."""
         return []
+
+    def check_preparation(self, name: str) -> None:
+        """Raise a ``DataError`` unless it can be prepared so."""
+        if name not in self.preparations:
+            raise DataError(f"{self.name}: {name}: {unknown('preparation', name, self.preparations)}")
 
     def lacks_pictures(self, raw: Path) -> bool:
         """Return whether its pictures are not below ``raw``, so that nothing can be trained or predicted on them."""

@@ -55,7 +55,7 @@ def _unfit(folder: Path, digest_of: Callable[[Path], str], *, full: bool) -> Ite
     try:
         summary = Summary.read(folder / SUMMARY)
     except (ResultsError, OSError):
-        yield UnfitFile(folder / SUMMARY, "damaged", found=file_digest(folder / SUMMARY))
+        yield UnfitFile(folder / SUMMARY, "damaged")
         return
     try:
         named = named_files(index)

@@ -5,12 +5,10 @@ every other check, and would teach zeros for days.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
 
-from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
-from recount.data.sample import Sample
+from recount.data.dataset import HOW_TO_GET_PICTURES, DataError, Dataset
+from recount.data.sample import Need, Sample
 
-Need = Literal["points", "density", "boxes", "prompts"]
 READY_MAP = "density_map"  # the attribute that names a sample's ready density map
 SHOWN = 5  # ids in a message
 
@@ -33,6 +31,12 @@ _LACKS: dict[Need, tuple[Callable[[Sample], bool], str]] = {
     "boxes": (lambda sample: sample.boxes is None, "no boxes"),
     "prompts": (lambda sample: not sample.prompt.strip(), "no prompt or caption"),
 }
+
+
+def unmet(dataset: Dataset, needs: Collection[Need]) -> list[Need]:
+    """Return what a training needs and no sample of a data set has; maps are made of points where none are ready."""
+    gives = dataset.gives | ({"density"} if "points" in dataset.gives else set())
+    return sorted(set(needs) - gives)
 
 
 def check_needs(samples: Sequence[Sample], needs: Collection[Need], who: str) -> None:

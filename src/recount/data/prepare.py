@@ -41,7 +41,6 @@ from recount.data.sample import ORIGINAL_COUNT, RawSample
 from recount.data.size_rules import SizeRule, place_points
 from recount.results.files import file_digest, shared_lock, write_rows
 from recount.results.prepared import RAW, RAW_FILES, SUMMARY, Pictures, RawFiles, Samples, Summary
-from recount.settings.base import unknown
 
 _THREADS = 2  # that decode, resize and save pictures
 _Source = Path | Callable[[], Image.Image]
@@ -66,8 +65,7 @@ def prepare(dataset: Dataset, preparation: str, raw_root: Path, data_root: Path,
     ``accept`` says why more points than usual may lie outside their pictures ("": as the data set says). A
     ``DataError`` lists all missing files, broken pictures, impossible annotations, wrong totals; nothing is written.
     """
-    if preparation not in dataset.preparations:
-        raise DataError(f"{dataset.name}: {preparation}: {unknown('preparation', preparation, dataset.preparations)}")
+    dataset.check_preparation(preparation)
     rule = dataset.preparations[preparation]
     target = data_root / dataset.name / preparation
     target.parent.mkdir(parents=True, exist_ok=True)

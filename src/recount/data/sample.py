@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+Need = Literal["points", "density", "boxes", "prompts"]  # beside pictures: density is a ready density map
 NO_POINTS = np.zeros((0, 2), np.float32)
 # Attributes with a meaning of their own: the lists that a sample is also in, and that its truth is not public
 LISTS, HIDDEN = "lists", "hidden"

@@ -13,7 +13,7 @@ CrowdCLIP; their scripts index an array with the negative number and so move tha
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -147,6 +147,9 @@ DM_COUNT_NWPU = SizeRule(
     source="DM-Count preprocess_dataset_nwpu.py: longest edge 1920, both down to multiples of 16, at least 384",
     encoding="jpeg75",
 )
+
+
+DM_COUNT_SHANGHAITECH = replace(ORIGINAL_SIZE, name="dm_count", source="DM-Count reads ShanghaiTech as published")
 
 
 def longest_edge(name: str, pixels: int, base: int, source: str) -> SizeRule:

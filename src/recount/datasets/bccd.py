@@ -27,6 +27,7 @@ class Bccd(Described):
     """364 micrographs of 640x480 pixels, three rows each."""
 
     name = "bccd"
+    gives = frozenset({"points", "boxes", "prompts"})
     splits = _SPLITS + tuple(
         f"{split}_{name}" for split in _SPLITS for name in ("majority", "minority", "white_blood_cells", "platelets")
     )

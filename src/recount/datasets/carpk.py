@@ -32,6 +32,7 @@ class Carpk(Described):
 
     name = "carpk"
     picture_folders = ("CARPK_devkit/data/Images",)
+    gives = frozenset({"points", "boxes", "prompts"})
     splits = ("train", "test")
 
     def read(self, raw: Path) -> Iterator[RawSample]:

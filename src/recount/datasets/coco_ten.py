@@ -88,6 +88,7 @@ class CocoTen(Described):
     """40 photographs; 69 pairs of picture and class with two to ten boxes; 170 human captions for 34 pictures."""
 
     name = "coco_ten"
+    gives = frozenset({"prompts"})
     splits = ("train", "test")
 
     def read(self, raw: Path) -> Iterator[RawSample]:

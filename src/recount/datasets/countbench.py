@@ -37,6 +37,7 @@ class CountBench(Described):
     """540 captions, 60 for each number from two to ten, with as many pictures as can still be had."""
 
     name = "countbench"
+    gives = frozenset({"prompts"})
     splits = (items.TEST, items.MISSING)
 
     def listed_files(self, raw: Path) -> list[RemoteFile]:

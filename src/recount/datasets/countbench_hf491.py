@@ -27,6 +27,7 @@ class CountBenchHf491(Described):
     """540 captions from two to ten, 491 of them with a picture."""
 
     name = "countbench_hf491"
+    gives = frozenset({"prompts"})
     splits = (TEST, MISSING)
 
     def read(self, raw: Path) -> Iterator[RawSample]:

@@ -53,6 +53,7 @@ class CountClipZenodo(Described):
     """10,505 training pairs, 2,101 of which count, and 509 usable items of CountBench."""
 
     name = "countclip_zenodo"
+    gives = frozenset({"prompts"})
     splits = (TRAIN, TRAIN_MOST, HELD_OUT, TEST, MISSING)
 
     def read(self, raw: Path) -> Iterator[RawSample]:

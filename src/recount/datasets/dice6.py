@@ -26,6 +26,7 @@ class Dice6(Described):
     """250 photographs, 1,795 dice."""
 
     name = "dice6"
+    gives = frozenset({"points", "boxes", "prompts"})
     splits = ("train", "test", "train_majority", "train_minority", "test_majority", "test_minority")
     preparations = by_name(
         longest_edge("longest_192", 192, 32, "192 pixels: dice are about as large as in the procedural scenes")

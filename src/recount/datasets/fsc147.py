@@ -65,6 +65,7 @@ class Fsc147(Described):
 
     name = "fsc147"
     picture_folders = _PICTURE_FOLDERS
+    gives = frozenset({"points", "density", "boxes", "prompts"})
     splits = ("train", "val", "test", "val_coco", "test_coco")
 
     def read(self, raw: Path) -> Iterator[RawSample]:

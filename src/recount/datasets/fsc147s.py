@@ -38,6 +38,7 @@ class Fsc147S(Described):
     """196 (v1) and 230 (v2) entries of one prompt and one count each."""
 
     name = "fsc147s"
+    gives = frozenset({"prompts"})
     splits = ("v1", "v2", "v1_test", "v2_test")
 
     def read(self, raw: Path) -> Iterator[RawSample]:

@@ -25,6 +25,7 @@ class Parking(Drawn):
 
     name = "parking"
     title = "Car parks from above (procedural)"
+    gives = frozenset({"points", "boxes", "prompts"})
     splits = tuple(_PICTURES)
     totals = {split: {"images": number} for split, number in _PICTURES.items()}  # noqa: RUF012
 

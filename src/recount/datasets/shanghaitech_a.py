@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recount.data.health import Defects
 from recount.data.sample import RawSample, people
-from recount.data.size_rules import CSS_CCNN, TRANSCROWD, by_name, clip_ebc
+from recount.data.size_rules import CSS_CCNN, DM_COUNT_SHANGHAITECH, TRANSCROWD, by_name, clip_ebc
 from recount.datasets.formats.files import Described
 from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures, find_folder
 
@@ -20,7 +20,7 @@ class ShanghaiTech(Described):
 
     part: str
     splits = ("train", "test")
-    preparations = by_name(clip_ebc(448, 4096), CSS_CCNN, TRANSCROWD)
+    preparations = by_name(clip_ebc(448, 4096), DM_COUNT_SHANGHAITECH, CSS_CCNN, TRANSCROWD)
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""

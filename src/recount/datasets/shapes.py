@@ -37,6 +37,7 @@ class Shapes(Drawn):
 
     name = "shapes"
     title = "Coloured shapes on clutter (procedural), prompts name the majority class"
+    gives = frozenset({"points", "boxes", "prompts"})
     splits = tuple(_PICTURES)
     totals = {split: {"images": number} for split, number in _PICTURES.items()}  # noqa: RUF012
 

@@ -24,6 +24,7 @@ class ShapesMinority(Drawn):
 
     name = "shapes_minority"
     title = "Coloured shapes on clutter (procedural), prompts name a minority class"
+    gives = frozenset({"points", "boxes", "prompts"})
     splits = ("test",)
     totals = {"test": {"images": _PICTURES}}  # noqa: RUF012
 

@@ -26,6 +26,7 @@ class ShapesTen(Drawn):
 
     name = "shapes_ten"
     title = "Captioned scenes of two to ten coloured shapes"
+    gives = frozenset({"prompts"})
     splits = ("train", *_PER_NUMBER)
     totals = {  # noqa: RUF012 - declared ClassVar[Mapping] by the base class
         "train": {"samples": 3505},

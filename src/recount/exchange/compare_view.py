@@ -50,7 +50,7 @@ def document(comparison: Comparison, *, everything: bool = False) -> Document:
     rows = [_flat(cell) for cell in [*cells, *(cell for cell in comparison.cells if cell.outcome not in ORDER)]]
     return Document(
         "Two reproductions side by side", list(_told(comparison)), sheets,
-        vars(comparison) | {"outcomes": comparison.outcomes},
+        asdict(comparison) | {"outcomes": comparison.outcomes},
         [*rows[0]], [[*row.values()] for row in rows], after, tuple(COLOURS.items()),
     )  # fmt: skip
 

@@ -5,7 +5,8 @@ the tables as CSV and Parquet, what is known of the data (licence, addresses, di
 weights, density maps and checkpoints (run.json has the weights' checksums), data sets, and the report where a data
 set's licence does not let its photographs be published, because its gallery shows them.
 
-No path of this machine goes out: paths below the project become relative, others keep their last part only.
+No path of this machine goes out (``private``). One unfit file costs what was made from it, and is named; only unfit
+scores stop an export, for they are what it is of.
 """
 
 import json
@@ -13,22 +14,26 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from recount import datasets
-from recount.chain import MADE
+from recount.chain import MADE, TABLES
 from recount.data.dataset import MANIFEST
 from recount.errors import UserError
 from recount.exchange.metadata import write_metadata
+from recount.exchange.private import clean_file, cleaned, without_paths
+from recount.exchange.reproduction import Reproduction
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
-from recount.results.files import csv_text, file_digest, from_text, neutral, with_checksum, write_text
+from recount.results.files import csv_text, file_digest, from_text, with_checksum, write_text
+from recount.results.predictions import timing_path
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.settings.project import Project
 from recount.verify import Verification
@@ -36,9 +41,6 @@ from recount.verify import Verification
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
 TEXT_COLUMNS = ("seed", "seeds", "id", "image", "prompt")
-TEXT = {".csv", ".json", ".yaml", ".md", ".html", ".svg", ".tex"}
-# An absolute path in a line of text: no part of an address (https://a/b), of a relative path or of a benchmark's name.
-ABSOLUTE = re.compile(r"(?<![\w.:/~\\+=<-])(?:/[\w.+@-]+){2,}|\b[A-Za-z]:\\[\w.+@\\-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,37 +83,56 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
 
 def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     unfit = [finding for finding in Verification(project).findings() if finding.unfit]
-    if any(finding.path.endswith((MADE["score"], "scores.csv")) for finding in unfit):
-        raise UserError(
-            "\n".join(f"{finding.path}: {finding.kind}: {finding.why}; {finding.again}" for finding in unfit)
-        )
-    left_out = {project.root / name for finding in unfit for name in finding.files}
+    scores = [finding for finding in unfit if finding.path.endswith((MADE["score"], *TABLES["score"]))]
+    if scores:
+        raise UserError("\n".join(f"{each.path}: {each.kind}: {each.why}; {each.again}" for each in scores))
+    left_out = {project.root / name: f"{each.kind}: {each.path}: {each.why}" for each in unfit for name in each.files}
+    left_out |= _others_that_do_not_fit(project, left_out)
     sources = Sources(project)
     for origin, place in _shared_files(project):
         if origin not in left_out:
             _copy(origin, folder / place, project.root)
-    _link_anew(folder / "results")
-    resolved = yaml.safe_dump(project.config.model_dump(mode="json"))
-    config = f"# What was run: config.yaml with the values given on the command line.\n{resolved}"
-    _write(folder / "config.yaml", config, project.root)
+    config = cleaned(project.config.model_dump(mode="json"), partial(without_paths, root=project.root))
+    said = "# What was run: config.yaml with the values given on the command line."
+    _write(folder / "config.yaml", f"{said}\n{yaml.safe_dump(config)}", project.root)
     _write_tables(sources, folder / "tables")
     notes = [
         "Weights, density maps and data sets are not included; run.json and data/ have their digests.",
-        *_report(project, folder),
-        *(f"Left out, {finding.kind}: {finding.path}: {finding.why}." for finding in unfit),
+        *_report(project, folder, left_out),
+        *(f"Left out, {why}." for why in dict.fromkeys(left_out.values())),
     ]
     if licence is None:
         notes.append("No licence was given to the results (--licence, for instance CC-BY-4.0).")
-    paths = sorted((project.root / project.results / "runs").glob(f"*/*/seed*/{RUN}"))
-    records = {"/".join(path.parts[-4:-1]): RunRecord.read(path) for path in paths if path not in left_out}
+    _link_anew(folder / "results", folder / "report")
+    paths = sorted((folder / "results" / "runs").glob(f"*/*/seed*/{RUN}"))
+    records = {"/".join(path.parts[-4:-1]): RunRecord.read(path) for path in paths}
     suite = project.suite
     told = "" if suite.comparable else f"\nNot comparable with the published numbers: {suite.why_not_comparable}.\n"
     readme = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     lines = "\n".join(f"* {note}" for note in notes)
     text = readme.format(suite=suite.name, runs=len(records), summary=suite.summary, comparable=told, notes=lines)
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    write_metadata(folder, project, records, licence, notes)
+    _write(folder / "README.md", text, project.root)
+    clean_file(write_metadata(folder, project, records, licence, notes), project.root)
     return notes
+
+
+def _others_that_do_not_fit(project: Project, known: Collection[Path]) -> dict[Path, str]:
+    """Return the results, of no run that is planned now, that do not fit their records, with what goes with them."""
+    results = project.root / project.results
+    names = [path.relative_to(results).as_posix() for path in _below(results) if path not in known]
+    there = Reproduction(results, tuple(names), lambda name: (results / name).read_bytes())
+    found: dict[Path, str] = {}
+    for name, why in there.unfit.items():
+        path = results / name
+        with_it = path.parent.glob("*") if path.name == RUN else (path, timing_path(path))
+        found |= dict.fromkeys(with_it, f"{project.results}/{why}")
+    for name in names:
+        if name.endswith(".json") and results / name not in found:
+            try:
+                json.loads((results / name).read_bytes())
+            except (OSError, ValueError, RecursionError) as error:
+                found[results / name] = f"{project.results}/{name}: damaged: {error}"
+    return found
 
 
 def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
@@ -146,11 +167,14 @@ def _datasets(project: Project) -> list[str]:
     return sorted(named | {path.name for path in predicted if path.is_dir()})
 
 
-def _link_anew(results: Path) -> None:
+def _link_anew(results: Path, report: Path) -> None:
     """Give records the digests of the files as they go out, without this machine's paths; all fitted before."""
-    # tables last: their records have the digests of other records
-    for path in sorted(results.rglob("*.json"), key=lambda path: (path.name.endswith(".made.json"), path)):
+    # tables last: their records have the digests of other records, and the report's those of tables
+    records = sorted(results.rglob("*.json"), key=lambda path: (path.name.endswith(".made.json"), path))
+    for path in (*records, *report.glob(MADE["report"])):
         record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            continue
         made = record.get("made", {})
         beside = {name: path.parent / name for name in made.get("content", {})}
         behind = {name: results / name for name in made.get("results", {})}
@@ -163,29 +187,15 @@ def _link_anew(results: Path) -> None:
 
 
 def _copy(origin: Path, target: Path, root: Path) -> None:
-    """Copy a file; text that was made here without this machine's paths."""
+    """Copy a file without this machine's paths; captions in predictions are compared letter by letter."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if origin.suffix in TEXT and not origin.is_relative_to(root / "workflow"):
-        whole_lines = origin.suffix in {".csv", ".json", ".yaml"} and "predictions" not in target.parts  # captions
-        text = origin.read_text("utf-8")
-        _write(target, neutral(text) if origin.suffix == ".csv" else text, root, everywhere=whole_lines)
-    else:
-        shutil.copyfile(origin, target)
-
-
-def without_paths(text: str, root: Path, *, everywhere: bool) -> str:
-    """Return text with paths below ``root``, the project's folder, made relative, and the user's home shortened.
-
-    ``everywhere`` shortens all other absolute paths, which closing tags of HTML and SVG only look like.
-    """
-    for known, short in ((root.resolve(), ""), (root.absolute(), ""), (Path.home(), "~")):
-        if known != Path(known.anchor):
-            text = text.replace(f"{known}/", f"{short}/" if short else "").replace(str(known), short or ".")
-    return ABSOLUTE.sub(lambda hit: re.split(r"[/\\]", hit[0])[-1], text) if everywhere else text
+    shutil.copyfile(origin, target)
+    clean_file(target, root, everywhere="predictions" not in target.parts)
 
 
 def _write(path: Path, text: str, root: Path, *, everywhere: bool = True) -> None:
-    path.write_text(without_paths(text, root, everywhere=everywhere), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    clean_file(path, root, everywhere=everywhere)
 
 
 def _write_tables(sources: Sources, folder: Path) -> None:
@@ -206,11 +216,13 @@ def _write_tables(sources: Sources, folder: Path) -> None:
     (folder / "scores.csv").unlink()  # results/scores.csv is the same
 
 
-def _report(project: Project, folder: Path) -> list[str]:
+def _report(project: Project, folder: Path, left_out: Collection[Path]) -> list[str]:
     """Copy the report, if it may be shown; return what has to be said about it."""
     page = project.root / project.report / "index.html"
     if not page.is_file():
         return ["There was no report to include; `recount report` writes it."]
+    if page.parent in left_out:
+        return []  # said with all that is left out
     private = [name for name in _datasets(project) if not _may_be_shown(name)]
     if private:
         return [

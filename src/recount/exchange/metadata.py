@@ -41,8 +41,8 @@ def _identifier(path: str) -> str:
 
 def write_metadata(
     folder: Path, project: Project, records: Mapping[str, RunRecord], licence: str | None, notes: Sequence[str]
-) -> None:
-    """Describe every file of a finished export, with its records by run id, and write the description into it."""
+) -> Path:
+    """Describe every file of a finished export, with its records by run id; return the description, which is in it."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     given: Entity = _FIXED["no_licence"]
     if licence is not None:
@@ -61,7 +61,9 @@ def write_metadata(
         *_actions(project, files, records),
     ]
     text = json.dumps({"@context": _FIXED["context"], "@graph": graph}, indent=1, ensure_ascii=False)
-    (folder / "ro-crate-metadata.json").write_text(text + "\n", encoding="utf-8")
+    path = folder / "ro-crate-metadata.json"
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def _root(

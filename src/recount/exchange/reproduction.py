@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from recount.chain import MADE
+from recount.chain import MADE, TABLES
 from recount.errors import UserError
 from recount.fetching.archives import BROKEN
-from recount.results.files import MadeTables, ResultsError
+from recount.results.files import Made, MadeTables, ResultsError, made_anew
 from recount.results.predictions import PREDICTIONS, Timing, timing_path
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import SCORES
@@ -25,6 +25,7 @@ from recount.results.verdicts import VERDICTS
 
 SCORE_FILE = "scores.csv"
 VERDICT_FILE = "verdicts.csv"
+PREDICTED = "predictions/*/*/*/*/seed*.csv"
 # Bytes of one file; bytes and number of all: predictions of a paper's suite take a few million bytes
 LARGEST, MOST_BYTES, MOST_FILES = 64_000_000, 500_000_000, 100_000
 
@@ -36,16 +37,23 @@ class Reproduction:
     path: Path
     names: tuple[str, ...]  # of its files, relative to the folder that holds scores.csv
     read: Callable[[str], bytes]
-    _predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # by name, each read once
+    _predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # by name; those that fit
 
     @cached_property
     def unfit(self) -> dict[str, str]:
-        """The predictions that are not what their record says, or whose run or model is another: name -> why."""
+        """The files that are not used, because they are not what they should be or do not fit another: name -> why."""
+        return (
+            self._read_records[1]
+            | self._unfit(self._check_predictions, PREDICTED)
+            | self._unfit(self._check_verdicts, VERDICT_FILE)
+        )
+
+    def _unfit(self, check: Callable[[str], object], pattern: str) -> dict[str, str]:
         found = {}
         for name in self.names:
-            if name.startswith("predictions/") and name.endswith(".csv"):
+            if name.count("/") == pattern.count("/") and PurePosixPath(name).match(pattern):
                 try:
-                    self._check(name)
+                    check(name)
                 except ResultsError as error:
                     found[name] = str(error).removeprefix(f"{self.path}: ")
         return found
@@ -54,18 +62,49 @@ class Reproduction:
         """Return the record of a file of predictions."""
         record = timing_path(Path(name)).as_posix()
         if record not in self.names:
-            raise ResultsError(f"{self.path}: {name}: no {record} says what it was made from")
+            raise ResultsError(f"{self.path}: {name}", f"no {record} says what it was made from")
         return Timing.parse(*self._file(record))
 
-    def _check(self, name: str) -> None:
-        made, where = self.timing(name).made, f"{self.path}: {name}"
-        if made.content.get(Path(name).name) != hashlib.sha256(self.read(name)).hexdigest():
-            raise ResultsError(f"{where}: damaged: its content is not what was written")
+    def _check_predictions(self, name: str) -> None:
+        where, digest = f"{self.path}: {name}", hashlib.sha256(self.read(name)).hexdigest()
+        made = self.timing(name).made
+        if made.content.get(Path(name).name) != digest:
+            raise ResultsError(where, "damaged: its content is not what was written")
+        _, dataset, _, system, _, seed = PurePosixPath(name).with_suffix("").parts
+        whose = made.run.split("/")
+        if (whose[0], whose[-1]) != (system, seed) or not {dataset} >= {data.split("/")[0] for data in made.data}:
+            what = f"it was made by {made.run or 'nobody'} on {', '.join(made.data) or 'unknown data'}"
+            raise ResultsError(where, f"damaged: {what}")
         if made.run not in self.records:
-            raise ResultsError(f"{where}: stale: there is no run.json of {made.run or 'the run'}, which made it")
+            what = f"there is no {RUN} of {made.run or 'the run'}, which made it, that can be used"
+            raise ResultsError(where, f"stale: {what}")
         models = self.records[made.run].selections
         if any(name not in models or models[name].sha256 != digest for name, digest in made.models.items()):
-            raise ResultsError(f"{where}: stale: made with another model than {made.run} has")
+            raise ResultsError(where, f"stale: made with another model than {made.run} has")
+        if self._made("score").results.get(name, digest) != digest:
+            raise ResultsError(where, f"stale: {SCORE_FILE} was made from another", made_anew("recount score"))
+        self._predictions[name] = PREDICTIONS.frame(*self._file(name))
+
+    def _check_verdicts(self, name: str) -> None:
+        made = self._made("judge")
+        self._check_table(name, made, "judge")
+        for source, then in made.results.items():
+            if source in self.names and hashlib.sha256(self.read(source)).hexdigest() != then:
+                raise ResultsError(
+                    f"{self.path}: {name}", f"stale: made from another {source}", made_anew("recount judge")
+                )
+        VERDICTS.read(*self._file(name))
+
+    def _made(self, step: str) -> Made:
+        if MADE[step] not in self.names:
+            what = f"no {MADE[step]} says what it was made from"
+            raise ResultsError(f"{self.path}: {TABLES[step][0]}", what, f"`recount {step}` makes both")
+        return MadeTables.parse(*self._file(MADE[step])).made
+
+    def _check_table(self, name: str, made: Made, step: str) -> None:
+        if made.content.get(name) != hashlib.sha256(self.read(name)).hexdigest():
+            what = "damaged: its content is not what was written"
+            raise ResultsError(f"{self.path}: {name}", what, made_anew(f"recount {step}"))
 
     def why_unfit(self, dataset: str, system: str, variant: str) -> str:
         """Return why predictions of a variant on ``<data set>/<split>`` are not to be used, "" if they are."""
@@ -77,28 +116,35 @@ class Reproduction:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """The rows of scores.csv; a ResultsError where they are not what was scored from these predictions."""
-        where = f"{self.path}: {SCORE_FILE}"
-        if MADE["score"] not in self.names:
-            raise ResultsError(f"{where}: no {MADE['score']} says what it was made from; `recount score` makes both")
-        made = MadeTables.parse(*self._file(MADE["score"])).made
-        for name, digest in (made.content | made.results).items():
-            if name in self.names and hashlib.sha256(self.read(name)).hexdigest() != digest and name not in self.unfit:
-                kind = "damaged" if name in made.content else f"stale: made from another {name}"
-                raise ResultsError(f"{where}: {kind}; `recount score` makes it anew")
+        """The rows of scores.csv; a ResultsError where nothing says that it was written so."""
+        self._check_table(SCORE_FILE, self._made("score"), "score")
         return SCORES.frame(*self._file(SCORE_FILE))
 
-    @cached_property
+    @property
     def records(self) -> dict[str, RunRecord]:
-        """The run.json of each run by ``<system>/<variant>/seed<k>``."""
-        parts = {name: PurePosixPath(name).parts for name in self.names}
-        found = [name for name, part in parts.items() if len(part) == 5 and (part[0], part[4]) == ("runs", RUN)]
-        return {"/".join(parts[name][1:4]): RunRecord.parse(*self._file(name)) for name in found}
+        """The run.json of each run by ``<system>/<variant>/seed<k>``, as far as they can be used."""
+        return self._read_records[0]
+
+    @cached_property
+    def _read_records(self) -> tuple[dict[str, RunRecord], dict[str, str]]:
+        records, unfit = {}, {}
+        for name in self.names:
+            match PurePosixPath(name).parts:
+                case ("runs", *parts, last) if len(parts) == 3 and last == RUN:
+                    try:
+                        record = RunRecord.parse(*self._file(name))
+                        if record.id != "/".join(parts):
+                            raise ResultsError(f"{self.path}: {name}", f"damaged: it is the record of {record.id}")
+                        records[record.id] = record
+                    except ResultsError as error:
+                        unfit[name] = str(error).removeprefix(f"{self.path}: ")
+        return records, unfit
 
     @cached_property
     def verdicts(self) -> dict[tuple[str, str, str], str]:
-        """The verdict of each claim by paper, claim and kind of evidence; empty where nothing was judged."""
-        rows = VERDICTS.read(*self._file(VERDICT_FILE)) if VERDICT_FILE in self.names else []
+        """The verdict of each claim by paper, claim and kind of evidence; empty where nothing was judged, or unfit."""
+        there = VERDICT_FILE in self.names and VERDICT_FILE not in self.unfit
+        rows = VERDICTS.read(*self._file(VERDICT_FILE)) if there else []
         return {(row.paper, row.claim, row.evidence_status): row.verdict for row in rows if row.headline == "yes"}
 
     def predictions(self, dataset: str, system: str, variant: str, selection: str) -> dict[str, pd.DataFrame]:
@@ -107,8 +153,6 @@ class Reproduction:
         found = {}
         for name in self.names:
             if name.startswith(folder) and name.endswith(".csv") and name not in self.unfit:
-                if name not in self._predictions:
-                    self._predictions[name] = PREDICTIONS.frame(*self._file(name))
                 table = self._predictions[name].query("selection == @selection")
                 found[PurePosixPath(name).stem.removeprefix("seed")] = table.set_index(["id", "prompt"])
         return {seed: table for seed, table in found.items() if len(table)}
@@ -177,6 +221,6 @@ def _below(path: Path, sizes: Mapping[str, int], read: Callable[[str], bytes]) -
         try:
             return read(prefix + name)
         except (*BROKEN, OSError, RuntimeError, ValueError) as error:  # damaged, or encrypted
-            raise UserError(f"{path}: {name}: cannot be read: {error}") from None
+            raise ResultsError(f"{path}: {name}", f"cannot be read: {error}") from None
 
     return Reproduction(path, tuple(name.removeprefix(prefix) for name in sizes if name.startswith(prefix)), limited)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from glob import escape
+from importlib import import_module
 from pathlib import Path
 
 import requests
@@ -30,11 +31,10 @@ from recount.fetching.transfers import (
     Writer,
     WrongBytesError,
 )
-from recount.fetching.web import fetch_http, status_error, timeout_error
+from recount.fetching.web import CHUNK_BYTES, fetch_http, status_error, timeout_error
 
 log = logging.getLogger(__name__)
 
-GDOWN_CHUNK_BYTES = 512 * 1024
 ZENODO = re.compile(r"(https://zenodo\.org/)records/(\d+)/files/([^?]+)(?:\?download=1)?")
 
 
@@ -148,6 +148,8 @@ def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> N
     """One attempt at Google Drive; gdown passes its virus-scan page and has a partial file of its own to continue."""
     import gdown
 
+    # It tells only of whole chunks of its own, 512 KiB: at the slowest speed, a stall would be noticed after 512 s.
+    import_module("gdown.download").CHUNK_SIZE = CHUNK_BYTES  # type: ignore[attr-defined]
     fetched = part.path.with_suffix(".gdrive")
     cancel = _Either(session.cancel)
 
@@ -157,7 +159,7 @@ def _google_drive(url: str, file: RemoteFile, part: Part, session: Session) -> N
         part.reached, part.ended = max(part.reached, position), total is not None
         session.progress(part.path, position, total)
 
-    with Pace(session, GDOWN_CHUNK_BYTES, cancel.set) as pace:
+    with Pace(session, CHUNK_BYTES, cancel.set) as pace:
         pace.start()
         try:
             gdown.download(

@@ -19,8 +19,10 @@ class Number:
 
     on: str  # a benchmark's id
     mae: float
-    rmse: float
     source: str
+    rmse: float | None = None
+    run: str = ""  # system/variant that reads the file in the way that this is of; "": every one
+    band: float | None = None  # accepted distance from the MAE, where somebody measured how far it scatters
 
 
 class Weights(Source):
@@ -47,7 +49,8 @@ class Weights(Source):
     def told(self) -> Iterator[str]:
         """Yield a line for each number that the checkpoint is held against."""
         for what, numbers in (("to be judged by", self.judge), ("others got", self.others)):
-            yield from (f"{what}: {n.on}: MAE {n.mae:g}, RMSE {n.rmse:g} ({n.source})" for n in numbers)
+            for n in numbers:
+                yield f"{what}: {n.on}: MAE {n.mae:g}{'' if n.rmse is None else f', RMSE {n.rmse:g}'} ({n.source})"
 
 
 def _declared() -> dict[str, Weights]:

@@ -37,6 +37,7 @@ class Arm:
     predicted: Floats  # [seeds, n]; one row where no training is involved
     seeds: tuple[int, ...] = ()  # of the rows; () where no training is involved
     notes: tuple[str, ...] = ()  # what must be said of these predictions
+    own_true: "Floats | None" = None  # of its own preparation, where ``true`` are the counts before any
 
     def levels(self, metric: Metric) -> Floats:
         """Return a metric of each row of the predictions."""
@@ -48,7 +49,10 @@ class Arm:
             return self
         places = {name: place for place, name in enumerate(self.ids)}
         columns = [places[name] for name in ids]
-        return replace(self, ids=tuple(ids), true=self.true[columns], predicted=self.predicted[:, columns])
+        own = None if self.own_true is None else self.own_true[columns]
+        return replace(
+            self, ids=tuple(ids), true=self.true[columns], predicted=self.predicted[:, columns], own_true=own
+        )
 
 
 class Arms:
@@ -168,9 +172,10 @@ class Arms:
         return float(np.mean(counts) if arm == "training_mean" else np.median(counts))
 
     def pair(self, better: str, worse: str, benchmark: str, selection: str, evidence: Evidence) -> tuple[Arm, Arm]:
-        """Return two arms on the same samples.
+        """Return two arms on the same samples, with the same true counts.
 
-        ``Missing``: one has no predictions, or they have no sample in common, or not the same true counts.
+        Where their preparations drop or merge other points, that are the counts before any preparation.
+        ``Missing``: one has no predictions, or they have no sample in common, or are of other data.
         """
         first, second = (
             None if arm in TRIVIAL_ARMS else self.arm(arm, benchmark, selection, evidence) for arm in (better, worse)
@@ -186,7 +191,22 @@ class Arms:
             same = f"{first.name} and {second.name} are the same run in suite {self.project.suite.name}"
             raise Missing("no counterpart", same)
         first = first or self._trivial(better, beside, benchmark, run)
-        return _aligned(first, second or self._trivial(worse, beside, benchmark, run))
+        pair = _aligned(first, second or self._trivial(worse, beside, benchmark, run))
+        if (pair[0].true == pair[1].true).all():
+            return pair
+        one, other = (self._unprepared(arm, benchmark) for arm in pair)
+        if (one.true != other.true).any():
+            place = int((one.true != other.true).argmax())
+            said = f"{one.true[place]:g} for {one.name} and {other.true[place]:g} for {other.name}"
+            raise Missing("undefined", f"{one.ids[place]}: its true count before preparation is {said}")
+        return one, other
+
+    def _unprepared(self, arm: Arm, benchmark: str) -> Arm:
+        """Return an arm with the true counts before preparation."""
+        counts = self.measurements.original_counts(self.runs(arm.name)[0].benchmarks[benchmark])
+        if without := [name for name in arm.ids if name not in counts]:
+            raise Missing("undefined", f"{arm.name}: {without[0]} is not in the prepared data any more")
+        return replace(arm, true=np.array([counts[name] for name in arm.ids]), own_true=arm.true)
 
 
 def is_fixed(run: Run) -> bool:
@@ -223,9 +243,4 @@ def _aligned(first: Arm, second: Arm) -> tuple[Arm, Arm]:
     ids = [sample for sample in first.ids if sample in common]
     if not ids:
         raise Missing("undefined", f"{first.name} and {second.name} have no image in common")
-    pair = first.on(ids), second.on(ids)
-    if (pair[0].true != pair[1].true).any():
-        place = int((pair[0].true != pair[1].true).argmax())
-        one, other = (f"{arm.true[place]:g} for {arm.name}" for arm in pair)
-        raise Missing("undefined", f"{ids[place]}: its true count is {one} and {other}, whose preparations differ")
-    return pair
+    return first.on(ids), second.on(ids)

@@ -21,10 +21,20 @@ from scipy import special
 
 from recount.judging.arms import LAST, Arm, Arms, Evidence, is_fixed
 from recount.judging.epochs import epoch_sd, epochs_seen, settles
-from recount.judging.estimates import Leveled, Pools, dominated, jackknife, metric_on, of_shares, over_images, scaled
+from recount.judging.estimates import (
+    Leveled,
+    Pools,
+    dominated,
+    jackknife,
+    metric_on,
+    of_shares,
+    over_images,
+    scaled,
+    third_moment,
+)
 from recount.judging.prompt_evidence import BASE, QUANTITIES, aligned, picture_values
 from recount.judging.verdicts import MARGIN_SHARE, Finding, Number, Pool, SeedArm
-from recount.metrics import COSTS, Floats
+from recount.metrics import COSTS, Floats, Metric
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason
 from recount.scoring.measured import Measurements
@@ -174,7 +184,7 @@ class Claims:
         first, second = self._compared(asked, asked.benchmarks[0])
         sign = -1 if first.metric.better == "low" else 1
         region, share = difference_region(asked.claim), first.metric.is_share
-        images = over_images(lambda a, b: a - b, first, second)
+        images, third = over_images(lambda a, b: a - b, first, second)
         if share:
             apart = first.without.mean(axis=0) - second.without.mean(axis=0)
             images = max(images, of_shares(first.mean - second.mean, apart))
@@ -184,6 +194,7 @@ class Claims:
             arms=(*first.seed_arm(1), *second.seed_arm(1)),
             pool=self._pool(asked, first, second),
             image_variance=images,
+            image_third=sign * third,
             scale="logit" if share else "log",
             base=0.0 if share else second.mean,
             of_seeds=first.drawn_anew(1) + second.drawn_anew(1),
@@ -229,13 +240,15 @@ class Claims:
         for arm in (first, second):
             if not arm.mean:
                 raise Missing("undefined", f"{arm.arm.name} makes no error, so there is no ratio to it")
+        images, third = over_images(lambda a, b: np.log(a / b), first, second)
         finding = Finding(
             math.log(first.mean / second.mean),
             (math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf),
             log=True,
             arms=(*first.seed_arm(1 / first.mean), *second.seed_arm(1 / second.mean)),
             pool=self._pool(asked, first, second),
-            image_variance=over_images(lambda a, b: np.log(a / b), first, second),
+            image_variance=images,
+            image_third=third,
             of_seeds=first.drawn_anew(1 / first.mean) + second.drawn_anew(1 / second.mean),
             rule=f"the interval of the ratio lies {_within((low, high))}, over the same images; {SEEDS_RULE}",
         )
@@ -251,10 +264,12 @@ class Claims:
             if not worse.mean:
                 raise Missing("undefined", f"{worse.arm.name} makes no error, so nothing can drop on {benchmark}")
         one, two = (better.mean / worse.mean for better, worse in pairs)
+        images = [over_images(lambda a, b: a / b, *pair) for pair in pairs]
         finding = Finding(
             one - two,
             arms=(*_of_both(pairs[0][0], pairs[1][0], one, two), *_of_both(pairs[0][1], pairs[1][1], -one, -two)),
-            image_variance=sum(over_images(lambda a, b: a / b, *pair) for pair in pairs),
+            image_variance=sum(variance for variance, _ in images),
+            image_third=images[0][1] - images[1][1],
             n=min(len(better.arm.ids) for better, _ in pairs),
             rule=f"the interval of (relative drop on the second benchmark - on the first) lies above 0; {SEEDS_RULE}",
             notes=(f"relative drops {1 - one:.3g} and {1 - two:.3g}", *_notes(*pairs[0]), *_notes(*pairs[1])),
@@ -272,18 +287,18 @@ class Claims:
                 "undefined", f"{arm.name} is not trained, so there is no spread over seeds to hold a number to"
             )
         claim, n, share = asked.claim, len(arm.ids), metric.is_share
-        values, _ = scaled(metric, leveled.levels.tolist(), n)
+        values, slope = scaled(metric, leveled.levels.tolist(), n)
         assert claim.published is not None
         margin = claim.margin or MARGIN_SHARE * claim.published
-        if margin >= (1 - claim.published if share else claim.published):
+        if share and margin >= claim.published:
             raise Missing("undefined", f"the margin {margin:g} leaves nothing of {claim.published:g}")
         ends = [claim.published + step * margin * (-1 if share else 1) for step in (-1, 0, 1)]
-        limits = tuple(-float(special.logit(end)) if share else math.log(end) for end in ends)
+        limits = _worse(ends[0], share), _worse(ends[1], share), _worse(ends[2], share)
         chosen = asked.selection == "best_on_test"
         runs = self.arms.runs(arm.name)
         best_of = claim.best_of if claim.best_of and not chosen else 0
         number = Number(
-            *(claim.published, margin, (limits[0], limits[1], limits[2]), share),
+            *(claim.published, margin, limits, share),
             best_of or 0,
             epoch_sd(self.measurements, runs, claim.metric) if best_of else 0.0,
         )
@@ -294,6 +309,7 @@ class Claims:
             arms=(SeedArm(arm.name, tuple(-v if share else v for v in values), 1.0),),
             pool=self._pool(asked, leveled),
             number=number,
+            least_variance=1 / (12 * max(n * slope, 0.5 * (1 - 0.5 / n)) ** 2) if share else 0.0,
             rule=f"upper 95 % limit of the seeds' mean not worse than {claim.published:g} by {margin:.4g}"
             + (f"; the printed one is the best of {best_of} epochs, these are not" if best_of else ""),
             notes=(*arm.notes, *dominated(metric, arm)),
@@ -429,12 +445,13 @@ def _of_ratio(
     value, region = float(each.mean()), region_of(bound)
     with np.errstate(invalid="ignore", divide="ignore"):
         without = (tops.sum(axis=1, keepdims=True) - tops) / (bottoms.sum(axis=1, keepdims=True) - bottoms)
-    images = jackknife(without.mean(axis=0))
+    images, third = jackknife(without.mean(axis=0)), third_moment(without.mean(axis=0))
     if yes is not None:  # a share of all images has a variance, too: that at the limit, as in a score test
         ends = [end / yes for end in region if math.isfinite(end)]
         images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
     finding = Finding(
-        value, region, image_variance=images, n=n, notes=notes, scale="value" if yes is None else "logit",
+        value, region, image_variance=images, image_third=third, n=n, notes=notes,
+        scale="value" if yes is None else "logit",
         rule=f"the interval lies {_within(region)}; {SEEDS_RULE}",
     )  # fmt: skip
     if yes is not None and not seeds:
@@ -455,6 +472,13 @@ def _of_ratio(
     return replace(part, value_better=value, seeds=shown_seeds(seeds), finding=finding)
 
 
+def _worse(value: float, share: bool) -> float:
+    """Return a value on the scale on which more is worse: log, or minus logit; infinite beyond what there can be."""
+    if share:
+        return -float(special.logit(min(max(value, 0.0), 1.0)))
+    return math.log(value) if value > 0 else -math.inf
+
+
 def _of_both(first: Leveled, second: Leveled, one: float, two: float) -> Iterator[SeedArm]:
     """Yield an arm's part in the difference of two ratios: its runs are the same on both benchmarks."""
     if first.arm.seeds:
@@ -472,7 +496,17 @@ def _notes(first: Leveled, second: Leveled) -> tuple[str, ...]:
     means = [metric.of_images(arm.true[None], arm.predicted).mean(axis=0) for arm in arms]
     tied = (f"{arms[0].name} and {arms[1].name} differ on no image",) if np.array_equal(*means) else ()
     heavy = [note for arm in arms for note in dominated(metric, arm)]
-    return tuple(dict.fromkeys((*arms[0].notes, *arms[1].notes, *tied, *heavy)))
+    own = [_of_own_counts(metric, arm, arm.own_true) for arm in arms if arm.own_true is not None]
+    return tuple(dict.fromkeys((*arms[0].notes, *arms[1].notes, *own, *tied, *heavy)))
+
+
+def _of_own_counts(metric: Metric, arm: Arm, own: Floats) -> str:
+    """Say what an arm has against the counts of its own preparation; the comparison is on those before any."""
+    changed, level = int((own != arm.true).sum()), float(replace(arm, true=own).levels(metric).mean())
+    return (
+        f"{arm.name}'s preparation changes the true count of {changed} of {len(own)} images: against its own counts "
+        f"its {metric.label} is {level:.4g}; both are compared on the counts before preparation"
+    )
 
 
 def difference_region(claim: Claim) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Images are drawn, too: the variance of an effect over them is the jackknife's, of the whole paired statistic with one
 image left out, (n - 1) / n times the sum of squared deviations. For MAE and accuracy that is exactly the variance of
-the mean of paired per-image differences of seed means.
+the mean of paired per-image differences of seed means. Its third moment is - ((n - 1) / n)³ times the sum of cubes.
 """
 
 import math
@@ -35,8 +35,8 @@ def metric_on(name: str, *arms: Arm) -> tuple[Metric, tuple[Arm, ...]]:
 def scaled(metric: Metric, levels: Sequence[float], n: int) -> tuple[tuple[float, ...], float]:
     """Return a metric with each seed on the scale on which seeds scatter, and the derivative of their mean by it.
 
-    Errors scatter on the log scale (derivative: their mean m); shares on the logit scale (m (1 - m)), where 0 and all
-    right count as half an image.
+    Errors scatter on the log scale (derivative: their mean m; no error at all counts as half an error in one image);
+    shares on the logit scale (m (1 - m)), where 0 and all right count as half an image.
     """
     values, mean = np.asarray(levels, dtype=np.float64), float(np.mean(levels))
     if metric.is_share:
@@ -45,7 +45,7 @@ def scaled(metric: Metric, levels: Sequence[float], n: int) -> tuple[tuple[float
     if not values.all():
         if values.any():
             raise Missing("undefined", "it makes no error with one seed and some with another, which has no log")
-        return tuple(values.tolist()), 0.0
+        return (math.log(0.5 / n),) * len(values), 0.0  # as half an error in one image
     return tuple(np.log(values).tolist()), mean
 
 
@@ -104,10 +104,18 @@ def jackknife(without: Floats) -> float:
     return float((n - 1) / n * ((without - without.mean()) ** 2).sum())
 
 
-def over_images(effect: Callable[[Floats, Floats], Floats], better: Leveled, worse: Leveled) -> float:
-    """Return the jackknife variance of an effect of the means over seeds of two arms on the same images."""
+def third_moment(without: Floats) -> float:
+    """Return the third central moment of a statistic over images; 0 where the jackknife knows nothing."""
+    n = len(without)
+    known = n > 1 and np.isfinite(without).all()
+    return float(-(((n - 1) / n) ** 3) * ((without - without.mean()) ** 3).sum()) if known else 0.0
+
+
+def over_images(effect: Callable[[Floats, Floats], Floats], better: Leveled, worse: Leveled) -> tuple[float, float]:
+    """Return the jackknife variance and third moment of an effect of the means over seeds of two arms, paired."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return jackknife(effect(better.without.mean(axis=0), worse.without.mean(axis=0)))
+        without = effect(better.without.mean(axis=0), worse.without.mean(axis=0))
+    return jackknife(without), third_moment(without)
 
 
 def of_shares(effect: float, without: Floats) -> float:

@@ -12,15 +12,18 @@ from recount.judging.looks import LookBook
 from recount.judging.verdicts import (
     LEANS,
     POOLS_ABOVE,
+    SKEWED,
     Decision,
     Finding,
     Number,
     combine,
     inside,
+    shortened,
     spread_of,
     t_quantile,
     with_needs,
 )
+from recount.results.verdicts import LOOKS
 from recount.scoring.measured import Measurements
 from recount.settings.base import ConfigError, unknown
 from recount.settings.project import Project
@@ -31,7 +34,7 @@ def explain(project: Project, claim: str) -> str:
     known = [entry.id for paper in project.papers.values() for entry in paper.claims]
     if claim not in known:
         raise ConfigError(f"--explain = {claim}: {unknown('claim', claim, known)}")
-    book = LookBook(project.root / project.results / "looks.json", project.config.looks)
+    book = LookBook(project.root / project.results / LOOKS, project.config.looks)
     found = [case for case in cases(Measurements(project), book, only=claim) if case.headline]
     return "\n\n".join("\n".join(_case(case)) for case in found) + "\n"
 
@@ -47,6 +50,8 @@ def _case(case: Case) -> Iterator[str]:
     yield f"  where: {claim.where or '-'}; whose: {claim.whose}; evidence: {case.evidence}"
     weights = f"; weights: {case.selection}" if case.selection else ""
     yield f"  rule: {claim.rule}{weights}; match: {case.match or 'an audit of what was printed'}"
+    if case.apart:
+        yield f"  {case.match}, because: {case.apart}"
     if case.look:
         yield f"  look {case.look} of {case.looks} that share the 5 %"
     decisions = [
@@ -96,9 +101,16 @@ def _spread(finding: Finding) -> Iterator[str]:
     for arm in finding.arms:
         values = ", ".join(map(n, arm.scaled))
         yield f"  {arm.name}: {finding.scale} of the metric with each seed: {values}; w = {n(arm.weight)}"
-    own, df = finding.own
+    (own, df), (shared, shared_df), apart = finding.own, finding.own_shared, finding.own_apart
     if df:
-        yield f"  own variance: sum of squared deviations from each arm's mean / {df} = {n(own)} (nu_own = {df})"
+        from_mean = "sum of squared deviations from each arm's mean"
+        yield f"  own variance: {from_mean} / {shared_df} = {n(shared)} (nu_own = {shared_df})"
+    if apart is not None:
+        yield (
+            f"  the arms have unequal numbers of seeds: sum(w² s²/k) / sum(w²/k), each arm with its own s² = "
+            f"{n(apart[0])}, nu = sum(w² s²/k)² / sum((w² s²/k)²/(k - 1)) = {n(apart[1])}; the larger variance "
+            f"{n(own)} and the smaller nu_own = {n(df)} count"
+        )
     spread, pool = spread_of(finding), finding.pool
     if df and pool.df:
         ratio = own / pool.variance if pool.variance else math.inf
@@ -107,8 +119,8 @@ def _spread(finding: Finding) -> Iterator[str]:
         sign = ">" if joins else "<="
         yield f"  F = {n(own)} / {n(pool.variance)} = {n(ratio)}, p = {n(spread.f_p)} {sign} {POOLS_ABOVE}"
         if joins:
-            total = f"({df} * {n(own)} + {n(pool.df)} * {n(pool.variance)}) / {n(df + pool.df)}"
-            yield f"  s² = {total} = {n(spread.variance)}"
+            total = f"({n(df)} * {n(own)} + {n(pool.df)} * {n(pool.variance)}) / {n(df + pool.df)}"
+            yield f"  s² = {total} = {n((df * own + pool.df * pool.variance) / (df + pool.df))}"
     if finding.arms:
         of = f", of {spread.source}"
         yield f"  s² = {n(spread.variance)}, s = {n(math.sqrt(spread.variance))}, nu = {n(spread.df)}{of}"
@@ -135,7 +147,9 @@ def _compared(finding: Finding, decision: Decision) -> Iterator[str]:
     scale = " (log of the ratio)" if finding.log else ""
     yield f"  effect{scale} = {n(finding.effect)}; claimed {_region(finding)}; {n(distance)} inside it"
     if error:
-        yield f"  t = {n(abs(distance))} / {n(error)} = {n(abs(distance) / error)}, p = {n(decision.p_value)}"
+        yield f"  t = {n(distance)} / {n(error)} = {n(distance / error)}"
+        yield from _skewed(finding, distance / error, variance)
+        yield f"  p = {n(decision.p_value)}"
     factor = float(t_quantile(decision.level, decision.df))
     yield (
         f"  interval at level {decision.level}: {n(finding.effect)} ± {n(factor)} * {n(error)} = "
@@ -145,6 +159,14 @@ def _compared(finding: Finding, decision: Decision) -> Iterator[str]:
         yield f"  as ratios: {n(math.exp(finding.effect))}, {n(math.exp(decision.low))} to {n(math.exp(decision.high))}"
     if decision.decided.startswith("leans"):
         yield f"  p <= {LEANS}: it leans"
+
+
+def _skewed(finding: Finding, t: float, variance: float) -> Iterator[str]:
+    skewness = finding.third / variance**1.5
+    counts = float(shortened(t, skewness))
+    if counts != t:
+        g = f"{SKEWED} * {n(finding.third)} / {n(variance)}^1.5 = {n(SKEWED * skewness)}"
+        yield f"  skewed the other way: g = {g}; t + g t²/3 + g² t³/27 + g/6 = {n(counts)} counts (0 across 0)"
 
 
 def _number(finding: Finding, number: Number, decision: Decision) -> Iterator[str]:

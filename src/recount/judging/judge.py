@@ -25,6 +25,7 @@ from recount.judging.claims import Claims, Part
 from recount.judging.costs import Costs
 from recount.judging.fidelity import fidelity
 from recount.judging.looks import LookBook
+from recount.judging.matching import match
 from recount.judging.printed_claims import PrintedClaims
 from recount.judging.submitted import against
 from recount.judging.verdicts import RULES, Decision, Finding, benjamini_hochberg, combine, decide, with_needs
@@ -32,7 +33,7 @@ from recount.provenance import step_digest
 from recount.results.files import Made, note_tables
 from recount.results.reason import Reason, joined
 from recount.results.submissions import AGAINST
-from recount.results.verdicts import ALL_PARTS, FIDELITY, VERDICTS, VerdictRow
+from recount.results.verdicts import ALL_PARTS, FIDELITY, LOOKS, VERDICTS, VerdictRow
 from recount.scoring.measured import Measurements
 from recount.scoring.score import without_folder
 from recount.settings.paper import TRIVIAL_ARMS, Claim, Paper
@@ -59,6 +60,7 @@ class Case:
     parts: Sequence[Part]
     headline: bool = False  # it is of the weights that the claim is about
     match: str = ""
+    apart: str = ""  # what keeps it from being exact
     look: int | None = None
     looks: int = 1
 
@@ -74,11 +76,10 @@ class Case:
 def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
-    made = Made(
-        results=measurements.chain.digests("predictions", "runs", "prompt_tests", "submissions"),
-        code=step_digest("judge"),
-    )
-    book = LookBook(project.root / project.results / "looks.json", project.config.looks)
+    chain = measurements.chain
+    behind = chain.digests("predictions", "runs", "prompt_tests", "submitted")
+    made = Made(results=behind, data=chain.data_now(), code=step_digest("judge"))
+    book = LookBook(project.root / project.results / LOOKS, project.config.looks)
     rows = judged(measurements, book)
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
@@ -113,32 +114,19 @@ def _of_paper(measurements: Measurements, name: str, paper: Paper, book: LookBoo
     printed = PrintedClaims(paper)
     claims = Claims(measurements, paper, printed.value)
     for claim in (claim for claim in paper.claims if only in ("", claim.id)):
-        match = _match(measurements.project, claim)
         for evidence in claims.evidences(claim):
+            near = match(measurements.project, claim, evidence)
             found = {s: claims.parts(claim, s, evidence) for s in claims.selections(claim, evidence)}
             headline = claim.weights if claim.weights in found else next(iter(found))
             seeds = next((part.seeds for part in found[headline] if part.seeds), "")
             look = book.take(name, claim.id, evidence, seeds)
             for selection, parts in found.items():
-                yield Case(name, claim, evidence, selection, parts, selection == headline, match, *look)
+                yield Case(name, claim, evidence, selection, parts, selection == headline, *near, *look)
         audited = {selection: printed.parts(claim, selection) for selection in printed.selections(claim)}
         said = [s for s, parts in audited.items() if claim.audits or any(part.finding for part in parts)]
         for selection in said:
             headline = claim.weights if claim.weights in said else said[0]
             yield Case(name, claim, "published", selection, audited[selection], selection == headline)
-
-
-def _match(project: Project, claim: Claim) -> str:
-    """Return how near a suite's test is to what the claim says: exact, near or stand-in."""
-    if not project.suite.comparable:
-        return "stand-in"
-    sizes = {project.suite.systems[arm.partition("/")[0]].size for arm in (*claim.arm, *claim.against)
-             if arm.partition("/")[0] in project.suite.systems}  # fmt: skip
-    if "mini" in sizes:
-        return "stand-in"
-    own = {name: (project.benchmarks[name].data or name).partition("/")[0] for name in claim.on}
-    other = any(project.place(name).partition("/")[0] not in ("", dataset) for name, dataset in own.items())
-    return "near" if claim.near or other or not project.suite.as_published else "exact"
 
 
 def _comparisons(case: Case) -> object:
@@ -156,7 +144,7 @@ def _rows(case: Case, costs: Costs, project: Project) -> Iterator[VerdictRow]:
     subject = "files" if case.evidence == "checkpoint" else "recipe"
     bare = VerdictRow(
         *(case.paper, claim.id, claim.kind, claim.whose, claim.says, ALL_PARTS, case.evidence, case.selection, subject),
-        match=case.match, headline="yes" if case.headline else "", look=case.look,
+        match=case.match, apart=case.apart, headline="yes" if case.headline else "", look=case.look,
         looks=case.looks if case.look else None, published=claim.published,
         source=claim.where, claim_rule=claim.rule, contradicted_by=claim.contradicted_by,
         since=claim.since.isoformat(), rules=RULES,
@@ -165,7 +153,10 @@ def _rows(case: Case, costs: Costs, project: Project) -> Iterator[VerdictRow]:
     arms = costs.arms_of(claim, quoted)
     if case.evidence == "trained":
         seeds = project.config.looks[0]
-        bare = replace(bare, test_cost=costs.text(arms, seeds, f"{seeds} seeds of {len(arms)} runs"))
+        said = costs.text(arms, seeds, f"{seeds} seeds of {len(arms)} run{'s' * (len(arms) > 1)}")
+        bare = replace(bare, test_cost=said or "nothing is trained for it")
+    elif case.evidence == "published" and claim.audits:
+        bare = replace(bare, test_cost="nothing is trained: what the authors published is read")
     worded = _Worded(case, costs, project)
     decisions = [
         with_needs(part.finding, decision, case.looks) if part.finding else decision

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from recount.results.files import ResultsError
 from recount.results.verdicts import Look, Looks
 
 
@@ -16,7 +17,11 @@ class LookBook:
 
     def __init__(self, path: Path, planned: Sequence[int]) -> None:
         self.path, self.planned = path, len(planned)
-        self.record = Looks.read(path) if path.is_file() else Looks()
+        try:
+            self.record = Looks.read(path) if path.is_file() else Looks()
+        except ResultsError as error:
+            mend = "`recount verify --mend` moves it aside, and looks at claims are counted anew"
+            raise ResultsError(path, error.what, mend) from None
 
     def take(self, paper: str, claim: str, evidence: str, seeds: str) -> tuple[int | None, int]:
         """Return which look this is (None: nothing random) and how many share the error; a new one is added."""

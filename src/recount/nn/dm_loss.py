@@ -5,9 +5,11 @@ Numbers checked against Yiming-M/CLIP-EBC@b52a594 (losses/dm_loss.py, losses/bre
 cvlab-stonybrook/DM-Count@cc5f213 (golden cases ``dm_loss.json``).
 
 Deviations: the Sinkhorn iterations of all images run together, as products with one block-diagonal sparse kernel; each
-image still stops by its own rule. Entries of the kernel too small to move a sum that holds the floor are left out: in
-single precision that is everything beyond 30 pixels. The released code also stops before the first value that is not
-finite; with the floors there is none unless the density itself is not finite, and then neither is the loss.
+image still stops by its own rule. Entries of the kernel too small to move a sum that holds the floor are zero: in
+single precision that is everything beyond 30 pixels. How many are stored follows from shapes, not from values, so that
+a card is not waited for; what it iterates beyond the stop of all images changes nothing. The released code also stops
+before the first value that is not finite; with the floors there is none unless the density itself is not finite, and
+then neither is the loss.
 """
 
 import math
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from recount.nn.precision import full_precision, without_autocast
+from recount.nn.reads import worth_reading
 
 REGULARISATION = 10.0
 ITERATIONS = 100
@@ -42,18 +45,20 @@ def sinkhorn(
     iteration. Each problem stops by itself at a squared marginal error up to ``TOLERANCE``; the plan is u * K * v.
     """
     left, goal = start, target.flatten()
-    result, stopped = target, torch.zeros(len(target), dtype=torch.bool, device=target.device)
+    kept, result, stopped = start, target, torch.zeros(len(target), dtype=torch.bool, device=target.device)
     for iteration in range(1, iterations + 1):
         right = goal / (transposed @ left + FLOOR)
         left = source / (kernel @ right + FLOOR)
-        if iteration % CHECK_EVERY and iteration < iterations:
+        check, between = divmod(iteration, CHECK_EVERY)
+        if between and iteration < iterations:
             continue
+        kept = torch.where(stopped.all(), kept, left)
         result = torch.where(stopped[:, None], result, right.view_as(target))
         errors = (goal - right * (transposed @ left)).square().view_as(target).sum(dim=1)
         stopped = stopped | (errors <= TOLERANCE)
-        if stopped.all():
+        if iteration < iterations and worth_reading(check, target.device) and stopped.all():
             break
-    return left, result
+    return kept, result
 
 
 def _squared_distances(points: Tensor, size: tuple[int, int], block: int, normalised: bool) -> tuple[Tensor, Tensor]:
@@ -68,11 +73,10 @@ def _squared_distances(points: Tensor, size: tuple[int, int], block: int, normal
     return distances[0], distances[1]
 
 
-def _window(distances: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    # indices [P, n] of adjacent cells that cover every cell within reach, and their distances [P, n]
-    near = distances <= reach
-    width = max(1, int(near.sum(dim=1).max()))
-    first = near.int().argmax(dim=1).clamp(max=distances.shape[1] - width)
+def _window(distances: Tensor, reach: float, spacing: float) -> tuple[Tensor, Tensor]:
+    # indices [P, n] of adjacent cells, ``spacing`` apart, that cover all cells within reach, and their distances [P, n]
+    width = min(distances.shape[1], int(2 * math.sqrt(reach) / spacing) + 1)
+    first = (distances <= reach).int().argmax(dim=1).clamp(max=distances.shape[1] - width)
     cells = first.unsqueeze(1) + torch.arange(width, device=distances.device)
     return cells, distances.gather(1, cells)
 
@@ -82,31 +86,27 @@ def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...])
     with warnings.catch_warnings():
         # torch calls the format beta; all that is used of it here is the product with a vector
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns.int(), values, size=size, check_invariants=False)
+        return torch.sparse_csr_tensor(starts.int(), columns.int(), values, size=size, check_invariants=False)
 
 
-def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    # of entries that are sorted by row
-    starts = torch.zeros(size[0] + 1, dtype=torch.int32, device=rows.device)
-    starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
-    return _csr(starts, columns, values, size)
-
-
-def _kernel(along_y: Tensor, along_x: Tensor, owners: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+def _kernel(
+    along_y: Tensor, along_x: Tensor, spacings: tuple[float, float], owners: Tensor, images: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the kernel [P, images*h*w], its transpose, and the costs of its entries; owners [P] are the images."""
-    height, width = along_y.shape[1], along_x.shape[1]
+    height, width, device = along_y.shape[1], along_x.shape[1], owners.device
     reach = -REGULARISATION * math.log(max(torch.finfo(along_y.dtype).tiny, NEGLIGIBLE))
-    (cells_y, near_y), (cells_x, near_x) = _window(along_y, reach), _window(along_x, reach)
+    (cells_y, near_y), (cells_x, near_x) = (
+        _window(along, reach, spacing) for along, spacing in zip((along_y, along_x), spacings, strict=True)
+    )
     costs = (near_y.unsqueeze(2) + near_x.unsqueeze(1)).flatten()  # P windows
-    kept = (costs <= reach).nonzero().squeeze(1)
-    places = (owners[:, None, None] * height + cells_y.unsqueeze(2)) * width + cells_x.unsqueeze(1)
-    rows = kept // (near_y.shape[1] * near_x.shape[1])
-    columns, costs = places.flatten()[kept], costs[kept]
-    values = torch.exp(-costs / REGULARISATION)
-    size = (len(owners), images * height * width)
-    order = torch.sort(columns.int(), stable=True).indices
-    transposed = _sparse(columns[order], rows[order], values[order], size[::-1])
-    return _sparse(rows, columns, values, size), transposed, costs
+    columns = ((owners[:, None, None] * height + cells_y.unsqueeze(2)) * width + cells_x.unsqueeze(1)).flatten()
+    values = torch.where(costs <= reach, torch.exp(-costs / REGULARISATION), 0.0)
+    points, entries = len(owners), near_y.shape[1] * near_x.shape[1]  # of a row
+    size = (points, images * height * width)
+    ordered, order = torch.sort(columns.int(), stable=True)
+    starts = torch.searchsorted(ordered, torch.arange(size[1] + 1, dtype=ordered.dtype, device=device))
+    transposed = _csr(starts, order // entries, values[order], size[::-1])
+    return _csr(torch.arange(points + 1, device=device) * entries, columns, values, size), transposed, costs
 
 
 def transport(
@@ -124,12 +124,14 @@ def transport(
     with torch.no_grad():
         total = predicted.sum(dim=1, keepdim=True)  # (B', 1)
         sizes = torch.tensor([len(points[index]) for index in some], device=density.device)
-        owners = torch.repeat_interleave(torch.arange(len(some), device=density.device), sizes)  # (P)
-        weights = (1 / sizes.to(density.dtype))[owners]
         places = torch.cat([points[index] for index in some]).to(density)
+        images = torch.arange(len(some), device=density.device)
+        owners = torch.repeat_interleave(images, sizes, output_size=len(places))  # (P)
+        weights = (1 / sizes.to(density.dtype))[owners]
         size = (density.shape[2], density.shape[3])
+        spacings = (2 / size[0], 2 / size[1]) if normalised_coordinates else (float(block), float(block))
         kernel, transposed, costs = _kernel(
-            *_squared_distances(places, size, block, normalised_coordinates), owners, len(some)
+            *_squared_distances(places, size, block, normalised_coordinates), spacings, owners, len(some)
         )
         left, right = sinkhorn(weights, predicted / (total + eps), kernel, transposed, start=weights)
         weighted = _csr(kernel.crow_indices(), kernel.col_indices(), kernel.values() * costs, kernel.shape)

@@ -32,6 +32,6 @@ def kept_pixels(density: Tensor, share: float, seed: int) -> Tensor:
     """Return the mask [H, W] of CounTR's loss, of which ``share`` are ones, in the type of ``density`` [B, 1, H, W].
 
     CounTX and CLIP-Count took it over. It is one for the whole batch, as released: parts, which have its ``seed``, too.
+    The processor draws it, so that cards have the same.
     """
-    generator = torch.Generator(density.device).manual_seed(seed)
-    return (torch.rand(density.shape[-2:], device=density.device, generator=generator) < share).to(density)
+    return (torch.rand(density.shape[-2:], generator=torch.Generator().manual_seed(seed)) < share).to(density)

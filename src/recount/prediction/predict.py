@@ -29,7 +29,7 @@ from recount.results.files import Made, file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
 from recount.results.run_record import RunRecord, Selection, read_run_record
 from recount.settings.base import merged
-from recount.settings.project import Project, Run
+from recount.settings.project import Project, Run, Split
 from recount.settings.recipe import Precision
 from recount.systems.base import System
 
@@ -166,12 +166,17 @@ def kept_maps(predictions: Sequence[Predicted]) -> dict[str, np.ndarray]:
     return kept
 
 
-def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
-    """Predict ``benchmark`` with a finished run of the project; return the path of the CSV."""
-    split = run.benchmarks.get(benchmark)
-    if split is None:
+def check_benchmark(run: Run, benchmark: str) -> Split:
+    """Return the split that stands for a benchmark, on which a run must be evaluated."""
+    if benchmark not in run.benchmarks:
         known = ", ".join(run.benchmarks) or "none"
         raise UserError(f"{run.id} is not evaluated on {benchmark} in suite {run.suite}; it is on: {known}")
+    return run.benchmarks[benchmark]
+
+
+def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
+    """Predict ``benchmark`` with a finished run of the project; return the path of the CSV."""
+    split = check_benchmark(run, benchmark)
     torch.set_num_threads(project.config.training_threads)
     Chain(project).run(run)  # else it is not to be read
     index = project.root / project.index(split)

@@ -66,9 +66,11 @@ class Judgement:
         if row.seeds:
             yield "seeds", row.seeds
         if row.look:
-            yield "look", f"{row.look}, of {row.looks} that share the 5 %; level {row.level:.2g}"
+            yield "look", f"{row.look}, of {row.looks} that share the 5 %; level {row.level:.3g}"
         if present(row.seed_sd):
-            freedom = "" if math.isinf(row.seed_df) else f", {row.seed_df:.3g} degrees of freedom"
+            freedom = (
+                "" if math.isinf(row.seed_df) else f", {row.seed_df:.3g} degree{'s' * (row.seed_df != 1)} of freedom"
+            )
             tested = f"; F test p {number(row.f_p)}" if present(row.f_p) else ""
             yield "spread over seeds", f"{percent(row.seed_sd, 1)}{freedom}, of {row.pooled_over}{tested}"
         if present(row.p_value):
@@ -171,25 +173,29 @@ def _labels(sources: Sources, name: str, tables: Sequence[TableView]) -> dict[st
 
 def _judgement(claim: Claim, row: VerdictRow, labels: Mapping[str, str]) -> Judgement:
     better, worse = (labels.get(arm, arm) for arm in (row.better, row.worse))
-    return Judgement(row, better, worse, _effect_in_words(claim, row))
+    return Judgement(row, better, worse, effect_in_words(claim, row))
 
 
-def _effect_in_words(claim: Claim, row: VerdictRow) -> str:
+def effect_in_words(claim: Claim, row: VerdictRow) -> str:
+    """Return an effect in its unit with its interval, in words that agree with its sign; "" where there is none."""
     effect, low, high = row.effect, row.ci_low, row.ci_high
     if claim.audits or not present(effect):
         return ""
-    names = {"ratio": "ratio", "quantity": "value", "value": "off the published number by"}
+    names = {"ratio": "ratio", "quantity": "value", "relative_drop": "relative drops apart by"}
+    names["value"] = f"{number(row.value_better)}, off the published {number(row.published)} by"
     unit = ""
     if claim.test == "relative_drop" or (claim.test == "difference" and metric_of(row.metric).is_share):
         effect, low, high = 100 * effect, 100 * low, 100 * high
         unit = " percentage points"
     elif claim.test == "difference":
         unit = f" {metric_of(row.metric).label}"
-    shown = number(effect) if claim.test in ("ratio", "quantity") else signed(effect)
-    what = f"{1 - row.level:.4g}".removeprefix("0.") if present(row.level) else ""
-    level = f"{float(f'0.{what}'):.1%}".replace("%", " %").replace(".0 ", " ") if what else ""
+    if claim.test == "difference":  # "better by -61" says two things at once
+        names["difference"] = "better by" if effect > 0 else "worse by" if effect < 0 else "no difference:"
+        effect, low, high = (effect, low, high) if effect >= 0 else (-effect, -high, -low)
+    shown = number(effect) if claim.test in ("ratio", "quantity", "difference") else signed(effect)
+    level = f"{100 * (1 - row.level):.4g} %" if present(row.level) else ""
     ends = f" ({level} interval {interval(low, high, effect)})" if interval(low, high) else ""
-    return f"{names.get(claim.test, 'better by')} {shown}{unit}{ends}"
+    return f"{names[claim.test]} {shown}{unit}{ends}"
 
 
 def region(row: VerdictRow) -> tuple[float, float] | None:
@@ -314,10 +320,14 @@ def claim_sheet(paper: str, views: Sequence[ClaimView]) -> Sheet:
 
 def fidelity_sheet(rows: Sequence[FidelityRow]) -> Sheet:
     """Return what released files give beside what was printed of them."""
-    heads = ("Released weights", "Paper", "Benchmark", "Metric", "Printed", "Measured", "Band", "Passed", "Why")
+    heads = (
+        *("Released weights", "Run", "Benchmark", "Metric", "Printed", "Measured", "Band", "Passed", "Seconds"),
+        *("Who printed it", "Why"),
+    )
     lines = [
-        Line((row.row, row.paper, row.benchmark, metric_of(row.metric).label, row.printed, row.measured,
-              Cell(row.band, f"± {number(row.band)}"), row.passed, row.reason.text), marks=row.passed)
+        Line((row.weights, row.arm, row.benchmark, metric_of(row.metric).label, row.printed, row.measured,
+              Cell(row.band, f"± {number(row.band)}"), row.passed, row.seconds, row.source, row.reason.text),
+             marks=row.passed)
         for row in rows
     ]  # fmt: skip
     return Sheet("fidelity", "Released files: printed and measured", heads, tuple(lines), note=said("fidelity"))

@@ -1,14 +1,14 @@
 """Provenance as the report shows it: what all runs share is said once, what differs stands per run; health of data."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recount.data.checks import TOLD_OUTSIDE
 from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.numbers import percent
 from recount.report.sources import ReportedRun, Sources
 from recount.results.prepared import Summary
+from recount.settings.drift import flat
 from recount.settings.project import Run
 
 _HEALTH = (
@@ -93,20 +93,6 @@ def health(summaries: Iterable[Summary]) -> Sheet:
         odd = (pictures.repaired, pictures.with_unapplied_exif_orientation, pictures.transparent)
         lines.append(Line((*cells, *map(len, odd), pictures.grey, summary.accepted)))
     return Sheet("data_health", "Health of the data", tuple(head for head, _ in _HEALTH), tuple(lines), hints=_HEALTH)
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested keys joined by dots, values as text."""
-    result: dict[str, str] = {}
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{name}.")
-        elif isinstance(value, list | tuple):
-            result[name] = " ".join(str(entry) for entry in value) or "none"
-        else:
-            result[name] = "none" if value is None else str(value)
-    return result
 
 
 def shared_and_differing(

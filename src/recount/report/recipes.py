@@ -6,16 +6,14 @@ the text say themselves stands in ``official.yaml``, beside it what recount reso
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from recount.report.exhibits import Cell, Context, Exhibit, Line, Sheet
-from recount.report.provenance_view import flat
 from recount.report.words import WORDS, said
 from recount.settings.base import merged
+from recount.settings.drift import compared, lowered
 from recount.settings.project import Project, default_recipe, load
-from recount.settings.schemas import system_schema
 
 if TYPE_CHECKING:
     from recount.settings.experiment import Experiment, Variant
@@ -70,49 +68,6 @@ def at_paper_size(project: Project) -> Project | None:
     )
 
 
-def resolved_values(project: Project, system: str, variant: str) -> dict[str, str]:
-    """Return what a variant is trained with, its defaults too: ``recipe.*``, ``settings.*``, preparation, data."""
-    run, data = project.resolved(system, variant), project.experiments[system].data_of(variant)
-    described = system_schema(system).get("properties", {})
-    defaults = {key: entry["default"] for key, entry in described.items() if "default" in entry}
-    return _lowered(
-        {
-            "recipe": merged(default_recipe(system) or {}, run.recipe),
-            "settings": merged(defaults, run.settings),
-            "preparation": run.training.preparation if run.training else None,
-            "trained_on": data.trained_on,
-            "chosen_on": data.selected_on_test or data.held_out,
-        }
-    )
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A setting of a variant: what is official, ours, and why they differ ("": they do not)."""
-
-    key: str
-    official: str
-    ours: str
-    why: str
-    source: str
-    drifted: str = ""  # what official.yaml says is ours, where it is not
-
-
-def compared(project: Project, system: str, name: str) -> list[Compared]:
-    """Return the settings of a variant that ``official.yaml`` knows."""
-    entry, found = project.official[system], resolved_values(project, system, name)
-    variant, suite = project.experiments[system].variants[name], project.suite.systems[system].variant(name)
-    switched = [flat({"recipe": each.recipe, "settings": each.settings}) for each in (variant, suite)]
-    lines = []
-    for key, value in entry.of(name).items():
-        official, expected, ours = _text(value.official), _text(value.ours), found.get(key, "no such setting")
-        of_variant = any(key in keys for keys in switched) and key not in entry.variants.get(name, {})
-        why = f"this variant: {variant.label}" if of_variant else value.why
-        drifted = expected if ours != expected and not of_variant else ""
-        lines.append(Compared(key, official, ours, why if official != ours else "", value.source, drifted))
-    return lines
-
-
 def _official_sheet(context: Context, full: Project, name: str, entry: Experiment) -> Sheet:
     variants = [run.partition("/")[2] for run in context.paper.runs if run.partition("/")[0] == name]
     variants = [each for each in variants if not entry.variants[each].reads and not entry.variants[each].checkpoint]
@@ -136,15 +91,6 @@ def _official_sheet(context: Context, full: Project, name: str, entry: Experimen
         folded=True,
         note=f"Official: {source}, unless another source stands there. Further variants: only what is otherwise there.",
     )
-
-
-def _text(value: Any) -> str:
-    return next(iter(_lowered({"": value}).values()))
-
-
-def _lowered(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested keys joined by dots, values as text, true and false as YAML writes them."""
-    return {key: value.lower() if value in ("True", "False") else value for key, value in flat(content).items()}
 
 
 def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
@@ -180,4 +126,4 @@ def _line(context: Context, system: str, entry: Experiment, name: str) -> Line:
 
 
 def _words(entry: SuiteSystem | SuiteVariant | Variant) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in (_lowered(entry.settings) | _lowered(entry.recipe)).items())
+    return ", ".join(f"{key}: {value}" for key, value in (lowered(entry.settings) | lowered(entry.recipe)).items())

@@ -339,17 +339,24 @@ def cost(context: Context) -> Iterator[Exhibit]:
     on_gpu = any(values["gpu_seconds"] > 0 for values in costs.values())
     shown_costs = {name: how for name, how in COSTS.items() if on_gpu or name != "gpu_seconds"}
     lines = [
-        Line((variant.label, *(Cell(values[name], write(values[name])) for name, (_, write) in shown_costs.items())))
+        Line((variant.label, _targets(context.sources, variant),
+              *(Cell(values[name], write(values[name])) for name, (_, write) in shown_costs.items())))
         for variant, values in costs.items()
-    ]
-    heads = ("System", *(head for head, _ in shown_costs.values()))
-    groups = (("", 1), ("training", 5 if on_gpu else 4), ("parameters", 2), ("prediction", 2))
+    ]  # fmt: skip
+    heads = ("System", "Targets", *(head for head, _ in shown_costs.values()))
+    groups = (("", 2), ("training", 5 if on_gpu else 4), ("parameters", 2), ("prediction", 2))
     sheets = [Sheet(f"{context.name}-cost", "What training and prediction cost", heads, tuple(lines), groups=groups)]
     sheets += [sheet for sheet in [_sizes(context, costs)] if sheet.lines]
     no_gpu = "" if on_gpu else "; no run used a GPU"
     smaller = "" if context.comparable else " The networks are those of this suite, smaller than the papers'."
     words, plots = said("cost", no_gpu=no_gpu, smaller=smaller), tuple(_cost_plot(context, costs))
     yield Exhibit("cost", "Cost", words, plots, tuple(sheets))
+
+
+def _targets(sources: Sources, variant: Variant) -> str:
+    """Return what the targets of a variant's training were made of; a dash where it learns none of its own."""
+    runs = [run for run in sources.runs if run.key == sources.trained_as(variant.key) and run.record]
+    return ", ".join(dict.fromkeys(run.record.targets for run in runs if run.record and run.record.targets)) or "–"
 
 
 def _cost_plot(context: Context, costs: Mapping[Variant, Mapping[str, float]]) -> Iterator[Plot]:

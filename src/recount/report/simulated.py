@@ -16,16 +16,16 @@ def simulated_sheet() -> Sheet:
     rows = [row for row in csv.DictReader(text.splitlines(), delimiter="\t") if row["looks"] in ("1", "3")]
     found: dict[tuple[str, ...], dict[str, float]] = {}
     for row in rows:
-        where = tuple(row[name] for name in ("question", "images", "effect", "seeds_scatter", "own_scatter"))
+        where = tuple(row[name] for name in ("question", "shape", "images", "effect", "seeds_scatter", "own_scatter"))
         looks = f"{row['seeds']} seeds" if row["looks"] == "1" else f"{row['seeds']} seeds, of 3 looks"
         found.setdefault(where, {})[looks] = float(row["share"])
     seeds = list(dict.fromkeys(name for shares in found.values() for name in shares))
     lines = [
         Line((
-            *(question, int(images), percent(float(effect)), percent(float(scatter)), f"{float(own):g} times"),
+            *(question, shape, int(images), percent(float(effect)), percent(float(scatter)), f"{float(own):g} times"),
             *(Cell(shares.get(name), percent(shares.get(name), 1)) for name in seeds),
         ))
-        for (question, images, effect, scatter, own), shares in found.items()
+        for (question, shape, images, effect, scatter, own), shares in found.items()
     ]  # fmt: skip
-    heads = ("Question", "Images", "Effect", "Seeds scatter", "Own arms", *seeds)
+    heads = ("Question", "Errors", "Images", "Effect", "Seeds scatter", "Own arms", *seeds)
     return Sheet("simulated", "Simulated papers", heads, tuple(lines), note=said("simulated", papers=rows[0]["papers"]))

@@ -20,11 +20,11 @@ from recount.data.index import LISTS
 from recount.errors import UserError
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
-from recount.results.prepared import SUMMARY, Summary, data_digest
+from recount.results.prepared import SUMMARY, Summary, data_digest, read_summary
 from recount.results.prompt_tests import PromptTests
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
-from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
+from recount.results.scores import SCORES, InfluentialImage, Score
 from recount.results.submissions import AGAINST, SUBMITTED, Against, Submission, submissions
 from recount.results.verdicts import FIDELITY, VERDICTS, FidelityRow, VerdictRow
 from recount.settings.paper import Paper, Row
@@ -105,7 +105,7 @@ class Sources:
                 self.problem(path, "there is no such file")
             return None
         except (UserError, ValueError, OSError) as error:
-            self.problem(path, str(error))
+            self.problem(getattr(error, "where", path), str(error))
             return None
 
     def evidence(self, paper: Paper, name: str, read: Callable[[Path], Content]) -> Content | None:
@@ -121,11 +121,11 @@ class Sources:
         """Return what ``read`` finds, or None: what is stale or damaged is listed and never used."""
         try:
             return read()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if required:
-                self.problem(path, "there is no such file")
+                self.problem(Path(error.filename) if path.is_file() else path, "there is no such file")
         except (Unfit, DataError, ResultsError) as error:
-            self.problem(getattr(error, "path", path), str(error).removeprefix(f"{getattr(error, 'path', path)}: "))
+            self.problem(getattr(error, "where", path), str(error))
         return None
 
     def _table(self, kind: CsvTable[Row_], name: str, step: str, *, required: bool = False) -> list[Row_]:
@@ -141,28 +141,29 @@ class Sources:
 
     def summary(self, prepared: str) -> Summary | None:
         """Return the summary of ``<data set>/<preparation>``, or None where there is none."""
-        path = self.project.root / self.project.data / prepared / SUMMARY
-        return self._fit(path, lambda: Summary.read(path))
+        folder = self.project.root / self.project.data / prepared
+        return self._fit(folder / SUMMARY, lambda: read_summary(folder))
 
     @cached_property
     def score_rows(self) -> list[Score]:
-        """Return the rows of scores.csv."""
-        return self._table(SCORES, "scores.csv", "score", required=True)
+        """Return the rows of scores.csv; what they were made from, and is not so any more, makes missing cells."""
+        self._fit(self.results / MADE["score"], lambda: self.chain.tables("score"))  # tells what is stale
+        return self._fit(self.results / "scores.csv", self.chain.scores, required=True) or []
 
     @property
     def scores(self) -> pd.DataFrame:
         """Return scores.csv as a table."""
-        return self._frame(SCORES, self.results / "scores.csv") if self.score_rows else SCORES.empty()
+        return SCORES.as_frame(self.score_rows) if self.score_rows else SCORES.empty()
 
     @cached_property
     def influence(self) -> list[InfluentialImage]:
-        """Return the rows of influence.csv."""
-        return self._table(INFLUENCE, "influence.csv", "score")
+        """Return the rows of influence.csv that are of predictions that fit."""
+        return self._fit(self.results / "influence.csv", self.chain.influence) or []
 
     @cached_property
     def fidelity(self) -> list[FidelityRow]:
         """Return the rows of fidelity.csv."""
-        return self._read(self.results / "fidelity.csv", FIDELITY.read, required=False) or []
+        return self._table(FIDELITY, "fidelity.csv", "judge")
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:
@@ -277,7 +278,9 @@ class Sources:
         used = dict.fromkeys((split.dataset, split.preparation) for run in self.project.runs for split in run.splits)
         for dataset, preparation in used:
             folder = self.project.root / self.project.data / dataset / preparation
-            if (folder / "index.csv").is_file() and (found := self._read(folder / SUMMARY, Summary.read)):
+            if (folder / "index.csv").is_file() and (
+                found := self._read(folder / SUMMARY, lambda path: read_summary(path.parent))
+            ):
                 yield found
 
     @cached_property

@@ -33,6 +33,7 @@ from recount.report.sources import Sources
 from recount.report.summary import best_rows, findings
 from recount.report.tables import MARKS, SELECTIONS, STATUSES, TIMES, TableView, paper_tables, status_counts
 from recount.report.words import said
+from recount.results.attempts import failed_of_data
 from recount.results.files import Made, note_tables
 from recount.settings.paper import RULES_SINCE, Paper
 from recount.settings.project import Project
@@ -72,7 +73,8 @@ def write_report(project: Project, part_of: Callable[[str, str, Any], Any]) -> P
         page = Page(project, building, part_of)
         (building / "index.html").write_text(page.render(), encoding="utf-8")
         made = Made(results=page.sources.chain.tables_now(), code=step_digest("report"))
-        note_tables(building / MADE["report"], ("index.html",), made)
+        files = sorted(path.relative_to(building).as_posix() for path in building.rglob("*") if path.is_file())
+        note_tables(building / MADE["report"], files, made)
         if target.exists():  # a folder cannot be overwritten, so the old one steps aside
             target.rename(aside)
         building.rename(target)
@@ -119,6 +121,10 @@ class Page:
             runs=self.sources.runs,
             data=self._data(),
             health=self._health(),
+            failed={
+                " ".join(job): text.replace(f"{self.project.root}/", "")
+                for job, text in failed_of_data(self.project).items()
+            },
             shared=shared,
             differing=differing,
             per_run=per_run,

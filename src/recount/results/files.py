@@ -54,7 +54,16 @@ class SaveError(UserError):
 
 
 class ResultsError(UserError):
-    """A file of results cannot be read; the message names the file and says what to do."""
+    """A file of results cannot be read: where, what is wrong with it, and what mends it ("": nothing in particular)."""
+
+    def __init__(self, where: Path | str, what: str, mend: str = "") -> None:
+        super().__init__(f"{where}: {what}{f'; {mend}' if mend else ''}")
+        self.where, self.what, self.mend = Path(where), what, mend
+
+
+def made_anew(step: str) -> str:
+    """Return what mends a file that the command ``step`` writes ("": people do)."""
+    return f"`{step}` makes it anew" if step else ""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -162,7 +171,7 @@ def is_there(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ResultsError(path, f"cannot be read: {error.strerror}") from None
 
 
 def file_digest(path: Path) -> str:
@@ -221,11 +230,11 @@ class CsvTable(Generic[RowType]):
             there = reader.fieldnames or ()
             absent = [name for name in self.columns if name not in there]
             if absent:
-                mend = f": an older recount wrote it, or it is another file; `{self.step}` writes it"
-                raise ResultsError(f"{where}: no column {', '.join(absent)}{mend if self.step else ''}")
+                why = ": an older recount wrote it, or it is another file" if self.step else ""
+                raise ResultsError(where, f"no column {', '.join(absent)}{why}", made_anew(self.step))
             return [self._row(row, where, reader.line_num) for row in reader]
         except (OSError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{where}: cannot be read: {getattr(error, 'strerror', error)}") from None
+            raise ResultsError(where, f"cannot be read: {getattr(error, 'strerror', error)}") from None
         except csv.Error as error:
             raise self._damaged(where, str(error)) from None
 
@@ -251,10 +260,14 @@ class CsvTable(Generic[RowType]):
         return int(text) if kind in (int, int | None) else float(text)
 
     def frame(self, source: Path | bytes, where: str = "") -> pd.DataFrame:
-        """Return a file as a table, numbers as float and NaN where there is none. Arguments and errors: ``read``."""
+        """Return a file as a table (``as_frame``). Arguments and errors: ``read``."""
+        return self.as_frame(self.read(source, where))
+
+    def as_frame(self, rows: Iterable[RowType]) -> pd.DataFrame:
+        """Return rows as a table, numbers as float and NaN where there is none."""
         import pandas as pd
 
-        values = [[*self._values(row)] for row in self.read(source, where)]
+        values = [[*self._values(row)] for row in rows]
         numbers = [name for name, kind in self._types.items() if kind not in (str, Reason)]
         return pd.DataFrame(values, columns=list(self.columns)).astype(dict.fromkeys(numbers, float))
 
@@ -263,8 +276,7 @@ class CsvTable(Generic[RowType]):
         return self.frame(",".join(self.columns).encode(), "nothing")
 
     def _damaged(self, where: str, what: str) -> ResultsError:
-        mend = f": delete it and run `{self.step}` again" if self.step else ""
-        return ResultsError(f"{where}: damaged ({what}){mend}")
+        return ResultsError(where, f"damaged: {what}", made_anew(self.step))
 
 
 class Fields(BaseModel):
@@ -307,23 +319,23 @@ class JsonRecord(Fields):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             what = f"{place}: {first['msg']}" if place else first["msg"]
-            raise ResultsError(f"{where}: damaged ({what}): delete it and run `{cls.STEP}` again") from None
+            raise ResultsError(where, f"damaged: {what}", made_anew(cls.STEP)) from None
         found = hashlib.sha256(_CHECKSUM.sub(b'"checksum": ""', content, count=1)).hexdigest()
         if found != record.checksum:
-            what = f"its checksum is {record.checksum or 'absent'}, and its content has {found}"
-            raise ResultsError(f"{where}: damaged ({what}): delete it and run `{cls.STEP}` again")
+            what = f"its checksum is {record.checksum[:12] or 'absent'}, and its content has {found[:12]}"
+            raise ResultsError(where, f"damaged: {what}", made_anew(cls.STEP))
         return record
 
     @classmethod
     def _readable(cls, version: int, where: str) -> None:
         if version > cls.SCHEMA:
+            what = f"schema_version = {version}: a newer recount wrote it, and this one reads up to {cls.SCHEMA}"
             raise ResultsError(
-                f"{where}: schema_version = {version}: a newer recount wrote it, and this one reads "
-                f"up to {cls.SCHEMA}; update recount, or run `{cls.STEP}` again"
+                where, what, f"update recount, or {made_anew(cls.STEP)}" if cls.STEP else "update recount"
             )
         if version < cls.OLDEST:
             what = "an older recount wrote it, which did not note what it was made from"
-            raise ResultsError(f"{where}: schema_version = {version}: {what}; run `{cls.STEP}` again")
+            raise ResultsError(where, f"schema_version = {version}: {what}", made_anew(cls.STEP))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -333,7 +345,7 @@ class JsonRecord(Fields):
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
+            raise ResultsError(path, f"cannot be read: {error.strerror}") from None
 
     def write(self, path: Path) -> None:
         """Write the record atomically; NaN, which JSON does not have, becomes null."""
@@ -358,8 +370,8 @@ class MadeTables(JsonRecord):
 
 
 def note_tables(path: Path, tables: Iterable[str], made: Made) -> None:
-    """Write the record at ``path`` of the tables beside it, which were just written, made from what ``made`` says."""
-    content = {name: file_digest(path.with_name(name)) for name in tables}
+    """Write the record at ``path`` of files beside or below it, which were just made from what ``made`` says."""
+    content = {name: file_digest(path.parent / name) for name in tables}
     MadeTables(made=made.model_copy(update={"content": content})).write(path)
 
 
@@ -381,6 +393,6 @@ def read_arrays(path: Path, step: str) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except PermissionError as error:
-        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ResultsError(path, f"cannot be read: {error.strerror}") from None
     except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
-        raise ResultsError(f"{path}: damaged ({error}): delete it and run `{step}` again") from None
+        raise ResultsError(path, f"damaged: {error}", made_anew(step)) from None

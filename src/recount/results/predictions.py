@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from recount.results.files import CsvTable, Fields, JsonRecord, Made, ResultsError
+from recount.results.files import CsvTable, Fields, JsonRecord, Made, ResultsError, made_anew
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,8 +90,7 @@ def read_predictions(source: Path | bytes, where: str = "") -> dict[str, Predict
     for selection, rows in by_selection.items():
         twice = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
         if twice:
-            what = f"damaged (it has {twice[0]} twice): delete it and run `{STEP}` again"
-            raise ResultsError(f"{where or str(source)}: {what}")
+            raise ResultsError(where or str(source), f"damaged: it has {twice[0]} twice", made_anew(STEP))
         found[selection] = Predictions(
             ids=tuple(row.id for row in rows),
             images=tuple(row.image for row in rows),

@@ -101,18 +101,24 @@ def prepare_again(folder: Path) -> str:
     return f"`recount prepare {' '.join(folder.absolute().parts[-2:])}` makes it anew"
 
 
+def read_summary(folder: Path) -> Summary:
+    """Return the summary of the prepared data in ``folder``. FileNotFoundError, ResultsError: as ``Summary.read``."""
+    try:
+        return Summary.read(folder / SUMMARY)
+    except ResultsError as error:
+        raise ResultsError(error.where, error.what, prepare_again(folder)) from None
+
+
 def data_digest(index: Path) -> str:
     """Return the data digest that summary.json records; a ``ResultsError`` unless index.csv is the file it is of."""
     try:
-        recorded = Summary.read(index.with_name(SUMMARY)).data_digest
+        recorded = read_summary(index.parent).data_digest
         found = file_digest(index)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}"
-        raise ResultsError(f"{what}; {prepare_again(index.parent)}") from None
+        raise ResultsError(error.filename, str(error.strerror), prepare_again(index.parent)) from None
     if found != recorded:
-        raise ResultsError(
-            f"{index}: damaged: its sha256 is {found}, expected {recorded} ({SUMMARY}); {prepare_again(index.parent)}"
-        )
+        what = f"damaged: its sha256 is {found[:12]}, expected {recorded[:12]} ({SUMMARY})"
+        raise ResultsError(index, what, prepare_again(index.parent))
     return recorded
 
 

@@ -122,7 +122,7 @@ def read_run_record(folder: Path) -> RunRecord:
     try:
         return RunRecord.read(path)
     except FileNotFoundError:
-        raise ResultsError(f"{path}: no such file: this run is not trained (`recount train` does it)") from None
+        raise ResultsError(path, "no such file: this run is not trained", "`recount train` does it") from None
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

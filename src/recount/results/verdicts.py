@@ -28,6 +28,7 @@ class VerdictRow:
     selection: str  # which of a run's models was judged
     subject: str = "recipe"  # or files: released weights
     match: str = ""  # how near the test is to the claim: exact, near, stand-in; "" for an audit
+    apart: str = ""  # what keeps it from being exact
     headline: str = ""  # "yes" in the one row of part "all" that stands for this claim and evidence
     same_as: str = ""  # paper and claim that asks for the very same comparison, and is counted in its place
     seeds: str = ""  # of the runs, separated by spaces, a bar between arms that differ; "": no training is involved
@@ -81,16 +82,16 @@ VERDICTS = CsvTable(VerdictRow, STEP)
 class FidelityRow:
     """A released file's number against the printed one: no claim, but whether file, data and code are the authors'."""
 
-    paper: str
-    table: str
-    row: str
-    arm: str
+    weights: str  # name of the released checkpoint
+    arm: str  # system/variant that reads it
     benchmark: str
     metric: str
     printed: float
+    source: str  # who states the printed number
     measured: float = math.nan
     band: float = math.nan  # accepted distance
     passed: str = ""  # pass, fail, or not tested
+    seconds: float = math.nan  # that the prediction of all pictures took
     reason: Reason = NOTHING
 
 
@@ -102,6 +103,9 @@ class Look(Fields):
 
     seeds: str
     first: date
+
+
+LOOKS = "looks.json"
 
 
 class Looks(JsonRecord):

@@ -14,7 +14,7 @@ from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.metrics import METRICS, RMSE, Floats, Metric
-from recount.results.attempts import log_tail
+from recount.results.attempts import failed, log_tail
 from recount.results.files import ResultsError, is_there
 from recount.results.predictions import Predictions, Timing
 from recount.results.prompt_tests import PromptTests
@@ -163,6 +163,9 @@ class Measurements:
 
     def _no_data(self, split: Split) -> Missing:
         absent = f"{split.dataset} is not prepared ({split.preparation})"
+        for name, job in (("prepare", f"{split.dataset}/{split.preparation}"), ("fetch", split.dataset)):
+            if why := failed(self.project, name, job):
+                return Missing("failed", f"data absent: {absent}: {why}")
         for step in (("prepare", split.dataset, split.preparation), ("fetch", split.dataset)):
             path = self.project.log(*step)
             if tail := log_tail(self.project.root / path):

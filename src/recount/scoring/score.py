@@ -44,7 +44,9 @@ INFLUENTIAL_IMAGES = 10
 def score(project: Project) -> Path:
     """Score all predictions that exist; return the path of scores.csv. What cannot be scored is a missing cell."""
     measurements = Measurements(project)
-    made = Made(results=measurements.chain.digests("predictions", "submissions"), code=step_digest("score"))
+    chain = measurements.chain
+    behind = chain.digests("predictions", "submitted")
+    made = Made(results=behind, data=chain.data_now(), code=step_digest("score"))
     results = project.root / project.results
     scores = [without_folder(line, project.root) for line in _cells(measurements)]
     STRATA.write(results / "strata.csv", _strata(measurements))

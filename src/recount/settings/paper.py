@@ -24,7 +24,7 @@ CLAIMED: Mapping[str, Metric] = MappingProxyType(
 DIRECTIONS = MappingProxyType({"low": "lower", "high": "higher", None: "equal"})
 SAME_IMAGES = ", on the same images"
 PAIRED = ("difference", "ratio", "relative_drop", "log_same_rate", "figures")
-RULES_SINCE = date(2026, 11, 30)  # of the rules of judging/verdicts.py, version 2
+RULES_SINCE = date(2026, 11, 30)  # of the rules of judging/verdicts.py
 TRIVIAL_ARMS = MappingProxyType(
     {
         "zero": "the constant 0",
@@ -69,9 +69,6 @@ class Row(Strict):
     published: str | None = Field(None, description="row id in published.csv, where it is not the run's")
     group: str = ""
     note: str = ""
-    band: float | None = Field(
-        None, gt=0, description="of released weights: distance from the printed numbers that is accepted; null: 1 %"
-    )
 
     @property
     def system(self) -> str:
@@ -233,8 +230,14 @@ class Claim(Strict):
                 "the seeds' mean lies beyond the margin with 95 % confidence, and the printed number outside the "
                 "prediction interval of another run"
             )
-        part = "of one of its parts, after Holm's correction, " if len(self.pairs) * len(self.on) > 1 else ""
-        return f"the interval {part}lies wholly on the other side"
+        several = (
+            len(self.pairs) * len(self.bounds or (None,)) * (len(self.on) if self.test != "relative_drop" else 1) > 1
+        )
+        part = " of one of its parts, after Holm's correction," if several else ""
+        amount = {"ratio": " of the ratio", "quantity": ""}.get(self.test, " of the difference")
+        zero = self.at_least or 0.0 if self.test in ("difference", "relative_drop") else self.at_least
+        sides = [f"{b.metric} {_outside(b.at_least, b.at_most)}" for b in self.bounds] or [_outside(zero, self.at_most)]
+        return f"the interval{amount}{part} lies wholly {' or '.join(sides)}"
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -280,6 +283,11 @@ def _between(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f"between {low:g} and {high:g}"
     return f"above {low:g}" if low is not None else f"below {high:g}" if high is not None else ""
+
+
+def _outside(low: float | None, high: float | None) -> str:
+    ends = [f"below {low:g}"] if low is not None else []
+    return " or ".join(ends + ([f"above {high:g}"] if high is not None else []))
 
 
 class Reply(Strict):

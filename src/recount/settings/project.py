@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from recount.errors import expanded
 from recount.settings.base import (
     BenchmarkId,
     ConfigError,
@@ -30,6 +31,7 @@ from recount.settings.schemas import system_schema
 from recount.settings.suite import Benchmark, StandIn, Suite
 
 WEIGHTS = "weights:"  # begins the name of a file that is fetched into resources/weights
+NO_TRAINING = "no training: evaluated as it is"
 METRICS_OF = {"crowd": "counts", "text": "counts", "captions": "captions"}  # kind of benchmark -> family of metrics
 Place = Annotated[str, Field(pattern=r"^[^{}\x00]+$")]  # a path; Snakemake takes braces for wildcards
 
@@ -42,7 +44,15 @@ class Config(Strict):
     systems: tuple[Name, ...] = Field((), description="empty: all of the papers")
     tables: tuple[Name, ...] = Field((), description="only runs that a row of these tables shows; empty: all")
     claims: tuple[Name, ...] = Field((), description="only runs that these claims compare; empty: all")
-    budget_gpu_hours: float | None = Field(None, ge=0, description="runs beyond it are left out; null: no limit")
+    runs: Literal["all", "released", "trained"] = Field(
+        "all", description="released: the authors' released weights alone, nothing is trained; trained: all but these"
+    )
+    only: tuple[Annotated[str, Field(pattern="^[^/]+/[^/]+$")], ...] = Field(
+        (), description="only these (system/variant); empty: all; budget_gpu_hours fills it"
+    )
+    budget_gpu_hours: float | None = Field(
+        None, ge=0, description="runs beyond it are left out, those first that decide least an hour; null: no limit"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     looks: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (3, 5, 8), min_length=1, description="seeds at which claims are planned to be judged: they share the 5 %"
@@ -134,10 +144,16 @@ class Run(Strict):
         return found
 
     @property
+    def learnt_from(self) -> list[Split]:
+        """Return the splits that its training reads, to learn and to choose: none for released weights."""
+        every = (self.training, self.held_out, self.selected_on_test) if self.checkpoint is None else ()
+        return [split for split in every if split is not None]
+
+    @property
     def splits(self) -> list[Split]:
         """Return all splits that it is trained, chosen and evaluated on, each once."""
-        every = (self.training, self.held_out, self.selected_on_test, *self.benchmarks.values())
-        return list({split.model_dump_json(): split for split in every if split is not None}.values())
+        every = (*self.learnt_from, *self.benchmarks.values())
+        return list({split.model_dump_json(): split for split in every}.values())
 
 
 def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -176,9 +192,9 @@ class Project:
     """Everything that is configured: config.yaml, suite, experiments, benchmarks, papers, and the runs they make."""
 
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
-        self.root = root
+        self.root, self.overrides = root, dict(overrides or {})
         self.config = read_config(root, overrides)
-        outside = [Path(name).expanduser() for name in self.config.papers if "/" in name or name.startswith("~")]
+        outside = [expanded(name) for name in self.config.papers if "/" in name or name.startswith("~")]
         homes = [root, *(folder if folder.is_absolute() else root / folder for folder in outside)]
         homes += [
             folder for folder in _papers_of_packages() if folder.name in self.config.papers or not self.config.papers
@@ -253,6 +269,7 @@ class Project:
             "systems": (self.config.systems, runs),
             "tables": (self.config.tables, {name for paper in found.values() for name in paper.tables}),
             "claims": (self.config.claims, [claim.id for paper in found.values() for claim in paper.claims]),
+            "only": (self.config.only, {run for paper in found.values() for run in paper.runs}),
             "checkpoints": (self.config.checkpoints, checkpoints),
         }
         _raise(line for kind, (named, known) in names.items() for line in _absent(kind, named, known))
@@ -332,7 +349,7 @@ class Project:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Return every run of the chosen papers, systems, tables, claims and seeds in this suite, in a fixed order."""
+        """Return every run that config.yaml chooses in this suite, with each seed, in a fixed order."""
         return [
             self._variants[key].model_copy(update={"seed": seed})
             for key in self._named
@@ -501,26 +518,19 @@ class Project:
 
     @cached_property
     def _left_out(self) -> dict[tuple[str, str], str]:
-        """Return the variants that config.yaml's systems, tables, claims and budget leave out, with the reason."""
+        """Return the variants that config.yaml's choices and its budget leave out, with the reason."""
         result: dict[tuple[str, str], str] = {}
-        budget, spent = self.config.budget_gpu_hours, 0.0
-        chosen = self._in_tables_and_claims()
-        paid: set[str] = set()
+        budget, chosen = self.config.budget_gpu_hours, self._in_tables_and_claims()
         for key in self._named:
             if self._not_in_suite(*key):
                 continue
-            hours, _ = self.gpu_hours(*key)
-            training = self._variants[key].training_id
-            cost = 0.0 if training in paid else None if hours is None else hours * len(self.config.seeds)
             if chosen is not None and key not in chosen:
                 result[key] = "not in the tables or claims that config.yaml chooses"
-            elif budget is not None and cost is None:
-                result[key] = f"left out by the budget of {budget:g} GPU hours: its cost is not known"
-            elif budget is not None and cost is not None and spent + cost > budget:
-                result[key] = f"left out by the budget of {budget:g} GPU hours: it takes {cost:.3g}"
-            else:
-                spent += cost or 0.0
-                paid.add(training)
+            elif self.config.runs == ("trained" if self.training_of(self._variants[key]).checkpoint else "released"):
+                result[key] = f"config.yaml leaves it out (runs: {self.config.runs})"
+            elif self.config.only and "/".join(key) not in self.config.only:
+                why = "config.yaml leaves it out (only)"
+                result[key] = why if budget is None else f"beyond the budget of {budget:g} GPU hours"
         if self.config.systems:
             for system, variant in (
                 (run.partition("/")[0], run.partition("/")[2]) for p in self.papers.values() for run in p.runs
@@ -554,7 +564,7 @@ class Project:
             return self.gpu_hours(system, variant.reads)
         recipe = default_recipe(system)
         if variant.checkpoint or recipe is None or variant.settings.get("train") is False:
-            return 0.0, "no training"
+            return 0.0, NO_TRAINING
         own = entry.variant(variant_name)
         cost = own.cost or entry.cost
         if cost is None:

@@ -14,6 +14,7 @@ class Benchmark(Strict):
     """A benchmark of the papers (``benchmarks.yaml``)."""
 
     title: str
+    images: int | None = Field(None, gt=1, description="how many it has, as its authors count")
     kind: Kind = Field(description="what is counted: people in crowds, what a text names, by choosing a caption")
     role: Role
     data: BenchmarkId | None = Field(None, description="<data set>/<split>; null: as the benchmark's id")
@@ -93,7 +94,9 @@ class Suite(Strict):
     )
     why_not_comparable: str = ""
     as_published: bool = Field(
-        True, description="whether its recipes are the papers'; false: another protocol or fewer epochs, which is near"
+        True,
+        description="false: its recipes are not the papers', so that it tests only something near; what differs from "
+        "official.yaml is found without it",
     )
     pictures: str = Field("other pictures", description="what a suite that is not comparable shows: drawn scenes")
     benchmarks: dict[BenchmarkId, StandIn] = {}

@@ -33,6 +33,7 @@ from torch.utils.checkpoint import checkpoint
 from recount.data.pictures import resize_like_opencv
 from recount.data.size_rules import css_ccnn
 from recount.nn.maps import blurred
+from recount.nn.reads import worth_reading
 from recount.nn.weights import read_released, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe, resolve_recipe
@@ -188,7 +189,8 @@ def prior(cmax: float, num_samples: int) -> Prior:
 def sinkhorn_cost(x: Tensor, y: Tensor) -> Tensor:
     """Return the Sinkhorn loss, the entropic transport cost between numbers x [N] and y [M]: ``css_ccnn_sinkhorn``.
 
-    The gradient runs through all iterations, as released; each is recomputed in the backward pass to save memory.
+    The gradient runs through all iterations, as released; each is recomputed in the backward pass to save memory. Those
+    that a card computes beyond the rule to stop change nothing.
     """
     cost = (x[:, None] - y[None, :]) ** 2  # [N, M]
     log_a, log_b = (math.log(1 / len(numbers) + 1e-8) for numbers in (x, y))
@@ -198,11 +200,13 @@ def sinkhorn_cost(x: Tensor, y: Tensor) -> Tensor:
         v = EPSILON * (log_b - torch.logsumexp((u[:, None] + v[None, :] - cost) / EPSILON, dim=0)) + v
         return u, v
 
-    u, v = torch.zeros_like(x), torch.zeros_like(y)
-    for _ in range(ITERATIONS):
-        old_u, old_v = u, v
-        u, v = checkpoint(step, u, v, cost, use_reentrant=False, preserve_rng_state=False)
-        if (u - old_u).abs().sum() + (v - old_v).abs().sum() < TOLERANCE:
+    u, v, stopped = torch.zeros_like(x), torch.zeros_like(y), torch.zeros((), dtype=torch.bool, device=x.device)
+    for iteration in range(1, ITERATIONS + 1):
+        new_u, new_v = checkpoint(step, u, v, cost, use_reentrant=False, preserve_rng_state=False)
+        change = (new_u - u).detach().abs().sum() + (new_v - v).detach().abs().sum()
+        u, v = torch.where(stopped, u, new_u), torch.where(stopped, v, new_v)
+        stopped = stopped | (change < TOLERANCE)
+        if worth_reading(iteration, x.device) and stopped:
             break
     plan = torch.exp((u[:, None] + v[None, :] - cost) / EPSILON)
     return (plan * cost).sum()

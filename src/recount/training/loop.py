@@ -99,7 +99,7 @@ class Trainer:
         if saved is not None:
             where = self.progress = Progress(**json.loads(saved["progress"]))
             log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
-        progress, stages = self.progress, self.system.stages(self.recipe)
+        progress, stages = self.progress, self.stages()
         with Reporter(self.folder, self.accelerator.device, shown=self.processes.first) as self.reporter:
             for stage in stages[progress.stage :]:
                 self._begin_stage(stage, saved)
@@ -114,6 +114,10 @@ class Trainer:
                 progress.stage, progress.epoch, progress.evaluated = progress.stage + 1, 0, False
                 progress.without_better, progress.targets = 0, 0.0
         return progress
+
+    def stages(self) -> list[Stage]:
+        """Return what is trained, one after the other; a rehearsal shortens them."""
+        return self.system.stages(self.recipe)
 
     def _begin_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
         self.stage, recipe, count = stage, stage.recipe, len(self.pool.samples)

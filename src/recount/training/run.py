@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -153,13 +154,25 @@ def _train(
 def _import_checkpoint(project: Project, run: Run, system: System, folder: Path) -> dict[str, Any]:
     if run.checkpoint_path is None:
         raise UserError(f"config.yaml: checkpoints.{run.checkpoint}: give the path of the released file")
-    path = project.root / run.checkpoint_path
+    path = _one_file(project.root, run.checkpoint_path)
     system.load_state_dict(system.import_checkpoint(path, system.settings))
     selection = Selection(epoch=0, model=MODEL, sha256=save_model(folder / MODEL, system.state_dict()))
     write_model_record(folder, run.id, selection)
     write_history(folder / HISTORY, [{"stage": "released", "epoch": 0, "step": 0, "seconds": 0.0}])
-    source = {"file": str(run.checkpoint_path), "sha256": file_digest(path)}
+    source = {"file": os.path.relpath(path, project.root) if "*" in run.checkpoint_path else run.checkpoint_path}
+    source["sha256"] = file_digest(path)
     return {"selections": {"last": selection}, "cost": {}, "checkpoint": source, "status": "checkpoint"}
+
+
+def _one_file(root: Path, place: str) -> Path:
+    """Return the file of a released checkpoint; ``*`` stands for what its publisher may call it within an archive."""
+    if "*" not in place:
+        return root / place
+    found = sorted(root.glob(place))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UserError(f"{place}: one file must be so called; found {names}: name it in config.yaml: checkpoints")
+    return found[0]
 
 
 def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], dict[str, Pool]]:
@@ -187,7 +200,7 @@ def _read(project: Project, split: Split) -> list[Sample]:
 
 def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
     counted: dict[str, Any] = dict(cost.parameters(system))
-    firsts = (_read(project, split)[0] for split in run.benchmarks.values())
+    firsts = (_read(project, split)[0] for split in run.learnt_from or run.benchmarks.values())
     sample = next((first for first in firsts if first.image is not None), None) if system.trains else None
     if sample is None:
         return counted
