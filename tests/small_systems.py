@@ -67,7 +67,7 @@ def batch_of(system: System, pool: TinyPool, seeds: Sequence[int] = (0,)) -> Bat
     torch.manual_seed(0)
     maker: Any = system.example_maker()
     places = [(k % len(pool.samples), np.random.default_rng(seed)) for k, seed in enumerate(seeds)]
-    return Batch.of([example for index, rng in places for example in maker(index, pool, rng)])
+    return Batch.of([example for index, rng in places for example in maker(index, pool, rng)]).to("cpu")
 
 
 def loss_of(system: System, batch: Batch) -> Tensor:

@@ -1,5 +1,6 @@
 """Jobs of one machine share its cards by locks: a free one, or one place of several on a card, or they wait."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from recount import devices
 from recount.devices import devices_for
-from recount.errors import UserError
+from recount.errors import UserError, in_words
+from recount.settings.recipe import Determinism
 
 PATIENCE = 300  # seconds that only a machine in trouble needs
 HOLD = """
@@ -32,11 +35,17 @@ time.sleep(600)
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return a function that gives this machine so many cards; their locks lie in a folder of the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in devices.GIVEN:
+        monkeypatch.delenv(name, raising=False)
+
+    def card_of(card: Any) -> SimpleNamespace:
+        number = torch.device("cuda", card).index if isinstance(card, int) else card.index
+        return SimpleNamespace(uuid=f"GPU-{number}", name=f"card {number}", major=9, minor=0)
 
     def have(number: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda card: SimpleNamespace(uuid=f"GPU-{card}"))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", card_of)
 
     return have
 
@@ -174,8 +183,173 @@ def test_an_allocator_that_the_user_has_tuned_is_left_alone(monkeypatch: pytest.
 
 def test_what_is_not_there_is_said_with_what_to_do(cards: Callable[[int], None]) -> None:
     cards(0)
-    with pytest.raises(UserError, match=r"cuda, but PyTorch sees no GPU.*device: auto"), devices_for("cuda", 1):
+    with (
+        pytest.raises(UserError, match=r"device is cuda, but nvidia-smi names no card.*device: cpu"),
+        devices_for("cuda", 1),
+    ):
         pass
     cards(1)
-    with pytest.raises(UserError, match="gpus_per_job = 2, but PyTorch sees 1 GPUs"), devices_for("auto", 2):
+    with pytest.raises(UserError, match="gpus_per_job = 2, but PyTorch can use 1 GPUs"), devices_for("auto", 2):
         pass
+
+
+# ------------------------------------------------------------------------------ cards that are there and not usable
+
+
+@pytest.fixture
+def shown(cards: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that lets nvidia-smi show a card, with a driver of this CUDA, that PyTorch does not see."""
+    cards(0)
+
+    def show(cuda: str = "13.5") -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(
+            f"#!/bin/sh\n[ $# -eq 0 ] && echo '| Driver Version: 470.1  CUDA Version: {cuda} |'"
+            " || echo '0, GPU-aa, H200, 470.1, 143771'\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return show
+
+
+def refused(wanted: Any = "auto") -> str:
+    with pytest.raises(UserError) as error, devices_for(wanted, 1):
+        pass
+    return str(error.value)
+
+
+def test_a_driver_that_is_too_old_stops_a_job(shown: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    shown(cuda="11.4")
+    assert "nvidia-smi shows H200, but driver 470.1 is for CUDA 11.4 at most" in refused()
+    assert "for CUDA 13.2: update the driver, or install a PyTorch for CUDA 11 (docs/gpu.md" in refused()
+    assert "\n" not in refused()
+    with devices_for("cpu", 1) as (device,):
+        assert device.type == "cpu"
+
+
+def test_a_build_for_processors_stops_a_job(shown: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown()
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is a build without CUDA: install one with CUDA; conda on a machine without a card" in refused()
+
+
+def test_what_pytorch_says_itself_is_told(shown: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise RuntimeError("Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before?")
+
+    shown()
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert "PyTorch cannot start CUDA (Unexpected error from cudaGetDeviceCount())" in refused()
+
+
+@pytest.mark.parametrize("name", devices.GIVEN)
+def test_a_job_that_was_given_a_card_does_not_compute_for_days_on_the_processor(
+    name: str, cards: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards(0)
+    monkeypatch.setenv(name, "1")
+    assert refused().startswith(f"this job was given a card ({name}=1), but nvidia-smi names no card")
+
+
+@pytest.mark.parametrize(("name", "value"), [("RECOUNT_GPUS", "0"), ("CUDA_VISIBLE_DEVICES", "")])
+def test_a_job_that_was_given_none_computes_on_the_processor_and_says_why(
+    name: str, value: str, shown: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    if name == "CUDA_VISIBLE_DEVICES":
+        shown()
+    monkeypatch.setenv(name, value)
+    with devices_for("auto", 1) as (device,):
+        assert device.type == "cpu"
+    why = "nvidia-smi names no card" if name == "RECOUNT_GPUS" else "CUDA_VISIBLE_DEVICES='' hides H200"
+    assert f"computing on the processor: {why}" in caplog.text
+
+
+def test_a_card_that_pytorch_is_not_built_for_is_left_out_and_alone_stops_a_job(
+    cards: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards(2)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: (9, 0) if card == 1 else (6, 1))
+    with ExitStack() as stack:
+        assert taken(stack) == [1]
+    cards(1)
+    assert "card 0 has compute capability 6.1, and PyTorch" in refused()
+    assert "is built for sm_80, sm_90" in refused()
+
+
+def test_the_choice_of_a_card_is_told(cards: Callable[[int], None], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    cards(1)
+    with ExitStack() as stack:
+        taken(stack)
+    assert f"computing on card 0 (driver unknown, PyTorch {torch.__version__} for CUDA" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((8, 6), ["sm_80"], True),  # the same generation
+        ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_80"], False),
+        ((9, 0), ["sm_80", "compute_80"], True),  # compiled when it starts
+        ((12, 1), ["sm_120"], True),
+        ((9, 0), ["sm_90a"], True),
+        ((10, 0), ["sm_90a", "compute_90a"], False),
+        ((7, 0), ["gfx90a"], True),  # another maker's names
+        ((7, 0), [], True),
+    ],
+)
+def test_which_cards_a_build_runs_on(capability: tuple[int, int], built: list[str], runs: bool) -> None:
+    assert devices.runs_on(capability, built) == runs
+
+
+def test_bitwise_sets_the_workspace_of_cublas_before_cuda_starts(
+    cards: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(devices.CUBLAS, raising=False)
+    with devices_for("cpu", 1):
+        assert devices.CUBLAS not in os.environ
+    cards(1)
+    seen: list[str | None] = []
+
+    def is_available() -> bool:
+        seen.append(os.environ.get(devices.CUBLAS))
+        return True
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    with devices_for("auto", 1, determinism="bitwise"):
+        assert set(seen) == {":4096:8"}
+    monkeypatch.delenv(devices.CUBLAS)
+
+
+def test_bitwise_that_cannot_be_kept_is_one_line() -> None:
+    said = (
+        "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation."
+    )
+    assert in_words(RuntimeError(said)) == (
+        "determinism: bitwise cannot be kept: adaptive_avg_pool2d_backward_cuda does not have a deterministic "
+        "implementation on a card (PyTorch); set determinism: seeded"
+    )
+    assert in_words(RuntimeError("something else")) is None
+
+
+@pytest.mark.parametrize("determinism", ["seeded", "bitwise"])
+def test_on_a_card_deterministic_kernels_are_required_or_not_asked_for(
+    determinism: Determinism, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attentions = torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.cudnn_sdp_enabled
+    before = [is_on() for is_on in attentions]
+    try:
+        devices.choose_kernels(determinism, torch.device("cuda"))
+        assert torch.are_deterministic_algorithms_enabled() == (determinism == "bitwise")
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert [is_on() for is_on in attentions] == [determinism == "seeded"] * 2
+    finally:
+        devices.choose_kernels("seeded", torch.device("cpu"))
+        torch.backends.cuda.enable_mem_efficient_sdp(before[0])
+        torch.backends.cuda.enable_cudnn_sdp(before[1])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -255,7 +256,7 @@ def test_the_doctor_tells_problems_with_what_to_do(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(WEIGHTS["dm_count_qnrf"], "file", replace(WEIGHTS["dm_count_qnrf"].file, urls=()))
     found = by_subject(project(papers=["gigacount", "clip_ebc"], resources=str(tmp_path), device="cuda"))
-    assert found["GPU"].verdict == "problem" and "device: auto" in found["GPU"].advice
+    assert found["GPU"].verdict == "problem" and "device: cpu" in found["GPU"].advice
     assert found["mirror"].verdict == "problem"
     assert found["nwpu"].verdict == "problem" and str(tmp_path / "raw" / "nwpu") in found["nwpu"].advice
     assert found["ucf_qnrf"].found.startswith("not there; recount fetches it")
@@ -292,12 +293,25 @@ def test_an_old_conda_and_partitions_are_read(tmp_path: Path, monkeypatch: pytes
     assert found["SLURM"].found == "gpu* 2 idle"
 
 
-def test_more_cards_for_a_run_than_there_are_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nvidia_smi_and_pytorch_disagree_or_cards_are_too_few_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text('#!/bin/sh\necho "0, GPU-aa, NVIDIA H200, 570.1, 143771"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    refused = by_subject(project(suite="mini"))["GPU"]  # PyTorch does not see it
+    assert refused.verdict == "problem" and refused.found.startswith("not usable: nvidia-smi shows NVIDIA H200 (driver")
+    assert "every job stops, but with device: cpu" in refused.advice
+    assert by_subject(project(suite="mini", device="cpu"))["GPU"].verdict == "ok"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    hidden = by_subject(project(suite="mini"))["GPU"]
+    assert (hidden.verdict, hidden.advice) == ("missing", "unset it, or let it name a card")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     assert by_subject(project(suite="mini"))["GPU"].verdict == "ok"
     found = by_subject(project(suite="mini", gpus_per_job=2))["GPU"]
     assert (found.verdict, found.advice) == ("problem", "gpus_per_job is 2: set it to 1 or fewer")

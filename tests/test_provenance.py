@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from recount.provenance import CodeBase
 from recount.results.files import ResultsError
 from recount.settings import project as config
 from recount.settings.project import PromptTest, Run, Split
+from recount.settings.recipe import Arithmetic
 
 MODULES = {
     "__init__": "",
@@ -211,6 +213,11 @@ print(sorted({{"torch", "pandas", "numpy"}} & set(sys.modules)))
     assert answer.stdout.strip() == "[]"
 
 
+PLAIN = Arithmetic()
+CHANGES = {"seed": 1, "settings": {"width": 9}, "recipe": {"epochs": 4}}
+ARITHMETICS = {"precision": "bf16", "evaluation_precision": "fp16", "fp32_as": "tf32", "determinism": "bitwise"}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     shutil.copytree(Path(__file__).parent / "workflow" / "tiny", tmp_path, dirs_exist_ok=True)
@@ -219,23 +226,28 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("changes", "precision"),
-    [({"seed": 1}, None), ({"settings": {"width": 9}}, None), ({"recipe": {"epochs": 4}}, None), ({}, "bf16")],
+    ("changes", "arithmetic"),
+    [
+        *(({name: value}, {}) for name, value in CHANGES.items()),
+        *(({}, {name: value}) for name, value in ARITHMETICS.items()),
+    ],
 )
-def test_what_a_run_depends_on_is_in_its_settings(run: Run, changes: dict[str, object], precision: str | None) -> None:
+def test_what_a_run_depends_on_is_in_its_settings(
+    run: Run, changes: dict[str, object], arithmetic: dict[str, Any]
+) -> None:
     changed = run.model_copy(update=changes)
-    assert provenance.run_settings(changed, precision) != provenance.run_settings(run, None)
+    assert provenance.run_settings(changed, Arithmetic(**arithmetic)) != provenance.run_settings(run, Arithmetic())
 
 
 def test_what_a_run_is_evaluated_and_prompt_tested_on_is_not_in_its_settings(run: Run) -> None:
     split = next(iter(run.benchmarks.values()))
     tested = {"a/b": PromptTest(split=split, tests=("pairs",), pictures=None)}
     for changes in ({"benchmarks": {}}, {"prompt_tests": tested}):
-        assert provenance.run_settings(run.model_copy(update=changes), None) == provenance.run_settings(run, None)
+        assert provenance.run_settings(run.model_copy(update=changes), PLAIN) == provenance.run_settings(run, PLAIN)
 
 
 def test_how_a_training_is_read_and_in_which_precision_is_in_the_digest_of_a_reading(run: Run, tmp_path: Path) -> None:
-    project, coarse = config.load(tmp_path), config.load(tmp_path, {"precision": "bf16"})
+    project, coarse = config.load(tmp_path), config.load(tmp_path, {"evaluation_precision": "bf16"})
     flipped = run.model_copy(update={"reading": {"flip": False}})
     readings = [provenance.reading_of(*read) for read in ((project, run), (project, flipped), (coarse, run))]
     assert len({*readings}) == 3
@@ -283,6 +295,7 @@ def test_visible_gpus_follow_the_rule_of_cuda(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [card["name"] for card in provenance.visible_gpus()] == names
+    assert {card["name"] for card in provenance.hidden_gpus()} == {*"ABC"} - {*names}
 
 
 def test_no_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

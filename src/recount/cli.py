@@ -42,7 +42,7 @@ class _PlainErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (UserError, OSError, RecursionError) as error:
+        except (UserError, OSError, RuntimeError) as error:
             message = in_words(error)
             if message is None:
                 raise

@@ -22,7 +22,7 @@ from recount.errors import expanded
 from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
 from recount.planning import needed_sources
-from recount.provenance import output_of, visible_gpus
+from recount.provenance import hidden_gpus, output_of, visible_gpus
 from recount.results.attempts import failed_of_data
 from recount.settings.project import Project
 from recount.settings.schemas import system_schema
@@ -72,19 +72,30 @@ def show(findings: list[Finding], console: Console) -> None:
 
 
 def _gpu(project: Project) -> Finding:
+    """Tell what nvidia-smi and PyTorch say of cards; where they disagree, a job would stop."""
+    from recount.devices import card_trouble, given_card
+
     wanted, device, suite, cards = project.config.gpus_per_job, project.config.device, project.suite, visible_gpus()
-    if cards:
+    trouble = card_trouble()
+    if trouble is None and not cards:
+        advice = "the workflow counts nvidia-smi's cards: give --resources gpu=<number>"
+        return Finding("GPU", "missing", "PyTorch sees a card, and nvidia-smi names none", advice)
+    if trouble is None:
         names = ", ".join(f"{card['name']} ({card['memory_mb']} MB, driver {card['driver']})" for card in cards)
         if wanted > len(cards) and device != "cpu":
             return Finding("GPU", "problem", names, f"gpus_per_job is {wanted}: set it to {len(cards)} or fewer")
-        return Finding("GPU", "ok", names)
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    why = f"none: CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else "none: nvidia-smi names no card"
-    if device == "cuda":
-        return Finding("GPU", "problem", why, "device is cuda: install the driver, or set device: auto")
-    if suite.comparable:
-        return Finding("GPU", "missing", why, f"suite {suite.name} takes weeks on a processor; mini needs no GPU")
-    return Finding("GPU", "ok", f"{why}; suite {suite.name} runs on the processor")
+        return Finding("GPU", "ok", f"{names}; PyTorch can use it")
+    if device == "cpu":
+        return Finding("GPU", "ok", f"{trouble.found}; device is cpu")
+    if device == "cuda" or given_card():
+        advice = f"{trouble.advice}; until then every job stops, but with device: cpu"
+        return Finding("GPU", "problem", f"not usable: {trouble.found}", advice)
+    if suite.comparable or hidden_gpus():
+        advice = (
+            f"suite {suite.name} takes weeks on a processor; mini needs no GPU" if suite.comparable else trouble.advice
+        )
+        return Finding("GPU", "missing", f"none: {trouble.found}", advice)
+    return Finding("GPU", "ok", f"none: {trouble.found}; suite {suite.name} runs on the processor")
 
 
 def _memory(project: Project) -> Finding:

@@ -21,6 +21,9 @@ MEND = {
 }
 
 
+NOT_BITWISE = "does not have a deterministic implementation"  # PyTorch's words
+
+
 class UserError(Exception):
     """Something is wrong that the user can mend; commands print the message as it is, without a traceback."""
 
@@ -55,6 +58,9 @@ def in_words(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, RecursionError):
         return "a file that was read is nested too deeply (JSON or YAML); `recount --verbose` shows where it was read"
+    if isinstance(error, RuntimeError) and NOT_BITWISE in str(error):
+        what = str(error).partition(NOT_BITWISE)[0]
+        return f"determinism: bitwise cannot be kept: {what}{NOT_BITWISE} on a card (PyTorch); set determinism: seeded"
     if not isinstance(error, OSError) or error.errno not in MEND:
         return None
     path = error.filename2 or error.filename or _place(error)

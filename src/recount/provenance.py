@@ -26,10 +26,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from recount.feeding import memory_mb
 from recount.results.files import ResultsError, file_digest, text_digest
 from recount.results.prepared import data_digest
 from recount.settings.project import WEIGHTS, Project, Run
-from recount.settings.recipe import Recipe, resolve_recipe
+from recount.settings.recipe import Arithmetic, Recipe, resolve_recipe
 
 Step = Literal["fetch", "prepare", "train", "predict", "test_prompts", "score", "judge", "report"]
 
@@ -245,25 +246,26 @@ _NAMES = {"suite", "variant", "trained_as", "evaluated_as"}
 _NOT_OF_TRAINING = _NAMES | {"reading", "protocol", "checkpoint_path", "benchmarks", "prompt_tests"}
 
 
-def run_settings(run: Run, precision: str | None) -> str:
-    """Return as JSON all that a run's training depends on, the recipe's defaults and config.yaml's ``precision``, too.
+def run_settings(run: Run, arithmetic: Arithmetic) -> str:
+    """Return as JSON all that a run's training depends on, the recipe's defaults and the project's arithmetic, too.
 
     What a run is evaluated on is left out: to evaluate on one benchmark more retrains nothing.
     """
     settings = run.model_dump(mode="json", exclude=_NOT_OF_TRAINING)
     settings["recipe_defaults"] = Recipe().model_dump(mode="json")
     settings["recipe"] = resolve_recipe(Recipe(), run.recipe).model_dump(mode="json")
-    return json.dumps({**settings, "precision": precision}, sort_keys=True)
+    return json.dumps({**settings, "arithmetic": arithmetic.model_dump(mode="json")}, sort_keys=True)
 
 
 def planned(project: Project, run: Run) -> str:
     """Return the digest of all that a run's training depends on, as it is planned now."""
-    return text_digest(run_settings(project.training_of(run), project.config.precision))
+    return text_digest(run_settings(project.training_of(run), project.arithmetic))
 
 
 def reading_of(project: Project, run: Run) -> str:
-    """Return the digest of how an evaluation reads a training: the settings laid over it, and the precision."""
-    return text_digest(json.dumps({"reading": run.reading, "precision": project.config.precision}, sort_keys=True))
+    """Return the digest of how an evaluation reads a training: the settings laid over it, and the arithmetic."""
+    arithmetic = project.arithmetic.model_dump(mode="json", include={"evaluation_precision", "determinism"})
+    return text_digest(json.dumps({"reading": run.reading, **arithmetic}, sort_keys=True))
 
 
 def computing_packages() -> dict[str, str]:
@@ -291,10 +293,20 @@ def commit() -> dict[str, Any]:
 
 def visible_gpus() -> list[dict[str, str]]:
     """Return name, driver and memory of each NVIDIA card that a job started now would see. Does not import torch."""
+    return _gpus()[0]
+
+
+def hidden_gpus() -> list[dict[str, str]]:
+    """Return the same of each card that CUDA_VISIBLE_DEVICES hides."""
+    return _gpus()[1]
+
+
+def _gpus() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Return the cards that CUDA shows, and those that it does not."""
     query = "--query-gpu=index,uuid,name,driver_version,memory.total"
     answer = output_of("nvidia-smi", query, "--format=csv,noheader,nounits")
     rows = [[cell.strip() for cell in line.split(",")] for line in (answer or "").splitlines() if line.count(",") == 4]
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen, wanted = rows, os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is not None:
         # CUDA's own rule: in the given order, by index or beginning of the UUID, up to the first that does not exist.
         chosen = []
@@ -303,15 +315,11 @@ def visible_gpus() -> list[dict[str, str]]:
             if not match:
                 break
             chosen.append(match[0])
-        rows = chosen
-    return [{"name": name, "driver": driver, "memory_mb": memory} for _, _, name, driver, memory in rows]
-
-
-def memory_mb() -> int:
-    """Return the machine's main memory in MB (10^6 bytes)."""
-    import psutil
-
-    return psutil.virtual_memory().total // 10**6
+    hidden = [row for row in rows if row not in chosen]
+    shown, others = (
+        [dict(zip(("name", "driver", "memory_mb"), row[2:], strict=True)) for row in part] for part in (chosen, hidden)
+    )
+    return shown, others
 
 
 def surroundings() -> dict[str, Any]:
@@ -333,10 +341,10 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def collect(run: Run, data: Mapping[str, str], *, device: str) -> dict[str, Any]:
-    """Return the provenance of a training run on ``device`` ("cuda:0") and on ``data`` (``data_of``)."""
+def collect(run: Run, data: Mapping[str, str], *, device: str, chosen: str) -> dict[str, Any]:
+    """Return the provenance of a run on ``device`` ("cuda:0": in words ``chosen``) and on ``data`` (``data_of``)."""
     code = step_digest("train", run.system)
-    return {**surroundings(), "device": device, "code": code, "data": data}
+    return {**surroundings(), "device": device, "device_chosen": chosen, "code": code, "data": data}
 
 
 def data_of(project: Project, run: Run) -> dict[str, str]:

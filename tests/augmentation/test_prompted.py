@@ -12,6 +12,7 @@ from golden_tools import fill
 from recount.augmentation import prompted
 from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
+from recount.nn.precision import as_floats
 from recount.systems import t2icount as t2i
 from t2icount_golden import Pictures, assert_case, case, examples
 
@@ -47,7 +48,7 @@ def transformed(whole: prompted.Canvas, inputs: dict[str, Any]) -> dict[str, Ten
     if inputs["scale"] is not None:
         whole = whole.enlarged(inputs["scale"])
     image, maps = prompted.training_maps(whole.cut(*inputs["crop_top_left"], 384), 8, inputs["mirror"])
-    return {"image": image * 2 - 1, "density": maps["density"], "img_mask": maps["own"]}
+    return {"image": as_floats(image) * 2 - 1, "density": maps["density"], "img_mask": maps["own"]}
 
 
 @pytest.mark.parametrize("name", ["transform_plain", "transform_mirror_mask", "transform_enlarged"])

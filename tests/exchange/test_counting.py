@@ -345,7 +345,7 @@ def test_countclip_counts_by_a_caption_with_a_number_word(project: Project, phot
 def test_a_wanted_card_that_is_not_there_is_an_error(project: Project, photo: Path) -> None:
     save_run(project, "mcnn")
     wanted = load(ROOT, {"results": project.config.results, "device": "cuda", "suite": "mini"})
-    with pytest.raises(UserError, match="sees no GPU"):
+    with pytest.raises(UserError, match="device is cuda, but nvidia-smi names no card"):
         count(wanted, "mcnn/full/seed0", [photo])
 
 
@@ -353,7 +353,9 @@ def test_a_wanted_card_that_is_not_there_is_an_error(project: Project, photo: Pa
 def test_a_card_counts_as_the_processor_does(project: Project, photo: Path) -> None:
     save_run(project, "gigacount")
     (on_processor,) = count(project, "gigacount/full/seed0", [photo]).counted
-    card = load(ROOT, {"results": project.config.results, "device": "cuda", "suite": "mini", "precision": "fp32"})
+    card = load(
+        ROOT, {"results": project.config.results, "device": "cuda", "suite": "mini", "evaluation_precision": "fp32"}
+    )
     (on_card,) = count(card, "gigacount/full/seed0", [photo]).counted
     assert on_card.count == pytest.approx(on_processor.count, rel=1e-3)
 

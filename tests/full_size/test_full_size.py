@@ -79,7 +79,7 @@ def batch_of(system: System, pool: TinyPool, pictures: int, crops: int | None) -
     maker, examples = system.example_maker(), list[Any]()
     for seed in range(crops or pictures):
         examples += maker(0, pool, np.random.default_rng(seed))
-    return Batch.of(examples[:crops])
+    return Batch.of(examples[:crops]).to("cpu")
 
 
 def training_step(system: System, batch: Batch, recipe: Any, device: torch.device) -> tuple[float, float]:

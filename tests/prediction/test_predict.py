@@ -132,7 +132,10 @@ def test_samples_come_back_in_order_with_their_own_counts() -> None:
 def test_density_and_maps_come_back_only_when_asked_for() -> None:
     samples = samples_of([(56, 80)])
     (plain,) = predict_samples(toy(), samples, picture)
-    (full,) = predict_samples(toy(), samples, picture, keep_maps=True)
+    (full,) = predict_samples(toy(), samples, picture, keep_density=True, keep_maps=True)
+    (map_alone,) = predict_samples(toy(), samples, picture, keep_maps=True)
+    assert map_alone.density is None
+    assert torch.equal(map_alone.maps["edge"], full.maps["edge"])
     assert plain.density is None
     assert plain.maps == {}
     assert full.density is not None

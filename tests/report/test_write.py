@@ -122,6 +122,11 @@ def test_provenance_that_all_runs_share_is_said_once(built: Tree, text: str) -> 
         assert data_digest(built.root / f"resources/data/{name}/original/index.csv") in text
 
 
+def test_precision_determinism_and_what_fed_a_run_are_told(text: str) -> None:
+    told = text[text.index('id="provenance"') :]
+    assert all(word in told for word in ("precision", "determinism", "seeded", "bitwise", "loader_processes"))
+
+
 def test_no_two_places_of_the_page_have_the_same_link(text: str) -> None:
     ids = re.findall(r'\sid="([^"]+)"', re.sub(r"<template>.*?</template>", "", text, flags=re.DOTALL))
     assert sorted(name for name, times in Counter(ids).items() if times > 1) == []

@@ -407,6 +407,9 @@ def _write_run_folder(tree: Tree, key: str, seed: int) -> None:
         "run": {"suite": "mini", "system": system, "variant": variant, "seed": seed, "protocol": "as_code"},
         "settings": {"width": 16, "loss": "hybrid"},
         "recipe": {"epochs": 12, "batch_size": 4},
+        "precision_used": "fp32",
+        "determinism_used": "seeded" if key == "gigacount/default" else "bitwise",
+        "feeding": {"loader_processes": 7},
         "provenance": _provenance(system, f"{key}/seed{seed}"),
         "cost": {
             **{"parameters_total": parameters * 2, "parameters_trained": parameters, "steps": 240},

@@ -87,7 +87,7 @@ PAIRS = [
 def batch_of(system: CountCLIP, indices: tuple[int, ...] = (0, 1, 2), epoch: int = 0) -> Batch:
     """Return the examples that a prepared system makes of ``PAIRS``."""
     pool, maker = pool_of(PAIRS), system.example_maker()
-    return Batch.of([e for i in indices for e in maker(i, pool, np.random.default_rng([epoch, i]))])
+    return Batch.of([e for i in indices for e in maker(i, pool, np.random.default_rng([epoch, i]))]).to("cpu")
 
 
 # -------------------------------------------------------------------------------------------------------------- losses
@@ -197,7 +197,7 @@ def test_a_lost_number_word_gives_equal_captions_and_lambda_one() -> None:
     system.drawn = {"x": 8}
     made = system.example_maker()(0, pool_of(lost), np.random.default_rng(0))
     assert made[0].attributes["counterfactuals"] == ["dogs,"]
-    assert system.losses(Batch.of(made))["count"].item() == pytest.approx(math.log(2), abs=1e-6)
+    assert system.losses(Batch.of(made).to("cpu"))["count"].item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------------ captions

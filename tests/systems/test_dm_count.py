@@ -97,7 +97,9 @@ def test_whole_pictures_of_any_size_are_counted() -> None:
 
 def test_training_lowers_the_loss_on_one_crop() -> None:
     network = tiny()
-    batch = Batch.of([crop_of(np.random.default_rng(1).uniform(0, (96, 80), (30, 2)).tolist(), size=(80, 96))])
+    batch = Batch.of([crop_of(np.random.default_rng(1).uniform(0, (96, 80), (30, 2)).tolist(), size=(80, 96))]).to(
+        "cpu"
+    )
     before = network.losses(batch)["count"].item()
     losses_of_steps(network, batch, torch.optim.Adam(network.parameters(), lr=1e-3), 24)
     assert network.losses(batch)["count"].item() < 0.5 * before

@@ -83,7 +83,7 @@ def test_state_dict_of_the_c3_framework_imports_below_its_prefixes(tmp_path: Pat
 @pytest.mark.parametrize("colour", ["rgb", "grey"])
 def test_training_lowers_the_loss_on_one_crop(colour: str) -> None:
     network = tiny(colour=colour)
-    batch = Batch.of(examples_of([[20.0, 20.0], [40.0, 50.0]], colour=colour))
+    batch = Batch.of(examples_of([[20.0, 20.0], [40.0, 50.0]], colour=colour)).to("cpu")
     batch.images.mul_(255 / 200)  # in a darker picture the ReLU of this seed is shut
     losses = losses_of_steps(network, batch, torch.optim.Adam(network.parameters(), lr=1e-3), 40)
     assert losses[-1] < 0.9 * losses[0]

@@ -342,7 +342,7 @@ def test_wrong_prompt_control_punishes_counts_under_wrong_prompts_only() -> None
 def test_losses_of_a_training_batch_have_gradients() -> None:
     made = examples(own=1.0)[:2]
     system = small()
-    terms = system.losses(Batch.of(made))
+    terms = system.losses(Batch.of(made).to("cpu"))
     assert set(terms) == {"regression", "rrc_s3", "rrc_s2", "train_mae"}
     assert all(torch.isfinite(value) for value in terms.values())
     for name in ("rrc_s3", "rrc_s2", "regression"):

@@ -19,7 +19,7 @@ from tiny_system import MemoryPool, TinySettings, TinySystem, after_saving, kill
 from recount.data.dataset import DataError
 from recount.errors import UserError
 from recount.results.files import SaveError, file_digest
-from recount.settings.recipe import Recipe, Schedule
+from recount.settings.recipe import Arithmetic, Recipe, Schedule
 from recount.systems.base import Example
 from recount.training import checkpoints
 from recount.training.checkpoints import load_state, save_model, save_state, set_aside
@@ -51,7 +51,7 @@ def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     assert same(weights(train(tmp_path / "a")[1]), weights(train(tmp_path / "b", loader_processes=2)[1]))
 
 
-def test_training_is_deterministic_and_fills_no_memory_for_it(tmp_path: Path) -> None:
+def test_on_a_processor_training_is_bitwise_and_fills_no_memory_for_it(tmp_path: Path) -> None:
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
     train(tmp_path)
@@ -322,10 +322,23 @@ def test_which_epochs_are_evaluated(recipe: dict[str, Any], evaluated: list[int]
     assert [epoch for epoch in range(1, 21) if Recipe(**recipe).evaluates(epoch)] == evaluated
 
 
-def test_the_configuration_s_precision_goes_over_both_of_a_recipe() -> None:
-    recipe = Recipe(precision="fp16", evaluation_precision="fp32")
-    assert recipe.in_precision(None) == recipe
-    assert recipe.in_precision("bf16").precision_of_evaluation() == "bf16"
+@pytest.mark.parametrize(
+    ("recipe", "chosen", "trained", "evaluated"),
+    [
+        ({"precision": "fp16", "evaluation_precision": "fp32"}, {}, "fp16", "fp32"),
+        ({"precision": "fp16"}, {}, "fp16", "fp16"),
+        ({"precision": "fp16"}, {"precision": "bf16"}, "bf16", "fp16"),
+        ({"precision": "fp16"}, {"evaluation_precision": "fp32"}, "fp16", "fp32"),
+        ({}, {"fp32_as": "tf32"}, "tf32", "fp32"),
+        ({}, {"fp32_as": "tf32", "precision": "fp32"}, "fp32", "fp32"),
+        ({"precision": "fp16"}, {"fp32_as": "tf32"}, "fp16", "fp16"),
+    ],
+)
+def test_training_and_evaluation_have_a_precision_each(
+    recipe: dict[str, Any], chosen: dict[str, Any], trained: str, evaluated: str
+) -> None:
+    resolved = Arithmetic(**chosen).of(Recipe(**recipe))
+    assert (resolved.precision, resolved.precision_of_evaluation()) == (trained, evaluated)
 
 
 class Pointed(TinySystem):

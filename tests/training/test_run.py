@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_system import TinySystem
 
 from recount import provenance
+from recount.data.sample import NO_POINTS, Sample
 from recount.settings.recipe import Recipe
 from recount.training import run as training
 from small_project import let_good_be, make_project, write_index
@@ -19,11 +21,19 @@ def test_held_out_samples_are_not_trained_on_and_each_seed_draws_others(tmp_path
     for seed in range(3):
         run, recipe = project.run("good", "full", seed), Recipe(evaluate_every=1, held_out=0.25)
         trained, watched = training._samples(project, run, recipe)
-        held_out = watched["held_out"].samples
+        held_out = watched["held_out"]
         assert len(held_out) == 5
         assert sorted(s.id for s in [*trained, *held_out]) == sorted(f"t{k}" for k in range(20))
         drawn.add(tuple(s.id for s in held_out))
     assert len(drawn) == 3
+
+
+def test_the_pools_of_a_run_share_its_memory_for_pictures(tmp_path: Path) -> None:
+    def of(name: str) -> list[Sample]:
+        return [Sample(f"{name}{k}", "", tmp_path / f"{name}{k}.png", NO_POINTS, 0, "", 1000, 1000) for k in range(4)]
+
+    pools: dict[str, Any] = training._pools({"": of("train"), "test": of("test"), "held_out": of("held")}, 20)
+    assert {name: pool.planned_mb for name, pool in pools.items()} == {"": 12, "test": 6, "held_out": 0}  # 3 MB each
 
 
 @pytest.mark.parametrize("changed", ["code", "packages", "data", "recipe", "run"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
-from recount import datasets, provenance
+from recount import datasets, feeding, provenance
 from recount.errors import UserError, in_words, working_folder
 from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
 from recount.results.published import check_published
@@ -73,6 +73,20 @@ if COUNT_JOBS in os.environ:
     atexit.register(count_jobs)
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
+CLUSTER = workflow.resource_settings.nodes is not None
+CARDS = 0 if PROJECT.config.device == "cpu" else 1 if CLUSTER else len(provenance.visible_gpus())
+FEEDING = feeding.resolve(
+    PROJECT.config,
+    CARDS,
+    (
+        feeding.CLUSTER_CORES * PROJECT.config.jobs_per_gpu
+        if CLUSTER
+        else workflow.resource_settings.cores or feeding.cores()
+    ),
+    feeding.memory_mb(),
+)
+if not CLUSTER:  # a cluster's job sees for itself what it was given
+    config.update(FEEDING.settings())
 RUNS = {run.id: run for run in (*PROJECT.trainings, *PROJECT.evaluations)}
 SEED = "{system}/{variant}/seed{seed}"
 RUN_FOLDER = PROJECT.results / "runs" / SEED
@@ -88,10 +102,10 @@ shell.prefix(f'recount() {{{{ PYTHONPATH={QUOTED} python -m recount "$@"; }}}}; 
 
 # On this machine, no more jobs at once than its cards and memory hold; --resources says otherwise. A job that asks for
 # more than there is gets what there is: without a card, none. A cluster's scheduler limits its jobs itself.
-if workflow.resource_settings.nodes is None:
+if not CLUSTER:
     for name, limit in (
-        ("gpu", len(provenance.visible_gpus()) * PROJECT.config.jobs_per_gpu),
-        ("mem_mb", provenance.memory_mb()),
+        ("gpu", CARDS * PROJECT.config.jobs_per_gpu),
+        ("mem_mb", feeding.memory_mb()),
     ):
         if name not in workflow.resource_settings.resources:
             workflow.register_resource(name, limit)
@@ -175,7 +189,7 @@ def training_inputs(wildcards):
 
 def training_settings(wildcards):
     """Return the settings that a run depends on, and no others, so that a changed key reruns only what it concerns."""
-    return provenance.run_settings(run_of(wildcards), PROJECT.config.precision)
+    return provenance.run_settings(run_of(wildcards), PROJECT.arithmetic)
 
 
 def code_of(step, plugin=None):
@@ -204,8 +218,13 @@ def training_memory(wildcards, attempt):
 
 
 def training_threads(wildcards):
-    """Return the threads of all processes of a training run."""
-    return PROJECT.config.training_threads * training_processes(wildcards)
+    """Return the cores of all processes of a training run, with those that load for them."""
+    return FEEDING.cores * training_processes(wildcards)
+
+
+def evaluation_threads(wildcards):
+    """Return the cores of an evaluation: on a card, pictures are read while others are computed."""
+    return PROJECT.config.threads + min(CARDS, 1)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
             system=f"(?={'|'.join(runs)})[^/]+",
         conda:
             "../envs/train.yaml"
-        threads: PROJECT.config.training_threads
+        threads: evaluation_threads
         resources:
             gpu=gpus,
             mem_mb=more_memory(PROJECT.suite.training_mem_mb),
@@ -31,7 +31,7 @@ for number, (splits, runs) in enumerate(predicted_splits().items()):
             reading=reading_settings,
             code=code_of("predict", "system"),
         shell:
-            "recount predict {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
+            "RECOUNT_GPUS={resources.gpu} recount predict {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
 
 
 rule test_prompts:
@@ -47,7 +47,7 @@ rule test_prompts:
         timing("test_prompts", "{system}", "{variant}", "seed{seed}")
     conda:
         "../envs/train.yaml"
-    threads: PROJECT.config.training_threads
+    threads: evaluation_threads
     resources:
         gpu=gpus,
         mem_mb=more_memory(PROJECT.suite.training_mem_mb),
@@ -57,7 +57,7 @@ rule test_prompts:
         reading=reading_settings,
         code=code_of("test_prompts", "system"),
     shell:
-        "recount test-prompts {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
+        "RECOUNT_GPUS={resources.gpu} recount test-prompts {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
 
 
 rule score:

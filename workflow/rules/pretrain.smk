@@ -6,7 +6,7 @@ rule pretrain:
         PROJECT.log("pretrain", "pretrain"),
     conda:
         "../envs/train.yaml"
-    threads: PROJECT.config.training_threads
+    threads: PROJECT.config.threads
     resources:
         gpu=0,
         mem_mb=more_memory(4000),

@@ -24,4 +24,4 @@ rule train:
         run=training_settings,
         code=code_of("train", "system"),
     shell:
-        "recount train {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"
+        "RECOUNT_GPUS={resources.gpu} recount train {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} > {log:q} 2>&1"

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recount.nn.precision import as_floats
+
 BLUR_KERNEL = 5
 BLUR_SIGMA = (0.1, 5.0)
 JITTER = 0.1  # brightness, contrast and saturation
@@ -39,11 +41,6 @@ class CrowdAugmentation:
     def without_photometric(self) -> "CrowdAugmentation":
         """Return the arm "no augmentation": crop and flip stay, colour, blur and noise go."""
         return replace(self, jitter=0.0, blur=0.0, salt_and_pepper=0.0)
-
-
-def as_floats(image: Tensor) -> Tensor:
-    """Return a picture as float32 in [0, 1]; 8-bit values are divided by 255."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def resize(image: Tensor, points: Tensor, height: int, width: int, *, clamp: bool) -> tuple[Tensor, Tensor]:

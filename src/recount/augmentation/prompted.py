@@ -72,10 +72,10 @@ def mosaic(tiles: Sequence[Canvas]) -> Canvas:
 
 
 def training_maps(canvas: Canvas, stride: int, mirror: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the image [3, H, W] in [0, 1] and "density" (summed per cell) and "own" (every stride-th), [1, h, w]."""
+    """Return the image uint8 [3, H, W] and "density" (summed per cell) and "own" (every stride-th), [1, h, w]."""
     cells = canvas.density.unflatten(0, (-1, stride)).unflatten(-1, (-1, stride)).sum(dim=(1, 3))
     maps = {"density": cells.float()[None], "own": canvas.own[::stride, ::stride].float()[None]}
-    image = canvas.image.float() / 255
+    image = canvas.image
     if mirror:
         image, maps = image.flip(-1), {name: value.flip(-1) for name, value in maps.items()}
     return image, maps
@@ -135,7 +135,7 @@ class PromptedCrops:
     rows: dict[tuple[Path | None, str], int] = field(default_factory=dict)  # of (picture, prompt), filled when needed
 
     def __call__(self, index: int, pool: Pictures, rng: np.random.Generator) -> tuple[Tensor, str, dict[str, Tensor]]:
-        """Return a crop [3, crop, crop] in [0, 1] of sample ``index``, its prompt, and its maps."""
+        """Return a crop uint8 [3, crop, crop] of sample ``index``, its prompt, and its maps."""
         shares = (self.kinds.own, self.kinds.other_prompt, self.kinds.mosaic)
         kind = rng.choice(("own", "other_prompt", "mosaic"), p=shares)
         prompt = pool.samples[index].prompt

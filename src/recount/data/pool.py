@@ -32,6 +32,7 @@ class ImagePool:
         self.cache_mb = cache_mb
         self._offsets = _planned(samples, int(cache_mb * 1_000_000))
         size = sum(width * height * _CHANNELS for _, width, height in self._offsets.values())
+        self.planned_mb = size / 1_000_000
         self._pixels = np.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(len(self._offsets), 1)), dtype=np.uint8)
         self._places = {path: place for place, path in enumerate(self._offsets)}

@@ -32,8 +32,9 @@ from recount.data.sample import Sample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.devices import device_for
 from recount.errors import UserError
+from recount.nn.precision import usable_precision
 from recount.prediction.predict import load_run, load_selection, shrunk
-from recount.prediction.samples import Asking, Predicted, usable_precision
+from recount.prediction.samples import Asking, Predicted
 from recount.report.gallery import crowded, map_png, overlay_png, smoothed
 from recount.results.files import SaveError, file_digest, number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
@@ -134,8 +135,8 @@ def count(
     chosen = selection or next((name for name in PREFERRED if name in there), next(iter(there)))
     load_selection(system, folder, chosen, there[chosen])
     torch.manual_seed(record.run.seed)
-    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record.precision_of_evaluation, device)
+    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
+        precision = usable_precision(project.config.evaluation_precision or record.precision_of_evaluation, device)
         system.to(device).eval()
         counter = _Counter(system, _size_rule(record), prompt, precision, device, f"{run}, {chosen}")
         counted = tuple(counter.count(image, target) for image, target in zip(images, targets, strict=True))
@@ -267,7 +268,7 @@ class _Counter:
         sample = Sample(path.name, "", path, np.zeros((0, 2), np.float32), math.nan, self.prompt, *image.size)
         try:
             asking = Asking(self.system, lambda _: pixels, self.device, self.precision)
-            return next(asking.predict([sample], keep_maps=True))
+            return next(asking.predict([sample], keep_density=True))
         except RuntimeError as error:
             size = f"{image.width} x {image.height} pixels"
             if "memory" in str(error):  # torch's word on cards and processors alike

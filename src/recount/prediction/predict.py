@@ -24,7 +24,8 @@ from recount.data.pictures import load_image as load_picture
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
-from recount.prediction.samples import Asking, LoadImage, Predicted, usable_precision
+from recount.nn.precision import usable_precision
+from recount.prediction.samples import Asking, LoadImage, Predicted
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
 from recount.results.run_record import RunRecord, Selection, read_run_record
@@ -86,18 +87,17 @@ def predict_run(
     rows: list[PredictionRow] = []
     times: dict[str, SelectionTiming] = {}
     stored: dict[str, np.ndarray] = {}
-    of_model: dict[str, list[Predicted]] = {}
+    of_model: dict[str, tuple[list[Predicted], dict[str, np.ndarray]]] = {}
     for name, selection in record.selections.items():
         if selection.sha256 not in of_model:  # the last epoch may also be the best one
             load_selection(system, folder, name, selection)
             torch.manual_seed(record.run.seed)
-            of_model[selection.sha256] = [
-                replace(predicted, density=None if predicted.density is None else shrunk(predicted.density))
-                for predicted in asking.predict(samples, keep_maps=maps is not None)
-            ]
-        predictions = of_model[selection.sha256]
-        stored |= {f"{name}/{key}": value for key, value in kept_maps(predictions).items()}
-        rows += [_csv_row(predicted, name) for predicted in predictions if predicted.kept]
+            predicted = list(map(_storable, asking.predict(samples, keep_density=maps is not None)))
+            of_model[selection.sha256] = [replace(each, density=None) for each in predicted], kept_maps(predicted)
+            del predicted  # before the next model
+        predictions, small = of_model[selection.sha256]
+        stored |= {f"{name}/{key}": value for key, value in small.items()}
+        rows += [_csv_row(each, name) for each in predictions if each.kept]
         times[name] = _timing(predictions)
     made = made_from or Made()
     content = {}
@@ -129,6 +129,11 @@ def _timing(predictions: Sequence[Predicted]) -> SelectionTiming:
         ties=[predicted.sample.id for predicted in predictions if predicted.tied] if by_caption else None,
         left_out=[predicted.sample.id for predicted in predictions if not predicted.kept] if by_caption else None,
     )
+
+
+def _storable(predicted: Predicted) -> Predicted:
+    """Return a prediction whose density is as it would be stored: of a benchmark's pictures, no more is in memory."""
+    return replace(predicted, density=None if predicted.density is None else shrunk(predicted.density).half())
 
 
 def shrunk(density: Tensor) -> Tensor:
@@ -177,7 +182,7 @@ def check_benchmark(run: Run, benchmark: str) -> Split:
 def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
     """Predict ``benchmark`` with a finished run of the project; return the path of the CSV."""
     split = check_benchmark(run, benchmark)
-    torch.set_num_threads(project.config.training_threads)
+    torch.set_num_threads(project.config.threads)
     Chain(project).run(run)  # else it is not to be read
     index = project.root / project.index(split)
     data = provenance.data_digests([index])
@@ -186,7 +191,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
     maps = Path("maps", *output.parts[len(project.results.parts) + 1 :]).with_suffix(".npz")
     settings, code = provenance.reading_of(project, run), provenance.step_digest("predict", run.system)
     made_from = Made(content={maps.as_posix(): ""}, data=data, settings=settings, code=code)
-    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
         predict_run(
             project.root / project.run_folder(run),
             samples,
@@ -194,7 +199,7 @@ def predict_benchmark(project: Project, run: Run, benchmark: str) -> Path:
             picture_of,
             maps=project.root / project.results / maps,
             device=device,
-            precision=project.config.precision,
+            precision=project.config.evaluation_precision,
             reading=run.reading,
             made_from=made_from,
         )

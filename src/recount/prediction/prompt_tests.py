@@ -330,7 +330,7 @@ def mosaics(asking: Asking, samples: Sequence[Sample], without: Collection[str] 
     empty = np.full((len(samples), len(classes)), np.nan)  # NaN where there is no collage
     upper, lower = empty.copy(), empty.copy()
     found, excess = ({depth: empty.copy() for depth in DEPTHS} for _ in range(2))
-    for result in asking.predict([job.asked for job in jobs.values()], picture, keep_maps=True):
+    for result in asking.predict([job.asked for job in jobs.values()], picture, keep_density=True):
         if result.density is None:
             raise UserError("mosaic tests need a density map, and this system predicts counts by caption")
         job, density = jobs[result.sample.id], result.density

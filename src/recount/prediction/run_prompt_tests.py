@@ -19,11 +19,12 @@ from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.devices import device_for
 from recount.errors import UserError
+from recount.nn.precision import usable_precision
 from recount.prediction import prompt_tests
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, load_run, load_selection, picture_of, shrunk
 from recount.prediction.prompt_tests import SEVERAL_CLASSES, as_prompted, majority_of, remembering, spread, usable
-from recount.prediction.samples import Asking, usable_precision
+from recount.prediction.samples import Asking
 from recount.results.files import Made, file_digest, write_arrays
 from recount.results.prompt_tests import BenchmarkTests, Maps, NotTested, PromptTests
 from recount.settings.project import Project, PromptTest, Run
@@ -39,7 +40,7 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
     """Test a finished run of the project on everything that its experiment names; return the path of the JSON file."""
     if not run.prompt_tests:
         raise UserError(f"{run.id}: suite {run.suite} has nothing for its prompt_tests")
-    torch.set_num_threads(project.config.training_threads)
+    torch.set_num_threads(project.config.threads)
     folder = project.root / project.run_folder(run)
     Chain(project).run(run)  # else it is not to be read
     data = provenance.data_digests({project.root / project.index(entry.split) for entry in run.prompt_tests.values()})
@@ -51,8 +52,8 @@ def run_prompt_tests(project: Project, run: Run) -> Path:
         for benchmark, entry in run.prompt_tests.items()
     }
     output = project.root / project.prompt_test_file(run)
-    with device_for(project.config.device, project.config.jobs_per_gpu) as device:
-        precision = usable_precision(project.config.precision or record.precision_of_evaluation, device)
+    with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
+        precision = usable_precision(project.config.evaluation_precision or record.precision_of_evaluation, device)
         torch.manual_seed(run.seed)
         asking = Asking(system, picture_of, device, precision)
         maps: dict[str, np.ndarray] = {}
@@ -118,7 +119,7 @@ def figure_maps(asking: Asking, samples: Sequence[Sample]) -> dict[str, np.ndarr
     ordered = sorted(samples, key=lambda sample: (sample.count, sample.id))
     chosen = [ordered[place] for place in dict.fromkeys(round(q * (len(ordered) - 1)) for q in SHOWN)]
     asked = [as_prompted(sample, prompt) for sample in chosen for prompt in (majority_of(sample), sample.prompt)]
-    results = asking.predict(asked, remembering(asking.load_image), keep_maps=True)
+    results = asking.predict(asked, remembering(asking.load_image), keep_density=True, keep_maps=True)
     kept: dict[str, np.ndarray] = {}
     for number, result in enumerate(results):
         small = {} if result.density is None else {"density": shrunk(result.density)[0]}

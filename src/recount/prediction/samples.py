@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TypeAlias
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from recount.data.sample import Sample
 from recount.data.windows import Windows, cut, fit, stitch, stitch_intensities
+from recount.nn.precision import computing_in
 from recount.settings.recipe import Precision
 from recount.systems.base import Prediction, System
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 WHOLE_IMAGE_PIXELS = 2048 * 2048  # whole images of one size share a forward pass up to the area of one of UCF-QNRF's
 IMAGES_AHEAD = 2
-AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 LoadImage = Callable[[Sample], Tensor]
 
@@ -73,12 +72,14 @@ def predict_samples(
     *,
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
+    keep_density: bool = False,
     keep_maps: bool = False,
 ) -> Iterator[Predicted]:
     """Predict samples in order. The system is moved to ``device``; the mode of each of its modules is put back.
 
     The system's ``windows`` say how images are cut; None: whole images, of equal size together. ``load_image`` gives
-    uint8 [3, H, W] RGB, in another thread, a few images ahead. ``keep_maps``: density and further maps are returned.
+    uint8 [3, H, W] RGB, in another thread, a few images ahead. Nothing of a picture outlives it but what is asked for:
+    ``keep_density`` returns its density, ``keep_maps`` its further maps.
     """
     modes = {module: module.training for module in system.modules()}
     system.to(device).eval()
@@ -87,7 +88,7 @@ def predict_samples(
         for batch in _batches(_pieces(system, samples, load_image, torch.device(device), pending), system.windows):
             _run_pass(system, batch, precision, keep_maps)
             while pending and len(pending[0].done) == pending[0].pieces:
-                yield _finish(system, pending.popleft(), keep_maps)
+                yield _finish(system, pending.popleft(), keep_density)
     finally:
         for module, training in modes.items():  # not system.train(): parts may be frozen in evaluation mode
             module.training = training
@@ -131,21 +132,12 @@ def _batches(pieces: Iterable[_Piece], windows: Windows | None) -> Iterator[list
             yield batch
 
 
-def usable_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return the precision to compute in: fp16 needs a GPU, and on the processor becomes fp32 with a message."""
-    if precision == "fp16" and device.type == "cpu":
-        log.warning("fp16 needs a GPU; computing in fp32 on the processor")
-        return "fp32"
-    return precision
-
-
 def _run_pass(system: System, batch: list[_Piece], precision: Precision, keep_maps: bool) -> None:
     """Predict one batch and hand each piece's part to its image."""
     owners, pieces = zip(*batch, strict=True)
     device = pieces[0].device
     start = _now(device)
-    autocast = nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode(), computing_in(precision, device):
         images = torch.stack(pieces)  # (B, 3, h, w)
         prediction = system.predict(images, [system.prompt_of(owner.sample) for owner in owners])
     if not keep_maps:
@@ -172,7 +164,7 @@ def _row(prediction: Prediction, index: int) -> Prediction:
 
 
 @torch.inference_mode()
-def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
+def _finish(system: System, image: _Pending, keep_density: bool) -> Predicted:
     start = time.perf_counter()
     whole = image.done[0] if system.windows is None else _stitched(image, system.windows)
     count = float(system.read_out(whole, image.sample)[0])
@@ -184,7 +176,7 @@ def _finish(system: System, image: _Pending, keep_maps: bool) -> Predicted:
         sample=image.sample,
         count=count,
         seconds=image.seconds + time.perf_counter() - start,
-        density=whole.density[0].cpu() if keep_maps and whole.density is not None else None,
+        density=whole.density[0].cpu() if keep_density and whole.density is not None else None,
         maps={name: values[0].cpu() for name, values in whole.maps.items()},
         scores=None if whole.scores is None else whole.scores[0].cpu(),
         kept=whole.kept is None or bool(whole.kept[0]),
@@ -213,8 +205,8 @@ class Asking:
     precision: Precision = "fp32"
 
     def predict(
-        self, samples: Sequence[Sample], load_image: LoadImage | None = None, *, keep_maps: bool = False
+        self, samples: Sequence[Sample], load_image: LoadImage | None = None, **kept: bool
     ) -> Iterator[Predicted]:
-        """Predict samples in order, with pictures of another loader if one is given."""
+        """Predict samples in order, with pictures of another loader if one is given; ``kept`` as there."""
         load, how = load_image or self.load_image, {"device": self.device, "precision": self.precision}
-        return predict_samples(self.system, samples, load, keep_maps=keep_maps, **how)  # type: ignore[arg-type]
+        return predict_samples(self.system, samples, load, **how, **kept)  # type: ignore[arg-type]

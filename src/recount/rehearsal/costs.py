@@ -81,7 +81,7 @@ def counted() -> tuple[StepCost, ...]:
 def recipe_of(project: Project, run: Run) -> Recipe:
     """Return a run's recipe over its system's default one, in the project's precision."""
     base = merged(Recipe().model_dump(mode="json"), default_recipe(run.system) or {})
-    return resolve_recipe(Recipe.model_validate(base), run.recipe).in_precision(project.config.precision)
+    return project.arithmetic.of(resolve_recipe(Recipe.model_validate(base), run.recipe))
 
 
 def training_samples(run: Run) -> int | None:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from recount.prediction.samples import AUTOCAST
+from recount.nn.precision import AUTOCAST
 from recount.settings.recipe import Precision, Recipe
 from recount.systems.base import Batch, Pool, System
 from recount.training.loop import build_optimiser
@@ -132,7 +132,7 @@ class Counted:
 def _precision(device: str, precision: Precision) -> Iterator[None]:
     # not torch.autocast, which is off without a driver
     before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    torch.set_autocast_enabled(device, precision != "fp32")
+    torch.set_autocast_enabled(device, precision in AUTOCAST)
     torch.set_autocast_dtype(device, AUTOCAST.get(precision, torch.float32))
     try:
         yield

@@ -25,8 +25,9 @@ from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import device_for
+from recount.devices import device_for, feeding_of
 from recount.errors import UserError, in_words
+from recount.feeding import memory_mb
 from recount.prediction.predict import picture_of
 from recount.prediction.samples import predict_samples
 from recount.rehearsal.generated import generated, kind_of
@@ -125,7 +126,7 @@ def _rehearse_here(
     run = next(run for run in project.trainings if run.id == run_id)
     found, kind = Rehearsed(run=run_id, when=_now(), code=provenance.step_digest("train", run.system)), None
     try:
-        with device_for(project.config.device, project.config.jobs_per_gpu) as device:
+        with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
             kind = _described(device)
             _Rehearsal(project, run, folder, device, steps, found).take(random_weights)
     except Exception as error:
@@ -139,7 +140,7 @@ def _described(device: torch.device) -> Rehearsals:
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
         return Rehearsals(device=card.name, kind="cuda", memory_mb=card.total_memory // 10**6)
-    return Rehearsals(device=provenance.cpu_name(), kind="cpu", memory_mb=provenance.memory_mb())
+    return Rehearsals(device=provenance.cpu_name(), kind="cpu", memory_mb=memory_mb())
 
 
 def random_weights(project: Project, settings: dict[str, Any], *, only_absent: bool = False) -> dict[str, Any]:
@@ -167,12 +168,13 @@ class _Rehearsal:
     def take(self, all_random: bool) -> None:
         """Train, predict, resume."""
         found, project, run = self.found, self.project, self.run
-        torch.set_num_threads(project.config.training_threads)
+        fed = feeding_of(project.config, self.device)
+        torch.set_num_threads(fed.training_threads)
         size = self.system_class.mini_settings() if run.size == "mini" else {}
         given = merged(size, run.settings)
         settings = random_weights(project, given, only_absent=not all_random)
         found.weights = "own" if settings == given else "random"
-        recipe = resolve_recipe(self.system_class.recipe, run.recipe).in_precision(project.config.precision)
+        recipe = project.arithmetic.of(resolve_recipe(self.system_class.recipe, run.recipe))
         samples = self._training_samples()
         watched = {"held_out": self._pool(_known(self._samples(run.held_out or run.training)))}
         cut = self.device.type == "cpu" and run.size == "paper"
@@ -189,7 +191,8 @@ class _Rehearsal:
                 folder=self.folder / STATES,
                 made_from=run.id,
                 device=self.device,
-                loader_processes=project.config.loader_processes,
+                loader_processes=fed.loader_processes,
+                determinism=project.config.determinism,
                 steps=self.steps,
                 batch=PROCESSOR_BATCH if cut else recipe.batch_size,
             )

@@ -8,6 +8,7 @@ from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.numbers import percent
 from recount.report.sources import ReportedRun, Sources
 from recount.results.prepared import Summary
+from recount.results.run_record import RunRecord
 from recount.settings.drift import flat
 from recount.settings.project import Run
 
@@ -95,15 +96,18 @@ def health(summaries: Iterable[Summary]) -> Sheet:
     return Sheet("data_health", "Health of the data", tuple(head for head, _ in _HEALTH), tuple(lines), hints=_HEALTH)
 
 
+def _made_with(record: RunRecord) -> dict[str, str]:
+    computed = {"precision": record.precision_used, "determinism": record.determinism_used, **record.feeding}
+    return flat({name: value for name, value in computed.items() if value != ""}) | flat(
+        record.provenance.model_dump(exclude_unset=True)
+    )
+
+
 def shared_and_differing(
     runs: Sequence[ReportedRun],
 ) -> tuple[dict[str, str], list[str], list[tuple[str, dict[str, str]]]]:
     """Return what all runs share, the keys that differ or are not everywhere, and (run, its values of those keys)."""
-    tables = [
-        (f"{run.system}/{run.variant}/seed{run.seed}", flat(run.record.provenance.model_dump(exclude_unset=True)))
-        for run in runs
-        if run.record
-    ]
+    tables = [(f"{run.system}/{run.variant}/seed{run.seed}", _made_with(run.record)) for run in runs if run.record]
     keys = list(dict.fromkeys(key for _, table in tables for key in table))
     shared = {key: tables[0][1][key] for key in keys if len({table.get(key) for _, table in tables}) == 1}
     differing = [key for key in keys if key not in shared]

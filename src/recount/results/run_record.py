@@ -71,6 +71,7 @@ class Provenance(Fields):
     packages: dict[str, str] = Field(default_factory=dict)
     hardware: dict[str, Any] = Field(default_factory=dict)
     device: str = ""
+    device_chosen: str = ""  # the card with its driver and CUDA, or why the processor
     code: str = ""
     data: dict[str, str] = Field(default_factory=dict)
 
@@ -94,12 +95,14 @@ class RunRecord(JsonRecord):
     settings: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     precision_used: str = ""  # what the device could do of the recipe's precision
+    determinism_used: str = ""  # "seeded" or "bitwise", which on a processor is all there is
     targets: str = ""  # what made the training's targets: "ready maps", "own kernel", or "" where neither did
     provenance: Provenance = Provenance()
     cost: Cost = Cost()
     status: str = ""  # "trained" or "checkpoint"
     planned: str = ""  # SHA-256 of all that the training depends on (``provenance.run_settings``)
     history_sha256: str = ""  # of history.csv
+    feeding: dict[str, int] = Field(default_factory=dict)  # loader processes, threads, memory for pictures
     training_samples: int | None = None
     processes: int | None = None
     parts: int | None = None  # in how many sittings the training was done

@@ -26,7 +26,7 @@ from recount.settings.base import (
 from recount.settings.experiment import Experiment, PromptTestKind, Variant
 from recount.settings.official import Official
 from recount.settings.paper import CLAIMED, TRIVIAL_ARMS, Paper, Table, read_paper
-from recount.settings.recipe import Precision, Recipe, resolve_recipe
+from recount.settings.recipe import Arithmetic, Determinism, Precision, Recipe, resolve_recipe
 from recount.settings.schemas import system_schema
 from recount.settings.suite import Benchmark, StandIn, Suite
 
@@ -58,20 +58,27 @@ class Config(Strict):
         (3, 5, 8), min_length=1, description="seeds at which claims are planned to be judged: they share the 5 %"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision | None = Field(None, description="null: as each recipe says")
+    precision: Precision | None = Field(None, description="of training; null: as suite and recipe say")
+    evaluation_precision: Precision | None = Field(None, description="null: as each recipe says")
+    determinism: Determinism = "seeded"
     checkpoints: dict[Name, Place] = Field({}, description="released checkpoint -> path of its file")
     checkpoint_minutes: float = Field(10, ge=0)
-    loader_processes: int = Field(0, ge=0)
-    image_cache_mb: int = Field(2000, ge=0)
+    loader_processes: int | None = Field(None, ge=0, description="null: as cores and cards allow")
+    image_cache_mb: int | None = Field(None, ge=0, description="null: as memory and cards allow")
     jobs_per_gpu: int = Field(1, gt=0)
     gpus_per_job: int = Field(1, gt=0, description="that train one run; on processors, as many processes")
-    training_threads: int = Field(1, gt=0)
+    training_threads: int | None = Field(None, gt=0, description="null: one")
     accept: dict[Name, Annotated[str, Field(min_length=10)]] = Field(
         {}, description="data set -> why more than a fifth of its points may lie outside their pictures"
     )
     resources: Place = "resources"
     results: Place = "results"
     reports: Place = "reports"
+
+    @property
+    def threads(self) -> int:
+        """Return the threads that a process computes with: more would add up floats in another order."""
+        return self.training_threads or 1
 
 
 class Split(Strict):
@@ -209,6 +216,12 @@ class Project:
         self.raw, self.data, self.weights = (resources / kind for kind in ("raw", "data", "weights"))
         self.results, self.report = Path(self.config.results) / name, Path(self.config.reports) / name
         _raise(self._problems())
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Return what config.yaml and the suite say about precision and determinism."""
+        chosen = {name: getattr(self.config, name) for name in ("precision", "evaluation_precision", "determinism")}
+        return Arithmetic(fp32_as=self.suite.fp32_as, **chosen)
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

@@ -7,7 +7,14 @@ from pydantic import Field
 
 from recount.settings.base import Strict, merged
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""What numbers are computed with on a card. fp32: all in single precision. tf32: matrix products and convolutions in
+TF32 (10 bits of mantissa). bf16, fp16: autocast; what that leaves in single precision is as PyTorch has it by default,
+and so as the released codes have it: convolutions in TF32, matrix products not. A processor knows fp32 and bf16."""
+
+Determinism = Literal["seeded", "bitwise"]
+"""seeded: fixed seeds and the fastest kernels, whose sums may have another order each time. bitwise: the same bytes for
+the same seed, card and packages, or an error. On a processor every training is bitwise."""
 
 
 class Optimiser(Strict):
@@ -102,13 +109,24 @@ class Recipe(Strict):
         dense = self.evaluate_each_from is not None and epoch >= self.evaluate_each_from
         return dense or (epoch - self.evaluate_from) % self.evaluate_every == 0
 
-    def in_precision(self, precision: Precision | None) -> "Recipe":
-        """Return the recipe with both precisions replaced by the configuration's, if that names one."""
-        return self.model_copy(update={"precision": precision, "evaluation_precision": None} if precision else {})
-
     def precision_of_evaluation(self) -> Precision:
         """Return the precision in which the model is evaluated."""
         return self.evaluation_precision or self.precision
+
+
+class Arithmetic(Strict):
+    """What config.yaml and the suite say about numbers, over all recipes; part of what every training depends on."""
+
+    precision: Precision | None = None
+    evaluation_precision: Precision | None = None
+    fp32_as: Literal["fp32", "tf32"] = "fp32"
+    determinism: Determinism = "seeded"
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the precisions that it is trained and evaluated in."""
+        training = self.precision or (self.fp32_as if recipe.precision == "fp32" else recipe.precision)
+        evaluation = self.evaluation_precision or recipe.precision_of_evaluation()
+        return recipe.model_copy(update={"precision": training, "evaluation_precision": evaluation})
 
 
 def resolve_recipe(base: Recipe, over: Mapping[str, Any]) -> Recipe:

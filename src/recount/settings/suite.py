@@ -111,6 +111,9 @@ class Suite(Strict):
     prompt_tests_without_listed: bool = Field(
         False, description="leave out of negative prompts and mosaics what PrACo lists as showing several classes"
     )
+    fp32_as: Literal["fp32", "tf32"] = Field(
+        "fp32", description="in what a card trains where the recipe says fp32; the evaluation stays in fp32"
+    )
     training_mem_mb: int = Field(4000, gt=0)
     training_minutes: int = Field(60, gt=0)
 

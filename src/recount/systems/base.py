@@ -16,6 +16,7 @@ from recount.data.needs import Need
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.errors import UserError
+from recount.nn.precision import as_floats
 from recount.settings.base import Strict
 from recount.settings.recipe import Recipe
 
@@ -25,12 +26,19 @@ READING: dict[str, Any] = {"reading": True}
 """``json_schema_extra`` of a setting that changes how a trained model is read or prompted, and no training."""
 
 
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    alike = all(image.dtype == images[0].dtype for image in images)
+    return torch.stack([*images] if alike else [as_floats(image) for image in images])
+
+
 @dataclass(slots=True)
 class Example:
     """One training example: a crop or a whole image."""
 
     id: str  # of the sample it was made from (shown when a loss is not finite)
-    image: Tensor  # float32 [3, H, W] in [0, 1], not normalised; a system normalises inside its network
+    # [3, H, W], not normalised (a system does that inside its network): float32 in [0, 1], or uint8, which is a quarter
+    # of it on the way to the device
+    image: Tensor
     prompt: str = ""  # what is to be counted
     points: Tensor = field(default_factory=lambda: torch.zeros(0, 2))  # float32 [N, 2], x and y in pixels of ``image``
     count: float = 0.0  # the true one
@@ -43,7 +51,7 @@ class Batch:
     """A batch of examples; ``maps`` are stacked."""
 
     ids: list[str]
-    images: Tensor  # [B, 3, H, W]
+    images: Tensor  # [B, 3, H, W]: float32 in [0, 1], where ``to`` has not been called perhaps uint8
     prompts: list[str]
     points: list[Tensor]  # [N_b, 2]
     counts: Tensor  # [B]
@@ -56,7 +64,7 @@ class Batch:
         """Stack examples of one size."""
         return cls(
             ids=[each.id for each in examples],
-            images=torch.stack([each.image for each in examples]),
+            images=_stacked([each.image for each in examples]),
             prompts=[each.prompt for each in examples],
             points=[each.points for each in examples],
             counts=torch.tensor([float(each.count) for each in examples]),
@@ -65,13 +73,17 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch with every tensor on ``device``."""
+        """Return the batch with every tensor on ``device``, the images as float32 in [0, 1]."""
+        moved = self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, images=as_floats(moved.images))
 
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from which a card copies while it computes: PyTorch's loader asks."""
+        return self._with_each(Tensor.pin_memory)
 
-        points, maps = [moved(each) for each in self.points], {name: moved(value) for name, value in self.maps.items()}
-        return replace(self, images=moved(self.images), points=points, counts=moved(self.counts), maps=maps)
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        points, maps = list(map(change, self.points)), {name: change(value) for name, value in self.maps.items()}
+        return replace(self, images=change(self.images), points=points, counts=change(self.counts), maps=maps)
 
     def __len__(self) -> int:
         return len(self.ids)

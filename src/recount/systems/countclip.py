@@ -39,7 +39,7 @@ from recount.errors import UserError
 from recount.nn import clip
 from recount.nn.clip import NOT_A_TOWER, ClipSize, build_clip, token_ids
 from recount.nn.normalise import Normalise
-from recount.nn.precision import full_precision, without_autocast
+from recount.nn.precision import as_floats, full_precision, without_autocast
 from recount.nn.weights import card, read_tensors, renamed
 from recount.settings.base import Strict
 from recount.settings.recipe import Optimiser, Recipe
@@ -177,12 +177,13 @@ def lambdas(weighting: Weighting, counts: Mapping[int, int]) -> dict[int, float]
 
 
 def clip_square(image: Tensor, size: int) -> Tensor:
-    """Return a picture uint8 [3, H, W] as CLIP sees it: short side to ``size`` (bicubic), centre crop; in [0, 1]."""
+    """Return a picture uint8 [3, H, W] as CLIP sees it, uint8: short side to ``size`` (bicubic), centre crop."""
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
 
     resized = transforms.resize(image, [size], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return transforms.center_crop(resized, [size, size]).float() / 255
+    square: Tensor = transforms.center_crop(resized, [size, size])
+    return square
 
 
 @dataclass(frozen=True)
@@ -350,7 +351,7 @@ class CountCLIP(System):
 
     def prepare_image(self, image: Tensor) -> Tensor:
         """Return the square [3, S, S] that CLIP sees of an image in [0, 1]."""
-        return clip_square((image * 255).round().byte(), self.settings.clip.image_size)
+        return as_floats(clip_square((image * 255).round().byte(), self.settings.clip.image_size))
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the cosines of each picture with its nine captions; the first of equal ones is the answer."""

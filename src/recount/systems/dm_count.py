@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.crowd import as_floats, enlarge_to
+from recount.augmentation.crowd import enlarge_to
 from recount.nn.bins import block_counts
 from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, DM_WEIGHTS, dm_terms, transport
 from recount.nn.normalise import Normalise
@@ -49,7 +49,7 @@ def crops(settings: DmCountSettings, index: int, pool: Pool, rng: np.random.Gene
     image, points = enlarge_to(pool.image(index), torch.from_numpy(sample.points), size, clamp=True)
     top = int(rng.integers(0, image.shape[1] - size + 1))
     left = int(rng.integers(0, image.shape[2] - size + 1))
-    piece = as_floats(image[:, top : top + size, left : left + size])
+    piece = image[:, top : top + size, left : left + size]
     points = points - points.new_tensor([left, top])
     points = points[((points >= 0) & (points <= size)).all(dim=1)]
     # the map is made before the flip and mirrored with the picture: mirrored points would round differently

@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.crowd import as_floats
 from recount.data.sample import Sample
 from recount.nn.bins import dot_map
 from recount.nn.maps import blurred
@@ -82,7 +81,7 @@ def crops(settings: McnnSettings, index: int, pool: Pool, rng: np.random.Generat
         left = int(rng.integers(0, image.shape[2] - width + 1))
         wider = around[:, top : top + height + 2 * margin, left : left + width + 2 * margin]
         density = blurred(wider, KERNEL, SIGMA)[:, margin:-margin, margin:-margin]
-        piece = as_floats(image[:, top : top + height, left : left + width])
+        piece = image[:, top : top + height, left : left + width]
         if rng.random() < FLIPPED:
             piece, density = piece.flip(2), density.flip(2)
         examples.append(Example(sample.id, piece, count=float(density.sum()), maps={"density": density}))

@@ -19,10 +19,10 @@ from torch import Tensor
 from recount.data.dataset import HOW_TO_GET_PICTURES, DataError
 from recount.data.needs import check_needs
 from recount.data.sample import Sample
+from recount.devices import choose_kernels
 from recount.errors import UserError
-from recount.nn.precision import full_precision
-from recount.prediction.samples import usable_precision
-from recount.settings.recipe import Optimiser, Recipe
+from recount.nn.precision import AUTOCAST, full_precision, tensor_cores, usable_precision
+from recount.settings.recipe import Determinism, Optimiser, Recipe
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
 from recount.training.batch_norm import SharedBatchNorm, share_statistics
@@ -76,12 +76,13 @@ class Trainer:
     checkpoint_minutes: float = 10.0  # between saved states; 0 saves after each step
     loader_processes: int = 0  # that read and augment samples
     processes: Processes = field(default_factory=Processes)  # all processes of the run, seen from this one
+    determinism: Determinism = "seeded"  # on a card; see ``devices.choose_kernels``
 
     def __post_init__(self) -> None:
         self.precision = usable_precision(self.recipe.precision, self.device)
         self.evaluation_precision = usable_precision(self.recipe.precision_of_evaluation(), self.device)
         self.on_gpu = self.device.type == "cuda"
-        mixed = "no" if self.precision == "fp32" else self.precision
+        mixed = self.precision if self.precision in AUTOCAST else "no"
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=not self.on_gpu)
         self.progress = Progress()
         self._pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
@@ -89,6 +90,11 @@ class Trainer:
 
     def train(self) -> Progress:
         """Train from the saved state, if there is one, to the end; return the progress with history and best epochs."""
+        with tensor_cores(self.precision):
+            return self._train()
+
+    def _train(self) -> Progress:
+        choose_kernels(self.determinism, self.device)
         _seed_everything(self.seed)
         check_needs(self.pool.samples, self.system.needs, system_name(self.system))
         self.system.prepare_training(self.pool.samples)
@@ -387,14 +393,9 @@ class Trainer:
 
 
 def _seed_everything(seed: int) -> None:
-    # deterministic algorithms, but without filling what is allocated with NaN
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    deterministic: Any = torch.utils.deterministic  # the attribute exists on the imported module only
-    deterministic.fill_uninitialized_memory = False
 
 
 def build_optimiser(groups: list[dict[str, Any]], settings: Optimiser) -> torch.optim.Optimizer:

@@ -128,7 +128,7 @@ def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None]
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         work(Processes(rank, size), device, *arguments)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:
         message = in_words(error)
         if message is None:
             raise

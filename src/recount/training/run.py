@@ -17,9 +17,10 @@ from recount import provenance, systems
 from recount.data.index import read_index
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import devices_for, keep_freed_memory
+from recount.devices import described, devices_for, feeding_of, keep_freed_memory, usable_determinism
 from recount.errors import UserError
-from recount.prediction.samples import usable_precision
+from recount.feeding import Feeding
+from recount.nn.precision import usable_precision
 from recount.results.files import file_digest, write_atomically
 from recount.results.run_record import HISTORY, RUN, RunRecord, Selection, write_history, write_model_record
 from recount.settings.base import merged
@@ -31,6 +32,8 @@ from recount.training.checkpoints import only_training, save_model, set_aside
 from recount.training.loop import MODEL, Progress, Trainer, samples_with_pictures
 from recount.training.processes import Processes, together
 
+log = logging.getLogger(__name__)
+
 
 def train(project: Project, run: Run) -> Path:
     """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json."""
@@ -38,14 +41,15 @@ def train(project: Project, run: Run) -> Path:
     number = config.gpus_per_job if run.checkpoint is None else 1
     with (
         only_training(project.root / project.checkpoint_folder(run)),
-        devices_for(config.device, number, config.jobs_per_gpu) as devices,
+        devices_for(config.device, number, config.jobs_per_gpu, config.determinism) as devices,
     ):
         if number == 1:
             if devices[0].type == "cuda":
                 torch.cuda.set_device(devices[0])
             _write(Processes(), devices[0], project, run)
         else:
-            together(_write_together, (project.root, config.model_dump(mode="json"), run.id), devices)
+            filled = config.model_dump(mode="json") | feeding_of(config, devices[0]).settings()
+            together(_write_together, (project.root, filled, run.id), devices)
     return project.root / project.run_folder(run) / RUN
 
 
@@ -62,20 +66,21 @@ def _write_together(
 
 
 def _write(processes: Processes, device: torch.device, project: Project, run: Run) -> None:
-    torch.set_num_threads(project.config.training_threads)
+    fed = feeding_of(project.config, device)
+    torch.set_num_threads(fed.training_threads)
     folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
     system_class = systems.load(run.system)
     torch.manual_seed(run.seed)
     size = system_class.mini_settings() if run.size == "mini" else {}
     system = system_class(system_class.Settings.model_validate(merged(size, run.settings)))
-    recipe = resolve_recipe(system_class.recipe, run.recipe).in_precision(project.config.precision)
+    recipe = project.arithmetic.of(resolve_recipe(system_class.recipe, run.recipe))
     meter = cost.Meter(device, processes.size)
     data = provenance.data_of(project, run)  # before anything of it is read
     if run.checkpoint is not None:
         record = _import_checkpoint(project, run, system, folder)
     else:
-        record = _train(project, run, system, recipe, data, device, processes)
+        record = _train(project, run, system, recipe, data, device, processes, fed)
     if not processes.first:
         return
     record |= {
@@ -85,7 +90,10 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
         "planned": provenance.planned(project, run),
         "history_sha256": file_digest(folder / HISTORY),
         "precision_used": usable_precision(recipe.precision, device),
-        "provenance": provenance.collect(run, data, device=str(device)),
+        "determinism_used": usable_determinism(project.config.determinism, device),
+        "provenance": provenance.collect(
+            run, data, device=str(device), chosen=described(device, project.config.device)
+        ),
         "cost": meter.read() | _counted(project, run, system) | record["cost"],
     }
     RunRecord.model_validate(record).write(folder / RUN)
@@ -99,11 +107,12 @@ def _train(
     data: Mapping[str, str],
     device: torch.device,
     processes: Processes,
+    fed: Feeding,
 ) -> dict[str, Any]:
     """Train, and write all but the record, which is returned; empty of all processes but the first."""
     if not system.trains and not processes.first:
         return {}
-    samples, watched = _samples(project, run, recipe)
+    samples, chosen_on = _samples(project, run, recipe)
     made_from = _made_from(project, run, recipe, data)
     folder = project.root / project.run_folder(run)
     checkpoints = project.root / project.checkpoint_folder(run)
@@ -115,18 +124,22 @@ def _train(
         if processes.first:
             set_aside(checkpoints, made_from)
         processes.gathered(None)
+        pools = _pools({"": samples_with_pictures(samples, run.id), **chosen_on}, fed.image_cache_mb)
+        told = "%d loader processes, %d threads, %d MB of memory for pictures"
+        log.info(told, fed.loader_processes, fed.training_threads, fed.image_cache_mb)
         trainer = Trainer(
             system,
             recipe,
-            ImagePool(samples_with_pictures(samples, run.id), project.config.image_cache_mb),
-            watched=watched,
+            pools.pop(""),
+            watched=pools,
             seed=run.seed,
             folder=checkpoints,
             made_from=made_from,
             device=device,
             checkpoint_minutes=project.config.checkpoint_minutes,
-            loader_processes=project.config.loader_processes,
+            loader_processes=fed.loader_processes,
             processes=processes,
+            determinism=project.config.determinism,
         )
         progress = trainer.train()
         if not processes.first:
@@ -147,7 +160,7 @@ def _train(
     shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     numbers = {"training_samples": len(samples), "processes": processes.size, "parts": progress.parts}
-    made = {"status": "trained", "targets": system.targets_of(samples)}
+    made = {"status": "trained", "targets": system.targets_of(samples), "feeding": fed.settings()}
     return {"selections": selections, "cost": steps, **made, **numbers}
 
 
@@ -175,7 +188,8 @@ def _one_file(root: Path, place: str) -> Path:
     return found[0]
 
 
-def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], dict[str, Pool]]:
+def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], dict[str, list[Sample]]]:
+    """Return the samples that a run is trained on, and those that its epochs are chosen on."""
     if run.training is None:
         raise ValueError(f"{run.id}: suite {run.suite} has nothing that stands for its training set")
     samples = _read(project, run.training)
@@ -190,8 +204,16 @@ def _samples(project: Project, run: Run, recipe: Recipe) -> tuple[list[Sample], 
             held_out = set(order[: max(1, round(recipe.held_out * len(samples)))].tolist())
             watched["held_out"] = [samples[index] for index in sorted(held_out)]
             samples = [sample for index, sample in enumerate(samples) if index not in held_out]
-    cache = project.config.image_cache_mb
-    return samples, {name: ImagePool(of, cache) for name, of in watched.items() if of}
+    return samples, {name: of for name, of in watched.items() if of}
+
+
+def _pools(samples: Mapping[str, list[Sample]], cache_mb: float) -> dict[str, Pool]:
+    """Return a pool of each; one after the other takes of the memory for pictures what it can fill."""
+    pools: dict[str, Pool] = {}
+    for name, of in samples.items():
+        pools[name] = pool = ImagePool(of, cache_mb)
+        cache_mb -= pool.planned_mb
+    return pools
 
 
 def _read(project: Project, split: Split) -> list[Sample]:
@@ -213,7 +235,7 @@ def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
 def _made_from(project: Project, run: Run, recipe: Recipe, data: Mapping[str, str]) -> str:
     """Return as JSON all that a state of this run depends on."""
     described = {
-        "run": json.loads(provenance.run_settings(run, project.config.precision)),
+        "run": json.loads(provenance.run_settings(run, project.arithmetic)),
         "recipe": recipe.model_dump(mode="json"),
         "code": provenance.step_digest("train", run.system),
         "packages": provenance.computing_packages(),

@@ -29,12 +29,14 @@ def evaluate(
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         samples = processes.share(pool.samples)
-        predicted = list(predict_samples(system, samples, load_image, device=device, precision=precision))
-        own = [(p.sample.count, p.count) for p in predicted if p.kept]
+        own, by_caption = [], False
+        for predicted in predict_samples(system, samples, load_image, device=device, precision=precision):
+            own += [(predicted.sample.count, predicted.count)] if predicted.kept else []
+            by_caption |= predicted.scores is not None
         shares = processes.gathered(own)
         pairs = own if processes.copies(len(pool.samples)) > 1 else [pair for share in shares for pair in share]
         true, counts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        metrics = [MAE, RMSE] + ([ACCURACY] if predicted[0].scores is not None else [])
+        metrics = [MAE, RMSE] + ([ACCURACY] if by_caption else [])
         return {metric.name: metric(true, counts) for metric in metrics} | system.own_selection(pool)
 
 
