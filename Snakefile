@@ -17,7 +17,7 @@ from snakemake.utils import min_version
 
 min_version("9.10")
 
-# The package lies beside this file and need not be installed; the packages that it uses must be.
+# The package lies beside this file, or is installed (recount init); the packages that it uses must be.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 MISSING = [name for name in ("pydantic", "numpy", "PIL", "torch", "typer", "diffusers") if find_spec(name) is None]
 if MISSING:

@@ -342,7 +342,9 @@ def test_an_alias_stands_for_what_it_names() -> None:
 
 
 def test_an_unknown_run_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no run counter/fool/seed0; it has.*counter/full"):
+    with pytest.raises(
+        ConfigError, match="has no run counter/fool/seed0: there is no such run; the nearest is counter/full"
+    ):
         load(write(tmp_path)).run("counter", "fool", 0)
 
 

@@ -1,8 +1,11 @@
-"""pyproject.toml, requirements.lock, environment.yml and workflow/envs name the same packages with the same bounds."""
+"""Packages and bounds are the same in pyproject.toml, requirements.lock and the conda files; the wheel is whole."""
 
+import os
 import re
+import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -11,9 +14,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from typer.testing import CliRunner
 
 from conda_files import conda_requirements
-from recount import datasets, provenance, systems
+from recount import datasets, init, provenance, systems
+from recount.cli import app
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -111,3 +116,70 @@ def test_lock_has_a_checksum_for_each_package_and_names_no_index() -> None:
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in text
     assert "--index" not in text
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what the wheel holds, as pip would install it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def recount(installed: Path, folder: Path, *command: str) -> str:
+    """Run the installed recount without network, cache or home; return what it prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RECOUNT_", "XDG_"))}
+    environment |= {"PYTHONPATH": str(installed), "HOME": "/proc/none", "TMPDIR": str(folder), "COLUMNS": "200"}
+    environment |= {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-m", "recount", *command],
+        check=False,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_wheel_makes_a_project_and_never_overwrites_without_saying(installed: Path, tmp_path: Path) -> None:
+    recount(installed, tmp_path, "init", "mine")
+    for name in init.FILES:
+        there = sorted(p.relative_to(ROOT) for p in (ROOT / name).rglob("*") if p.is_file() and p.suffix != ".pyc")
+        for file in there or [Path(name)]:
+            assert (tmp_path / "mine" / file).read_bytes() == (ROOT / file).read_bytes(), file
+    config = tmp_path / "mine" / "config.yaml"
+    config.write_text("suite: open\n")
+    (tmp_path / "mine" / "benchmarks.yaml").unlink()
+    said = recount(installed, tmp_path, "init", "mine")
+    assert "kept, though recount has another: mine/config.yaml" in said and "1 files written" in said
+    assert config.read_text() == "suite: open\n"
+    assert "overwritten: mine/config.yaml" in recount(installed, tmp_path, "init", "mine", "--overwrite")
+    assert config.read_bytes() == (ROOT / "config.yaml").read_bytes()
+
+
+def test_an_installed_recount_runs_the_workflow_of_its_project_with_a_home_that_cannot_be_written(
+    installed: Path, tmp_path: Path
+) -> None:
+    recount(installed, tmp_path, "init", ".")
+    said = recount(installed, tmp_path, "run", "-n", "--config", "systems=[mcnn]")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
+    assert jobs["train"] == "1" and jobs["report"] == "1", said
+
+
+def test_run_without_a_project_says_what_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["run", "-n"], ["plan"]):
+        answer = CliRunner().invoke(app, command)
+        assert answer.exit_code == 1 and "`recount init DIR`" in answer.output
+
+
+def test_every_supported_python_is_declared() -> None:
+    declared_versions = {name.rpartition(" ")[2] for name in PROJECT["classifiers"]}
+    assert declared_versions == {"3.11", "3.12", "3.13", "3.14"}
+    assert ".".join(map(str, sys.version_info[:2])) in declared_versions

@@ -17,6 +17,7 @@ from records import SELECTION, run_record
 from recount import doctor, planning
 from recount.cli import app
 from recount.doctor import Finding
+from recount.documents import FORMATS, as_json, write
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.rehearsal import costs as costs_of_cards
@@ -231,7 +232,7 @@ def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
     text = console.export_text()
     for part in ("3 train", "too dear: mcnn/rgb", "By hand: nwpu", "MB"):
         assert part in text
-    assert json.loads(found.as_json())["hours"]["gigacount"]["gpu_hours"] <= 30
+    assert json.loads(as_json(planning.document(found)))["hours"]["gigacount"]["gpu_hours"] <= 30
 
 
 def test_several_papers_have_a_sum(tmp_path: Path) -> None:
@@ -326,3 +327,12 @@ def test_where_nvidia_smi_and_pytorch_disagree_or_cards_are_too_few_is_a_problem
     found = by_subject(project(suite="mini", gpus_per_job=2))["GPU"]
     assert (found.verdict, found.advice) == ("problem", "gpus_per_job is 2: set it to 1 or fewer")
     assert "NVIDIA H200 (143771 MB, driver 570.1)" in found.found
+
+
+def test_the_plan_is_written_in_every_form(tmp_path: Path) -> None:
+    runs = [planning.RunCost(("a",), "mcnn/rgb/seed0", 1.5, "measured", False)]
+    found = planning.document(planning.Plan("paper", ["a"], None, {"train": 1}, runs, {"mcnn/x": "too long"}))
+    for suffix in FORMATS:
+        write(found, tmp_path / f"plan{suffix}")
+        assert "1.5" in (tmp_path / f"plan{suffix}").read_text()
+    assert "too long" in (tmp_path / "plan.md").read_text()

@@ -26,11 +26,15 @@ from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Reason, joined
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import ALL_SEEDS, SCORES, InfluentialImage, Score, Stratum
+from recount.results.submissions import SELECTION, SUBMITTED, Submission, submission_path, submissions
 from recount.settings.project import WEIGHTS, Project, Run, Split
 
 #: step -> the record beside what it makes
 MADE = {"score": "scores.made.json", "judge": "verdicts.made.json", "report": "index.made.json"}
-TABLES = {"score": ("scores.csv", "strata.csv", "influence.csv"), "judge": ("verdicts.csv", "fidelity.csv")}
+TABLES = {
+    "score": ("scores.csv", "strata.csv", "influence.csv"),
+    "judge": ("verdicts.csv", "fidelity.csv", "submitted.csv"),
+}
 MEASURED = ("trained", "checkpoint")  # status of a cell that predictions give
 NO_NUMBERS: dict[str, Any] = {"value": math.nan, "ci_low": math.nan, "ci_high": math.nan, "sd": math.nan, "n": None}
 OfRun = TypeVar("OfRun", InfluentialImage, Stratum)
@@ -140,6 +144,22 @@ class Chain:
             raise Unfit(path, "stale", what, again, now.sha256 if now else "", model)
         return record
 
+    def submission(self, path: Path) -> tuple[Submission, Predictions]:
+        """Return the record of a submitted counter and its predictions; errors: ``predictions``."""
+        again = "`recount submit` it again, or take it out (--remove)"
+        record = self._record(Submission, path, again)
+        if submission_path(self.project, path.parents[1].name, record.place) != path:
+            raise Unfit(path, "damaged", f"it is the record of {record.name} on {record.place.dataset}", again)
+        for name, digest in record.made.content.items():
+            self._content(path.with_name(name), digest, again)
+        self._same_data(path, record.made.data, again)
+        table = path.with_suffix(".csv")
+        predictions = self._parsed(table, read_predictions, again).get(SELECTION)
+        if predictions is None or table.name not in record.made.content:
+            raise Unfit(path, "damaged", "its record is of another file", again)
+        self._same_samples(table, record.place, predictions, set(), again)
+        return record, predictions
+
     def maps(self, run: Run, benchmark: str) -> Path | None:
         """Return the file of the maps that belong to a run's predictions, if it is there; errors: ``predictions``."""
         made = self.predictions(run, benchmark)[1].made
@@ -171,6 +191,9 @@ class Chain:
             now = self._fit_digest(source)
             if now != digest:
                 raise Unfit(path, "stale", _other(source, digest, now), again, now, digest)
+        for source, digest in self.digests("submitted").items() if step != "report" else ():
+            if source not in record.made.results:
+                raise Unfit(path, "stale", _other(source, "", digest), again, digest)
         return record
 
     def _as_written(self, step: str) -> tuple[Path, str, MadeTables]:
@@ -207,6 +230,8 @@ class Chain:
             unfit = joined(filter(None, (why(run, row.benchmark, key in used) for run, key in keys.items())))
             if row.status in ("trivial", "oracle"):
                 unfit = other_data
+            if row.status == SUBMITTED:
+                unfit = self._why_other(record.made, f"{row.row}/{row.dataset}.json", path, again)
             return replace(row, **NO_NUMBERS, status="missing", reason=unfit) if unfit else row
 
         return [checked(row) for row in rows]
@@ -214,9 +239,12 @@ class Chain:
     def _why_not_scored(self, made: Made, run: Run, benchmark: str, used: bool, path: Path, again: str) -> Reason:
         name = self.project.predictions(run, benchmark).relative_to(self.project.results).as_posix()
         unfit = self._why_unfit(lambda: self.predictions(run, benchmark)) if used else NOTHING
+        return unfit or self._why_other(made, name, path, again)
+
+    def _why_other(self, made: Made, name: str, path: Path, again: str) -> Reason:
         then, now = made.results.get(name, ""), self._fit_digest(name)
-        if then == now or unfit:
-            return unfit
+        if then == now:
+            return NOTHING
         return Reason("stale", str(Unfit(path, "stale", _other(name, then, now), again, now, then)))
 
     def _why_unfit(self, read: Callable[[], object]) -> Reason:
@@ -238,7 +266,7 @@ class Chain:
         """Return the digests of the tables that a report is made from."""
         return {name: self._digest_or_none(self.results / name) for name in (*TABLES["score"], *TABLES["judge"])}
 
-    def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests"]) -> dict[str, str]:
+    def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests", "submitted"]) -> dict[str, str]:
         """Return the digests of all results of some kinds, by path below results/<suite>; "" for what does not fit."""
         return {name: self._fit_digest(name) for name in sorted(self._reads) if name.startswith(kinds)}
 
@@ -253,6 +281,8 @@ class Chain:
             found |= {project.predictions(run, name): partial(self.predictions, run, name) for name in run.benchmarks}
             tests = run.prompt_tests
             found |= {project.prompt_test_file(run, name): partial(self.prompt_tests, run, name) for name in tests}
+        for path in submissions(project):
+            found[path.relative_to(project.root)] = partial(self.submission, path)
         return {path.relative_to(project.results).as_posix(): read for path, read in found.items()}
 
     def _fit_digest(self, name: str) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import partial
@@ -22,6 +23,7 @@ from recount.errors import UserError, in_words, printable, working_folder
 
 if TYPE_CHECKING:
     from recount.data.dataset import Source
+    from recount.exchange.submitting import Given
     from recount.settings.project import Project, Run
 
 
@@ -63,6 +65,8 @@ Overrides = Annotated[
     typer.Option("--config", metavar="KEY=VALUE", help="replace a key of config.yaml, for instance suite=open"),
 ]
 RunId = Annotated[str, typer.Argument(metavar="SYSTEM/VARIANT/seedK")]
+JsonWanted = Annotated[bool, typer.Option("--json", help="print JSON")]
+Output = Annotated[Path | None, typer.Option(help="write it into a file: .txt, .json, .csv, .md or .html")]
 TinyModel = StrEnum("TinyModel", ["mini_clip", "mini_towers", "mini_sd"])
 
 
@@ -130,8 +134,32 @@ def main(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that differ; each is named")] = False,
+) -> None:
+    """Make a project in a folder: settings, papers, suites and the workflow. What is there and differs is kept."""
+    from recount.init import init as make_project
+
+    for line in make_project(folder, overwrite=overwrite):
+        typer.echo(line)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
+def run(context: typer.Context) -> None:
+    """Run the workflow: `recount run ARGS` is `snakemake --cores all ARGS`, for instance -n, --config suite=open."""
+    from recount.init import run as run_workflow
+
+    run_workflow(context.args)
+
+
+@app.command()
 def plan(
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
     budget: Annotated[float | None, typer.Option("--budget-gpu-hours", help="name what fits into so many")] = None,
     next_only: Annotated[bool, typer.Option("--next", help="only what to train next, given what is there")] = False,
     card: Annotated[
@@ -140,19 +168,15 @@ def plan(
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
-    from rich.console import Console
-
     from recount import planning
+    from recount.documents import check_suffix, tell
 
+    check_suffix(output)
     more = {} if budget is None else {"budget_gpu_hours": budget}
     project = _project(config, **more)
     found = planning.plan(project, project.overrides, card=card, jobs=not next_only)
-    if as_json:
-        typer.echo(found.as_json())
-    elif next_only:
-        planning.show_next(found, Console())
-    else:
-        planning.show(found, Console())
+    shown = planning.document(found, planning.show_next if next_only else planning.show)
+    tell(shown, output, json_wanted=as_json)
 
 
 @app.command()
@@ -273,16 +297,84 @@ def _each(benchmarks: Iterable[str], work: Callable[[str], Path]) -> None:
 
 @app.command()
 def predict(
-    run: RunId, benchmarks: Annotated[list[str] | None, typer.Argument()] = None, config: Overrides = None
+    run: Annotated[str, typer.Argument(metavar="SYSTEM/VARIANT/seedK")] = "",
+    benchmarks: Annotated[list[str] | None, typer.Argument()] = None,
+    function: Annotated[
+        str, typer.Option("--with", metavar="MODULE:FUNCTION", help="ask your own count(image, prompt) instead")
+    ] = "",
+    benchmark: Annotated[str, typer.Option(help="with --with: on which benchmark")] = "",
+    name: Annotated[str, typer.Option(help="with --with: what the tables are to call it")] = "",
+    paper: Annotated[str, typer.Option(help="with --with: an address")] = "",
+    prompts: Annotated[bool, typer.Option("--prompts", help="with --with: the prompt tests, too")] = False,
+    output: Output = None,
+    config: Overrides = None,
 ) -> None:
-    """Predict benchmarks, for instance ucf_qnrf/test (none given: all), with every selected model of a trained run."""
+    """Predict benchmarks (none given: all) with every selected model of a trained run; or with a function of yours."""
+    if function or not run:
+        if run or not (function and benchmark and name):
+            raise UserError("predict: give a run (SYSTEM/VARIANT/seedK), or --with, --benchmark and --name")
+        from recount.exchange.own_counter import counted
+
+        project = _project(config)
+        _submitted(project, benchmark, name, counted(project, benchmark, function, prompts=prompts), paper, output)
+        return
     project, chosen = _run(config, run)
     from recount.prediction.predict import check_benchmark, predict_benchmark
 
     wanted = benchmarks or [*chosen.benchmark_of_split.values()]
-    for benchmark in wanted:
-        check_benchmark(chosen, benchmark)
+    for each in wanted:
+        check_benchmark(chosen, each)
     _each(wanted, partial(predict_benchmark, project, chosen))
+
+
+def _submitted(project: Project, benchmark: str, name: str, given: Given, paper: str, output: Path | None) -> None:
+    """Write a counter's predictions and show how it does beside the others."""
+    from recount.documents import check_suffix, tell
+    from recount.exchange.submitting import comparison, submit
+
+    check_suffix(output)
+    path, replaced = submit(project, benchmark, name, given, paper)
+    tell(comparison(project, path), output)
+    done = "replaced what was submitted before; " if replaced else ""
+    typer.echo(f"{path}: {done}`recount score`, `judge` and `report` put it into the tables (--remove: out again)")
+
+
+@app.command("submit")
+def submit_counts(
+    predictions: Annotated[Path | None, typer.Argument(help="counts by id or picture, CSV or JSON")] = None,
+    name: Annotated[str, typer.Option(help="what the tables are to call the counter")] = "",
+    benchmark: Annotated[str, typer.Option(help="for instance fsc147s/v1")] = "",
+    paper: Annotated[str, typer.Option(help="an address")] = "",
+    prompts: Annotated[Path | None, typer.Option(help="answers to `recount questions --prompts`")] = None,
+    column: Annotated[str | None, typer.Option(help="which column (or JSON key) of the predictions counts")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="take the counter out again (of one --benchmark)")] = False,
+    output: Output = None,
+    config: Overrides = None,
+) -> None:
+    """Put counts that somebody else made into the tables, and compare them with all others on the same images."""
+    from recount.exchange import submitting
+
+    project = _project(config)
+    if remove and name and predictions is None:
+        for path in submitting.remove(project, name, benchmark or None):
+            typer.echo(f"{path}: removed; `recount score`, `judge` and `report` take it out of the tables")
+        return
+    if remove or predictions is None or not (name and benchmark):
+        raise UserError("submit: give a file, --benchmark and --name; or --remove and --name")
+    given = submitting.read_given(project, benchmark, predictions, prompts, column)
+    _submitted(project, benchmark, name, given, paper, output)
+
+
+@app.command()
+def questions(
+    benchmark: str,
+    prompts: Annotated[bool, typer.Option("--prompts", help="those of the prompt tests instead")] = False,
+    config: Overrides = None,
+) -> None:
+    """Print what a counter of your own is to be asked on a benchmark: id, picture, prompt, and room for the count."""
+    from recount.exchange.submitting import questions as asked
+
+    typer.echo(asked(_project(config), benchmark, prompts=prompts), nl=False)
 
 
 @app.command()
@@ -309,21 +401,24 @@ def score(
     sigma: Annotated[
         list[float] | None, typer.Option(help="pixels within which a point is found; 4 and 8 if not given")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
     config: Overrides = None,
 ) -> None:
     """Score all predictions of the suite that exist; or, with --predictions and --truth, anyone's files."""
     if predictions and truth:
+        from recount.documents import check_suffix, tell
         from recount.exchange.user_predictions import score_files
 
+        check_suffix(output)
         scores = score_files(
             predictions, truth, only_predicted=only_predicted, column=column, truth_column=truth_column,
             selection=selection, sigmas=sigma or (),
         )  # fmt: skip
-        typer.echo(scores.json() if as_json else scores.text())
+        tell(scores.document(), output, json_wanted=as_json)
     elif predictions or truth:
         raise UserError("--predictions and --truth belong together: give both")
-    elif only_predicted or column or truth_column or selection or sigma or as_json:
+    elif only_predicted or column or truth_column or selection or sigma or as_json or output:
         raise UserError("this option is for anyone's files: give --predictions and --truth, too")
     else:
         from recount.jobs import attempt
@@ -353,6 +448,28 @@ def judge(
     project = _project(config)
     with attempt(project, "judge", project.suite.name):
         typer.echo(judge_suite(project))
+
+
+@app.command()
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="again every few seconds, while anything runs or waits")
+    ] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
+    config: Overrides = None,
+) -> None:
+    """Say what each run of each paper is doing: waiting, running (how far), done, failed (why), skipped (why)."""
+    from recount.documents import check_suffix, tell, terminal
+    from recount.status import WATCH_SECONDS, document, is_over
+
+    check_suffix(output)
+    project = _project(config)
+    tell(found := document(project), output, json_wanted=as_json)
+    while watch and not is_over(found):
+        time.sleep(WATCH_SECONDS)
+        terminal().clear()  # nothing in a pipe
+        tell(found := document(project), output, json_wanted=as_json)
 
 
 @app.command()
@@ -412,17 +529,21 @@ def count(
     prompt: Annotated[str, typer.Option(help='what to count, for text-guided systems: "red stars"')] = "",
     output: Annotated[Path | None, typer.Option(help="folder of overlays and CSV")] = None,
     selection: Annotated[str | None, typer.Option(help="last, best_on_held_out or best_on_test weights")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="also what the run was not trained for")] = False,
     config: Overrides = None,
 ) -> None:
     """Count on your own pictures with a trained run: numbers, overlays, and a CSV of several pictures."""
     from recount.exchange.counting import count as count_pictures
 
-    counts = count_pictures(_project(config), run, images, prompt=prompt, output=output, selection=selection)
+    counts = count_pictures(
+        _project(config), run, images, prompt=prompt, output=output, selection=selection, anyway=anyway
+    )
     for entry in counts.counted:
         if entry.overlay is not None:
             typer.echo(f"{entry.image}: {entry.count:.1f}  ({counts.selection} weights; {entry.overlay})")
     if counts.csv is not None:
         typer.echo(counts.csv)
+    typer.echo(f"{run} was {counts.trained_on}", err=True)
     if counts.problems:
         raise UserError("\n".join(counts.problems))
 
@@ -448,23 +569,19 @@ def export_results(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="an export (folder or zip), or results/<suite>")],
     b: Annotated[Path, typer.Argument(metavar="B", help="another one")],
-    output: Annotated[Path | None, typer.Option(help="write it here: .csv (cells), .json, .md or .html")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="also what is identical or agrees")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
 ) -> None:
     """Put two reproductions side by side: each cell's difference, and what differed in how they were made."""
-    from rich.console import Console
-
+    from recount.documents import check_suffix, tell
     from recount.exchange.compare import compare as compared
-    from recount.exchange.compare_view import check_suffix, print_comparison, write_comparison
+    from recount.exchange.compare_view import document
     from recount.exchange.reproduction import open_reproduction
 
-    if output is not None:
-        check_suffix(output)
+    check_suffix(output)
     comparison = compared(open_reproduction(a), open_reproduction(b))
-    if output is None:
-        print_comparison(comparison, Console())
-    else:
-        write_comparison(comparison, output)
-        typer.echo(output)
+    tell(document(comparison, everything=everything), output, json_wanted=as_json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ import psutil
 
 from recount.errors import UserError
 from recount.provenance import output_of
+from recount.results import attempts
 from recount.results.attempts import Attempt, attempt_path, last_attempt
 from recount.results.files import SaveError, file_digest, text_digest
 from recount.settings.project import Project
@@ -122,15 +123,25 @@ def attempt(project: Project, step: str, job: str, made_from: Mapping[str, Any] 
         killed=earlier.killed + (earlier.error is None) if earlier is not None else 0,
     )
     noted.write(path)
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
     try:
         with _on_sigterm(_ended):
             yield
     except BaseException as error:
+        ended.set()
         noted.error, noted.end = (str(error) or type(error).__name__)[:LONGEST], _kind_of(error)
         with suppress(SaveError):  # what the step failed of is told; the record that it began is there
             noted.write(path)
         raise
+    ended.set()
     path.unlink(missing_ok=True)
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(attempts.BEAT):
+        with suppress(OSError):
+            os.utime(path)
 
 
 def digests(*paths: Path) -> dict[str, str]:

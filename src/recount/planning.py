@@ -12,8 +12,9 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,7 @@ from recount import datasets
 from recount.cheapest import Step, affordable, order, path
 from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.data.needs import unmet
+from recount.documents import Document, Sheet, terminal
 from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
@@ -103,11 +105,6 @@ class Plan:
     def bytes(self) -> int:
         """Return the declared size of all that is still to be fetched."""
         return sum(entry.bytes for entry in self.downloads)
-
-    def as_json(self) -> str:
-        """Return the plan as JSON."""
-        content = asdict(self) | {"hours": {paper: self.hours(paper) for paper in self.papers}, "bytes": self.bytes}
-        return json.dumps(content, indent=1)
 
 
 def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = None, jobs: bool = True) -> Plan:
@@ -431,3 +428,21 @@ def _downloads_table(downloads: Iterable[Download]) -> Table:
             size.append(f"{entry.unsized} file{'s' if entry.unsized > 1 else ''} of unknown size")
         table.add_row(entry.name, " + ".join(size) or "–", "yes" if entry.there else "no", entry.licence)
     return table
+
+
+def document(found: Plan, shown: Callable[[Plan, Console], None] = show) -> Document:
+    """Return the plan as a document, whose text is what ``shown`` prints; its table has a row for each training."""
+    stream = StringIO()
+    shown(found, Console(file=stream, width=terminal().width if sys.stdout.isatty() else 100, color_system=None))
+    text = [line.rstrip() for line in stream.getvalue().splitlines()]
+    content = asdict(found) | {"hours": {paper: found.hours(paper) for paper in found.papers}, "bytes": found.bytes}
+    heads = ("Run", "Papers", "GPU hours", "Basis", "Done")
+    rows = [(r.run, ", ".join(r.papers), "?" if r.gpu_hours is None else _hours(r.gpu_hours), r.basis,
+             "yes" if r.done else "no") for r in found.runs]  # fmt: skip
+    sheets = [Sheet("Trainings", heads, rows), Sheet("Not run", ("Run", "Why"), [*found.left_out.items()])]
+    downloads = [(d.name, d.title, f"{d.bytes / 1e6:,.1f} MB", "yes" if d.there else "no", d.by_hand, d.licence)
+                 for d in found.downloads]  # fmt: skip
+    sheets.append(Sheet("Downloads", ("What", "Title", "Size", "There", "By hand", "Licence"), downloads))
+    columns = ("run", "papers", "gpu_hours", "basis", "done")
+    table = [(r.run, " ".join(r.papers), r.gpu_hours, r.basis, str(r.done).lower()) for r in found.runs]
+    return Document(f"Plan of suite {found.suite}", text[:2], sheets, content, columns, table, plain=text)

@@ -29,6 +29,7 @@ from recount.results.prepared import SUMMARY
 from recount.results.prompt_tests import PromptTests
 from recount.results.run_record import RUN, ModelRecord, RunRecord
 from recount.results.seal import damage
+from recount.results.submissions import STEP, SUBMITTED, submissions
 from recount.results.verdicts import LOOKS, Looks
 from recount.settings.project import Project
 
@@ -73,6 +74,7 @@ class Verification:
             self._states,
             self._runs,
             self._evaluations,
+            self._submissions,
             self._tables,
             self._attempts,
         )
@@ -212,6 +214,15 @@ class Verification:
         for path in sorted((self.results / "predictions").glob("*/*/*/*/seed*.csv")):
             if path not in known and not timing_path(path).is_file():
                 yield self._finding(path, "untracked", "no record says what it was made from, and no run makes it")
+
+    def _submissions(self) -> Iterator[Finding]:
+        records = list(submissions(self.project))
+        for path in records:
+            files = (path.with_suffix(".csv"), path.with_suffix(".npz"))
+            yield from self._fit(partial(self.chain.submission, path), path, *files)
+        for path in sorted((self.results / SUBMITTED).glob("*/*/*")):
+            if path.with_suffix(".json") not in records:
+                yield self._finding(path, "untracked", "no record says whose predictions these are", f"`{STEP}`")
 
     def _absent(self, kind: type[Timing | PromptTests], record: Path, again: str, *also: Path) -> Iterator[Finding]:
         """Tell what a record names and is not there; reading results does without maps, which no export has."""

@@ -169,7 +169,7 @@ def test_totals_that_differ_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preparation_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no preparation 'huge'; there are: original, clip_ebc, dm_count"):
+    with pytest.raises(DataError, match="huge: there is no such preparation; there are clip_ebc, dm_count"):
         prepared(tmp_path, Given([]), "huge")
 
 

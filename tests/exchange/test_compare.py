@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 from projects import csv_rows
 from recount.chain import MADE
 from recount.cli import app
+from recount.documents import FORMATS, show, write
 from recount.errors import UserError
 from recount.exchange import reproduction
 from recount.exchange.compare import ComparedCell, Comparison, compare
-from recount.exchange.compare_view import print_comparison, write_comparison
+from recount.exchange.compare_view import document
 from recount.exchange.reproduction import open_reproduction
 from recount.metrics import MAE
 from recount.results.files import Made, ResultsError, file_digest, note_tables
@@ -262,7 +263,7 @@ def test_verdicts_stand_side_by_side(tmp_path: Path) -> None:
         ("second", "undecided", "does not hold"),
         ("third", "", "holds"),
     ]
-    write_comparison(comparison, tmp_path / "out.md")
+    write(document(comparison, everything=True), tmp_path / "out.md")
     assert "3 verdicts on claims, 2 of them different" in (tmp_path / "out.md").read_text("utf-8")
 
 
@@ -422,17 +423,17 @@ FORMULA = "=HYPERLINK('x')"
 
 def test_what_commands_a_terminal_is_printed_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = {"errors": {0: NOISE}, "extra": [row("all", 1.0, system="\x1b[31mred\x9b2J", status="trained")]}
-    print_comparison(compared(results(tmp_path / "a", **given), results(tmp_path / "b")), Console(width=200))
+    show(document(compared(results(tmp_path / "a", **given), results(tmp_path / "b"))), Console(width=200))
     assert r"\x1b[31mred\x9b2J" in capsys.readouterr().out
 
 
 def test_formulas_of_another_reproduction_are_text(tmp_path: Path) -> None:
     given = {"errors": {0: NOISE}, "extra": [row("all", -0.5, system=FORMULA, status="trained", reason="@SUM(1)|<b>")]}
     comparison = compared(results(tmp_path / "a", **given), results(tmp_path / "b"))
-    write_comparison(comparison, tmp_path / "out.csv")
+    write(document(comparison, everything=True), tmp_path / "out.csv")
     cells = list(csv.reader((tmp_path / "out.csv").open(newline="")))
-    assert f"'{FORMULA}" in cells[-1] and "'@SUM(1)|<b>" in cells[-1] and "-0.5" in cells[-1]
-    write_comparison(comparison, tmp_path / "out.md")
+    assert any(f"'{FORMULA}" in cell and "'@SUM(1)|<b>" in cell and "-0.5" in cell for cell in cells)
+    write(document(comparison, everything=True), tmp_path / "out.md")
     assert f"| \\{FORMULA} |" in (tmp_path / "out.md").read_text().replace("/full", "")
 
 
@@ -446,8 +447,8 @@ def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
 
 def test_every_format_says_the_same(tmp_path: Path) -> None:
     comparison = compared(results(tmp_path / "a"), results(tmp_path / "b", errors={0: NOISE * 2}))
-    for suffix in (".csv", ".json", ".md", ".html"):
-        write_comparison(comparison, tmp_path / f"out{suffix}")
+    for suffix in FORMATS:
+        write(document(comparison, everything=True), tmp_path / f"out{suffix}")
     cell = comparison.cells[0]
     (line,) = csv_rows(tmp_path / "out.csv")
     assert float(line["difference"]) == cell.difference
@@ -466,16 +467,14 @@ def test_foreign_text_cannot_become_markup(tmp_path: Path) -> None:
     extra = [row("all", 3.0, row="hostile", variant=HOSTILE)]
     comparison = compared(results(tmp_path / "a", extra=extra), results(tmp_path / "b", extra=extra))
     for suffix in (".md", ".html"):
-        write_comparison(comparison, tmp_path / f"out{suffix}")
+        write(document(comparison, everything=True), tmp_path / f"out{suffix}")
         assert "<script>alert" not in (tmp_path / f"out{suffix}").read_text("utf-8")
 
 
 def test_an_unknown_format_is_told_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"written as \.csv, \.json, \.md, \.html"):
-        write_comparison(compared(results(tmp_path / "a"), results(tmp_path / "b")), tmp_path / "out.pdf")
     answer = CliRunner().invoke(app, ["compare", "nothing", "here", "--output", "out.pdf"])
     assert answer.exit_code == 1
-    assert "written as" in answer.output
+    assert "ends in .txt, .json, .csv, .md, .html" in answer.output
 
 
 def test_the_command_prints_cells_and_what_differed(tmp_path: Path) -> None:
@@ -489,3 +488,22 @@ def test_the_command_prints_cells_and_what_differed(tmp_path: Path) -> None:
     saved = CliRunner().invoke(app, ["compare", str(a), str(b), "--output", str(tmp_path / "out.html")])
     assert saved.stdout.strip() == str(tmp_path / "out.html")
     assert (tmp_path / "out.html").is_file()
+
+
+def test_what_agrees_is_counted_and_shown_on_request(tmp_path: Path) -> None:
+    extra = [row("all", 1.0, system="only_here", status="trained")]
+    a, b = results(tmp_path / "a", extra=extra), results(tmp_path / "b")
+    short = CliRunner().invoke(app, ["compare", str(a), str(b)]).stdout
+    long = CliRunner().invoke(app, ["compare", str(a), str(b), "--all"]).stdout
+    assert "good/full" not in short and "only_here" in short
+    assert "1 cells and 0 verdicts on which both sides agree are not shown: --all" in short
+    assert "identical" in long and long.index("only_here") < long.index("good/full")
+
+
+def test_other_counts_from_identical_weights_are_named(tmp_path: Path) -> None:
+    edit = NOISE.copy()
+    edit[3] += 40
+    comparison = compared(results(tmp_path / "a"), results(tmp_path / "b", errors={0: edit}))
+    (named,) = comparison.unexplained
+    assert named.startswith("good/full/seed0 (last) on dots/test: 1 of") and "edited" in named
+    assert compared(tmp_path / "a", results(tmp_path / "c", errors={0: NOISE * (1 + 1e-6)})).unexplained == ()

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,13 +26,13 @@ from recount.data.sample import RawSample, Sample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule, clip_ebc
 from recount.errors import UserError
 from recount.exchange import counting
-from recount.exchange.counting import count
 from recount.prediction.samples import predict_samples
 from recount.results.run_record import RunRecord
 from recount.settings.project import Project, load
 from recount.systems.base import System
 
 ROOT = Path(__file__).parents[2]
+count = partial(counting.count, anyway=True)  # these runs know drawn scenes alone
 ORIGINAL = {"dataset": "crowd", "split": "train", "preparation": "original"}
 
 
@@ -364,7 +365,15 @@ def test_the_command_prints_counts_and_fails_where_one_is_missing(
 ) -> None:
     save_run(project, "mcnn")
     monkeypatch.chdir(ROOT)
-    place = ["--config", f"results={project.config.results}", "--config", "device=cpu", "--output", str(tmp_path)]
+    place = [
+        "--config",
+        f"results={project.config.results}",
+        "--config",
+        "device=cpu",
+        "--output",
+        str(tmp_path),
+        "--anyway",
+    ]
     good = CliRunner().invoke(app, ["count", str(photo), "--run", "mcnn/full/seed0", *place])
     assert good.exit_code == 0, good.output
     assert f"{photo}: " in good.stdout
@@ -373,3 +382,31 @@ def test_the_command_prints_counts_and_fails_where_one_is_missing(
     assert bad.exit_code == 1
     assert "gone.jpg: no such file" in bad.output
     assert f"{photo}: " in bad.stdout
+    assert "was trained on crowd/train (Drawn street and stadium crowds)" in good.stderr
+    refused = CliRunner().invoke(app, ["count", str(photo), "--run", "mcnn/full/seed0", *place[:-1]])
+    assert refused.exit_code == 1 and "photo.png is no picture of it" in refused.output and "--anyway" in refused.output
+
+
+def test_what_a_run_was_trained_for_is_counted_without_asking(tmp_path: Path) -> None:
+    project = load(ROOT, {"results": str(tmp_path / "results"), "resources": str(tmp_path), "device": "cpu"})
+    index = prepare(datasets.load("shapes"), "original", project.root / project.raw, project.root / project.data)
+    sample, *_ = read_index(index, "train")
+    save_run(project, "t2icount", {"dataset": "shapes", "split": "train", "preparation": "original"})
+    assert sample.image is not None
+    own = partial(counting.count, project, "t2icount/full/seed0", [sample.image], output=tmp_path)
+    assert "Coloured shapes" in own(prompt=sample.prompt).trained_on
+    with pytest.raises(UserError, match=r"it was never asked for 'red dragons'.*--anyway"):
+        own(prompt="red dragons")
+
+
+def test_the_photograph_shows_through_the_density_which_has_a_scale() -> None:
+    white = Image.new("RGB", (200, 100), "white")
+    sample = Sample("x", "", None, np.zeros((0, 2), np.float32), math.nan, "", 200, 100)
+    density = torch.full((1, 10, 20), 0.02)
+    predicted = partial(counting.Predicted, sample, 4.0, 0.0)
+    with_density = np.array(counting._overlay(white, predicted(density=density), "4"))
+    without = np.array(counting._overlay(white, predicted(), "4"))
+    assert with_density[:200].min() > 90  # of 255: nowhere covered
+    assert len(with_density) > len(without)
+    colours = with_density[len(without) :].astype(int)
+    assert (np.ptp(colours, axis=2) > 30).any()  # the scale's; text is grey

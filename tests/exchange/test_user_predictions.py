@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from golden_tools import golden, shared
+from recount.cli import app
 from recount.errors import UserError
 from recount.exchange.user_files import Role, read_table
 from recount.exchange.user_predictions import score_files
@@ -425,3 +427,12 @@ def test_a_shift_changes_the_bias_and_not_the_slope() -> None:
     plain, shifted = calibration(true, predicted), calibration(true, predicted + 100)
     assert shifted.bias.value == pytest.approx(plain.bias.value + 100)
     assert shifted.slope.value == pytest.approx(plain.slope.value)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".json", ".csv", ".md", ".html"])
+def test_scores_are_written_in_every_form(truth: Path, tmp_path: Path, suffix: str) -> None:
+    mine = write(tmp_path / "mine.csv", TRUTH.replace("300", "290"))
+    command = ["score", "--predictions", str(mine), "--truth", str(truth), "--output", str(tmp_path / f"out{suffix}")]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0 and answer.stdout == f"{tmp_path / f'out{suffix}'}\n", answer.output
+    assert "2.5" in (tmp_path / f"out{suffix}").read_text()  # the MAE

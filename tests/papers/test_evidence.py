@@ -138,7 +138,7 @@ def test_missing_annotation_says_what_to_fetch(house: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("paper", "words"),
-    [("gigacount", "recount computes no evidence of this paper"), ("nobody", "no such paper; there are")],
+    [("gigacount", "recount computes no evidence of this paper"), ("nobody", "there is no such paper; there are")],
 )
 def test_a_paper_without_computed_evidence_is_told(
     house: Path, paper: str, words: str, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from recount.errors import UserError, in_words, working_folder
 from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
 from recount.results.attempts import times_killed
 from recount.results.published import check_published
+from recount.results.submissions import submissions
 from snakemake.exceptions import WorkflowError
 
 
@@ -315,10 +316,11 @@ def all_prompt_tests():
 
 
 def paper_files():
-    """Return what the chosen papers claim and published, and what the suite makes of it."""
+    """Return what the chosen papers claim and published, what the suite makes of it, and what was submitted."""
     folders = [Path(os.path.relpath(paper.folder)) for paper in PROJECT.papers.values()]
     files = [path for folder in folders for path in sorted(folder.rglob("*.*")) if path.is_file()]
     experiments = [*sorted(Path("experiments").glob("*.yaml")), *Path().glob("official.yaml")]
+    files += [path.relative_to(PROJECT.root) for path in submissions(PROJECT)]
     return [Path("suites") / f"{PROJECT.suite.name}.yaml", Path("benchmarks.yaml"), *experiments, *files]
 
 

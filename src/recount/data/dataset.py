@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from recount.data.sample import Need, RawSample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
 from recount.errors import UserError
+from recount.settings.base import unknown
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class Dataset(Source):
     def check_preparation(self, name: str) -> None:
         """Raise a ``DataError`` unless it can be prepared so."""
         if name not in self.preparations:
-            raise DataError(f"{self.name}: there is no preparation {name!r}; there are: {', '.join(self.preparations)}")
+            raise DataError(f"{self.name}: {name}: {unknown('preparation', name, self.preparations)}")
 
     def lacks_pictures(self, raw: Path) -> bool:
         """Return whether its pictures are not below ``raw``, so that nothing can be trained or predicted on them."""

@@ -59,6 +59,12 @@ def read_truth(path: Path, split: str) -> dict[str, float]:
     return truth
 
 
+def read_prompts(path: Path, split: str) -> set[str]:
+    """Return what the samples of a split or list ask for; errors: ``read_index``."""
+    rows = enumerate(_rows(path), start=2)
+    return {row["prompt"] for n, row in rows if split in {row["split"], *_attributes(row, path, n).get(LISTS, ())}}
+
+
 def named_files(path: Path) -> dict[Path, str]:
     """Return the digest of each picture, points and boxes file that an ``index.csv`` names; errors: ``read_index``."""
     kinds = ("image", "points", "boxes")

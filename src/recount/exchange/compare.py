@@ -22,6 +22,7 @@ from recount.results.scores import ALL_SEEDS
 from recount.scoring.statistics import Difference, holm, paired_difference
 from recount.settings.drift import flat
 
+ROUNDING = 1e-3  # share of a count, or of one object, that another processor may change
 SIGNIFICANT = 0.05  # of the adjusted p value
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 PARTS: dict[str, str] = _TABLES["parts"]
@@ -123,6 +124,7 @@ class Comparison:
     runs: tuple[ComparedRun, ...]  # that both have
     only_a: tuple[str, ...]  # runs
     only_b: tuple[str, ...]
+    unexplained: tuple[str, ...]  # other predictions from identical weights, beyond rounding
     unfit: tuple[str, ...]  # files that were not used, and why
 
     @property
@@ -148,6 +150,7 @@ def compare(a: Reproduction, b: Reproduction) -> Comparison:
         runs=tuple(_compared_run(run, *records) for run, records in common.items()),
         only_a=tuple(run for run in a.records if run not in b.records),
         only_b=tuple(run for run in b.records if run not in a.records),
+        unexplained=tuple(_unexplained(a, b)),
         unfit=tuple(f"{side}: {why}" for side, of in (("A", a), ("B", b)) for why in of.unfit.values()),
     )
 
@@ -260,6 +263,31 @@ def _changed(records: Mapping[str, tuple[RunRecord, RunRecord]]) -> Iterator[Cha
                     found.setdefault((key, first.get(key, "absent"), second.get(key, "absent")), []).append(run)
         for what, runs in found.items():
             yield Changed(part, *what, tuple(runs))
+
+
+def _unexplained(a: Reproduction, b: Reproduction) -> Iterator[str]:
+    """Yield which predictions differ though the same weights made them: an edit, or another device or code."""
+    for name in (name for name in a.names if name in b.names and name.startswith("predictions/")):
+        if not name.endswith(".csv") or name in a.unfit or name in b.unfit:
+            continue
+        models = [side.timing(name).made.models for side in (a, b)]
+        place, run = name.removesuffix(".csv").split("/")[1:3], "/".join(name.removesuffix(".csv").split("/")[3:])
+        for selection in (chosen for chosen, model in models[0].items() if models[1].get(chosen) == model):
+            system, variant, seed = run.split("/")
+            tables = [
+                side.predictions("/".join(place), system, variant, selection).get(seed.removeprefix("seed"))
+                for side in (a, b)
+            ]
+            if tables[0] is None or tables[1] is None:
+                continue
+            one, other = tables[0]["predicted_count"].align(tables[1]["predicted_count"], join="inner")
+            apart = (one - other).abs().fillna(0)
+            changed = apart > ROUNDING * one.abs().clip(lower=1)
+            if changed.any():
+                worst = int(apart.to_numpy().argmax())
+                most = f"most {one.index[worst][0]}, {one.iloc[worst]:g} and {other.iloc[worst]:g}"
+                where = f"{run} ({selection}) on {'/'.join(place)}"
+                yield f"{where}: {changed.sum()} of {len(one)} ({most}): edited, or another device or code"
 
 
 def _flat_part(record: Mapping[str, Any], path: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from recount import datasets
 from recount.data.dataset import DataError
+from recount.data.index import named_files, read_prompts
 from recount.data.pictures import Picture, read_picture, resize, save
 from recount.data.sample import Sample
 from recount.data.size_rules import ORIGINAL_SIZE, SizeRule
@@ -34,11 +35,11 @@ from recount.errors import UserError
 from recount.nn.precision import usable_precision
 from recount.prediction.predict import load_run, load_selection, shrunk
 from recount.prediction.samples import Asking, Predicted
-from recount.report.gallery import crowded, overlay_png, smoothed
-from recount.results.files import SaveError, number_text, write_atomically, write_rows
+from recount.report.gallery import crowded, map_png, overlay_png, smoothed
+from recount.results.files import SaveError, file_digest, number_text, write_atomically, write_rows
 from recount.results.run_record import RunRecord
-from recount.settings.base import ConfigError
-from recount.settings.project import Project
+from recount.settings.base import ConfigError, unknown
+from recount.settings.project import Project, Split
 from recount.settings.recipe import Precision
 from recount.systems.base import System
 
@@ -51,8 +52,9 @@ PREFERRED = ("best_on_held_out", "best_on_test", "last")
 OVERLAY_EDGE = 1600  # longest edge of an overlay, pixels
 SMALLEST = 32  # edge in pixels below which networks may run out of cells
 READABLE_EDGE = 480  # a smaller picture is enlarged towards this longest edge, by a whole factor
-DIMMED = 0.55  # brightness of the photograph below the density
-OPACITY = 0.75  # of the density where it is highest
+OPACITY = 0.6  # of the density where it is highest; the photograph shows through it everywhere
+SCALE_START = f"0 {' ' * 16} "  # the scale's colours are drawn over the blanks
+SCALE_PIXELS = 100  # side of the square that the scale is about
 ANY_SIZE = (sys.maxsize, 1)  # a window that all pictures fit into
 RUN_ID = re.compile(r"[A-Za-z0-9][\w.+-]*/[A-Za-z0-9][\w.+-]*/seed\d+")
 
@@ -83,6 +85,7 @@ class Counts:
     counted: tuple[Counted, ...]
     csv: Path | None
     selection: str
+    trained_on: str  # in words
 
     @property
     def problems(self) -> list[str]:
@@ -98,12 +101,14 @@ def count(
     prompt: str = "",
     output: Path | None = None,
     selection: str | None = None,
+    anyway: bool = False,
 ) -> Counts:
     """Count on pictures with a run of the project's suite; one that cannot be read has a problem instead of a count.
 
     Overlays of an earlier count are left out. Overlays and CSV go into ``output``; without it, each overlay beside its
     picture, and the CSV, of several pictures, into the current folder. ``selection`` names the weights; None takes the
-    first of ``PREFERRED`` that there are. A UserError says what to do.
+    first of ``PREFERRED`` that there are. A UserError says what to do; without ``anyway``, also where the run was
+    trained for nothing like it: on drawn scenes, or never for this prompt.
     """
     folder, reading = _training_of(project, run)
     record, system = load_run(folder, reading)
@@ -121,6 +126,9 @@ def count(
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
         raise UserError(f"several pictures would be written to {', '.join(twice)}: count them in separate calls")
+    trained_on, outside = _trained_on(project, record, images, prompt)
+    if outside and not anyway:
+        raise UserError(f"--run {run} was {trained_on}; {outside}. To have a number nevertheless: --anyway")
     there = record.selections
     if selection is not None and selection not in there:
         raise UserError(f"--selection {selection}: {run} has no such weights; it has: {', '.join(there)}")
@@ -136,7 +144,26 @@ def count(
     if output is not None or len(images) > 1:
         table = (output or Path()) / "recount_counts.csv"
         write_rows(table, COLUMNS, [entry.row(prompt, run, chosen) for entry in counted])
-    return Counts(counted, table, chosen)
+    return Counts(counted, table, chosen, f"{trained_on}; {outside}" if outside else trained_on)
+
+
+def _trained_on(project: Project, record: RunRecord, images: Sequence[Path], prompt: str) -> tuple[str, str]:
+    """Return what a run was trained on, and why these pictures or this prompt are nothing like it ("": they may be)."""
+    training = record.run.training
+    if training is None or training.dataset not in datasets.names():
+        return "trained on data that are not known here", ""
+    place = Split(dataset=training.dataset, split=training.split, preparation=training.preparation)
+    dataset, index = datasets.load(place.dataset), project.root / project.index(place)
+    words = f"trained on {training.dataset}/{training.split} ({dataset.title})"
+    own = set(named_files(index).values()) if index.is_file() else set()
+    if dataset.embedded:
+        foreign = [image for image in images if image.is_file() and file_digest(image) not in own]
+        if foreign:
+            return words, f"{foreign[0]} is no picture of it, and what it counts in other pictures means nothing"
+    prompts = read_prompts(index, training.split) if prompt and index.is_file() else set()
+    if prompts and prompt not in prompts:
+        return words, f"it was never asked for {prompt!r}: {unknown('prompt', prompt, prompts)}"
+    return words, ""
 
 
 def _training_of(project: Project, run: str) -> tuple[Path, dict[str, Any]]:
@@ -252,12 +279,13 @@ class _Counter:
 
 
 def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Image:
-    """Return the picture, dimmed, with the density over it and text below it."""
+    """Return the picture with the density over it; text and the density's scale below it."""
     picture = image.resize([edge * max(1, READABLE_EDGE // max(image.size)) for edge in image.size])
     picture.thumbnail((OVERLAY_EDGE, OVERLAY_EDGE), Image.Resampling.LANCZOS)
+    scale = 0.0
     if predicted.density is not None:
-        picture = picture.point(lambda value: int(value * DIMMED))
         density = smoothed(np.nan_to_num(shrunk(predicted.density)[0].numpy()).clip(min=0))
+        scale = crowded(density) * density.size / (image.width * image.height) * SCALE_PIXELS**2
         layer = Image.open(io.BytesIO(overlay_png(density, crowded(density)))).convert("RGBA")
         layer.putalpha(layer.getchannel("A").point(lambda value: int(value * OPACITY)))
         layer = layer.resize(picture.size, Image.Resampling.BILINEAR)
@@ -265,11 +293,19 @@ def _overlay(image: Image.Image, predicted: Predicted, caption: str) -> Image.Im
     size = max(12, picture.width // 45)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
     lines = list(_wrapped(caption, font, picture.width - size))
+    if scale:
+        lines.append(f"{SCALE_START}{scale:.3g} in {SCALE_PIXELS} x {SCALE_PIXELS} px")
     whole = Image.new("RGB", (picture.width, picture.height + int(1.5 * size * len(lines)) + size // 2))
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)
     for number, line in enumerate(lines):
         draw.text((size // 2, picture.height + size // 3 + int(1.5 * size * number)), line, fill="white", font=font)
+    if scale:  # between the two numbers of the last line, in the colours that the picture has where it is black
+        left, right = (size // 2 + int(font.getlength(text)) for text in ("0 ", SCALE_START[:-1]))
+        steps = np.sqrt(np.linspace(0, 1, right - left))[None].repeat(size, axis=0)
+        bar = Image.open(io.BytesIO(map_png(steps, "inferno", transparent=True))).convert("RGBA")
+        bar.putalpha(bar.getchannel("A").point(lambda value: int(value * OPACITY)))
+        whole.paste(bar, (left, whole.height - int(1.5 * size)), bar)
     return whole
 
 

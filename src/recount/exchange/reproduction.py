@@ -58,12 +58,16 @@ class Reproduction:
                     found[name] = str(error).removeprefix(f"{self.path}: ")
         return found
 
-    def _check_predictions(self, name: str) -> None:
+    def timing(self, name: str) -> Timing:
+        """Return the record of a file of predictions."""
         record = timing_path(Path(name)).as_posix()
-        where, digest = f"{self.path}: {name}", hashlib.sha256(self.read(name)).hexdigest()
         if record not in self.names:
-            raise ResultsError(where, f"no {record} says what it was made from")
-        made = Timing.parse(*self._file(record)).made
+            raise ResultsError(f"{self.path}: {name}", f"no {record} says what it was made from")
+        return Timing.parse(*self._file(record))
+
+    def _check_predictions(self, name: str) -> None:
+        where, digest = f"{self.path}: {name}", hashlib.sha256(self.read(name)).hexdigest()
+        made = self.timing(name).made
         if made.content.get(Path(name).name) != digest:
             raise ResultsError(where, "damaged: its content is not what was written")
         _, dataset, _, system, _, seed = PurePosixPath(name).with_suffix("").parts

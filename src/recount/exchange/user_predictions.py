@@ -14,8 +14,8 @@ from itertools import islice, product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from pydantic import TypeAdapter
 
+from recount.documents import Document, Sheet
 from recount.errors import UserError
 from recount.exchange.user_files import SHOWN, Entry, Key, Table, listed, read_table, shown
 from recount.metrics import ACCURACY, MAE, NAE, RMSE, SRE, Floats, Metric
@@ -124,9 +124,19 @@ class UserScores:
             lines.append(f"  {name:<9} {_with_interval(interval)}, permutation p = {_shown(difference.p_value)}")
         return "\n".join(lines)
 
-    def json(self) -> str:
-        """Return everything as JSON; NaN, which JSON does not have, is null."""
-        return TypeAdapter(UserScores).dump_json(self, indent=1).decode()
+    def document(self) -> Document:
+        """Return everything as a document; its table has each file's metrics, and the differences of two files."""
+        columns = ("predictions", "metric", "value", "low", "high", "p_value")
+        rows: list[tuple[str, str, float, float, float, float]] = []
+        for system in self.systems:
+            metrics = {**system.metrics, "bias": system.calibration.bias}
+            rows += [(system.name, name, m.value, m.low, m.high, math.nan) for name, m in metrics.items()]
+        between = " minus ".join(system.name for system in self.systems)
+        rows += [(between, name, d.value, d.low, d.high, d.p_value) for name, d in self.differences.items()]
+        texts = [[*row[:2], *map(_shown, row[2:])] for row in rows]
+        text = self.text().splitlines()
+        sheet = Sheet("", ("Predictions", "Metric", "Value", "From", "To", "p"), texts)
+        return Document("Scores of predictions", text[:2], [sheet], self, columns, rows, plain=text)
 
 
 def score_files(
@@ -161,12 +171,9 @@ def score_files(
     counted = next((table for table in (truths, *tables) if not table.has_points), None)
     if sigmas and counted is not None:
         raise UserError(f"{counted.path}: --sigma is for points, and column {counted.column} has counts")
-    names = _name_columns(truths, tables)
-    there, *claimed = _by_key([truths, *tables], names)
-    wanted = claimed[0] if only_predicted else there
-    for table, name, entries in zip(tables, names[1:], claimed, strict=True):
-        _check_match(table, name, entries, there, wanted, truth)
-    keys = [key for key in there if key in wanted]
+    partly = "to score only the predicted ones, say so (--only-predicted)"
+    names, (there, *claimed) = matched(truths, tables, partly, only_predicted=only_predicted)
+    keys = [key for key in there if key in claimed[0]]
     true = np.array([there[key].count for key in keys])
     predicted = [np.array([entries[key].count for key in keys]) for entries in claimed]
     systems = []
@@ -186,6 +193,22 @@ def score_files(
         systems=systems,
         differences={metric.name: statistics.paired_difference(metric, true, *predicted) for metric in metrics},
     )
+
+
+def matched(
+    truth: Table, tables: Sequence[Table], partly: str = "", *, only_predicted: bool = False
+) -> tuple[list[str], list[dict[Key, Entry]]]:
+    """Return by which column the truth and each file name the images, and the entries of each by image and prompt.
+
+    A UserError lists the images that are missing (but not if ``only_predicted``; ``partly`` says what to do about
+    them), unknown, or there twice.
+    """
+    names = _name_columns(truth, tables)
+    there, *claimed = _by_key([truth, *tables], names)
+    wanted = claimed[0] if only_predicted else there
+    for table, name, entries in zip(tables, names[1:], claimed, strict=True):
+        _check_match(table, name, entries, there, wanted, truth.path, partly)
+    return names, [there, *claimed]
 
 
 def _read(table: Table, name: str) -> str:
@@ -230,7 +253,7 @@ def _without_prompts(path: Path, entries: Mapping[Key, Entry]) -> dict[Key, Entr
 
 def _check_match(
     table: Table, name: str, entries: Mapping[Key, Entry], there: Mapping[Key, Entry], wanted: Mapping[Key, Entry],
-    truth: Path,
+    truth: Path, partly: str,
 ) -> None:  # fmt: skip
     unknown, absent = [key for key in entries if key not in there], [key for key in wanted if key not in entries]
     by = f" (images by column {name})" if len(table.name_columns) > 1 else ""
@@ -244,8 +267,8 @@ def _check_match(
     stems, lacking = ({PurePosixPath(image).stem for image, _ in side} for side in (unknown, absent))
     if stems & lacking:
         problems.append("the names differ in folder or suffix; write them alike in both files")
-    elif absent and not unknown:
-        problems.append("to score only the predicted ones, say so (--only-predicted)")
+    elif absent and not unknown and partly:
+        problems.append(partly)
     if problems:
         raise UserError(f"{table.path}: " + "\n  ".join(problems))
 

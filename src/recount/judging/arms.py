@@ -16,6 +16,7 @@ import numpy as np
 from recount.metrics import Floats, Metric
 from recount.results.predictions import Predictions
 from recount.results.reason import Missing
+from recount.results.submissions import SUBMITTED
 from recount.scoring.measured import Measurements, not_finite_text
 from recount.scoring.statistics import best_constant
 from recount.settings.paper import TRIVIAL_ARMS, Paper
@@ -78,6 +79,8 @@ class Arms:
     def of_evidence(self, arm: str, evidence: Evidence) -> str:
         """Return the arm that has this evidence; ``Missing`` where none has."""
         system, _, variant = arm.partition("/")
+        if system == SUBMITTED:
+            return arm
         if arm in self.paper.quoted:
             raise Missing("skipped", f"{arm}: {self.paper.quoted[arm].quoted}")
         checkpoint = self.project.experiments[system].variants[variant].checkpoint
@@ -125,6 +128,8 @@ class Arms:
 
     def _arm(self, arm: str, benchmark: str, selection: str, evidence: Evidence) -> Arm:
         name = self.of_evidence(arm, evidence)
+        if name in (submitted := self.measurements.submitted(benchmark)):
+            return _joined(name, {0: self.measurements.submission(submitted[name])[1]}, fixed=True, wanted=1)
         runs = self.runs(name)
         if benchmark not in self.project.stand_ins:
             raise Missing("no counterpart", self.project.why_no_data(benchmark))
@@ -141,10 +146,12 @@ class Arms:
 
         return _joined(name, self.of_each_seed(name, table_of, runs[:1] if fixed else runs), fixed, len(runs))
 
-    def _trivial(self, arm: str, beside: Arm, benchmark: str, run: Run) -> Arm:
+    def _trivial(self, arm: str, beside: Arm, benchmark: str, run: Run | None) -> Arm:
         if arm != "prompt_blind":
             value = best_constant(beside.true) if arm == "best_constant" else self._constant(arm, run)
             return Arm(arm, beside.ids, beside.true, np.full((1, len(beside.ids)), value))
+        if run is None:
+            raise Missing("no counterpart", f"{arm}: {beside.name} is no run of this suite")
         samples = self.measurements.samples(run.benchmarks[benchmark])
         majorities = {s.id: float(s.attributes["majority_count"]) for s in samples if "majority_count" in s.attributes}
         without = [name for name in beside.ids if name not in majorities]
@@ -153,11 +160,14 @@ class Arms:
             raise Missing("undefined", f"{without[0]} {what}")
         return Arm(arm, beside.ids, beside.true, np.array([[majorities[name] for name in beside.ids]]))
 
-    def _constant(self, arm: str, run: Run) -> float:
+    def _constant(self, arm: str, run: Run | None) -> float:
         if arm in ("zero", "one"):
             return float(arm == "one")
-        if run.training is None:
-            raise Missing("no counterpart", f"{arm}: {run.system}/{run.variant} has no training counts here")
+        if run is None or run.training is None:
+            raise Missing(
+                "no counterpart",
+                f"{arm}: {f'{run.system}/{run.variant}' if run else SUBMITTED} has no training counts here",
+            )
         counts = self.measurements.counts(run.training)
         return float(np.mean(counts) if arm == "training_mean" else np.median(counts))
 
@@ -173,23 +183,28 @@ class Arms:
         beside = first or second
         if beside is None:
             raise Missing("undefined", "two trivial arms are not compared")
-        run = self.runs(beside.name)[0]
-        if first and second and run.evaluation_id == self.runs(second.name)[0].evaluation_id:
+        run, other = (
+            self.runs(arm.name)[0] if arm and not arm.name.startswith(f"{SUBMITTED}/") else None
+            for arm in (beside, second)
+        )
+        if first and second and run and other and run.evaluation_id == other.evaluation_id:
             same = f"{first.name} and {second.name} are the same run in suite {self.project.suite.name}"
             raise Missing("no counterpart", same)
         first = first or self._trivial(better, beside, benchmark, run)
         pair = _aligned(first, second or self._trivial(worse, beside, benchmark, run))
         if (pair[0].true == pair[1].true).all():
             return pair
-        one, other = (self._unprepared(arm, benchmark) for arm in pair)
-        if (one.true != other.true).any():
-            place = int((one.true != other.true).argmax())
-            said = f"{one.true[place]:g} for {one.name} and {other.true[place]:g} for {other.name}"
-            raise Missing("undefined", f"{one.ids[place]}: its true count before preparation is {said}")
-        return one, other
+        left, right = (self._unprepared(arm, benchmark) for arm in pair)
+        if (left.true != right.true).any():
+            place = int((left.true != right.true).argmax())
+            said = f"{left.true[place]:g} for {left.name} and {right.true[place]:g} for {right.name}"
+            raise Missing("undefined", f"{left.ids[place]}: its true count before preparation is {said}")
+        return left, right
 
     def _unprepared(self, arm: Arm, benchmark: str) -> Arm:
         """Return an arm with the true counts before preparation."""
+        if arm.name.startswith(f"{SUBMITTED}/"):
+            raise Missing("undefined", f"{arm.name} was asked on pictures that are prepared in another way")
         counts = self.measurements.original_counts(self.runs(arm.name)[0].benchmarks[benchmark])
         if without := [name for name in arm.ids if name not in counts]:
             raise Missing("undefined", f"{arm.name}: {without[0]} is not in the prepared data any more")

@@ -27,10 +27,12 @@ from recount.judging.fidelity import fidelity
 from recount.judging.looks import LookBook
 from recount.judging.matching import match
 from recount.judging.printed_claims import PrintedClaims
+from recount.judging.submitted import against
 from recount.judging.verdicts import RULES, Decision, Finding, benjamini_hochberg, combine, decide, with_needs
 from recount.provenance import step_digest
 from recount.results.files import Made, note_tables
 from recount.results.reason import Reason, joined
+from recount.results.submissions import AGAINST
 from recount.results.verdicts import ALL_PARTS, FIDELITY, LOOKS, VERDICTS, VerdictRow
 from recount.scoring.measured import Measurements
 from recount.scoring.score import without_folder
@@ -75,13 +77,14 @@ def judge(project: Project) -> Path:
     """Judge every claim of the chosen papers; return the path of verdicts.csv."""
     measurements = Measurements(project)
     chain = measurements.chain
-    behind = chain.digests("predictions", "runs", "prompt_tests")
+    behind = chain.digests("predictions", "runs", "prompt_tests", "submitted")
     made = Made(results=behind, data=chain.data_now(), code=step_digest("judge"))
     book = LookBook(project.root / project.results / LOOKS, project.config.looks)
     rows = judged(measurements, book)
     path = project.root / project.results / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
     FIDELITY.write(path.with_name("fidelity.csv"), fidelity(measurements))
+    AGAINST.write(path.with_name("submitted.csv"), [without_folder(row, project.root) for row in against(measurements)])
     note_tables(path.with_name(MADE["judge"]), TABLES["judge"], made)
     book.save()
     counted = Counter(f"{row.evidence_status}: {row.verdict}" for row in rows if row.headline)

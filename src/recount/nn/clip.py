@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from platformdirs import user_cache_path
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from recount.nn.precision import full_precision
 from recount.nn.weights import read_released, read_tensors, renamed, shipped
 from recount.results.files import file_digest, text_digest
 from recount.settings.base import Strict
+from recount.settings.schemas import cache_folder
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -333,9 +333,7 @@ def encode(tower: TextTower, sentences: Sequence[str], state: Mapping[str, Tenso
     """
     if state is not None:
         return _encoded(tower, sentences, state, "the checkpoint")
-    given = os.environ.get("RECOUNT_CACHE")
-    folder = Path(given) if given else user_cache_path("recount")
-    path = folder / "text_features" / f"{_digest(tower, sentences)}.safetensors"
+    path = cache_folder() / "text_features" / f"{_digest(tower, sentences)}.safetensors"
     if path.is_file():
         stored = load_file(path)
         return TextFeatures(stored["values"], int(stored["parameters"]))

@@ -17,6 +17,7 @@ from typing import Any
 
 from recount.errors import UserError
 from recount.results.files import write_rows
+from recount.settings.base import unknown
 from recount.settings.project import Project
 
 
@@ -32,7 +33,7 @@ def part(paper: str, name: str, default: Any) -> Any:
 def make_evidence(project: Project, paper: str) -> list[Path]:
     """Compute a paper's evidence, write it beside its paper.yaml, return the files; DataError: a set is not fetched."""
     if paper not in project.papers:
-        raise UserError(f"{paper}: no such paper; there are: {', '.join(project.papers)}")
+        raise UserError(f"{paper}: {unknown('paper', paper, project.papers)}")
     if not (makers := part(paper, "EVIDENCE", {})):
         raise UserError(f"{paper}: recount computes no evidence of this paper; what it has was transcribed by hand")
     tables = {name: make(project.root / project.raw) for name, make in makers.items()}

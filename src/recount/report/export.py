@@ -7,7 +7,7 @@ from itertools import chain
 from recount.report.exhibits import Sheet
 from recount.report.numbers import percent
 from recount.report.tables import CHOICES, Cell, TableView
-from recount.results.files import csv_text, is_formula
+from recount.results.files import csv_text, escape_markdown
 
 CELL_COLUMNS = (
     "paper", "table", "row", "label", "system", "variant", "benchmark", "measured_on", "metric", "published",
@@ -40,15 +40,6 @@ def escape_latex(text: str) -> str:
     """Return ``text`` so that LaTeX prints it as it is; a character that pdfLaTeX does not know, by its number."""
     known = re.compile("[ -~\u00a1-\u00ff]")  # ASCII and what T1 and textcomp have
     return "".join(LATEX_SPECIAL.get(c) or (c if known.match(c) else f"[U+{ord(c):04X}]") for c in text)
-
-
-def escape_markdown(text: str) -> str:
-    """Return ``text`` so that a Markdown table cell shows it as it is: no cell borders, markup, HTML or formula."""
-    line = " ".join(text.split())  # every kind of line break and tab, too
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in line)
-    if is_formula(line):
-        escaped = f"\\{escaped}"
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def as_csv(table: TableView) -> str:

@@ -21,6 +21,7 @@ from recount.report.sources import Place, Sources
 from recount.report.tables import MARKS, SELECTIONS, TableView
 from recount.report.words import said
 from recount.results.scores import ALL_SEEDS, InfluentialImage
+from recount.results.submissions import SUBMITTED
 
 HEAVY = 0.5  # one image carries more than this share of the squared error: said aloud
 UNPUBLISHABLE = "The licence of these photographs does not let them be published: keep this page to yourself."
@@ -33,7 +34,7 @@ def variants_of(tables: Sequence[TableView]) -> tuple[Variant, ...]:
     found: dict[tuple[str, str], Variant] = {}
     for place, table in enumerate(tables):
         for row in table.rows:
-            if row.variant and row.system and not any(cell.status in MARKS for cell in row.cells):
+            if row.variant and row.system and not any(cell.status in (*MARKS, SUBMITTED) for cell in row.cells):
                 found.setdefault((row.system, row.variant), Variant(row.system, row.variant, row.label, place == 0))
     return tuple(found.values())
 

@@ -5,7 +5,7 @@ A file that cannot be read never stops the report: it is listed in ``Sources.pro
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from recount.results.prompt_tests import PromptTests
 from recount.results.published import PUBLISHED
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
+from recount.results.submissions import AGAINST, SUBMITTED, Against, Submission, submissions
 from recount.results.verdicts import FIDELITY, VERDICTS, FidelityRow, VerdictRow
 from recount.settings.base import merged
 from recount.settings.paper import Paper, Row
@@ -172,6 +173,22 @@ class Sources:
     def verdicts(self) -> list[VerdictRow]:
         """Return the rows of verdicts.csv."""
         return self._table(VERDICTS, "verdicts.csv", "judge")
+
+    def submitted(self, counter: str, benchmarks: Iterable[str]) -> tuple[str, str]:
+        """Return a submitted counter's name, and how it does against the others on some benchmarks, in words."""
+        rows = [r for r in self._against if r.counter == f"{SUBMITTED}/{counter}" and r.verdict != "not tested"]
+        places = {self.project.place(benchmark) for benchmark in benchmarks}
+        said = []
+        for verdict in dict.fromkeys(row.verdict for row in rows if row.dataset in places):
+            names = [row.against for row in rows if row.verdict == verdict and row.dataset in places]
+            said.append(f"{verdict}: {', '.join(dict.fromkeys(names))}")
+        records = [self._read(path, Submission.read) for path in submissions(self.project) if counter in path.parts]
+        name, paper = next(((record.name, record.paper) for record in records if record), (counter, ""))
+        return name, "; ".join(filter(None, [paper, f"beside the others it is {'; '.join(said)}" if said else ""]))
+
+    @cached_property
+    def _against(self) -> list[Against]:
+        return self._table(AGAINST, "submitted.csv", "judge")
 
     @cached_property
     def runs(self) -> list[ReportedRun]:

@@ -13,6 +13,7 @@ from recount.report.sources import Sources
 from recount.report.words import WORDS
 from recount.results.reason import NOTHING, Reason, joined
 from recount.results.scores import ALL_SEEDS, Score
+from recount.results.submissions import SUBMITTED
 from recount.settings.paper import Row, Table
 
 SELECTIONS = {"last": "last epoch", "best_on_test": "best on test", "best_on_held_out": "best on held-out"}
@@ -327,14 +328,17 @@ class _Maker:
         )
 
     def _unlisted_marks(self) -> Iterable[RowView]:
-        """Yield the constant predictors and oracles that were scored and that the table itself does not list."""
-        marks = {(s.system, s.variant, s.status): s for s in self.scores if s.status in MARKS}
+        """Yield constants, oracles and submitted counters that were scored and that the table itself does not list."""
+        marks = {(s.system, s.variant, s.status): s for s in self.scores if s.status in (*MARKS, SUBMITTED)}
         absent = "missing", Reason("not run", "not scored")
         for (system, variant, status), score in marks.items():
             if (system, variant) not in self.labels:
                 cells = tuple(self._cell(score, column, None, absent) for column in self.columns)
                 note = next((cell.reason for cell in cells if cell.reason), NOTHING).text
                 label = CONSTANTS.get(variant, variant)
+                if status == SUBMITTED:
+                    label, said = self.sources.submitted(variant, self.table.on)
+                    note = "; ".join(filter(None, [said, note]))
                 yield RowView(f"{system}/{variant}", label, system, variant, status, note, "", cells)
 
 

@@ -4,9 +4,13 @@ It lies below results/<suite>/ or, of steps whose files all suites share, below 
 record when a step begins, and removes it when it succeeds. One without an end is of a step that still runs, or was
 killed without a word. Whatever older files lie around, what the step should have made is missing then; data that were
 prepared before are as good as they were, and that the last attempt failed is told. The file is never declared to
-Snakemake, which deletes what it declares.
+Snakemake, which deletes what it declares. As long as a step lives it touches its record, so that one on another machine
+that died is told from one that runs. How far a training has come stands in ``progress.json`` beside its saved state.
 """
 
+import os
+import socket
+import time
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,6 +18,9 @@ from recount.results.files import JsonRecord, ResultsError
 from recount.settings.project import Project, Run
 
 OF_DATA = ("fetch", "fetch-weights", "prepare")  # steps whose files all suites share
+BEAT, LOST = 15.0, 120.0  # seconds between signs of life; after so many without one a step is taken for dead
+PROGRESS = "progress.json"
+LOG_LINES, LINE_LENGTH = 5, 300
 
 
 class Attempt(JsonRecord):
@@ -45,6 +52,21 @@ class Attempt(JsonRecord):
         return f"{self.step} began and did not end: it still runs, or was killed ({why})"
 
 
+class TrainingProgress(JsonRecord):
+    """How far a training has come: a stage's epochs and steps, counted from 1, and the seconds that it still takes."""
+
+    STEP: ClassVar[str] = "recount train"
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int  # of this epoch
+    steps: int
+    loss: float | None  # mean of the epoch so far
+    seconds_left: float | None  # of this stage
+    device: str  # cpu, or the card's name
+
+
 def predict_job(run: Run, benchmark: str) -> str:
     """Return the job of predicting a benchmark with a run: its evaluation, and the split that is read."""
     split = run.benchmarks[benchmark]
@@ -55,6 +77,30 @@ def attempt_path(project: Project, step: str, job: str) -> Path:
     """Return the record of a step's last attempt at a job."""
     below = Path(project.config.resources) if step in OF_DATA else project.results
     return project.root / below / "attempts" / step / f"{job.replace('/', '.')}.json"
+
+
+def last_sign(project: Project, step: str, job: str) -> tuple[Attempt, float] | None:
+    """Return an attempt that has not ended well, and the seconds since its last sign of life; errors: ``read``."""
+    path = attempt_path(project, step, job)
+    try:
+        return Attempt.read(path), max(time.time() - path.stat().st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(attempt: Attempt, silent: float) -> bool:
+    """Return whether a step still works: its process on this machine, or signs of life from another one."""
+    if attempt.error is not None or silent > LOST:
+        return False
+    if attempt.host != socket.gethostname():
+        return True
+    try:
+        os.kill(attempt.process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def failed(project: Project, step: str, job: str) -> str:
@@ -69,6 +115,18 @@ def _text(path: Path) -> str:
         return ""
     except ResultsError as error:
         return f"the record of its last attempt is {error.what}"
+
+
+def log_tail(path: Path) -> str:
+    """Return the last lines of a log, or "" if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])
 
 
 def failed_of_data(project: Project) -> dict[tuple[str, ...], str]:

@@ -126,6 +126,15 @@ def is_formula(text: str) -> bool:
     return _FORMULA.match(text) is not None and not _NUMBER.fullmatch(text)
 
 
+def escape_markdown(text: str) -> str:
+    """Return ``text`` so that a Markdown table cell shows it as it is: no cell borders, markup, HTML or formula."""
+    line = " ".join(text.split())  # every kind of line break and tab, too
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in line)
+    if is_formula(line):
+        escaped = f"\\{escaped}"
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def from_text(cell: str) -> str:
     """Return what ``as_text`` was given."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

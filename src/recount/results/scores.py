@@ -7,7 +7,7 @@ from typing import Literal
 from recount.results.files import CsvTable
 from recount.results.reason import NOTHING, Reason
 
-Status = Literal["trained", "checkpoint", "quoted", "trivial", "oracle", "missing"]
+Status = Literal["trained", "checkpoint", "quoted", "trivial", "oracle", "submitted", "missing"]
 STEP = "recount score"
 ALL_SEEDS = "all"
 

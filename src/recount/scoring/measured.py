@@ -14,20 +14,19 @@ from recount.data.dataset import DataError
 from recount.data.index import read_index
 from recount.data.sample import Sample
 from recount.metrics import METRICS, RMSE, Floats, Metric
-from recount.results.attempts import failed
+from recount.results.attempts import failed, log_tail
 from recount.results.files import ResultsError, is_there
 from recount.results.predictions import Predictions, Timing
 from recount.results.prompt_tests import PromptTests
 from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import Score
+from recount.results.submissions import Submission, submissions
 from recount.scoring.statistics import Interval, bootstrap
 from recount.settings.project import Project, Run, Split
 
 T = TypeVar("T")
 CONSTANT = "constant"  # the system of constant predictors; its cells are marked trivial
-LOG_LINES = 5
-LINE_LENGTH = 300
 SHOWN_IDS = 5
 ENOUGH = 0.9  # coverage of a 95 % interval below which it is said
 DOMINANT_SHARE = 0.5  # of the squared error, carried by one image: said beside the RMSE
@@ -74,6 +73,7 @@ class Measurements:
         self.measured = cache(self._measured)
         self.record = cache(self._record)
         self.samples = cache(self._samples)
+        self.submission = cache(self._submission)
 
     def predictions(self, run_id: str, benchmark: str) -> dict[str, Predictions]:
         """Return what a run predicted on a benchmark, by selection; ``Missing`` says why there is nothing."""
@@ -82,6 +82,15 @@ class Measurements:
     def _predicted(self, run_id: str, benchmark: str) -> tuple[dict[str, Predictions], Timing]:
         run = self._by_id[run_id]
         return read_or_say(lambda: self.chain.predictions(run, benchmark), lambda: self._why_missing(run, benchmark))
+
+    def submitted(self, benchmark: str) -> dict[str, Path]:
+        """Return the submitted counters of a benchmark's split: the record of each, by ``submitted/<counter>``."""
+        place = self.project.place(benchmark)
+        found = submissions(self.project, place) if place else ()
+        return {f"{path.parents[2].name}/{path.parents[1].name}": path for path in found}
+
+    def _submission(self, path: Path) -> tuple[Submission, Predictions]:
+        return read_or_say(lambda: self.chain.submission(path), lambda: Missing("not run", f"{path}: no such file"))
 
     def _record(self, run_id: str) -> RunRecord:
         run = self._by_id[run_id]
@@ -113,7 +122,7 @@ class Measurements:
         if metric in METRICS:
             by_selection = self.predictions(run_id, benchmark)
             older = Reason("note", self.chain.older(self._by_id[run_id]))
-            measured = {name: _measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
+            measured = {name: measure(METRICS[metric], predictions) for name, predictions in by_selection.items()}
             return {name: replace(one, reason=joined([one.reason, older])) for name, one in measured.items()}
         if metric == "inference_seconds_per_image":
             return self._seconds_per_image(run_id, benchmark)
@@ -150,7 +159,7 @@ class Measurements:
         parts = (run.evaluation_id if trained else run.training_id).split("/")
         for place in (*((split.dataset, split.split) for split in wanted), ()):  # of its own job, or one with others
             path = self.project.log(step, *parts, *place)
-            if tail := _log_tail(self.project.root / path):
+            if tail := log_tail(self.project.root / path):
                 return Missing("failed", f"{what} failed or is not finished; its log is {path}", tail)
         return Missing("not run", f"{what} was not run")
 
@@ -161,21 +170,9 @@ class Measurements:
                 return Missing("failed", f"data absent: {absent}: {why}")
         for step in (("prepare", split.dataset, split.preparation), ("fetch", split.dataset)):
             path = self.project.log(*step)
-            if tail := _log_tail(self.project.root / path):
+            if tail := log_tail(self.project.root / path):
                 return Missing("absent data", f"data absent: {absent}; see {path}", tail)
         return Missing("absent data", f"data absent: {absent}")
-
-
-def _log_tail(path: Path) -> str:
-    """Return the last lines of a log, or "" if there is none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return f"{path}: cannot be read: {error.strerror}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "\n".join(line[:LINE_LENGTH] for line in lines[-LOG_LINES:])
 
 
 def not_finite_text(predictions: Predictions) -> str:
@@ -194,7 +191,8 @@ def dominant(metric: Metric, ids: Sequence[str], true: Floats, predicted: Floats
     return f"{ids[int(squared.argmax())]} alone carries {share:.0%} of the squared error"
 
 
-def _measure(metric: Metric, predictions: Predictions) -> Measured:
+def measure(metric: Metric, predictions: Predictions) -> Measured:
+    """Return a metric of predictions with its interval, or why there is none, and what must be said of it."""
     n = len(predictions.ids)
     if predictions.not_finite:
         return Measured(Interval(math.nan), n, Reason("not finite", not_finite_text(predictions)))

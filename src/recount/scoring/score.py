@@ -26,9 +26,10 @@ from recount.results.predictions import Predictions
 from recount.results.published import PublishedRow, read_published
 from recount.results.reason import NOTHING, Missing, Reason, joined
 from recount.results.scores import ALL_SEEDS, INFLUENCE, SCORES, STRATA, InfluentialImage, Score, Stratum
+from recount.results.submissions import SELECTION, SUBMITTED
 from recount.scoring import statistics
 from recount.scoring.groups import count_bins, terciles
-from recount.scoring.measured import Measured, Measurements
+from recount.scoring.measured import Measured, Measurements, measure
 from recount.scoring.trivial import TrivialRows
 from recount.settings.paper import Row, Table
 from recount.settings.project import Project
@@ -44,7 +45,8 @@ def score(project: Project) -> Path:
     """Score all predictions that exist; return the path of scores.csv. What cannot be scored is a missing cell."""
     measurements = Measurements(project)
     chain = measurements.chain
-    made = Made(results=chain.digests("predictions"), data=chain.data_now(), code=step_digest("score"))
+    behind = chain.digests("predictions", "submitted")
+    made = Made(results=behind, data=chain.data_now(), code=step_digest("score"))
     results = project.root / project.results
     scores = [without_folder(line, project.root) for line in _cells(measurements)]
     STRATA.write(results / "strata.csv", _strata(measurements))
@@ -75,6 +77,7 @@ def _cells(measurements: Measurements) -> Iterator[Score]:
                     bare = Score(name, key, "", "", "", ALL_SEEDS, benchmark, place, "", metric)
                     for row in table.rows:
                         yield from _row_cells(measurements, bare, row, published)
+                    yield from _submitted_cells(measurements, bare)
                     if table.floor == "constants":
                         yield from trivial.cells(bare, table)
 
@@ -132,6 +135,16 @@ def _measured_cells(measurements: Measurements, cell: Score) -> Iterator[Score]:
     for selection in dict.fromkeys(name for by_selection in done.values() for name in by_selection):
         chosen = {run: by[selection] for run, by in done.items() if selection in by}
         yield _over_seeds(measurements, replace(cell, selection=selection), chosen, len(runs), status)
+
+
+def _submitted_cells(measurements: Measurements, bare: Score) -> Iterator[Score]:
+    for counter, path in measurements.submitted(bare.benchmark).items() if bare.metric in METRICS else ():
+        cell = replace(bare, row=counter, system=SUBMITTED, variant=counter.partition("/")[2])
+        try:
+            predictions = measurements.submission(path)[1]
+            yield measure(METRICS[bare.metric], predictions).fill(replace(cell, selection=SELECTION), SUBMITTED)
+        except Missing as missing:
+            yield replace(cell, reason=missing.reason)
 
 
 def _over_seeds(

@@ -112,11 +112,25 @@ def _check_extent(text: str) -> None:
 
 def error_lines(error: ValidationError, where: str, model: type[BaseModel], content: Any) -> Iterator[str]:
     """Yield one line per error: file, key, value, what is allowed, and the nearest of it."""
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
         value, kind = problem["input"], problem["type"]
+        within = [other for other in problems if other["loc"][: len(problem["loc"])] == problem["loc"]]
+        if kind == "too_short" and value and len(within) > 1:
+            continue  # it has entries, and each wrong one is told
         whole = kind == "missing" or isinstance(value, Mapping | BaseModel)  # more than can be shown in a line
         shown = "" if whole else f" = {json.dumps(value, default=str)[:80]}"
         allowed, names = problem["msg"].removeprefix("Value error, "), list[str]()
+        if kind in ("tuple_type", "list_type"):
+            allowed = (
+                f"expected a list, for instance [{value}]"
+                if isinstance(value, str | int | float)
+                else "expected a list"
+            )
+        if kind == "too_short":
+            allowed = "expected at least one entry"
+        if kind == "int_parsing":
+            allowed = "expected a whole number"
         if kind == "literal_error":
             names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         if kind == "extra_forbidden":

@@ -21,6 +21,7 @@ from recount.settings.base import (
     error_lines,
     merged,
     read_yaml,
+    unknown,
 )
 from recount.settings.experiment import Experiment, PromptTestKind, Variant
 from recount.settings.official import Official
@@ -169,7 +170,8 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     path = root / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, its clone"
+            f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, or make a project: "
+            "`recount init DIR`"
         )
     config = checked(Config, merged(read_yaml(path, "config.yaml"), overrides or {}), "config.yaml")
     twice = [seed for seed in dict.fromkeys(config.seeds) if config.seeds.count(seed) > 1]
@@ -178,9 +180,10 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     return config
 
 
-def _chosen(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+def _absent(kind: str, wanted: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     names = list(known)
-    _raise(line for name in wanted for line in absent(f"config.yaml: {kind}", kind.removesuffix("s"), name, names))
+    for name in wanted:
+        yield from absent(f"config.yaml: {kind}", kind.removesuffix("s"), name, names)
 
 
 def _raise(problems: Iterable[str]) -> None:
@@ -200,14 +203,6 @@ class Project:
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
         self.root, self.overrides = root, dict(overrides or {})
         self.config = read_config(root, overrides)
-        suites = sorted(path.stem for path in (root / "suites").glob("*.yaml"))
-        _chosen("suite", [self.config.suite], suites)
-        path = root / "suites" / f"{self.config.suite}.yaml"
-        self._suite_file = f"suites/{path.name}"
-        self.suite = checked(Suite, {**read_yaml(path, self._suite_file), "name": path.stem}, self._suite_file)
-        resources, name = Path(self.config.resources), self.suite.name
-        self.raw, self.data, self.weights = (resources / kind for kind in ("raw", "data", "weights"))
-        self.results, self.report = Path(self.config.results) / name, Path(self.config.reports) / name
         outside = [expanded(name) for name in self.config.papers if "/" in name or name.startswith("~")]
         homes = [root, *(folder if folder.is_absolute() else root / folder for folder in outside)]
         homes += [
@@ -216,7 +211,13 @@ class Project:
         self.benchmarks = self._read_benchmarks(homes)
         self.experiments = self._read_experiments(homes)
         self.papers = self._read_papers(homes[1:])
-        self._check()
+        path = root / "suites" / f"{self.config.suite}.yaml"
+        self._suite_file = f"suites/{path.name}"
+        self.suite = checked(Suite, {**read_yaml(path, self._suite_file), "name": path.stem}, self._suite_file)
+        resources, name = Path(self.config.resources), self.suite.name
+        self.raw, self.data, self.weights = (resources / kind for kind in ("raw", "data", "weights"))
+        self.results, self.report = Path(self.config.results) / name, Path(self.config.reports) / name
+        _raise(self._problems())
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -272,20 +273,22 @@ class Project:
         inside = sorted(path.parent for path in (self.root / "papers").glob("*/paper.yaml"))
         folders = {folder.name: folder for folder in inside} | {folder.name: folder for folder in outside}
         wanted = [Path(name).name if "/" in name or name.startswith("~") else name for name in self.config.papers]
-        _chosen("papers", wanted, folders)
-        chosen = [name for name in folders if not wanted or name in wanted]
-        return {name: read_paper(folders[name], self._shown(folders[name] / "paper.yaml")) for name in chosen}
-
-    def _check(self) -> None:
-        """Check every id against what exists."""
-        _raise(self._problems())
-        papers = self.papers.values()
-        _chosen("systems", self.config.systems, {run.partition("/")[0] for paper in papers for run in paper.runs})
-        _chosen("tables", self.config.tables, {name for paper in papers for name in paper.tables})
-        _chosen("claims", self.config.claims, [claim.id for paper in papers for claim in paper.claims])
-        _chosen("only", self.config.only, {run for paper in papers for run in paper.runs})
+        suites = sorted(path.stem for path in (self.root / "suites").glob("*.yaml"))
+        chosen = [name for name in folders if name in wanted] or list(folders)
+        found = {name: read_paper(folders[name], self._shown(folders[name] / "paper.yaml")) for name in chosen}
+        runs = {run.partition("/")[0] for paper in found.values() for run in paper.runs}
         checkpoints = {v.checkpoint for e in self.experiments.values() for v in e.variants.values() if v.checkpoint}
-        _chosen("checkpoints", self.config.checkpoints, checkpoints)
+        names: Mapping[str, tuple[Iterable[str], Iterable[str]]] = {
+            "suite": ([self.config.suite], suites),
+            "papers": (wanted, folders),
+            "systems": (self.config.systems, runs),
+            "tables": (self.config.tables, {name for paper in found.values() for name in paper.tables}),
+            "claims": (self.config.claims, [claim.id for paper in found.values() for claim in paper.claims]),
+            "only": (self.config.only, {run for paper in found.values() for run in paper.runs}),
+            "checkpoints": (self.config.checkpoints, checkpoints),
+        }
+        _raise(line for kind, (named, known) in names.items() for line in _absent(kind, named, known))
+        return found
 
     def _problems(self) -> Iterator[str]:
         for paper in self.papers.values():
@@ -591,11 +594,12 @@ class Project:
         for run in every:
             if (run.system, run.variant, run.seed) == (system, variant, seed):
                 return run
-        known = ", ".join(sorted({f"{run.system}/{run.variant}" for run in every}))
-        raise ConfigError(
-            f"suite {self.suite.name} has no run {system}/{variant}/seed{seed}; it has, with seeds "
-            f"{list(self.config.seeds)}: {known}"
-        )
+        name, known = f"{system}/{variant}", {f"{run.system}/{run.variant}" for run in every}
+        seeds = f"config.yaml has seeds {list(self.config.seeds)}"
+        why = seeds if name in known else unknown("run", name, known)
+        if self.suite.systems.get(system) and variant in self.experiments[system].variants and name not in known:
+            why = self.not_run(system, variant) or "no row of a chosen table names it"
+        raise ConfigError(f"suite {self.suite.name} has no run {name}/seed{seed}: {why}")
 
     # Paths, all relative to ``root``; the Snakefile and the commands use the same functions.
 

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,31 @@ from recount.settings.base import PACKAGE, ConfigError
 
 
 def cache_folder() -> Path:
-    """Return where recount keeps what it can compute again: RECOUNT_CACHE, else the user's cache folder."""
+    """Return where recount keeps what it can compute again: RECOUNT_CACHE, else the user's cache folder.
+
+    Where a home can only be read (a container's), it is a folder of the user's own among the temporary files.
+    """
     given = os.environ.get("RECOUNT_CACHE")
     if given:
         return Path(given)
     from platformdirs import user_cache_path
 
-    return user_cache_path("recount")
+    if can_write(user_cache_path("recount")):
+        return user_cache_path("recount")
+    folder = Path(tempfile.gettempdir()) / f"recount-cache-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ConfigError(f"{folder} is somebody else's, and the home cannot be written to: set RECOUNT_CACHE")
+    return folder
+
+
+def can_write(folder: Path) -> bool:
+    """Return whether files can be written into a folder, which is made if it can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 @cache

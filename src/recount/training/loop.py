@@ -114,7 +114,8 @@ class Trainer:
             self._models = {best["model"] for best in where.best.values()}
             log.info("resumed at stage %d, epoch %d, step %d", where.stage + 1, where.epoch + 1, where.step)
         progress, stages = self.progress, self.stages()
-        with self.limit.deferred(), Reporter(shown=self.processes.first) as self.reporter:
+        shown = Reporter(self.folder, self.accelerator.device, shown=self.processes.first)
+        with self.limit.deferred(), shown as self.reporter:
             for stage in stages[progress.stage :]:
                 self._begin_stage(stage, saved)
                 saved = None
@@ -159,7 +160,9 @@ class Trainer:
             self._restore(saved)
         self.processes.same_weights(self.system)
         steps = len(self.batches)
-        self.reporter.begin_stage(stage.name, _epochs_of(recipe, steps) * steps, self.progress.epoch * steps)
+        self.reporter.begin_stage(
+            stage.name, _epochs_of(recipe, steps), steps, self.progress.epoch * steps + self.progress.step
+        )
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.system.load_state_dict(checkpoints.with_base(self.folder, saved, self.system.state_dict()))
