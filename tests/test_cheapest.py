@@ -135,11 +135,10 @@ def test_runs_can_be_named_and_a_misspelt_one_is_told_with_the_nearest() -> None
 
 def test_the_next_step_is_printed_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("COLUMNS", "80")
     given = ["plan", "--next", "--config", "suite=paper", "--config", f"results={tmp_path}"]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0
-    assert max(len(line) for line in result.output.splitlines() if "│" in line) <= 80
+    assert "countclip/sched_modal_countplus" in result.output  # in a pipe nothing is folded or cut
     (line,) = [line for line in result.output.splitlines() if line.startswith("Next: ")]
     assert '"only=[' in line
     result = CliRunner().invoke(app, ["plan", "--next"])

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from projects import csv_rows, experiment
 from recount.cli import app
+from recount.jobs import attempt
 from recount.results import attempts
-from recount.results.attempts import LOST, PROGRESS, Attempt, TrainingProgress, attempt
+from recount.results.attempts import LOST, PROGRESS, Attempt, TrainingProgress
 from recount.settings.project import Project
 from recount.status import RunState, document, states
 from recount.training import progress

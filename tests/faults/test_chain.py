@@ -168,7 +168,7 @@ def test_a_failed_fetch_or_preparation_over_older_files_is_told(
     assert "only by hand" in told[0].why
     assert unfit(project) == {}
     assert [f.subject for f in doctor._failed(project) if "only by hand" in f.found] == ["crowd"]
-    page = write_report(project, part).read_text(encoding="utf-8")
+    page = write_report(project, part).with_name("provenance.html").read_text(encoding="utf-8")
     assert f"The last <code>recount {' '.join(job)}</code> did not end well: {job[0]} failed: " in page
     shutil.rmtree(project.root / DATA)
     assert cell(project) == ("trained", "")  # what was made before is not held against data that are gone

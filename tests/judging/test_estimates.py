@@ -6,7 +6,6 @@ import pytest
 from recount.judging.arms import Arm, _aligned
 from recount.judging.estimates import Leveled, jackknife, over_images, scaled
 from recount.metrics import ACCURACY, MAE
-from recount.results.reason import Missing
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.integers(1, 60, 30).astype(float)
@@ -53,9 +52,3 @@ def test_arms_are_compared_sample_by_sample_whatever_the_order_of_their_files() 
     first, second = _aligned(one, turned)
     assert first.ids == second.ids == IDS
     np.testing.assert_array_equal(second.predicted, other.predicted)
-
-
-def test_arms_with_different_true_counts_are_not_compared() -> None:
-    other = Arm("b", IDS, TRUE + (np.arange(30) == 4), TRUE[None], (0,))
-    with pytest.raises(Missing, match=r"s4: its true count is \d+ for a and \d+ for b"):
-        _aligned(arm("a"), other)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recount.documents import as_json
 from recount.errors import UserError
 from recount.exchange.user_predictions import score_files
 from recount.scoring import matching
@@ -107,7 +108,7 @@ def test_nwpus_files_are_scored_as_its_evaluation_does(tmp_path: Path) -> None:
     assert large.threshold.startswith("sigma_l") and (large.found, large.false, large.missed) == (3, 3, 3)
     assert [entry.threshold for entry in scores.systems[0].localisation[:2]] == ["4 px", "8 px"]
     assert "points within 4 px: precision 0.1667" in scores.text()
-    assert json.loads(scores.json())["systems"][0]["localisation"][3]["f1"]["value"] == pytest.approx(0.5)
+    assert json.loads(as_json(scores.document()))["systems"][0]["localisation"][3]["f1"]["value"] == pytest.approx(0.5)
 
 
 def evaluated(truth: str, predictions: str, sigma: int) -> list[float]:

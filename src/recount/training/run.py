@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -238,8 +239,9 @@ def _counted(project: Project, run: Run, system: System) -> dict[str, Any]:
     splits = [
         split for split in run.learnt_from or run.benchmarks.values() if is_there(project.root / project.index(split))
     ]
-    firsts = (_read(project, split)[0] for split in splits)
-    sample = next((first for first in firsts if first.image is not None), None) if system.trains else None
+    samples = (sample for split in splits if system.trains for sample in _read(project, split))
+    # one that it can be asked about: most captions have no number
+    sample = next((sample for sample in samples if sample.image is not None and not math.isnan(sample.count)), None)
     if sample is None:
         return counted
     system.eval()
