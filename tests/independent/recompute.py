@@ -2,7 +2,7 @@
 
 Takes from scores.csv and verdicts.csv only what was asked (arms, place, metric, selection, region), computes every
 number again, and prints what differs. Arguments: results/<suite> [same.json], which maps a run to the one whose
-predictions it has. Not covered: times, facts, one printed number as opponent. Written from docs/verdicts.md.
+predictions it has. Not covered: times, facts, one printed number as opponent, the best of N epochs. Written from docs/verdicts.md.
 """
 
 # fmt: off
@@ -257,7 +257,8 @@ class Judge:  # the rules once more
         against = "leans against" if middle - t_quantile(0.1, nu) * wide > limit else "undecided"
         said = "holds" if reached else "does not hold" if missed else "undecided"
         said = said if k > 2 or (k == 2 and nu >= 6) else "leans for" if reached else against
-        return {"value_better": mean, "effect": mean - printed, "decided": said}
+        told = {} if "best of" in row["rule"] else {"decided": said}
+        return {"value_better": mean, "effect": mean - printed, **told}
 def together(parts):  # the decision on a claim from the rows of its parts, after Holm against it
     tested = [row for row in parts if row["decided"] != "not tested"]
     against = [float(r["p_value"] or 0) if r["direction"] == "against" else 1.0 for r in tested]

@@ -21,6 +21,7 @@ from recount.judging.verdicts import (
     combine,
     decide,
     nominal_level,
+    number_power,
     pooled,
     power,
     reaches,
@@ -218,7 +219,25 @@ def test_reached_number_says_what_more_is_known() -> None:
 def test_best_of_n_epochs_makes_a_printed_number_easier_to_have_been_printed() -> None:
     runs = (14.2, 14.3, 14.1, 14.25, 14.15)
     assert decide(number(*runs)).decided == "does not hold"
-    assert decide(number(*runs, best_of=10, epoch_sd=0.12)).decided == "undecided"
+    chosen = number(*runs, best_of=10, epoch_sd=0.12)
+    assert decide(chosen).decided == "undecided"
+    assert number_power(chosen, 5) < 0.5 < number_power(number(*runs), 5)  # what would decide it knows of the choice
+
+
+def test_best_of_n_epochs_is_not_missed_where_nobody_knows_how_epochs_scatter() -> None:
+    found = decide(number(14.2, 14.3, 14.1, 14.25, 14.15, best_of=10))
+    assert found.decided == "leans against"
+    assert "the best of 10 epochs" in found.reason
+    assert "after each epoch" in found.needed
+
+
+def test_prediction_interval_of_the_best_of_n_epochs_is_that_of_simulated_runs() -> None:
+    found = reaches(2.0, 0.04, 4, 5, (1.9, 2.0, 2.1), 0.05, best=(10, 0.3))
+    rng = np.random.default_rng(0)
+    epochs = rng.standard_normal((200_000, 10)).max(axis=1)
+    runs = 2 + rng.standard_t(4, 200_000) * math.sqrt(0.04 * 1.2) - 0.3 * epochs
+    ends = np.quantile(runs, (0.025, 0.975))
+    assert (found.predicted_low, found.predicted_high) == pytest.approx(ends, abs=0.01)
 
 
 def test_limit_and_prediction_interval_are_those_of_students_t() -> None:

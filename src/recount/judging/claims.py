@@ -220,6 +220,7 @@ class Claims:
             sign * (float(np.mean(values)) - other),
             grade="opponent",
             log=not metric.is_share,
+            scale="logit" if metric.is_share else "log",
             arms=own if arm.seeds else own[1:],
             pool=self._pool(asked, leveled),
             only_leans=PRINTED_OPPONENT,
@@ -301,7 +302,7 @@ class Claims:
         number = Number(
             *(claim.published, margin, limits, share),
             best_of or 0,
-            epoch_sd(self.measurements, runs, claim.metric) if best_of else 0.0,
+            epoch_sd(self.measurements, runs, claim.metric, share) if best_of else 0.0,
         )
         finding = Finding(
             leveled.mean - claim.published,
@@ -310,8 +311,9 @@ class Claims:
             arms=(SeedArm(arm.name, tuple(-v if share else v for v in values), 1.0),),
             pool=self._pool(asked, leveled),
             number=number,
+            scale="-logit" if share else "log",
             least_variance=1 / (12 * max(n * slope, 0.5 * (1 - 0.5 / n)) ** 2) if share else 0.0,
-            rule=f"upper 95 % limit of the seeds' mean not worse than {claim.published:g} by {margin:.4g}"
+            rule=f"the seeds' mean, at its one-sided limit, not worse than {claim.published:g} by {margin:.4g}"
             + (f"; the printed one is the best of {best_of} epochs, these are not" if best_of else ""),
             notes=(*arm.notes, *dominated(metric, arm)),
         )

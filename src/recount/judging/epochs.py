@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from recount.judging.verdicts import chance_gain
 from recount.metrics import Floats
@@ -27,17 +28,21 @@ def watched(measurements: Measurements, run: Run, metric: str, images: Sequence[
     raise Missing("undefined", f"its {metric} was not watched during training")
 
 
-def _scatter(values: Floats) -> float:
-    """Return the standard deviation of logs from one evaluation to the next, over the second half: half the variance
-    of the steps, so that a trend counts little."""
+def _scatter(values: Floats, share: bool) -> float:
+    """Return the standard deviation of logs (logits of shares) from one evaluation to the next, over the second half:
+    half the variance of the steps, so that a trend counts little."""
     late = values[len(values) // 2 :] if len(values) > 3 else values
-    late = late[late > 0]
-    return float(np.sqrt((np.diff(np.log(late)) ** 2).mean() / 2)) if len(late) > 1 else math.nan
+    late = late[(late > 0) & (late < 1)] if share else late[late > 0]
+    scaled = special.logit(late) if share else np.log(late)
+    return float(np.sqrt((np.diff(scaled) ** 2).mean() / 2)) if len(late) > 1 else math.nan
 
 
-def epoch_sd(measurements: Measurements, runs: Sequence[Run], metric: str) -> float:
-    """Return how the log of a metric scatters from epoch to epoch, over the runs that watched it; 0: none did."""
-    found = [sd for sd, _ in _seen(measurements, runs, metric)]
+def epoch_sd(measurements: Measurements, runs: Sequence[Run], metric: str, share: bool) -> float:
+    """Return how the log (logit of a share) of a metric scatters from epoch to epoch, over the runs that watched it.
+
+    0: none did.
+    """
+    found = [sd for sd, _ in _seen(measurements, runs, metric, share)]
     return float(np.mean(found)) if found else 0.0
 
 
@@ -47,14 +52,14 @@ def epochs_seen(measurements: Measurements, runs: Sequence[Run], metric: str) ->
     return float(np.mean(found)) if found else math.nan
 
 
-def _seen(measurements: Measurements, runs: Sequence[Run], metric: str) -> list[tuple[float, int]]:
+def _seen(measurements: Measurements, runs: Sequence[Run], metric: str, share: bool = False) -> list[tuple[float, int]]:
     found = []
     for run in runs:
         try:
             values = watched(measurements, run, metric, ("test",))[:, 1]
         except Missing:
             continue
-        sd = _scatter(values)
+        sd = _scatter(values, share)
         if math.isfinite(sd):
             found.append((round(sd, 6), len(values)))
     return found

@@ -184,8 +184,11 @@ def _number(finding: Finding, number: Number, decision: Decision) -> Iterator[st
     yield f"  lower limit = {n(mean)} - {n(one)} * {n(error)} = {n(float(reached.lower))}: missed if > {n(high)}"
     two, wide = float(t_quantile(decision.level / 2, spread.df)), error * math.sqrt(k + 1)
     ends = f"{n(float(reached.predicted_low))} to {n(float(reached.predicted_high))}"
-    if number.best_of:
-        yield f"  prediction interval of the best of {number.best_of} epochs (scatter {n(number.epoch_sd)}): {ends}"
+    t = f"({n(high)} - {n(mean)}) / {n(error)}"
+    yield f"  two-sided p of t = {t} with {n(spread.df)} degrees of freedom: {n(decision.p_value)}"
+    if number.best is not None:
+        parts = f"{n(mean)} + {n(wide)} * t - {n(number.epoch_sd)} * (largest of {number.best_of} normal draws)"
+        yield f"  prediction interval of the best of {number.best_of} epochs, {parts}: {ends}"
     else:
         yield f"  prediction interval = {n(mean)} ± {n(two)} * {n(wide)} = {ends}"
     yield f"  printed {n(printed)} is {'inside' if reached.compatible else 'outside'} it"

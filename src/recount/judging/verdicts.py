@@ -1,6 +1,6 @@
 """When a claim holds: the rules as pure functions, from estimates and their spread to a decision.
 
-Version 2.1 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
+Version 2.2 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
 would decide (``needed``) and the simulations of error and power (``tests/judging/simulate.py``) all run the same lines.
 
 Two sources of chance are told apart: another training run (seeds) and other pictures like these (images).
@@ -36,11 +36,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from recount.scoring.statistics import holm
 
-RULES = "2.1"  # version; of RULES_SINCE
+RULES = "2.2"  # version; of RULES_SINCE
 Decided = Literal["holds", "leans for", "undecided", "leans against", "does not hold", "not tested"]
 Side = Literal["for", "against", ""]
 Floats: TypeAlias = NDArray[np.float64]
@@ -163,12 +163,12 @@ class Reached:
 
 def reaches(
     mean: Numbers, variance: Numbers, df: Numbers, seeds: Numbers, limits: tuple[float, float, float], level: float,
-    gains: Floats | None = None,
+    best: tuple[int, float] | None = None,
 ) -> Reached:  # fmt: skip
     """Hold the mean of ``seeds`` runs against ``limits``: printed less margin, printed, printed and margin.
 
-    All on a scale (log, or minus logit) on which more is worse. ``gains``: draws of what choosing the best of N epochs
-    on the test images gains on that scale, where the printed number was chosen so and these runs were not.
+    All on a scale (log, or minus logit) on which more is worse. ``best``: N and the standard deviation from epoch to
+    epoch on that scale, where the printed number is the best of N epochs on the test images and these runs are not.
     """
     mean, seeds = np.asarray(mean, dtype=np.float64), np.asarray(seeds, dtype=np.float64)
     low, printed, high = limits
@@ -177,11 +177,12 @@ def reaches(
     upper, lower = mean + one_sided * error, mean - one_sided * error
     spread = error * np.sqrt(seeds + 1)  # s * sqrt(1 + 1 / k)
     ends = mean - two_sided * spread, mean + two_sided * spread
-    if gains is not None:
-        t = stats.t.ppf((np.arange(len(gains)) + 0.5) / len(gains), np.minimum(df, 1e9))
-        draws = float(mean) + t * float(spread) - gains
-        ends = np.quantile(draws, level / 2), np.quantile(draws, 1 - level / 2)
     compatible = (ends[0] <= printed) & (printed <= ends[1])
+    if best is not None:
+        nobody_asks = np.full_like(mean, np.nan)
+        ends = _best_predicted(mean, spread, df, level, best) if mean.ndim == 0 else (nobody_asks, nobody_asks)
+        below = _best_below(printed, mean, spread, df, best)
+        compatible = (below >= level / 2) & (below <= 1 - level / 2)
     decides = may_decide(seeds, df)
     missed = (lower > high) & ~compatible
     # one run leans against only if its own prediction interval, one-sided, excludes the printed number and its margin
@@ -224,7 +225,12 @@ class Number:
     limits: tuple[float, float, float]  # of published less margin, published, published and margin; on the scale
     share: bool  # the scale is minus the logit; else the log
     best_of: int = 0  # the printed number is the best of so many epochs, and these weights were not so chosen
-    epoch_sd: float = 0.0  # of the log metric from epoch to epoch
+    epoch_sd: float = 0.0  # from epoch to epoch, on the scale; 0: unknown
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Return N and the scatter from epoch to epoch of a number that was chosen among N; None: not, or unknown."""
+        return (self.best_of, self.epoch_sd) if self.best_of > 1 and self.epoch_sd else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,23 +436,46 @@ def _why(finding: Finding, decided: Decision, decides: bool) -> str:
 
 
 @cache
-def _gains(best_of: int, sd: float) -> Floats:
-    """Return draws of how far the best of N epochs lies below their mean, on the log scale."""
-    normal = np.random.default_rng(best_of).standard_normal((4000, best_of))
-    return np.sort(-normal.min(axis=1) * sd)[np.random.default_rng(0).permutation(4000)]
+def _best_of(epochs: int) -> tuple[Floats, Floats]:
+    """Return the largest of N standard normal draws as values and their probabilities (density times step)."""
+    z = np.linspace(-9, 9, 1801)
+    return z, epochs * stats.norm.pdf(z) * stats.norm.cdf(z) ** (epochs - 1) * 0.01
+
+
+def _best_below(end: Numbers, mean: Floats, spread: Floats, df: Numbers, best: tuple[int, float]) -> Floats:
+    """Return how often the best of N epochs of another run lies below an end: mean + spread * t - sd * largest of N."""
+    step = 1 if mean.ndim == 0 else 10  # of many draws, as ``number_power`` makes, each needs no more digits
+    z, share = (values[::step, None] for values in _best_of(best[0]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (end - np.ravel(mean) + best[1] * z) / np.maximum(np.ravel(spread), 1e-12)
+    found = step * (share * special.stdtr(np.minimum(np.ravel(df), 1e9), t)).sum(axis=0)
+    return np.asarray(found.reshape(mean.shape))
+
+
+def _best_predicted(
+    mean: Floats, spread: Floats, df: Numbers, level: float, best: tuple[int, float]
+) -> tuple[Floats, Floats]:
+    """Return the ends between which the best of N epochs of another run lies."""
+    reach = float(t_quantile(level, df) * spread) + 9 * best[1]
+
+    def off(end: float, below: float) -> float:
+        return float(_best_below(end, mean, spread, df, best)) - below
+
+    low, high = (optimize.brentq(off, mean - reach, mean + reach, (p,)) for p in (level / 2, 1 - level / 2))
+    return np.asarray(low), np.asarray(high)
 
 
 def chance_gain(epochs: int, sd: float) -> float:
     """Return the share by which the best of N epochs on the test images looks better by chance alone."""
-    return 1 - math.exp(-float(_gains(epochs, sd).mean())) if epochs > 1 else 0.0
+    z, share = _best_of(epochs)
+    return 1 - math.exp(-sd * float(share @ z)) if epochs > 1 else 0.0
 
 
 def _number(finding: Finding, spread: Spread, level: float) -> Decision:
     number, arm = finding.number, finding.arms[0]
     assert number is not None
     mean, k = float(np.mean(arm.scaled)), len(arm.scaled)
-    gains = _gains(number.best_of, number.epoch_sd) if number.best_of > 1 and number.epoch_sd else None
-    found = reaches(mean, spread.variance, spread.df, k, number.limits, level, gains)
+    found = reaches(mean, spread.variance, spread.df, k, number.limits, level, number.best)
     points: Side = "for" if mean <= number.limits[2] else "against"
     low, high = sorted(_unscaled(float(end), number.share) for end in (found.lower, found.upper))
     ends = sorted(_unscaled(float(end), number.share) for end in (found.predicted_low, found.predicted_high))
@@ -457,8 +486,16 @@ def _number(finding: Finding, spread: Spread, level: float) -> Decision:
     said += [where] + ([_why(finding, Decision("leans for"), False)] if not may_decide(k, spread.df) else [])
     p = float(p_of(number.limits[2] - mean, spread.variance / k, spread.df))
     effect = (low - number.published, high - number.published)
-    name = CODES[int(found.code)]
-    return Decision(name, points, "; ".join(said), *effect, 2 * level, p, spread.df, spread.variance / k, spread, found)
+    code, needed = int(found.code), ""
+    if code == -2 and number.best_of > 1 and number.best is None:
+        code, needed = -1, "runs that are evaluated on the test images after each epoch"
+        said.append(
+            f"it is the best of {number.best_of} epochs, and how these runs scatter from epoch to epoch is unknown"
+        )
+    return Decision(
+        CODES[code], points, "; ".join(said), *effect, 2 * level, p, spread.df, spread.variance / k, spread, found,
+        needed,
+    )  # fmt: skip
 
 
 def _unscaled(value: float, share: bool) -> float:
@@ -508,7 +545,7 @@ def number_power(finding: Finding, seeds: int, looks: int = 1) -> float:
     mean = float(np.mean(finding.arms[0].scaled)) + math.sqrt(spread.variance / seeds) * normal
     own = spread.variance * _chi_square(seeds - 1)
     variance, df, _ = pooled(own, seeds - 1, finding.pool.variance, finding.pool.df)
-    codes = reaches(mean, variance, df, seeds, number.limits, nominal_level(looks)).code
+    codes = reaches(mean, variance, df, seeds, number.limits, nominal_level(looks), number.best).code
     return float(np.mean(np.abs(codes) == 2))
 
 
