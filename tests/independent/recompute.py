@@ -2,7 +2,7 @@
 
 Takes from scores.csv and verdicts.csv only what was asked (arms, place, metric, selection, region), computes every
 number again, and prints what differs. Arguments: results/<suite> [same.json], which maps a run to the one whose
-predictions it has. Not covered: times, facts, one printed number as opponent, the best of N epochs. Written from docs/verdicts.md.
+predictions it has. Not covered: times, facts, one printed number as opponent, best of N. From docs/verdicts.md.
 """
 
 # fmt: off

@@ -219,6 +219,9 @@ def test_reached_number_says_what_more_is_known() -> None:
 def test_best_of_n_epochs_makes_a_printed_number_easier_to_have_been_printed() -> None:
     runs = (14.2, 14.3, 14.1, 14.25, 14.15)
     assert decide(number(*runs)).decided == "does not hold"
+    pool = Pool(0.03**2, 12, ("a/x",))
+    assert decide(number(14.2, pool=pool)).decided == "leans against"
+    assert decide(number(14.2, pool=pool, best_of=10, epoch_sd=0.12)).decided == "undecided"
     chosen = number(*runs, best_of=10, epoch_sd=0.12)
     assert decide(chosen).decided == "undecided"
     assert number_power(chosen, 5) < 0.5 < number_power(number(*runs), 5)  # what would decide it knows of the choice

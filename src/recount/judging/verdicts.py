@@ -178,15 +178,17 @@ def reaches(
     spread = error * np.sqrt(seeds + 1)  # s * sqrt(1 + 1 / k)
     ends = mean - two_sided * spread, mean + two_sided * spread
     compatible = (ends[0] <= printed) & (printed <= ends[1])
+    far = mean - t_quantile(LEANS, df) * spread > high
     if best is not None:
         nobody_asks = np.full_like(mean, np.nan)
         ends = _best_predicted(mean, spread, df, level, best) if mean.ndim == 0 else (nobody_asks, nobody_asks)
         below = _best_below(printed, mean, spread, df, best)
         compatible = (below >= level / 2) & (below <= 1 - level / 2)
+        far = _best_below(high, mean, spread, df, best) < LEANS / 2
     decides = may_decide(seeds, df)
     missed = (lower > high) & ~compatible
     # one run leans against only if its own prediction interval, one-sided, excludes the printed number and its margin
-    leans = np.where(upper <= high, 1, np.where(mean - t_quantile(LEANS, df) * spread > high, -1, 0))
+    leans = np.where(upper <= high, 1, np.where(far, -1, 0))
     code = np.where(decides, np.where(upper <= high, 2, np.where(missed, -2, 0)), leans)
     with np.errstate(invalid="ignore"):
         equivalent = (upper <= high) & (lower >= low)
