@@ -257,7 +257,7 @@ class Judge:  # the rules once more
         against = "leans against" if middle - t_quantile(0.1, nu) * wide > limit else "undecided"
         said = "holds" if reached else "does not hold" if missed else "undecided"
         said = said if k > 2 or (k == 2 and nu >= 6) else "leans for" if reached else against
-        return {"value_better": mean, "effect": mean - printed} | ({} if "best of" in row["rule"] else {"decided": said})
+        return {"value_better": mean, "effect": mean - printed} | ({} if "best" in row["rule"] else {"decided": said})
 def together(parts):  # the decision on a claim from the rows of its parts, after Holm against it
     tested = [row for row in parts if row["decided"] != "not tested"]
     against = [float(r["p_value"] or 0) if r["direction"] == "against" else 1.0 for r in tested]
