@@ -58,7 +58,14 @@ def test_a_training_longer_than_its_jobs_goes_on_in_the_next_and_makes_no_step_t
     shutil.copy(HERE / "slow_training.py", work.parent / "src" / "recount" / "__main__.py")
     (work / "profiles").symlink_to(work.parent / "profiles")
     slurm.resume_nodes(cluster)
-    options = ["--profile", str(work.parent / "profiles/slurm"), *slurm.PROFILES["slurm"], "--config", "walltime=2"]
+    options = [
+        "--profile",
+        str(work.parent / "profiles/slurm"),
+        *slurm.PROFILES["slurm"],
+        "--config",
+        "walltime=2",
+        "device=cpu",
+    ]
     options += ["--allowed-rules", "train", "--", f"{RUN}/run.json"]
     answer = slurm.snakemake(work.parent, work, cluster, *options)
     said = answer.stdout + answer.stderr
