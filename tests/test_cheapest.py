@@ -38,7 +38,7 @@ class Fake(Expected):
 
 
 def fake(name: str, trainings: str, chances: Mapping[int, float]) -> Fake:
-    return Fake("p", SimpleNamespace(id=name), tuple(trainings), (), False, chances)  # type: ignore[arg-type]
+    return Fake("p", SimpleNamespace(id=name), tuple(trainings), (), chances)  # type: ignore[arg-type]
 
 
 def test_the_claim_that_is_decided_most_an_hour_comes_first_and_shared_trainings_are_paid_once() -> None:

@@ -245,7 +245,7 @@ class Claims:
         images, third = over_images(lambda a, b: np.log(a / b), first, second)
         finding = Finding(
             math.log(first.mean / second.mean),
-            (math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf),
+            log_region_of(asked.claim),
             log=True,
             arms=(*first.seed_arm(1 / first.mean), *second.seed_arm(1 / second.mean)),
             pool=self._pool(asked, first, second),
@@ -294,8 +294,7 @@ class Claims:
         margin = claim.margin or MARGIN_SHARE * claim.published
         if share and margin >= claim.published:
             raise Missing("undefined", f"the margin {margin:g} leaves nothing of {claim.published:g}")
-        ends = [claim.published + step * margin * (-1 if share else 1) for step in (-1, 0, 1)]
-        limits = _worse(ends[0], share), _worse(ends[1], share), _worse(ends[2], share)
+        limits = limits_of(claim.published, margin, share)
         chosen = asked.selection == "best_on_test"
         runs = self.arms.runs(arm.name)
         best_of = claim.best_of if claim.best_of and not chosen else 0
@@ -376,7 +375,7 @@ class Claims:
         logs = [
             SeedArm(name, tuple(math.log(v) for v in cost.values()), 1.0) for name, cost in ((first, a), (second, b))
         ]
-        region = math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf
+        region = log_region_of(asked.claim)
         finding = Finding(
             float(np.mean(logs[0].scaled) - np.mean(logs[1].scaled)),
             region,
@@ -515,6 +514,18 @@ def _of_own_counts(metric: Metric, arm: Arm, own: Floats) -> str:
 def difference_region(claim: Claim) -> tuple[float, float]:
     """Return where a claim puts the difference of two arms."""
     return claim.at_least or 0.0, math.inf if claim.at_most is None else claim.at_most
+
+
+def log_region_of(claim: Claim) -> tuple[float, float]:
+    """Return the region of a claim about a ratio, in logs."""
+    low, high = region_of(claim)
+    return (math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf)
+
+
+def limits_of(published: float, margin: float, share: bool) -> tuple[float, float, float]:
+    """Return a printed number less its margin, itself, and with its margin, on the scale on which more is worse."""
+    step = -margin if share else margin
+    return _worse(published - step, share), _worse(published, share), _worse(published + step, share)
 
 
 def region_of(bounded: Claim | Bound) -> tuple[float, float]:

@@ -6,11 +6,12 @@ correlated by ``CORRELATION``. A prior to spend hours by, never evidence.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from recount.judging.claims import MARGIN_SHARE, difference_region, region_of
+from recount.judging.arms import is_fixed
+from recount.judging.claims import MARGIN_SHARE, difference_region, limits_of, log_region_of, region_of
 from recount.judging.printed_claims import PrintedClaims
 from recount.judging.verdicts import Finding, Number, SeedArm, number_power, power
 from recount.metrics import ALL, COSTS
@@ -34,7 +35,6 @@ class Expected:
     claim: Claim
     trainings: tuple[str, ...]  # system/variant, each once; seeds are added
     findings: tuple[Finding | None, ...]  # of its parts; None: a fact, which one run decides
-    assumed: bool  # no number was printed of some part
 
     def power(self, seeds: int, looks: int) -> float:
         """Return how likely it is decided with so many seeds in each arm: that every part is."""
@@ -56,16 +56,11 @@ def expected(project: Project) -> list[Expected]:
             benchmarks = [benchmark for benchmark in claim.on if project.place(benchmark)]
             if set(arms) <= runs.keys() and benchmarks:
                 trained = [project.training_of(runs[arm]) for arm in arms]
-                ids = tuple(dict.fromkeys(f"{run.system}/{run.variant}" for run in trained if _is_trained(run)))
-                parts = list(_Parts(project, paper, claim, runs).found(benchmarks))
+                ids = tuple(dict.fromkeys(f"{run.system}/{run.variant}" for run in trained if not is_fixed(run)))
                 if ids:
-                    every = tuple(finding for finding, _ in parts)
-                    found.append(Expected(name, claim, ids, every, not all(printed for _, printed in parts)))
+                    parts = _Parts(project, paper, claim, runs).found(benchmarks)
+                    found.append(Expected(name, claim, ids, tuple(parts)))
     return found
-
-
-def _is_trained(run: Run) -> bool:
-    return run.checkpoint is None and run.settings.get("train") is not False
 
 
 class _Parts:
@@ -74,43 +69,43 @@ class _Parts:
     def __init__(self, project: Project, paper: Paper, claim: Claim, runs: dict[str, Run]) -> None:
         self.project, self.claim, self.runs, self.printed = project, claim, runs, PrintedClaims(paper)
 
-    def found(self, benchmarks: list[str]) -> Iterator[tuple[Finding | None, bool]]:
-        """Yield each part, and whether it rests on printed numbers."""
+    def found(self, benchmarks: list[str]) -> Iterator[Finding | None]:
+        """Yield each part; None: a fact."""
         claim = self.claim
         if claim.metric in COSTS and claim.test in ("ratio", "value"):
             fact = claim.metric.startswith(_FACTS) or claim.test == "value"
-            for pair in claim.pairs:
-                yield (None if fact else self._times(pair)), fact
+            yield from (None if fact else self._times(pair) for pair in claim.pairs)
         elif claim.test == "value":
-            yield from ((self._number(arm), True) for arm in claim.arm)
+            yield from (self._number(arm) for arm in claim.arm)
         elif claim.test == "quantity":
-            for bound, _, benchmark in product(claim.bounds, claim.arm, benchmarks):
-                yield self._share(bound, benchmark), False
+            yield from (self._share(*asked) for asked in product(claim.bounds, claim.arm, benchmarks))
         elif claim.test == "relative_drop":
-            yield self._drop(claim.pairs[0], benchmarks), False
+            yield self._drop(claim.pairs[0], benchmarks)
         else:
-            yield from (self._pair(pair, benchmark) for pair, benchmark in product(claim.pairs, benchmarks))
+            make = self._ratio if claim.test == "ratio" else self._difference
+            yield from (make(*asked) for asked in product(claim.pairs, benchmarks))
 
     def _images(self, benchmark: str) -> int:
         return self.project.benchmarks[benchmark].images or IMAGES
 
-    def _arm(self, name: str, value: float, weight: float) -> Iterator[SeedArm]:
-        if name in self.runs and _is_trained(self.project.training_of(self.runs[name])):
-            yield SeedArm(name, (value,), weight)
+    def _arms(self, weights: Mapping[str, float]) -> tuple[SeedArm, ...]:
+        """Return those of the arms that are trained, with the derivatives of the effect by them."""
+        trained = [name for name in weights if name in self.runs]
+        trained = [name for name in trained if not is_fixed(self.project.training_of(self.runs[name]))]
+        return tuple(SeedArm(name, (0.0,), weights[name]) for name in trained)
 
-    def _values(self, pair: tuple[str, str], benchmark: str) -> tuple[float, float, bool]:
+    def _values(self, pair: tuple[str, str], benchmark: str) -> tuple[float, float]:
         """Return the printed metric of both arms; where one is missing, the better arm is better by ``EFFECT``."""
         chosen = dict.fromkeys((self.claim.weights, *self.printed.selections(self.claim)))
         tried = [[self._printed(arm, benchmark, selection) for arm in pair] for selection in chosen]
         values = min(tried, key=lambda both: sum(map(math.isnan, both)))
         first, second = values
-        printed = not math.isnan(first) and not math.isnan(second)
         factor = 1 + EFFECT if ALL[self.claim.metric].better == "high" else 1 - EFFECT
         if math.isnan(second):
             second = 0.5 if math.isnan(first) else first / factor
         if math.isnan(first):
             first = second * factor
-        return (min(first, 0.99) if ALL[self.claim.metric].is_share else first), second, printed
+        return (min(first, 0.99) if ALL[self.claim.metric].is_share else first), second
 
     def _printed(self, arm: str, benchmark: str, selection: str) -> float:
         try:
@@ -118,58 +113,59 @@ class _Parts:
         except Missing:
             return math.nan
 
-    def _pair(self, pair: tuple[str, str], benchmark: str) -> tuple[Finding, bool]:
+    def _difference(self, pair: tuple[str, str], benchmark: str) -> Finding:
         claim, n = self.claim, self._images(benchmark)
-        first, second, printed = self._values(pair, benchmark)
+        first, second = self._values(pair, benchmark)
         share = ALL[claim.metric].is_share
         weights = [value * (1 - value) if share else value for value in (first, second)]
         spread = [value * (1 - value) if share else value**2 * _IMAGE_VARIANCE for value in (first, second)]
-        variance = (spread[0] + spread[1] - 2 * CORRELATION * math.sqrt(spread[0] * spread[1])) / n
-        if claim.test == "ratio":
-            low, high = region_of(claim)
-            arms = (*self._arm(pair[0], 0.0, 1.0), *self._arm(pair[1], 0.0, 1.0))
-            region = math.log(low) if low > 0 else -math.inf, math.log(high) if high < math.inf else math.inf
-            relative = 2 * _IMAGE_VARIANCE * (1 - CORRELATION) / n
-            finding = Finding(
-                math.log(first / second), region, log=True, arms=arms, image_variance=relative, base=1.0, n=n
-            )
-            return finding, printed
-        arms = (*self._arm(pair[0], 0.0, weights[0]), *self._arm(pair[1], 0.0, weights[1]))
-        effect = first - second if ALL[claim.metric].better == "high" else second - first
-        scale = "logit" if share else "log"
-        region = difference_region(claim)
-        return Finding(effect, region, scale=scale, arms=arms, image_variance=variance, base=second, n=n), printed
+        return Finding(
+            first - second if ALL[claim.metric].better == "high" else second - first,
+            difference_region(claim),
+            scale="logit" if share else "log",
+            arms=self._arms(dict(zip(pair, weights, strict=True))),
+            image_variance=(spread[0] + spread[1] - 2 * CORRELATION * math.sqrt(spread[0] * spread[1])) / n,
+            base=second,
+            n=n,
+        )
+
+    def _ratio(self, pair: tuple[str, str], benchmark: str) -> Finding:
+        (first, second), n = self._values(pair, benchmark), self._images(benchmark)
+        return Finding(
+            math.log(first / second),
+            log_region_of(self.claim),
+            log=True,
+            arms=self._arms(dict.fromkeys(pair, 1.0)),
+            image_variance=2 * _IMAGE_VARIANCE * (1 - CORRELATION) / n,
+            base=1.0,
+            n=n,
+        )
 
     def _times(self, pair: tuple[str, str]) -> Finding:
-        low, high = (math.log(end) if 0 < end < math.inf else math.copysign(math.inf, end - 1)
-                     for end in region_of(self.claim))  # fmt: skip
+        low, high = log_region_of(self.claim)
         inner = high - EFFECT if math.isfinite(high) else low + EFFECT
-        arms = (*self._arm(pair[0], 0.0, 1.0), *self._arm(pair[1], 0.0, 1.0))
-        return Finding(inner, (low, high), log=True, arms=arms)
+        return Finding(inner, (low, high), log=True, arms=self._arms(dict.fromkeys(pair, 1.0)))
 
     def _number(self, arm: str) -> Finding:
         """A printed number, were it true."""
         claim = self.claim
         assert claim.published is not None
-        share, published = ALL[claim.metric].is_share, claim.published
-        margin = claim.margin or MARGIN_SHARE * published
-        ends = [published + step * margin * (-1 if share else 1) for step in (-1, 0, 1)]
-        scaled = [-math.log(end / (1 - end)) if share else math.log(end) for end in ends]
-        number = Number(published, margin, (scaled[0], scaled[1], scaled[2]), share)
-        return Finding(0.0, grade="number", arms=(SeedArm(arm, (scaled[1],), 1.0),), number=number)
+        margin, share = claim.margin or MARGIN_SHARE * claim.published, ALL[claim.metric].is_share
+        limits = limits_of(claim.published, margin, share)
+        number = Number(claim.published, margin, limits, share)
+        return Finding(0.0, grade="number", arms=(SeedArm(arm, (limits[1],), 1.0),), number=number)
 
-    def _share(self, bound: Bound, benchmark: str) -> Finding:
+    def _share(self, bound: Bound, arm: str, benchmark: str) -> Finding:
         low, high = region_of(bound)
         value = low * (1 + EFFECT) if math.isfinite(low) else high * (1 - EFFECT)
-        share = min(max(value, 0.01), 0.99)
-        n = self._images(benchmark)
-        arms = tuple(arm for name in self.claim.arm[:1] for arm in self._arm(name, 0.0, share * (1 - share)))
-        return Finding(value, (low, high), scale="logit", arms=arms, image_variance=share * (1 - share) / n, n=n)
+        share, n = min(max(value, 0.01), 0.99), self._images(benchmark)
+        spread = share * (1 - share)
+        arms = self._arms({arm: spread})
+        return Finding(value, (low, high), scale="logit", arms=arms, image_variance=spread / n, n=n)
 
     def _drop(self, pair: tuple[str, str], benchmarks: list[str]) -> Finding:
-        ratios = [first / second for first, second, _ in (self._values(pair, benchmark) for benchmark in benchmarks)]
+        ratios = [first / second for first, second in (self._values(pair, benchmark) for benchmark in benchmarks)]
         effect = ratios[0] - ratios[-1] if len(ratios) > 1 and ratios[0] != ratios[-1] else EFFECT
         n = min(self._images(benchmark) for benchmark in benchmarks)
-        arms = (*self._arm(pair[0], 0.0, abs(effect)), *self._arm(pair[1], 0.0, abs(effect)))
         variance = sum(ratio**2 * 2 * _IMAGE_VARIANCE * (1 - CORRELATION) for ratio in ratios) / n
-        return Finding(effect, arms=arms, image_variance=variance, n=n)
+        return Finding(effect, arms=self._arms(dict.fromkeys(pair, abs(effect))), image_variance=variance, n=n)
