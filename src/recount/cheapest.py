@@ -58,15 +58,15 @@ def path(
                 if not need:
                     continue
                 cost = sum(hours[training] * more for training, more in need.items())
-
                 then = seeds | dict.fromkeys(need, look)
                 after = [reached(number, then) for number in range(len(claims))]
                 gains = {
                     f"{c.paper} {c.claim.id}": after[i] - done[i] for i, c in enumerate(claims) if after[i] > done[i]
                 }
-                rate = sum(gains.values()) / max(cost, 1e-9)
-                if sum(gains.values()) >= ENOUGH and (best is None or rate > best[0]):
-                    best = rate, Step(tuple(need), look, cost, total + cost, gains), after
+                step = Step(tuple(need), look, cost, total + cost, gains)
+                rate = step.gain / max(cost, 1e-9)
+                if step.gain >= ENOUGH and (best is None or rate > best[0]):
+                    best = rate, step, after
         if best is None:
             return steps
         _, step, done = best

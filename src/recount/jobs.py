@@ -23,7 +23,7 @@ from recount.errors import UserError
 from recount.provenance import output_of
 from recount.results import attempts
 from recount.results.attempts import Attempt, attempt_path, last_attempt
-from recount.results.files import SaveError, file_digest, text_digest
+from recount.results.files import SaveError, file_digest, now, text_digest
 from recount.settings.project import Project
 
 # Environment variables. The workflow tells its jobs which attempt it is, and on a cluster how many minutes they have; a
@@ -115,7 +115,7 @@ def attempt(project: Project, step: str, job: str, made_from: Mapping[str, Any] 
     noted = Attempt(
         step=step,
         job=job,
-        began=_time(time.time()),
+        began=now(),
         host=socket.gethostname(),
         process=os.getpid(),
         until=_time(end) if end else "",

@@ -17,21 +17,19 @@ from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from recount import datasets
-from recount.cheapest import Step, affordable, order, path
 from recount.data.dataset import MANIFEST, Dataset, Source
 from recount.data.needs import unmet
 from recount.documents import Document, Sheet, terminal
 from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
-from recount.judging.expected import expected
 from recount.provenance import cpu_name, visible_gpus
 from recount.rehearsal import costs
 from recount.results.files import ResultsError
@@ -40,6 +38,11 @@ from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import NO_TRAINING, Project, Run, default_recipe, load
 from recount.settings.schemas import system_schema
+
+if TYPE_CHECKING:
+    from recount.cheapest import (
+        Step,
+    )  # the rules of the verdicts load scipy, which each job of the workflow would wait for
 
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
@@ -82,7 +85,7 @@ class Plan:
     runs: list[RunCost] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     downloads: list[Download] = field(default_factory=list)
-    path: list[Step] = field(default_factory=list)  # the cheapest to verdicts, from what is there
+    path: list["Step"] = field(default_factory=list)  # the cheapest to verdicts, from what is there
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
         """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
@@ -112,6 +115,9 @@ def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = N
 
     ``card`` is whose hours are told; None: the one that is here.
     """
+    from recount.cheapest import path
+    from recount.judging.expected import expected
+
     check_data(project)
     named = dict.fromkeys(run for paper in project.papers.values() for run in paper.runs)
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
@@ -152,6 +158,8 @@ def within_budget(project: Project) -> Project:
     config = project.config
     if config.budget_gpu_hours is None or config.only:
         return project
+    from recount.cheapest import affordable
+
     hours, have, spent = by_training(_run_costs(project))
     fits = affordable(project, hours, have, spent)
     only = [f"{run.system}/{run.variant}" for run in project.runs if run.training_id.rpartition("/")[0] in fits]
@@ -162,6 +170,8 @@ def within_budget(project: Project) -> Project:
 
 def priorities(project: Project) -> dict[str, int]:
     """Return the place of each training (``system/variant``) on the cheapest path, the first highest; above 0."""
+    from recount.cheapest import order
+
     hours, have, _ = by_training(_run_costs(project))
     found = order(project, hours, have)
     return {training: len(found) - place for place, training in enumerate(found)}
@@ -235,7 +245,7 @@ class _Basis:
                 ended
             ) * epochs, f"scaled from {len(ended)} runs here"
         if self.rehearsed is not None and (found := costs.measured_hours(self.project, run, self.rehearsed)):
-            return found[0], f"measured on this machine ({self.rehearsed.device})"
+            return found, f"measured on this machine ({self.rehearsed.device})"
         card = self.card or ("T4" if quoted is None else None)  # as most of what is published
         hours = costs.modelled_hours(self.project, run, card) if card else None
         if hours is not None:

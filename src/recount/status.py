@@ -77,22 +77,21 @@ def states(project: Project) -> Iterator[RunState]:
 
 def _state(project: Project, run: Run) -> RunState:
     root, trained, read = project.root, run.training_id, run.evaluation_id
-    steps = [("train", trained, trained, "", root / project.run_folder(run) / RUN)]
+    steps = [("train", trained, trained, root / project.run_folder(run) / RUN)]
     for name in run.benchmark_of_split.values():
-        place = f"{run.benchmarks[name].dataset}/{run.benchmarks[name].split}"
-        steps.append(("predict", read, predict_job(run, name), place, root / project.predictions(run, name)))
+        steps.append(("predict", read, predict_job(run, name), root / project.predictions(run, name)))
     for name in run.prompt_tests:
-        steps.append(("test-prompts", read, f"{read}/{name}", name, root / project.prompt_test_file(run, name)))
-    for step, whose, job, place, result in steps:
-        found = _of_step(project, run, step, whose, job, place, result)
+        steps.append(("test-prompts", read, f"{read}/{name}", root / project.prompt_test_file(run, name)))
+    for step, whose, job, result in steps:
+        found = _of_step(project, run, step, whose, job, result)
         if found is not None:
             return found
     return RunState("", run.id, "done")
 
 
-def _of_step(project: Project, run: Run, step: str, whose: str, job: str, place: str, result: Path) -> RunState | None:
-    """Return the state of a run that is at this step, ``whose`` run does on ``place``; None: the step is done."""
-    logs = [project.log(step.replace("-", "_"), *whose.split("/"), *parts) for parts in (place.split("/"), ())]
+def _of_step(project: Project, run: Run, step: str, whose: str, job: str, result: Path) -> RunState | None:
+    """Return the state of a run that is at this step, ``whose`` run does; None: the step is done."""
+    logs = [project.log(step.replace("-", "_"), *parts.split("/")) for parts in (job, whose)]
     log = next((log for log in logs if (project.root / log).is_file()), logs[-1])  # of its own job, or one with others
     same = f", as {whose}" if whose != run.id else ""
     try:

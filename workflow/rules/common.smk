@@ -274,9 +274,9 @@ def evaluation_threads(wildcards):
 
 @functools.cache
 def path_to_verdicts():
-    """Return the place of each training on the cheapest path; only the main process of a long suite needs it."""
-    long = PROJECT.suite.comparable and workflow.is_main_process
-    return priorities(PROJECT) if long else {}
+    """Return the place of each training on the cheapest path; only the main process of a long suite needs it, to run."""
+    needed = PROJECT.suite.comparable and workflow.is_main_process and not workflow.dryrun
+    return priorities(PROJECT) if needed else {}
 
 
 def training_priority(wildcards):

@@ -8,7 +8,6 @@ file may answer the prompt tests: the same pictures asked for other classes. Wha
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,7 +25,7 @@ from recount.judging.submitted import against
 from recount.metrics import METRICS
 from recount.provenance import data_digests, step_digest
 from recount.report.numbers import interval, number, signed
-from recount.results.files import Made, csv_text, file_digest, write_arrays
+from recount.results.files import Made, csv_text, file_digest, now, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow
 from recount.results.prompt_tests import BenchmarkTests, NegativePrompts, NotTested, Pairs
 from recount.results.reason import Missing
@@ -205,9 +204,8 @@ def submit(project: Project, benchmark: str, name: str, given: Given, paper: str
     content = {file.name: file_digest(file) for file in (table, maps) if file.is_file()}
     data = data_digests([project.root / project.index(place)])
     made = Made(content=content, data=data, code=step_digest("score"))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     Submission(
-        name=name, paper=paper, benchmark=benchmark, place=place, came_from=given.came_from, when=now, made=made,
+        name=name, paper=paper, benchmark=benchmark, place=place, came_from=given.came_from, when=now(), made=made,
         files=dict(given.files),        prompt_tests=given.prompt_tests,
     ).write(path)  # fmt: skip
     return path, replaced

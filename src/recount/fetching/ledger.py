@@ -8,12 +8,11 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recount.data.dataset import MANIFEST, DataError, Source
-from recount.results.files import text_digest, write_text
+from recount.results.files import now, text_digest, write_text
 
 LEDGER = ".fetched.jsonl"
 
@@ -57,8 +56,7 @@ class Ledger:
 
     def record(self, path: str, sha256: str, address: str) -> Fetched:
         """Write down a file that has just come; any thread may."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = Fetched(path, (self._folder / path).stat().st_size, sha256, address, now)
+        entry = Fetched(path, (self._folder / path).stat().st_size, sha256, address, now())
         with self._lock:
             self.entries[path] = entry
             self._append(asdict(entry))

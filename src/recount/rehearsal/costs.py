@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field
 
 from recount import datasets
-from recount.results.rehearsals import Rehearsals, Rehearsed
+from recount.results.rehearsals import Rehearsals
 from recount.settings.base import Strict, merged
 from recount.settings.project import Project, Run, default_recipe
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
@@ -96,8 +96,8 @@ def training_samples(run: Run) -> int | None:
 
 def steps_of(recipe: Recipe, samples: int, epochs: int) -> int:
     """Return the optimiser steps of so many epochs."""
-    per_epoch = samples // recipe.batch_size if recipe.drop_last else -(-samples // recipe.batch_size)
-    return min(epochs * max(per_epoch, 1), recipe.max_steps or epochs * max(per_epoch, 1))
+    steps = epochs * recipe.steps_per_epoch(samples)
+    return min(steps, recipe.max_steps or steps)
 
 
 def _stages(run: Run, precision: str) -> list[StepCost]:
@@ -133,7 +133,7 @@ def memory_peak(project: Project, run: Run) -> int | None:
     return max((cost.peak for cost in stages), default=None) if run.size == "paper" else None
 
 
-def measured_hours(project: Project, run: Run, there: Rehearsals) -> tuple[float, Rehearsed] | None:
+def measured_hours(project: Project, run: Run, there: Rehearsals) -> float | None:
     """Return the hours of a run's training by a rehearsal of it, or of another of its system; None: there is none."""
     samples, recipe = training_samples(run), recipe_of(project, run)
     own = there.rehearsed.get(run.id)
@@ -142,7 +142,7 @@ def measured_hours(project: Project, run: Run, there: Rehearsals) -> tuple[float
     if samples is None or not rows:
         return None
     seconds = float(rows[0].seconds_per_step or 0) * recipe.batch_size / rows[0].batch
-    return seconds * steps_of(recipe, samples, recipe.epochs) / 3600, rows[0]
+    return seconds * steps_of(recipe, samples, recipe.epochs) / 3600
 
 
 def counted_precisions(recipe: Recipe, system: str) -> Iterator[tuple[Precision, int]]:

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from recount.prediction.predict import picture_of
 from recount.prediction.samples import predict_samples
 from recount.rehearsal.generated import generated, kind_of
 from recount.rehearsal.steps import TimedTrainer, digest_of, taken_again
-from recount.results.files import shared_lock
+from recount.results.files import now, shared_lock
 from recount.results.rehearsals import FOLDER, Rehearsals, Rehearsed, add_rehearsals, rehearsals_path
 from recount.settings.base import absent, merged
 from recount.settings.project import Project, Run, Split, load
@@ -109,12 +108,8 @@ def _apart(
     except BrokenProcessPool:
         what = "the system ended its process without a word, most likely because the machine's memory was used up"
         return Rehearsed(
-            run=run.id, when=_now(), error=f"{what}; close other programs, or use a machine with more"
+            run=run.id, when=now(), error=f"{what}; close other programs, or use a machine with more"
         ), None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _rehearse_here(
@@ -124,7 +119,7 @@ def _rehearse_here(
     logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {run_id}: %(message)s", stream=sys.stderr)
     project = load(root, config)
     run = next(run for run in project.trainings if run.id == run_id)
-    found, kind = Rehearsed(run=run_id, when=_now(), code=provenance.step_digest("train", run.system)), None
+    found, kind = Rehearsed(run=run_id, when=now(), code=provenance.step_digest("train", run.system)), None
     try:
         with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
             kind = _described(device)

@@ -12,7 +12,7 @@ import torch
 
 from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Stage, System
-from recount.training.checkpoints import STATE
+from recount.training.checkpoints import STATE, tensor_digest
 from recount.training.loop import Trainer
 
 CLOSE = 0.01  # relative: what fast kernels of a card may add up to in the losses of a step that is taken again
@@ -21,8 +21,7 @@ CLOSE = 0.01  # relative: what fast kernels of a card may add up to in the losse
 def shortened(recipe: Recipe, samples: int, steps: int, batch: int) -> Recipe:
     """Return a recipe of so many steps, at most ``batch`` samples each, that is evaluated once, at its end."""
     size = min(recipe.batch_size, batch)
-    per_epoch = samples // size if recipe.drop_last and samples >= size else -(-samples // size)
-    epochs = -(-steps // per_epoch)
+    epochs = -(-steps // recipe.model_copy(update={"batch_size": size}).steps_per_epoch(samples))
     never = {"evaluate_each_from": None, "patience": None, "moving_mean": 1, "evaluate_from": 0}
     every = None if recipe.evaluate_every is None else epochs
     changes = {"batch_size": size, "epochs": epochs, "max_steps": steps, "evaluate_every": every}
@@ -94,7 +93,7 @@ def digest_of(system: System) -> str:
     found = hashlib.sha256()
     for name, value in system.state_dict().items():
         found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(tensor_digest(value).encode())
     return found.hexdigest()
 
 

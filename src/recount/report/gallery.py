@@ -6,7 +6,7 @@ system's own best, median and worst image follow from its absolute errors.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,8 +219,7 @@ def gallery(
     ranked = {entry.label: best_median_worst(entry.predictions) for entry in shown if entry.first}
     wanted = list(dict.fromkeys([*compared, *(name for ranks in ranked.values() for _, name in ranks)]))
     width = next((width for limit, width in PHOTO_WIDTHS if len(wanted) <= limit), SMALLEST_PHOTO)
-    built = [photo_of(sources, samples, name, f"{stem}-{n}", width) for n, name in enumerate(wanted)]
-    photos = {photo.id: photo for photo in built if photo is not None}
+    photos = {photo.id: photo for photo in _photos(sources, samples, wanted, stem, width)}
     tops = {name: scale_of([entry.maps[name] for entry in shown if name in entry.maps]) for name in photos}
     maps = any(entry.maps for entry in shown)
     groups = [_comparison(photos[name], shown, tops[name], maps) for name in compared if name in photos]
@@ -242,8 +241,7 @@ def answers_by_picture(
         return None
     true = shown[0].predictions.drop_duplicates("id").set_index("id")["true_count"]
     names = by_quantiles(true, np.linspace(0, 1, ANSWERED).tolist())
-    built = [photo_of(sources, samples, name, f"{stem}-{n}", THUMBNAIL) for n, name in enumerate(names)]
-    photos = tuple(photo for photo in built if photo is not None)
+    photos = tuple(_photos(sources, samples, names, stem, THUMBNAIL))
     lines = []
     for entry in shown:
         mine = (
@@ -252,6 +250,13 @@ def answers_by_picture(
         lines.append((entry.label, tuple((count(a), bool(a == p.count)) for a, p in zip(mine, photos, strict=True))))
     sentence = said("answers_by_picture", place=place, selection=selection)
     return AnswerTable(sentence, photos, tuple(lines), notice)
+
+
+def _photos(sources: Sources, samples: pd.DataFrame, names: Sequence[str], stem: str, width: int) -> Iterator[Photo]:
+    """Yield the photographs of samples that can be shown; ``stem`` and a number name their classes."""
+    for number, name in enumerate(names):
+        if (photo := photo_of(sources, samples, name, f"{stem}-{number}", width)) is not None:
+            yield photo
 
 
 def _comparison(photo: Photo, shown: Sequence[Shown], top: float, maps: bool) -> Group:

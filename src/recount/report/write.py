@@ -60,8 +60,8 @@ class _Report:
         self.sources = Sources(project)
         self.maker = PaperMaker(self.sources, folder, part_of)
 
-    def write(self) -> list[str]:
-        """Write all pages and return their files below the folder."""
+    def write(self) -> None:
+        """Write all pages."""
         views = [self.maker.view(name) for name in self.project.papers]
         of_papers = [page for view in views for page in (view.page, view.pictures) if page is not None]
         pages = [front_page(self.sources, views), *of_papers, self._verdicts(views), self._provenance(), _reading()]
@@ -73,7 +73,7 @@ class _Report:
             "problems": self.sources.problems,
             "statuses_there": list(dict.fromkeys(mark for view in views for mark in _statuses(view))),
         }
-        return write_pages(self.folder, pages, shared)
+        write_pages(self.folder, pages, shared)
 
     def _verdicts(self, views: list[PaperView]) -> Page:
         fidelity = claims.fidelity_sheet(self.sources.fidelity)

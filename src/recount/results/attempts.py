@@ -148,9 +148,10 @@ def failed_of_suite(project: Project) -> dict[Path, str]:
 def last_attempt(project: Project, step: str, job: str) -> Attempt | None:
     """Return the record of the last attempt, if it did not end well; None where there is none that can be read."""
     try:
-        return Attempt.read(attempt_path(project, step, job))
-    except (FileNotFoundError, ResultsError):
+        found = last_sign(project, step, job)
+    except ResultsError:
         return None
+    return None if found is None else found[0]
 
 
 def times_killed(project: Project, step: str, job: str, attempts: int) -> int:

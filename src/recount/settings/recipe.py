@@ -102,6 +102,14 @@ class Recipe(Strict):
         False, description="the slip of some released scripts: nothing switches back to training mode"
     )
 
+    def steps_per_epoch(self, samples: int) -> int:
+        """Return the optimiser's steps over so many samples."""
+        return (
+            samples // self.batch_size
+            if self.drop_last and samples >= self.batch_size
+            else -(-samples // self.batch_size)
+        )
+
     def evaluates(self, epoch: int) -> bool:
         """Return whether the epoch, counted from 1, is evaluated during training."""
         if self.evaluate_every is None or epoch < self.evaluate_from:

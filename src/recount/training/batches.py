@@ -50,8 +50,7 @@ class EpochBatches(Sampler[list[Position]]):
     first: int = 0
 
     def __len__(self) -> int:
-        size = self.recipe.batch_size
-        return self.count // size if self.recipe.drop_last and self.count >= size else -(-self.count // size)
+        return self.recipe.steps_per_epoch(self.count)
 
     def size_of(self, batch: int) -> int:
         """Return how many samples a batch has, over all processes."""

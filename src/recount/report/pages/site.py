@@ -48,8 +48,8 @@ class Page:
         return "../" * self.file.count("/")
 
 
-def write_pages(folder: Path, pages: Sequence[Page], shared: Mapping[str, Any]) -> list[str]:
-    """Write all pages of a report into ``folder`` and return their files."""
+def write_pages(folder: Path, pages: Sequence[Page], shared: Mapping[str, Any]) -> None:
+    """Write all pages of a report into ``folder``."""
     (folder / PICTURES).mkdir(exist_ok=True)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     texts = {
@@ -64,7 +64,6 @@ def write_pages(folder: Path, pages: Sequence[Page], shared: Mapping[str, Any]) 
         path = folder / page.file
         path.parent.mkdir(exist_ok=True)
         path.write_text(environment.get_template(page.template).render(page.content), encoding="utf-8")
-    return [page.file for page in pages]
 
 
 def stored(folder: Path, root: str, uri: str) -> str:
