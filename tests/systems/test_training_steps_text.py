@@ -375,8 +375,8 @@ def test_t2icount(tmp_path: Path) -> None:
             fine = tuple(F.avg_pool2d(each, 2) for each in fine)
         share = [each / (each.sum((1, 2, 3), keepdim=True) + 1e-6) for each in (p, d)]
         total = regression + 1.5 * (share[0] - share[1]).abs().sum((1, 2, 3)).mean()
-        positive = d >= edge
-        negative = ~positive & (attention * own < 0.3)
+        positive = (d >= edge).double()
+        negative = (1 - positive) * (attention * own < 0.3)
         for s in (made["S3"], made["S2"]):
             pull = ((1 - s) * positive).sum((1, 2, 3)) / (positive.sum((1, 2, 3)) + 1e-7)
             push = (s.clamp(min=0) * negative).sum((1, 2, 3)) / (negative.sum((1, 2, 3)) + 1e-7)
@@ -395,5 +395,4 @@ def test_t2icount(tmp_path: Path) -> None:
         decay=lambda name, _: 5e-5 * share_of(name),
     )
     assert copied(result).keys() == ours.end.keys()
-    assert_same_updates(ours, {name: w for name, w in result.items() if name.startswith("decoder.")})
-    assert_same_updates(ours, result, 1e-4)  # of the UNet some cells' gradients are nearly nothing, which Adam enlarges
+    assert_same_updates(ours, result)
