@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import diffusion_oracle
+from golden_tools import assert_matches, fill
 from recount.errors import UserError
 from recount.nn import stable_diffusion as sd
 from recount.systems import t2icount as t2i
@@ -178,3 +180,41 @@ def test_what_counting_does_not_need_of_a_file_is_left_out(key: str) -> None:
 def test_what_no_network_has_keeps_its_name() -> None:
     key = "model.diffusion_model.extra.weight"
     assert sd.ldm_renamer([key], {})(key) == key
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cells", "samples"),
+    [
+        ({"unet_channels": (16, 32, 48, 64), "unet_heads": (2, 4, 3, 8), "unet_groups": 4, "context": 24}, (8, 24), 3),
+        ({"unet_channels": (24, 24, 40, 40), "unet_heads": (1, 3, 5, 2), "unet_groups": 8, "context": 48}, (40, 16), 1),
+    ],
+)
+def test_networks_of_other_sizes_are_those_of_an_independent_implementation(
+    sizes: dict[str, Any], cells: tuple[int, int], samples: int
+) -> None:
+    """UNet, VAE and text tower on pictures that are not square, against functions of torch alone, to 1e-5."""
+    rest = {"vae_channels": (8, 16, 24), "vae_groups": 4, "vae_layers": 2, "text_layers": 3, "text_heads": 2}
+    backbone = sd.Backbone(**sizes, **rest, text_feedforward=56, text_length=9, vocabulary=("red", "blue", "stars"))
+    parts = {"unet": sd.unet(backbone), "vae": sd.autoencoder(backbone), "text": sd.text_encoder(backbone)}
+    state = {}
+    for part, network in parts.items():
+        filled_state = fill().fill_state_dict(network.state_dict(), norm_scales=fill().norm_scale_keys(network))
+        network.load_state_dict(filled_state)
+        network.double().eval()
+        state |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
+    picture = torch.from_numpy(fill().wave((samples, 3, 4 * cells[0], 4 * cells[1]), 0.71, 0.2)).double()
+    latent = torch.from_numpy(fill().wave((samples, 4, *cells), 0.53, 1.1)).double()
+    ids = torch.tensor([[0, 2 + i, 4, *[1] * 6] for i in range(samples)])
+    with torch.no_grad():
+        mode = parts["vae"].encode(picture).latent_dist.mode()
+        states = parts["text"](ids).last_hidden_state
+        features, maps = sd.UNetPass(parts["unet"])(latent, states, torch.eye(9).expand(samples, -1, -1))
+        text = diffusion_oracle.text_states(state, ids, backbone.text_heads)
+        expected, attention = diffusion_oracle.unet(state, latent, text, backbone.unet_heads, backbone.unet_groups)
+        encoded = diffusion_oracle.encoded(state, picture, backbone.vae_groups)
+    assert_matches(mode, encoded.numpy(), 1e-5)
+    assert_matches(states, text.numpy(), 1e-5)
+    for name, value in features.items():
+        assert_matches(value, expected[name].numpy(), 1e-5)
+    for divisor, value in maps.items():
+        assert_matches(value, attention[divisor].numpy(), 1e-5)

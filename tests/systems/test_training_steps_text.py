@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
+import diffusion_oracle
 from recount.nn.clip import token_ids
 from recount.systems.base import Batch
-from recount.systems.t2icount import T2ICount
 from step_oracles import (
     State,
     adam,
@@ -324,32 +323,30 @@ def counted(w: State, x: Tensor) -> Tensor:
     return x
 
 
+def forwarded(w: State, images: Tensor, prompts: list[str], settings: Any) -> tuple[Any, Tensor, Tensor]:
+    """T2ICount's features F1 to F4, text vector [B, 1, D] and fused attention [B, 1, h, w]."""
+    size = settings.backbone
+    ids = torch.ones(len(prompts), size.text_length, dtype=torch.long)  # the end, up to the last position
+    for row, prompt in zip(ids, prompts, strict=True):
+        own = [0, *(2 + size.vocabulary.index(word) for word in prompt.split())]  # the start, and the words
+        row[: len(own)] = torch.tensor(own)
+    share = ((ids > 1) / (ids > 1).sum(1, keepdim=True)).double()  # single precision, as there
+    with torch.no_grad():
+        latent = diffusion_oracle.encoded(w, 2 * images - 1, size.vae_groups)
+        states = diffusion_oracle.text_states(w, ids, size.text_heads)
+    features, maps = diffusion_oracle.unet(w, latent, states, size.unet_heads, size.unet_groups)
+    fused = torch.zeros(())
+    for weight, divisor in zip(settings.attention_weights, (4, 2, 1), strict=True):
+        m = torch.einsum("blhw,bl->bhw", maps[divisor].detach(), share)[:, None]
+        m = larger(m, divisor) if divisor > 1 else m
+        low, high = m.amin((2, 3), True), m.amax((2, 3), True)
+        fused = fused + weight * (m - low) / (high - low + 1e-7)
+    return features, torch.einsum("bld,bl->bd", states, share)[:, None], fused
+
+
 @pytest.mark.more
 def test_t2icount(tmp_path: Path) -> None:
-    """Decoder, losses, groups and optimiser; UNet, VAE and text tower are another instance of ours.
-
-    An oracle of these would be more than sixty lines; they have golden cases (test_stable_diffusion.py), and the UNet's
-    gradients run through the oracle's decoder.
-    """
     ours = trained("t2icount", tmp_path)
-
-    class Seen(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.system = T2ICount(ours.system.settings).double()
-
-        def forward(self, b: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-            context, mask = self.system.context(b.prompts)
-            share = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(-1)
-            features, maps = self.system._pass(self.system.latent(b.images), context, share)
-            of_f1 = {n: larger(maps[n], n) if n > 1 else maps[n] for n in (4, 2, 1)}
-            fused = torch.zeros(())
-            for weight, m in ((0.1, of_f1[4]), (0.3, of_f1[2]), (0.6, of_f1[1])):  # mini: the finest weighs most
-                low, high = m.amin((2, 3), True), m.amax((2, 3), True)
-                fused = fused + weight * (m - low) / (high - low + 1e-7)
-            return features, (context * share).sum(1, keepdim=True), fused
-
-    network = Seen().train()
 
     def decoded(w: State, f: dict[str, Tensor], text: Tensor) -> dict[str, Tensor]:
         v3, s3 = stage(w, "decoder.stage1", f["F4"], f["F3"], text=text)
@@ -365,7 +362,7 @@ def test_t2icount(tmp_path: Path) -> None:
         return ((2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))).mean()
 
     def loss(w: State, b: Batch, _: int) -> Tensor:
-        features, text, attention = functional_call(network, {f"system.{n}": each for n, each in w.items()}, (b,))
+        features, text, attention = forwarded(w, b.images, b.prompts, ours.system.settings)
         made = decoded(w, features, text)
         p, d, own = made["density"], 6.0 * b.maps["density"], b.maps["own"]  # mini: six times the density
         front, edge = (d > 6.0e-3).double(), 6.0e-3
