@@ -29,22 +29,46 @@ from recount.training.loop import Trainer
 
 STEPS = 5
 State = dict[str, Tensor]
-WIDTH, HEIGHT = 192, 160
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
 ANCHORS = (0.0, 1.0, 2.0, 3.0, 4.21937)  # of CLIP-EBC's bins for UCF-QNRF
+PATTERNS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {  # points in units of the picture's edges
+    "six": lambda rng: rng.uniform(0.3, 0.7, (6, 2)),
+    "none": lambda rng: np.zeros((0, 2)),
+    "one": lambda rng: rng.uniform(0.4, 0.6, (1, 2)),
+    "coincident": lambda rng: np.repeat(rng.uniform(0.4, 0.6, (4, 2)), (3, 2, 1, 1), axis=0),
+    "on the border": lambda rng: np.concatenate([np.mgrid[0:3, 0:3].reshape(2, -1).T / 2, rng.uniform(0, 1, (3, 2))]),
+}
 
 
-def jpeg_pool(folder: Path) -> ImagePool:
-    """Return two JPEGs: one of six circles, and one without any, whose crops are empty."""
-    samples, rng = [], np.random.default_rng(3)
-    for name, number in (("crowd", 6), ("nobody", 0)):
-        pixels = rng.integers(0, 120, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        points = (rng.uniform(0.3, 0.7, (number, 2)) * (WIDTH, HEIGHT)).astype(np.float32)
+@dataclass(frozen=True)
+class Scene:
+    """Pictures to train on: their size, name -> pattern of points, how many make a batch (an epoch), and a seed."""
+
+    width: int
+    height: int
+    pictures: dict[str, str]
+    batch: int = 2
+    seed: int = 3
+
+
+SCENES: dict[str, Scene] = {
+    "crowd": Scene(192, 160, {"crowd": "six", "nobody": "none"}),
+    "edges": Scene(288, 144, {"one": "one", "pairs": "coincident", "border": "on the border"}, 3, 17),
+}
+
+
+def jpeg_pool(folder: Path, scene: str = "crowd") -> ImagePool:
+    """Return the JPEGs of a scene: squares at the points of a pattern, on noise."""
+    shape, samples = SCENES[scene], []
+    rng, size = np.random.default_rng(shape.seed), (shape.width, shape.height)
+    for name, pattern in shape.pictures.items():
+        pixels = rng.integers(0, 120, (shape.height, shape.width, 3), dtype=np.uint8)
+        points = (PATTERNS[pattern](rng) * size).astype(np.float32)
         for x, y in points.astype(int):
-            pixels[y - 4 : y + 4, x - 4 : x + 4] = 250
+            pixels[max(y - 4, 0) : y + 4, max(x - 4, 0) : x + 4] = 250
         path = folder / f"{name}.jpg"
         Image.fromarray(pixels).save(path, quality=90)
-        samples.append(Sample(name, "train", path, points, float(number), "six red circles", WIDTH, HEIGHT))
+        samples.append(Sample(name, "train", path, points, float(len(points)), "six red circles", *size))
     return ImagePool(samples, 1.0)
 
 
@@ -72,13 +96,26 @@ def copied(state: State) -> State:
     return {name: value.detach().clone() for name, value in state.items()}
 
 
-def trained(name: str, folder: Path, *, pool: Any = None, recipe: dict[str, Any] | None = None, **over: Any) -> Trained:
-    """Train a system at mini size for five steps with its own recipe; weights are stirred, so that nothing is dead."""
+def trained(
+    name: str,
+    folder: Path,
+    scene: str = "crowd",
+    *,
+    pool: Any = None,
+    recipe: dict[str, Any] | None = None,
+    opened: str = "",
+    **over: Any,
+) -> Trained:
+    """Train a system at mini size for five steps with its own recipe; weights are stirred, so that nothing is dead.
+
+    ``opened`` names the bias before a last ReLU that would else be shut for all pictures.
+    """
+    fixed = SCENES[scene]
     AcceleratorState._reset_state(reset_partial_state=True)
     system_class = systems.load(name)
-    torch.manual_seed(4)
+    torch.manual_seed(fixed.seed + 1)
     system = system_class(system_class.Settings.model_validate(merged(system_class.mini_settings(), over)))
-    five = {"epochs": STEPS, "max_steps": STEPS, "batch_size": 2, "evaluate_every": None, "held_out": 0.0}
+    five = {"epochs": STEPS, "max_steps": STEPS, "batch_size": fixed.batch, "evaluate_every": None, "held_out": 0.0}
     resolved = resolve_recipe(system_class.recipe, merged(five, recipe or {}))
     batches: list[Batch] = []
     seen: dict[str, Any] = {}
@@ -90,21 +127,23 @@ def trained(name: str, folder: Path, *, pool: Any = None, recipe: dict[str, Any]
 
     def watched_stages(recipe: Recipe) -> Any:  # called once, before the first step
         system.double()
-        stirring = torch.Generator().manual_seed(1)
+        stirring = torch.Generator().manual_seed(fixed.seed - 2)
         for parameter in system.parameters():
             parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=stirring, dtype=torch.float64))
+        if opened:
+            system.get_parameter(opened).data.fill_(0.5)
         seen["start"], seen["generator"] = copied(system.state_dict()), torch.get_rng_state()
         return stages(recipe)
 
     system.losses, system.stages = watched_losses, watched_stages
     options: dict[str, Any] = {
         "watched": {},
-        "seed": 5,
+        "seed": fixed.seed + 2,
         "folder": folder,
         "made_from": "d",
         "device": torch.device("cpu"),
     }
-    Trainer(system, resolved, pool or jpeg_pool(folder), **options).train()
+    Trainer(system, resolved, pool or jpeg_pool(folder, scene), **options).train()
     return Trained(system, resolved, end=copied(system.state_dict()), batches=batches, **seen)
 
 
@@ -156,18 +195,20 @@ def oracle(
     weights = copied(begun.start if start is None else start)
     torch.set_rng_state(begun.generator)
     memories: dict[str, tuple[State, int]] = {}  # what the optimiser keeps, and how often it moved the weight
+    largest = 0.0
     for step, batch in enumerate(begun.batches if batches is None else batches):
         leaves = {n: w.requires_grad_() for n, w in weights.items() if w.is_floating_point() and trains(n)}
         found = torch.autograd.grad(loss(weights, batch, step), list(leaves.values()), allow_unused=True)
         gradients = {n: gradient(n, g) for n, g in zip(leaves, found, strict=True) if g is not None}
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
-        factor = min(1.0, clip_norm / (norm + 1e-6))
+        factor, largest = min(1.0, clip_norm / (norm + 1e-6)), max(largest, norm)
         weights = {n: w.detach() for n, w in weights.items()}
         for n, g in gradients.items():
             memory, times = memories.get(n, ({}, 0))
             moved = update(memory, weights[n], factor * g, rate(n, step), decay(n, weights[n]), times + 1)
             weights[n] = after(n, moved)
             memories[n] = memory, times + 1
+    assert largest > 0, "no step had a gradient: nothing but the decay would be compared"
     return weights
 
 
@@ -183,7 +224,48 @@ def assert_same_updates(begun: Trained, expected: State, tolerance: float = 1e-5
     assert not wrong, f"(difference, largest move) of {wrong}"
 
 
+def assert_same_predictions(
+    begun: Trained, predicted: Callable[[State, Tensor], Tensor], *sizes: tuple[int, ...]
+) -> None:
+    """Assert that ours, as trained, predicts in evaluation mode the density that the oracle does.
+
+    ``predicted`` is of weights and pictures in [0, 1]; these are made by formula, in batches of ``sizes`` [B, H, W].
+    """
+    begun.system.eval()
+    for number, (batch, height, width) in enumerate(sizes):
+        angles = (0.61 + 0.1 * number) * torch.arange(1, 1 + batch * 3 * height * width, dtype=torch.float64) + 0.3
+        images = (0.5 + 0.5 * angles.sin()).view(batch, 3, height, width)
+        _Mode.training = False
+        try:
+            with torch.no_grad():
+                want = predicted(copied(begun.end), images)
+                ours = begun.system.predict(images, ["six red circles"] * batch).density
+        finally:
+            _Mode.training = True
+        assert ours.shape == want.shape
+        assert float(want.abs().max()) > 0, "nothing is predicted"
+        apart, largest = float((ours - want).abs().max()), float(want.abs().max())
+        assert apart <= 1e-5 * largest, f"{height} x {width}: {apart} apart, of up to {largest}"
+
+
+class _Mode:
+    training = True  # whether the parts below compute as in training
+
+
 # ------------------------------------------------------------------------------------------------ parts of networks
+
+
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """Dropout; nothing in evaluation mode."""
+    return F.dropout(x, rate, _Mode.training)
+
+
+def dropped(x: Tensor, rate: float) -> Tensor:
+    """A residual path [B, ...], dropped for whole samples; nothing in evaluation mode."""
+    if not rate or not _Mode.training:
+        return x
+    kept = torch.empty(len(x), *[1] * (x.ndim - 1), dtype=x.dtype).bernoulli_(1 - rate)
+    return x * kept / (1 - rate)
 
 
 def conv(w: State, name: str, x: Tensor, **how: Any) -> Tensor:
@@ -204,7 +286,9 @@ def norm(w: State, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def batch_norm(w: State, name: str, x: Tensor) -> Tensor:
-    """BatchNorm in training mode; moves its running statistics in ``w``."""
+    """BatchNorm, which in training mode moves its running statistics in ``w``."""
+    if not _Mode.training:
+        return frozen_norm(w, name, x)
     mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
     number = x.numel() // x.shape[1]
     with torch.no_grad():
@@ -213,6 +297,14 @@ def batch_norm(w: State, name: str, x: Tensor) -> Tensor:
     shape = (1, -1, 1, 1)
     x = (x - mean.view(shape)) / (var.view(shape) + 1e-5).sqrt()
     return x * w[f"{name}.weight"].view(shape) + w[f"{name}.bias"].view(shape)
+
+
+def frozen_norm(w: State, name: str, x: Tensor) -> Tensor:
+    """BatchNorm by its running statistics."""
+    mean, var, scale, shift = (
+        w[f"{name}.{n}"][:, None, None] for n in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / (var + 1e-5).sqrt() * scale + shift
 
 
 def group_norm(w: State, name: str, x: Tensor, groups: int = 8) -> Tensor:
@@ -264,9 +356,14 @@ def clip_block(w: State, name: str, x: Tensor, heads: int, act: Any = quick_gelu
 def patch_tokens(w: State, name: str, x: Tensor) -> Tensor:
     """Class token and patches with their positions."""
     kernel = w[f"{name}.conv1.weight"]
-    patches = F.conv2d(x, kernel, stride=kernel.shape[-1]).flatten(2).mT
+    patches, places = F.conv2d(x, kernel, stride=kernel.shape[-1]), w[f"{name}.positional_embedding"]
+    edge = math.isqrt(len(places) - 1)
+    if patches.shape[2:] != (edge, edge):
+        grid = places[1:].T.unflatten(1, (edge, edge))[None]
+        grid = F.interpolate(grid, patches.shape[2:], mode="bicubic", align_corners=False)
+        places = torch.cat([places[:1], grid[0].flatten(1).T])
     first = w[f"{name}.class_embedding"].expand(len(x), 1, -1)
-    return torch.cat([first, patches], 1) + w[f"{name}.positional_embedding"]
+    return torch.cat([first, patches.flatten(2).mT], 1) + places
 
 
 def clip_text(w: State, name: str, ids: Tensor, heads: int, layers: int, act: Any = quick_gelu) -> Tensor:

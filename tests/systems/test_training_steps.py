@@ -10,9 +10,11 @@ from torch import Tensor
 
 from recount.systems.base import Batch
 from step_oracles import (
+    SCENES,
     State,
     Trained,
     adam,
+    assert_same_predictions,
     assert_same_updates,
     attend,
     batch_norm,
@@ -21,7 +23,10 @@ from step_oracles import (
     clip_block,
     conv,
     dm_loss,
+    dropout,
+    dropped,
     expected,
+    frozen_norm,
     imagenet,
     larger,
     linear,
@@ -52,23 +57,27 @@ def test_the_same_seed_trains_the_same_weights(name: str, tmp_path: Path) -> Non
     assert all(torch.equal(first.end[key], second.end[key]) for key in first.end)
 
 
-def test_mcnn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_mcnn(scene: str, tmp_path: Path) -> None:
     def column(w: State, name: str, x: Tensor) -> Tensor:
         for layer in (0, 2, 4, 5):  # 1 and 3 are poolings
             x = conv(w, f"{name}.{layer}.conv", x).relu()
             x = F.max_pool2d(x, 2) if layer < 4 else x
         return x
 
-    def loss(w: State, b: Batch, _: int) -> Tensor:
+    def network(w: State, images: Tensor) -> Tensor:
         x = imagenet(
-            b.images, (0.413525998592, 0.378520160913, 0.371616870165), (0.284849464893, 0.277046442032, 0.281509846449)
+            images, (0.413525998592, 0.378520160913, 0.371616870165), (0.284849464893, 0.277046442032, 0.281509846449)
         )
         out = conv(w, "fuse.0.conv", torch.cat([column(w, f"branch{n}", x) for n in (1, 2, 3)], 1)).relu()
-        out = out.repeat_interleave(4, 2).repeat_interleave(4, 3)
-        return (out - 100 * b.maps["density"]).square().mean()
+        return out.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
-    ours = trained("mcnn", tmp_path, **SMALLER["mcnn"])
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        return (network(w, b.images) - 100 * b.maps["density"]).square().mean()
+
+    ours = trained("mcnn", tmp_path, scene, opened="fuse.0.conv.bias", **SMALLER["mcnn"])
     assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=constant(1e-4), decay=constant(1e-4)))
+    assert_same_predictions(ours, lambda w, x: network(w, x) / 100, (1, 47, 93), (2, 64, 16))
 
 
 def vgg(w: State, name: str, x: Tensor) -> Tensor:
@@ -81,14 +90,19 @@ def vgg(w: State, name: str, x: Tensor) -> Tensor:
     return x
 
 
-def test_dm_count(tmp_path: Path) -> None:
-    def loss(w: State, b: Batch, _: int) -> Tensor:
-        x = larger(vgg(w, "features", imagenet(b.images)), 2, corners=True)
+@pytest.mark.parametrize("scene", SCENES)
+def test_dm_count(scene: str, tmp_path: Path) -> None:
+    def network(w: State, images: Tensor) -> Tensor:
+        x = larger(vgg(w, "features", imagenet(images)), 2, corners=True)
         x = conv(w, "reg_layer.2", conv(w, "reg_layer.0", x).relu()).relu()
-        return dm_loss(conv(w, "density_layer.0", x).relu(), b.maps["blocks"], b.points, eps=1e-6)
+        return conv(w, "density_layer.0", x).relu()
 
-    ours = trained("dm_count", tmp_path)
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        return dm_loss(network(w, b.images), b.maps["blocks"], b.points, eps=1e-6)
+
+    ours = trained("dm_count", tmp_path, scene)
     assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=constant(1e-5), decay=constant(1e-4)))
+    assert_same_predictions(ours, network, (1, 75, 130), (3, 128, 48))
 
 
 def ebc_rate(_: str, epoch: int) -> float:
@@ -100,14 +114,19 @@ def dace(logits: Tensor, b: Batch) -> Tensor:
     return block_cross_entropy(logits, classes) + dm_loss(expected(logits), b.maps["blocks"], b.points)
 
 
-def test_dmcount_ebc(tmp_path: Path) -> None:
-    def loss(w: State, b: Batch, _: int) -> Tensor:
-        x = larger(vgg(w, "backbone.features", imagenet(b.images)), 2)
+@pytest.mark.parametrize("scene", SCENES)
+def test_dmcount_ebc(scene: str, tmp_path: Path) -> None:
+    def logits(w: State, images: Tensor) -> Tensor:
+        x = larger(vgg(w, "backbone.features", imagenet(images)), 2)
         x = conv(w, "backbone.reg_layer.2", conv(w, "backbone.reg_layer.0", x).relu()).relu()
-        return dace(conv(w, "classifier", x), b)
+        return conv(w, "classifier", x)
 
-    ours = trained("dmcount_ebc", tmp_path)
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        return dace(logits(w, b.images), b)
+
+    ours = trained("dmcount_ebc", tmp_path, scene)
     assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=ebc_rate, decay=constant(1e-4)))
+    assert_same_predictions(ours, lambda w, x: expected(logits(w, x)), (1, 80, 144), (3, 128, 48))
 
 
 def basic_block(w: State, name: str, x: Tensor, shortcut: bool) -> Tensor:
@@ -121,25 +140,31 @@ def compared(w: State, features: Tensor) -> Tensor:
     return w["logit_scale"].exp() * torch.einsum("bchw,kc->bkhw", image, F.normalize(w["text_features"], dim=1))
 
 
-def test_clip_ebc_with_visual_prompts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_clip_ebc_with_visual_prompts(scene: str, tmp_path: Path) -> None:
     trunk = "image_encoder.trunk"
 
-    def loss(w: State, b: Batch, _: int) -> Tensor:
-        x = norm(w, f"{trunk}.ln_pre", patch_tokens(w, trunk, imagenet(b.images)))
+    def logits(w: State, images: Tensor) -> Tensor:
+        x = norm(w, f"{trunk}.ln_pre", patch_tokens(w, trunk, imagenet(images)))
         for i in range(3):
             prompts = w[f"image_encoder.prompts.{i}"].expand(len(x), -1, -1)
             x = clip_block(
                 w, f"{trunk}.transformer.resblocks.{i}", torch.cat([x[:, :1], prompts, x[:, 1:]], 1), heads=3
             )
             x = torch.cat([x[:, :1], x[:, 5:]], 1)  # four prompts go
-        x = norm(w, f"{trunk}.ln_post", x)[:, 1:].mT.unflatten(2, (7, 7))
-        return dace(compared(w, basic_block(w, "image_decoder.0", larger(x, 2), shortcut=False)), b)
+        cells = images.shape[2] // 16, images.shape[3] // 16
+        x = norm(w, f"{trunk}.ln_post", x)[:, 1:].mT.unflatten(2, cells)
+        return compared(w, basic_block(w, "image_decoder.0", larger(x, 2), shortcut=False))
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        return dace(logits(w, b.images), b)
 
     def trains(name: str) -> bool:
         return not name.startswith(trunk) and name != "text_features" and "running" not in name
 
-    ours = trained("clip_ebc", tmp_path, backbone="vit_b16")
+    ours = trained("clip_ebc", tmp_path, scene, backbone="vit_b16")
     assert_same_updates(ours, oracle(ours, loss, adam(), trains=trains, rate=ebc_rate, decay=constant(1e-4)))
+    assert_same_predictions(ours, lambda w, x: expected(logits(w, x)), (1, 112, 112), (2, 80, 144))
 
 
 def odconv(w: State, name: str, x: Tensor) -> Tensor:
@@ -162,7 +187,8 @@ def ccsm(w: State, name: str, x: Tensor) -> Tensor:
     return x * conv(w, f"{name}.spatial_attention", x.mean(1, keepdim=True)).sigmoid()
 
 
-def test_gigacount(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_gigacount(scene: str, tmp_path: Path) -> None:
     depths = {"stem": (1, 0), "stage1": (1, 1), "stage2": (2, 2)}  # blocks, and how many came before, of 5 in all
 
     def last_norm(w: State, name: str, x: Tensor) -> Tensor:
@@ -175,9 +201,7 @@ def test_gigacount(tmp_path: Path) -> None:
             f"{name}.block.5",
             F.gelu(linear(w, f"{name}.block.3", norm(w, f"{name}.block.2", y.movedim(1, -1), 1e-6))),
         )
-        y = w[f"{name}.layer_scale"] * y.movedim(-1, 1)
-        kept = torch.empty(len(x), 1, 1, 1, dtype=x.dtype).bernoulli_(1 - drop) / (1 - drop) if drop else 1.0
-        return x + y * kept
+        return x + dropped(w[f"{name}.layer_scale"] * y.movedim(-1, 1), drop)
 
     def stage(w: State, name: str, x: Tensor) -> Tensor:
         e = f"image_encoder.{name}"
@@ -190,8 +214,8 @@ def test_gigacount(tmp_path: Path) -> None:
             x = block(w, f"{e}.1.{i}", x, 0.1 * (before + i) / 4)
         return x
 
-    def loss(w: State, b: Batch, _: int) -> Tensor:
-        maps = [x := imagenet(b.images)][:0]
+    def network(w: State, images: Tensor) -> Tensor:
+        maps = [x := imagenet(images)][:0]
         for name in depths:
             x = stage(w, name, x)
             maps.append(x)
@@ -199,7 +223,10 @@ def test_gigacount(tmp_path: Path) -> None:
         up = [("upsample_1", middle, {"stride": 2, "padding": 1}), ("upsample_2", deep, {"stride": 4})]
         fused = [F.conv_transpose2d(x, w[f"fusion.{n}.weight"], w[f"fusion.{n}.bias"], **how) for n, x, how in up]
         fused = larger(torch.cat([shallow, *fused], 1), (12, 12))
-        logits = compared(w, basic_block(w, "image_decoder.0", fused, shortcut=True))
+        return compared(w, basic_block(w, "image_decoder.0", fused, shortcut=True))
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        logits = network(w, b.images)
         classes = classes_of(b.maps["blocks"])
         one_hot = F.one_hot(classes, 5).movedim(-1, 1)
         return dace(logits, b) + (logits.softmax(1) - one_hot).square().sum() / len(logits)
@@ -207,7 +234,7 @@ def test_gigacount(tmp_path: Path) -> None:
     def trains(name: str) -> bool:
         return name != "text_features" and "running" not in name
 
-    ours = trained("gigacount", tmp_path)
+    ours = trained("gigacount", tmp_path, scene)
     result = oracle(
         ours,
         loss,
@@ -218,12 +245,14 @@ def test_gigacount(tmp_path: Path) -> None:
         rate=lambda _, epoch: 1e-5 + (5e-4 - 1e-5) * epoch / 20,
     )
     assert_same_updates(ours, result)
+    assert_same_predictions(ours, lambda w, x: expected(network(w, x)), (1, 96, 96), (3, 96, 96))
 
 
+@pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("head", ["token", "gap"])
-def test_transcrowd(head: str, tmp_path: Path) -> None:
-    def loss(w: State, b: Batch, _: int) -> Tensor:
-        x = F.conv2d(imagenet(b.images), w["vit.patch_embed.proj.weight"], w["vit.patch_embed.proj.bias"], stride=16)
+def test_transcrowd(head: str, scene: str, tmp_path: Path) -> None:
+    def network(w: State, images: Tensor) -> Tensor:
+        x = F.conv2d(imagenet(images), w["vit.patch_embed.proj.weight"], w["vit.patch_embed.proj.bias"], stride=16)
         x = torch.cat([w["vit.cls_token"].expand(len(x), -1, -1), x.flatten(2).mT], 1) + w["vit.pos_embed"]
         for i in range(2):
             n = f"vit.blocks.{i}"
@@ -232,46 +261,74 @@ def test_transcrowd(head: str, tmp_path: Path) -> None:
             x = x + linear(w, f"{n}.mlp.fc2", F.gelu(linear(w, f"{n}.mlp.fc1", norm(w, f"{n}.norm2", x, 1e-6))))
         x = norm(w, "vit.norm", x, 1e-6)
         if head == "token":
-            counts = linear(w, "output1.2", F.dropout(linear(w, "vit.head", x[:, 0]).relu(), 0.5))
+            counts = linear(w, "output1.2", dropout(linear(w, "vit.head", x[:, 0]).relu(), 0.5))
         else:  # 48 channels averaged to 12 numbers
             pooled = x[:, 1:].unflatten(-1, (12, 4)).mean(-1).flatten(1).relu()
-            counts = linear(w, "output1.4", F.dropout(linear(w, "output1.1", pooled).relu(), 0.5))
-        return (counts[:, 0] - b.counts).abs().sum()
+            counts = linear(w, "output1.4", dropout(linear(w, "output1.1", pooled).relu(), 0.5))
+        return counts[:, 0]
 
-    ours = trained("transcrowd", tmp_path, head=head)
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        return (network(w, b.images) - b.counts).abs().sum()
+
+    def tiles(w: State, images: Tensor) -> Tensor:
+        cut = images.unflatten(2, (-1, 96)).unflatten(4, (-1, 96)).permute(0, 2, 4, 1, 3, 5)  # B, rows, columns
+        return network(w, cut.flatten(0, 2)).view(len(images), 1, *cut.shape[1:3])
+
+    ours = trained("transcrowd", tmp_path, scene, head=head)
     assert_same_updates(ours, oracle(ours, loss, adam(), trains=everything, rate=constant(1e-5), decay=constant(5e-4)))
+    assert_same_predictions(ours, tiles, (1, 192, 288), (2, 288, 192))
 
 
-def test_crowdclip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_crowdclip(scene: str, tmp_path: Path) -> None:
     tower = "image_encoder"
+
+    def similar(w: State, name: str, crops: Tensor, sentences: str) -> Tensor:
+        x = norm(w, f"{name}.ln_pre", patch_tokens(w, name, imagenet(crops)))
+        for i in range(2):
+            x = clip_block(w, f"{name}.transformer.resblocks.{i}", x, heads=3)
+        features = norm(w, f"{name}.ln_post", x[:, 0]) @ w[f"{name}.proj"]
+        return 100 * F.normalize(features, dim=1) @ F.normalize(w[f"{sentences}_features"], dim=1).T
+
+    def patches(w: State, images: Tensor) -> Tensor:
+        high, wide, counts = images.shape[2] // 4, images.shape[3] // 4, []
+        numbers = images.new_tensor((1, 3, 6, 10, 15, 20))
+        for image in images:
+            cut = [
+                image[None, :, r * high : (r + 1) * high, c * wide : (c + 1) * wide] for r in range(4) for c in range(4)
+            ]
+            small = [F.interpolate(each, (56, 56), mode="bilinear", antialias=True)[..., 4:52, 4:52] for each in cut]
+            x = torch.cat(small)
+            crowds = similar(w, "untuned", x, "object").argmax(1) == 0
+            heads = (similar(w, "untuned", x, "part").argsort(1, descending=True)[:, :3] == 0).any(1)
+            kept = crowds & heads if (crowds & heads).any() else torch.ones(16, dtype=torch.bool)
+            counts.append(numbers[similar(w, tower, x, "number").argmax(1)] * kept)
+        return torch.stack(counts).view(len(images), 1, 4, 4)
 
     def loss(w: State, b: Batch, _: int) -> Tensor:
         total = w["number_features"].new_zeros(())
         for crops in b.maps["crops"]:  # of one picture, small to large
-            x = norm(w, f"{tower}.ln_pre", patch_tokens(w, tower, imagenet(crops)))
-            for i in range(2):
-                x = clip_block(w, f"{tower}.transformer.resblocks.{i}", x, heads=3)
-            features = norm(w, f"{tower}.ln_post", x[:, 0]) @ w[f"{tower}.proj"]
-            logits = 100 * F.normalize(features, dim=1) @ F.normalize(w["number_features"], dim=1).T
+            logits = similar(w, tower, crops, "number")
             for i in range(len(logits)):
                 for j in range(i + 1, len(logits)):
                     total = total + (logits[i, j] - logits[j, j]).clamp(min=0)
         return total / len(b.maps["crops"])
 
-    ours = trained("crowdclip", tmp_path, recipe={"batch_size": 1})
+    ours = trained("crowdclip", tmp_path, scene, recipe={"batch_size": 1})
     result = oracle(ours, loss, radam, trains=lambda n: n.startswith(tower), rate=constant(1e-6), decay=constant(0.0))
     assert_same_updates(ours, result)
+    assert_same_predictions(ours, patches, (1, 203, 331), (2, 260, 150))
 
 
-def test_css_ccnn_in_both_stages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scene", SCENES)
+def test_css_ccnn_in_both_stages(scene: str, tmp_path: Path) -> None:
     def features(w: State, images: Tensor, training: bool) -> tuple[Tensor, Tensor]:
         x = 255 * images - images.new_tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
         for name in ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3"):
             if name in ("2_1", "3_1"):
                 x = pooled = F.max_pool2d(x, 2)
             x, n = conv(w, f"features.conv{name}", x), f"features.batch_norm_{name}"
-            kept = F.batch_norm(x, w[f"{n}.running_mean"], w[f"{n}.running_var"], w[f"{n}.weight"], w[f"{n}.bias"])
-            x = (batch_norm(w, n, x) if training else kept).relu()
+            x = (batch_norm if training else frozen_norm)(w, n, x).relu()
         return pooled, x
 
     def rotation(w: State, b: Batch, _: int) -> Tensor:
@@ -282,13 +339,16 @@ def test_css_ccnn_in_both_stages(tmp_path: Path) -> None:
         logits = linear(w, "rotation_head.fc", x.mean((2, 3)))
         return -logits.log_softmax(1)[torch.arange(len(logits)), b.maps["turns"]].mean()
 
-    def matching(w: State, b: Batch, _: int) -> Tensor:
-        x = torch.cat(features(w, b.images, training=False), 1)
+    def network(w: State, images: Tensor) -> Tensor:
+        x = torch.cat(features(w, images, training=False), 1)
         x = conv(w, "density_head.conv4_2", conv(w, "density_head.conv4_1", x).relu()).relu()
-        density = conv(w, "density_head.conv5_1", F.max_pool2d(x, 2)).relu()
+        return conv(w, "density_head.conv5_1", F.max_pool2d(x, 2)).relu()
+
+    def matching(w: State, b: Batch, _: int) -> Tensor:
+        density = network(w, b.images)
         sums, draws = (F.avg_pool2d(density, 8) * 64).flatten(), b.maps["prior"].flatten()
         cost, u, v = (sums[:, None] - draws) ** 2, torch.zeros_like(sums), torch.zeros_like(draws)
-        log_a, log_b = (torch.log(x.new_tensor(1 / len(each) + 1e-8)) for each in (sums, draws))
+        log_a, log_b = (torch.log(density.new_tensor(1 / len(each) + 1e-8)) for each in (sums, draws))
         for _ in range(1000):
             before = u, v
             u = 0.1 * (log_a - torch.logsumexp((u[:, None] + v - cost) / 0.1, 1)) + u
@@ -301,7 +361,7 @@ def test_css_ccnn_in_both_stages(tmp_path: Path) -> None:
         return name.startswith(("features.", "rotation_head.")) and "running" not in name
 
     first = {"epochs": 5, "max_steps": 5, "batch_size": 2, "evaluate_every": None}
-    ours: Trained = trained("css_ccnn", tmp_path, rotation=first)
+    ours: Trained = trained("css_ccnn", tmp_path, scene, rotation=first)
     turned, matched = ([b for b in ours.batches if key in b.maps] for key in ("turns", "prior"))
     assert (len(turned), len(matched)) == (5, 5)
     rate = ours.system.settings.rotation.optimiser.lr  # the mini size's
@@ -319,3 +379,4 @@ def test_css_ccnn_in_both_stages(tmp_path: Path) -> None:
         start=middle,
     )
     assert_same_updates(ours, end)
+    assert_same_predictions(ours, network, (1, 136, 232), (3, 128, 64))
