@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from accelerate.state import AcceleratorState
@@ -55,6 +56,11 @@ SCENES: dict[str, Scene] = {
     "crowd": Scene(192, 160, {"crowd": "six", "nobody": "none"}),
     "edges": Scene(288, 144, {"one": "one", "pairs": "coincident", "border": "on the border"}, 3, 17),
 }
+
+
+IN_SCENES = pytest.mark.parametrize(
+    "scene", [pytest.param(s, marks=pytest.mark.more) if s != "crowd" else s for s in SCENES]
+)
 
 
 def jpeg_pool(folder: Path, scene: str = "crowd") -> ImagePool:

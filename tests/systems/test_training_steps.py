@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recount.systems.base import Batch
 from step_oracles import (
-    SCENES,
+    IN_SCENES,
     State,
     Trained,
     adam,
@@ -57,7 +57,7 @@ def test_the_same_seed_trains_the_same_weights(name: str, tmp_path: Path) -> Non
     assert all(torch.equal(first.end[key], second.end[key]) for key in first.end)
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_mcnn(scene: str, tmp_path: Path) -> None:
     def column(w: State, name: str, x: Tensor) -> Tensor:
         for layer in (0, 2, 4, 5):  # 1 and 3 are poolings
@@ -90,7 +90,7 @@ def vgg(w: State, name: str, x: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_dm_count(scene: str, tmp_path: Path) -> None:
     def network(w: State, images: Tensor) -> Tensor:
         x = larger(vgg(w, "features", imagenet(images)), 2, corners=True)
@@ -114,7 +114,7 @@ def dace(logits: Tensor, b: Batch) -> Tensor:
     return block_cross_entropy(logits, classes) + dm_loss(expected(logits), b.maps["blocks"], b.points)
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_dmcount_ebc(scene: str, tmp_path: Path) -> None:
     def logits(w: State, images: Tensor) -> Tensor:
         x = larger(vgg(w, "backbone.features", imagenet(images)), 2)
@@ -140,7 +140,7 @@ def compared(w: State, features: Tensor) -> Tensor:
     return w["logit_scale"].exp() * torch.einsum("bchw,kc->bkhw", image, F.normalize(w["text_features"], dim=1))
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_clip_ebc_with_visual_prompts(scene: str, tmp_path: Path) -> None:
     trunk = "image_encoder.trunk"
 
@@ -167,6 +167,37 @@ def test_clip_ebc_with_visual_prompts(scene: str, tmp_path: Path) -> None:
     assert_same_predictions(ours, lambda w, x: expected(logits(w, x)), (1, 112, 112), (2, 80, 144))
 
 
+@IN_SCENES
+def test_clip_ebc_with_a_resnet(scene: str, tmp_path: Path) -> None:
+    def bottleneck(w: State, name: str, x: Tensor, pooled: bool) -> Tensor:
+        y = batch_norm(w, f"{name}.bn1", conv(w, f"{name}.conv1", x)).relu()
+        y = batch_norm(w, f"{name}.bn2", conv(w, f"{name}.conv2", y)).relu()
+        y = batch_norm(w, f"{name}.bn3", conv(w, f"{name}.conv3", F.avg_pool2d(y, 2) if pooled else y))
+        if f"{name}.downsample.0.weight" in w:
+            x = conv(w, f"{name}.downsample.0", F.avg_pool2d(x, 2) if pooled else x)
+            x = batch_norm(w, f"{name}.downsample.1", x)
+        return (y + x).relu()
+
+    def logits(w: State, images: Tensor) -> Tensor:
+        x, trunk = imagenet(images), "image_encoder.trunk"
+        for n in (1, 2, 3):
+            x = batch_norm(w, f"{trunk}.bn{n}", conv(w, f"{trunk}.conv{n}", x, stride=2 if n == 1 else 1)).relu()
+        x = F.avg_pool2d(x, 2)
+        for layer in (1, 2, 3, 4):  # the last one keeps its resolution
+            x = bottleneck(w, f"{trunk}.layer{layer}.0", x, pooled=layer in (2, 3))
+        return compared(w, bottleneck(w, "image_decoder.0", larger(x, 2), pooled=False))
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        return dace(logits(w, b.images), b)
+
+    def trains(name: str) -> bool:
+        return name != "text_features" and "running" not in name
+
+    ours = trained("clip_ebc", tmp_path, scene)
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=trains, rate=ebc_rate, decay=constant(1e-4)))
+    assert_same_predictions(ours, lambda w, x: expected(logits(w, x)), (1, 96, 160), (2, 64, 32))
+
+
 def odconv(w: State, name: str, x: Tensor) -> Tensor:
     a = f"{name}.attention"
     z = batch_norm(w, f"{a}.bn", conv(w, f"{a}.fc", x.mean((2, 3), keepdim=True))).relu()
@@ -187,7 +218,7 @@ def ccsm(w: State, name: str, x: Tensor) -> Tensor:
     return x * conv(w, f"{name}.spatial_attention", x.mean(1, keepdim=True)).sigmoid()
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_gigacount(scene: str, tmp_path: Path) -> None:
     depths = {"stem": (1, 0), "stage1": (1, 1), "stage2": (2, 2)}  # blocks, and how many came before, of 5 in all
 
@@ -248,7 +279,7 @@ def test_gigacount(scene: str, tmp_path: Path) -> None:
     assert_same_predictions(ours, lambda w, x: expected(network(w, x)), (1, 96, 96), (3, 96, 96))
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 @pytest.mark.parametrize("head", ["token", "gap"])
 def test_transcrowd(head: str, scene: str, tmp_path: Path) -> None:
     def network(w: State, images: Tensor) -> Tensor:
@@ -279,7 +310,7 @@ def test_transcrowd(head: str, scene: str, tmp_path: Path) -> None:
     assert_same_predictions(ours, tiles, (1, 192, 288), (2, 288, 192))
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_crowdclip(scene: str, tmp_path: Path) -> None:
     tower = "image_encoder"
 
@@ -320,7 +351,7 @@ def test_crowdclip(scene: str, tmp_path: Path) -> None:
     assert_same_predictions(ours, patches, (1, 203, 331), (2, 260, 150))
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@IN_SCENES
 def test_css_ccnn_in_both_stages(scene: str, tmp_path: Path) -> None:
     def features(w: State, images: Tensor, training: bool) -> tuple[Tensor, Tensor]:
         x = 255 * images - images.new_tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
