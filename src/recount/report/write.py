@@ -17,7 +17,7 @@ from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.pages.front import front_page
 from recount.report.pages.paper import PaperMaker, PaperView, PartOf
 from recount.report.pages.site import Page, write_pages
-from recount.report.provenance_view import chains, health, shared_and_differing
+from recount.report.provenance_view import health, shared_and_differing
 from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
 from recount.results.attempts import failed_of_data
@@ -100,7 +100,7 @@ class _Report:
             "shared": shared,
             "differing": differing,
             "per_run": per_run,
-            "chains": chains(self.sources),
+            "chains": self.sources.chains,
         }
         holds = ("provenance", "chain", "data", "data-health", "problems")
         links = (("chains", "Chains"), ("data", "Data"))
