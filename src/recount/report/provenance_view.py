@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from recount.data.checks import TOLD_OUTSIDE
+from recount.metrics import metric
+from recount.reference import Agreement
 from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.numbers import percent
 from recount.report.sources import ReportedRun
@@ -38,6 +40,17 @@ def health(summaries: Iterable[Summary]) -> Sheet:
         odd = (pictures.repaired, pictures.with_unapplied_exif_orientation, pictures.transparent)
         lines.append(Line((*cells, *map(len, odd), pictures.grey, summary.accepted)))
     return Sheet("data_health", "Health of the data", tuple(head for head, _ in _HEALTH), tuple(lines), hints=_HEALTH)
+
+
+def differing_cells(found: Agreement) -> Sheet:
+    """Return the table of cells that differ from the reference run, those that do so most clearly first."""
+    heads = ("Run", "On", "Weights", "Metric", "Here", "Reference", "q")
+    lines = [
+        Line((f"{c.system}/{c.variant}", c.dataset, c.selection.replace("_", " "), metric(c.metric).label, c.here,
+              Cell(c.reference, f"{c.reference:.4g} ± {c.sd:.2g}"), Cell(c.q_value, f"{c.q_value:.2g}")))
+        for c in found.outcomes.get("differs", [])
+    ]  # fmt: skip
+    return Sheet("differs_from_reference", "Differs from the reference run", heads, tuple(lines))
 
 
 def _made_with(record: RunRecord) -> dict[str, str]:

@@ -19,6 +19,7 @@ from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
 from recount.errors import UserError
+from recount.reference import Agreement, agreement, folder_of
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary, data_digest, read_summary
@@ -171,6 +172,17 @@ class Sources:
     def scores(self) -> pd.DataFrame:
         """Return scores.csv as a table."""
         return SCORES.as_frame(self.score_rows) if self.score_rows else SCORES.empty()
+
+    @cached_property
+    def agreement(self) -> Agreement | None:
+        """Return how the scores agree with the suite's reference run; None where there is none that can be read."""
+        try:
+            return agreement(self.project, self.chain)
+        except FileNotFoundError:  # of scores.csv, which is listed among the problems
+            return None
+        except (Unfit, DataError, ResultsError) as error:
+            self.problem(getattr(error, "where", folder_of(self.project)), str(error))
+            return None
 
     @cached_property
     def influence(self) -> list[InfluentialImage]:
