@@ -511,6 +511,28 @@ def evidence(paper: str, config: Overrides = None) -> None:
 
 
 @app.command()
+def reference(
+    write: Annotated[bool, typer.Option("--write", help="make the results of this suite the reference")] = False,
+    as_json: JsonWanted = False,
+    output: Output = None,
+    config: Overrides = None,
+) -> None:
+    """Say in how many cells the suite's results agree with the reference run that recount comes with."""
+    from recount import reference as referred
+    from recount.documents import check_suffix, tell
+
+    check_suffix(output)
+    project = _project(config)
+    if write:
+        typer.echo(referred.write(project))
+        return
+    found = referred.agreement(project)
+    if found is None:
+        raise UserError(f"{referred.folder_of(project)}: there is no reference run of suite {project.suite.name}")
+    tell(referred.document(found), output, json_wanted=as_json)
+
+
+@app.command()
 def report(config: Overrides = None) -> None:
     """Write the report of the suite from what exists."""
     from recount.jobs import attempt

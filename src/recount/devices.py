@@ -38,6 +38,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHO
 # where a job finds what it was given: Snakemake's resource (the rules hand it on), SLURM's cards, CUDA's
 GIVEN = ("RECOUNT_GPUS", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES")
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+#: they limit the instructions of PyTorch's own kernels, of oneDNN and of MKL
+KERNEL_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 _INSTALL = "docs/gpu.md says what to install"
 
 
@@ -111,6 +113,12 @@ def described(device: torch.device, wanted: Wanted) -> str:
         return f"the processor: {trouble.found if trouble else 'device is cpu'} ({torch_is})"
     drivers = ", ".join(sorted({card["driver"] for card in visible_gpus()})) or "unknown"
     return f"{torch.cuda.get_device_name(device)} (driver {drivers}, {torch_is} for CUDA {torch.version.cuda})"
+
+
+def kernels() -> str:
+    """Return the instructions for which PyTorch chooses its kernels on this processor, and what limits them."""
+    limits = [f"{name}={os.environ[name]}" for name in KERNEL_LIMITS if os.environ.get(name)]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *limits])
 
 
 def given_card() -> str:

@@ -15,7 +15,7 @@ from recount.settings.schemas import cache_folder, can_write
 
 #: what a project is made of; the wheel has it below recount/project (pyproject.toml), a clone at its top
 FILES = ("config.yaml", "benchmarks.yaml", "official.yaml", "Snakefile", "experiments", "papers", "suites",
-         "workflow/rules", "workflow/envs", "profiles")  # fmt: skip
+         "workflow/rules", "workflow/envs", "profiles", "reference")  # fmt: skip
 
 
 def source() -> Path:

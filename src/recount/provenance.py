@@ -341,10 +341,14 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def collect(run: Run, data: Mapping[str, str], *, device: str, chosen: str) -> dict[str, Any]:
-    """Return the provenance of a run on ``device`` ("cuda:0": in words ``chosen``) and on ``data`` (``data_of``)."""
-    code = step_digest("train", run.system)
-    return {**surroundings(), "device": device, "device_chosen": chosen, "code": code, "data": data}
+def collect(run: Run, data: Mapping[str, str], *, device: str, chosen: str, kernels: str) -> dict[str, Any]:
+    """Return the provenance of a run on ``device`` ("cuda:0": in words ``chosen``) and on ``data`` (``data_of``).
+
+    ``kernels``: the processor's (``devices.kernels``), on which the last digits of a training hang.
+    """
+    code, found = step_digest("train", run.system), surroundings()
+    found["hardware"]["kernels"] = kernels
+    return {**found, "device": device, "device_chosen": chosen, "code": code, "data": data}
 
 
 def data_of(project: Project, run: Run) -> dict[str, str]:

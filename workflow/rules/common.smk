@@ -371,12 +371,7 @@ def report_after_failure():
 
 
 def name_what_is_unfit():
-    """Name results that are stale or damaged, which Snakemake takes for current, and what mends them.
-
-    At the end of the process: where nothing is to be done, Snakemake says neither success nor error.
-    """
-    if STOPPED or not workflow.is_main_process or workflow.dryrun:
-        return
+    """Name results that are stale or damaged, which Snakemake takes for current, and what mends them."""
     from recount.verify import Verification
 
     try:
@@ -391,7 +386,25 @@ def name_what_is_unfit():
         print("`recount verify --mend` moves them aside; the next run makes them anew.", file=sys.stderr)
 
 
-atexit.register(name_what_is_unfit)
+def say_whether_it_agrees():
+    """Print in how many cells the results agree with the reference run, where the suite has one."""
+    from recount.reference import agreement, folder_of
+
+    if (folder_of(PROJECT) / "reference.json").is_file() and (PROJECT.results / "scores.csv").is_file():
+        try:
+            print("", *agreement(PROJECT).lines, sep="\n", file=sys.stderr)
+        except (UserError, OSError) as error:
+            print(f"Nothing can be said of the reference run: {error}", file=sys.stderr)
+
+
+def end():
+    """Say what the results are worth; at the end of the process, for Snakemake may have had nothing to do."""
+    if not STOPPED and workflow.is_main_process and not workflow.dryrun:
+        name_what_is_unfit()
+        say_whether_it_agrees()
+
+
+atexit.register(end)
 
 
 def report_what_exists():

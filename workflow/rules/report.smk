@@ -8,6 +8,7 @@ rule report:
         runs=all_runs(),
         prompt_tests=all_prompt_tests(),
         papers=paper_files(),
+        reference=sorted((Path("reference") / PROJECT.suite.name).glob("*.*")),
     output:
         # snakemake --report report.zip wraps the page, its tables and figures with Snakemake's own provenance.
         report(

@@ -17,12 +17,12 @@ import yaml
 from recount.errors import UserError
 from recount.exchange.reproduction import Reproduction
 from recount.metrics import METRICS
+from recount.reference import ROUNDING
 from recount.results.run_record import RunRecord
 from recount.results.scores import ALL_SEEDS
 from recount.scoring.statistics import Difference, holm, paired_difference
 from recount.settings.drift import flat
 
-ROUNDING = 1e-3  # share of a count, or of one object, that another processor may change
 SIGNIFICANT = 0.05  # of the adjusted p value
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 PARTS: dict[str, str] = _TABLES["parts"]

@@ -35,6 +35,7 @@ from recount.fetching.digests import (
     is_certain,
     measured,
 )
+from recount.fetching.file_lists import LISTS
 from recount.fetching.ledger import LEDGER, Fetched, Ledger, write_manifest
 from recount.fetching.proof import UnusableError, kind_of, prove
 from recount.fetching.transfers import (
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 MIRROR_VARIABLE = "RECOUNT_MIRROR"
 BY_HAND = "by hand"
 MIRRORED = "mirror:"
+SHIPPED = "shipped:"  # address of a file that lies beside the file lists
 WORKERS = 8
 PATIENCE = Patience()
 SLACK_BYTES = 2**20  # that may come beyond the size of a file, so that what came instead can be told
@@ -277,6 +279,8 @@ class _Job:
     def _transfer(self, address: str, label: str, stated: RemoteFile, part: Part) -> None:
         if label.startswith(MIRRORED) and not is_web(address):
             copy_file(Path(address), part, self.session)
+        elif address.startswith(SHIPPED):
+            copy_file(LISTS / address.removeprefix(SHIPPED), part, self.session)
         else:
             download(address, stated, part, self.session)
 

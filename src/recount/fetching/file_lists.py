@@ -1,16 +1,18 @@
 """File lists that travel with the package: which files a data set has, with size, SHA-256 and addresses.
 
 A list is ``recount/datasets/files/<name>.tsv``: comment lines (``#``: title, licence, homepage), a header, a file per
-line. Addresses are separated by spaces and tried in order; a file without one comes from the mirror or by hand.
+line. Addresses are separated by spaces and tried in order; ``shipped:<name>`` is a file that lies beside the lists, as
+its licence lets it; a file without an address comes from the mirror or by hand.
 """
 
 import csv
 from collections.abc import Collection, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from recount.data.dataset import RemoteFile
 
+LISTS = Path(__file__).parents[1] / "datasets" / "files"
 COLUMNS = ["path", "bytes", "sha256", "urls"]
 
 
@@ -24,10 +26,9 @@ def remote_file(stated: Mapping[str, Any]) -> RemoteFile:
 
 def read_file_list(name: str, *, optional: Collection[str] = ()) -> list[RemoteFile]:
     """Return the files of the list called ``name``, in its order; the data set can do without ``optional`` paths."""
-    folder = files("recount.datasets") / "files"
-    source = folder / f"{name}.tsv"
+    source = LISTS / f"{name}.tsv"
     if not source.is_file():
-        there = sorted(entry.name.removesuffix(".tsv") for entry in folder.iterdir() if entry.name.endswith(".tsv"))
+        there = sorted(entry.stem for entry in LISTS.glob("*.tsv"))
         raise FileNotFoundError(f"no file list is called {name!r}; there are: {', '.join(there)}")
     lines = [line for line in source.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))

@@ -27,6 +27,7 @@ from recount.judging.estimates import (
     dominated,
     jackknife,
     metric_on,
+    of_rounding,
     of_shares,
     over_images,
     scaled,
@@ -311,7 +312,7 @@ class Claims:
             pool=self._pool(asked, leveled),
             number=number,
             scale="-logit" if share else "log",
-            least_variance=1 / (12 * max(n * slope, 0.5 * (1 - 0.5 / n)) ** 2) if share else 0.0,
+            least_variance=of_rounding(n, slope) if share else 0.0,
             rule=f"the seeds' mean, at its one-sided limit, not worse than {claim.published:g} by {margin:.4g}"
             + (f"; the printed one is the best of {best_of} epochs, these are not" if best_of else ""),
             notes=(*arm.notes, *dominated(metric, arm)),

@@ -49,6 +49,11 @@ def scaled(metric: Metric, levels: Sequence[float], n: int) -> tuple[tuple[float
     return tuple(np.log(values).tolist()), mean
 
 
+def of_rounding(n: int, slope: float) -> float:
+    """Return the variance of a share's logit from rounding it to 1/n; ``slope``: its mean times the rest of 1."""
+    return 1 / (12 * max(n * slope, 0.5 * (1 - 0.5 / n)) ** 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Leveled:
     """An arm's metric: with each seed, and with each seed and one image left out."""

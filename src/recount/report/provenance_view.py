@@ -1,16 +1,16 @@
 """Provenance as the report shows it: what all runs share is said once, what differs stands per run; health of data."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from recount.data.checks import TOLD_OUTSIDE
+from recount.metrics import metric
+from recount.reference import Agreement
 from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.numbers import percent
-from recount.report.sources import ReportedRun, Sources
+from recount.report.sources import ReportedRun
 from recount.results.prepared import Summary
 from recount.results.run_record import RunRecord
 from recount.settings.drift import flat
-from recount.settings.project import Run
 
 _HEALTH = (
     ("Data set", "and how it is prepared"),
@@ -27,60 +27,6 @@ _HEALTH = (
 )
 
 
-@dataclass(frozen=True)
-class ChainView:
-    """What the numbers of a variant on a split were made from, by seed: (what, digest), from raw files to scores."""
-
-    anchor: str
-    title: str
-    seeds: list[tuple[int, list[tuple[str, str]]]]
-
-
-def chain_anchor(system: str, variant: str, place: str) -> str:
-    """Return the anchor of a chain on the page; ``place`` is ``<data set>/<split>``."""
-    return f"chain-{system}-{variant}-{place.replace('/', '-').replace('+', '-')}"
-
-
-def chains(sources: Sources) -> list[ChainView]:
-    """Return the chain of every prediction that fits, in the order of systems and variants."""
-    if sources.chains is None:
-        found: dict[str, ChainView] = {}
-        for run, benchmark, _, _ in sources.predicted:
-            split = run.benchmarks[benchmark]
-            place = f"{split.dataset}/{split.split}"
-            anchor = chain_anchor(run.system, run.variant, place)
-            view = found.setdefault(anchor, ChainView(anchor, f"{run.system}/{run.variant} on {place}", []))
-            view.seeds.append((run.seed, list(_links(sources, run, benchmark))))
-        sources.chains = list(found.values())
-    return sources.chains
-
-
-def _links(sources: Sources, run: Run, benchmark: str) -> Iterator[tuple[str, str]]:
-    record, (_, timing) = sources.chain.run(run), sources.chain.predictions(run, benchmark)
-    data = record.provenance.data | timing.made.data
-    for name in data:
-        summary = sources.summary(name)
-        if summary is not None and summary.raw.files:
-            yield f"raw files of {name} ({summary.raw.files})", summary.raw.sha256
-    for name, digest in data.items():
-        uses = [
-            use for use, names in (("trained", record.provenance.data), ("tested", timing.made.data)) if name in names
-        ]
-        yield f"data {name} ({' and '.join(uses)})", digest
-    yield "settings of the training", record.planned
-    yield "code of the training", record.provenance.code
-    for selection, digest in timing.made.models.items():
-        yield f"model, {selection.replace('_', ' ')}", digest
-    yield "settings of the reading", timing.made.settings
-    yield "code of the prediction", timing.made.code
-    for name, digest in timing.made.content.items():
-        if "/" not in name:
-            yield "predictions", digest
-    scores = sources.scores_record
-    if scores is not None:
-        yield "scores.csv", scores.made.content["scores.csv"]
-
-
 def health(summaries: Iterable[Summary]) -> Sheet:
     """Return the table of what is odd about each prepared data set."""
     lines = []
@@ -94,6 +40,17 @@ def health(summaries: Iterable[Summary]) -> Sheet:
         odd = (pictures.repaired, pictures.with_unapplied_exif_orientation, pictures.transparent)
         lines.append(Line((*cells, *map(len, odd), pictures.grey, summary.accepted)))
     return Sheet("data_health", "Health of the data", tuple(head for head, _ in _HEALTH), tuple(lines), hints=_HEALTH)
+
+
+def differing_cells(found: Agreement) -> Sheet:
+    """Return the table of cells that differ from the reference run, those that do so most clearly first."""
+    heads = ("Run", "On", "Weights", "Metric", "Here", "Reference", "q")
+    lines = [
+        Line((f"{c.system}/{c.variant}", c.dataset, c.selection.replace("_", " "), metric(c.metric).label, c.here,
+              Cell(c.reference, f"{c.reference:.4g} ± {c.sd:.2g}"), Cell(c.q_value, f"{c.q_value:.2g}")))
+        for c in found.outcomes.get("differs", [])
+    ]  # fmt: skip
+    return Sheet("differs_from_reference", "Differs from the reference run", heads, tuple(lines))
 
 
 def _made_with(record: RunRecord) -> dict[str, str]:

@@ -19,6 +19,7 @@ from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
 from recount.errors import UserError
+from recount.reference import Agreement, agreement, folder_of
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary, data_digest, read_summary
@@ -48,6 +49,20 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.split}"
+
+
+@dataclass(frozen=True)
+class ChainView:
+    """What the numbers of a variant on a split were made from, by seed: (what, digest), from raw files to scores."""
+
+    anchor: str
+    title: str
+    seeds: list[tuple[int, list[tuple[str, str]]]]
+
+
+def chain_anchor(system: str, variant: str, place: str) -> str:
+    """Return the anchor of a chain on the page; ``place`` is ``<data set>/<split>``."""
+    return f"chain-{system}-{variant}-{place.replace('/', '-').replace('+', '-')}"
 
 
 def _index(path: Path) -> pd.DataFrame:
@@ -87,7 +102,6 @@ class Sources:
 
     def __post_init__(self) -> None:
         self.chain = Chain(self.project)
-        self.chains: list[Any] | None = None  # as ``provenance_view`` shows them
 
     @property
     def results(self) -> Path:
@@ -160,6 +174,17 @@ class Sources:
         return SCORES.as_frame(self.score_rows) if self.score_rows else SCORES.empty()
 
     @cached_property
+    def agreement(self) -> Agreement | None:
+        """Return how the scores agree with the suite's reference run; None where there is none that can be read."""
+        try:
+            return agreement(self.project, self.chain)
+        except FileNotFoundError:  # of scores.csv, which is listed among the problems
+            return None
+        except (Unfit, DataError, ResultsError) as error:
+            self.problem(getattr(error, "where", folder_of(self.project)), str(error))
+            return None
+
+    @cached_property
     def influence(self) -> list[InfluentialImage]:
         """Return the rows of influence.csv that are of predictions that fit."""
         return self._fit(self.results / "influence.csv", lambda: self.chain.fitting(INFLUENCE, "influence.csv")) or []
@@ -214,6 +239,45 @@ class Sources:
                 if fit is not None:
                     found.append((run, benchmark, path, fit[1]))
         return found
+
+    @cached_property
+    def chains(self) -> list[ChainView]:
+        """Return the chain of every prediction that fits, in the order of systems and variants."""
+        found: dict[str, ChainView] = {}
+        for run, benchmark, _, _ in self.predicted:
+            split = run.benchmarks[benchmark]
+            place = f"{split.dataset}/{split.split}"
+            anchor = chain_anchor(run.system, run.variant, place)
+            view = found.setdefault(anchor, ChainView(anchor, f"{run.system}/{run.variant} on {place}", []))
+            view.seeds.append((run.seed, list(self._links(run, benchmark))))
+        return list(found.values())
+
+    def _links(self, run: Run, benchmark: str) -> Iterator[tuple[str, str]]:
+        record, (_, timing) = self.chain.run(run), self.chain.predictions(run, benchmark)
+        data = record.provenance.data | timing.made.data
+        for name in data:
+            summary = self.summary(name)
+            if summary is not None and summary.raw.files:
+                yield f"raw files of {name} ({summary.raw.files})", summary.raw.sha256
+        for name, digest in data.items():
+            uses = [
+                use
+                for use, names in (("trained", record.provenance.data), ("tested", timing.made.data))
+                if name in names
+            ]
+            yield f"data {name} ({' and '.join(uses)})", digest
+        yield "settings of the training", record.planned
+        yield "code of the training", record.provenance.code
+        for selection, digest in timing.made.models.items():
+            yield f"model, {selection.replace('_', ' ')}", digest
+        yield "settings of the reading", timing.made.settings
+        yield "code of the prediction", timing.made.code
+        for name, digest in timing.made.content.items():
+            if "/" not in name:
+                yield "predictions", digest
+        scores = self.scores_record
+        if scores is not None:
+            yield "scores.csv", scores.made.content["scores.csv"]
 
     @cached_property
     def predictions(self) -> pd.DataFrame:

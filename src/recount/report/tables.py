@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from recount.metrics import metric as metric_of
 from recount.report.numbers import number, present, signed
-from recount.report.provenance_view import chain_anchor, chains
-from recount.report.sources import Sources
+from recount.report.sources import Sources, chain_anchor
 from recount.report.words import WORDS
 from recount.results.reason import NOTHING, Reason, joined
 from recount.results.scores import ALL_SEEDS, Score
@@ -227,7 +226,7 @@ class _Maker:
         rows = published[published["table"] == key].to_dict("records")
         self.printed = {(row["row"], row["benchmark"], row["metric"]): row for row in reversed(rows)}
         self.labels = {(row.system, row.variant): sources.label_of(row) for row in table.rows}
-        self.chains = {link.anchor for link in chains(sources)}
+        self.chains = {link.anchor for link in sources.chains}
         self.columns = tuple(self._columns())
 
     def view(self) -> TableView:

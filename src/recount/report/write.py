@@ -17,7 +17,7 @@ from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.pages.front import front_page
 from recount.report.pages.paper import PaperMaker, PaperView, PartOf
 from recount.report.pages.site import Page, write_pages
-from recount.report.provenance_view import chains, health, shared_and_differing
+from recount.report.provenance_view import differing_cells, health, shared_and_differing
 from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
 from recount.results.attempts import failed_of_data
@@ -100,10 +100,12 @@ class _Report:
             "shared": shared,
             "differing": differing,
             "per_run": per_run,
-            "chains": chains(self.sources),
+            "chains": self.sources.chains,
+            "agreement": self.sources.agreement,
+            "differing_cells": self.maker.sheet(differing_cells(found)) if (found := self.sources.agreement) else None,
         }
-        holds = ("provenance", "chain", "data", "data-health", "problems")
-        links = (("chains", "Chains"), ("data", "Data"))
+        holds = ("provenance", "chain", "data", "data-health", "problems", "reference")
+        links = (("chains", "Chains"), ("data", "Data"), *([("reference", "Reference")] if found else []))
         return Page("provenance.html", "Provenance", "provenance.html.j2", holds, links, content)
 
     def _data(self) -> Sheet:

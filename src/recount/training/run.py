@@ -19,7 +19,7 @@ from recount.data.index import read_index
 from recount.data.needs import with_pictures
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import described, devices_for, feeding_of, keep_freed_memory, usable_determinism
+from recount.devices import described, devices_for, feeding_of, keep_freed_memory, kernels, usable_determinism
 from recount.errors import UserError
 from recount.feeding import Feeding
 from recount.jobs import Limit, attempt, digests
@@ -105,7 +105,7 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
         "precision_used": usable_precision(recipe.precision, device),
         "determinism_used": usable_determinism(project.config.determinism, device),
         "provenance": provenance.collect(
-            run, data, device=str(device), chosen=described(device, project.config.device)
+            run, data, device=str(device), chosen=described(device, project.config.device), kernels=kernels()
         ),
         "cost": meter.read() | _counted(project, run, system) | record["cost"],
     }

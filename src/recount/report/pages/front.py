@@ -31,6 +31,7 @@ def front_page(sources: Sources, views: Sequence[PaperView]) -> Page:
         "cost": list(_cost(sources)),
         "counts": {status: (times, *STATUSES.get(status, ("◐", ""))) for status, times in counts.items()},
         "address": address,
+        "agreement": sources.agreement,
     }
     return Page("index.html", "Summary", "front.html.j2", ("summary", "top"), (), content, searchable=False)
 
