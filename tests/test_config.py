@@ -496,6 +496,17 @@ def test_mini_predicts_the_shared_stand_in_of_the_minority_benchmarks_once() -> 
     }
 
 
+@pytest.mark.parametrize("suite", ["mini", "open", "paper"])
+def test_text_counting_has_no_run_but_t2icounts(suite: str) -> None:
+    both, one = (
+        load(ROOT, {"suite": suite, "papers": names}) for names in (["t2icount", "text_counting"], ["t2icount"])
+    )
+    for runs in ("runs", "trainings", "evaluations"):
+        assert {run.id for run in getattr(both, runs)} == {run.id for run in getattr(one, runs)}
+    wanted = {name for table in both.papers["text_counting"].tables.values() for name in table.on}
+    assert wanted <= set(both.stand_ins)
+
+
 def test_mini_leaves_out_protocol_variants_of_t2icount_with_a_reason() -> None:
     project = load(ROOT, {"suite": "mini", "papers": ["t2icount"]})
     for variant in ("as_paper", "noise", "latent_scale", "threshold_mean", "weight_decay"):

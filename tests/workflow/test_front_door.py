@@ -57,6 +57,13 @@ def test_dry_run_of_every_suite(suite: str, fresh: Path) -> None:
     assert jobs(answer)["report"] == 1
 
 
+@pytest.mark.more
+def test_a_paper_about_runs_of_another_adds_no_job(fresh: Path) -> None:
+    both, one = (jobs(dry(fresh, "--config", f"papers=[{names}]")) for names in ("t2icount,text_counting", "t2icount"))
+    assert both == one
+    assert one["train"] > 0
+
+
 def test_the_plan_has_the_jobs_of_the_dry_run_with_the_same_choices(fresh: Path) -> None:
     answer = dry(fresh, "--config", "suite=paper", "claims=[G2]", "seeds=[0,1]")
     assert dry_run(fresh, {"suite": "paper", "claims": ["G2"], "seeds": [0, 1]}) == jobs(answer)
