@@ -100,5 +100,8 @@ def test_a_file_that_no_address_delivers_says_how_to_get_it() -> None:
         "clip_ebc_hub_nwpu",
         "css_ccnn_sha",
         "transcrowd_sha",
+        "lovitcrowd_qnrf",
+        "lovitcrowd_sha",
+        "lovitcrowd_shb",
     }
     assert all(SOURCES[name].by_hand for name in nowhere)

@@ -13,18 +13,9 @@ from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, fill, golden, golden_case, refilled, tensor
 from recount.errors import UserError
 from recount.nn.clip import TextFeatures, build_tower
+from recount.nn.focus import CCSM, ConvNeXtEncoder, FeatureFusion, ODConv2d
 from recount.systems.base import Batch
-from recount.systems.gigacount import (
-    CCSM,
-    ConvNeXtEncoder,
-    FeatureFusion,
-    GigaCount,
-    GigaCountSettings,
-    ODConv2d,
-    ODConvEncoder,
-    hybrid_loss,
-    odconv_block,
-)
+from recount.systems.gigacount import GigaCount, GigaCountSettings, ODConvEncoder, hybrid_loss, odconv_block
 from small_systems import loss_of, losses_of_steps, mini
 from tiny_pool import TinyPool
 

@@ -1,7 +1,8 @@
 """Augmentation of crowd photographs: a random crop brought to one size, flip, colour jitter, blur, salt and pepper.
 
-CLIP-EBC's chain, which GigaCount took over with other numbers. Checked against Yiming-M/CLIP-EBC@b52a594 and
-AdamHermes/GigaCount@d57191e (golden cases ``flip``, ``crop_*``, ``gaussian_blur_axes`` of ``crowd_eval.json``).
+``block_crop`` is DM-Count's and FFNet's crop; the rest is CLIP-EBC's chain, which GigaCount took over with other
+numbers. Checked against Yiming-M/CLIP-EBC@b52a594 and AdamHermes/GigaCount@d57191e (golden cases
+``flip``, ``crop_*``, ``gaussian_blur_axes`` of ``crowd_eval.json``).
 
 Deviation: a crop is cut from the 8-bit picture before it is turned into floats, so that several crops of one picture
 cost one decoding; the values are the same.
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recount.nn.bins import block_counts
 from recount.nn.precision import as_floats
 
 BLUR_KERNEL = 5
@@ -69,6 +71,23 @@ def crop(image: Tensor, points: Tensor, top: int, left: int, height: int, width:
     moved = points - points.new_tensor([left, top])
     inside = (moved >= 0).all(dim=1) & (moved[:, 0] < width) & (moved[:, 1] < height)
     return image[:, top : top + height, left : left + width], moved[inside]
+
+
+def block_crop(
+    image: Tensor, points: Tensor, corner: tuple[int, int], size: int, block: int, *, mirror: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return DM-Count's square crop: picture, points in [0, size] (both ends) of it, and the counts of its blocks.
+
+    ``corner`` is (top, left). Where ``mirror`` is given, all are mirrored and x becomes ``mirror`` - x; the counts are
+    made before, as mirrored points would round differently.
+    """
+    piece = image[:, corner[0] : corner[0] + size, corner[1] : corner[1] + size]
+    points = points - points.new_tensor([corner[1], corner[0]])
+    points = points[((points >= 0) & (points <= size)).all(dim=1)]
+    blocks = block_counts(points, size, size, block, coincident="add", rounding="half_even")
+    if mirror is None:
+        return piece, points, blocks
+    return piece.flip(2), torch.stack([mirror - points[:, 0], points[:, 1]], dim=1), blocks.flip(2)
 
 
 def crop_and_resize(

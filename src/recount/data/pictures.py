@@ -156,6 +156,18 @@ def resize_like_opencv(image: Tensor, size: tuple[int, int]) -> Tensor:
     return (scaled * 255).round().clamp(0, 255) / 255
 
 
+def resize_like_pillow(image: Tensor, size: tuple[int, int], resample: Literal["bicubic", "bilinear"]) -> Tensor:
+    """Return a picture [3, H, W], uint8 or float in [0, 1], at ``size`` (height, width) by Pillow, with its 8 bits."""
+    import torch
+
+    if tuple(image.shape[-2:]) == size:
+        return image
+    whole = image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).byte()
+    scaled = Image.fromarray(whole.permute(1, 2, 0).cpu().numpy()).resize(size[::-1], _FILTERS[resample])
+    pixels = torch.from_numpy(np.array(scaled)).permute(2, 0, 1).contiguous()  # (3, height, width)
+    return pixels if image.dtype == torch.uint8 else pixels.to(image) / 255
+
+
 def save(image: Image.Image, path: Path, encoding: Literal["png", "jpeg75", "jpeg95"]) -> str:
     """Write ``image`` and return the file's SHA-256.
 

@@ -1,11 +1,13 @@
 """Sliding windows: where they start, and how their maps are put together again.
 
-Four rules, each checked against outputs of the official code (tests/data/test_windows.py):
+Five rules, each checked against outputs of the official code (tests/data/test_windows.py):
 
 * ``average`` — GigaCount, CLIP-EBC (Yiming-M/CLIP-EBC@b52a594), TransCrowd: overlapping cells are averaged.
 * ``average_pixels`` — T2ICount (cha15yq/T2ICount@289d3fb utils/tools.py): each map is enlarged bilinearly to pixels and
   divided by the pixels of a cell, then overlapping pixels are averaged. Windows need not start at a cell's edge. Even
   where they do, the sum differs a little from ``average``, because enlarging smears mass over the seams.
+* ``average_corners`` — FFNet (erdongsanshi/FFNet@77a29ba test_image_patch.py): the same, enlarged with aligned corners,
+  which does not keep a map's sum either.
 * ``halving`` — CounTX (niki-amini-naieni/CounTX@6e2af64), VLCounter (Seunggu0305/VLCounter@6321e06): from left to
   right, columns that are already covered become (old + new) / 2. Three-fold overlap has the weights 1/4, 1/4 and 1/2.
 * ``sigmoid`` — CLIP-Count (songrise/CLIP-Count@ba57fd0 util/misc.py): black columns are added on the right up to the
@@ -24,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Stitch = Literal["average", "average_pixels", "halving", "sigmoid"]
+Stitch = Literal["average", "average_pixels", "average_corners", "halving", "sigmoid"]
 Fit = Literal["shift", "resize", "zero_pad"]
 
 SIGMOID_REACH = 3.0  # CLIP-Count blends by sigmoid(linspace(-3, 3, overlap))
@@ -133,13 +135,14 @@ def stitch(maps: Tensor, height: int, width: int, windows: Windows) -> Tensor:
     """Put the density maps of the windows of an image of ``height`` x ``width`` pixels together.
 
     ``maps`` [n, 1, h, w] are objects per cell, in the order of ``cut``; a cell is window / h pixels high. Returns
-    float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" a cell is one pixel.
+    float32 [1, 1, ceil(height / cell), ceil(width / cell)]; with "average_pixels" or "average_corners" a cell is
+    a pixel.
     """
     place = layout(height, width, windows)
     if len(maps) != len(place.corners):
         raise ValueError(f"{len(maps)} maps for {len(place.corners)} windows of an image of {height} x {width}")
     maps = maps.float()
-    if windows.stitch == "average_pixels":
+    if windows.stitch in ("average_pixels", "average_corners"):
         down, across = windows.height / maps.shape[-2], windows.width / maps.shape[-1]
         return _averaged(_enlarged(maps, windows) / (down * across), place)[..., :height, :width]
     cells = _in_cells(place, maps, windows)
@@ -157,7 +160,8 @@ def stitch_intensities(maps: Tensor, height: int, width: int, windows: Windows) 
 
 
 def _enlarged(maps: Tensor, windows: Windows) -> Tensor:
-    return F.interpolate(maps, (windows.height, windows.width), mode="bilinear", align_corners=False)
+    corners = windows.stitch == "average_corners"
+    return F.interpolate(maps, (windows.height, windows.width), mode="bilinear", align_corners=corners)
 
 
 def _in_cells(place: Layout, maps: Tensor, windows: Windows) -> Layout:
@@ -186,7 +190,7 @@ def _averaged(maps: Tensor, place: Layout) -> Tensor:
     return canvas / covered
 
 
-def _blended(maps: Tensor, place: Layout, rule: Literal["halving", "sigmoid"]) -> Tensor:
+def _blended(maps: Tensor, place: Layout, rule: Stitch) -> Tensor:
     canvas = maps.new_zeros(1, 1, place.canvas_height, place.canvas_width)
     covered, width = 0, maps.shape[-1]
     for window, left in zip(maps, place.columns, strict=True):

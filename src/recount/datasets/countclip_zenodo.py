@@ -8,6 +8,10 @@ SforAiDl/CountCLIP@a15672d. Captions and addresses are raw web text: do not prin
 Split ``train`` is the whole training set. The paper has no validation set. To select a model without the test set, the
 lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each number; the four pairs before it are
 left out too, so that the order stays four to one.
+
+The list ``train_1_in_32`` has Paiss et al.'s share of counting pairs (ICCV 2023), one in 32, from these pairs, as theirs
+are not public: of each eight groups 31 pairs without a number, and the counting pair whose number is the rarest in the
+whole set (they undersample frequent numbers; how, is our reading).
 """
 
 import logging
@@ -27,8 +31,9 @@ from recount.datasets.formats.captions import ITEMS, MISSING, NUMBERS, TEST, ite
 from recount.datasets.formats.files import Described, Number, csv_rows, json_lines, parsed
 from recount.datasets.formats.mat import find_folder
 
-TRAIN, TRAIN_MOST, HELD_OUT = "train", "train_most", "held_out"
+TRAIN, TRAIN_MOST, HELD_OUT, ONE_IN_32 = "train", "train_most", "held_out", "train_1_in_32"
 GROUP = 5
+EIGHT = 8  # groups, of which one keeps its counting pair in ``train_1_in_32``
 HELD_OUT_EVERY = 10
 PAIRS = 10_505
 REPLACED = 100
@@ -54,7 +59,7 @@ class CountClipZenodo(Described):
 
     name = "countclip_zenodo"
     gives = frozenset({"prompts"})
-    splits = (TRAIN, TRAIN_MOST, HELD_OUT, TEST, MISSING)
+    splits = (TRAIN, TRAIN_MOST, HELD_OUT, ONE_IN_32, TEST, MISSING)
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield the training pairs in their order, then CountBench's items, the unusable ones in ``missing``."""
@@ -66,8 +71,9 @@ class CountClipZenodo(Described):
         if len(items) != ITEMS:
             raise DataError(f"{raw / 'val.json'}: {len(items)} rows; CountBench has {ITEMS}")
         pictures, shown = Defects().gathered(*(partial(find_folder, raw, (name,), self) for name in ("merged", "VAL")))
-        held_out = held_out_groups([int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]])
-        yield from (_pair(index, row, pictures, held_out) for index, row in enumerate(rows))
+        numbers = [int(row["counts"]) for row in rows[GROUP - 1 :: GROUP]]
+        held_out, of_eights = held_out_groups(numbers), one_in_32(numbers)
+        yield from (_pair(index, row, pictures, held_out, of_eights) for index, row in enumerate(rows))
         for index, row in enumerate(items):
             picture = usable(shown / Path(row["pths"]).name)
             yield item(index, row["counts"], row["caps"], picture, raw / "val.json")
@@ -117,10 +123,21 @@ def held_out_groups(numbers: Sequence[int]) -> set[int]:
     return {group for own in groups for group in own[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]}
 
 
-def _pair(index: int, row: Row, pictures: Path, held_out: set[int]) -> RawSample:
+def one_in_32(numbers: Sequence[int]) -> set[int]:
+    """Return the pairs, by their place among all, of which one in 32 counts: see the module's docstring."""
+    times, kept = Counter(numbers), set()
+    for start in range(0, len(numbers) - EIGHT + 1, EIGHT):
+        rarest = min(range(start, start + EIGHT), key=lambda group: times[numbers[group]])
+        plain = {GROUP * group + place for group in range(start, start + EIGHT) for place in range(GROUP - 1)}
+        kept |= plain - {GROUP * start} | {GROUP * rarest + GROUP - 1}
+    return kept
+
+
+def _pair(index: int, row: Row, pictures: Path, held_out: set[int], of_eights: set[int]) -> RawSample:
     group, place = divmod(index, GROUP)
     counting = place == GROUP - 1
     lists = [TRAIN_MOST] if group not in held_out else [HELD_OUT] if counting else []
+    lists += [ONE_IN_32] if index in of_eights else []
     attributes = {"counting": counting, LISTS: lists} | ({} if counting else {HIDDEN: True})
     picture, count = pictures / Path(row["pths"]).name, row["counts"] if counting else np.nan
     return RawSample(f"pair{index:05d}", TRAIN, picture, NO_POINTS, count, row["caps"], attributes=attributes)

@@ -18,8 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.crowd import enlarge_to
-from recount.nn.bins import block_counts
+from recount.augmentation.crowd import block_crop, enlarge_to
 from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, DM_WEIGHTS, dm_terms, transport
 from recount.nn.normalise import Normalise
 from recount.nn.vgg import initialise, load_vgg19, regression, vgg19
@@ -47,17 +46,10 @@ def crops(settings: DmCountSettings, index: int, pool: Pool, rng: np.random.Gene
     """Return one random crop of a picture, with the counts of its blocks."""
     sample, size = pool.samples[index], settings.crop_size
     image, points = enlarge_to(pool.image(index), torch.from_numpy(sample.points), size, clamp=True)
-    top = int(rng.integers(0, image.shape[1] - size + 1))
-    left = int(rng.integers(0, image.shape[2] - size + 1))
-    piece = image[:, top : top + size, left : left + size]
-    points = points - points.new_tensor([left, top])
-    points = points[((points >= 0) & (points <= size)).all(dim=1)]
-    # the map is made before the flip and mirrored with the picture: mirrored points would round differently
-    blocks = block_counts(points, size, size, BLOCK, coincident="add", rounding="half_even")
-    if rng.random() < FLIPPED:
-        piece, blocks = piece.flip(2), blocks.flip(2)
-        edge = size if settings.flip_rule == "width" else size - 1
-        points = torch.stack([edge - points[:, 0], points[:, 1]], dim=1)
+    corner = int(rng.integers(0, image.shape[1] - size + 1)), int(rng.integers(0, image.shape[2] - size + 1))
+    edge = size if settings.flip_rule == "width" else size - 1
+    mirror = edge if rng.random() < FLIPPED else None
+    piece, points, blocks = block_crop(image, points, corner, size, BLOCK, mirror=mirror)
     return [Example(sample.id, piece, points=points, count=float(len(points)), maps={"blocks": blocks})]
 
 

@@ -14,7 +14,6 @@ commit of the released code contains it.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,16 +25,9 @@ from recount.data.windows import Windows
 from recount.nn.bins import Bins, cross_entropy, probability_loss
 from recount.nn.clip import Activation, TextFeatures, TextTower
 from recount.nn.dm_loss import dm_terms
-from recount.nn.precision import full_precision, without_autocast
-from recount.nn.vgg import initialise
-from recount.nn.weights import read_tensors, renamed
+from recount.nn.focus import CCSM, ConvNeXtEncoder, FeatureFusion, ODConv2d, ODConvAttention, our_name
 from recount.settings.recipe import Optimiser, Recipe, Schedule
 from recount.systems.clip_ebc import SentenceCounter, SentenceSettings
-
-KERNELS = 4  # of an ODConv layer
-ATTENTION_REDUCTION = 16
-LEAST_ATTENTION_CHANNELS = 16
-STOCHASTIC_DEPTH = 0.1
 
 
 class GigaCountSettings(SentenceSettings):
@@ -69,100 +61,6 @@ class GigaCountSettings(SentenceSettings):
         return self.text_tower(self.text_features, self.text_weights, self.text_activation)
 
 
-class ODConvAttention(nn.Module):
-    """The four attentions of section 3.2, from the pooled input: channel, filter, spatial and kernel."""
-
-    def __init__(self, channels: int, filters: int, kernel_size: int) -> None:
-        super().__init__()
-        width = max(channels // ATTENTION_REDUCTION, LEAST_ATTENTION_CHANNELS)
-        self.kernel_size = kernel_size
-        self.fc = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        self.channel_fc = nn.Conv2d(width, channels, 1)
-        self.filter_fc = nn.Conv2d(width, filters, 1)
-        if kernel_size > 1:
-            self.spatial_fc = nn.Conv2d(width, kernel_size**2, 1)
-        self.kernel_fc = nn.Conv2d(width, KERNELS, 1)
-        initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return attentions over channels [B,C,1,1], filters [B,F,1,1], places [B,1,1,1,k,k] and kernels [B,4]."""
-        pooled = functional.relu(self.bn(self.fc(x.mean(dim=(2, 3), keepdim=True))))  # (B, A, 1, 1)
-        if self.kernel_size > 1:
-            places = self.spatial_fc(pooled).sigmoid().view(-1, 1, 1, 1, self.kernel_size, self.kernel_size)
-        else:
-            places = pooled.new_ones(1, 1, 1, 1, 1, 1)
-        kernels = self.kernel_fc(pooled).flatten(1).softmax(dim=1)
-        return self.channel_fc(pooled).sigmoid(), self.filter_fc(pooled).sigmoid(), places, kernels
-
-
-class ODConv2d(nn.Module):
-    """Omni-dimensional dynamic convolution: y = f * conv(c * x, sum over j of k_j * s * W_j), in single precision.
-
-    Li et al., "Omni-Dimensional Dynamic Convolution" (ICLR 2022). Each sample gets its own aggregated kernel.
-    """
-
-    def __init__(self, channels: int, filters: int, kernel_size: int = 1) -> None:
-        super().__init__()
-        self.attention = ODConvAttention(channels, filters, kernel_size)
-        self.weight = nn.Parameter(torch.empty(KERNELS, filters, channels, kernel_size, kernel_size))
-        for kernel in self.weight:
-            nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved map [B, F, H, W] of a map [B, C, H, W]."""
-        with without_autocast(x.device):
-            x = full_precision(x)
-            channels, filters, places, kernels = self.attention(x)
-            weight = (kernels[:, :, None, None, None, None] * places * self.weight).sum(dim=1)  # (B, F, C, k, k)
-            x, size = channels * x, weight.shape[-1]
-            if size == 1:
-                return filters * (weight.flatten(2) @ x.flatten(2)).unflatten(2, x.shape[2:])
-            joined = functional.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=size // 2, groups=len(x))
-            return filters * joined.unflatten(1, weight.shape[:2])[0]
-
-
-class ConvNeXtEncoder(nn.Module):
-    """Section 3.2: ConvNeXt-Tiny (torchvision) without its last stage, or with it and the taps one stage deeper."""
-
-    def __init__(
-        self, widths: Sequence[int], depths: Sequence[int], stage4: bool, layer_scale: float, weights: str = "random"
-    ) -> None:
-        super().__init__()
-        from torchvision.models.convnext import CNBlockConfig, ConvNeXt
-
-        following: list[int | None] = [*widths[1:], None]
-        stages = [CNBlockConfig(*stage) for stage in zip(widths, following, depths, strict=True)]
-        # drop probabilities grow over the blocks of the whole network, so the last stage is built even where it is cut
-        features = ConvNeXt(stages, stochastic_depth_prob=STOCHASTIC_DEPTH, layer_scale=layer_scale).features
-        self.stem = nn.Sequential(features[0], features[1])
-        self.stage1 = nn.Sequential(features[2], features[3])
-        self.stage2 = nn.Sequential(features[4], features[5])
-        self.stage3 = nn.Sequential(features[6], features[7]) if stage4 else None
-        self.out_widths: tuple[int, ...] = tuple(widths[1:] if stage4 else widths[:3])
-        if weights != "random":
-            self._load_torchvision(Path(weights))
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the shallow, middle and deep map of images [B, 3, H, W]."""
-        stem = self.stem(images)  # (B, 96, H/4, W/4)
-        first = self.stage1(stem)  # (B, 192, H/8, W/8)
-        second = self.stage2(first)  # (B, 384, H/16, W/16)
-        if self.stage3 is None:
-            return [stem, first, second]
-        return [first, second, self.stage3(second)]  # the last (B, 768, H/32, W/32)
-
-    def _load_torchvision(self, path: Path) -> None:
-        names = ["stem", "stage1", "stage2"] + ([] if self.stage3 is None else ["stage3"])
-        parts = {f"features.{2 * n + part}": f"{name}.{part}" for n, name in enumerate(names) for part in (0, 1)}
-
-        def rename(key: str) -> str | None:
-            part = ".".join(key.split(".")[:2])
-            return key.replace(part, parts[part], 1) if part in parts else None
-
-        self.load_state_dict(renamed(read_tensors(path), rename, self.state_dict(), source=path))
-
-
 def odconv_block(width: int) -> nn.Sequential:
     """Return ODConv 3 x 3, BatchNorm and GELU; no residual, no depth-wise convolution."""
     conv = ODConv2d(width, width, kernel_size=3)
@@ -193,47 +91,6 @@ class ODConvEncoder(nn.Module):
             x = stage(downsample(x))
             maps.append(x)  # (B, 192, H/8, W/8), (B, 384, H/16, W/16), (B, 768, H/32, W/32)
         return maps[:3]
-
-
-class CCSM(nn.Module):
-    """FFNet's channel and spatial attention around four 1 x 1 ODConv layers (keys ``ccsm1`` to ``ccsm3``).
-
-    Under autocast the ODConv layers compute in single precision, as released, and the attentions do not.
-    """
-
-    def __init__(self, channels: int, middle: int, out: int) -> None:
-        super().__init__()
-        self.channel_attention = nn.Conv2d(channels, channels, 1, bias=False)
-        self.spatial_attention = nn.Conv2d(1, 1, 7, padding=3, bias=False)
-        sizes = ((channels, channels), (channels, middle), (middle, middle), (middle, out))
-        self.conv1, self.conv2, self.conv3, self.conv4 = (
-            nn.Sequential(ODConv2d(before, after), nn.ReLU(), nn.BatchNorm2d(after)) for before, after in sizes
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a map [B, out, H, W] of a map [B, channels, H, W]."""
-        pooled = x.mean(dim=(2, 3), keepdim=True)
-        x = x * functional.relu(self.channel_attention(pooled)).sigmoid()  # the ReLU keeps the attention above 0.5
-        x = self.conv1(x) + x
-        x = self.conv2(x)
-        x = self.conv3(x) + x
-        x = self.conv4(x)
-        return x * self.spatial_attention(x.mean(dim=1, keepdim=True)).sigmoid()
-
-
-class FeatureFusion(nn.Module):
-    """The feature fusion module of section 3.2: three maps at the size of the shallow one, concatenated."""
-
-    def __init__(self, shallow: int, middle: int, deep: int) -> None:
-        super().__init__()
-        self.upsample_1 = nn.ConvTranspose2d(middle, middle, 4, stride=2, padding=1)
-        self.upsample_2 = nn.ConvTranspose2d(deep, deep, 4, stride=4)
-        # never called; it stays because the released network counts and saves it
-        self.final = nn.Sequential(nn.Conv2d(shallow + middle + deep, 1, 1), nn.ReLU())
-
-    def forward(self, shallow: Tensor, middle: Tensor, deep: Tensor) -> Tensor:
-        """Return [B, all channels, H, W] of maps at 1, 1/2 and 1/4 of H x W."""
-        return torch.cat([shallow, self.upsample_1(middle), self.upsample_2(deep)], dim=1)
 
 
 def _initialise(part: nn.Module) -> None:
@@ -335,8 +192,7 @@ class GigaCount(SentenceCounter):
     @staticmethod
     def our_name(key: str) -> str | None:
         """Return our name of a released key; None for the text tower."""
-        ours = key.replace(".ch_att_s.shared_MLP.0.", ".channel_attention.")
-        return None if key.startswith("text_encoder.") else ours.replace(".sa_s.conv1.", ".spatial_attention.")
+        return None if key.startswith("text_encoder.") else our_name(key)
 
 
 SYSTEM = GigaCount
