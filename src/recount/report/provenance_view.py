@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from recount.data.checks import TOLD_OUTSIDE
 from recount.report.exhibits import Cell, Line, Sheet
-from recount.report.numbers import percent
+from recount.report.numbers import percent, seconds
 from recount.report.sources import ReportedRun, Sources
 from recount.results.prepared import Summary
 from recount.results.run_record import RunRecord
@@ -94,6 +94,28 @@ def health(summaries: Iterable[Summary]) -> Sheet:
         odd = (pictures.repaired, pictures.with_unapplied_exif_orientation, pictures.transparent)
         lines.append(Line((*cells, *map(len, odd), pictures.grey, summary.accepted)))
     return Sheet("data_health", "Health of the data", tuple(head for head, _ in _HEALTH), tuple(lines), hints=_HEALTH)
+
+
+def hands(sources: Sources) -> Sheet:
+    """Return the table of who ran what on which card, of results that several people share; without lines elsewhere."""
+    grouped: dict[tuple[str, str, str], list[ReportedRun]] = {}
+    whose = sources.hands.runs
+    for run in (run for run in sources.runs if run.record and whose):
+        record, hand = run.record, whose.get(f"{run.system}/{run.variant}/seed{run.seed}")
+        assert record is not None
+        who, source = (hand.who, hand.source) if hand else ("whoever wrote this report", "")
+        grouped.setdefault((who, source, record.computed_on), []).append(run)
+    lines = []
+    for (who, source, card), runs in grouped.items():
+        seeds = dict[str, list[str]]()
+        for run in runs:
+            seeds.setdefault(f"{run.system}/{run.variant}", []).append(str(run.seed))
+        took = sum(run.record.cost.wall_seconds or 0.0 for run in runs if run.record)
+        which = "; ".join(f"{name} {' '.join(has)}" for name, has in seeds.items())
+        lines.append(Line((who, card, len(runs), Cell(took, seconds(took)), which, source)))
+    return Sheet(
+        "hands", "Who ran what", ("Who", "On", "Trainings", "Took", "Which, with seeds", "Came in"), tuple(lines)
+    )
 
 
 def _made_with(record: RunRecord) -> dict[str, str]:

@@ -17,7 +17,7 @@ from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.pages.front import front_page
 from recount.report.pages.paper import PaperMaker, PaperView, PartOf
 from recount.report.pages.site import Page, write_pages
-from recount.report.provenance_view import chains, health, shared_and_differing
+from recount.report.provenance_view import chains, hands, health, shared_and_differing
 from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
 from recount.results.attempts import failed_of_data
@@ -89,7 +89,10 @@ class _Report:
 
     def _provenance(self) -> Page:
         shared, differing, per_run = shared_and_differing(self.sources.runs)
+        who = hands(self.sources)
         content = {
+            "hands": self.maker.sheet(who) if who.lines else who,
+            "noted": [*self.sources.hands.apart, *self.sources.hands.twice],
             "runs": self.sources.runs,
             "data": self.maker.sheet(self._data()),
             "health": self.maker.sheet(health(self.sources.prepared())),
@@ -102,8 +105,8 @@ class _Report:
             "per_run": per_run,
             "chains": chains(self.sources),
         }
-        holds = ("provenance", "chain", "data", "data-health", "problems")
-        links = (("chains", "Chains"), ("data", "Data"))
+        holds = ("provenance", "hands", "chain", "data", "data-health", "problems")
+        links = (*([("hands", "Who ran what")] if who.lines else []), ("chains", "Chains"), ("data", "Data"))
         return Page("provenance.html", "Provenance", "provenance.html.j2", holds, links, content)
 
     def _data(self) -> Sheet:

@@ -92,10 +92,13 @@ def is_alive(attempt: Attempt, silent: float) -> bool:
     """Return whether a step still works: its process on this machine, or signs of life from another one."""
     if attempt.error is not None or silent > LOST:
         return False
-    if attempt.host != socket.gethostname():
-        return True
+    return attempt.host != socket.gethostname() or is_process(attempt.process)
+
+
+def is_process(number: int) -> bool:
+    """Return whether there is such a process on this machine."""
     try:
-        os.kill(attempt.process, 0)
+        os.kill(number, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's
