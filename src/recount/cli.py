@@ -471,6 +471,8 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="again every few seconds, while anything runs or waits")
     ] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="as a page that keeps itself up to date, here alone")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of that page; 0: any that is free")] = 8017,
     as_json: JsonWanted = False,
     output: Output = None,
     config: Overrides = None,
@@ -481,6 +483,13 @@ def status(
 
     check_suffix(output)
     project = _project(config)
+    if serve:
+        if watch or as_json or output:
+            raise UserError("--serve: give it without --watch, --json and --output")
+        from recount.live.server import serve as serve_page
+
+        serve_page(project.root, partial(_project, config), port)
+        return
     tell(found := document(project), output, json_wanted=as_json)
     while watch and not is_over(found):
         time.sleep(WATCH_SECONDS)

@@ -20,7 +20,7 @@ from recount.settings.project import Project, Run
 OF_DATA = ("fetch", "fetch-weights", "prepare")  # steps whose files all suites share
 BEAT, LOST = 15.0, 120.0  # seconds between signs of life; after so many without one a step is taken for dead
 PROGRESS = "progress.json"
-LOG_LINES, LINE_LENGTH = 5, 300
+LOG_LINES, LINE_LENGTH, LOG_BYTES = 5, 300, 500_000
 
 
 class Attempt(JsonRecord):
@@ -120,12 +120,20 @@ def _text(path: Path) -> str:
         return f"the record of its last attempt is {error.what}"
 
 
+def log_end(path: Path) -> str:
+    """Return the end of a log, at most ``LOG_BYTES``; "" if there is none, OSError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LOG_BYTES))
+            return stream.read(LOG_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
 def log_tail(path: Path) -> str:
     """Return the last lines of a log, or "" if there is none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+        text = log_end(path)
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
