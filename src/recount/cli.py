@@ -31,7 +31,9 @@ class _PlainErrors(TyperGroup):
     """Prints the errors that are meant for people without a traceback, and exits with 1."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take several ``KEY=VALUE`` after one ``--config``, as Snakemake does."""
+        """Take several ``KEY=VALUE`` after one ``--config``, as Snakemake does, which `run` hands its own."""
+        if next((argument for argument in args if not argument.startswith("-")), "") == "run":
+            return super().parse_args(ctx, args)
         spread: list[str] = []
         after = False
         for argument in args:
@@ -165,6 +167,9 @@ def plan(
     card: Annotated[
         str | None, typer.Option(help="whose hours: T4, 4090, A100, H100 or H200; else of the card that is here")
     ] = None,
+    share: Annotated[
+        str, typer.Option(metavar="K/N", help="the K-th of N people's part, for instance 2/5, and how to run just that")
+    ] = "",
     config: Overrides = None,
 ) -> None:
     """Say what would run, be fetched and cost, before anything starts (papers, tables, claims: see config.yaml)."""
@@ -173,6 +178,17 @@ def plan(
 
     check_suffix(output)
     more = {} if budget is None else {"budget_gpu_hours": budget}
+    if share:
+        from recount.exchange import shares
+
+        mine, people = shares.parse_share(share)
+        if budget is not None or next_only:
+            raise UserError("--share: give it without --budget-gpu-hours and --next, which depend on what is here")
+        project = _project(config)
+        planning.check_data(project)
+        dealt = shares.deal(project, people, card)
+        tell(shares.document(project, dealt, mine), output, json_wanted=as_json)
+        return
     project = _project(config, **more)
     found = planning.plan(project, project.overrides, card=card, jobs=not next_only)
     shown = planning.document(found, planning.show_next if next_only else planning.show)
@@ -455,6 +471,8 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="again every few seconds, while anything runs or waits")
     ] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="as a page that keeps itself up to date, here alone")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of that page; 0: any that is free")] = 8017,
     as_json: JsonWanted = False,
     output: Output = None,
     config: Overrides = None,
@@ -465,6 +483,13 @@ def status(
 
     check_suffix(output)
     project = _project(config)
+    if serve:
+        if watch or as_json or output:
+            raise UserError("--serve: give it without --watch, --json and --output")
+        from recount.live.server import serve as serve_page
+
+        serve_page(project.root, partial(_project, config), port)
+        return
     tell(found := document(project), output, json_wanted=as_json)
     while watch and not is_over(found):
         time.sleep(WATCH_SECONDS)
@@ -576,15 +601,32 @@ def export_results(
     licence: Annotated[
         str | None, typer.Option(help="SPDX name of the licence you give the results, for instance CC-BY-4.0")
     ] = None,
+    by: Annotated[str, typer.Option(metavar="NAME", help="who made the runs, for `recount merge`")] = "",
     config: Overrides = None,
 ) -> None:
     """Write the suite's results as an RO-Crate, tables as CSV and Parquet, to be shared."""
     from recount.exchange.crate import export
 
-    exported = export(_project(config), target, licence=licence)
+    exported = export(_project(config), target, licence=licence, by=by)
     typer.echo(f"{exported.path}: {exported.files} files, {exported.bytes / 1e6:.1f} MB")
     for note in exported.notes:
         typer.echo(note)
+
+
+@app.command()
+def merge(
+    exports: Annotated[list[Path], typer.Argument(metavar="A B…", help="exports (folders or zip files)")],
+    as_json: JsonWanted = False,
+    output: Output = None,
+    config: Overrides = None,
+) -> None:
+    """Join exports of several people into one results folder, results/<suite> of this project, which must be new."""
+    from recount.documents import check_suffix, tell
+    from recount.exchange.merge import document
+    from recount.exchange.merge import merge as merged
+
+    check_suffix(output)
+    tell(document(merged(_project(config), exports)), output, json_wanted=as_json)
 
 
 @app.command()

@@ -153,10 +153,10 @@ def document(project: Project) -> Document:
     found = list(states(project))
     papers = {name: [state for state in found if state.paper == name] for name in project.papers}
     once = {state.run: state for state in found}.values()
-    head = f"Suite {project.suite.name}, {time.strftime('%H:%M:%S')}: {_counted(once)}"
+    head = f"Suite {project.suite.name}, {time.strftime('%H:%M:%S')}: {counted(once)}"
     plain = [head]
     for name, mine in papers.items():
-        plain += ["", f"{project.papers[name].short_title} ({name}): {_counted(mine)}"]
+        plain += ["", f"{project.papers[name].short_title} ({name}): {counted(mine)}"]
         for state in mine:
             if state.state in ("running", "failed"):
                 plain += _wrapped(f"{state.state:<8} {state.run}: {state.text}")
@@ -168,14 +168,14 @@ def document(project: Project) -> Document:
                 groups.setdefault(state.text, []).append(state.run)
             for text, runs in groups.items():
                 plain += _wrapped(f"{kind:<8} {text}{': ' if text else ''}{', '.join(runs)}")
-    plain += ["", *_steps(project)]
+    plain += ["", *steps(project)]
     heads = ("Paper", "Run", "State", "What", "Log")
     rows = [(s.paper, s.run, s.state, s.text, s.log if s.state == "failed" else "") for s in found]
     columns = list(RunState.__dataclass_fields__)
     content = {"suite": project.suite.name, "runs": found}
     table = [[getattr(state, column) for column in columns] for state in found]
     sheet = Sheet("", heads, rows, [state.state for state in found])
-    return Document(head, _steps(project), [sheet], content, columns, table, colours=COLOURS, plain=plain)
+    return Document(head, steps(project), [sheet], content, columns, table, colours=COLOURS, plain=plain)
 
 
 def is_over(found: Document) -> bool:
@@ -183,7 +183,8 @@ def is_over(found: Document) -> bool:
     return not any(state.state in ("running", "waiting") for state in found.content["runs"])
 
 
-def _counted(found: Iterable[RunState]) -> str:
+def counted(found: Iterable[RunState]) -> str:
+    """Return how many runs are in each state, in words."""
     every = [state.state for state in found]
     return ", ".join(f"{every.count(kind)} {kind}" for kind in STATES if kind in every) or "nothing to run"
 
@@ -192,7 +193,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 11, break_on_hyphens=False)
 
 
-def _steps(project: Project) -> list[str]:
+def steps(project: Project) -> list[str]:
     """Return whether the suite's tables, verdicts and page are there."""
     said = []
     places = {"score": project.results / "scores.csv", "judge": project.results / "verdicts.csv",

@@ -7,9 +7,9 @@ that was killed: its cell is missing, and says so.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ from recount.fetching.ledger import Ledger
 from recount.results.attempts import failed_of_data, failed_of_suite
 from recount.results.digest_cache import DigestCache
 from recount.results.files import ResultsError, file_digest, made_anew
+from recount.results.hands import HANDS, Hand, read_hands
 from recount.results.predictions import Timing, timing_path
 from recount.results.prepared import SUMMARY
 from recount.results.prompt_tests import PromptTests
@@ -33,8 +34,8 @@ from recount.results.submissions import STEP, SUBMITTED, submissions
 from recount.results.verdicts import LOOKS, Looks
 from recount.settings.project import Project
 
-#: "stale" to "untracked" are unfit; "failed", "older code" and "aside" are only told
-Kind = Literal["stale", "damaged", "missing", "untracked", "failed", "older code", "aside"]
+#: "stale" to "untracked" are unfit; the others are only told
+Kind = Literal["stale", "damaged", "missing", "untracked", "failed", "older code", "aside", "elsewhere"]
 UNFIT: tuple[Kind, ...] = ("stale", "damaged", "missing", "untracked")
 
 
@@ -65,6 +66,14 @@ class Verification:
         self.cache = DigestCache(self.results / ".digests.json")
         self.digest = file_digest if full else self.cache.digest
         self.chain = Chain(project, self.digest)
+
+    @cached_property
+    def elsewhere(self) -> Mapping[str, Hand]:
+        """Whose the runs are that came by an export, without weights and maps."""
+        try:
+            return {run: hand for run, hand in read_hands(self.results).runs.items() if hand.source}
+        except ResultsError:
+            return {}  # its own finding
 
     def findings(self) -> list[Finding]:
         """Return everything that is to be told, in the order of the chain."""
@@ -166,7 +175,13 @@ class Verification:
                 continue
             except ResultsError:
                 continue  # the data's own finding
-            yield from self._models(folder, record, again)
+            if record.id in self.elsewhere and not any(
+                (folder / s.model).is_file() for s in record.selections.values()
+            ):
+                hand = self.elsewhere[record.id]
+                yield self._finding(folder, "elsewhere", f"its weights are with {hand.who} ({hand.source})")
+            else:
+                yield from self._models(folder, record, again)
             older = self.chain.older(run)
             if older:
                 yield self._finding(folder / RUN, "older code", older)
@@ -227,10 +242,10 @@ class Verification:
     def _absent(self, kind: type[Timing | PromptTests], record: Path, again: str, *also: Path) -> Iterator[Finding]:
         """Tell what a record names and is not there; reading results does without maps, which no export has."""
         try:
-            absent = self.chain.absent(kind.read(record).made, record)
+            made = kind.read(record).made
         except (OSError, ResultsError):
             return  # not made yet, or its own finding
-        for path in absent:
+        for path in self.chain.absent(made, record) if made.run not in self.elsewhere else ():
             yield self._finding(path, "missing", f"{record.name} is there, and it is not", again, also=(record, *also))
 
     def _fit(self, read: Callable[[], object], *also: Path) -> Iterator[Finding]:
@@ -250,6 +265,11 @@ class Verification:
     def _tables(self) -> Iterator[Finding]:
         report = self.project.root / self.project.report
         yield from self._looks()
+        try:
+            read_hands(self.results)
+        except ResultsError as error:
+            why = error.what.removeprefix("damaged: ")
+            yield self._finding(self.results / HANDS, "damaged", why, "`recount merge` makes it anew")
         for step, made in MADE.items():
             folder, tables = (report, ("index.html",)) if step == "report" else (self.results, TABLES[step])
             paths = tuple(folder / name for name in tables)

@@ -33,6 +33,7 @@ from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
 from recount.results.files import csv_text, file_digest, from_text, with_checksum, write_text
+from recount.results.hands import APART, HANDS, Hand, Hands, read_hands
 from recount.results.predictions import timing_path
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, STRATA
@@ -41,6 +42,7 @@ from recount.verify import Verification
 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # shape of a licence's name at spdx.org/licenses
 SHARED = {".csv", ".json"}  # of the results; weights and maps have other suffixes
+STAY = ("checkpoints", "unfit", "attempts", APART, HANDS)  # hands.json is written anew
 TEXT_COLUMNS = ("seed", "seeds", "id", "image", "prompt")
 
 
@@ -54,10 +56,15 @@ class Exported:
     notes: tuple[str, ...]  # what was left out and why
 
 
-def export(project: Project, target: Path, *, licence: str | None = None) -> Exported:
-    """Write the results of the project's suite to ``target``, a folder, or a zip file if its name ends so."""
+def export(project: Project, target: Path, *, licence: str | None = None, by: str = "") -> Exported:
+    """Write the results of the project's suite to ``target``, a folder, or a zip file if its name ends so.
+
+    ``by``: who made the runs that nobody else handed in, for `recount merge` and its report.
+    """
     if licence is not None and not SPDX.fullmatch(licence):
         raise UserError(f"--licence {licence}: expected the SPDX name of a licence, such as CC-BY-4.0 or CC0-1.0")
+    if by and (len(by) > 80 or not by.isprintable() or not by.strip()):
+        raise UserError(f"--by {by!r}: expected a name of at most 80 printable characters")
     scores, snakefile = project.root / project.results / "scores.csv", project.root / "Snakefile"
     if not scores.is_file():
         raise UserError(f"{scores}: no such file: nothing is scored yet; `recount score` does it")
@@ -69,7 +76,7 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
         building, packed = Path(place, "export"), Path(place, "export.zip")
         building.mkdir()
-        notes = _fill(project, building, licence)
+        notes = _fill(project, building, licence, by)
         files = sorted(path for path in building.rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files)
         if target.suffix == ".zip":
@@ -82,7 +89,7 @@ def export(project: Project, target: Path, *, licence: str | None = None) -> Exp
     return Exported(target, len(files), size, tuple(notes))
 
 
-def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
+def _fill(project: Project, folder: Path, licence: str | None, by: str) -> list[str]:
     unfit = [finding for finding in Verification(project).findings() if finding.unfit]
     scores = [finding for finding in unfit if finding.path.endswith((MADE["score"], *TABLES["score"]))]
     if damaged := [each for each in scores if each.kind != "stale"]:
@@ -109,6 +116,7 @@ def _fill(project: Project, folder: Path, licence: str | None) -> list[str]:
     if licence is None:
         notes.append("No licence was given to the results (--licence, for instance CC-BY-4.0).")
     _link_anew(folder / "results", folder / "report")
+    _note_hands(project, folder / "results", by)
     paths = sorted((folder / "results" / "runs").glob(f"*/*/seed*/{RUN}"))
     records = {"/".join(path.parts[-4:-1]): RunRecord.read(path) for path in paths}
     suite = project.suite
@@ -158,7 +166,7 @@ def _shared_files(project: Project) -> Iterator[tuple[Path, str]]:
         yield path, path.relative_to(root).as_posix()
     for path in _below(results):
         place = path.relative_to(results)
-        if path.suffix in SHARED and place.parts[0] not in ("checkpoints", "unfit", "attempts"):
+        if path.suffix in SHARED and place.parts[0] not in STAY:
             yield path, f"results/{place.as_posix()}"
     for name in _datasets(project):
         manifest = root / project.raw / name / MANIFEST
@@ -199,6 +207,16 @@ def _link_anew(results: Path, report: Path) -> None:
             record["history_sha256"] = file_digest(path.with_name(HISTORY))
         if "checksum" in record:
             write_text(path, with_checksum(json.dumps(record, indent=1, ensure_ascii=False) + "\n"))
+
+
+def _note_hands(project: Project, results: Path, by: str) -> None:
+    """Write whose the exported runs are, by the digests of the records that go out."""
+    known = read_hands(project.root / project.results)
+    paths = {"/".join(path.parts[-4:-1]): path for path in sorted(results.glob(f"runs/*/*/seed*/{RUN}"))}
+    whose = {run: known.runs[run].who if run in known.runs else by for run in paths}
+    noted = {run: Hand(who=who, run_sha256=file_digest(paths[run])) for run, who in whose.items() if who}
+    if noted:
+        Hands(runs=noted, apart=known.apart, twice=known.twice).write(results / HANDS)
 
 
 def _copy(origin: Path, target: Path, root: Path) -> None:

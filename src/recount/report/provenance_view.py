@@ -6,8 +6,8 @@ from recount.data.checks import TOLD_OUTSIDE
 from recount.metrics import metric
 from recount.reference import Agreement
 from recount.report.exhibits import Cell, Line, Sheet
-from recount.report.numbers import percent
-from recount.report.sources import ReportedRun
+from recount.report.numbers import percent, seconds
+from recount.report.sources import ReportedRun, Sources
 from recount.results.prepared import Summary
 from recount.results.run_record import RunRecord
 from recount.settings.drift import flat
@@ -51,6 +51,28 @@ def differing_cells(found: Agreement) -> Sheet:
         for c in found.outcomes.get("differs", [])
     ]  # fmt: skip
     return Sheet("differs_from_reference", "Differs from the reference run", heads, tuple(lines))
+
+
+def hands(sources: Sources) -> Sheet:
+    """Return the table of who ran what on which card, of results that several people share; without lines elsewhere."""
+    grouped: dict[tuple[str, str, str], list[ReportedRun]] = {}
+    whose = sources.hands.runs
+    for run in (run for run in sources.runs if run.record and whose):
+        record, hand = run.record, whose.get(f"{run.system}/{run.variant}/seed{run.seed}")
+        assert record is not None
+        who, source = (hand.who, hand.source) if hand else ("whoever wrote this report", "")
+        grouped.setdefault((who, source, record.computed_on), []).append(run)
+    lines = []
+    for (who, source, card), runs in grouped.items():
+        seeds = dict[str, list[str]]()
+        for run in runs:
+            seeds.setdefault(f"{run.system}/{run.variant}", []).append(str(run.seed))
+        took = sum(run.record.cost.wall_seconds or 0.0 for run in runs if run.record)
+        which = "; ".join(f"{name} {' '.join(has)}" for name, has in seeds.items())
+        lines.append(Line((who, card, len(runs), Cell(took, seconds(took)), which, source)))
+    return Sheet(
+        "hands", "Who ran what", ("Who", "On", "Trainings", "Took", "Which, with seeds", "Came in"), tuple(lines)
+    )
 
 
 def _made_with(record: RunRecord) -> dict[str, str]:

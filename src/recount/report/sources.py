@@ -21,6 +21,7 @@ from recount.data.index import LISTS
 from recount.errors import UserError
 from recount.reference import Agreement, agreement, folder_of
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
+from recount.results.hands import HANDS, Hands, read_hands
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary, data_digest, read_summary
 from recount.results.prompt_tests import PromptTests
@@ -227,6 +228,11 @@ class Sources:
                 history = pd.DataFrame() if history is None else history
                 found.append(ReportedRun(run.system, run.variant, run.seed, record, history))
         return found
+
+    @cached_property
+    def hands(self) -> Hands:
+        """Return who made which runs, where several people share them."""
+        return self._fit(self.results / HANDS, lambda: read_hands(self.results)) or Hands()
 
     @cached_property
     def predicted(self) -> list[tuple[Run, str, Path, Timing]]:

@@ -17,7 +17,7 @@ from recount.report.exhibits import Cell, Line, Sheet
 from recount.report.pages.front import front_page
 from recount.report.pages.paper import PaperMaker, PaperView, PartOf
 from recount.report.pages.site import Page, write_pages
-from recount.report.provenance_view import differing_cells, health, shared_and_differing
+from recount.report.provenance_view import differing_cells, hands, health, shared_and_differing
 from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
 from recount.results.attempts import failed_of_data
@@ -89,7 +89,10 @@ class _Report:
 
     def _provenance(self) -> Page:
         shared, differing, per_run = shared_and_differing(self.sources.runs)
+        who = hands(self.sources)
         content = {
+            "hands": self.maker.sheet(who) if who.lines else who,
+            "noted": [*self.sources.hands.apart, *self.sources.hands.twice],
             "runs": self.sources.runs,
             "data": self.maker.sheet(self._data()),
             "health": self.maker.sheet(health(self.sources.prepared())),
@@ -104,8 +107,13 @@ class _Report:
             "agreement": self.sources.agreement,
             "differing_cells": self.maker.sheet(differing_cells(found)) if (found := self.sources.agreement) else None,
         }
-        holds = ("provenance", "chain", "data", "data-health", "problems", "reference")
-        links = (("chains", "Chains"), ("data", "Data"), *([("reference", "Reference")] if found else []))
+        holds = ("provenance", "hands", "chain", "data", "data-health", "problems", "reference")
+        links = (
+            *([("hands", "Who ran what")] if who.lines else []),
+            ("chains", "Chains"),
+            ("data", "Data"),
+            *([("reference", "Reference")] if found else []),
+        )
         return Page("provenance.html", "Provenance", "provenance.html.j2", holds, links, content)
 
     def _data(self) -> Sheet:

@@ -20,7 +20,7 @@ from recount.settings.project import Project, Run
 OF_DATA = ("fetch", "fetch-weights", "prepare")  # steps whose files all suites share
 BEAT, LOST = 15.0, 120.0  # seconds between signs of life; after so many without one a step is taken for dead
 PROGRESS = "progress.json"
-LOG_LINES, LINE_LENGTH = 5, 300
+LOG_LINES, LINE_LENGTH, LOG_BYTES = 5, 300, 500_000
 
 
 class Attempt(JsonRecord):
@@ -92,10 +92,13 @@ def is_alive(attempt: Attempt, silent: float) -> bool:
     """Return whether a step still works: its process on this machine, or signs of life from another one."""
     if attempt.error is not None or silent > LOST:
         return False
-    if attempt.host != socket.gethostname():
-        return True
+    return attempt.host != socket.gethostname() or is_process(attempt.process)
+
+
+def is_process(number: int) -> bool:
+    """Return whether there is such a process on this machine."""
     try:
-        os.kill(attempt.process, 0)
+        os.kill(number, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's
@@ -117,12 +120,20 @@ def _text(path: Path) -> str:
         return f"the record of its last attempt is {error.what}"
 
 
+def log_end(path: Path) -> str:
+    """Return the end of a log, at most ``LOG_BYTES``; "" if there is none, OSError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LOG_BYTES))
+            return stream.read(LOG_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
 def log_tail(path: Path) -> str:
     """Return the last lines of a log, or "" if there is none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+        text = log_end(path)
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -114,6 +114,15 @@ class RunRecord(JsonRecord):
         return self.recipe.get("evaluation_precision") or self.recipe["precision"]
 
     @property
+    def computed_on(self) -> str:
+        """Return the names of the cards that a training saw and used, or of the processor; "" where nobody noted it."""
+        hardware = self.provenance.hardware
+        cards = hardware.get("gpus") if self.provenance.device.startswith("cuda") else None
+        cards = cards if isinstance(cards, list) else []
+        names = [str(card["name"]) for card in cards if isinstance(card, dict) and "name" in card]
+        return ", ".join(dict.fromkeys(names)) or str(hardware.get("cpu") or self.provenance.device)
+
+    @property
     def id(self) -> str:
         """Return ``<system>/<variant>/seed<k>``."""
         return f"{self.run.system}/{self.run.variant}/seed{self.run.seed}"

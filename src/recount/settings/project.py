@@ -47,8 +47,8 @@ class Config(Strict):
     runs: Literal["all", "released", "trained"] = Field(
         "all", description="released: the authors' released weights alone, nothing is trained; trained: all but these"
     )
-    only: tuple[Annotated[str, Field(pattern="^[^/]+/[^/]+$")], ...] = Field(
-        (), description="only these (system/variant); empty: all; budget_gpu_hours fills it"
+    only: tuple[Annotated[str, Field(pattern=r"^[^/]+/[^/]+(/seed(0|[1-9]\d*))?$")], ...] = Field(
+        (), description="only these (system/variant, or system/variant/seedK); empty: all; budget_gpu_hours fills it"
     )
     budget_gpu_hours: float | None = Field(
         None, ge=0, description="runs beyond it are left out, those first that decide least an hour; null: no limit"
@@ -80,6 +80,11 @@ class Config(Strict):
     def threads(self) -> int:
         """Return the threads that a process computes with: more would add up floats in another order."""
         return self.training_threads or 1
+
+    def chosen_seeds(self, chosen: str) -> set[int]:
+        """Return the seeds that an entry of ``only`` names: its own, else all."""
+        seed = chosen.split("/")[2:]
+        return {int(seed[0].removeprefix("seed"))} if seed else {*self.seeds}
 
 
 class Split(Strict):
@@ -177,6 +182,9 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     twice = [seed for seed in dict.fromkeys(config.seeds) if config.seeds.count(seed) > 1]
     if twice:
         raise ConfigError(f"config.yaml: seeds: {twice[0]} is there twice")
+    for name in config.only:
+        if not config.chosen_seeds(name) & {*config.seeds}:
+            raise ConfigError(f"config.yaml: only: {name}: config.yaml has seeds {list(config.seeds)}")
     return config
 
 
@@ -284,7 +292,10 @@ class Project:
             "systems": (self.config.systems, runs),
             "tables": (self.config.tables, {name for paper in found.values() for name in paper.tables}),
             "claims": (self.config.claims, [claim.id for paper in found.values() for claim in paper.claims]),
-            "only": (self.config.only, {run for paper in found.values() for run in paper.runs}),
+            "only": (
+                ["/".join(name.split("/")[:2]) for name in self.config.only],
+                {run for paper in found.values() for run in paper.runs},
+            ),
             "checkpoints": (self.config.checkpoints, checkpoints),
         }
         _raise(line for kind, (named, known) in names.items() for line in _absent(kind, named, known))
@@ -370,7 +381,16 @@ class Project:
             for key in self._named
             if not self.not_run(*key)
             for seed in self.config.seeds
+            if not self._only or seed in self._only["/".join(key)]
         ]
+
+    @cached_property
+    def _only(self) -> dict[str, set[int]]:
+        """Return the seeds of each variant (``system/variant``) that ``only`` chooses; empty: all of them."""
+        found: dict[str, set[int]] = {}
+        for name in self.config.only:
+            found.setdefault("/".join(name.split("/")[:2]), set()).update(self.config.chosen_seeds(name))
+        return found
 
     @cached_property
     def trainings(self) -> list[Run]:
@@ -543,7 +563,7 @@ class Project:
                 result[key] = "not in the tables or claims that config.yaml chooses"
             elif self.config.runs == ("trained" if self.training_of(self._variants[key]).checkpoint else "released"):
                 result[key] = f"config.yaml leaves it out (runs: {self.config.runs})"
-            elif self.config.only and "/".join(key) not in self.config.only:
+            elif self._only and "/".join(key) not in self._only:
                 why = "config.yaml leaves it out (only)"
                 result[key] = why if budget is None else f"beyond the budget of {budget:g} GPU hours"
         if self.config.systems:

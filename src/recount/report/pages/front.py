@@ -64,6 +64,9 @@ def _run(sources: Sources) -> Iterator[str]:
             f"{len(runs)} of {planned} planned trainings are there, of {variants} systems and variants, "
             f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
         )
+    hands = Counter(hand.who for hand in sources.hands.runs.values())
+    if hands:
+        yield f"Trained by {', '.join(f'{who} ({number})' for who, number in hands.items())}."
     places = []
     for place in sources.places():
         number = len(sources.counts(place.dataset, place.preparation, place.split))
