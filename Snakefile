@@ -18,14 +18,14 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 # The package lies beside this file, or is installed (recount init); the packages that it uses must be.
-sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+sys.path.insert(0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)) / "src"))
 MISSING = [name for name in ("pydantic", "numpy", "PIL", "torch", "typer", "diffusers") if find_spec(name) is None]
 if MISSING:
     INSTALL = "`make report`, or `conda env create -f environment.yml && conda activate recount`"
     raise WorkflowError(f"recount's packages are not installed here ({', '.join(MISSING)} missing): {INSTALL}")
 
 
-configfile: "config.yaml"
+configfile: workflow.modifier.path_modifier.replace_prefix("config.yaml")
 
 
 include: "workflow/rules/common.smk"
@@ -36,14 +36,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
-localrules:
-    all,
-    fetch,
-    fetch_weights,
-
-
 rule all:
-    default_target: True
     input:
         # Snakemake makes a missing file anew only if it is asked for: so all results are, not the report alone.
         all_runs(),
@@ -52,6 +45,7 @@ rule all:
         PROJECT.results / "scores.csv",
         PROJECT.results / "verdicts.csv",
         PROJECT.report,
+    localrule: True
 
 
 # One failed job must not take the report along: score, judge and report what there is; the rest is marked as missing.

@@ -28,7 +28,7 @@ from snakemake.exceptions import WorkflowError
 def checked_project():
     """Return the configuration and all that follows from it, or stop with one line per error."""
     try:
-        checked = settings.load(working_folder(), config)
+        checked = settings.load(HOME, config)
         check_folders(checked.config)
         check_published(checked)
         check_data(checked)
@@ -41,7 +41,11 @@ def checked_project():
 
 def check_folders(chosen):
     """Refuse folders whose names others than this workflow misread: Snakemake, and on clusters its plugins' shells."""
-    places = [workflow.basedir, os.getcwd(), chosen.resources, chosen.results, chosen.reports, *chosen.papers]
+    made = {name: getattr(chosen, name) for name in ("resources", "results", "reports")}
+    for name, place in made.items():
+        if HOME != working_folder() and Path(place).parts[:1] == ("..",):
+            raise ConfigError(f"{name} = {place}: a module's prefix cannot be left by ..; write the whole path")
+    places = [workflow.current_basedir.get_path_or_uri(secret_free=True), HOME, *made.values(), *chosen.papers]
     places += chosen.checkpoints.values()
     for characters, why in (
         ("{}", "a wildcard for Snakemake"),
@@ -66,6 +70,24 @@ def note_stop(signum, frame):
     signal.default_int_handler(signum, frame)
 
 
+def own_shell():
+    """Return what Snakemake is to put before each shell command: what it puts there already, and the recount command.
+
+    A job runs in the project's folder; its log was opened in Snakemake's. The commands of a workflow that uses this one
+    as a module keep what stands before them, Snakemake's own ``set -euo pipefail`` too.
+    """
+    before = shell._get_process_prefix().partition("recount() ")[0].replace("{", "{{").replace("}", "}}")
+    return f'{before}recount() {{{{ cd {quoted(HOME)} && {VARIABLES} python -m recount "$@"; }}}}; '
+
+
+def quoted(path):
+    """Return a path for the shell, and for Snakemake's format()."""
+    return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+
+
+# Where the project is: Snakemake's folder, or, where another workflow uses this one as a module, the module's prefix in it.
+MODIFIER = workflow.modifier.path_modifier
+HOME = Path(working_folder(), MODIFIER.replace_prefix("config.yaml")).parent
 MOST = 3  # times the memory and time of a first attempt
 STARTED = time.time()
 STOPPED = []
@@ -73,6 +95,8 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
 if COUNT_JOBS in os.environ:
     atexit.register(count_jobs)
+if MODIFIER.modifies_prefixes:
+    raise WorkflowError("recount writes where its config.yaml says: instead of replace_prefix give the module a prefix")
 PROJECT = checked_project()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 CLUSTER = workflow.resource_settings.nodes is not None
@@ -98,11 +122,14 @@ RUN_FOLDER = PROJECT.results / "runs" / SEED
 # activated or not; with conda Snakemake clears PYTHONPATH, so that the command has to set it itself.
 SOURCE = Path(provenance.__file__).parents[1]
 PYTHON_FIRST = [str(Path(sys.executable).parent), *os.get_exec_path()]
+if vars(workflow).setdefault("recount_project", (HOME, config)) != (HOME, config):
+    raise WorkflowError(
+        "one workflow can use recount as a module once: run the other project or suite by another workflow"
+    )
 os.environ.update(RECOUNT_CONFIG=json.dumps(config), PATH=os.pathsep.join(PYTHON_FIRST))
-QUOTED = shlex.quote(str(SOURCE)).replace("{", "{{").replace("}", "}}")  # for the shell, and for Snakemake's format()
 # Rules say for how many minutes their job was submitted (recount.jobs), which counts on clusters alone.
-VARIABLES = f"PYTHONPATH={QUOTED}" if workflow.remote_exec else f"RECOUNT_MINUTES= PYTHONPATH={QUOTED}"
-shell.prefix(f'recount() {{{{ {VARIABLES} python -m recount "$@"; }}}}; ')
+VARIABLES = f"PYTHONPATH={quoted(SOURCE)}" if workflow.remote_exec else f"RECOUNT_MINUTES= PYTHONPATH={quoted(SOURCE)}"
+shell.prefix(own_shell())
 
 # On this machine, no more jobs at once than its cards and memory hold; --resources says otherwise. A job that asks for
 # more than there is gets what there is: without a card, none. A cluster's scheduler limits its jobs itself.
@@ -317,24 +344,23 @@ def all_prompt_tests():
 
 def paper_files():
     """Return what the chosen papers claim and published, what the suite makes of it, and what was submitted."""
-    folders = [Path(os.path.relpath(paper.folder)) for paper in PROJECT.papers.values()]
-    files = [path for folder in folders for path in sorted(folder.rglob("*.*")) if path.is_file()]
-    experiments = [*sorted(Path("experiments").glob("*.yaml")), *Path().glob("official.yaml")]
-    files += [path.relative_to(PROJECT.root) for path in submissions(PROJECT)]
-    return [Path("suites") / f"{PROJECT.suite.name}.yaml", Path("benchmarks.yaml"), *experiments, *files]
+    files = [path for paper in PROJECT.papers.values() for path in sorted(paper.folder.rglob("*.*")) if path.is_file()]
+    files += [*sorted((HOME / "experiments").glob("*.yaml")), *HOME.glob("official.yaml"), *submissions(PROJECT)]
+    inside = [path.relative_to(HOME) if path.is_relative_to(HOME) else path for path in files]
+    return [Path("suites") / f"{PROJECT.suite.name}.yaml", Path("benchmarks.yaml"), *inside]
 
 
 def address_of_report():
     """Return the report's address, to be clicked on."""
-    return (Path.cwd() / PROJECT.report / "index.html").as_uri()
+    return (HOME / PROJECT.report / "index.html").as_uri()
 
 
 def not_fetched():
     """Return what each job says that could not fetch its data set or weights in this workflow."""
     messages = []
     for step, folder in (("fetch", PROJECT.raw), ("fetch_weights", PROJECT.weights)):
-        for log_file in sorted(PROJECT.log(step, "any").parent.glob("*.log")):
-            fetched = (folder / log_file.stem / "manifest.json").exists()
+        for log_file in sorted((HOME / PROJECT.log(step, "any")).parent.glob("*.log")):
+            fetched = (HOME / folder / log_file.stem / "manifest.json").exists()
             if not fetched and log_file.stat().st_mtime >= STARTED:
                 said = re.split(r"(?m)^recount: ", log_file.read_text(encoding="utf-8"))[-1].strip()
                 messages.append(said or f"{log_file.stem}: its job was ended before it could say why")
@@ -363,7 +389,7 @@ def report_after_failure():
     if STOPPED:
         return
     try:
-        if any((PROJECT.results / "runs").rglob("run.json")):
+        if any((HOME / PROJECT.results / "runs").rglob("run.json")):
             report_what_exists()
         list_what_is_missing()
     except OSError as error:  # the disk, perhaps, that made the job fail
@@ -419,14 +445,14 @@ def report_what_exists():
         "report": PROJECT.report,
     }
     for step, output in steps.items():
-        log_file = PROJECT.log(step, f"{step}_after_failure")
+        log_file = HOME / PROJECT.log(step, f"{step}_after_failure")
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("w", encoding="utf-8") as stream:
-            done = subprocess.run([sys.executable, "-m", "recount", step], stdout=stream, stderr=stream)
+            done = subprocess.run([sys.executable, "-m", "recount", step], stdout=stream, stderr=stream, cwd=HOME)
         if done.returncode:
             print(f"After the failure above, recount {step} failed too: see {log_file}", file=sys.stderr)
             if step == "report":
                 return
         else:
-            os.utime(output, (1, 1))  # seconds since 1970; Snakemake takes 0 for "does not exist"
+            os.utime(HOME / output, (1, 1))  # seconds since 1970; Snakemake takes 0 for "does not exist"
     print(f"Some jobs failed. The report of what there is: {address_of_report()}", file=sys.stderr)

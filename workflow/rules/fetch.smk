@@ -8,6 +8,7 @@ rule fetch:
         PROJECT.log("fetch", "{dataset}"),
     benchmark:
         timing("fetch", "{dataset}")
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -28,6 +29,7 @@ rule fetch_weights:
         PROJECT.log("fetch_weights", "{weights}"),
     benchmark:
         timing("fetch_weights", "{weights}")
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 1
