@@ -1,8 +1,7 @@
 """Cells and verdicts a second time, from the files alone: numpy and the standard library, nothing of recount.
 
-Takes from scores.csv and verdicts.csv only what was asked (arms, place, metric, selection, region), computes every
-number again, and prints what differs. Arguments: results/<suite> [same.json], which maps a run to the one whose
-predictions it has. Not covered: times, facts, one printed number as opponent, best of N. From docs/verdicts.md.
+Takes from scores.csv and verdicts.csv only what was asked, and prints what differs. Arguments: results/<suite>
+[same.json], from a run to the one whose predictions it has. Not covered: times, facts, printed opponents, best of N.
 """
 
 # fmt: off
@@ -21,9 +20,8 @@ ERRORS = ("mae", "rmse", "nae", "sre", "mean_absolute_deviation", "bias")
 SHARES = ("accuracy", *RECALLS)
 TRIVIAL = ("zero", "one", "training_mean", "training_median", "best_constant", "prompt_blind")
 PROMPTED = ("pccn", "nmn", "similarity_gain", *(f"{b}attention_{w}" for b in ("", "base_") for w in ("reached", "auc")))
-INF, NAN = math.inf, math.nan
+INF, NAN, FIXED = math.inf, math.nan, (0.0, math.inf)  # FIXED: no variance over seeds, where nothing is random
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(600)
-FIXED = (0.0, INF)  # variance over seeds and its degrees of freedom, where nothing is random
 def beta_inc(a, b, x):  # regularised incomplete beta function: x = sin² of an angle, by Gauss and Legendre
     angle = math.asin(math.sqrt(min(max(x, 1e-300), 1)))
     logs = (2 * a - 1) * np.log(np.sin(angle * (NODES + 1) / 2)) + (2 * b - 1) * np.log(np.cos(angle * (NODES + 1) / 2))
@@ -39,43 +37,45 @@ def within(metric, true):  # the images that it is about
     return (true >= RECALLS.get(metric, (-INF,))[0]) & (true <= RECALLS.get(metric, (INF,))[-1])
 def score(metric, true, predicted):  # a metric of one run
     error = (predicted - true)[within(metric, true)]
-    if metric in SHARES or metric == "bias":
+    if metric in (*SHARES, "bias"):
         return (error == 0).mean() if metric in SHARES else abs(error.mean())
     root, below = metric in ("rmse", "sre"), np.maximum(true, 1) if metric in ("nae", "sre") else 1
     return math.sqrt((error**2 / below).mean()) if root else (np.abs(error) / below).mean()
 def scaled(metric, levels, n):  # on the scale on which seeds scatter, and the derivative of the mean by it
-    mean = float(np.mean(levels))
+    mean, clipped = float(np.mean(levels)), np.clip(levels, 0.5 / n, 1 - 0.5 / n)
     if metric in SHARES:
-        clipped = np.clip(levels, 0.5 / n, 1 - 0.5 / n)
         return np.log(clipped / (1 - clipped)), mean * (1 - mean)
     return (np.log(levels), mean) if np.all(np.asarray(levels) > 0) else (np.full(len(levels), np.log(0.5 / n)), 0.0)
 def leave_one_out(metric, true, table):  # metric of each seed, of each without each image, and images it is about
     true, table = true[within(metric, true)], table[:, within(metric, true)]
-    keep = ~np.eye(len(true), dtype=bool)
-    without = [[score(metric, true[mask], row[mask]) if len(true) > 1 else NAN for mask in keep] for row in table]
+    keep = ~np.eye(len(true), dtype=bool) if len(true) > 1 else []
+    without = [[score(metric, true[mask], row[mask]) for mask in keep] or [NAN] for row in table]
     return np.array([score(metric, true, row) for row in table]), np.array(without), len(true)
 def jackknife(left):  # variance and third moment over images from a statistic with each of n left out
     n, apart = len(left), left - left.mean()
     return ((n - 1) / n * (apart**2).sum(), -(((n - 1) / n) ** 3) * (apart**3).sum()) if n > 1 else (NAN, 0.0)
 def own_variance(arms, weights=(1, 1)):  # variance over seeds of several arms' values, and its degrees of freedom
     every = [(w, len(v), float(np.var(v, ddof=1))) for v, w in zip(arms, weights, strict=False) if len(v) > 1]
-    df, parts = sum(k - 1 for _, k, _ in every), [w * w / k * s2 for w, k, s2 in every]
-    shared = sum(s2 * (k - 1) for _, k, s2 in every) / df if df else 0.0
-    if len({k for _, k, _ in every}) < 2 or not sum(parts):
-        return shared, df
-    apart = sum(parts) ** 2 / sum(part**2 / (k - 1) for part, (_, k, _) in zip(parts, every, strict=True))
-    return max(shared, sum(parts) / sum(w * w / k for w, k, _ in every)), min(df, apart)
-def decided(effect, region, arms, weights, spread, images, n, looks, leans=False):
+    w, k, s2 = np.array(every or [(1, 2, 0)], dtype=float).T
+    df, parts = float((k - 1).sum()) if every else 0, w * w / k * s2
+    if not parts.sum():
+        return float(s2 @ (k - 1)) / max(df, 1), df
+    shares = s2 @ (k - 1) / df, parts.sum() / (w * w / k).sum()
+    return float(max(shares)), float(min(df, parts.sum() ** 2 / (parts**2 / (k - 1)).sum()))
+def anew(left, weight):  # what each run draws anew of the variance over images, of the mean of an arm's runs
+    (k, n), apart = left.shape, left - left.mean(axis=1, keepdims=True)
+    return weight**2 * (n - 1) / n * apart.var(axis=0, ddof=1).sum() / k if k > 1 and n > 1 else 0.0
+def decided(effect, region, arms, weights, spread, images, n, looks, leans=False, twice=0.0):
     (s2, nu), (images, third) = spread, images
     seed = s2 * sum(w * w / len(values) for values, w in zip(arms, weights, strict=True)) if arms else 0.0
+    seed, images = max(seed, twice), images if math.isnan(images) else max(images - twice, 0.0)
     total, below = seed + images, (seed**2 / nu if seed else 0) + (images**2 / (n - 1) if images and n > 1 else 0)
     df, distance = total**2 / below if below else INF, min(effect - region[0], region[1] - effect)
     t = abs(distance) / math.sqrt(total) if total else NAN  # less where the images are skewed away from the effect
     g = 2.5 * third / total**1.5 * (1 if (distance > 0) == (distance == effect - region[0]) else -1) if total else 0.0
     t = max(0, min(t, t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 6)) if g < 0 else t
     p = NAN if math.isnan(total) else t_tail(t, df) if total else float(distance == 0)
-    fewest = min(map(len, arms), default=3)
-    may = not leans and (fewest >= 3 or (fewest == 2 and nu >= 6))
+    may = not leans and ((fewest := min(map(len, arms), default=3)) >= 3 or (fewest == 2 and nu >= 6))
     level = (LEVELS[looks - 1] if looks else LEVELS[2]) if arms else 0.05
     side = ("holds", "leans for") if distance > 0 else ("does not hold", "leans against")
     said = side[0] if may and p <= level else side[1] if not may and p <= 0.1 else "undecided"
@@ -107,8 +107,8 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
             return np.array([float(rows[name]["majority_count"]) for name in ids])
         if arm in ("zero", "one", "best_constant"):
             return np.full(len(ids), np.median(true) if arm == "best_constant" else float(arm == "one"))
-        where = self.record(other)["run"]["training"]
-        counts = [float(r["count"]) for r in self.index(where["dataset"], where["preparation"], where["split"])]
+        where = map(self.record(other)["run"]["training"].get, ("dataset", "preparation", "split"))
+        counts = [float(r["count"]) for r in self.index(*where)]
         return np.full(len(ids), np.mean(counts) if arm == "training_mean" else np.median(counts))
     def unprepared(self, arm, place, ids):  # true counts before preparation
         beside = next((self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.timing.json"))
@@ -122,12 +122,11 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         ids = [name for name in every[0][0] if all(name in set(entry[0]) for entry in every)]
         truths = [dict(zip(entry[0], entry[1], strict=True)) for entry in every]
         true = np.array([truths[0][name] for name in ids])
-        if any(own[name] != truths[0][name] for own in truths for name in ids):  # unlike preparations
-            true = self.unprepared(one if one in arms else other, place, ids)
+        unlike = any(own[name] != truths[0][name] for own in truths for name in ids)  # of preparations
+        true = self.unprepared(one if one in arms else other, place, ids) if unlike else true
         tables = []
         for name in filter(None, (one, other)):
-            picked = [dict(zip(entry[0], entry[2], strict=True)) for entry in arms.get(name, {}).values()]
-            rows = [[row[key] for key in ids] for row in picked]
+            rows = [list(map(dict(zip(e[0], e[2], strict=True)).get, ids)) for e in arms.get(name, {}).values()]
             tables.append(np.array(rows) if rows else self.constant(name, one, place, ids, true)[None])
         return true, tables
 class Judge:  # the rules once more
@@ -148,10 +147,8 @@ class Judge:  # the rules once more
         others = [v for s in systems for arm, v in self.scatter(s, where).items() if arm not in mine]
         more = sum(entry[1] for entry in others)
         pool = sum(a * b for a, b in others) / more if more else 0.0
-        if df and more:
-            ratio = own / pool if pool else INF
-            joins = beta_inc(more / 2, df / 2, more / (more + df * ratio)) > 0.5  # P(F > ratio)
-            return ((df * own + more * pool) / (df + more), df + more) if joins else (own, df)
+        if df and more and beta_inc(more / 2, df / 2, more / (more + df * (own / pool if pool else INF))) > 0.5:
+            return (df * own + more * pool) / (df + more), df + more  # where P(F > ratio) > 0.5
         if df or more:
             return (own, df) if df else (pool, more)
         folders = (self.files.results / "predictions" / where[0]).glob("*")
@@ -159,10 +156,8 @@ class Judge:  # the rules once more
     def part(self, row):  # recompute a row of one part: what must agree; None where it is not covered
         metric, where = row["metric"], (row["dataset"], row["metric"], row["selection"])
         region, looks = (float(row["claimed_from"]), float(row["claimed_to"])), int(row["looks"] or 0)
-        if " + " in row["dataset"]:
-            return self.drop(row, region, looks)
-        if metric in PROMPTED:
-            return self.prompted(row, region, looks)
+        if " + " in row["dataset"] or metric in PROMPTED:
+            return (self.drop if " + " in row["dataset"] else self.prompted)(row, region, looks)
         quoted = row["worse"] and "/" not in row["worse"] and row["worse"] not in TRIVIAL
         if metric not in (*ERRORS, *SHARES, "nearer_to_majority") or quoted:
             return None
@@ -184,47 +179,46 @@ class Judge:  # the rules once more
             return self.number(row, arms[0], (max(spread[0], least), spread[1]), means[0], looks, metric in SHARES)
         left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
         if log:
-            ends = [math.log(end) if 0 < end < INF else -INF if end <= 0 else INF for end in region]
+            ends = [math.log(end) if 0 < end < INF else math.copysign(INF, end or -1) for end in region]
             images = jackknife(np.log(left[0] / left[1]))
-            found = decided(math.log(means[0] / means[1]), ends, arms, slopes, spread, images, n, looks)
+            twice = sum(anew(e[1], 1 / m) for e, m, name in zip(every, means, sides, strict=True) if name in names)
+            found = decided(math.log(means[0] / means[1]), ends, arms, slopes, spread, images, n, looks, twice=twice)
             return found | {"effect": math.exp(found["effect"]), "value_better": means[0]}
         effect, apart = (1 if share else -1) * (means[0] - means[1]), (1 if share else -1) * (left[0] - left[1])
         (images, third), d = jackknife(apart), n * effect - (n - 1) * apart
-        if share and n > 1:
-            images = max(images, (d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2)
+        images = max(images, (d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2) if share and n > 1 else images
         unfair = row["reason"].startswith("the epoch of ")  # chosen on test against an arm that was not
-        found = decided(effect, region, arms, slopes, spread, (images, third), n, looks, unfair)
+        twice = sum(anew(e[1], 1) for e, name in zip(every, sides, strict=True) if name in names)
+        found = decided(effect, region, arms, slopes, spread, (images, third), n, looks, unfair, twice)
         return found | {"value_better": means[0], "value_worse": means[1]}
     def sums(self, tops, bottoms, yes, region, names, looks):
         # a share (yes: what an image that says yes adds) or another ratio of sums over images [seeds, n]
         n, each = tops.shape[1], tops.sum(axis=1) / bottoms.sum(axis=1)
         left = (tops.sum(axis=1)[:, None] - tops) / (bottoms.sum(axis=1)[:, None] - bottoms)
         (images, third), effect = jackknife(left.mean(axis=0)), float(each.mean())
-        ends = [end / yes for end in region if yes and math.isfinite(end)]
-        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)]), third
-        if yes and not names:
-            share, z = effect / yes, 1.959963984540054
+        images = max([images, *(end * (yes - end) / n for end in region if yes and math.isfinite(end))]), third
+        if yes and not names:  # Wilson's interval
+            share, z, (a, b) = effect / yes, 1.959963984540054, region
             half = z * math.sqrt(share * (1 - share) / n + z * z / 4 / n / n)
             low, high = (yes * (share + z * z / 2 / n + side * half) / (1 + z * z / n) for side in (-1, 1))
-            said = "does not hold" if high < region[0] or low > region[1] else "undecided"
-            said = "holds" if low > region[0] and high < region[1] else said
+            said = "holds" if a < low <= high < b else "undecided" if a <= high and low <= b else "does not hold"
             return {"effect": effect, "ci_low": low, "ci_high": high, "decided": said}
-        if not names:
-            return decided(effect, region, [], [], FIXED, images, n, looks)
         shares, size = np.clip(each / (yes or 1), 0.5 / n, 1 - 0.5 / n), abs(effect) or 1.0
         values = np.log(shares / (1 - shares)) if yes else each / size
         weight, (own, df) = float(shares.mean() * (1 - shares.mean())) * yes if yes else size, own_variance([values])
-        return decided(effect, region, [values], [weight], (own, df) if df else (0.01, INF), images, n, looks)
+        arms, spread = ([values], (own, df) if df else (0.01, INF)) if names else ([], FIXED)
+        return decided(effect, region, arms, [weight] * len(arms), spread, images, n, looks)
     def prompted(self, row, region, looks):  # a quantity of the prompt tests, picture by picture
-        metric, arm, base = row["metric"], row["better"], row["metric"].startswith("base_")
-        place = row["benchmark"].split(" + ")[0]
+        metric, arm, place = row["metric"], row["better"], row["benchmark"].split(" + ")[0]
+        base = metric.startswith("base_")
         paths = sorted((self.files.results / "prompt_tests" / place / self.files.same.get(arm, arm)).glob("seed*.json"))
         tests = [t for t in (json.loads(path.read_text()) for path in paths) if t["selection"] == row["selection"]]
         names, key = [] if base or self.files.fixed(arm) else [arm], row["part"].partition(" (")[2].rstrip(")")
         def pair(p):
-            if metric in ("pccn", "nmn"):
-                nearer = abs(round(p["right"], 2) - p["true"]) < abs(p["wrong"] - p["true"])
-                return (100.0 * nearer, 1.0) if metric == "pccn" else (p["wrong"] / p["true"], 1.0)
+            if metric == "pccn":
+                return 100.0 * (abs(round(p["right"], 2) - p["true"]) < abs(p["wrong"] - p["true"])), 1.0
+            if metric == "nmn":
+                return p["wrong"] / p["true"], 1.0
             if metric.endswith("reached"):
                 return p["reached"], p["points"]
             ends = [p["auc"]["S2"], p["auc"][key]] if metric == "similarity_gain" else [p["auc"]["attention"], 0.0]
@@ -242,10 +236,9 @@ class Judge:  # the rules once more
         one, two = (a[0].mean() / b[0].mean() for a, b in every)
         left = [a[1].mean(axis=0) / b[1].mean(axis=0) for a, b in every]
         arms = [one * np.log(every[0][k][0]) - two * np.log(every[1][k][0]) for k in (0, 1)]
-        own, df = own_variance(arms)
-        n, (first, second) = min(map(len, left)), map(jackknife, left)
-        images = first[0] + second[0], first[1] - second[1]
-        return decided(one - two, region, arms, [1, 1], (own, df) if df else (0.01, INF), images, n, looks)
+        n, spread, ((v, third), (other, less)) = min(map(len, left)), own_variance(arms), map(jackknife, left)
+        spread = spread if spread[1] else (0.01, INF)
+        return decided(one - two, region, arms, [1, 1], spread, (v + other, third - less), n, looks)
     def number(self, row, values, spread, mean, looks, share):  # a printed number: one more run on the same images
         (s2, nu), printed, k = spread, float(row["published"]), len(values)
         far = printed + (-1 if share else 1) * abs(float(row["claimed_from" if share else "claimed_to"]))
@@ -265,10 +258,9 @@ def together(parts):  # the decision on a claim from the rows of its parts, afte
     for step, k in enumerate(sorted(range(len(against)), key=against.__getitem__)):
         corrected[k] = running = max(running, min(1.0, against[k] * (len(against) - step)))
     said = [(row["decided"], p, float(row["level"] or 0.05)) for row, p in zip(tested, corrected, strict=True)]
-    if any(word == "does not hold" and p <= level for word, p, level in said):
-        return "does not hold"
     if any(word in ("does not hold", "leans against") and p <= 0.1 for word, p, _ in said):
-        return "leans against"
+        refuted = any(word == "does not hold" and p <= level for word, p, level in said)
+        return "does not hold" if refuted else "leans against"
     words = {word for word, _, _ in said}
     whole = "holds" if words == {"holds"} else "leans for" if words <= {"holds", "leans for"} else "undecided"
     return "not tested" if not tested else "undecided" if len(tested) < len(parts) else whole
@@ -278,8 +270,7 @@ def differs(row, found):  # yield what of a row is not what was recomputed
         same = isinstance(value, str) or math.isnan(value) or abs(told - value) <= 1e-6 * max(1, abs(value))
         if told != value and (isinstance(value, str) or not same):
             yield f"{name}: {told} in the file, {value} recomputed"
-def rows_of(path):  # the rows of a CSV file
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))
+rows_of = lambda path: list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))  # noqa: E731
 def recompute(results, same):
     files, counted = Files(results, same), dict.fromkeys(("cells", "parts", "claims", "not covered"), 0)
     judge, wrong, claims = Judge(files), [], {}
@@ -291,9 +282,8 @@ def recompute(results, same):
             sd = {"sd": float(np.std(levels, ddof=1))} if row["seed"] == "all" and len(levels) > 1 else {}
             wrong += [f"cell {arm}: {line}" for line in differs(row, {"value": float(np.mean(levels)), **sd})]
             counted["cells"] += 1
-    for row in rows_of(files.results / "verdicts.csv"):
-        if row["evidence_status"] != "published":
-            claims.setdefault((row["paper"], row["claim"], row["evidence_status"], row["selection"]), []).append(row)
+    for row in (row for row in rows_of(files.results / "verdicts.csv") if row["evidence_status"] != "published"):
+        claims.setdefault(tuple(map(row.get, ("paper", "claim", "evidence_status", "selection"))), []).append(row)
     for key, (whole, *parts) in claims.items():
         for row in (row for row in parts if row["decided"] != "not tested"):
             found = judge.part(row)

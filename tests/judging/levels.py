@@ -7,7 +7,7 @@ next. ``python tests/judging/levels.py`` prints, for each world and number of lo
 
 import numpy as np
 
-from recount.judging.verdicts import p_of, pooled, welch
+from recount.judging.verdicts import own_scatter, p_of, pooled, welch
 from recount.metrics import Floats
 
 SEEDS = (3, 5, 8, 12, 16, 20, 25, 30)
@@ -24,8 +24,8 @@ def smallest_p(pool: int, scatter: float, images: float, draws: int, n: int = 10
     others = rng.chisquare(pool, draws) / pool if pool else np.zeros(draws)
     found, smallest = [], np.ones(draws)
     for k in SEEDS:
-        own = arms[:, :, :k].var(axis=2, ddof=1).mean(axis=0)
-        variance, df, _ = pooled(own, 2 * (k - 1), others, pool)
+        own = own_scatter(arms[:, :, :k].var(axis=2, ddof=1), (k, k), (1, 1))
+        variance, df, _ = pooled(own.variance, own.df, others, pool)
         total, df = welch(2 * variance / k, df, seen, n - 1)
         distance = arms[0, :, :k].mean(axis=1) - arms[1, :, :k].mean(axis=1) + apart
         smallest = np.minimum(smallest, p_of(distance, total, df))

@@ -2,8 +2,8 @@
 show.
 
 Writes ``src/recount/judging/simulated.tsv`` and the tables between the marks of ``docs/verdicts.md``. It takes about
-half an hour on one slow core; ``python tests/judging/simulate.py 50`` draws 50 papers a cell (100 where power is
-asked).
+half an hour on one slow core; ``python tests/judging/simulate.py 200`` draws 200 papers a cell (half as many, or 100,
+where power or other shapes are asked).
 """
 
 import csv
@@ -17,7 +17,16 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
-from simulated import COMPARED, ERRORS, REACHED, World, over_looks, rates, simulated_project  # noqa: E402
+from simulated import (  # noqa: E402
+    COMPARED,
+    ERRORS,
+    REACHED,
+    World,
+    over_looks,
+    rates,
+    rates_of_both,
+    simulated_project,
+)
 
 TABLE, PAGE = ROOT / "src/recount/judging/simulated.tsv", ROOT / "docs/verdicts.md"
 BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"
@@ -25,6 +34,7 @@ COLUMNS = ("question", "shape", "images", "effect", "seeds_scatter", "own_scatte
 Row = dict[str, Any]
 LOOKS = (3, 5, 8)
 NULL, POWER = "decided without an effect", "holds, with an effect"
+TRIAL = "the rule of the trial, on the same papers"
 FAMILY = [name for name in ERRORS if name not in ("all repeats", "constant")]
 #: other shapes of data, each without an effect
 SHAPES = [
@@ -35,6 +45,9 @@ SHAPES = [
       for other in (0, 8)),
     *(World(images=n, errors="constant", hardness="alike", skewed=sd) for n in (20, 100, 334) for sd in (0.7, 1.3)),
     *(World(images=n, sd=sd, share=p) for n in (20, 509) for p in (0.02, 0.5, 0.95) for sd in (0.3,)),
+    *(World(images=n, sd=0.1, errors=e, hardness="alike", pool=False, unlike=unlike)
+      for n, e in ((100, "constant"), (1190, "all repeats"))
+      for unlike in (1, 2, 10)),
 ]  # fmt: skip
 
 
@@ -44,6 +57,7 @@ def shape(world: World) -> str:
         return f"accuracy {world.share:.0%}"
     words = [world.errors] + [f"pictures {world.hardness}"] * (world.hardness != "log-normal")
     words += [f"one arm skewed {world.skewed:g}"] * bool(world.skewed) + ["no pool"] * (not world.pool)
+    words += [f"one arm scatters {world.unlike:g} times as much"] * (world.unlike != 1)
     return ", ".join(words)
 
 
@@ -68,12 +82,14 @@ def study(folder: Path, number: int) -> Iterator[Row]:
         for seeds in (2, 3, 8):
             yield row(NULL, world, seeds, 1, number, decided(rates(once, world, seeds, number)))
         yield row(NULL, world, "3, 5 or 8", 3, number, decided(over_looks(thrice, world, LOOKS, number)[-1]))
-    some = max(number // 4, 100)
+    some = max(number // 2, 100)
     for effect, sd in ((0.2, 0.03), (0.1, 0.03), (0.2, 0.10), (0.1, 0.10)):
         for images in (334, 1190):
             world = World(effect, images, sd)
             for seeds in (3, 5, 10, 20):
-                yield row(POWER, world, seeds, 1, some, rates(once, world, seeds, some).get("holds", 0))
+                ours, first = rates_of_both(once, world, seeds, some)
+                yield row(POWER, world, seeds, 1, some, ours["holds"])
+                yield row(f"{POWER}: {TRIAL}", world, seeds, 1, some, first["holds"])
             for seeds, found in zip(LOOKS, over_looks(thrice, world, LOOKS, some), strict=True):
                 yield row(f"{POWER}, by this look of three", world, seeds, 3, some, found.get("holds", 0))
     for errors in FAMILY:
@@ -93,15 +109,11 @@ def study(folder: Path, number: int) -> Iterator[Row]:
     of_shares = simulated_project(folder / "shares", [COMPARED | {"expect": "higher accuracy"}], looks=(3,))
     roots = simulated_project(folder / "roots", [COMPARED | {"expect": "lower rmse"}], looks=(3,))
     for world in SHAPES:
-        yield row(
-            f"other shapes: {NULL}",
-            world,
-            3,
-            1,
-            some,
-            decided(rates(of_shares if world.share else once, world, 3, some)),
-        )
-        if not world.share and not world.skewed:  # of one mean, but not of one root mean square
+        ours, first = rates_of_both(of_shares if world.share else once, world, 3, some)
+        yield row(f"other shapes: {NULL}", world, 3, 1, some, decided(ours))
+        if not world.share:
+            yield row(f"other shapes: {NULL}: {TRIAL}", world, 3, 1, some, decided(first))
+        if not world.share and not world.skewed and world.pool:  # of one mean, but not of one root mean square
             yield row(f"other shapes, RMSE: {NULL}", world, 3, 1, some, decided(rates(roots, world, 3, some)))
     yield from printed(folder, some)
     asked = COMPARED | {"weights": "best_on_test", "against": "old/fixed"}

@@ -9,6 +9,7 @@ the pool (one other variant of the same system, 13 seeds) by ``sd``.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy import special, stats
 
 from projects import experiment, write_project
 from recount.judging.judge import Case, cases
 from recount.judging.looks import LookBook
-from recount.judging.verdicts import Decision, combine
+from recount.judging.verdicts import ALPHA, TWO_SEEDS_DF, Decision, combine, welch
 from recount.metrics import Floats
 from recount.results.predictions import Predictions
 from recount.results.reason import Missing
@@ -126,6 +128,7 @@ class World:
     errors: str = "normal"
     hardness: str = "log-normal"
     other: int = 0  # seeds of the second arm; 0: as many as of the first
+    unlike: float = 1.0  # how much more the second arm scatters than the first
     skewed: float = 0.0  # sd of the log-normal factors, of mean 1, of the first arm's errors alone
     share: float = 0.0  # the expected accuracy of both arms, where the claim is about that
 
@@ -179,7 +182,7 @@ def papers(project: Project, world: World, seeds: int, number: int, stream: int 
         draws, drawn = Draws(world, stream, draw), Drawn(project)
         spread = world.sd * world.scatter
         first = draws.arm(1, 1 - world.effect, spread, seeds + world.printed)
-        second = draws.arm(2, 1.0, spread, world.other or seeds)
+        second = draws.arm(2, 1.0, spread * world.unlike, world.other or seeds)
         if world.skewed:
             first *= np.exp(world.skewed * draws.rng(3).standard_normal(world.images) - world.skewed**2 / 2)
         # the printed number is one more run of the recipe as it was: the first row, whose MAE becomes PRINTED
@@ -220,6 +223,34 @@ def rates(project: Project, world: World, seeds: int, number: int, stream: int =
         decided = headline(drawn)[1].decided
         found[decided] = found.get(decided, 0) + 1
     return found
+
+
+def of_trial(case: Case) -> str:
+    """Return what the rule of the trial says with which the rules were designed, in one look at 5 %.
+
+    One s² for both arms; others join if p > 0.2; no correction for skewness; what runs draw anew counts twice.
+    """
+    finding = case.parts[0].finding
+    assert finding is not None
+    assert finding.n is not None
+    s2, df, pool = float(finding.own.shared), finding.own.shared_df, finding.pool
+    if pool.df and special.fdtrc(df, pool.df, s2 / pool.variance) > 0.2:
+        s2, df = (df * s2 + pool.df * pool.variance) / (df + pool.df), df + pool.df
+    variance, both = welch(s2 * finding.seed_weight, df, finding.image_variance, finding.n - 1)
+    beyond = abs(finding.effect) > stats.t.ppf(1 - ALPHA / 2, both) * np.sqrt(variance)
+    if not beyond or finding.fewest_seeds < 2 or (finding.fewest_seeds == 2 and df < TWO_SEEDS_DF):
+        return "undecided"
+    return "holds" if finding.effect > 0 else "does not hold"
+
+
+def rates_of_both(project: Project, world: World, seeds: int, number: int) -> tuple[Counter[str], Counter[str]]:
+    """Return how many of the same simulated papers get each decision by the rules, and by the rule of the trial."""
+    ours, first = Counter[str](), Counter[str]()
+    for drawn in papers(project, world, seeds, number):
+        case, decision = headline(drawn)
+        ours[decision.decided] += 1
+        first[of_trial(case)] += 1
+    return ours, first
 
 
 def over_looks(project: Project, world: World, looks: Sequence[int], number: int) -> list[dict[str, int]]:

@@ -292,10 +292,11 @@ def test_spread_of_other_variants_joins_that_of_the_claims_own_arms(tmp_path: Pa
     project = make_project(tmp_path, [better_than()])
     for arm, factor in (("new/full", 1.0), ("old/full", 2.0)):
         predict(project, arm, noisy(factor), seeds=THREE)
-    assert float(headline(project)["seed_df"]) == 4
+    own = float(headline(project)["seed_df"])
+    assert 2 < own < 4  # Welch's
     predict(project, "new/less", noisy(1.5), seeds=THREE)
     row = headline(project)
-    assert (float(row["seed_df"]), "new/less" in row["pooled_over"]) == (6, True)
+    assert (float(row["seed_df"]), "new/less" in row["pooled_over"]) == (pytest.approx(own + 2), True)
     assert float(row["f_p"]) > POOLS_ABOVE
 
 

@@ -130,14 +130,21 @@ def test_other_variants_join_only_if_the_own_arms_do_not_scatter_more() -> None:
     assert variance.tolist() == pytest.approx([(4 * 0.008 + 0.12) / 16, 0.01, (4 * 0.002 + 12 * 0.01) / 16])
 
 
-def test_arms_with_unequal_numbers_of_seeds_need_not_scatter_alike() -> None:
-    wild, calm = around(0.10, 3), around(0.01, 8)
-    apart = (0.10**2 / 3 + 0.01**2 / 8) / (1 / 3 + 1 / 8)
-    df = (0.10**2 / 3 + 0.01**2 / 8) ** 2 / ((0.10**2 / 3) ** 2 / 2 + (0.01**2 / 8) ** 2 / 7)
-    assert compared(0.5, wild, calm).own == pytest.approx((apart, df))
+@pytest.mark.parametrize("calm", [3, 8])
+def test_two_arms_need_not_scatter_alike(calm: int) -> None:
+    own = compared(0.5, around(0.10, 3), around(0.01, calm)).own
+    parts = 0.10**2 / 3, 0.01**2 / calm
+    df = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / (calm - 1))
+    assert (own.variance, own.df) == pytest.approx((sum(parts) / (1 / 3 + 1 / calm), df))
     shared = (2 * 0.01**2 + 7 * 0.10**2) / 9
-    assert compared(0.5, around(0.01, 3), around(0.10, 8)).own[0] == pytest.approx(shared)  # the larger one
-    assert compared(0.5, wild, wild).own_apart is None
+    assert compared(0.5, around(0.01, 3), around(0.10, 8)).own.variance == pytest.approx(shared)  # the larger one
+
+
+def test_scatter_of_arms_that_scatter_alike_and_of_one_arm_is_the_pooled_one() -> None:
+    alike, alone = compared(0.5, THREE, THREE).own, compared(0.5, THREE, (0.0,)).own
+    assert (alike.variance, alike.df) == pytest.approx((0.05**2, 4))
+    assert (alone.variance, alone.df) == pytest.approx((0.05**2, 2))
+    assert (compared(0.5, (0.0,)).own.variance, compared(0.5, (0.0,)).own.df) == (0, 0)
 
 
 @pytest.mark.parametrize(("t", "g", "counts"), [(2.5, 0.1, 2.5), (-2.5, -0.1, -2.5), (0.0, 0.3, 0.0)])
@@ -280,9 +287,23 @@ def test_benchmark_that_is_too_small_says_which_effects_it_can_decide() -> None:
     assert power(replace(finding, effect=smallest), 30) == pytest.approx(0.8, abs=0.03)
 
 
+def drawing_anew(anew: float, images: float) -> Finding:
+    arms = tuple(SeedArm(name, THREE, 1.0, anew) for name in ("a/a", "a/b"))
+    return Finding(0.3, arms=arms, image_variance=images, n=100)
+
+
+def test_what_each_run_draws_anew_on_each_image_counts_once() -> None:
+    seeds, once = 0.05**2 * 2 / 3, 0.0009 * 2 / 3
+    found = decide(drawing_anew(0.0009, 0.002))
+    assert (found.seed_part, found.image_part) == pytest.approx((seeds, 0.002 - once))
+    more = 0.009 * 2 / 3  # than all that images and the runs' means show
+    found = decide(drawing_anew(0.009, 0.002))
+    assert (found.seed_part, found.image_part) == pytest.approx((more, 0))
+    assert found.df == pytest.approx(4)
+
+
 def test_images_that_each_run_draws_anew_count_less_with_more_seeds() -> None:
-    finding = compared(0.3, THREE, THREE, images=0.02)
-    assert power(replace(finding, of_seeds=0.05), 20) > power(finding, 20)
+    assert power(drawing_anew(0.03, 0.02), 20) > power(drawing_anew(0.0, 0.02), 20)
 
 
 # ------------------------------------------------------------------------------------------ claims of several parts

@@ -199,7 +199,6 @@ class Claims:
             image_third=sign * third,
             scale="logit" if share else "log",
             base=0.0 if share else second.mean,
-            of_seeds=first.drawn_anew(1) + second.drawn_anew(1),
             rule=DIFFERENCE_RULE.format(within=_within(region), seeds=SEEDS_RULE),
         )
         yield self._filled(part, finding, first, second)
@@ -252,7 +251,6 @@ class Claims:
             pool=self._pool(asked, first, second),
             image_variance=images,
             image_third=third,
-            of_seeds=first.drawn_anew(1 / first.mean) + second.drawn_anew(1 / second.mean),
             rule=f"the interval of the ratio lies {_within((low, high))}, over the same images; {SEEDS_RULE}",
         )
         yield self._filled(part, finding, first, second)

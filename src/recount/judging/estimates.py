@@ -90,7 +90,7 @@ class Leveled:
         """
         if self.arm.seeds:
             values, slope = scaled(self.metric, self.levels.tolist(), len(self.arm.ids))
-            yield SeedArm(self.arm.name, values, weight * slope)
+            yield SeedArm(self.arm.name, values, weight * slope, self.drawn_anew(weight))
 
     def drawn_anew(self, weight: float) -> float:
         """Return what one more seed draws anew of the variance over images: the scatter of images from seed to seed."""

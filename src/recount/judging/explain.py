@@ -101,15 +101,16 @@ def _spread(finding: Finding) -> Iterator[str]:
     for arm in finding.arms:
         values = ", ".join(map(n, arm.scaled))
         yield f"  {arm.name}: {finding.scale} of the metric with each seed: {values}; w = {n(arm.weight)}"
-    (own, df), (shared, shared_df), apart = finding.own, finding.own_shared, finding.own_apart
+    scatter = finding.own
+    own, df, shared_df = float(scatter.variance), float(scatter.df), n(scatter.shared_df)
     if df:
         from_mean = "sum of squared deviations from each arm's mean"
-        yield f"  own variance: {from_mean} / {shared_df} = {n(shared)} (nu_own = {shared_df})"
-    if apart is not None:
+        yield f"  own variance: {from_mean} / {shared_df} = {n(float(scatter.shared))} (nu_own = {shared_df})"
+    if sum(len(arm.scaled) > 1 for arm in finding.arms) > 1:
         yield (
-            f"  the arms have unequal numbers of seeds: sum(w² s²/k) / sum(w²/k), each arm with its own s² = "
-            f"{n(apart[0])}, nu = sum(w² s²/k)² / sum((w² s²/k)²/(k - 1)) = {n(apart[1])}; the larger variance "
-            f"{n(own)} and the smaller nu_own = {n(df)} count"
+            f"  the arms need not scatter alike: sum(w² s²/k) / sum(w²/k), each arm with its own s² = "
+            f"{n(float(scatter.apart))}, nu = sum(w² s²/k)² / sum((w² s²/k)²/(k - 1)) = {n(float(scatter.apart_df))}; "
+            f"the larger variance {n(own)} and the smaller nu_own = {n(df)} count"
         )
     spread, pool = spread_of(finding), finding.pool
     if df and pool.df:
@@ -128,12 +129,16 @@ def _spread(finding: Finding) -> Iterator[str]:
 
 def _compared(finding: Finding, decision: Decision) -> Iterator[str]:
     yield from _spread(finding)
-    spread, seed, images = spread_of(finding), decision.seed_part, finding.image_variance
+    spread, seed, images = spread_of(finding), decision.seed_part, decision.image_part
     if finding.arms:
         terms = " + ".join(f"{n(arm.weight)}²/{len(arm.scaled)}" for arm in finding.arms)
-        yield f"  seeds: s² * ({terms}) = {n(seed)}"
+        yield f"  seeds: s² * ({terms}) = {n(spread.variance * finding.seed_weight)}"
     if finding.n is not None:
-        yield f"  images: variance over {finding.n} = {n(images)}"
+        yield f"  images: variance over {finding.n} = {n(finding.image_variance)}"
+    if finding.anew:
+        terms = " + ".join(f"{n(arm.anew)}/{len(arm.scaled)}" for arm in finding.arms if arm.anew)
+        yield f"  of it, what each run draws anew on each image: {terms} = {n(finding.anew)}; it counts once:"
+        yield f"  seeds, at least that: {n(seed)}; images, less that, at least 0: {n(images)}"
     if finding.interval is not None:
         yield f"  Wilson's interval: {n(decision.low)} to {n(decision.high)}; claimed {_region(finding)}"
         return

@@ -216,7 +216,7 @@ class _Worded:
             row = replace(row, seed_sd=math.sqrt(spread.variance), seed_df=spread.df, pooled_over=spread.source,
                           f_p=spread.f_p)  # fmt: skip
         if finding.grade in ("compared", "opponent"):
-            row = replace(row, image_variance=finding.image_variance)
+            row = replace(row, image_variance=decision.image_part)
         said = [text for text in (decision.reason, *finding.notes, *_causes(part, decision)) if text]
         return self.row(row, decision, Reason("note", "; ".join(said)), _random(finding))
 

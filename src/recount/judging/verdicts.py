@@ -1,6 +1,6 @@
 """When a claim holds: the rules as pure functions, from estimates and their spread to a decision.
 
-Version 2.2 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
+Version 2.3 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
 would decide (``needed``) and the simulations of error and power (``tests/judging/simulate.py``) all run the same lines.
 
 Two sources of chance are told apart: another training run (seeds) and other pictures like these (images).
@@ -11,12 +11,12 @@ Two sources of chance are told apart: another training run (seeds) and other pic
   difference, 1 for a log ratio, m (1 - m) for a share. Images: the jackknife of the paired statistic. The degrees of
   freedom of the sum are Satterthwaite's. The claim holds if the interval of Student's t lies in the region, and every
   random arm has three seeds (or two, with six degrees of freedom behind s); it does not hold if the interval lies
-  outside.
+  outside. What each run draws anew on each image is in both parts, and counts once (``counted_once``).
 * s is that of the claim's own arms. Other variants of the same systems join it if the own arms do not scatter more than
   they: one-sided F test, p > 0.5 (``pooled``). With p > 0.2, as first designed, three seeds of arms that scatter 1.5 to
   2 times as much decided 7 % of all claims without an effect, two seeds 11 %; with 0.5 both stay at 5 %.
-* Arms with unequal numbers of seeds need not scatter alike: the larger of two estimates of s², the smaller of their
-  degrees of freedom (``Finding.own``).
+* Two arms need not scatter alike: the larger of two estimates of s², the smaller of their degrees of freedom, of which
+  one is Welch's (``own_scatter``).
 * Student's t knows no skewness. Where the images' differences are skewed to the side opposite to the effect, t counts
   as less, by Hall's transformation (``shortened``).
 * A printed number P is one more draw of the same recipe on the same images, so images play no part (``reaches``):
@@ -40,7 +40,7 @@ from scipy import optimize, special, stats
 
 from recount.scoring.statistics import holm
 
-RULES = "2.2"  # version; of RULES_SINCE
+RULES = "2.3"  # version; of RULES_SINCE
 Decided = Literal["holds", "leans for", "undecided", "leans against", "does not hold", "not tested"]
 Side = Literal["for", "against", ""]
 Floats: TypeAlias = NDArray[np.float64]
@@ -86,6 +86,53 @@ def pooled(own: Numbers, own_df: Numbers, other: Numbers, other_df: Numbers) -> 
         joint = (own_df * own + other_df * other) / (own_df + other_df)
     joins = p > POOLS_ABOVE
     return np.where(joins, joint, own), np.where(joins, own_df + other_df, own_df), p
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """The variance over seeds of a claim's own arms, estimated twice: as one that all share, and of each apart."""
+
+    shared: Floats
+    shared_df: float
+    apart: Floats
+    apart_df: Floats
+
+    @property
+    def variance(self) -> Floats:
+        """Return the larger one."""
+        return np.maximum(self.shared, self.apart)
+
+    @property
+    def df(self) -> Floats:
+        """Return the smaller number of degrees of freedom."""
+        return np.minimum(self.shared_df, self.apart_df)
+
+
+def own_scatter(variances: Sequence[Numbers] | Floats, seeds: Sequence[int], weights: Sequence[float]) -> Scatter:
+    """Return the scatter of arms with two seeds or more, each with its variance over k seeds and its w.
+
+    Shared: sum((k - 1) s²) / sum(k - 1). Apart: sum(w² s² / k) / sum(w² / k), with Welch's degrees of freedom
+    sum(w² s² / k)² / sum((w² s² / k)² / (k - 1)). Of one arm both are the same; without any there is none, with 0.
+    """
+    if not seeds:
+        return Scatter(np.zeros(()), 0.0, np.zeros(()), np.zeros(()))
+    s2, (k, w) = np.asarray(variances, dtype=np.float64), np.asarray([seeds, weights], dtype=np.float64)
+    df, parts = float((k - 1).sum()), s2.T * w**2 / k  # the arms are last
+    below = (parts**2 / (k - 1)).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.where(below > 0, parts.sum(axis=-1) / (w**2 / k).sum(), 0.0)
+        welch_df = np.where(below > 0, parts.sum(axis=-1) ** 2 / below, df)
+    return Scatter(s2.T @ (k - 1) / df, df, apart, welch_df)
+
+
+def counted_once(seeds: Numbers, images: Numbers, anew: Numbers) -> tuple[Floats, Floats]:
+    """Return the parts of seeds and images in an effect's variance, without what runs draw anew on images twice.
+
+    What one run errs on one image and the next does not is behind the scatter of the runs' means, and behind that of
+    the images' means: of two crossed random factors the variance of the mean is MS_runs + MS_images - MS_both. It is
+    taken from the images; and the seeds' part, which holds it, is at least as large.
+    """
+    return np.maximum(seeds, anew), np.maximum(np.asarray(images) - anew, 0.0)
 
 
 def may_decide(fewest: Numbers, df: Numbers) -> NDArray[np.bool_]:
@@ -206,6 +253,7 @@ class SeedArm:
     name: str
     scaled: tuple[float, ...]  # log, logit or plain metric of each seed
     weight: float  # derivative of the effect by that
+    anew: float = 0.0  # of the effect's variance over images, what each of its runs draws anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +302,6 @@ class Finding:
     image_variance: float = 0.0  # of the effect, over images
     image_third: float = 0.0  # its third central moment over images
     base: float = 0.0  # what a share of the effect is of: the metric of the arm that it is compared with
-    of_seeds: float = 0.0  # the part of it that another seed draws anew, times the seeds
     n: int | None = None  # images; None where they play no part
     interval: tuple[float, float] | None = None  # given, where the rule is an interval of its own (Wilson's)
     number: Number | None = None
@@ -269,34 +316,11 @@ class Finding:
         return min((len(arm.scaled) for arm in self.arms), default=0)
 
     @property
-    def own(self) -> tuple[float, float]:
-        """Return the variance over seeds of its own arms and its degrees of freedom.
-
-        Of unequal numbers of seeds: the larger of the variance that all share and that of each arm weighted as in the
-        effect (``own_apart``); and the smaller number of degrees of freedom.
-        """
-        (shared, df), apart = self.own_shared, self.own_apart
-        return (shared, df) if apart is None else (max(shared, apart[0]), min(df, apart[1]))
-
-    @property
-    def own_shared(self) -> tuple[float, int]:
-        """Return the variance that its own arms share, and sum(k - 1)."""
-        many = [arm.scaled for arm in self.arms if len(arm.scaled) > 1]
-        df = sum(len(scaled) - 1 for scaled in many)
-        squares = sum(float(np.var(scaled, ddof=1)) * (len(scaled) - 1) for scaled in many)
-        return (squares / df, df) if df else (0.0, 0)
-
-    @property
-    def own_apart(self) -> tuple[float, float] | None:
-        """Return sum(w² s² / k) / sum(w² / k) of its arms and Welch's degrees of freedom; None: equal numbers."""
+    def own(self) -> Scatter:
+        """Return the scatter over seeds of its own arms; without two seeds of any, 0 with no degrees of freedom."""
         many = [arm for arm in self.arms if len(arm.scaled) > 1]
-        if len({len(arm.scaled) for arm in many}) < 2:
-            return None
-        parts = [arm.weight**2 / len(arm.scaled) * float(np.var(arm.scaled, ddof=1)) for arm in many]
-        if not sum(parts):
-            return None
-        below = sum(part**2 / (len(arm.scaled) - 1) for part, arm in zip(parts, many, strict=True))
-        return sum(parts) / sum(arm.weight**2 / len(arm.scaled) for arm in many), sum(parts) ** 2 / below
+        variances = [float(np.var(arm.scaled, ddof=1)) for arm in many]
+        return own_scatter(variances, [len(arm.scaled) for arm in many], [arm.weight for arm in many])
 
     @property
     def nearest(self) -> float:
@@ -312,6 +336,11 @@ class Finding:
     def seed_weight(self) -> float:
         """Return the sum over random arms of w² / k."""
         return sum(arm.weight**2 / len(arm.scaled) for arm in self.arms)
+
+    @property
+    def anew(self) -> float:
+        """Return what its runs draw anew, of its variance over images."""
+        return sum(arm.anew / len(arm.scaled) for arm in self.arms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +363,7 @@ def spread_of(finding: Finding) -> Spread:
 
 def _spread(finding: Finding) -> Spread:
     """Return the variance over seeds: of the own arms, with others if the F test lets them; else what is known."""
-    own, own_df = finding.own
-    pool = finding.pool
+    own, own_df, pool = float(finding.own.variance), float(finding.own.df), finding.pool
     if not finding.arms:
         return Spread(source="nothing is random")
     if own_df:
@@ -368,6 +396,7 @@ class Decision:
     p_value: float = math.nan
     df: float = math.nan
     seed_part: float = math.nan  # of the effect's variance
+    image_part: float = math.nan
     spread: Spread = Spread()
     reached: Reached | None = None
     needed: str = ""
@@ -382,9 +411,9 @@ def decide(finding: Finding, looks: int = 1) -> Decision:
     spread = spread_of(finding)
     if finding.grade == "number":
         return _number(finding, spread, level)
-    seed_part = spread.variance * finding.seed_weight
+    seed_part, image_part = parts_of(finding, spread)
     images_df = math.inf if finding.n is None else finding.n - 1
-    variance, df = (float(value) for value in welch(seed_part, spread.df, finding.image_variance, images_df))
+    variance, df = (float(value) for value in welch(seed_part, spread.df, image_part, images_df))
     distance = float(inside(finding.effect, finding.region))
     p = float(p_of(distance, variance, df, finding.third))
     if finding.grade == "opponent":
@@ -399,11 +428,17 @@ def decide(finding: Finding, looks: int = 1) -> Decision:
     else:
         code = 0 if math.isnan(p) else int(sides(distance, p, level, decides))
     points: Side = "for" if distance > 0 else "against" if distance < 0 else ""
-    decided = Decision(CODES[code], points, "", low, high, level, p, df, seed_part, spread)
+    decided = Decision(CODES[code], points, "", low, high, level, p, df, seed_part, image_part, spread)
     if math.isnan(variance):
         why = "one image has no interval" if finding.n == 1 else "no interval could be computed"
         return replace(decided, reason=why, needed="more images")
     return replace(decided, reason=_why(finding, decided, decides))
+
+
+def parts_of(finding: Finding, spread: Spread) -> tuple[float, float]:
+    """Return the parts of seeds and images in the variance of an effect."""
+    seeds, images = counted_once(spread.variance * finding.seed_weight, finding.image_variance, finding.anew)
+    return float(seeds), float(images)
 
 
 def _as_it_is(finding: Finding) -> Decision:
@@ -495,8 +530,8 @@ def _number(finding: Finding, spread: Spread, level: float) -> Decision:
             f"it is the best of {number.best_of} epochs, and how these runs scatter from epoch to epoch is unknown"
         )
     return Decision(
-        CODES[code], points, "; ".join(said), *effect, 2 * level, p, spread.df, spread.variance / k, spread, found,
-        needed,
+        CODES[code], points, "; ".join(said), *effect, 2 * level, p, spread.df, spread.variance / k,
+        finding.image_variance, spread, found, needed,
     )  # fmt: skip
 
 
@@ -510,13 +545,13 @@ def _unscaled(value: float, share: bool) -> float:
 @cache
 def _normals() -> tuple[Floats, Floats]:
     rng = np.random.default_rng(20240229)
-    return rng.standard_normal(DRAWS), rng.uniform(0.0005, 0.9995, DRAWS)
+    return rng.standard_normal(DRAWS), rng.uniform(0.0005, 0.9995, (2, DRAWS))
 
 
 @cache
-def _chi_square(df: int) -> Floats:
-    """Return draws of chi²/df; the same uniform numbers for every df."""
-    return stats.chi2.ppf(_normals()[1], df) / df if df else np.ones(DRAWS)
+def _chi_square(df: int, arm: int = 0) -> Floats:
+    """Return draws of chi²/df; the same uniform numbers for every df, others for the second arm."""
+    return stats.chi2.ppf(_normals()[1][arm], df) / df if df else np.ones(DRAWS)
 
 
 def power(finding: Finding, seeds: int, looks: int = 1, scale: float = 1.0) -> float:
@@ -524,16 +559,18 @@ def power(finding: Finding, seeds: int, looks: int = 1, scale: float = 1.0) -> f
 
     The effect (``scale`` times the observed distance from the limit) and the spreads are taken to be the observed ones.
     """
-    spread, (normal, _) = spread_of(finding), _normals()
-    weight = sum(arm.weight**2 for arm in finding.arms) / max(seeds, 1)
-    fewer = sum(1 / len(arm.scaled) for arm in finding.arms) / max(len(finding.arms), 1)
-    images = max(finding.image_variance - finding.of_seeds * (fewer - 1 / max(seeds, 1)), 0.0)
+    spread, (normal, _), pool = spread_of(finding), _normals(), finding.pool
+    weights = [arm.weight for arm in finding.arms]
+    weight, anew = (sum(x) / max(seeds, 1) for x in ([w**2 for w in weights], [arm.anew for arm in finding.arms]))
+    images = max(finding.image_variance - finding.anew, 0.0)
     distance = float(inside(finding.effect, finding.region)) * scale
-    drawn = distance + math.sqrt(spread.variance * weight + images) * normal
-    own_df = (seeds - 1) * len(finding.arms)
-    pool = finding.pool
-    variance, df, _ = pooled(spread.variance * _chi_square(own_df), own_df, pool.variance, pool.df)
-    total, df = welch(variance * weight, df, images, math.inf if finding.n is None else finding.n - 1)
+    drawn = distance + math.sqrt(max(spread.variance * weight, anew) + images) * normal
+    draws = [spread.variance * _chi_square(seeds - 1, place) for place in range(len(weights) if seeds > 1 else 0)]
+    own = own_scatter(draws, [seeds] * len(draws), weights[: len(draws)])
+    own_df = own.df if draws else 0
+    variance, df, _ = pooled(own.variance if draws else spread.variance, own_df, pool.variance, pool.df)
+    seed_part = np.maximum(variance * weight, anew)
+    total, df = welch(seed_part, df, images, math.inf if finding.n is None else finding.n - 1)
     p = p_of(drawn, total, df, finding.third)
     decides = may_decide(seeds, own_df + pool.df) if finding.arms else True
     codes = sides(drawn, p, nominal_level(looks) if finding.arms else ALPHA, decides)

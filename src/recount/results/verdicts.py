@@ -58,8 +58,8 @@ class VerdictRow:
     seed_df: float = math.nan
     pooled_over: str = ""  # what s is of
     f_p: float = math.nan  # of the test that lets other variants into s
-    seed_variance: float = math.nan  # parts of the effect's variance
-    image_variance: float = math.nan
+    seed_variance: float = math.nan  # parts of the effect's variance, which add up to it
+    image_variance: float = math.nan  # without what is in the seeds' part, too
     df: float = math.nan  # Satterthwaite's
     chance_gain: float = math.nan  # share that choosing the best epoch on the test images gains by chance
     rule: str = ""  # how it was decided

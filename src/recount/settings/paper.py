@@ -24,7 +24,7 @@ CLAIMED: Mapping[str, Metric] = MappingProxyType(
 DIRECTIONS = MappingProxyType({"low": "lower", "high": "higher", None: "equal"})
 SAME_IMAGES = ", on the same images"
 PAIRED = ("difference", "ratio", "relative_drop", "log_same_rate", "figures")
-RULES_SINCE = date(2026, 11, 30)  # of the rules of judging/verdicts.py
+RULES_SINCE = date(2026, 12, 1)  # of the rules of judging/verdicts.py
 TRIVIAL_ARMS = MappingProxyType(
     {
         "zero": "the constant 0",
