@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from recount.reference import Reference, ReferenceScore, read  # noqa: E402
+from recount.results.reference import Reference, ReferenceScore, read  # noqa: E402
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PLACES = {"shapes/test": "majority", "shapes_minority/test": "minority", "parking/test": "parked cars"}

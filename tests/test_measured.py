@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recount.reference import Reference, ReferenceScore, read
 from recount.results.files import Made
+from recount.results.reference import Reference, ReferenceScore, read
 
 ROOT = Path(__file__).parents[1]
 MEASURED = runpy.run_path(str(ROOT / "docs/measured.py"))
