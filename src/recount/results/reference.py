@@ -80,11 +80,18 @@ def folder_of(project: Project) -> Path:
     return project.root / FOLDER / project.suite.name
 
 
+def read_record(folder: Path) -> Reference | None:
+    """Return the record of a reference; None where there is none. A ``ResultsError`` where it is damaged."""
+    try:
+        return Reference.read(folder / RECORD)
+    except FileNotFoundError:
+        return None
+
+
 def read(folder: Path) -> tuple[Reference, list[ReferenceScore], list[ReferenceFile]] | None:
     """Return a reference, None where there is none; a ``ResultsError`` where a file is not what was written."""
-    try:
-        record = Reference.read(folder / RECORD)
-    except FileNotFoundError:
+    record = read_record(folder)
+    if record is None:
         return None
     for name in TABLES:
         if not (folder / name).is_file() or file_digest(folder / name) != record.made.content.get(name):
