@@ -1,78 +1,86 @@
-"""Write into README what a run of suite mini measured, and the picture of its front page.
+"""Write into README what the reference run of suite mini measured, and take the picture of its front page.
 
-``python docs/measured.py FOLDER``: the project whose results and report of mini it reads.
+``python docs/measured.py [REPORT]``: reads ``reference/mini``; REPORT, the folder of the report that was made with it,
+is pictured in docs/report.png.
 """
 
-import csv
-import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean, stdev
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from recount.results.reference import Reference, ReferenceScore, read  # noqa: E402
+
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-BENCHMARKS = {"fsc147/test": "majority", "fsc147s/v1": "minority", "carpk/test": "parked cars"}
+PLACES = {"shapes/test": "majority", "shapes_minority/test": "minority", "parking/test": "parked cars"}
 ROWS = ("t2icount/full", "t2icount/b", "t2icount/b_rrc", "t2icount/b_hscm", "countx/descriptions", "countx/class_names",
         "vlcounter/as_released", "clip_count/as_released")  # fmt: skip
+CAPTIONS, UNTUNED = "shapes_ten/test", "countclip/baseline"
+Values = dict[tuple[str, str, str], list[float]]  # of the last epoch's weights, a seed each
 
 
 def main() -> None:
-    """Rewrite what stands between the marks, and docs/report.png."""
-    project = Path(sys.argv[1]).resolve()
-    with (project / "results/mini/scores.csv").open(encoding="utf-8", newline="") as file:
-        scores = [row for row in csv.DictReader(file) if row["value"]]
-    cells = {
-        (f"{row['system']}/{row['variant']}", row["benchmark"], row["metric"]): row
-        for row in scores
-        if row["selection"] == "last" and row["seed"] == "0" and row["status"] == "trained"
-    }
-    commit = subprocess.run(
-        ["git", "-C", str(project), "log", "-1", "--format=%h"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    """Rewrite what stands between the marks of README, and docs/report.png where a report is given."""
+    found = read(ROOT / "reference/mini")
+    if found is None:
+        sys.exit('reference/mini is not there: `recount reference --write --config "seeds=[0,1,2]"` makes it')
+    readme = ROOT / "README.md"
+    readme.write_text(measured(readme.read_text(encoding="utf-8"), *found[:2]), encoding="utf-8")
+    for report in sys.argv[1:]:
+        _picture(Path(report).resolve() / "index.html")
+
+
+def measured(readme: str, record: Reference, scores: list[ReferenceScore]) -> str:
+    """Return README's text with the numbers of a reference run between the marks."""
+    values: Values = defaultdict(list)
+    for score in scores:
+        if score.selection == "last":
+            values[f"{score.system}/{score.variant}", score.dataset, score.metric].append(score.value)
     lines = [
-        f"Suite `mini`, seed 0, last epoch, commit {commit}: MAE with its 95 % interval over pictures, where the "
-        "prompt names what the picture mostly shows, where it names a minority, and on parked cars.",
+        f"The reference run of suite `mini` ({record.title}), last epoch: MAE, mean ± standard deviation over its "
+        "seeds, where the prompt names what the picture mostly shows, where it names a minority, and on parked cars.",
         "",
-        f"| run | {' | '.join(BENCHMARKS.values())} |",
-        "|---|" + "---|" * len(BENCHMARKS),
+        f"| run | {' | '.join(PLACES.values())} |",
+        "|---|" + "---|" * len(PLACES),
+        *(f"| {run} | {' | '.join(_shown(values.get((run, place, 'mae'))) for place in PLACES)} |" for run in ROWS),
     ]
-    for run in ROWS:
-        found = [cells.get((run, benchmark, "mae")) for benchmark in BENCHMARKS]
-        lines.append(f"| {run} | {' | '.join(_shown(row) for row in found)} |")
-    tuned = [
-        100 * float(row["value"])
-        for (run, benchmark, metric), row in cells.items()
-        if run.startswith("countclip/") and benchmark == "countbench_zenodo509/test" and metric == "accuracy"
-    ]
-    untuned = 100 * float(cells["countclip/baseline", "countbench_zenodo509/test", "accuracy"]["value"])
-    lines += [
-        "",
-        f"CountCLIP: {untuned:.1f} % right before tuning, {min(t for t in tuned if t != untuned):.1f} to "
-        f"{max(tuned):.1f} % in {len(tuned) - 1} configurations (180 pictures of two to ten things, chance 11.1 %).",
-    ]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    block = "\n".join([BEGIN, "", *lines, "", END])
-    (ROOT / "README.md").write_text(before + block + after, encoding="utf-8")
-    _picture(project / "reports/mini/index.html")
+    answers = {
+        run: 100 * fmean(v) for (run, place, name), v in values.items() if (place, name) == (CAPTIONS, "accuracy")
+    }
+    tuned = [share for run, share in answers.items() if run != UNTUNED]
+    if tuned and UNTUNED in answers:
+        n = next(score.n for score in scores if score.dataset == CAPTIONS)
+        lines += [
+            "",
+            f"CountCLIP: {answers[UNTUNED]:.1f} % right before tuning, {min(tuned):.1f} to {max(tuned):.1f} % in "
+            f"{len(tuned)} configurations ({n} pictures of two to ten things, chance {100 / 9:.1f} %).",
+        ]
+    before, rest = readme.split(BEGIN)
+    return "\n".join([f"{before}{BEGIN}", "", *lines, "", f"{END}{rest.split(END)[1]}"])
 
 
-def _shown(row: dict[str, str] | None) -> str:
-    if row is None:
+def _shown(values: list[float] | None) -> str:
+    if not values:
         return "–"
-    value, low, high = (float(row[key]) for key in ("value", "ci_low", "ci_high"))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _picture(page: Path) -> None:
+    from PIL import Image
     from playwright.sync_api import sync_playwright
 
+    picture = ROOT / "docs/report.png"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        window = browser.new_page(viewport={"width": 1200, "height": 900})
+        window = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
         window.goto(page.as_uri())
-        window.screenshot(path=ROOT / "docs/report.png")
+        window.screenshot(path=picture)
         browser.close()
+    with Image.open(picture) as shot:
+        shot.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

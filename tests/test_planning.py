@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,10 @@ from recount.documents import FORMATS, as_json, write
 from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.rehearsal import costs as costs_of_cards
+from recount.results.files import Made
+from recount.results.reference import RECORD, Reference, folder_of
 from recount.results.rehearsals import Rehearsals, Rehearsed, rehearsals_path
+from recount.results.run_record import Provenance
 from recount.settings import project as config
 from recount.settings.base import ConfigError
 from recount.settings.project import Project
@@ -230,9 +234,38 @@ def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     planning.show(found, console)
     text = console.export_text()
-    for part in ("3 train", "too dear: mcnn/rgb", "By hand: nwpu", "MB"):
+    for part in ("3 train", "Not run", "too dear", "mcnn/rgb", "By hand: nwpu", "MB"):
         assert part in text
     assert json.loads(as_json(planning.document(found)))["hours"]["gigacount"]["gpu_hours"] <= 30
+
+
+def test_minutes_of_a_processor_are_those_of_the_reference_run(tmp_path: Path) -> None:
+    copy_settings(tmp_path)
+    project = config.load(tmp_path, {"systems": ["mcnn"]})
+    assert (
+        "recount rehearse"
+        in planning._minutes(project, list(planning._run_costs(project)), {"train": 1})["minutes_basis"]
+    )
+    seconds = {f"train/{run.system}/{run.variant}": 120.0 for run in project.trainings} | {"predict": 30.0}
+    Reference(
+        suite=project.suite.name, when="", seeds=[0], made=Made(), planned={}, code={}, seconds=seconds,
+        origin=Provenance(hardware={"cpu": "a processor"}),
+    ).write(folder_of(project) / RECORD)  # fmt: skip
+    runs = list(planning._run_costs(project))
+    found = planning._minutes(project, runs, {"all": 1, "train": len(runs), "predict": 4, "score": 1})
+    assert found["minutes"] == pytest.approx(2 * len(runs) + 2)
+    assert "as in the reference run on a processor" in found["minutes_basis"]
+    assert "without 1 other jobs" in found["minutes_basis"]
+
+
+def test_variants_that_are_not_run_stand_in_a_table_by_reason() -> None:
+    gone = "no file is given for the released checkpoint {} (config.yaml: checkpoints)"
+    table = planning._not_run_table({"a/x": gone.format("one"), "a/y": gone.format("two"), "b/z": "takes [too] long"})
+    stream = StringIO()
+    Console(file=stream, width=200).print(table)
+    said = stream.getvalue()
+    assert "a/x (one), a/y (two)" in said and said.count("released checkpoint (config") == 1
+    assert "takes [too] long" in said
 
 
 def test_several_papers_have_a_sum(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from recount.cli import app
 from recount.documents import FORMATS
 from recount.errors import UserError
 from recount.judging.verdicts import Pool
-from recount.reference import ComparedCell, ReferenceScore, agreement, document, write
+from recount.reference import ComparedCell, agreement, document, write
+from recount.results.reference import ReferenceScore
 from recount.results.run_record import RUN, RunRecord
 from recount.scoring.score import score
 from recount.settings.project import Project

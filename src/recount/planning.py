@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -33,6 +33,7 @@ from recount.fetching.weights import WEIGHTS
 from recount.provenance import cpu_name, visible_gpus
 from recount.rehearsal import costs
 from recount.results.files import ResultsError
+from recount.results.reference import folder_of, machine, read_record
 from recount.results.rehearsals import read_rehearsals
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
@@ -86,6 +87,8 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict)
     downloads: list[Download] = field(default_factory=list)
     path: list["Step"] = field(default_factory=list)  # the cheapest to verdicts, from what is there
+    minutes: float | None = None  # of a processor, of all jobs; None: not known
+    minutes_basis: str = ""
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
         """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
@@ -123,16 +126,42 @@ def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = N
     reasons = {run: project.not_run(*run.split("/", 1)) for run in named}
     runs = list(_run_costs(project, card))
     hours, have, _ = by_training(runs)
+    counted = dry_run(project.root, overrides) if jobs else {}
     return Plan(
         suite=project.suite.name,
         papers=list(project.papers),
         budget_gpu_hours=project.config.budget_gpu_hours,
-        jobs=dry_run(project.root, overrides) if jobs else {},
+        jobs=counted,
         runs=runs,
         left_out={run: reason for run, reason in reasons.items() if reason},
         downloads=list(_downloads(project)),
         path=path(expected(project), hours, project.config.looks, have) if project.suite.comparable else [],
+        **(_minutes(project, runs, counted) if jobs and not project.suite.comparable else {}),
     )
+
+
+def _minutes(project: Project, runs: Sequence[RunCost], jobs: Mapping[str, int]) -> dict[str, Any]:
+    """Return the processor's minutes for all jobs and their basis; only why, where those of a training are not known.
+
+    Trainings are as in ``RunCost``; other jobs take what they took in the reference run.
+    """
+    to_do = [run for run in runs if not run.done]
+    unknown = [run.run for run in to_do if run.gpu_hours is None]
+    if unknown:
+        why = f"not known of {len(unknown)} trainings before `recount rehearse --config suite={project.suite.name}`"
+        return {"minutes_basis": f"{why}, which takes some minutes"}
+    reference = read_record(folder_of(project))
+    seconds = reference.seconds if reference else {}
+    others = {step: number for step, number in jobs.items() if step not in ("all", "train")}
+    trained = sum(run.gpu_hours or 0.0 for run in to_do) * 60
+    rest = sum(seconds[step] * number for step, number in others.items() if step in seconds) / 60
+    left = sum(number for step, number in others.items() if step not in seconds)
+    more = f"; without {left} other jobs" if left else f", {rest:.0f} of {sum(others.values())} other jobs"
+    basis = ", ".join(dict.fromkeys(run.basis for run in to_do if run.basis != NO_TRAINING))
+    return {
+        "minutes": trained + rest,
+        "minutes_basis": f"{trained:.0f} of training ({basis or 'nothing to train'}){more}",
+    }
 
 
 def by_training(runs: Iterable[RunCost]) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
@@ -219,7 +248,7 @@ class _Basis:
     """What the hours of a run that has not ended are based on, for the card that is named, or else is here."""
 
     def __init__(self, project: Project, card: str | None) -> None:
-        self.project = project
+        self.project, self.reference = project, read_record(folder_of(project))
         problems = [*absent("--card", "card", card, costs.cards())] if card else []
         if problems:
             raise UserError("\n".join(problems))
@@ -244,6 +273,12 @@ class _Basis:
             return sum(hours / done for hours, done in ended) / len(
                 ended
             ) * epochs, f"scaled from {len(ended)} runs here"
+        if (
+            not self.card
+            and self.reference
+            and (known := self.reference.seconds.get(f"train/{run.system}/{run.variant}"))
+        ):
+            return known / 3600, f"as in the reference run on {machine(self.reference.origin)}"
         if self.rehearsed is not None and (found := costs.measured_hours(self.project, run, self.rehearsed)):
             return found, f"measured on this machine ({self.rehearsed.device})"
         card = self.card or ("T4" if quoted is None else None)  # as most of what is published
@@ -352,19 +387,21 @@ def show(found: Plan, console: Console) -> None:
     jobs = ", ".join(f"{number} {rule}" for rule, number in found.jobs.items())
     console.print(f"Jobs: {sum(found.jobs.values())} ({jobs})" if jobs else "Jobs: nothing to be done")
     console.print(_hours_table(found))
+    if found.minutes is not None:
+        say(f"Processor: about {found.minutes:.0f} minutes in all: {escape(found.minutes_basis)}")
+    elif found.minutes_basis:
+        say(f"Minutes: {escape(found.minutes_basis)}")
     if found.left_out:
-        console.print("[bold]Not run[/]")
-        for reason in dict.fromkeys(found.left_out.values()):
-            names = ", ".join(name for name, why in found.left_out.items() if why == reason)
-            say(f"  {reason}: {names}")
+        console.print(_not_run_table(found.left_out))
     if found.path:
         show_path(found, console)
     if found.downloads:
         console.print(_downloads_table(found.downloads))
         unsized = sum(entry.unsized for entry in found.downloads)
+        files = f"{found.bytes / 1e6:,.1f} MB" if found.bytes < 1e9 else f"{found.bytes / 1e9:,.1f} GB"
         more = f", and {unsized} files whose size is not declared" if unsized else ""
         say(
-            f"Disk: {found.bytes / 1e9:.1f} GB to fetch{more}; archives are unpacked beside themselves, and pictures "
+            f"Disk: {files} to fetch{more}; archives are unpacked beside themselves, and pictures "
             "are stored once more as prepared: keep three times that free, and the models' space for each run"
         )
     for entry in found.downloads:
@@ -423,6 +460,18 @@ def _hours_table(found: Plan) -> Table:
     if len(found.papers) > 1:
         table.add_section()
         add("all", found.hours(), "")
+    return table
+
+
+def _not_run_table(left_out: Mapping[str, str]) -> Table:
+    """Return the variants that are not run by reason; released checkpoints share one, and are named."""
+    table = Table("Why", "Variants", title="Not run")
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in left_out.items():
+        said = re.fullmatch(r"(.* the released checkpoint) (\S+) (.*)", reason)
+        by_reason[f"{said[1]} {said[3]}" if said else reason].append(f"{name} ({said[2]})" if said else name)
+    for reason, names in by_reason.items():
+        table.add_row(escape(reason), escape(", ".join(names)))
     return table
 
 

@@ -1,8 +1,6 @@
 """The reference run that recount comes with, and in which cells a suite's results agree with it.
 
-``reference/<suite>/`` holds a run with several seeds: ``scores.csv`` (each measured number), ``predictions.csv``
-(SHA-256 of each file of predictions) and ``reference.json`` (machine, kernels, packages, commit, data, settings, and
-the digests of the other two). ``recount reference --write`` makes it from a suite's results.
+``recount reference --write`` makes it from a suite's results (``results.reference`` has its files).
 
 A cell is one measurement: a system's metric on a split with one selection, over seeds. Its seeds there are a sample of
 the recipe's trainings, those here another; that both have one mean is tested by the rules of the verdicts (``decide``:
@@ -13,13 +11,14 @@ with one number on two machines are not independent, which makes the test say "d
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -30,68 +29,29 @@ from recount.judging.estimates import of_rounding, scaled
 from recount.judging.verdicts import ALPHA, MIN_SEEDS, Finding, Pool, SeedArm, benjamini_hochberg, decide
 from recount.metrics import metric as metric_of
 from recount.provenance import COMPUTING
-from recount.results.files import CsvTable, JsonRecord, Made, ResultsError, file_digest, now
+from recount.results.files import Made, file_digest, now
 from recount.results.reason import Missing
-from recount.results.run_record import Provenance, RunRecord
+from recount.results.reference import (
+    FILES,
+    SCORES,
+    TABLES,
+    Reference,
+    ReferenceFile,
+    ReferenceScore,
+    folder_of,
+    machine,
+    read,
+)
+from recount.results.run_record import RunRecord
 from recount.results.scores import ALL_SEEDS, Score
 from recount.settings.project import Project
 
-FOLDER = "reference"
 THREADS = "training_threads"
-STEP = "recount reference --write"
 ROUNDING = 1e-3  # share of a number that another processor may change where no training is random
 NAMED = 3  # cells that differ which a sentence names
 WHY = "docs/reproducing.md says what then stays equal"
 Outcome = Literal["identical", "agrees", "differs", "other settings", "other data", "not here", "undefined"]
 COMPARED: tuple[Outcome, ...] = ("identical", "agrees", "differs")
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceScore:
-    """A metric of one seed's predictions on a split with one selection."""
-
-    system: str
-    variant: str
-    seed: int
-    dataset: str  # <data set>/<split>
-    selection: str
-    metric: str
-    value: float
-    n: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceFile:
-    """A file of predictions, below results/<suite>."""
-
-    path: str
-    sha256: str
-
-
-SCORES = CsvTable(ReferenceScore, STEP)
-FILES = CsvTable(ReferenceFile, STEP)
-TABLES = {"scores.csv": SCORES, "predictions.csv": FILES}
-
-
-class Reference(JsonRecord):
-    """Content of reference.json."""
-
-    STEP: ClassVar[str] = STEP
-
-    suite: str
-    when: str
-    seeds: list[int]
-    made: Made  # content: the tables beside it; data: digests of the data of all runs
-    origin: Provenance  # of all runs alike: commit, machine, packages
-    planned: dict[str, str]  # of each training, the digest of its settings
-    code: dict[str, str]  # of each system, that of its training's code
-    threads: int | None = None  # of a training
-
-    @property
-    def title(self) -> str:
-        """Return in words which run it is."""
-        commit = f"commit {(self.origin.commit or 'unknown')[:7]}"
-        return f"{commit}, seeds {', '.join(map(str, self.seeds))}, {machine(self.origin)}"
 
 
 Cell = tuple[str, str, str, str, str]  # system, variant, <data set>/<split>, selection, metric
@@ -176,23 +136,6 @@ class Agreement:
     def lines(self) -> list[str]:
         """Return all of it in sentences."""
         return [line for line in (self.sentence, self.differs, self.reasons, self.not_compared) if line]
-
-
-def folder_of(project: Project) -> Path:
-    """Return where the reference of the suite is."""
-    return project.root / FOLDER / project.suite.name
-
-
-def read(folder: Path) -> tuple[Reference, list[ReferenceScore], list[ReferenceFile]] | None:
-    """Return a reference, None where there is none; a ``ResultsError`` where a file is not what was written."""
-    try:
-        record = Reference.read(folder / "reference.json")
-    except FileNotFoundError:
-        return None
-    for name in TABLES:
-        if not (folder / name).is_file() or file_digest(folder / name) != record.made.content.get(name):
-            raise ResultsError(folder / name, "is not what was written with reference.json", f"`{STEP}` makes both")
-    return record, SCORES.read(folder / "scores.csv"), FILES.read(folder / "predictions.csv")
 
 
 def agreement(project: Project, chain: Chain | None = None) -> Agreement | None:
@@ -316,13 +259,6 @@ def _judged(cells: Sequence[ComparedCell]) -> Iterator[ComparedCell]:
         yield replace(cell, q_value=q, outcome="differs") if q <= ALPHA else replace(cell, q_value=q)
 
 
-def machine(origin: Provenance) -> str:
-    """Return the processor and its kernels, or the cards."""
-    cards = [str(card.get("name")) for card in origin.hardware.get("gpus", ())]
-    kernels = origin.hardware.get("kernels")
-    return ", ".join(cards or [str(origin.hardware.get("cpu", "unknown")), *([str(kernels)] if kernels else [])])
-
-
 def _apart(record: Reference, records: Sequence[RunRecord], data: set[str]) -> Iterator[str]:
     """Yield what is not as in the reference: kernels and processor first, for they change the order of sums."""
     origins = [made.provenance for made in records]
@@ -384,9 +320,24 @@ def write(project: Project) -> Path:
         origin=origin,
         planned={name: record.planned for name, record in records.items()},
         code={record.run.system: record.provenance.code for record in records.values()},
+        seconds=_seconds(project),
         threads=next(iter(records.values())).feeding.get(THREADS),
     ).write(folder / "reference.json")
     return folder
+
+
+def _seconds(project: Project) -> dict[str, float]:
+    """Return processor seconds that the workflow noted: of a training, mean over seeds, and of a job of each step."""
+    folder = project.root / "benchmarks" / project.suite.name
+    found: dict[str, list[float]] = defaultdict(list)
+    for path in sorted(folder.rglob("*.tsv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            seconds = [
+                float(row["cpu_time"]) for row in csv.DictReader(file, delimiter="\t") if row["cpu_time"] != "NA"
+            ]
+        step, *rest = path.relative_to(folder).parts
+        found["/".join([step, *rest[:-1]]) if step == "train" else step] += seconds
+    return {what: float(np.mean(seconds)) for what, seconds in found.items() if seconds}
 
 
 def _some(names: Sequence[str]) -> str:

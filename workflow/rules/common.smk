@@ -414,9 +414,11 @@ def name_what_is_unfit():
 
 def say_whether_it_agrees():
     """Print in how many cells the results agree with the reference run, where the suite has one."""
-    from recount.reference import agreement, folder_of
+    from recount.results.reference import RECORD, folder_of
 
-    if (folder_of(PROJECT) / "reference.json").is_file() and (PROJECT.results / "scores.csv").is_file():
+    if (folder_of(PROJECT) / RECORD).is_file() and (PROJECT.results / "scores.csv").is_file():
+        from recount.reference import agreement
+
         try:
             print("", *agreement(PROJECT).lines, sep="\n", file=sys.stderr)
         except (UserError, OSError) as error:

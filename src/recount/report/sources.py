@@ -19,13 +19,14 @@ from recount.data.dataset import DataError
 from recount.data.index import COLUMNS as INDEX
 from recount.data.index import LISTS
 from recount.errors import UserError
-from recount.reference import Agreement, agreement, folder_of
+from recount.reference import Agreement, agreement
 from recount.results.files import CsvTable, MadeTables, ResultsError, is_there, read_arrays
 from recount.results.hands import HANDS, Hands, read_hands
 from recount.results.predictions import PREDICTIONS, Timing
 from recount.results.prepared import SUMMARY, Summary, data_digest, read_summary
 from recount.results.prompt_tests import PromptTests
 from recount.results.published import PUBLISHED
+from recount.results.reference import folder_of
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, InfluentialImage, Score
 from recount.results.submissions import AGAINST, SUBMITTED, Against, Submission, submissions

@@ -56,6 +56,7 @@ class Cell:
     n: int | None = None  # images
     selection: str = ""  # which weights; "" where there is nothing to select
     chain: str = ""  # anchor of what the number was made from
+    again: str = ""  # the benchmark of an earlier column that has the same measurement, where one split stands for both
 
     @property
     def difference(self) -> float | None:
@@ -281,7 +282,7 @@ class _Maker:
         cells = [self._cell(row, column, self._published(row.key, column), absent) for column in self.columns]
         note, protocol = row.note or (variant.note if variant else ""), variant.protocol if variant else ""
         label = self.sources.label_of(row)
-        return RowView(row.key, label, row.system, row.variant, row.group, note, protocol, tuple(cells))
+        return RowView(row.key, label, row.system, row.variant, row.group, note, protocol, tuple(_said_once(cells)))
 
     def _published(self, key: str, column: Column) -> Published | None:
         """Return the printed number of a row in a column; a printed range is shown as one."""
@@ -338,7 +339,16 @@ class _Maker:
                 if status == SUBMITTED:
                     label, said = self.sources.submitted(variant, self.table.on)
                     note = "; ".join(filter(None, [said, note]))
-                yield RowView(f"{system}/{variant}", label, system, variant, status, note, "", cells)
+                yield RowView(f"{system}/{variant}", label, system, variant, status, note, "", tuple(_said_once(cells)))
+
+
+def _said_once(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Yield a row's cells; one that has the measurement of an earlier column says of which."""
+    seen: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        first = seen.setdefault((cell.column.metric, cell.column.stand_in), cell)
+        same = cell.value is not None and (cell.value, cell.selection) == (first.value, first.selection)
+        yield replace(cell, again=first.column.benchmark) if same and first is not cell else cell
 
 
 def _without_repeats(rows: Iterable[RowView]) -> Iterator[RowView]:
