@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden_tools import assert_matches, fill, golden, wave
@@ -162,6 +162,59 @@ def arrangements(draw: st.DrawFn, rules: tuple[str, ...] = STITCHES) -> tuple[Wi
     window = stride * times if rule == "sigmoid" else draw(st.integers(stride, stride + 6))
     height = draw(sides) if rule in TWO_WAY else window
     return Windows(window * cell, window * cell, stride * cell, rule), height * cell, draw(sides) * cell, cell
+
+
+def column_by_column(maps: np.ndarray, width: int, window: int, stride: int, rule: str) -> np.ndarray:
+    """Stitch maps [n, h, window] of one row as the specification words it, a column at a time."""
+    total = max(window, width + stride - width % stride if rule == "sigmoid" else width)
+    starts = [0]
+    while starts[-1] + window < total:
+        starts.append(min(starts[-1] + stride, total - window))
+    canvas, filled = np.zeros((maps.shape[1], total)), 0
+    for start, each in zip(starts, maps, strict=True):
+        overlap = filled - start
+        for column in range(window):
+            new = 1.0
+            if column < overlap:
+                ramp = -3 + 6 * column / (overlap - 1) if overlap > 1 else -3
+                new = 1 / (1 + np.exp(-ramp)) if rule == "sigmoid" else 0.5
+            canvas[:, start + column] = (1 - new) * canvas[:, start + column] + new * each[:, column]
+        filled = start + window
+    return canvas[:, :width]
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 6), st.integers(1, 5), st.sampled_from(["halving", "sigmoid"]), st.floats(0.1, 3)
+)
+def test_one_row_rules_are_what_the_specification_says_column_by_column(
+    width: int, stride: int, times: int, rule: Stitch, a: float
+) -> None:
+    window = stride * times
+    windows = Windows(window, window, stride, rule)
+    maps = fill().wave((len(layout(window, width, windows).corners), 1, window, window), a, 0.4)
+    stitched = stitch(torch.from_numpy(maps), window, width, windows)[0, 0]
+    assert_matches(stitched, column_by_column(maps[:, 0], width, window, stride, rule), rtol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrangements(TWO_WAY), st.floats(0.1, 3))
+def test_two_way_rules_are_sums_over_windows_divided_by_their_number(
+    arrangement: tuple[Windows, int, int, int], a: float
+) -> None:
+    windows, height, width, cell = arrangement
+    place = layout(height, width, windows)
+    side = windows.height if windows.stitch == "average_pixels" else windows.height // cell
+    unit = 1 if windows.stitch == "average_pixels" else cell
+    maps = fill().wave((len(place.corners), 1, windows.height // cell, windows.height // cell), a, 1.3)
+    large = F.interpolate(torch.from_numpy(maps), (side, side), mode="bilinear")[:, 0].numpy() / (cell // unit) ** 2
+    total, covering = np.zeros((2, place.canvas_height // unit, place.canvas_width // unit))
+    for (top, left), each in zip(place.corners, large, strict=True):
+        for y in range(side):
+            for x in range(side):
+                total[top // unit + y, left // unit + x] += each[y, x]
+                covering[top // unit + y, left // unit + x] += 1
+    stitched = stitch(torch.from_numpy(maps), height, width, windows)[0, 0]
+    assert_matches(stitched, (total / covering)[: height // unit, : width // unit], rtol=1e-5)
 
 
 @given(arrangements())

@@ -1,11 +1,13 @@
 """Small files of exactly the formats of suite paper's weights: names, nesting and container; the sizes are a test's."""
 
 import re
+import struct
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -216,6 +218,51 @@ def t2icount_best(path: Path, settings: Mapping[str, Any]) -> None:
     torch.save(official_state(_state("t2icount", settings)[0]), path)
 
 
+def hdf5(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return an HDF5 file of float32 arrays with the parts that h5py's defaults give: see ``recount.nn.hdf5``."""
+    heap, offsets = b"\0" * 8, {}
+    for name in sorted(arrays):
+        offsets[name] = len(heap)
+        heap += name.encode() + b"\0" * (8 - len(name) % 8)
+    leaves = [sorted(arrays)[i : i + 8] for i in range(0, len(arrays), 8)]
+    undefined, at = b"\xff" * 8, 96 + 40  # a superblock and the root group's header come first
+    tree = 24 + 8 * (2 * 32 + 1)
+    places = {"tree": at, "heap": at + tree, "names": at + tree + 32}
+    leaf = places["names"] + len(heap)
+    place, headers, data = leaf + len(leaves) * (8 + 8 * 40), {}, b""
+    for name, array in arrays.items():
+        space = struct.pack("<BBBx4x", 1, array.ndim, 0) + struct.pack(f"<{array.ndim}Q", *array.shape)
+        kind = b"\x11\x20\x1f\x00" + struct.pack("<IHHBBBBI", 4, 0, 32, 23, 8, 0, 23, 127) + b"\0" * 4
+        messages = [(1, space), (3, kind), (8, struct.pack("<BBQQ", 3, 1, 0, array.nbytes) + b"\0" * 6)]
+        size = sum(8 + len(each) for _, each in messages)
+        stored = place + 16 + size
+        messages[2] = (8, struct.pack("<BBQQ", 3, 1, stored, array.nbytes) + b"\0" * 6)
+        block = struct.pack("<BxHII4x", 1, 3, 1, size)
+        block += b"".join(struct.pack("<HHB3x", k, len(each), 0) + each for k, each in messages)
+        headers[name], data = place, data + block + array.astype("<f4").tobytes()
+        data += b"\0" * (-len(data) % 8)
+        place = leaf + len(leaves) * (8 + 8 * 40) + len(data)
+    nodes = b"TREE" + struct.pack("<BBH", 0, 0, len(leaves)) + undefined * 2 + b"\0" * 8
+    for number, names in enumerate(leaves):
+        nodes += struct.pack("<QQ", leaf + number * (8 + 8 * 40), offsets[names[-1]])
+    lists = b""
+    for names in leaves:
+        entries = b"".join(struct.pack("<QQ24x", offsets[name], headers[name]) for name in names)
+        lists += b"SNOD" + struct.pack("<BxH", 1, len(names)) + entries.ljust(8 * 40, b"\0")
+    entry = struct.pack("<QQI4xQQ", 0, 96, 1, places["tree"], places["heap"])
+    first = b"\x89HDF\r\n\x1a\n" + bytes([0, 0, 0, 0, 0, 8, 8, 0]) + struct.pack("<HHI", 4, 16, 0)
+    first += struct.pack("<Q", 0) + undefined + struct.pack("<Q", place) + undefined + entry
+    root = struct.pack("<BxHII4x", 1, 1, 1, 24) + struct.pack("<HHB3xQQ", 17, 16, 0, places["tree"], places["heap"])
+    names = b"HEAP" + struct.pack("<B3xQQQ", 0, len(heap), 1, places["names"]) + heap
+    return first + root + nodes.ljust(tree, b"\0") + names + lists + data
+
+
+def mcnn_h5(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write crowdcount-mcnn's file: HDF5, the network below "DME."."""
+    state = _state("mcnn", settings)[1]
+    path.write_bytes(hdf5({f"DME.{name}": value.numpy() for name, value in state.items()}))
+
+
 RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
     "clip_count": ("clipcount_pretrained.ckpt", clip_count_lightning),
     "vlcounter": ("182_best.pth", vlcounter_best),
@@ -225,6 +272,7 @@ RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
     "transcrowd": ("model_best.pth", transcrowd_best),
     "clip_ebc": ("best_mae.pth", clip_ebc_best),
     "t2icount": ("best_model_paper.pth", t2icount_best),
+    "mcnn": ("mcnn_shtechA_660.h5", mcnn_h5),
     "dm_count": ("model_qnrf.pth", bare("dm_count")),
     "dmcount_ebc": ("best_mae.pth", bare("dmcount_ebc")),
 }

@@ -94,7 +94,10 @@ SYSTEMS: dict[str, tuple[tuple[str, list[str]], dict[str, Any], str | None]] = {
     ),
 }
 RELEASED = {"dm_count": "dm_count_qnrf", "dmcount_ebc": "dmcount_ebc_qnrf"}  # fetched; the others lie at a path
-VERSION_1 = {"backbone": "vit_b16", "vit": {"visual_prompts": 0, "input_size": 128}, "window_fit": "resize"}
+READ_WITH: dict[str, dict[str, Any]] = {  # what a released file's network needs
+    "clip_ebc": {"backbone": "vit_b16", "vit": {"visual_prompts": 0, "input_size": 128}, "window_fit": "resize"},
+    "mcnn": {"colour": "grey"},
+}
 RANDOM = {  # the settings of what a released file's network starts from, which the file replaces
     **{name: {"weights": "random"} for name in ("clip_count", "vlcounter", "countx", "t2icount")},
     "clip_ebc": {"resnet": {"weights": "random"}},
@@ -110,9 +113,8 @@ FROZEN = {  # tensor of the model that a step leaves alone: where it comes from
 def _released(system: str) -> dict[str, Any]:
     if system not in LAYOUTS:
         return {}
-    settings = VERSION_1 if system == "clip_ebc" else {}
     checkpoint = RELEASED.get(system, f"{system}_released")
-    return {"released": {"label": "released", "checkpoint": checkpoint, "settings": settings}}
+    return {"released": {"label": "released", "checkpoint": checkpoint, "settings": READ_WITH.get(system, {})}}
 
 
 def _experiments() -> dict[str, Any]:
@@ -192,7 +194,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         _without_digests(patch)
         made = load(root)
         for name, (file, write) in ((name, LAYOUTS[name]) for name in LAYOUTS.keys() - RELEASED.keys()):
-            written = merged(SYSTEMS[name][1], VERSION_1 if name == "clip_ebc" else {})
+            written = merged(SYSTEMS[name][1], READ_WITH.get(name, {}))
             write(root / "released" / file, merged(written, RANDOM.get(name, {})))
         for name in small_data.DATA:
             fetch(datasets.load(name), root / made.raw, mirror=mirror, patience=IMPATIENT)

@@ -6,6 +6,7 @@ score it goes in ``test_formats.py``.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,19 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "t2icount": {"backbone": "mini_sd"},
 }
+SMALLER = {  # sizes that a variant itself states
+    "clip_ebc/vit_l14_nwpu_hub": {
+        "vit": {"width": 64, "layers": 3, "heads": 4, "features": 64, "input_size": 112},
+        **TEXT,
+    }
+}
 
 
 def written(run: Run, folder: Path) -> tuple[Path, Any]:
     """Write the release's file of a small network with the variant's settings; return it and these settings."""
     clip = folder / "open_clip_model.safetensors"
-    settings = json.loads(json.dumps(run.settings).replace("resources/weights/clip_vit_b16", str(folder)))
+    own = merged(run.settings, SMALLER.get(f"{run.system}/{run.variant}", {}))
+    settings = json.loads(json.dumps(own).replace("resources/weights/clip_vit_b16", str(folder)))
     if str(clip) in json.dumps(settings):
         small_weights.clip_vit(clip)
     module, path = systems.load(run.system), folder / Path(str(run.checkpoint_path)).name.replace("*", "_0")
@@ -85,7 +93,7 @@ def of_golden(run: Run) -> dict[str, Any]:
         body = golden_case("crowd_eval", "dm_count_network")[0]["tensors"]
         shapes = {f"backbone.{name}": shape for name, shape in body.items() if not name.startswith("density_layer.")}
         return {**shapes, "classifier.weight": [5, 128, 1, 1], "classifier.bias": [5]}
-    vit = run.settings["backbone"] == "vit_b16"
+    vit, large = run.settings["backbone"] == "vit_b16", "width" in run.settings["vit"]
     networks = golden("clip_ebc")["networks"]
     shapes = dict(networks["vit_b_16" if vit else "resnet50"]["tensors"])
     blocks = networks["vit_b_16"]["tensors"].items()  # of the text tower, whose width is the same
@@ -94,7 +102,22 @@ def of_golden(run: Run) -> dict[str, Any]:
     if vit and run.settings["vit"].get("visual_prompts") == 0:  # version 1: no prompts, 256 pixels
         shapes = {name: shape for name, shape in shapes.items() if not name.startswith("vpt_")}
         shapes["image_encoder.positional_embedding"] = [257, 768]
-    return shapes
+    return enlarged(shapes) if large else shapes
+
+
+def enlarged(shapes: dict[str, Any]) -> dict[str, Any]:
+    """Return the names and shapes of CLIP-EBC's ViT-L/14 from those of its ViT-B/16: 24 layers in place of 12."""
+    image = {768: 1024, 3072: 4096, 2304: 3072, 197: 257, 16: 14, 512: 768}
+    text = {512: 768, 2048: 3072, 1536: 2304}
+    result = {}
+    for name, shape in shapes.items():
+        sizes = text if name.startswith("text_encoder.") else image
+        new = [sizes.get(edge, edge) for edge in shape]
+        result[name] = new
+        found = re.fullmatch(r"(image_encoder\.transformer\.resblocks\.|vpt_)(\d+)(.*)", name)
+        if found:
+            result[f"{found[1]}{int(found[2]) + 12}{found[3]}"] = new
+    return result
 
 
 FULL_SIZE = [name for name in RUNS if name.partition("/")[0] in ("clip_ebc", "dmcount_ebc", "dm_count")]

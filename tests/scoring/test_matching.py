@@ -1,6 +1,7 @@
 """Points against points: the most pairs, as an independent search finds them, and sums over images before dividing."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from recount.documents import as_json
 from recount.errors import UserError
+from recount.exchange.user_files import read_table
 from recount.exchange.user_predictions import score_files
 from recount.scoring import matching
 from recount.scoring.matching import localisation, matched, of_boxes
@@ -146,6 +148,22 @@ def test_files_of_both_evaluations_give_what_their_definitions_give(fixed: bool,
         assert [by_point.precision.value, by_point.recall.value, by_point.f1.value] == pytest.approx(want, rel=1e-12)
         if fixed:
             assert (scored[place].found, scored[place].missed) == (by_point.found, by_point.missed)
+
+
+@pytest.mark.parametrize(
+    "text", ["3113 0\n8 0\n", "3113 0 \r\n8 0 \r\n", "image,count\n3113,0\n8,0\n", '{"3113": 0, "8": []}']
+)
+def test_a_file_of_nothing_but_zeros_is_one_of_points(text: str, tmp_path: Path) -> None:
+    (tmp_path / "gt.txt").write_text(NWPU + "8 1 10 10 2 3 0\n")
+    (tmp_path / "zeros").write_text(text, newline="")
+    (tmp_path / "some").write_text("3113 1\n8 0\n")
+    scores = score_files([tmp_path / "zeros"], tmp_path / "gt.txt", sigmas=[4])
+    heads = read_table(tmp_path / "gt.txt", "truth").entries
+    assert [entry.missed for entry in scores.systems[0].localisation] == [int(sum(e.count for e in heads))] * 3
+    assert "nothing but zeros: no image has points" in scores.text()
+    turned = score_files([tmp_path / "gt.txt"], tmp_path / "zeros").systems[0].localisation
+    assert all(entry.precision.value == 0 and math.isnan(entry.recall.value) for entry in turned)
+    assert score_files([tmp_path / "some"], tmp_path / "gt.txt").systems[0].localisation == []
 
 
 def test_thresholds_can_be_chosen_and_need_points(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def longest_edge(name: str, pixels: int, base: int, source: str) -> SizeRule:
 
 
 C3_QNRF = longest_edge("c3", 1024, 16, "C-3-Framework preapre_QNRF.m: longest edge 1024, multiples of 16")
+C3_SHANGHAITECH = replace(ORIGINAL_SIZE, name="c3", source="crowdcount-mcnn reads ShanghaiTech as published")
 
 
 def css_ccnn(name: str, maximum: int, multiple: int) -> SizeRule:
@@ -222,6 +223,17 @@ CROWDCLIP_QNRF = SizeRule(
     merge_coincident=True,
     patches=4,
     point_scale=lambda width, height: (_crowdclip_ratio(width, height),) * 2,
+)
+
+
+CROWDCLIP_SHANGHAITECH = replace(
+    ORIGINAL_SIZE,
+    name="crowdclip",
+    source="CrowdCLIP preprocess_sha.py: as published; truth: a 0/1 dot map, in 3 x 3 whole patches",
+    keep_outside=False,
+    closed=False,
+    merge_coincident=True,
+    patches=3,
 )
 
 

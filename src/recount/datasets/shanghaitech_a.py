@@ -8,9 +8,9 @@ points is enforced: summary.json says how many the copy in use has.
 from collections.abc import Iterator
 from pathlib import Path
 
+from recount.data import size_rules as rules
 from recount.data.health import Defects
 from recount.data.sample import RawSample, people
-from recount.data.size_rules import CSS_CCNN, DM_COUNT_SHANGHAITECH, TRANSCROWD, by_name, clip_ebc
 from recount.datasets.formats.files import Described
 from recount.datasets.formats.mat import SHANGHAITECH, annotated_pictures, find_folder
 
@@ -20,7 +20,10 @@ class ShanghaiTech(Described):
 
     part: str
     splits = ("train", "test")
-    preparations = by_name(clip_ebc(448, 4096), DM_COUNT_SHANGHAITECH, CSS_CCNN, TRANSCROWD)
+    preparations = rules.by_name(
+        *(rules.clip_ebc(448, 4096), rules.DM_COUNT_SHANGHAITECH, rules.CSS_CCNN, rules.TRANSCROWD),
+        *(rules.C3_SHANGHAITECH, rules.CROWDCLIP_SHANGHAITECH),
+    )
 
     def read(self, raw: Path) -> Iterator[RawSample]:
         """Yield train and test, each in the order of the numbers in the file names."""

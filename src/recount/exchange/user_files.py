@@ -12,7 +12,8 @@ checked to be one, and what is wrong is listed with line and column.
     7 2 3 4 8 1              id, number, x and y of each point (NWPU-Crowd, FIDTM); of true points x, y, sigma_s,
                              sigma_l and level, as in their val_gt_loc.txt
 
-Separators are comma, semicolon, tab or blanks. Without a header, columns are image and count.
+Separators are comma, semicolon, tab or blanks. Without a header, columns are image and count. A count of 0 says where
+all points are, too: a file of nothing but zeros (``7 0``) is one of points in which no image has any.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Table:
 
     @property
     def has_points(self) -> bool:
-        """Whether the points of every image are known."""
+        """Whether the points of every image are known: they are listed, or there are none."""
         return all(entry.points is not None for entry in self.entries)
 
 
@@ -302,6 +303,8 @@ def _entry(record: _Record, names: Sequence[str], column: str, role: Role) -> En
     if not isinstance(prompt, str):
         raise NotAValue(f"the prompt is {_told(prompt)}")
     count, points = _parsed(record.values[column])
+    if points is None and count == 0:
+        points = np.zeros((0, 2))
     if role == "truth" and count < 0:
         raise NotAValue(f"the count is {count:g}; it must not be below 0")
     radii = _radii(record.values, len(points)) if points is not None else None

@@ -213,6 +213,8 @@ def matched(
 
 def _read(table: Table, name: str) -> str:
     parts = [f"column {table.column}", f"selection {table.selection}" if table.selection else ""]
+    if not any(entry.count for entry in table.entries):
+        parts.append("nothing but zeros: no image has points")
     return ", ".join(filter(None, [*parts, f"images by {name}" if len(table.name_columns) > 1 else ""]))
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recount.errors import UserError
+from recount.nn.hdf5 import arrays
 
 
 def shipped(name: str) -> Path:
@@ -27,12 +28,15 @@ def card(name: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a .safetensors or .pth/.pt/.ckpt file of tensors and plain containers, executing nothing in it."""
+    """Read a .safetensors, .h5 or .pth/.pt/.ckpt file of tensors and plain containers, executing nothing in it."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix in (".h5", ".hdf5"):
+            found = arrays(path.read_bytes())
+            return {name: torch.from_numpy(each.astype(each.dtype.newbyteorder("="))) for name, each in found.items()}
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0][:200]

@@ -6,7 +6,8 @@ input); ``colour: grey`` is the network of svishwa/crowdcount-mcnn@e04c67f (grey
 Golden cases ``mcnn_rgb``, ``mcnn_grey``.
 
 Deviations: errors are measured against the number of annotated points, not the sum of the blurred map; the dots' pixels
-are found by truncation, which the public reports do not state; the grey network's nine crops are new in each epoch.
+are found by truncation, which the public reports do not state; the grey network's nine crops are new in each epoch, and
+its pictures turn grey without being rounded to 256 values.
 """
 
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recount.data.pictures import resize_like_opencv
 from recount.data.sample import Sample
 from recount.nn.bins import dot_map
 from recount.nn.maps import blurred
@@ -147,6 +149,12 @@ class Mcnn(System):
             target = functional.avg_pool2d(density, REDUCTION) * REDUCTION**2
         return {"squared_error": functional.mse_loss(self.network_output(self.prepared(batch.images)), target)}
 
+    def prepare_image(self, image: Tensor) -> Tensor:
+        """Return the image; for the grey network at multiples of 4 pixels, as its authors' reader has it."""
+        height, width = (edge // REDUCTION * REDUCTION for edge in image.shape[1:])
+        fits = self.settings.colour == "rgb" or image.shape[1:] == (height, width)
+        return image if fits else resize_like_opencv(image, (height, width))
+
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density; whole images of any size."""
         output = self.network_output(self.prepared(images))
@@ -154,10 +162,10 @@ class Mcnn(System):
 
     @classmethod
     def import_checkpoint(cls, path: Path, settings: McnnSettings) -> dict[str, Tensor]:
-        """Read a state dict of the C-3 framework, whose names are ours below the prefixes of its wrappers."""
+        """Read a state dict of the C-3 framework, or (grey) an HDF5 file of crowdcount-mcnn, below their prefixes."""
 
         def our_name(key: str) -> str:
-            return key.removeprefix("CCN.").removeprefix("module.")
+            return key.removeprefix("CCN.").removeprefix("DME.").removeprefix("module.")
 
         return renamed(read_tensors(path), our_name, cls(settings).state_dict(), source=path)
 
