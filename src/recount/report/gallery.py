@@ -136,6 +136,11 @@ def data_uri(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def decoded(uri: str) -> bytes:
+    """Return the bytes in a data URI."""
+    return base64.b64decode(uri.partition(";base64,")[2])
+
+
 def crowded(density: np.ndarray) -> float:
     """Return the density above which a fifth of a map's objects lie, a scale for sparse and crowded images alike."""
     values = np.sort(np.nan_to_num(density).clip(min=0), axis=None)[::-1]

@@ -45,7 +45,8 @@ def paper_metric(tables: Sequence[TableView]) -> str:
     return next((name for name in names if metric_of(name).scored), "mae")
 
 
-def _chosen_by(tables: Sequence[TableView]) -> str:
+def chosen_by(tables: Sequence[TableView]) -> str:
+    """Return which weights a paper's first table shows."""
     return next((table.selection for table in tables), "last")
 
 
@@ -170,7 +171,7 @@ def curves(context: Context, behind: Behind) -> Iterator[Exhibit]:
         yield Exhibit("curves", "Learning curves", figures=tuple(plots))
 
 
-def _predictions_of(
+def predictions_of(
     sources: Sources, place: Place, variant: Variant, selection: str
 ) -> tuple[int, str, pd.DataFrame] | None:
     """Return seed, selection and predictions of a variant: the lowest seed, the wanted selection or else the first."""
@@ -184,14 +185,14 @@ def _predictions_of(
 
 def photographs(context: Context) -> Iterator[Exhibit]:
     """Yield the gallery of each data set, the first open; of systems that answer a number, a table of their answers."""
-    selection, by_caption = _chosen_by(context.tables), paper_metric(context.tables) == "accuracy"
+    selection, by_caption = chosen_by(context.tables), paper_metric(context.tables) == "accuracy"
     built: list[Gallery] = []
     answered: list[AnswerTable] = []
     for place in context.sources.places():
         stem = re.sub(r"[^\w-]", "-", f"photo-{context.name}-{place.dataset}-{place.split}")  # a class of CSS
         shown = []
         for variant in context.variants:
-            if (found := _predictions_of(context.sources, place, variant, selection)) is not None:
+            if (found := predictions_of(context.sources, place, variant, selection)) is not None:
                 seed, chosen, predictions = found
                 maps = context.sources.maps(place, *context.sources.evaluated_as(variant.key), seed, chosen)
                 shown.append(Shown(variant.label, predictions, maps, variant.first))
@@ -214,7 +215,7 @@ def _notice(dataset: str) -> str:
 
 def influential(context: Context, place: Place, most: int = 3) -> list[Influential]:
     """Return the images that carry most of each variant's squared error, largest first, from influence.csv."""
-    wanted, rows = _chosen_by(context.tables), []
+    wanted, rows = chosen_by(context.tables), []
     images = [image for image in context.sources.influence if image.benchmark == place.benchmark]
     here = [image for image in images if image.dataset in (place.dataset, str(place))]
     for variant in context.variants:
@@ -230,9 +231,9 @@ def influential(context: Context, place: Place, most: int = 3) -> list[Influenti
 
 def errors(context: Context, heavy: Mapping[Place, Sequence[Influential]]) -> Iterator[Exhibit]:
     """Yield what was answered for what was there: counts as dots, answers by caption as confusion matrices."""
-    selection, plots, sheets = _chosen_by(context.tables), [], []
+    selection, plots, sheets = chosen_by(context.tables), [], []
     for place in context.sources.places():
-        shown = [(v.label, _predictions_of(context.sources, place, v, selection)) for v in context.variants]
+        shown = [(v.label, predictions_of(context.sources, place, v, selection)) for v in context.variants]
         found = {label: predicted[2] for label, predicted in shown if predicted is not None}
         if not found or paper_metric(context.tables) == "accuracy":
             continue
@@ -288,7 +289,7 @@ def answers(context: Context) -> Iterator[Exhibit]:
 
 def _answered(context: Context, place: Place, selection: str) -> Iterator[tuple[str, pd.DataFrame]]:
     for variant in context.variants:
-        if (found := _predictions_of(context.sources, place, variant, selection)) is not None:
+        if (found := predictions_of(context.sources, place, variant, selection)) is not None:
             key = (place.dataset, place.split, *context.sources.evaluated_as(variant.key))
             there = set(context.sources.predictions_by_variant[key]["selection"])
             # An untrained baseline has one kind of weights only, which stands for both.

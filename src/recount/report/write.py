@@ -14,10 +14,12 @@ from recount.judging.verdicts import RULES
 from recount.provenance import step_digest
 from recount.report import claims, figures, numbers
 from recount.report.exhibits import Cell, Line, Sheet
+from recount.report.pages.browse import browse_page
 from recount.report.pages.front import front_page
 from recount.report.pages.paper import PaperMaker, PaperView, PartOf
 from recount.report.pages.site import Page, write_pages
 from recount.report.provenance_view import differing_cells, hands, health, shared_and_differing
+from recount.report.sections import chosen_by, variants_of
 from recount.report.simulated import simulated_sheet
 from recount.report.sources import Sources
 from recount.results.attempts import failed_of_data
@@ -64,7 +66,14 @@ class _Report:
         """Write all pages."""
         views = [self.maker.view(name) for name in self.project.papers]
         of_papers = [page for view in views for page in (view.page, view.pictures) if page is not None]
-        pages = [front_page(self.sources, views), *of_papers, self._verdicts(views), self._provenance(), _reading()]
+        pages = [
+            front_page(self.sources, views),
+            *of_papers,
+            *self._browse(views),
+            self._verdicts(views),
+            self._provenance(),
+            _reading(),
+        ]
         shared = {
             "project": self.project,
             "suite": self.project.suite,
@@ -74,6 +83,12 @@ class _Report:
             "statuses_there": list(dict.fromkeys(mark for view in views for mark in _statuses(view))),
         }
         write_pages(self.folder, pages, shared)
+
+    def _browse(self, views: list[PaperView]) -> list[Page]:
+        tables = [[table.view for table in view.tables] for view in views]
+        wanted = [(variant, chosen_by(mine)) for mine in tables for variant in variants_of(mine)]
+        page = browse_page(self.sources, self.folder, wanted)
+        return [page] if page else []
 
     def _verdicts(self, views: list[PaperView]) -> Page:
         fidelity = claims.fidelity_sheet(self.sources.fidelity)

@@ -36,6 +36,7 @@ class Page:
     content: Mapping[str, Any] = field(default_factory=dict)
     searchable: bool = True  # whether it has rows to search
     under: str = ""  # title of the page that the contents put it under
+    script: str = ""  # a script of its own, which may read script files beside the page
 
     @property
     def address(self) -> str:
@@ -51,14 +52,12 @@ class Page:
 def write_pages(folder: Path, pages: Sequence[Page], shared: Mapping[str, Any]) -> None:
     """Write all pages of a report into ``folder``."""
     (folder / PICTURES).mkdir(exist_ok=True)
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    texts = {
-        "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
+    style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     for page in pages:
         environment = _environment()
+        scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", page.script) if name]
+        digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+        texts = {"style": style, "scripts": list(map(Markup, scripts)), "script_hashes": digests}
         environment.globals |= {"pages": pages, "page": page, "root": page.root, **texts, **shared}
         environment.filters["stored"] = partial(stored, folder, page.root)
         path = folder / page.file
