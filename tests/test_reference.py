@@ -1,5 +1,6 @@
 """The reference run: written from results, and in which cells other results agree with it."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from recount import reference
 from recount.cli import app
 from recount.documents import FORMATS
 from recount.errors import UserError
+from recount.judging.judge import judge
 from recount.judging.verdicts import Pool
 from recount.reference import ComparedCell, agreement, document, write
+from recount.report.write import write_report
 from recount.results.reference import ReferenceScore
 from recount.results.run_record import RUN, RunRecord
 from recount.scoring.score import score
@@ -174,6 +177,18 @@ def test_the_command_says_it_in_every_form(tmp_path: Path, monkeypatch: pytest.M
     for suffix in FORMATS:
         assert CliRunner().invoke(app, ["reference", "--output", f"said{suffix}"]).exit_code == 0
         assert "good" in Path(f"said{suffix}").read_text() or suffix in (".txt", ".md", ".html")
+
+
+def test_the_report_says_it_on_its_front_page_and_names_what_differs(tmp_path: Path) -> None:
+    write(small(tmp_path))
+    project = small(tmp_path, factor=400.0)
+    judge(project)
+    page = write_report(project, lambda *_: lambda *_: ()).read_text(encoding="utf-8")
+    front = html.unescape(page.partition('id="agreement">')[2].partition("</p>")[0])
+    assert "Agrees with the reference in 0 of" in front and "Differs here: good/full on dots/test (" in front
+    text = (tmp_path / project.report / "provenance.html").read_text(encoding="utf-8")
+    assert 'id="reference"' in text and "Differs from the reference run" in text
+    assert (tmp_path / project.report / "tables/differs_from_reference.csv").is_file()
 
 
 def test_a_cell_is_one_measurement_whatever_tables_show_it(tmp_path: Path) -> None:

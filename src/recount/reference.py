@@ -121,6 +121,15 @@ class Agreement:
         return f"Differs here: {'; '.join(cell.words for cell in found[:NAMED])}{more}." if found else ""
 
     @property
+    def named(self) -> str:
+        """Return which cells differ, without their numbers ("" if none)."""
+        found = [
+            f"{c.system}/{c.variant} on {c.dataset} ({metric_of(c.metric).label})"
+            for c in self.outcomes.get("differs", ())
+        ]
+        return f"Differs here: {_some(list(dict.fromkeys(found)))}." if found else ""
+
+    @property
     def not_compared(self) -> str:
         """Return how many cells were not compared, by reason ("" if all were)."""
         others = {name: len(found) for name, found in self.outcomes.items() if name not in COMPARED}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -263,3 +264,32 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             Path(target).write_text("\n".join(["id,count", *(f"{row['id']},2" for row in rows)]))
         counters.append([path.parents[1].name for path in submissions(load())])
     assert counters == [[], [], ["my_counter"], ["edges", "my_counter"], ["my_counter"]]
+
+
+def test_an_export_holds_it_and_compare_compares_it(project: Project) -> None:
+    Path("Snakefile").touch()
+
+    def exported(name: str, counts: dict[str, float]) -> str:
+        write(counts)
+        for command in (MINE, ("score",), ("judge",), ("export", name)):
+            assert (answer := run(*command)).exit_code == 0, answer.output
+        return name
+
+    right = {f"s{k}": count for k, count in enumerate(TRUE)}
+    a, b = exported("a", right), exported("b", {key: 3 * count for key, count in right.items()})
+    rows = [row for row in csv_rows(Path(a, "tables/predictions.csv")) if row["system"] == "submitted"]
+    assert [(row["variant"], row["seed"], float(row["predicted_count"])) for row in rows] == [
+        ("my_counter", "", count) for count in TRUE
+    ]
+    assert Path(a, "results/submitted/my_counter/dots/test.json").is_file()
+    said = json.loads(run("compare", a, b, "--json").stdout)
+    cells = {cell["metric"]: cell for cell in said["cells"] if cell["system"] == "submitted"}
+    assert (cells["mae"]["a"]["value"], cells["mae"]["outcome"]) == (0, "agree")  # six pictures decide little
+    assert cells["mae"]["b"]["value"] == pytest.approx(2 * np.mean(TRUE))
+    assert math.isfinite(cells["mae"]["p_value"])
+    table = Path(b, "results/submitted/my_counter/dots/test.csv")
+    table.write_text(table.read_text().replace("30.0", "31.0"))
+    damaged = json.loads(run("compare", a, b, "--json").stdout)
+    assert [why for why in damaged["unfit"] if "submitted/my_counter/dots/test.csv: damaged" in why]
+    cell = next(cell for cell in damaged["cells"] if cell["system"] == "submitted" and cell["metric"] == "mae")
+    assert cell["outcome"] == "only A"

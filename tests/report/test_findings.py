@@ -3,10 +3,11 @@
 import html
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from recount.report.pages.findings import FINDINGS
+from recount.report.pages.findings import FINDINGS, _gain
 
 
 @pytest.fixture
@@ -50,3 +51,24 @@ def test_rule_and_cost_and_what_was_not_run_stand_on_the_page(page: Path) -> Non
     assert "Findings are chosen by rule: what the published record shows" in " ".join(text.split())
     assert "Training took" in text
     assert "1: quoted only" in text
+
+
+@pytest.mark.parametrize(
+    ("relative", "said"),
+    [
+        ((0.0, 0.0, 0.061), "lowers the MAE on d/test by 6.1 % at most, and by nothing in the median over 3 variants."),
+        ((0.02, 0.03, 0.061), "lowers the MAE on d/test by 3.0 % in the median over 3 variants, by 6.1 % at most."),
+        ((0.02,), "lowers the MAE on d/test by 2.0 %, of the one variant that shows it."),
+    ],
+)
+def test_what_choosing_on_test_images_gains_is_said_without_a_median_of_nothing(
+    relative: tuple[float, ...], said: str
+) -> None:
+    rows = [SimpleNamespace(relative=value, metric="mae", used="d/test") for value in relative]
+    (found,) = _gain(SimpleNamespace(name="paper"), rows)  # type: ignore[arg-type]
+    assert found.text.endswith(said)
+
+
+def test_no_gain_is_no_finding() -> None:
+    rows = [SimpleNamespace(relative=0.0001, metric="mae", used="d/test")]
+    assert list(_gain(SimpleNamespace(name="paper"), rows)) == []  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,8 @@ import pandas as pd
 import yaml
 
 from recount import datasets
-from recount.chain import MADE, TABLES
-from recount.data.dataset import MANIFEST
+from recount.chain import MADE, TABLES, Unfit
+from recount.data.dataset import MANIFEST, DataError
 from recount.errors import UserError
 from recount.exchange.metadata import write_metadata
 from recount.exchange.private import clean_file, cleaned, without_paths
@@ -32,11 +33,12 @@ from recount.exchange.reproduction import Reproduction
 from recount.report.export import as_csv
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
-from recount.results.files import csv_text, file_digest, from_text, with_checksum, write_text
+from recount.results.files import ResultsError, csv_text, file_digest, from_text, with_checksum, write_text
 from recount.results.hands import APART, HANDS, Hand, Hands, read_hands
-from recount.results.predictions import timing_path
+from recount.results.predictions import PREDICTIONS, timing_path
 from recount.results.run_record import HISTORY, RUN, RunRecord
 from recount.results.scores import INFLUENCE, SCORES, STRATA
+from recount.results.submissions import SUBMITTED, submissions
 from recount.settings.project import Project
 from recount.verify import Verification
 
@@ -236,7 +238,8 @@ def _write_tables(sources: Sources, folder: Path) -> None:
     folder.mkdir()
     project = sources.project
     texts = {table.file: as_csv(table) for name in project.papers for table in paper_tables(sources, name)}
-    for name, frame in {"scores": sources.scores, "predictions": sources.predictions}.items():
+    predictions = pd.concat([sources.predictions, *_submitted(sources)], ignore_index=True)
+    for name, frame in {"scores": sources.scores, "predictions": predictions}.items():
         texts[name] = csv_text([*frame], frame.itertuples(index=False))
     for name, text in texts.items():
         path = folder / f"{name}.csv"
@@ -247,6 +250,20 @@ def _write_tables(sources: Sources, folder: Path) -> None:
         untyped = frame.columns[frame.isna().all()]
         frame.astype(dict.fromkeys(untyped, "string")).to_parquet(path.with_suffix(".parquet"))
     (folder / "scores.csv").unlink()  # results/scores.csv is the same
+
+
+def _submitted(sources: Sources) -> Iterator[pd.DataFrame]:
+    """Yield the counts of each submitted counter that fit, with the columns of predictions; it has no seed."""
+    for path in submissions(sources.project):
+        with suppress(Unfit, DataError, ResultsError):
+            place = sources.chain.submission(path)[0].place
+            which = {
+                "dataset": place.dataset,
+                "split": place.split,
+                "system": SUBMITTED,
+                "variant": path.parents[1].name,
+            }
+            yield PREDICTIONS.frame(path.with_suffix(".csv")).assign(**which, seed="")
 
 
 def _report(project: Project, folder: Path, left_out: Collection[Path]) -> list[str]:

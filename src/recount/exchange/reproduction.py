@@ -21,11 +21,13 @@ from recount.results.files import Made, MadeTables, ResultsError, made_anew
 from recount.results.predictions import PREDICTIONS, Timing, timing_path
 from recount.results.run_record import RUN, RunRecord
 from recount.results.scores import SCORES
+from recount.results.submissions import SUBMITTED, Submission
 from recount.results.verdicts import VERDICTS
 
 SCORE_FILE = "scores.csv"
 VERDICT_FILE = "verdicts.csv"
 PREDICTED = "predictions/*/*/*/*/seed*.csv"
+GIVEN = f"{SUBMITTED}/*/*/*.csv"  # counts of counters that recount did not train
 # Bytes of one file; bytes and number of all: predictions of a paper's suite take a few million bytes
 LARGEST, MOST_BYTES, MOST_FILES = 64_000_000, 500_000_000, 100_000
 
@@ -45,6 +47,7 @@ class Reproduction:
         return (
             self._read_records[1]
             | self._unfit(self._check_predictions, PREDICTED)
+            | self._unfit(self._check_submission, GIVEN)
             | self._unfit(self._check_verdicts, VERDICT_FILE)
         )
 
@@ -85,6 +88,17 @@ class Reproduction:
             raise ResultsError(where, f"stale: {SCORE_FILE} was made from another", made_anew("recount score"))
         self._predictions[name] = PREDICTIONS.frame(*self._file(name))
 
+    def _check_submission(self, name: str) -> None:
+        where, record = f"{self.path}: {name}", Path(name).with_suffix(".json").as_posix()
+        if record not in self.names:
+            raise ResultsError(where, f"no {record} says whose counts these are")
+        made = Submission.parse(*self._file(record)).made
+        if made.content.get(Path(name).name) != hashlib.sha256(self.read(name)).hexdigest():
+            raise ResultsError(where, "damaged: its content is not what was written")
+        if self._made("score").results.get(record) != hashlib.sha256(self.read(record)).hexdigest():
+            raise ResultsError(where, f"stale: {SCORE_FILE} was made without it", made_anew("recount score"))
+        self._predictions[name] = PREDICTIONS.frame(*self._file(name))
+
     def _check_verdicts(self, name: str) -> None:
         made = self._made("judge")
         self._check_table(name, made, "judge")
@@ -108,7 +122,7 @@ class Reproduction:
 
     def why_unfit(self, dataset: str, system: str, variant: str) -> str:
         """Return why predictions of a variant on ``<data set>/<split>`` are not to be used, "" if they are."""
-        folder = f"predictions/{dataset}/{system}/{variant}/"
+        folder = f"{SUBMITTED}/{variant}/{dataset}." if system == SUBMITTED else _folder(dataset, system, variant)
         return "; ".join(why for name, why in self.unfit.items() if name.startswith(folder))
 
     def _file(self, name: str) -> tuple[bytes, str]:
@@ -148,14 +162,25 @@ class Reproduction:
         return {(row.paper, row.claim, row.evidence_status): row.verdict for row in rows if row.headline == "yes"}
 
     def predictions(self, dataset: str, system: str, variant: str, selection: str) -> dict[str, pd.DataFrame]:
-        """Return the predictions of a variant on ``<data set>/<split>`` by seed, indexed by id and prompt."""
-        folder = f"predictions/{dataset}/{system}/{variant}/"
+        """Return the predictions of a variant on ``<data set>/<split>`` by seed, indexed by id and prompt.
+
+        A submitted counter has no seeds, and one selection: the key is "".
+        """
+        if system == SUBMITTED:
+            name = f"{SUBMITTED}/{variant}/{dataset}.csv"
+            there = name in self.names and name not in self.unfit
+            return {"": self._predictions[name].set_index(["id", "prompt"])} if there else {}
+        folder = _folder(dataset, system, variant)
         found = {}
         for name in self.names:
             if name.startswith(folder) and name.endswith(".csv") and name not in self.unfit:
                 table = self._predictions[name].query("selection == @selection")
                 found[PurePosixPath(name).stem.removeprefix("seed")] = table.set_index(["id", "prompt"])
         return {seed: table for seed, table in found.items() if len(table)}
+
+
+def _folder(dataset: str, system: str, variant: str) -> str:
+    return f"predictions/{dataset}/{system}/{variant}/"
 
 
 def open_reproduction(path: Path) -> Reproduction:

@@ -201,7 +201,5 @@ def measure(metric: Metric, predictions: Predictions) -> Measured:
     interval = bootstrap(metric, true, predicted)
     said = [heavy] if heavy else []
     if interval.coverage < ENOUGH:
-        said.append(
-            f"on data like these its 95 % interval ({interval.method}) covers {interval.coverage:.0%} of the time"
-        )
+        said.append(f"interval covers {interval.coverage:.0%} ({interval.method})")
     return Measured(interval, n, Reason("dominated" if heavy else "note", "; ".join(said)) if said else NOTHING)

@@ -191,7 +191,7 @@ def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 def _absent(kind: str, wanted: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     names = list(known)
     for name in wanted:
-        yield from absent(f"config.yaml: {kind}", kind.removesuffix("s"), name, names)
+        yield from absent(f"config.yaml: {kind}", "run" if kind == "only" else kind.removesuffix("s"), name, names)
 
 
 def _raise(problems: Iterable[str]) -> None:

@@ -107,9 +107,12 @@ def _gain(context: Context, selections: Sequence[SelectionRow]) -> Iterator[Find
     if len(gains) and round(gains.max(), 3) > 0:
         shown, places = metric_of(selections[0].metric), ", ".join(dict.fromkeys(row.used for row in selections))
         does = "raises" if shown.best == "highest" else "lowers"
-        most = percent(gains.max(), 1)
-        by = f"{percent(gains.median(), 1)} in the median over {len(gains)} variants, by {most} at most"
-        by = by if len(gains) > 1 else f"{most}, of the one variant that shows it"
+        most, half = percent(gains.max(), 1), percent(gains.median(), 1)
+        by = f"{half} in the median over {len(gains)} variants, by {most} at most"
+        if len(gains) == 1:
+            by = f"{most}, of the one variant that shows it"
+        elif round(gains.median(), 3) <= 0:
+            by = f"{most} at most, and by nothing in the median over {len(gains)} variants"
         text = f"Choosing the epoch on the test images {does} the {in_a_sentence(shown.label)} on {places} by {by}."
         yield Finding(text, f"{context.name}-selection")
 
