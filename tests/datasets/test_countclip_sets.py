@@ -26,6 +26,7 @@ from recount.datasets.countclip_zenodo import (
     CountClipZenodo,
     check_order,
     held_out_groups,
+    one_in_32,
     with_replacements,
 )
 from recount.datasets.formats.captions import item
@@ -236,6 +237,9 @@ def test_the_merged_set_is_replaced_ordered_and_split(tmp_path: Path, monkeypatc
     most = [sample for sample in training if "train_most" in sample.attributes["lists"]]
     assert counting(most) == [False, False, False, False, True] * (len(most) // 5)
     assert len(most) + 5 * len(held_out) == len(training)
+    sparse = counting([sample for sample in training if "train_1_in_32" in sample.attributes["lists"]])
+    batches = [sum(sparse[start : start + 32]) for start in range(0, len(sparse), 32)]
+    assert batches == [1] * (2101 // 8)
 
 
 def test_a_replacement_of_a_counting_pair_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,3 +262,11 @@ def test_another_number_of_pairs_than_inferred_is_told_and_does_not_stop(caplog:
 def test_every_number_with_ten_pairs_has_one_held_out() -> None:
     numbers = [2] * 25 + [9] * 6
     assert held_out_groups(numbers) == {9, 19}
+
+
+def test_of_eight_counting_pairs_the_rarest_number_stays() -> None:
+    numbers = [2, 2, 3, 2, 9, 2, 3, 2] + [2] * 8 + [9] * 3
+    kept = one_in_32(numbers)
+    assert sorted(place // 5 for place in kept if place % 5 == 4) == [2, 8]  # there are two threes, and four nines
+    assert len(kept) == 64
+    assert not kept & {0, 40, 4, 80}

@@ -65,6 +65,26 @@ def deit(path: Path) -> None:
     torch.save({"model": build_transformer(settings).state_dict()}, path)
 
 
+def resnet34(path: Path) -> None:
+    """Write timm's ResNet-34: torchvision's names, a bare state dict with its classifier; a small one."""
+    from recount.systems.lovitcrowd import SYSTEM, build_trunk
+
+    widths, depths = (SYSTEM.mini_settings()[f"trunk_{what}"] for what in ("widths", "depths"))
+    places = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+    state = {places[n.split(".")[0]] + n[1:]: v for n, v in build_trunk(widths, depths).state_dict().items()}
+    for ours, theirs in {"0": "conv1", "1": "bn1", "5": "conv2"}.items():  # of the block that is cut
+        state = {n.replace(f"layer4.1.{ours}.", f"layer4.1.{theirs}."): v for n, v in state.items()}
+    state |= {n.replace("bn1", "bn2"): v.clone() for n, v in state.items() if n.startswith("layer4.1.bn1.")}
+    torch.save(state | {"fc.weight": torch.zeros(4, widths[3]), "fc.bias": torch.zeros(4)}, path)
+
+
+def vit_b32(path: Path) -> None:
+    """Write timm's ViT-B/32 at 384 pixels, small: a bare state dict with patches of its own and its classifier."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.save(VisionTransformer(img_size=384, patch_size=32, embed_dim=48, depth=2, num_heads=3).state_dict(), path)
+
+
 def stable_diffusion(path: Path) -> None:
     """Write a Stable Diffusion v1 file: LDM's names, VAE attention as 1x1 convolutions, and what counting drops."""
     system = systems.load("t2icount")
@@ -204,6 +224,21 @@ def transcrowd_best(path: Path, settings: Mapping[str, Any]) -> None:
     torch.save({"epoch": 9, "arch": None, "state_dict": theirs, "best_prec1": 66.1, "optimizer": {}}, path)
 
 
+def ffnet_model(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write FFNet's file: a bare state dict under the names of its attention modules."""
+    _, state = _state("ffnet", {**settings, "backbone_weights": "random"})
+    theirs = {"channel_attention": "ch_att_s.shared_MLP.0", "spatial_attention": "sa_s.conv1"}
+    torch.save({re.sub("|".join(theirs), lambda found: theirs[found[0]], n): v for n, v in state.items()}, path)
+
+
+def lovitcrowd_best(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write LoViTCrowd's file: below the wrapper of several cards, with the head that is never used."""
+    _, state = _state("lovitcrowd", {**settings, "trunk_weights": "random", "transformer_weights": "random"})
+    theirs = {f"module.part_cnn.{n}": v for n, v in state.items()}
+    unused = {"weight": torch.zeros(10, 48), "bias": torch.zeros(10)}
+    torch.save(theirs | {f"module.part_cnn.head.{n}": v for n, v in unused.items()}, path)
+
+
 def clip_ebc_best(path: Path, settings: Mapping[str, Any]) -> None:
     """Write CLIP-EBC's file: a bare state dict with the text tower; visual prompts, where there are, stand first."""
     network, state = _state("clip_ebc", settings)
@@ -270,6 +305,8 @@ RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
     "crowdclip": ("crowdclip_qnrf.pth", crowdclip_tuned),
     "css_ccnn": ("stage2_cssccnn.pth", css_ccnn_stage2),
     "transcrowd": ("model_best.pth", transcrowd_best),
+    "ffnet": ("SHA_model.pth", ffnet_model),
+    "lovitcrowd": ("best_weights_qnrf.pth", lovitcrowd_best),
     "clip_ebc": ("best_mae.pth", clip_ebc_best),
     "t2icount": ("best_model_paper.pth", t2icount_best),
     "mcnn": ("mcnn_shtechA_660.h5", mcnn_h5),
@@ -288,5 +325,7 @@ WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "convnext_tiny": ("convnext_tiny-983f1562.pth", convnext),
     "dm_count_qnrf": ("model_qnrf.pth", lambda path: bare("dm_count")(path, {})),
     "dmcount_ebc_qnrf": ("best_mae.pth", lambda path: bare("dmcount_ebc")(path, {})),
+    "resnet34": ("resnet34-43635321.pth", resnet34),
+    "vit_b32_384": ("jx_vit_base_p32_384-830016f5.pth", vit_b32),
     "deit_b16_384": ("deit_base_patch16_384-8de9b5d1.pth", deit),
 }

@@ -62,6 +62,15 @@ SYSTEMS: dict[str, tuple[tuple[str, list[str]], dict[str, Any], str | None]] = {
         "clip_ebc",
     ),
     "transcrowd": (QNRF, {"weights": "weights:deit_b16_384/deit_base_patch16_384-8de9b5d1.pth"}, "transcrowd"),
+    "ffnet": (QNRF, {"backbone_weights": "weights:convnext_tiny/convnext_tiny-983f1562.pth"}, "dm_count"),
+    "lovitcrowd": (
+        QNRF,
+        {
+            "trunk_weights": "weights:resnet34/resnet34-43635321.pth",
+            "transformer_weights": "weights:vit_b32_384/jx_vit_base_p32_384-830016f5.pth",
+        },
+        None,
+    ),
     "crowdclip": (
         QNRF,
         {

@@ -1,8 +1,8 @@
 """Every released variant of suite paper: a file of its release's layout is read with just the settings it resolves to.
 
-Small networks here, with each variant's own settings; of CLIP-EBC's, DM-Count's and T2ICount's files, whose names and
-shapes are in the golden files, the sizes are the real ones too (a tensor is one number, expanded). From fetching to a
-score it goes in ``test_formats.py``.
+Small networks here, with each variant's own settings; of files whose official names and shapes are in the golden files,
+the sizes are the real ones too (a tensor is one number, expanded). From fetching to a score it goes in
+``test_formats.py``.
 """
 
 import json
@@ -89,6 +89,14 @@ def of_golden(run: Run) -> dict[str, Any]:
     """Return names and shapes of the official network that a released file is of."""
     if run.system == "dm_count":
         return golden_case("crowd_eval", "dm_count_network")[0]["tensors"]
+    if run.system == "ffnet":
+        return golden("ffnet")["networks"]["ffnet"]["tensors"]
+    if run.system == "lovitcrowd":  # two blocks in the golden file, twelve in the release
+        shapes = dict(golden("lovitcrowd")["networks"]["lovitcrowd_depth2"]["tensors"])
+        first = {name: shape for name, shape in shapes.items() if ".blocks.0." in name}
+        shapes |= {name.replace("s.0.", f"s.{n}.", 1): shape for n in range(12) for name, shape in first.items()}
+        assert len(shapes) == 369  # as the specification counts them
+        return shapes
     if run.system == "dmcount_ebc":  # DM-Count's layers below "backbone.", and a classifier for its last one
         body = golden_case("crowd_eval", "dm_count_network")[0]["tensors"]
         shapes = {f"backbone.{name}": shape for name, shape in body.items() if not name.startswith("density_layer.")}
@@ -120,8 +128,9 @@ def enlarged(shapes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-FULL_SIZE = [name for name in RUNS if name.partition("/")[0] in ("clip_ebc", "dmcount_ebc", "dm_count")]
-ONE_EACH = ("dm_count/vgg19_released", "dmcount_ebc/vgg19_released")
+OF_GOLDEN = ("clip_ebc", "dmcount_ebc", "dm_count", "ffnet", "lovitcrowd")
+FULL_SIZE = [name for name in RUNS if name.partition("/")[0] in OF_GOLDEN]
+ONE_EACH = ("dm_count/vgg19_released", "dmcount_ebc/vgg19_released", "ffnet/sha_released")
 
 
 @pytest.mark.parametrize(

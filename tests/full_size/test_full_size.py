@@ -64,6 +64,8 @@ CASES = [
     Case("dmcount_ebc"),
     Case("dm_count"),
     Case("mcnn"),
+    Case("ffnet"),
+    Case("lovitcrowd"),
     Case("transcrowd", {"head": "token"}),
     Case("transcrowd", {"head": "gap"}),
     Case("css_ccnn"),

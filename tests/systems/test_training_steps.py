@@ -1,6 +1,6 @@
 """Golden cases in training mode, crowds: five steps from a decoded JPEG, twice, and against oracles of the steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,17 @@ from step_oracles import (
     trained,
 )
 
-NAMES = ["mcnn", "dm_count", "dmcount_ebc", "clip_ebc", "gigacount", "transcrowd", "crowdclip", "css_ccnn"]
+NAMES = ["mcnn", "dm_count", "dmcount_ebc", "clip_ebc", "gigacount", "ffnet", "lovitcrowd"]
+NAMES += ["transcrowd", "crowdclip", "css_ccnn"]
 SMALLER = {"mcnn": {"crop_height": 48, "crop_width": 64}}
 
 
 def everything(_: str) -> bool:
     return True
+
+
+def weights(name: str) -> bool:
+    return "running" not in name
 
 
 def constant(value: float) -> Callable[..., float]:
@@ -129,10 +134,12 @@ def test_dmcount_ebc(scene: str, tmp_path: Path) -> None:
     assert_same_predictions(ours, lambda w, x: expected(logits(w, x)), (1, 80, 144), (3, 128, 48))
 
 
-def basic_block(w: State, name: str, x: Tensor, shortcut: bool) -> Tensor:
-    y = batch_norm(w, f"{name}.bn1", conv(w, f"{name}.conv1", x)).relu()
+def basic_block(w: State, name: str, x: Tensor, shortcut: bool, stride: int = 1) -> Tensor:
+    y = batch_norm(w, f"{name}.bn1", conv(w, f"{name}.conv1", x, stride=stride)).relu()
     y = batch_norm(w, f"{name}.bn2", conv(w, f"{name}.conv2", y))
-    return (y + (batch_norm(w, f"{name}.downsample.1", conv(w, f"{name}.downsample.0", x)) if shortcut else x)).relu()
+    if shortcut:
+        x = batch_norm(w, f"{name}.downsample.1", conv(w, f"{name}.downsample.0", x, stride=stride))
+    return (y + x).relu()
 
 
 def compared(w: State, features: Tensor) -> Tensor:
@@ -218,43 +225,80 @@ def ccsm(w: State, name: str, x: Tensor) -> Tensor:
     return x * conv(w, f"{name}.spatial_attention", x.mean(1, keepdim=True)).sigmoid()
 
 
-@IN_SCENES
-def test_gigacount(scene: str, tmp_path: Path) -> None:
-    depths = {"stem": (1, 0), "stage1": (1, 1), "stage2": (2, 2)}  # blocks, and how many came before, of 5 in all
+def convnext(w: State, name: str, x: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    """The map of each stage of a ConvNeXt of five blocks, of which ``blocks`` are there."""
 
-    def last_norm(w: State, name: str, x: Tensor) -> Tensor:
+    def last_norm(name: str, x: Tensor) -> Tensor:
         return norm(w, name, x.movedim(1, -1), 1e-6).movedim(-1, 1)
 
-    def block(w: State, name: str, x: Tensor, drop: float) -> Tensor:
+    def block(name: str, x: Tensor, drop: float) -> Tensor:
         y = F.conv2d(x, w[f"{name}.block.0.weight"], w[f"{name}.block.0.bias"], padding=3, groups=x.shape[1])
-        y = linear(
-            w,
-            f"{name}.block.5",
-            F.gelu(linear(w, f"{name}.block.3", norm(w, f"{name}.block.2", y.movedim(1, -1), 1e-6))),
-        )
-        return x + dropped(w[f"{name}.layer_scale"] * y.movedim(-1, 1), drop)
+        y = F.gelu(linear(w, f"{name}.block.3", norm(w, f"{name}.block.2", y.movedim(1, -1), 1e-6)))
+        return x + dropped(w[f"{name}.layer_scale"] * linear(w, f"{name}.block.5", y).movedim(-1, 1), drop)
 
-    def stage(w: State, name: str, x: Tensor) -> Tensor:
-        e = f"image_encoder.{name}"
-        if name == "stem":
-            x = last_norm(w, f"{e}.0.1", conv(w, f"{e}.0.0", x, stride=4, padding=0))
+    maps: list[Tensor] = []
+    for place, number in enumerate(blocks):
+        stage = f"{name}.{f'stage{place}' if place else 'stem'}"
+        if place:
+            x = conv(w, f"{stage}.0.1", last_norm(f"{stage}.0.0", x), stride=2, padding=0)
         else:
-            x = conv(w, f"{e}.0.1", last_norm(w, f"{e}.0.0", x), stride=2, padding=0)
-        blocks, before = depths[name]
-        for i in range(blocks):
-            x = block(w, f"{e}.1.{i}", x, 0.1 * (before + i) / 4)
-        return x
+            x = last_norm(f"{stage}.0.1", conv(w, f"{stage}.0.0", x, stride=4, padding=0))
+        for i in range(number):
+            x = block(f"{stage}.1.{i}", x, 0.1 * (sum(blocks[:place]) + i) / 4)
+        maps.append(x)
+    return maps
 
+
+def fused(w: State, maps: list[Tensor]) -> Tensor:
+    shallow, middle, deep = (ccsm(w, f"ccsm{n}", each) for n, each in enumerate(maps, 1))
+    up = [("upsample_1", middle, {"stride": 2, "padding": 1}), ("upsample_2", deep, {"stride": 4})]
+    larger_ = [F.conv_transpose2d(x, w[f"fusion.{n}.weight"], w[f"fusion.{n}.bias"], **how) for n, x, how in up]
+    return torch.cat([shallow, *larger_], 1)
+
+
+def test_ffnet(tmp_path: Path) -> None:
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        neck = fused(w, convnext(w, "backbone", imagenet(b.images), (1, 1, 2, 1))[1:])
+        return dm_loss(conv(w, "fusion.final.0", neck).relu(), b.maps["blocks"], b.points, eps=1e-6)
+
+    ours = trained("ffnet", tmp_path)
+    result = oracle(ours, loss, adam(decoupled=True), trains=weights, rate=constant(1e-5), decay=constant(0.0))
+    assert_same_updates(ours, result)
+
+
+def test_lovitcrowd(tmp_path: Path) -> None:
+    def trunk(w: State, name: str, x: Tensor) -> Tensor:
+        x = batch_norm(w, f"{name}.1", conv(w, f"{name}.0", x, stride=2)).relu()
+        x = basic_block(w, f"{name}.4.0", F.max_pool2d(x, 3, 2, 1), shortcut=False)
+        for n in (5, 6, 7):
+            x = basic_block(w, f"{name}.{n}.0", x, shortcut=True, stride=2)
+        return conv(w, f"{name}.7.1.5", batch_norm(w, f"{name}.7.1.1", conv(w, f"{name}.7.1.0", x)).relu())
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        x = conv(w, "patch_embed.proj", trunk(w, "patch_embed.backbone", imagenet(b.images))).flatten(2).mT
+        start = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], 1)
+        x = start + w["pos_embed"]
+        for i in range(2):
+            q, k, v = linear(w, f"blocks.{i}.attn.qkv", norm(w, f"blocks.{i}.norm1", x, 1e-6)).chunk(3, -1)
+            x = x + linear(w, f"blocks.{i}.attn.proj", attend(q, k, v, 3))
+            hidden = F.gelu(linear(w, f"blocks.{i}.mlp.fc1", norm(w, f"blocks.{i}.norm2", x, 1e-6)))
+            x = x + linear(w, f"blocks.{i}.mlp.fc2", hidden)
+        x = linear(w, "output1.1", norm(w, "norm", x + start, 1e-6)[:, 5].relu())
+        apart = linear(w, "output2.4", F.dropout(linear(w, "output2.1", x.relu()).relu(), 0.5))[:, 0] - b.counts
+        return torch.where(apart.abs() < 1, apart**2 / 2, apart.abs() - 0.5).mean()
+
+    def rate(name: str, _: int) -> float:
+        return 1e-4 if name.startswith(("patch_embed.proj", "output")) else 1e-5
+
+    ours = trained("lovitcrowd", tmp_path)
+    assert_same_updates(ours, oracle(ours, loss, adam(), trains=weights, rate=rate, decay=constant(5e-4)))
+
+
+@IN_SCENES
+def test_gigacount(scene: str, tmp_path: Path) -> None:
     def network(w: State, images: Tensor) -> Tensor:
-        maps = [x := imagenet(images)][:0]
-        for name in depths:
-            x = stage(w, name, x)
-            maps.append(x)
-        shallow, middle, deep = (ccsm(w, f"ccsm{n + 1}", each) for n, each in enumerate(maps))
-        up = [("upsample_1", middle, {"stride": 2, "padding": 1}), ("upsample_2", deep, {"stride": 4})]
-        fused = [F.conv_transpose2d(x, w[f"fusion.{n}.weight"], w[f"fusion.{n}.bias"], **how) for n, x, how in up]
-        fused = larger(torch.cat([shallow, *fused], 1), (12, 12))
-        return compared(w, basic_block(w, "image_decoder.0", fused, shortcut=True))
+        neck = fused(w, convnext(w, "image_encoder", imagenet(images), (1, 1, 2)))
+        return compared(w, basic_block(w, "image_decoder.0", larger(neck, (12, 12)), shortcut=True))
 
     def loss(w: State, b: Batch, _: int) -> Tensor:
         logits = network(w, b.images)

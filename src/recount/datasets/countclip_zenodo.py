@@ -9,7 +9,7 @@ Split ``train`` is the whole training set. The paper has no validation set. To s
 lists ``train_most`` and ``held_out`` hold out every tenth counting pair of each number; the four pairs before it are
 left out too, so that the order stays four to one.
 
-The list ``train_1_in_32`` has Paiss et al.'s share of counting pairs (ICCV 2023), one in 32, from these pairs, as theirs
+The list ``train_1_in_32`` has Paiss et al.'s share of counting pairs (ICCV 2023), one in 32, of these pairs, as theirs
 are not public: of each eight groups 31 pairs without a number, and the counting pair whose number is the rarest in the
 whole set (they undersample frequent numbers; how, is our reading).
 """

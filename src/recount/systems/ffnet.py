@@ -130,7 +130,7 @@ class Ffnet(System):
         }
 
     def neck(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-        """Return the density [B, 1, H/8, W/8] of the backbone's maps at 1/8, 1/16 and 1/32 of H x W."""
+        """Return the density map [B, 1, H/8, W/8] of the backbone's maps at 1/8, 1/16 and 1/32 of H x W."""
         fused = self.fusion(self.ccsm1(first), self.ccsm2(second), self.ccsm3(third))  # (B, 112, H/8, W/8)
         density: Tensor = self.fusion.final(fused)
         return density
