@@ -3,6 +3,8 @@
 import os
 import re
 import stat
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -55,6 +57,22 @@ def test_dry_run_of_every_suite(suite: str, fresh: Path) -> None:
     answer = dry(fresh, "--config", f"suite={suite}")
     assert f"reports/{suite}" in answer.text
     assert jobs(answer)["report"] == 1
+
+
+def test_a_dry_run_is_short_and_counts_jobs_by_step_and_paper(fresh: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--dry-run"]
+    text = subprocess.run(command, cwd=fresh, capture_output=True, text=True, check=True).stderr
+    assert len(text.splitlines()) <= 60
+    head, *lines = text.partition("Jobs by step")[2].splitlines()[1:]
+    project = load(fresh)
+    assert re.split(r" {2,}", head.strip()) == [*project.papers, "in all"]
+    told = {step: numbers for step, *numbers in (line.split() for line in lines)}
+    assert {step: int(numbers[-1]) for step, numbers in told.items()} == {
+        step: number for step, number in dry_run(fresh, {}).items() if step != "all"
+    }
+    costs = plan(project, {}, jobs=False).runs
+    trained = [sum(name in run.papers for run in costs) for name in project.papers]
+    assert [int(number) for number in told["train"][:-1]] == trained
 
 
 def test_the_plan_has_the_jobs_of_the_dry_run_with_the_same_choices(fresh: Path) -> None:
