@@ -15,7 +15,7 @@ from recount.chain import MADE
 from recount.cli import app
 from recount.errors import UserError
 from recount.exchange.crate import export
-from recount.exchange.merge import Merged, document, merge
+from recount.exchange.merge import merge
 from recount.judging.judge import judge
 from recount.papers import part
 from recount.provenance import VERSION
@@ -310,7 +310,5 @@ def test_the_command_says_who_ran_what_and_what_to_do_next(
     monkeypatch.chdir(place(tmp_path).root)
     answer = CliRunner().invoke(app, ["merge", *map(str, three), "--config", "results=joined"])
     assert answer.exit_code == 0, answer.output
-    assert "joined/small: 3 runs of 3 hands, seeds 0, 1, 2" in answer.stdout
+    assert "joined/small: 3 runs by Ada, Bob, Eve; seeds 0, 1, 2" in answer.stdout
     assert "recount judge --config results=joined 'seeds=[0,1,2]' suite=small" in answer.stdout
-    said = document(Merged("x", [0], [], [], [], [])).lines[0]
-    assert said == "x: 0 runs of 0 hands, seeds 0"

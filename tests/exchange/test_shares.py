@@ -82,6 +82,11 @@ def test_more_people_than_trainings_are_told(tmp_path: Path) -> None:
         deal(make_project(tmp_path, suite=SMALL, seeds=[0, 1, 2]), 2, "T5")
 
 
+def test_a_budget_which_depends_on_what_is_here_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="budget_gpu_hours chooses by what is here"):
+        deal(make_project(tmp_path, suite=SMALL, budget_gpu_hours=5), 1)
+
+
 def test_a_seed_that_is_not_planned_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"only: good/full/seed7: config\.yaml has seeds \[0\]"):
         make_project(tmp_path, suite=SMALL, only=["good/full/seed7"])

@@ -46,7 +46,7 @@ def whole(page: Path) -> str:
 
 def test_there_is_a_page_for_each_thing(pages: dict[str, str]) -> None:
     of_papers = {"captioner/index.html", "gigacount/index.html", "gigacount/pictures.html"}
-    assert {*pages} == of_papers | {"index.html", "verdicts.html", "provenance.html", "reading.html"}
+    assert {*pages} == of_papers | {"index.html", "browse.html", "verdicts.html", "provenance.html", "reading.html"}
 
 
 def test_pages_load_nothing_from_outside_and_every_link_leads_somewhere(page: Path, pages: dict[str, str]) -> None:

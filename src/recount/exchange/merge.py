@@ -483,7 +483,7 @@ def _verify(staged: Project) -> None:
 def document(merged: Merged) -> Document:
     """Return what was merged as a document."""
     hands = dict.fromkeys(run.who for run in merged.runs)
-    lines = [f"{merged.path}: {len(merged.runs)} runs of {len(hands)} hands, seeds {', '.join(map(str, merged.seeds))}"]
+    lines = [f"{merged.path}: {len(merged.runs)} runs by {', '.join(hands)}; seeds {', '.join(map(str, merged.seeds))}"]
     lines += [f"there twice: {said}" for said in merged.twice]
     columns = ("run", "who", "source", "computed_on")
     rows = [(run.run, run.who, run.source, run.computed_on) for run in merged.runs]

@@ -198,7 +198,10 @@ def open_reproduction(path: Path) -> Reproduction:
 
 def _in_folder(folder: Path) -> dict[str, int]:
     """Return the files below a folder and their sizes; a link that leads out of it is a UserError."""
-    files = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
+    try:
+        files = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.filename}: {error.strerror}") from None
     for file in files:
         if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{file}: a link that leads out of {folder}; put the file itself in its place")

@@ -16,6 +16,7 @@ from typing import Any
 
 from recount.documents import Document, Sheet
 from recount.errors import UserError
+from recount.provenance import planned
 from recount.rehearsal import costs
 from recount.results.files import text_digest
 from recount.settings.base import absent
@@ -60,6 +61,8 @@ def deal(project: Project, people: int, card: str | None = None) -> Shares:
     """Return the project's trainings in so many parts; UserError where there are fewer trainings than people."""
     if card is not None and (problems := [*absent("--card", "card", card, costs.cards())]):
         raise UserError("\n".join(problems))
+    if project.config.budget_gpu_hours is not None:
+        raise UserError("--share: budget_gpu_hours chooses by what is here, so that parts would differ: set it to null")
     hours = training_hours(project, card or CARD)
     if len(hours) < people:
         raise UserError(f"--share: {len(hours)} trainings cannot be shared by {people} people: give fewer")
@@ -69,7 +72,8 @@ def deal(project: Project, people: int, card: str | None = None) -> Shares:
         load, number, place = min(loads)
         parts[place] += unit
         loads[place] = (round(load + sum(hours[name] for name in unit), 9), number + len(unit), place)
-    whole = text_digest(json.dumps([people, sorted(hours.items())]))[:8]
+    settings = [(run.id, planned(project, run)) for run in project.trainings]
+    whole = text_digest(json.dumps([people, sorted(hours.items()), sorted(settings)]))[:8]
     every = tuple(Part(tuple(sorted(part)), sum(hours[name] for name in part)) for part in parts)
     return Shares(project.suite.name, f"model of {card or CARD}, else as published", whole, every)
 

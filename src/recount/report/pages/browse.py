@@ -94,7 +94,7 @@ def _write(sources: Sources, folder: Path, place: Place, wanted: Sequence[Wanted
     target.mkdir(parents=True)
     card = datasets.load(place.dataset) if place.dataset in datasets.names() else None
     shows = card is None or card.may_be_shown
-    mine = samples.loc[ids]
+    mine = samples.loc[ids].fillna({"width": 0, "height": 0})  # of what has no picture
     tiles = _tiles(sources, place, systems, mine)
     for number, name in enumerate(ids):
         if name in tiles:
@@ -160,26 +160,27 @@ def _tiles(
 
 def _size(width: float, height: float) -> tuple[int, int]:
     longer = max(width, height, 1)
-    return max(1, round(TILE * width / longer)), max(1, round(TILE * height / longer))
+    return max(1, int(TILE * width / longer + 0.5)), max(1, int(TILE * height / longer + 0.5))  # as browsers round
 
 
 def _photos(sources: Sources, target: Path, mine: pd.DataFrame) -> tuple[set[int], list[int]]:
     """Write photographs and points; return which pictures have one, and where each file of points begins."""
     there, chunks = set[int](), [0]
-    points = list[str]()
+    points, size = list[str](), 0
     for number, name in enumerate(mine.index):
         photo = photo_of(sources, mine, name, "", PHOTO)
         if photo is not None and photo.uri:
             (target / f"{number}.jpg").write_bytes(decoded(photo.uri))
             there.add(number)
-        if sum(map(len, points)) > POINTS_BYTES:
+        if size > POINTS_BYTES:
             _script(
                 target / f"points-{chunks[-1]}.js",
                 "points",
                 {"slug": target.name, "first": chunks[-1], "paths": points},
             )
-            chunks, points = [*chunks, number], []
+            chunks, points, size = [*chunks, number], [], 0
         points.append(photo.points if photo else "")
+        size += len(points[-1])
     _script(target / f"points-{chunks[-1]}.js", "points", {"slug": target.name, "first": chunks[-1], "paths": points})
     return there, chunks
 
