@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from projects import ROOT, experiment, write_project, write_yaml
+from projects import ROOT, copy_settings, experiment, write_project, write_yaml
 from recount.settings import project as settings
 from recount.settings.base import ConfigError, parse_yaml
 from recount.settings.project import Run, load
@@ -535,3 +535,11 @@ def test_every_released_variant_resolves_once_its_file_is_given(run: str) -> Non
     given = load(ROOT, {"suite": "paper", "checkpoints": {checkpoint: "released.pth"}})
     assert given.not_run(system, variant) == ""
     assert given.resolved(system, variant).checkpoint_path == "released.pth"
+
+
+def test_wrong_values_and_wrong_names_are_told_in_one_round(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        load(copy_settings(tmp_path), {"device": "gpu", "seeds": [0, 0], "suite": "min", "only": ["gigacount/ful"]})
+    said = str(wrong.value)
+    for part in ("device = ", "seeds: 0 is there twice", "suite = min", "no such run; the nearest is gigacount/full"):
+        assert part in said

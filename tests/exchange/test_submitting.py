@@ -18,9 +18,10 @@ from projects import ROOT, copy_settings, csv_rows, experiment
 from recount.chain import Chain, Unfit
 from recount.cli import app
 from recount.judging.judge import judge
+from recount.judging.submitted import _among_all
 from recount.report.sources import Sources
 from recount.report.tables import paper_tables
-from recount.results.submissions import Submission, submissions
+from recount.results.submissions import Against, Submission, submissions
 from recount.settings.project import Project, load
 from recount.verify import Verification, mend
 from small_project import TRUE, cells_of, make_project, predict
@@ -293,3 +294,12 @@ def test_an_export_holds_it_and_compare_compares_it(project: Project) -> None:
     assert [why for why in damaged["unfit"] if "submitted/my_counter/dots/test.csv: damaged" in why]
     cell = next(cell for cell in damaged["cells"] if cell["system"] == "submitted" and cell["metric"] == "mae")
     assert cell["outcome"] == "only A"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "p", "said"),
+    [("better", 0.01, "better"), ("worse", 0.07, "leans worse"), ("leans better", 0.07, "leans better"),
+     ("leans worse", 0.2, "undecided"), ("better", 0.2, "undecided"), ("not tested", math.nan, "not tested")],
+)  # fmt: skip
+def test_the_word_goes_with_the_p_value_that_is_shown(verdict: str, p: float, said: str) -> None:
+    assert _among_all(Against("submitted/a", "A", "b/c", "d", "d/test", "mae", "last", verdict=verdict), p) == said

@@ -11,7 +11,7 @@ from dataclasses import replace
 from recount.judging.arms import LAST, Evidence
 from recount.judging.claims import Claims
 from recount.judging.printed_claims import PrintedClaims
-from recount.judging.verdicts import decide
+from recount.judging.verdicts import ALPHA, LEANS, decide
 from recount.metrics import METRICS, metric
 from recount.results.reason import Missing, Reason, joined
 from recount.results.submissions import Against
@@ -38,8 +38,15 @@ def against(measurements: Measurements, only: str = "") -> list[Against]:
     for counter in dict.fromkeys(row.counter for row in found.values()):
         mine = [row for row in found.values() if row.counter == counter]
         adjusted = holm([row.p_value for row in mine]).tolist()
-        result += [replace(row, p_value=p) for row, p in zip(mine, adjusted, strict=True)]
+        result += [replace(row, p_value=p, verdict=_among_all(row, p)) for row, p in zip(mine, adjusted, strict=True)]
     return result
+
+
+def _among_all(row: Against, p: float) -> str:
+    """Return the verdict that the p value leaves which is adjusted for all opponents."""
+    if p > LEANS:
+        return "undecided"
+    return f"leans {row.verdict}" if p > ALPHA and row.verdict in ("better", "worse") else row.verdict
 
 
 def _of_column(claims: Claims, paper: Paper, table: Table, benchmark: str, counter: str) -> Iterator[Against]:

@@ -170,22 +170,32 @@ class Run(Strict):
         return list({split.model_dump_json(): split for split in every}.values())
 
 
-def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read ``<root>/config.yaml`` with ``overrides`` (top-level keys) laid over it."""
+def read_config(root: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, list[str]]:
+    """Return ``<root>/config.yaml`` with ``overrides`` (top-level keys) laid over it, and a line for each wrong value.
+
+    Keys with wrong values have their defaults, so that names can be checked, too, before anything is refused.
+    """
     path = root / "config.yaml"
     if not path.is_file():
         raise ConfigError(
             f"there is no config.yaml in {root.absolute()}: run recount in the folder that has it, or make a project: "
             "`recount init DIR`"
         )
-    config = checked(Config, merged(read_yaml(path, "config.yaml"), overrides or {}), "config.yaml")
+    content, problems = merged(read_yaml(path, "config.yaml"), overrides or {}), list[str]()
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        problems += error_lines(error, "config.yaml", Config, content)
+        wrong = {problem["loc"][0] for problem in error.errors() if problem["loc"]}
+        if not wrong:
+            raise ConfigError("\n".join(problems)) from None
+        config = checked(Config, {key: value for key, value in content.items() if key not in wrong}, "config.yaml")
     twice = [seed for seed in dict.fromkeys(config.seeds) if config.seeds.count(seed) > 1]
-    if twice:
-        raise ConfigError(f"config.yaml: seeds: {twice[0]} is there twice")
+    problems += [f"config.yaml: seeds: {seed} is there twice" for seed in twice]
     for name in config.only:
         if not config.chosen_seeds(name) & {*config.seeds}:
-            raise ConfigError(f"config.yaml: only: {name}: config.yaml has seeds {list(config.seeds)}")
-    return config
+            problems.append(f"config.yaml: only: {name}: config.yaml has seeds {list(config.seeds)}")
+    return config, problems
 
 
 def _absent(kind: str, wanted: Iterable[str], known: Iterable[str]) -> Iterator[str]:
@@ -210,7 +220,15 @@ class Project:
 
     def __init__(self, root: Path, overrides: Mapping[str, Any] | None = None) -> None:
         self.root, self.overrides = root, dict(overrides or {})
-        self.config = read_config(root, overrides)
+        self.config, wrong = read_config(root, overrides)
+        try:
+            self._read()
+        except ConfigError as error:
+            _raise([*wrong, str(error)])
+        _raise(wrong)
+
+    def _read(self) -> None:
+        root = self.root
         outside = [expanded(name) for name in self.config.papers if "/" in name or name.startswith("~")]
         homes = [root, *(folder if folder.is_absolute() else root / folder for folder in outside)]
         homes += [
