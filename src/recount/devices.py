@@ -71,16 +71,7 @@ def devices_for(
     wait for each other. On the processor this process keeps memory that it frees: see ``keep_freed_memory``. A
     ``UserError`` where cards are wanted, given or to be seen, and none can be used (not with ``wanted`` "cpu").
     """
-    if determinism == "bitwise":
-        os.environ.setdefault(CUBLAS, ":4096:8")  # cuBLAS reads it when it starts
-    trouble = None if wanted == "cpu" else card_trouble()
-    if wanted == "cpu" or trouble:
-        if trouble and (given := "device is cuda" if wanted == "cuda" else given_card()):
-            raise UserError(
-                f"{given}, but {trouble.found}: {trouble.advice}; device: cpu would compute on the processor"
-            )
-        log.info("computing on %s", described(torch.device("cpu"), wanted))
-        keep_freed_memory()
+    if _is_processor(wanted, determinism):
         yield [torch.device("cpu")] * number
         return
     usable = _usable_cards()
@@ -98,6 +89,37 @@ def devices_for(
         if not waits:
             log.info("of %d places on %d GPUs, too few are free; waiting", jobs_per_gpu * len(usable), len(usable))
         time.sleep(POLL_SECONDS)
+
+
+def _is_processor(wanted: Wanted, determinism: Determinism) -> bool:
+    """Return whether a job computes on the processor, and make it or the cards ready; or say why it may not."""
+    if determinism == "bitwise":
+        os.environ.setdefault(CUBLAS, ":4096:8")  # cuBLAS reads it when it starts
+    trouble = None if wanted == "cpu" else card_trouble()
+    if wanted != "cpu" and trouble is None:
+        return False
+    if trouble and (given := "device is cuda" if wanted == "cuda" else given_card()):
+        raise UserError(f"{given}, but {trouble.found}: {trouble.advice}; device: cpu would compute on the processor")
+    log.info("computing on %s", described(torch.device("cpu"), wanted))
+    keep_freed_memory()
+    return True
+
+
+def device_of_rank(wanted: Wanted, rank: int, determinism: Determinism = "seeded") -> torch.device:
+    """Return what the process number ``rank`` of this machine computes on, where torchrun started them: its card.
+
+    No card is locked: who calls torchrun was given them. Errors: ``devices_for``.
+    """
+    if _is_processor(wanted, determinism):
+        return torch.device("cpu")
+    if rank >= torch.cuda.device_count():
+        raise UserError(
+            f"torchrun starts more processes on this machine than PyTorch can use GPUs, {torch.cuda.device_count()}"
+        )
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    log.info("computing on %s", described(device, wanted))
+    return device
 
 
 def feeding_of(config: Config, device: torch.device) -> Feeding:

@@ -37,6 +37,10 @@ class WalltimeError(UserError):
     """A training has saved its state, because the time of its job ends; the job goes on when it is started again."""
 
 
+class KilledError(UserError):
+    """A process of several was killed without a word, mostly for memory."""
+
+
 class EndedError(SystemExit):
     """Somebody ended this process: a scheduler whose limit was reached, or a user."""
 
@@ -120,7 +124,7 @@ def attempt(project: Project, step: str, job: str, made_from: Mapping[str, Any] 
         process=os.getpid(),
         until=_time(end) if end else "",
         made_from=digest,
-        killed=earlier.killed + (earlier.error is None) if earlier is not None else 0,
+        killed=earlier.killed + earlier.was_killed if earlier is not None else 0,
     )
     noted.write(path)
     ended = threading.Event()
@@ -165,6 +169,8 @@ def _ended(signum: int, frame: Any) -> None:
 def _kind_of(error: BaseException) -> Any:
     if isinstance(error, WalltimeError):
         return "walltime"
+    if isinstance(error, KilledError):
+        return "killed"
     if not isinstance(error, Exception):
         return "ended"
     # disks, drivers and memory may do better another time

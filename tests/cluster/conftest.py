@@ -15,3 +15,10 @@ def cluster() -> Iterator[dict[str, str]]:
 
     with slurm.running_cluster() as variables:
         yield variables
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    from small_training import small_training
+
+    return small_training(tmp_path)

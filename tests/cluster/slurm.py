@@ -83,7 +83,8 @@ def _find(program: str) -> str | None:
     return shutil.which(program, path=os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/sbin"]))
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Return ports that nobody listens at."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:
@@ -129,7 +130,7 @@ def _write_configuration(folder: Path) -> dict[str, str]:
         cards += f"NodeName={node} Name=gpu File={card}\n"
     (folder / "gres.conf").write_text(cards, encoding="utf-8")
     config = folder / "slurm.conf"
-    text = CONFIG.format(folder=folder, host=socket.gethostname().split(".")[0], ports=_free_ports(3))
+    text = CONFIG.format(folder=folder, host=socket.gethostname().split(".")[0], ports=free_ports(3))
     config.write_text(text, encoding="utf-8")
     # Snakemake's plugin takes SLURM_CONF from a job before it calls srun: this srun gives it back.
     programs = folder / "bin"

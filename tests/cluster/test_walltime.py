@@ -10,40 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import slurm
-from house import ROOT, copy_config
+from small_training import RUN, STEPS
 
-from prepared import written_pictures
-from projects import experiment, write_project
 from recount.results.run_record import RunRecord
 
 HERE = Path(__file__).parent
-TRAIN, TEST, STEPS = "ucf_qnrf/train", "ucf_qnrf/test", 180
-RUN = "results/mini/runs/mcnn/rgb/seed0"
-RECIPE = {"epochs": STEPS // 2, "batch_size": 2, "evaluate_every": STEPS // 4, "evaluate_from": 0}
-SUITE = {
-    "title": "small",
-    "comparable": False,
-    "benchmarks": {TRAIN: {"dataset": "crowd", "split": "train"}, TEST: {"dataset": "crowd", "split": "test"}},
-    "systems": {"mcnn": {"size": "mini", "recipe": RECIPE}},
-}
 pytestmark = slurm.MARKS
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    work = tmp_path / "work"
-    shutil.copytree(ROOT / "src" / "recount", tmp_path / "src" / "recount")
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
-    shutil.copy(ROOT / "Snakefile", tmp_path)
-    experiments = {"mcnn": experiment("MCNN", {"rgb": "MCNN"}, trained_on=TRAIN, evaluated_on=[TEST])}
-    paper = {"tables": {"table1": {"title": "Table 1", "on": TEST, "metrics": ["mae"], "rows": ["mcnn/rgb"]}}}
-    write_project(work, experiments=experiments, papers={"demo": paper}, suite=SUITE, config={"suite": "mini"})
-    copy_config(work)
-    written_pictures(work / "resources/data/crowd/original", ["train"] * 4)
-    return work
 
 
 def test_a_training_longer_than_its_jobs_goes_on_in_the_next_and_makes_no_step_twice(

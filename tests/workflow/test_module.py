@@ -78,6 +78,7 @@ def test_another_workflow_runs_this_one_and_reads_its_results(house: House, oute
     assert "Nothing to be done" in outer().text
 
 
+@pytest.mark.more
 def test_its_config_is_laid_over_the_projects(house: House, outer: Outer) -> None:
     answer = outer("--dry-run", config="{seeds: [3]}")
     assert answer.code == 0, answer.text
@@ -85,6 +86,7 @@ def test_its_config_is_laid_over_the_projects(house: House, outer: Outer) -> Non
     assert "seed0" not in answer.text
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

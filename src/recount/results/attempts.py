@@ -38,8 +38,13 @@ class Attempt(JsonRecord):
     killed: int = 0  # attempts before it, in a row, that were killed without a word
     error: str | None = None
     # walltime: it saved its state in time; ended: somebody ended it (SIGTERM, Ctrl-C); failed: the same again would
-    # fail again; error: another time it may succeed
-    end: Literal["", "walltime", "ended", "failed", "error"] = ""
+    # fail again; error: another time it may succeed; killed: one of its processes was
+    end: Literal["", "walltime", "ended", "failed", "error", "killed"] = ""
+
+    @property
+    def was_killed(self) -> bool:
+        """Return whether it, or one of its processes, was killed without a word."""
+        return self.error is None or self.end == "killed"
 
     @property
     def text(self) -> str:
@@ -171,4 +176,4 @@ def times_killed(project: Project, step: str, job: str, attempts: int) -> int:
     Those that left no record count, too: they were killed before they could write one.
     """
     last = last_attempt(project, step, job) if attempts else None
-    return attempts if last is None else min(attempts, last.killed + (last.error is None))
+    return attempts if last is None else min(attempts, last.killed + last.was_killed)

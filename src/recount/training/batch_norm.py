@@ -1,7 +1,8 @@
 """BatchNorm over the batch of several processes: the statistics and gradients of a single process with all of it.
 
-PyTorch's own SyncBatchNorm computes on GPUs only; this one computes wherever the processes do, so that what trains on
-GPUs is what the tests compare, on processors, with a single process. Ioffe and Szegedy, "Batch Normalization"
+PyTorch's own SyncBatchNorm refuses processors (torch/nn/modules/batchnorm.py: "SyncBatchNorm expected input tensor to
+be on GPU"; a test tries it); this one computes wherever the processes do, so that what trains on GPUs is what the tests
+compare, on processors, with a single process. Ioffe and Szegedy, "Batch Normalization"
 (ICML 2015), Algorithm 1 and section 3.
 """
 

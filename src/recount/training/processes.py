@@ -3,12 +3,21 @@
 Every process computes the gradients of its own part of the global batch; they are added up before the optimiser's
 step, so that all processes keep the same weights. Nothing is exchanged within the forward and backward pass (but the
 statistics of synchronised BatchNorm): a process that is out of memory can say so, and all cut the batch further.
+
+PyTorch starts the processes: ``together`` by torch.multiprocessing on one machine, or torchrun (or accelerate launch)
+on one or several, whose process ``launched`` joins. What is ours is the sum of the gradients: DistributedDataParallel
+gives the same (a test compares them, with ``no_sync``), but within the last backward pass, where a process that is out
+of memory leaves all others waiting (torch/nn/parallel/distributed.py, ``no_sync``: gradients are synchronised in the
+first forward-backward pass exiting the context).
 """
 
 import datetime
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +27,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from recount.errors import UserError, in_words
-from recount.jobs import WalltimeError
+from recount.jobs import KilledError, WalltimeError
 
 T = TypeVar("T")
 
@@ -98,19 +107,42 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 def together(work: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
     """Call ``work(processes, device, *arguments)`` in a new process for each device (all cards or all processors).
 
-    They end with this process; if one fails, the others are ended (what can be said in words is a ``UserError``).
+    They end with this process; if one fails, the others are ended (what can be said in words is a ``UserError``, one
+    that was killed a ``KilledError``).
     """
     with tempfile.TemporaryDirectory(prefix="recount-processes-") as folder:
         given = (folder, [str(device) for device in devices], work, tuple(arguments))
         started: Any = start_processes(_begin, given, len(devices), join=False, start_method="spawn")
+        killed: dict[int, int] = {}  # before any of them was ended for another's sake
         try:
-            while not started.join(grace_period=GRACE):
-                pass
+            while not killed and started.sentinels:
+                for sentinel in wait(started.sentinels):
+                    started.processes[started.sentinels[sentinel]].join()
+                killed = {rank: -(each.exitcode or 0) for rank, each in enumerate(started.processes)}
+                killed = {rank: number for rank, number in killed.items() if number > 0}
+                started.join(grace_period=GRACE)
         except ProcessException:
             for kind in (UserError, WalltimeError):  # what went wrong before what was saved in time
                 for path in sorted(Path(folder).glob(f"*.{kind.__name__}")):
                     raise kind(path.read_text(encoding="utf-8")) from None
+            for rank, number in killed.items():
+                raise KilledError(
+                    f"process {rank + 1} of {len(devices)} was ended by {signal.Signals(number).name} (memory, or "
+                    "somebody's kill), and the others with it; started again, the training goes on from its last state"
+                ) from None
             raise
+
+
+@contextmanager
+def launched(device: torch.device) -> Iterator[Processes]:
+    """Yield all processes of a run that torchrun started (``dist.is_torchelastic_launched``), seen from this one.
+
+    Who they are and where they meet stands in the environment, for PyTorch and for accelerate.
+    """
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    yield Processes(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an error: the others are ended by torchrun
 
 
 def _begin(rank: int, folder: str, devices: list[str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -7,19 +7,29 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from recount import provenance, systems
 from recount.data.index import read_index
 from recount.data.needs import with_pictures
 from recount.data.pool import ImagePool
 from recount.data.sample import Sample
-from recount.devices import described, devices_for, feeding_of, keep_freed_memory, kernels, usable_determinism
+from recount.devices import (
+    described,
+    device_of_rank,
+    devices_for,
+    feeding_of,
+    keep_freed_memory,
+    kernels,
+    usable_determinism,
+)
 from recount.errors import UserError
 from recount.feeding import Feeding
 from recount.jobs import Limit, attempt, digests
@@ -33,7 +43,7 @@ from recount.systems.base import Pool, System
 from recount.training import cost
 from recount.training.checkpoints import only_training, save_model, set_aside
 from recount.training.loop import MODEL, Progress, Trainer
-from recount.training.processes import Processes, together
+from recount.training.processes import Processes, launched, together
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +51,9 @@ log = logging.getLogger(__name__)
 def train(project: Project, run: Run) -> Path:
     """Train ``run``, or import its released checkpoint, and write its folder; return the path of run.json."""
     config, run = project.config, project.training_of(run)
+    if dist.is_torchelastic_launched():
+        _train_launched(project, run)
+        return project.root / project.run_folder(run) / RUN
     number = config.gpus_per_job if run.checkpoint is None else 1
     with (
         only_training(project.root / project.checkpoint_folder(run)),
@@ -56,6 +69,22 @@ def train(project: Project, run: Run) -> Path:
             with Limit().deferred():  # its processes save what there is
                 together(_write_together, (project.root, filled, run.id), devices)
     return project.root / project.run_folder(run) / RUN
+
+
+def _train_launched(project: Project, run: Run) -> None:
+    """Train as one of the processes that torchrun started, on one node or several, each on a card of its node."""
+    if run.checkpoint is not None:
+        raise UserError(f"{run.id}: a released file is imported by one process: run `recount train` without torchrun")
+    with ExitStack() as held:
+        config = project.config
+        device = device_of_rank(config.device, int(os.environ["LOCAL_RANK"]), config.determinism)
+        processes = held.enter_context(launched(device))
+        if processes.first:
+            held.enter_context(only_training(project.root / project.checkpoint_folder(run)))
+            held.enter_context(attempt(project, "train", run.id, _worked_with(project, run)))
+        else:
+            logging.getLogger().setLevel(logging.ERROR)
+        _write(processes, device, project, run)
 
 
 def _worked_with(project: Project, run: Run) -> dict[str, str]:
