@@ -252,21 +252,27 @@ def convnext(w: State, name: str, x: Tensor, blocks: Sequence[int]) -> list[Tens
 def fused(w: State, maps: list[Tensor]) -> Tensor:
     shallow, middle, deep = (ccsm(w, f"ccsm{n}", each) for n, each in enumerate(maps, 1))
     up = [("upsample_1", middle, {"stride": 2, "padding": 1}), ("upsample_2", deep, {"stride": 4})]
-    larger_ = [F.conv_transpose2d(x, w[f"fusion.{n}.weight"], w[f"fusion.{n}.bias"], **how) for n, x, how in up]
-    return torch.cat([shallow, *larger_], 1)
+    enlarged = [F.conv_transpose2d(x, w[f"fusion.{n}.weight"], w[f"fusion.{n}.bias"], **how) for n, x, how in up]
+    return torch.cat([shallow, *enlarged], 1)
 
 
-def test_ffnet(tmp_path: Path) -> None:
+@IN_SCENES
+def test_ffnet(scene: str, tmp_path: Path) -> None:
+    def network(w: State, images: Tensor) -> Tensor:
+        neck = fused(w, convnext(w, "backbone", imagenet(images), (1, 1, 2, 1))[1:])
+        return conv(w, "fusion.final.0", neck).relu()
+
     def loss(w: State, b: Batch, _: int) -> Tensor:
-        neck = fused(w, convnext(w, "backbone", imagenet(b.images), (1, 1, 2, 1))[1:])
-        return dm_loss(conv(w, "fusion.final.0", neck).relu(), b.maps["blocks"], b.points, eps=1e-6)
+        return dm_loss(network(w, b.images), b.maps["blocks"], b.points, eps=1e-6)
 
-    ours = trained("ffnet", tmp_path)
+    ours = trained("ffnet", tmp_path, scene)
     result = oracle(ours, loss, adam(decoupled=True), trains=weights, rate=constant(1e-5), decay=constant(0.0))
     assert_same_updates(ours, result)
+    assert_same_predictions(ours, network, (1, 64, 160), (2, 96, 32))
 
 
-def test_lovitcrowd(tmp_path: Path) -> None:
+@IN_SCENES
+def test_lovitcrowd(scene: str, tmp_path: Path) -> None:
     def trunk(w: State, name: str, x: Tensor) -> Tensor:
         x = batch_norm(w, f"{name}.1", conv(w, f"{name}.0", x, stride=2)).relu()
         x = basic_block(w, f"{name}.4.0", F.max_pool2d(x, 3, 2, 1), shortcut=False)
@@ -274,8 +280,8 @@ def test_lovitcrowd(tmp_path: Path) -> None:
             x = basic_block(w, f"{name}.{n}.0", x, shortcut=True, stride=2)
         return conv(w, f"{name}.7.1.5", batch_norm(w, f"{name}.7.1.1", conv(w, f"{name}.7.1.0", x)).relu())
 
-    def loss(w: State, b: Batch, _: int) -> Tensor:
-        x = conv(w, "patch_embed.proj", trunk(w, "patch_embed.backbone", imagenet(b.images))).flatten(2).mT
+    def network(w: State, images: Tensor) -> Tensor:
+        x = conv(w, "patch_embed.proj", trunk(w, "patch_embed.backbone", imagenet(images))).flatten(2).mT
         start = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], 1)
         x = start + w["pos_embed"]
         for i in range(2):
@@ -284,14 +290,24 @@ def test_lovitcrowd(tmp_path: Path) -> None:
             hidden = F.gelu(linear(w, f"blocks.{i}.mlp.fc1", norm(w, f"blocks.{i}.norm2", x, 1e-6)))
             x = x + linear(w, f"blocks.{i}.mlp.fc2", hidden)
         x = linear(w, "output1.1", norm(w, "norm", x + start, 1e-6)[:, 5].relu())
-        apart = linear(w, "output2.4", F.dropout(linear(w, "output2.1", x.relu()).relu(), 0.5))[:, 0] - b.counts
+        return linear(w, "output2.4", dropout(linear(w, "output2.1", x.relu()).relu(), 0.5))[:, 0]
+
+    def loss(w: State, b: Batch, _: int) -> Tensor:
+        apart = network(w, b.images) - b.counts
         return torch.where(apart.abs() < 1, apart**2 / 2, apart.abs() - 0.5).mean()
 
     def rate(name: str, _: int) -> float:
         return 1e-4 if name.startswith(("patch_embed.proj", "output")) else 1e-5
 
-    ours = trained("lovitcrowd", tmp_path)
+    def cells(w: State, images: Tensor) -> Tensor:  # of framed pictures
+        rows, columns = (edge // 32 - 2 for edge in images.shape[2:])
+        corners = [(32 * row, 32 * column) for row in range(rows) for column in range(columns)]
+        windows = [image[:, top : top + 96, left : left + 96] for image in images for top, left in corners]
+        return network(w, torch.stack(windows)).view(len(images), 1, rows, columns)
+
+    ours = trained("lovitcrowd", tmp_path, scene, negatives="kept")
     assert_same_updates(ours, oracle(ours, loss, adam(), trains=weights, rate=rate, decay=constant(5e-4)))
+    assert_same_predictions(ours, cells, (1, 128, 160), (2, 96, 128))
 
 
 @IN_SCENES
