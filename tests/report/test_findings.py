@@ -4,9 +4,10 @@ import html
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from recount.report.pages.findings import FINDINGS
+from recount.report.pages.findings import FINDINGS, gained
 
 
 @pytest.fixture
@@ -43,6 +44,18 @@ def test_own_system_is_told_with_data_mark_and_constant(found: dict[str, list[st
 def test_gain_says_which_way_the_metric_moves_and_where(found: dict[str, list[str]]) -> None:
     assert re.search(r"lowers the MAE on crowd/test by [\d.]+ % in the median over \d+ variants", found["gigacount"][2])
     assert "raises the accuracy on shapes_ten/test" in found["captioner"][2]
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.02], "2.0 %, of the one variant that shows it"),
+        ([0.0, 0.01, 0.02], "1.0 % in the median over 3 variants, by 2.0 % at most"),
+        ([0.0, 0.0004, 0.031], "3.1 % at most, and in 2 of 3 variants by nothing"),
+    ],
+)
+def test_gain_that_rounds_to_nothing_in_the_median_is_not_said_to_be_one(gains: list[float], said: str) -> None:
+    assert gained(pd.Series(gains)) == said
 
 
 def test_rule_and_cost_and_what_was_not_run_stand_on_the_page(page: Path) -> None:
