@@ -16,9 +16,9 @@ import numpy as np
 
 LEVELS = (0.05, 0.027, 0.0195, 0.015, 0.0127, 0.0112, 0.0101, 0.0091)
 RECALLS = {"recall_2_to_6": (2, 6), "recall_7_to_10": (7, 10)}
-ERRORS = ("mae", "rmse", "nae", "sre", "mean_absolute_deviation", "bias")
-SHARES = ("accuracy", *RECALLS)
+ERRORS, SHARES = ("mae", "rmse", "nae", "sre", "mean_absolute_deviation", "bias"), ("accuracy", *RECALLS)
 TRIVIAL = ("zero", "one", "training_mean", "training_median", "best_constant", "prompt_blind")
+KEPT = {"picture_over_caption": ("picture", "caption"), "objects_over_background": ("objects", "background")}
 PROMPTED = ("pccn", "nmn", "similarity_gain", *(f"{b}attention_{w}" for b in ("", "base_") for w in ("reached", "auc")))
 INF, NAN, FIXED = math.inf, math.nan, (0.0, math.inf)  # FIXED: no variance over seeds, where nothing is random
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(600)
@@ -66,7 +66,7 @@ def anew(left, weight):  # what each run draws anew of the variance over images,
     (k, n), apart = left.shape, left - left.mean(axis=1, keepdims=True)
     return weight**2 * (n - 1) / n * apart.var(axis=0, ddof=1).sum() / k if k > 1 and n > 1 else 0.0
 def decided(effect, region, arms, weights, spread, images, n, looks, leans=False, twice=0.0):
-    (s2, nu), (images, third) = spread, images
+    (s2, nu), (images, third) = spread if spread[1] else (0.01, INF), images  # assumed: 10 %
     seed = s2 * sum(w * w / len(values) for values, w in zip(arms, weights, strict=True)) if arms else 0.0
     seed, images = max(seed, twice), images if math.isnan(images) else max(images - twice, 0.0)
     total, below = seed + images, (seed**2 / nu if seed else 0) + (images**2 / (n - 1) if images and n > 1 else 0)
@@ -108,8 +108,9 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         if arm in ("zero", "one", "best_constant"):
             return np.full(len(ids), np.median(true) if arm == "best_constant" else float(arm == "one"))
         where = map(self.record(other)["run"]["training"].get, ("dataset", "preparation", "split"))
-        counts = [float(r["count"]) for r in self.index(*where)]
-        return np.full(len(ids), np.mean(counts) if arm == "training_mean" else np.median(counts))
+        counts = [float(r["count"]) for r in self.index(*where) if r["count"] not in ("", "nan")]
+        of = {"training_mean": np.mean, "mode": lambda c: max(sorted(set(c)), key=c.count)}.get(arm, np.median)
+        return np.full(len(ids), of(counts))
     def unprepared(self, arm, place, ids):  # true counts before preparation
         beside = next((self.results / "predictions" / place / self.same.get(arm, arm)).glob("seed*.timing.json"))
         dataset, preparation = next(iter(json.loads(beside.read_text())["made"]["data"])).split("/")
@@ -120,11 +121,10 @@ class Files:  # what lies below results/<suite>, and the prepared indexes beside
         arms = {name: self.predicted(name, place, selection) for name in (one, other) if name and name not in TRIVIAL}
         every = [entry for found in arms.values() for entry in found.values()]
         ids = [name for name in every[0][0] if all(name in set(entry[0]) for entry in every)]
-        truths = [dict(zip(entry[0], entry[1], strict=True)) for entry in every]
+        truths, tables = [dict(zip(entry[0], entry[1], strict=True)) for entry in every], []
         true = np.array([truths[0][name] for name in ids])
         unlike = any(own[name] != truths[0][name] for own in truths for name in ids)  # of preparations
         true = self.unprepared(one if one in arms else other, place, ids) if unlike else true
-        tables = []
         for name in filter(None, (one, other)):
             rows = [list(map(dict(zip(e[0], e[2], strict=True)).get, ids)) for e in arms.get(name, {}).values()]
             tables.append(np.array(rows) if rows else self.constant(name, one, place, ids, true)[None])
@@ -147,19 +147,18 @@ class Judge:  # the rules once more
         others = [v for s in systems for arm, v in self.scatter(s, where).items() if arm not in mine]
         more = sum(entry[1] for entry in others)
         pool = sum(a * b for a, b in others) / more if more else 0.0
-        if df and more and beta_inc(more / 2, df / 2, more / (more + df * (own / pool if pool else INF))) > 0.5:
-            return (df * own + more * pool) / (df + more), df + more  # where P(F > ratio) > 0.5
+        joins = df and more and beta_inc(more / 2, df / 2, more / (more + df * (own / pool if pool else INF))) > 0.5
         if df or more:
-            return (own, df) if df else (pool, more)
+            return ((df * own + more * pool) / (df + more), df + more) if joins else (own, df) if df else (pool, more)
         folders = (self.files.results / "predictions" / where[0]).glob("*")
         return max((v for folder in folders for v in self.scatter(folder.name, where).values()), default=(0.01, INF))
     def part(self, row):  # recompute a row of one part: what must agree; None where it is not covered
         metric, where = row["metric"], (row["dataset"], row["metric"], row["selection"])
         region, looks = (float(row["claimed_from"]), float(row["claimed_to"])), int(row["looks"] or 0)
-        if " + " in row["dataset"] or metric in PROMPTED:
+        if " + " in row["dataset"] or metric in (*PROMPTED, *KEPT):
             return (self.drop if " + " in row["dataset"] else self.prompted)(row, region, looks)
         quoted = row["worse"] and "/" not in row["worse"] and row["worse"] not in TRIVIAL
-        if metric not in (*ERRORS, *SHARES, "nearer_to_majority") or quoted:
+        if metric not in (*ERRORS, *SHARES, "nearer_to_majority", "mode_among_wrong") or quoted:
             return None
         majority = "prompt_blind" if metric == "nearer_to_majority" else row["worse"]
         true, tables = self.files.pair(row["better"], majority, row["dataset"], row["selection"])
@@ -168,6 +167,11 @@ class Judge:  # the rules once more
         if metric == "nearer_to_majority":
             nearer = np.abs(tables[0] - tables[1][0]) < np.abs(tables[0] - true)
             return self.sums(nearer * 1.0, np.ones(nearer.shape), 1.0, region, names, looks)
+        if metric == "mode_among_wrong":
+            mode = self.files.constant("mode", row["better"], "", true, true)
+            wrong = ((tables[0] != true) & (true != mode)) * 1.0
+            tops, some = wrong * (tables[0] == mode), wrong.any(axis=0)
+            return self.sums(tops[:, some], wrong[:, some], 1.0, region, names, looks)
         every = [leave_one_out(metric, true, table) for table in tables]
         means, n = [float(levels.mean()) for levels, _, _ in every], every[0][2]
         log = f"{metric} over" in row["claim_rule"] or f"{metric} of each over" in row["claim_rule"]
@@ -178,35 +182,34 @@ class Judge:  # the rules once more
             least = 1 / (12 * max(n * slopes[0], 0.5 * (1 - 0.5 / n)) ** 2) if metric in SHARES else 0.0
             return self.number(row, arms[0], (max(spread[0], least), spread[1]), means[0], looks, metric in SHARES)
         left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
+        parts = zip(every, means, sides, strict=False)
+        twice = sum(anew(e[1], 1 / m if log else 1) for e, m, name in parts if name in names)
         if log:
             ends = [math.log(end) if 0 < end < INF else math.copysign(INF, end or -1) for end in region]
             images = jackknife(np.log(left[0] / left[1]))
-            twice = sum(anew(e[1], 1 / m) for e, m, name in zip(every, means, sides, strict=True) if name in names)
             found = decided(math.log(means[0] / means[1]), ends, arms, slopes, spread, images, n, looks, twice=twice)
             return found | {"effect": math.exp(found["effect"]), "value_better": means[0]}
         effect, apart = (1 if share else -1) * (means[0] - means[1]), (1 if share else -1) * (left[0] - left[1])
         (images, third), d = jackknife(apart), n * effect - (n - 1) * apart
         images = max(images, (d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2) if share and n > 1 else images
         unfair = row["reason"].startswith("the epoch of ")  # chosen on test against an arm that was not
-        twice = sum(anew(e[1], 1) for e, name in zip(every, sides, strict=True) if name in names)
         found = decided(effect, region, arms, slopes, spread, (images, third), n, looks, unfair, twice)
         return found | {"value_better": means[0], "value_worse": means[1]}
-    def sums(self, tops, bottoms, yes, region, names, looks):
-        # a share (yes: what an image that says yes adds) or another ratio of sums over images [seeds, n]
-        n, each = tops.shape[1], tops.sum(axis=1) / bottoms.sum(axis=1)
+    def sums(self, tops, bottoms, yes, region, names, looks):  # a ratio of sums; a share, where a yes adds ``yes``
+        n, each, m = tops.shape[1], tops.sum(axis=1) / bottoms.sum(axis=1), float(bottoms.sum(axis=1).mean())
         left = (tops.sum(axis=1)[:, None] - tops) / (bottoms.sum(axis=1)[:, None] - bottoms)
         (images, third), effect = jackknife(left.mean(axis=0)), float(each.mean())
-        images = max([images, *(end * (yes - end) / n for end in region if yes and math.isfinite(end))]), third
+        images = max([images, *(end * (yes - end) / m for end in region if yes and math.isfinite(end))]), third
         if yes and not names:  # Wilson's interval
-            share, z, (a, b) = effect / yes, 1.959963984540054, region
-            half = z * math.sqrt(share * (1 - share) / n + z * z / 4 / n / n)
-            low, high = (yes * (share + z * z / 2 / n + side * half) / (1 + z * z / n) for side in (-1, 1))
+            share, z, (a, b), m = effect / yes, 1.959963984540054, region, round(m)
+            half = z * math.sqrt(share * (1 - share) / m + z * z / 4 / m / m)
+            low, high = (yes * (share + z * z / 2 / m + side * half) / (1 + z * z / m) for side in (-1, 1))
             said = "holds" if a < low <= high < b else "undecided" if a <= high and low <= b else "does not hold"
             return {"effect": effect, "ci_low": low, "ci_high": high, "decided": said}
-        shares, size = np.clip(each / (yes or 1), 0.5 / n, 1 - 0.5 / n), abs(effect) or 1.0
+        shares, size = np.clip(each / (yes or 1), 0.5 / m, 1 - 0.5 / m), abs(effect) or 1.0
         values = np.log(shares / (1 - shares)) if yes else each / size
-        weight, (own, df) = float(shares.mean() * (1 - shares.mean())) * yes if yes else size, own_variance([values])
-        arms, spread = ([values], (own, df) if df else (0.01, INF)) if names else ([], FIXED)
+        weight = float(shares.mean() * (1 - shares.mean())) * yes if yes else size
+        arms, spread = ([values], own_variance([values])) if names else ([], FIXED)
         return decided(effect, region, arms, [weight] * len(arms), spread, images, n, looks)
     def prompted(self, row, region, looks):  # a quantity of the prompt tests, picture by picture
         metric, arm, place = row["metric"], row["better"], row["benchmark"].split(" + ")[0]
@@ -215,29 +218,27 @@ class Judge:  # the rules once more
         tests = [t for t in (json.loads(path.read_text()) for path in paths) if t["selection"] == row["selection"]]
         names, key = [] if base or self.files.fixed(arm) else [arm], row["part"].partition(" (")[2].rstrip(")")
         def pair(p):
-            if metric == "pccn":
-                return 100.0 * (abs(round(p["right"], 2) - p["true"]) < abs(p["wrong"] - p["true"])), 1.0
-            if metric == "nmn":
-                return p["wrong"] / p["true"], 1.0
+            if metric in ("pccn", "nmn"):
+                near = 100.0 * (abs(round(p["right"], 2) - p["true"]) < abs(p["wrong"] - p["true"]))
+                return near if metric == "pccn" else p["wrong"] / p["true"], 1.0
             if metric.endswith("reached"):
                 return p["reached"], p["points"]
-            ends = [p["auc"]["S2"], p["auc"][key]] if metric == "similarity_gain" else [p["auc"]["attention"], 0.0]
+            ends = [None if p[name] is None else float(p[name] == p["own"]) for name in KEPT.get(metric, ())]
+            ends = ends or ([p["auc"]["S2"], p["auc"][key]] if key else [p["auc"]["attention"], 0.0])
             return (None if None in ends else ends[0] - ends[1]), 1.0
         kind = "negative_prompts" if metric in ("pccn", "nmn") else "maps_before_training" if base else "maps"
-        found = [t["benchmarks"][place][kind] for t in tests[: None if names else 1]]
-        values = [{p["id"]: pair(p) for p in test["pictures"]} for test in found]
+        kind, tests = "counterfactuals" if metric in KEPT else kind, tests[: None if names else 1]
+        values = [{p["id"]: pair(p) for p in test["benchmarks"][place][kind]["pictures"]} for test in tests]
         ids = [name for name in values[0] if all(v.get(name, (None,))[0] is not None for v in values)]
         table = np.array([[v[name] for name in ids] for v in values], dtype=float)
         return self.sums(table[..., 0], table[..., 1], 100.0 * (metric == "pccn"), region, names, looks)
     def drop(self, row, region, looks):
-        better, worse = row["part"].split(" | ")
-        pairs = [self.files.pair(better, worse, place, row["selection"]) for place in row["dataset"].split(" + ")]
+        pairs = [self.files.pair(*row["part"].split(" | "), p, row["selection"]) for p in row["dataset"].split(" + ")]
         every = [[leave_one_out(row["metric"], true, table) for table in tables] for true, tables in pairs]
         one, two = (a[0].mean() / b[0].mean() for a, b in every)
         left = [a[1].mean(axis=0) / b[1].mean(axis=0) for a, b in every]
         arms = [one * np.log(every[0][k][0]) - two * np.log(every[1][k][0]) for k in (0, 1)]
         n, spread, ((v, third), (other, less)) = min(map(len, left)), own_variance(arms), map(jackknife, left)
-        spread = spread if spread[1] else (0.01, INF)
         return decided(one - two, region, arms, [1, 1], spread, (v + other, third - less), n, looks)
     def number(self, row, values, spread, mean, looks, share):  # a printed number: one more run on the same images
         (s2, nu), printed, k = spread, float(row["published"]), len(values)
@@ -259,16 +260,15 @@ def together(parts):  # the decision on a claim from the rows of its parts, afte
         corrected[k] = running = max(running, min(1.0, against[k] * (len(against) - step)))
     said = [(row["decided"], p, float(row["level"] or 0.05)) for row, p in zip(tested, corrected, strict=True)]
     if any(word in ("does not hold", "leans against") and p <= 0.1 for word, p, _ in said):
-        refuted = any(word == "does not hold" and p <= level for word, p, level in said)
-        return "does not hold" if refuted else "leans against"
+        return "does not hold" if any(w == "does not hold" and p <= level for w, p, level in said) else "leans against"
     words = {word for word, _, _ in said}
     whole = "holds" if words == {"holds"} else "leans for" if words <= {"holds", "leans for"} else "undecided"
     return "not tested" if not tested else "undecided" if len(tested) < len(parts) else whole
 def differs(row, found):  # yield what of a row is not what was recomputed
     for name, value in found.items():
         told = row[name] if isinstance(value, str) else float(row[name] or "nan")
-        same = isinstance(value, str) or math.isnan(value) or abs(told - value) <= 1e-6 * max(1, abs(value))
-        if told != value and (isinstance(value, str) or not same):
+        close = not isinstance(value, str) and (value != value or abs(told - value) <= 1e-6 * max(1, abs(value)))
+        if told != value and not close:
             yield f"{name}: {told} in the file, {value} recomputed"
 rows_of = lambda path: list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(keepends=True)))  # noqa: E731
 def recompute(results, same):

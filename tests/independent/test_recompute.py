@@ -1,6 +1,7 @@
 """Cells and verdicts are recomputed by a program that shares no line with recount, from its files alone."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from recount.judging.judge import judge
 from recount.scoring.score import score
 from recount.settings.project import Project
 
+MODE = 24.0
 CLAIMS = [
     better_than(),
     better_than("old/full", "new/full", id="against"),
@@ -30,13 +32,15 @@ CLAIMS = [
      "published": 5.0},
     {"id": "share", "says": "s", "arm": "new/full", "on": "shown/test", "test": "quantity",
      "bounds": [{"metric": "nearer_to_majority", "at_least": 0.5}]},
+    {"id": "mode", "says": "s", "arm": ["new/full", "new/untrained"], "on": "shown/test", "test": "quantity",
+     "bounds": [{"metric": "mode_among_wrong", "at_most": 0.125}]},
 ]  # fmt: skip
 
 
 def judged(root: Path, seeds: tuple[int, ...], scatter: float) -> Project:
     """Return a project with predictions of every kind, scored and judged."""
     project = make_project(root, CLAIMS, seeds=list(seeds))
-    write_index(root, {f"s{k}": count + 3 for k, count in enumerate(TRUE)})
+    write_index(root, {f"s{k}": count + 3 for k, count in enumerate(TRUE)}, training=(9.0, *4 * (MODE,), 5.0, math.nan))
     hits = np.where(np.arange(len(TRUE)) % 3 > 0, 0.0, 1.0)
 
     def errors(factor: float, spread: float):  # type: ignore[no-untyped-def]
@@ -52,7 +56,7 @@ def judged(root: Path, seeds: tuple[int, ...], scatter: float) -> Project:
         for seed in seeds:
             run = project.run(*arm.split("/"), seed)
             trains = {"train": False} if arm == "new/untrained" else {}
-            record = run_record(f"{arm}/seed{seed}", settings=trains, status="trained")
+            record = run_record(f"{arm}/seed{seed}", settings=trains, status="trained", run=run.model_dump(mode="json"))
             record.write(project.root / project.run_folder(run) / "run.json")
     predict(project, "new/full", errors(1.0, scatter), seeds=seeds, selections=("last", "best_on_test"))
     predict(project, "old/full", errors(2.0, scatter), seeds=seeds)

@@ -102,10 +102,11 @@ def make_project(
     return load(root, config)
 
 
-def write_index(root: Path, majorities: dict[str, float]) -> None:
-    """Write the index of the data set, with the majorities of some samples."""
+def write_index(root: Path, majorities: dict[str, float], training: tuple[float, ...] = ()) -> None:
+    """Write the index of the data set, with the majorities of some samples and these training counts."""
     known = {name: json.dumps({"majority_count": count}) for name, count in majorities.items()}
     rows = [[f"s{k}", "test", "", "", count, 8, 8, "", "", known.get(f"s{k}", "{}")] for k, count in enumerate(TRUE)]
+    rows += [[f"t{k}", "train", "", "", count, 8, 8, "", "", "{}"] for k, count in enumerate(training)]
     written(root / "resources/data/dots/original/index.csv", rows)
 
 

@@ -1,10 +1,14 @@
 """Numbers from predictions: jackknives against textbook variances, scales of seeds, arms on the same images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from judging.claims_project import better_than, headline, make_project, noisy, predict
 from recount.judging.arms import Arm, _aligned
 from recount.judging.estimates import Leveled, jackknife, over_images, scaled
+from recount.judging.verdicts import POOLS_ABOVE
 from recount.metrics import ACCURACY, MAE
 
 RNG = np.random.default_rng(0)
@@ -52,3 +56,15 @@ def test_arms_are_compared_sample_by_sample_whatever_the_order_of_their_files() 
     first, second = _aligned(one, turned)
     assert first.ids == second.ids == IDS
     np.testing.assert_array_equal(second.predicted, other.predicted)
+
+
+def test_spread_of_other_variants_joins_that_of_the_claims_own_arms(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [better_than()])
+    for arm, factor in (("new/full", 1.0), ("old/full", 2.0)):
+        predict(project, arm, noisy(factor), seeds=(0, 1, 2))
+    own = float(headline(project)["seed_df"])
+    assert 2 < own < 4  # Welch's
+    predict(project, "new/less", noisy(1.5), seeds=(0, 1, 2))
+    row = headline(project)
+    assert (float(row["seed_df"]), "new/less" in row["pooled_over"]) == (pytest.approx(own + 2), True)
+    assert float(row["f_p"]) > POOLS_ABOVE

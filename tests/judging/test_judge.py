@@ -27,7 +27,7 @@ from records import maps, negative_prompts, run_record
 from recount.data.dataset import RemoteFile
 from recount.fetching.weights import WEIGHTS, Number, Weights
 from recount.judging.explain import explain
-from recount.judging.verdicts import NOMINAL, POOLS_ABOVE
+from recount.judging.verdicts import NOMINAL
 from recount.metrics import ACCURACY, MAE
 from recount.results.run_record import RunRecord
 from recount.settings.base import ConfigError
@@ -286,18 +286,6 @@ def test_the_same_comparison_in_two_claims_is_counted_once(tmp_path: Path) -> No
     p, q = ([float(heads[name][key]) for name in "CE"] for key in ("p_value", "q_value"))
     assert q == pytest.approx([3 * p[0] / 2, p[1]])  # C and F have the same p here
     assert heads["D"]["q_value"] == heads["C"]["q_value"]
-
-
-def test_spread_of_other_variants_joins_that_of_the_claims_own_arms(tmp_path: Path) -> None:
-    project = make_project(tmp_path, [better_than()])
-    for arm, factor in (("new/full", 1.0), ("old/full", 2.0)):
-        predict(project, arm, noisy(factor), seeds=THREE)
-    own = float(headline(project)["seed_df"])
-    assert 2 < own < 4  # Welch's
-    predict(project, "new/less", noisy(1.5), seeds=THREE)
-    row = headline(project)
-    assert (float(row["seed_df"]), "new/less" in row["pooled_over"]) == (pytest.approx(own + 2), True)
-    assert float(row["f_p"]) > POOLS_ABOVE
 
 
 def test_another_set_of_seeds_is_another_look_and_judging_again_is_none(tmp_path: Path) -> None:

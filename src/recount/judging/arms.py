@@ -168,8 +168,18 @@ class Arms:
                 "no counterpart",
                 f"{arm}: {f'{run.system}/{run.variant}' if run else SUBMITTED} has no training counts here",
             )
-        counts = self.measurements.counts(run.training)
+        counts = self.training_counts(run)
         return float(np.mean(counts) if arm == "training_mean" else np.median(counts))
+
+    def training_counts(self, run: Run) -> Floats:
+        """Return the true counts of what a run is trained on; pairs that do not count have none."""
+        if run.training is None:
+            raise Missing("no counterpart", f"{run.system}/{run.variant} has no training counts here")
+        counts = self.measurements.counts(run.training)
+        counts = counts[~np.isnan(counts)]
+        if not len(counts):
+            raise Missing("undefined", f"{run.system}/{run.variant}: no training sample has a count")
+        return counts
 
     def pair(self, better: str, worse: str, benchmark: str, selection: str, evidence: Evidence) -> tuple[Arm, Arm]:
         """Return two arms on the same samples, with the same true counts.

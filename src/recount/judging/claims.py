@@ -45,7 +45,8 @@ from recount.settings.project import Run
 
 SEEDS_RULE = "its variance is that over seeds and that over images"
 DIFFERENCE_RULE = "the interval of the difference lies {within}, over the same images; {seeds}"
-YES = {"nearer_to_majority": 1.0, "pccn": 100.0}  # what an image that says yes adds to a share
+OF_ANSWERS = ("nearer_to_majority", "mode_among_wrong")  # quantities of predictions, not of prompt tests
+YES = {"nearer_to_majority": 1.0, "pccn": 100.0, "mode_among_wrong": 1.0}  # what an image that says yes adds to a share
 PRINTED_OPPONENT = "the other side is one printed number, whose spread nobody knows: it leans at most"
 CHOSEN_AGAINST_FIXED = "the epoch of {one} was chosen on the test images, that of {other} was not: it leans at most"
 
@@ -408,10 +409,25 @@ class Claims:
 
     def _quantity(self, asked: _Asked, part: Part) -> Iterator[Part]:
         assert asked.bound is not None
-        if asked.bound.metric != "nearer_to_majority":
+        if asked.bound.metric not in OF_ANSWERS:
             yield from self._prompted(asked, asked.bound, part)
             return
         where = asked.benchmarks[0], asked.selection, asked.evidence
+        if asked.bound.metric == "mode_among_wrong":
+            arm = self.arms.arm(asked.better, *where)
+            numbers, times = np.unique(self.arms.training_counts(self.arms.runs(arm.name)[0]), return_counts=True)
+            mode = numbers[times.argmax()]
+            wrong = (arm.predicted != arm.true) & (arm.true != mode)
+            some = wrong.any(axis=0)
+            if not wrong.any(axis=1).all():
+                raise Missing(
+                    "undefined", f"{arm.name} answers all rightly with some seed, so there is nothing to share"
+                )
+            tops, bottoms = ((values & wrong)[:, some].astype(float) for values in (arm.predicted == mode, wrong))
+            note = f"the training captions' mode is {mode:g} ({times.max() / times.sum():.0%} of them)"
+            part = replace(part, better=arm.name, worse="")
+            yield _of_ratio(part, asked.bound, tops, bottoms, arm.seeds, (*arm.notes, note))
+            return
         arm, majority = self.arms.pair(asked.better, "prompt_blind", *where)
         nearer = np.abs(arm.predicted - majority.predicted) < np.abs(arm.predicted - arm.true)
         part, ones = replace(part, better=arm.name, worse=""), np.ones(nearer.shape)
@@ -442,6 +458,7 @@ def _of_ratio(
 ) -> Part:
     """Return a part about a sum over images divided by another, [seeds, n] each, mean over seeds."""
     n, yes = tops.shape[1], YES.get(bound.metric)
+    asked = float(bottoms.sum(axis=1).mean()) if yes is not None else n  # images that a share is of, mean over seeds
     each = tops.sum(axis=1) / bottoms.sum(axis=1)
     value, region = float(each.mean()), region_of(bound)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -449,20 +466,20 @@ def _of_ratio(
     images, third = jackknife(without.mean(axis=0)), third_moment(without.mean(axis=0))
     if yes is not None:  # a share of all images has a variance, too: that at the limit, as in a score test
         ends = [end / yes for end in region if math.isfinite(end)]
-        images = max([images, *(yes**2 * end * (1 - end) / n for end in ends)])
+        images = max([images, *(yes**2 * end * (1 - end) / asked for end in ends)])
     finding = Finding(
         value, region, image_variance=images, image_third=third, n=n, notes=notes,
         scale="value" if yes is None else "logit",
         rule=f"the interval lies {_within(region)}; {SEEDS_RULE}",
     )  # fmt: skip
     if yes is not None and not seeds:
-        interval = wilson(value / yes, n)
+        interval = wilson(value / yes, round(asked))
         finding = replace(
             finding, interval=(yes * interval[0], yes * interval[1]),
             rule=f"Wilson's 95 % interval lies {_within(region)}",
         )  # fmt: skip
     elif seeds:
-        shares = np.clip(each / (yes or 1.0), 0.5 / n, 1 - 0.5 / n)
+        shares = np.clip(each / (yes or 1.0), 0.5 / asked, 1 - 0.5 / asked)
         share = float(shares.mean())
         values = special.logit(shares) if yes is not None else each
         weight = share * (1 - share) * yes if yes is not None else 1.0

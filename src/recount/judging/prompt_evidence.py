@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recount.metrics import Floats
-from recount.results.prompt_tests import MapsPicture, NegativePicture, NotTested, PromptTests
+from recount.results.prompt_tests import AnswersPicture, MapsPicture, NegativePicture, NotTested, PromptTests
 from recount.results.reason import Missing
 
 SIMILARITY = "S2"
@@ -67,6 +67,13 @@ def _similarity_gain(row: MapsPicture) -> Pairs:
     return {name: (row.auc[SIMILARITY] - row.auc[name], 1.0) for name in row.auc if name.startswith(ATTENTION)}
 
 
+def _stays_more(row: AnswersPicture, kept: str, other: str) -> Pairs:
+    """Return whether the answer stays with one thing kept, less whether it does with another; NaN where not asked."""
+    answers = [getattr(row, name) for name in (kept, other)]
+    known = None not in answers
+    return {"": (float(answers[0] == row.own) - float(answers[1] == row.own) if known else math.nan, 1.0)}
+
+
 #: quantity -> the test that holds it, and what a picture of it adds
 QUANTITIES: Mapping[str, tuple[str, Callable[[Any], Pairs]]] = {
     "pccn": ("negative_prompts", _nearer),
@@ -76,4 +83,6 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[Any], Pairs]]] = {
     "base_attention_reached": (BASE, _reached),
     "base_attention_auc": (BASE, _attention_auc),
     "similarity_gain": ("maps", _similarity_gain),
+    "picture_over_caption": ("counterfactuals", lambda row: _stays_more(row, "picture", "caption")),
+    "objects_over_background": ("counterfactuals", lambda row: _stays_more(row, "objects", "background")),
 }

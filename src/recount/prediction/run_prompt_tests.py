@@ -6,8 +6,9 @@ asked for its majority and for its minority: the same ones for every system, at 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from recount.errors import UserError
 from recount.jobs import attempt, digests
 from recount.nn.precision import usable_precision
 from recount.prediction import prompt_tests
+from recount.prediction.counterfactuals import askable, counterfactuals
 from recount.prediction.localisation import ATTENTION, in_cells, localisation, over_picture
 from recount.prediction.predict import MAP_CELLS, load_run, load_selection, picture_of, shrunk
 from recount.prediction.prompt_tests import SEVERAL_CLASSES, as_prompted, majority_of, remembering, spread, usable
@@ -33,6 +35,7 @@ from recount.settings.project import Project, PromptTest, Run
 
 log = logging.getLogger(__name__)
 
+ELSEWHERE: dict[str, Callable[..., Any]] = {"maps": localisation, "counterfactuals": counterfactuals}
 SELECTIONS = ("best_on_held_out", "last")
 SHOWN = (0.0, 1 / 3, 2 / 3, 1.0)  # quantiles of the minority's count: the pictures whose maps are kept
 PROMPTS = ("majority", "minority")
@@ -85,12 +88,15 @@ def _tested(
     """Return the scores of one benchmark's tests; a test that the benchmark cannot bear says why. Fills ``maps``."""
     found = BenchmarkTests(dataset=entry.split.dataset, split=entry.split.split)
     for test in entry.tests:
-        chosen = chosen_samples(test, samples, entry.pictures)
+        if test == "counterfactuals":
+            chosen = askable(asking.system, samples)  # of all pictures: five predictions each
+        else:
+            chosen = chosen_samples(test, samples, entry.pictures)
         if isinstance(chosen, str):
             log.warning("%s on %s: not tested: %s", test, place, chosen)
             setattr(found, test, NotTested(not_tested=chosen))
             continue
-        run = localisation if test == "maps" else getattr(prompt_tests, test)
+        run = ELSEWHERE.get(test) or getattr(prompt_tests, test)
         more = {"without": SEVERAL_CLASSES} if test in ("negative_prompts", "mosaics") and entry.without_listed else {}
         setattr(found, test, run(asking, chosen, **more))
         if test == "pairs":

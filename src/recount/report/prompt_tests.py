@@ -41,6 +41,14 @@ MAPS: Mapping[str, tuple[str, str, tuple[float, float] | None]] = {
 HEADS: dict[str, str] = WORDS["prompt_heads"]
 
 
+KEPT = {"picture": "the picture", "caption": "its caption", "objects": "the objects", "background": "what is behind"}
+FOLLOWS = (
+    "One thing is kept and the rest changed: the picture under the caption of one of another number; the caption "
+    "beside it; the counted objects alone on plain ground; the picture without them. An answer that follows what is "
+    "kept stays."
+)
+
+
 @dataclass(frozen=True)
 class PromptTested:
     """What the runs of one variant answered: the contents of their files, by seed."""
@@ -97,6 +105,9 @@ def exhibits(context: Context) -> Iterator[Exhibit]:
     pictures, strips = prompt_galleries(context.sources, entries, f"{context.name}-asked")
     if pictures:
         yield Exhibit("asked", "One picture, two prompts", galleries=(pictures,))
+    follows = kept_sheet(context.name, entries)
+    if follows.lines:
+        yield Exhibit("follows", "What does the answer follow?", FOLLOWS, tables=(follows,))
     maps = map_sheet(context.name, entries)
     if maps.lines:
         yield Exhibit(
@@ -250,6 +261,22 @@ def _marks(ax: Axes, table: pd.DataFrame, looks: Sequence[Mapping[str, Any]]) ->
     for name, look in zip(table, looks, strict=True):
         ax.plot(table[name], range(len(table)), linestyle="", markersize=6.5, label=name, **look)
     ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1, handletextpad=0.2)
+
+
+def kept_sheet(paper: str, entries: Sequence[PromptTested]) -> Sheet:
+    """Return how often an answer stays when one thing of a picture is kept, by variant and benchmark."""
+    lines = []
+    for entry in entries:
+        for benchmark, found in entry.of("counterfactuals"):
+            at = entry.benchmarks[benchmark]
+            shares = [_mean([tests.stays.get(kept) for tests in found]) for kept in KEPT]
+            cells = [Cell(share, percent(share)) for share in shares]
+            lines.append(Line((entry.variant.label, f"{at.dataset}/{at.split}", *cells, len(found[0].pictures))))
+    heads = ("System", "On", *KEPT.values(), "Pictures")
+    groups = (("", 2), ("share of answers that stay with", len(KEPT)), ("", 1))
+    return Sheet(
+        f"{paper}-follows", "Answers that stay when only one thing is kept", heads, tuple(lines), groups=groups
+    )
 
 
 def map_sheet(paper: str, entries: Sequence[PromptTested]) -> Sheet:

@@ -95,6 +95,26 @@ class Maps(MapsOf):
     pictures: list[MapsPicture] = Field(min_length=1)
 
 
+class AnswersPicture(Fields):
+    """What is answered of a picture, and when only one thing of it is kept (``prediction.counterfactuals``)."""
+
+    id: str
+    beside: str  # whose picture, and whose caption, take the place of its own
+    true: float
+    own: float
+    caption: float
+    picture: float
+    objects: float | None = None  # None: not known where they are
+    background: float | None = None
+
+
+class Counterfactuals(Fields):
+    """Share of pictures whose answer stays, by what was kept of them."""
+
+    stays: dict[str, float]
+    pictures: list[AnswersPicture] = Field(min_length=1)
+
+
 class BenchmarkTests(Fields):
     """The tests of one benchmark; None: its experiment does not name the test."""
 
@@ -105,6 +125,7 @@ class BenchmarkTests(Fields):
     pairs: Pairs | NotTested | None = None
     maps: Maps | NotTested | None = None
     maps_before_training: Maps | NotTested | None = None
+    counterfactuals: Counterfactuals | NotTested | None = None
 
 
 class PromptTests(JsonRecord):

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from recount.settings.base import BenchmarkId, Name, Strict, absent
 
-PromptTestKind = Literal["negative_prompts", "mosaics", "pairs", "maps"]
+PromptTestKind = Literal["negative_prompts", "mosaics", "pairs", "maps", "counterfactuals"]
 
 
 class Data(Strict):
@@ -62,8 +62,10 @@ class Experiment(Strict):
     prompt_tests: dict[BenchmarkId, tuple[PromptTestKind, ...]] = Field(
         {},
         description="what a text-guided system is tested for beyond its errors: negative_prompts and mosaics (PrACo), "
-        "pairs (majority, minority and absent class of a picture), maps (where attention and similarity lie)",
+        "pairs (majority, minority and absent class of a picture), maps (where attention and similarity lie), "
+        "counterfactuals (of what the answer of a count-by-caption system follows)",
     )
+    prompt_tested: tuple[Name, ...] = Field((), description="variants that are so tested; empty: all")
     variants: dict[Name, Variant] = Field(min_length=1)
 
     def data_of(self, variant: str) -> Data:
@@ -75,6 +77,8 @@ class Experiment(Strict):
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the names that variants refer to."""
+        for name in self.prompt_tested:
+            yield from absent("prompt_tested", "variant", name, self.variants)
         for name, variant in self.variants.items():
             where = f"variants.{name}"
             if variant.data is not None and variant.data not in self.data:

@@ -490,7 +490,8 @@ class Project:
         named: list[str] = []
         settings = self._located(settings, named)
         benchmarks = {entry: self._split(entry, system) for entry in data.evaluated_on}
-        tested = {entry: self._split(entry, system) for entry in experiment.prompt_tests}
+        asked = experiment.prompt_tests if variant_name in (experiment.prompt_tested or [variant_name]) else ()
+        tested = {entry: self._split(entry, system) for entry in asked}
         return Run(
             suite=self.suite.name,
             system=system,

@@ -101,19 +101,24 @@ def _a(label: str) -> str:
     return f"{'an' if word[0] in 'aeiouMRNFS' else 'a'} {word}"
 
 
+def gained(gains: "pd.Series[float]") -> str:
+    """Return in words by how much each variant looks better; a median that rounds to nothing is not said."""
+    most, none = percent(gains.max(), 1), int((gains.round(3) <= 0).sum())
+    if len(gains) == 1:
+        return f"{most}, of the one variant that shows it"
+    if round(gains.median(), 3) <= 0:
+        return f"{most} at most, and in {none} of {len(gains)} variants by nothing"
+    return f"{percent(gains.median(), 1)} in the median over {len(gains)} variants, by {most} at most"
+
+
 def _gain(context: Context, selections: Sequence[SelectionRow]) -> Iterator[Finding]:
     """Yield how much better a metric looks when the epoch is chosen on the test images."""
     gains = pd.Series([row.relative for row in selections], dtype=float).dropna()
     if len(gains) and round(gains.max(), 3) > 0:
         shown, places = metric_of(selections[0].metric), ", ".join(dict.fromkeys(row.used for row in selections))
         does = "raises" if shown.best == "highest" else "lowers"
-        most, half = percent(gains.max(), 1), percent(gains.median(), 1)
-        by = f"{half} in the median over {len(gains)} variants, by {most} at most"
-        if len(gains) == 1:
-            by = f"{most}, of the one variant that shows it"
-        elif round(gains.median(), 3) <= 0:
-            by = f"{most} at most, and by nothing in the median over {len(gains)} variants"
-        text = f"Choosing the epoch on the test images {does} the {in_a_sentence(shown.label)} on {places} by {by}."
+        what = f"{does} the {in_a_sentence(shown.label)} on {places}"
+        text = f"Choosing the epoch on the test images {what} by {gained(gains)}."
         yield Finding(text, f"{context.name}-selection")
 
 
