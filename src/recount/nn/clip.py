@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.errors import UserError
+from recount.nn.libraries import without
 from recount.nn.precision import full_precision
 from recount.nn.weights import read_released, read_tensors, renamed, shipped
 from recount.results.files import file_digest, text_digest
@@ -205,7 +206,8 @@ def build_tower(tower: TextTower) -> TextTransformer:
 
 def build_clip(size: ClipSize) -> CLIP:
     """Return open_clip's whole CLIP with QuickGELU and random weights."""
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+    with without("timm", "transformers"):  # which open_clip's own towers do not use
+        from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     sizes = {name: getattr(size, f"vision_{name}") for name in ("layers", "width", "head_width")}
     vision = CLIPVisionCfg(patch_size=size.patch, image_size=size.image_size, **sizes)

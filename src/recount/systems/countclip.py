@@ -220,10 +220,10 @@ def number_of(sample: Sample) -> int:
 
 def half_precision_keys(size: ClipSize) -> set[str]:
     """Return which parameters OpenAI's ``convert_weights`` halves: all but norms, embeddings and the scale."""
-    from open_clip.model import convert_weights_to_fp16
-
     with torch.device("meta"):
         converted = build_clip(size)
+    from open_clip.model import convert_weights_to_fp16  # build_clip has read it, without what it can do without
+
     convert_weights_to_fp16(converted)
     return {name for name, parameter in converted.named_parameters() if parameter.dtype == torch.float16}
 
