@@ -62,7 +62,7 @@ def _snakemake(options: list[str], work: Path, source: Path, environment: dict[s
 
 
 def snakemake(*options: str, work: Path, source: Path = ROOT / "src", environment: dict[str, str]) -> Answer:
-    """Run Snakemake.
+    """Run Snakemake, which names each job and why, as its profile does not.
 
     Args:
         options: of the command line.
@@ -71,7 +71,7 @@ def snakemake(*options: str, work: Path, source: Path = ROOT / "src", environmen
         environment: variables to set.
     """
     output = work.parent / "snakemake_output.txt"
-    process = FORKS.Process(target=_snakemake, args=(list(options), work, source, environment, output))
+    process = FORKS.Process(target=_snakemake, args=(["--quiet", "host", *options], work, source, environment, output))
     process.start()
     process.join()
     assert process.exitcode is not None

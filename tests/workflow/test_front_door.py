@@ -3,6 +3,8 @@
 import os
 import re
 import stat
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -62,6 +64,22 @@ def test_a_paper_about_runs_of_another_adds_no_job(fresh: Path) -> None:
     both, one = (jobs(dry(fresh, "--config", f"papers=[{names}]")) for names in ("t2icount,text_counting", "t2icount"))
     assert both == one
     assert one["train"] > 0
+
+
+def test_a_dry_run_is_short_and_counts_jobs_by_step_and_paper(fresh: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--dry-run"]
+    text = subprocess.run(command, cwd=fresh, capture_output=True, text=True, check=True).stderr
+    assert len(text.splitlines()) <= 60
+    head, *lines = text.partition("Jobs by step")[2].splitlines()[1:]
+    project = load(fresh)
+    assert re.split(r" {2,}", head.strip()) == [*project.papers, "in all"]
+    told = {step: numbers for step, *numbers in (line.split() for line in lines)}
+    assert {step: int(numbers[-1]) for step, numbers in told.items()} == {
+        step: number for step, number in dry_run(fresh, {}).items() if step != "all"
+    }
+    costs = plan(project, {}, jobs=False).runs
+    trained = [sum(name in run.papers for run in costs) for name in project.papers]
+    assert [int(number) for number in told["train"][:-1]] == trained
 
 
 def test_the_plan_has_the_jobs_of_the_dry_run_with_the_same_choices(fresh: Path) -> None:

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import itertools
 import json
 import os
 import re
@@ -64,6 +65,31 @@ def count_jobs():
     Path(os.environ[COUNT_JOBS]).write_text(json.dumps(jobs))
 
 
+def show_jobs():
+    """Print how many jobs of each step a dry run found, of each paper's runs and in all; what is shared is in several."""
+    if workflow.dag is None or not workflow.dryrun:
+        return
+    readers = {}
+    for run, (name, paper) in itertools.product(RUNS.values(), PROJECT.papers.items()):
+        if f"{run.system}/{run.variant}" in paper.runs:
+            for read in (run.id, run.training_id):
+                readers.setdefault(read, set()).add(name)
+    steps = {}
+    for job in filter(workflow.dag.needrun, workflow.dag.jobs):
+        if job.rule.name != "all":
+            run = SEED.format(**job.wildcards) if hasattr(job.wildcards, "system") else None
+            of = steps.setdefault(job.rule.name.partition("_of_")[0], Counter())
+            of.update([*readers.get(run, ()), "in all"])
+    columns = [*PROJECT.papers, "in all"]
+    if steps:
+        print(
+            "Jobs by step, and by the papers whose runs they are (each job by itself: --quiet host):", file=sys.stderr
+        )
+    for step, found in {"": dict(zip(columns, columns)), **steps}.items() if steps else ():
+        cells = (str(found.get(column) or "").rjust(len(column) + 2) for column in columns)
+        print(f"  {step:<14}", *cells, sep="", file=sys.stderr)
+
+
 def note_stop(signum, frame):
     """Note that the user stopped the workflow, and go on as Python does."""
     STOPPED.append(signum)
@@ -93,8 +119,7 @@ STARTED = time.time()
 STOPPED = []
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
-if COUNT_JOBS in os.environ:
-    atexit.register(count_jobs)
+atexit.register(count_jobs if COUNT_JOBS in os.environ else show_jobs)
 if MODIFIER.modifies_prefixes:
     raise WorkflowError("recount writes where its config.yaml says: instead of replace_prefix give the module a prefix")
 PROJECT = checked_project()
