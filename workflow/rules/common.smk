@@ -77,7 +77,8 @@ def show_jobs():
     steps = {}
     for job in filter(workflow.dag.needrun, workflow.dag.jobs):
         if job.rule.name != "all":
-            run = SEED.format(**job.wildcards) if hasattr(job.wildcards, "system") else None
+            of_run = {"system", "variant", "seed"} <= set(job.wildcards.keys())  # not another workflow's
+            run = SEED.format(**job.wildcards) if of_run else None
             of = steps.setdefault(job.rule.name.partition("_of_")[0], Counter())
             of.update([*readers.get(run, ()), "in all"])
     columns = [*PROJECT.papers, "in all"]
