@@ -69,6 +69,14 @@ def test_crowdclip_counts_heads_once_a_pixel_in_whole_patches() -> None:
     assert halved.points.tolist() == [[2000.0, 5.0]]
 
 
+def test_crowdclip_and_mcnn_read_shanghaitech_as_published() -> None:
+    for rule in (size_rules.CROWDCLIP_SHANGHAITECH, size_rules.C3_SHANGHAITECH):
+        assert rule.new_size(301, 4000) == (301, 4000) and rule.encoding == "source"
+    points = np.array([[0.5, 0.5], [0.9, 0.1], [299, 20], [300, 20], [301, 20], [10, -1]])  # of 3 x 3 patches 300 wide
+    placed = size_rules.place_points(size_rules.CROWDCLIP_SHANGHAITECH, points, (301, 91))
+    assert (placed.points.tolist(), placed.merged) == ([[0.5, 0.5], [299, 20]], 1)
+
+
 def test_c3_brings_the_longest_edge_to_1024_in_multiples_of_16() -> None:
     assert size_rules.C3_QNRF.new_size(2902, 2013) == (1024, 704)
     assert size_rules.C3_QNRF.new_size(300, 400) == (768, 1024)

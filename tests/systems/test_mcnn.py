@@ -87,3 +87,12 @@ def test_training_lowers_the_loss_on_one_crop(colour: str) -> None:
     batch.images.mul_(255 / 200)  # in a darker picture the ReLU of this seed is shut
     losses = losses_of_steps(network, batch, torch.optim.Adam(network.parameters(), lr=1e-3), 40)
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_grey_network_sees_pictures_at_multiples_of_four_pixels() -> None:
+    picture = torch.rand(3, 67, 90)
+    assert tiny().prepare_image(picture) is picture
+    grey = tiny(colour="grey").prepare_image(picture)
+    expected = torch.nn.functional.interpolate(picture[None], (64, 88), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(grey, expected)
+    assert tiny(colour="grey").prepare_image(expected) is expected

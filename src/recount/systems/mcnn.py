@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.data.pictures import resize_like_opencv
 from recount.data.sample import Sample
 from recount.nn.bins import dot_map
 from recount.nn.maps import blurred
@@ -153,7 +152,7 @@ class Mcnn(System):
         """Return the image; for the grey network at multiples of 4 pixels, as its authors' reader has it."""
         height, width = (edge // REDUCTION * REDUCTION for edge in image.shape[1:])
         fits = self.settings.colour == "rgb" or image.shape[1:] == (height, width)
-        return image if fits else resize_like_opencv(image, (height, width))
+        return image if fits else functional.interpolate(image[None], (height, width), mode="bilinear")[0]
 
     def predict(self, images: Tensor, prompts: Sequence[str]) -> Prediction:
         """Return the density; whole images of any size."""
