@@ -14,9 +14,10 @@ from recount import reference
 from recount.cli import app
 from recount.documents import FORMATS
 from recount.errors import UserError
+from recount.exchange.reference_view import document
 from recount.judging.judge import judge
 from recount.judging.verdicts import Pool
-from recount.reference import ComparedCell, agreement, document, write
+from recount.reference import ComparedCell, agreement, write
 from recount.report.write import write_report
 from recount.results.reference import ReferenceScore
 from recount.results.run_record import RUN, RunRecord

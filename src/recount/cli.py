@@ -545,6 +545,7 @@ def reference(
     """Say in how many cells the suite's results agree with the reference run that recount comes with."""
     from recount import reference as referred
     from recount.documents import check_suffix, tell
+    from recount.exchange.reference_view import document
     from recount.results.reference import folder_of
 
     check_suffix(output)
@@ -555,7 +556,7 @@ def reference(
     found = referred.agreement(project)
     if found is None:
         raise UserError(f"{folder_of(project)}: there is no reference run of suite {project.suite.name}")
-    tell(referred.document(found), output, json_wanted=as_json)
+    tell(document(found), output, json_wanted=as_json)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,6 @@ from typing import Literal
 import numpy as np
 
 from recount.chain import MEASURED, Chain
-from recount.documents import Document, Sheet
 from recount.errors import UserError
 from recount.judging.estimates import of_rounding, scaled
 from recount.judging.verdicts import ALPHA, MIN_SEEDS, Finding, Pool, SeedArm, benjamini_hochberg, decide
@@ -351,29 +350,3 @@ def _seconds(project: Project) -> dict[str, float]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def document(found: Agreement) -> Document:
-    """Return an agreement as a document; its tables have what differs, and its rows every cell."""
-    differs = [
-        (c.outcome, f"{c.system}/{c.variant}", c.dataset, c.selection, metric_of(c.metric).label, f"{c.here:.4g}",
-         f"{c.reference:.4g} ± {c.sd:.2g}", f"{c.q_value:.2g}") for c in found.outcomes.get("differs", [])
-    ]  # fmt: skip
-    other = [name for name, same in found.files.items() if not same]
-    heads = ("Outcome", "Run", "On", "Weights", "Metric", "Here", "Reference", "q")
-    sheets = [Sheet("Differs", heads, differs)]
-    columns = tuple(ComparedCell.__dataclass_fields__)
-    return Document(
-        f"Suite {found.reference.suite} beside its reference run",
-        [*found.lines, f"The reference run: {found.reference.title}."],
-        sheets,
-        {
-            "reference": found.reference.model_dump(mode="json", exclude={"planned", "code", "checksum"}),
-            "outcomes": {outcome: len(cells) for outcome, cells in found.outcomes.items()},
-            "cells": [asdict(cell) for cell in found.cells],
-            "other_predictions": other,
-            "made_otherwise": list(found.apart),
-        },
-        columns,
-        [[getattr(cell, name) for name in columns] for cell in found.cells],
-    )

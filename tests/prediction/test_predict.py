@@ -282,6 +282,14 @@ def test_weights_that_do_not_fit_the_settings_are_refused(run_folder: Path, tmp_
         predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
 
 
+def test_settings_that_an_older_recount_had_are_one_line(run_folder: Path, tmp_path: Path) -> None:
+    record = read_run_record(run_folder)
+    record.settings["gone"] = 4
+    record.write(run_folder / "run.json")
+    with pytest.raises(UserError, match=r"run\.json: settings\.gone: .*another recount trained it"):
+        predict_run(run_folder, samples_of([(32, 32)]), tmp_path / "p.csv", picture)
+
+
 def test_a_failed_prediction_leaves_no_file(run_folder: Path, tmp_path: Path) -> None:
     def broken(sample: Sample) -> Tensor:
         raise OSError("no")

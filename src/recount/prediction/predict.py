@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from recount.jobs import attempt, digests
 from recount.nn.precision import usable_precision
 from recount.prediction.samples import Asking, LoadImage, Predicted
 from recount.results.attempts import predict_job
-from recount.results.files import Made, file_digest, write_arrays
+from recount.results.files import Made, ResultsError, file_digest, write_arrays
 from recount.results.predictions import PREDICTIONS, PredictionRow, SelectionTiming, Timing, timing_path
 from recount.results.run_record import RUN, RunRecord, Selection, read_run_record
 from recount.settings.base import merged
@@ -45,7 +46,13 @@ def load_run(folder: Path, reading: Mapping[str, Any] | None = None) -> tuple[Ru
     """Return the record of a finished training and its system without weights; ``reading`` replaces settings."""
     record = read_run_record(folder)
     system_class = systems.load(record.run.system)
-    return record, system_class(system_class.Settings.model_validate(merged(record.settings, reading or {})))
+    try:
+        settings = system_class.Settings.model_validate(merged(record.settings, reading or {}))
+    except ValidationError as error:  # an older recount trained it
+        first = error.errors()[0]
+        what = f"settings.{'.'.join(map(str, first['loc']))}: {first['msg']}: another recount trained it"
+        raise ResultsError(folder / RUN, what, "`recount train` makes it anew") from None
+    return record, system_class(settings)
 
 
 def load_selection(system: System, folder: Path, name: str, selection: Selection) -> None:
