@@ -4,7 +4,7 @@
 
 Each side is a process of its own with one thread that waits while another computes: a step of each, in turn, so that a
 busy machine slows all alike; what counts is the median of the processor's seconds, not the clock's. The earlier commit
-is checked out with ``git worktree``. ``--official``: a folder with the official repository and a file ``step.py`` there,
+is checked out with ``git worktree``. ``--official``: a folder with the official repository and its ``step.py``,
 no part of recount: it builds the official network with the optimiser and a batch of the same size, and answers each
 line of its standard input with a line, the processor's seconds of one training step. A peak is that of the fastest
 matrix product or convolution found here.
