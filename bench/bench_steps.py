@@ -3,10 +3,11 @@
     python bench/bench_steps.py [SYSTEM[/VARIANT] ...] [--suite mini] [--commit HASH] [--official FOLDER] [--rounds 5]
 
 Each side is a process of its own with one thread that waits while another computes: a step of each, in turn, so that a
-busy machine slows all alike; what counts is the median. The earlier commit is checked out with ``git worktree``.
-``--official``: a folder with the official repository and a file ``step.py`` there, no part of recount: it builds
-the official network with the optimiser and a batch of the same size, and answers each line of its standard input with
-a line, the seconds of one training step. A peak is that of the fastest matrix product or convolution found here.
+busy machine slows all alike; what counts is the median of the processor's seconds, not the clock's. The earlier commit
+is checked out with ``git worktree``. ``--official``: a folder with the official repository and its ``step.py``,
+no part of recount: it builds the official network with the optimiser and a batch of the same size, and answers each
+line of its standard input with a line, the processor's seconds of one training step. A peak is that of the fastest
+matrix product or convolution found here.
 """
 
 import argparse
@@ -58,14 +59,14 @@ def work(name: str, suite: str, tree: Path) -> None:
         system.begin_epoch(stage.recipe.epochs - 1, samples)
         optimiser = build_optimiser(system.parameter_groups(stage.recipe), stage.recipe.optimiser)
         for _ in sys.stdin:
-            batch.seed, began = 0, time.perf_counter()
+            batch.seed, began = 0, time.process_time()
             terms = system(batch)
             weights = system.loss_weights
             torch.stack([weights.get(key, 1.0) * term for key, term in terms.items()]).sum().backward()
             optimiser.step()
             system.after_step()
             optimiser.zero_grad(set_to_none=True)
-            print(time.perf_counter() - began, flush=True)
+            print(time.process_time() - began, flush=True)
 
 
 class Side:
@@ -115,9 +116,9 @@ def peaks() -> tuple[float, float]:
     def fastest(flops: float, call: object, *given: Tensor) -> float:
         seconds = []
         for _ in range(7):
-            began = time.perf_counter()
+            began = time.process_time()
             call(*given)  # type: ignore[operator]
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
         return flops / min(seconds)
 
     product = fastest(2 * 768**3, torch.mm, a, a)
