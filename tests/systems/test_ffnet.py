@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
 from block_targets import dm_loss, stacked_block_counts
@@ -160,6 +161,11 @@ def test_a_tile_of_its_own_size_is_for_reading_alone() -> None:
     assert system.windows.height == system.windows.width == 96
     assert system.prepare_image(torch.rand(3, 80, 100)).shape == (3, 96, 120)
     assert system.example_maker()(0, TinyPool([(200, 200)]), np.random.default_rng(0))[0].image.shape == (3, 64, 64)
+
+
+def test_whole_pictures_have_no_tile() -> None:
+    with pytest.raises(ValidationError, match="leave one of them out"):
+        FfnetSettings(tiles="whole", tile=96)
 
 
 def test_the_gates_are_gone_where_they_are_switched_off() -> None:

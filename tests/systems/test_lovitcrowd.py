@@ -220,6 +220,7 @@ def test_new_parts_learn_faster() -> None:
         ({"surround": "hidden", "frame": "reflect"}, "frame: reflect has none"),
         ({"trunk_depths": (1, 1, 1, 1)}, "two in the last one"),
         ({"long": 100}, "multiple of 32"),
+        ({"heads": 5}, "width 768 is no multiple of heads 5"),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any], said: str) -> None:

@@ -14,11 +14,11 @@ the preparations of UCF-QNRF and NWPU-Crowd leave none).
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,6 +64,14 @@ class FfnetSettings(Strict):
     gates: bool = Field(True, description="false: focus transition modules without channel and spatial attention")
     output_bias: float | None = Field(None, description="at the start; null: torch's, which can leave the ReLU shut")
     backbone_weights: str = Field("random", description="path of torchvision's ConvNeXt-Tiny state dict, or random")
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.tiles == "whole" and self.tile is not None:
+            raise ValueError(
+                f"tile: {self.tile} is the edge of tiles, but tiles: whole has none; leave one of them out"
+            )
+        return self
 
     @property
     def tile_size(self) -> int:
@@ -123,9 +131,9 @@ class Ffnet(System):
 
     @classmethod
     def mini_settings(cls) -> dict[str, Any]:
-        """Return a sixth of the channels for crops of 128 pixels; untrained blocks at full scale, and an open ReLU."""
+        """Return a sixth of the channels for crops of 128 pixels; untrained blocks are quiet, and the ReLU is open."""
         return {
-            **{"crop_size": 128, "widths": (16, 32, 64, 128), "depths": (1, 1, 2, 1), "layer_scale": 1.0},
+            **{"crop_size": 128, "widths": (16, 32, 64, 128), "depths": (1, 1, 2, 1), "layer_scale": 0.1},
             **{"neck_widths": (8, 8, 16), "output_bias": 0.2},
         }
 

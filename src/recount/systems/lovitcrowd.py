@@ -85,6 +85,8 @@ class LovitcrowdSettings(Strict):
     def _possible(self) -> Self:
         if self.surround == "hidden" and self.frame == "reflect":
             raise ValueError("surround: hidden paints cells in the frame's colour, but frame: reflect has none")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         if min(self.trunk_depths) < 1 or self.trunk_depths[3] < 2:
             raise ValueError(f"trunk_depths {self.trunk_depths}: a block at least in each stage, two in the last one")
         return self
