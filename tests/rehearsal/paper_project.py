@@ -85,9 +85,9 @@ def _state_nothing(package: Path) -> None:
         listed = package / "datasets" / "files" / f"{name}.tsv"
         if listed.is_file():
             lines = [line for line in listed.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-            for number, (path, _, _, urls) in enumerate((line.split("\t") for line in lines[1:]), start=1):
-                content = small_data.DATA[name]()[path]
-                lines[number] = "\t".join((path, str(len(content)), sha256(content).hexdigest(), urls))
+            for number, (file, _, _, urls) in enumerate((line.split("\t") for line in lines[1:]), start=1):
+                content = small_data.DATA[name]()[file]
+                lines[number] = "\t".join((file, str(len(content)), sha256(content).hexdigest(), urls))
             listed.write_text("\n".join(lines), encoding="utf-8")
     weights = package / "fetching" / "weights.yaml"
     entries = read_yaml(weights)
