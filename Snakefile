@@ -48,6 +48,10 @@ rule all:
     localrule: True
 
 
+onstart:
+    say_what_is_by_hand()
+
+
 # One failed job must not take the report along: score, judge and report what there is; the rest is marked as missing.
 onerror:
     report_after_failure()

@@ -1,18 +1,23 @@
 """Counts what a training step of each system costs at paper size; writes ``costs.json`` and the tables of docs/gpu.md.
 
-``make costs``. No card is needed: shapes alone are computed (``recount.rehearsal.counting``). Each system is counted in
-a process of its own; names as arguments count only these anew.
+``make costs``. No card is needed: shapes alone are computed (``recount.rehearsal.counting``). Of the variants of a
+system that have networks of one size, and stages of the same batches and precisions, the first is counted for all
+(``also``); what a loss of its own adds is not told apart. Each is counted in a process of its own; names as arguments
+count only these anew.
 """
 
 import json
 import multiprocessing
 import sys
 import tempfile
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from recount import systems
 from recount.data.pool import ImagePool
@@ -21,11 +26,13 @@ from recount.rehearsal.counting import Counter
 from recount.rehearsal.generated import generated, kind_of
 from recount.rehearsal.rehearse import chosen, random_weights
 from recount.results.files import write_text
-from recount.settings.project import load
+from recount.settings.project import Project, Run, load
 from recount.settings.recipe import resolve_recipe
+from recount.systems.base import Stage
+from recount.training.cost import planned_bytes
 
 ROOT = Path(__file__).parents[1]
-FURTHER = ["clip_ebc/vit_b16", "countclip/b16", "countclip/l14", "css_ccnn/rotation"]  # other sizes, stages
+FURTHER = ["t2icount/steps_4"]  # the same network, run four times
 BEGIN, END = "<!-- costs -->\n", "<!-- /costs -->\n"
 SIZES = (12, 24, 48, 80)  # GB of common cards
 RESERVE = 1.0  # GB that the driver, cuDNN's workspaces and the allocator's gaps take; an assumption
@@ -52,16 +59,43 @@ def count(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def alike(project: Project) -> dict[str, list[str]]:
+    """Return the trainings to count, each with those that cost the same; the first of each system comes first."""
+    first = [f"{run.system}/{run.variant}" for run in chosen(project, [])]
+    trained = {
+        f"{run.system}/{run.variant}": run
+        for run in project.trainings
+        if not run.checkpoint and project.gpu_hours(run.system, run.variant)[0] != 0.0
+    }
+    groups: dict[Any, list[str]] = {}
+    for name in dict.fromkeys((*first, *FURTHER, *trained)):
+        run = trained[name]
+        stages = [(stage.name, stage.recipe.batch_size, stage.recipe.precision) for stage in stages_of(project, run)]
+        key = name if name in FURTHER else (run.system, *planned_bytes(project, run), *stages)
+        groups.setdefault(key, []).append(name)
+    return {names[0]: names[1:] for names in groups.values()}
+
+
+def stages_of(project: Project, run: Run) -> list[Stage]:
+    """Return the stages of a training, of a network without content."""
+    system_class = systems.load(run.system)
+    with torch.device("meta"):
+        system = system_class(system_class.Settings.model_validate(random_weights(project, run.settings)))
+    return system.stages(resolve_recipe(system_class.recipe, run.recipe))
+
+
 def main() -> None:
     """Count what is named, or everything; keep the rest."""
-    project = load(ROOT, {"suite": "paper"})
-    every = [*(f"{run.system}/{run.variant}" for run in chosen(project, [])), *FURTHER]
-    wanted = sys.argv[1:] or list(dict.fromkeys(every))
-    entries = [] if not sys.argv[1:] else [cost.model_dump() for cost in counted()]
+    groups = alike(load(ROOT, {"suite": "paper"}))
+    every = list(groups)
+    wanted = sys.argv[1:] or every
+    kept = [] if not sys.argv[1:] else counted()
+    entries = [cost.model_dump() | {"also": groups.get(cost.run, cost.also)} for cost in kept]
     for name in wanted:
+        started = time.monotonic()
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            found = process.submit(count, name).result()
-        print(f"{name}: {len(found)} entries", flush=True)
+            found = [entry | {"also": groups.get(name, [])} for entry in process.submit(count, name).result()]
+        print(f"{name}: {len(found)} entries in {time.monotonic() - started:.0f} s", flush=True)
         entries = [entry for entry in entries if entry["run"] != found[0]["run"]] + found
         order = sorted(entries, key=lambda entry: every.index(entry["run"]) if entry["run"] in every else len(every))
         write_text(COSTS, "[\n" + ",\n".join(json.dumps(entry) for entry in order) + "\n]\n")

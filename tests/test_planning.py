@@ -47,6 +47,10 @@ def costs(found: Project) -> dict[str, planning.RunCost]:
     return {entry.run: entry for entry in planning._run_costs(found)}
 
 
+def downloads(found: Project) -> list[planning.Download]:
+    return list(planning._downloads(found, planning.disk_needs(found)))
+
+
 def test_hours_are_the_suites_quoted_ones_times_epochs_until_something_ended_here(tmp_path: Path) -> None:
     found = costs(project(results=str(tmp_path)))
     assert found["gigacount/full/seed0"].gpu_hours == pytest.approx(7.5 * 6)  # 600 epochs
@@ -60,12 +64,11 @@ def test_a_named_card_has_modelled_hours_of_every_training_with_the_published_on
     hours = {card: {cost.run: cost for cost in planning._run_costs(every, card)} for card in ("T4", "H200")}
     for run, cost in hours["H200"].items():
         assert cost.basis.startswith(("model of H200", "no training"))
-        assert cost.gpu_hours is not None
-        assert cost.gpu_hours <= (hours["T4"][run].gpu_hours or 0)
+        assert cost.gpu_hours <= hours["T4"][run].gpu_hours
     full = hours["H200"]["gigacount/full/seed0"]
     assert (full.published_hours, full.published_source) == (45, "the paper's Table 2, a T4")
     assert (full.peak_bytes or 0) > 4e9
-    longer, shorter = (hours["H200"][f"gigacount/{name}/seed0"].gpu_hours or 0 for name in ("full", "stage4"))
+    longer, shorter = (hours["H200"][f"gigacount/{name}/seed0"].gpu_hours for name in ("full", "stage4"))
     assert longer == pytest.approx(4 * shorter)  # 600 and 150 epochs
     with pytest.raises(UserError, match=r"--card = H20: .*H200"):
         list(planning._run_costs(every, "H20"))
@@ -123,10 +126,15 @@ def test_released_weights_or_all_but_them_are_chosen() -> None:
 
 def test_several_keys_may_follow_one_config_as_in_snakemake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    answer = CliRunner().invoke(app, ["prepare", "x", "--config", "suite=paper", "runs=al", "sede=1"])
+    keys = ["suite=papr", "runs=al", "sede=1", "systems=[mcn]", "seeds=[1,1]", "only=[mcnn/rbg]"]
+    answer = CliRunner().invoke(app, ["prepare", "x", "--config", *keys])
     assert answer.output.splitlines() == [
         "recount: config.yaml: runs = \"al\": Input should be 'all', 'released' or 'trained'; the nearest is all",
         "config.yaml: sede = 1: no such key; the nearest is seeds",
+        "config.yaml: seeds: 1 is there twice",
+        "config.yaml: suite = papr: there is no such suite; the nearest is paper",
+        "config.yaml: systems = mcn: there is no such system; the nearest is mcnn",
+        "config.yaml: only = mcnn/rbg: there is no such run; the nearest is mcnn/rgb",
     ]
 
 
@@ -182,19 +190,19 @@ def test_the_repositorys_suites_name_only_data_that_exist(suite: str) -> None:
 
 
 def test_downloads_name_size_licence_and_what_is_by_hand(tmp_path: Path) -> None:
-    found = {entry.name: entry for entry in planning._downloads(project(resources=str(tmp_path)))}
+    found = {entry.name: entry for entry in downloads(project(resources=str(tmp_path)))}
     assert found["clip_ebc_resnet50_qnrf"].bytes == 542_307_202
     assert found["clip_ebc_resnet50_qnrf"].by_hand == ""
     assert (found["deit_b16_384"].unsized, found["deit_b16_384"].by_hand) == (1, "")
     assert found["ucf_qnrf"].bytes > 4_552_702_871 and found["ucf_qnrf"].by_hand == ""
     (tmp_path / "weights" / "vgg19").mkdir(parents=True)
     (tmp_path / "weights" / "vgg19" / "manifest.json").write_text("{}")
-    there = {entry.name: entry.there for entry in planning._downloads(project(resources=str(tmp_path)))}
+    there = {entry.name: entry.there for entry in downloads(project(resources=str(tmp_path)))}
     assert there["vgg19"] and not there["convnext_tiny"]
 
 
 def test_pictures_that_may_or_may_not_be_fetched_are_of_unknown_size_not_of_none(tmp_path: Path) -> None:
-    found = {entry.name: entry for entry in planning._downloads(project(papers=["t2icount"], resources=str(tmp_path)))}
+    found = {entry.name: entry for entry in downloads(project(papers=["t2icount"], resources=str(tmp_path)))}
     assert found["fsc147"].unsized == 3  # pictures, points and density maps
 
 
@@ -208,18 +216,18 @@ def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_i
     advice = by_subject(small)["fsc147"].advice
     assert by_subject(small)["fsc147"].verdict == "problem"
     assert "FSC147_384_V2.zip" in advice and advice.endswith("recount fetch fsc147 and recount prepare fsc147")
-    assert all(entry.by_hand for entry in planning._downloads(small) if entry.name in ("carpk", "fsc147"))
+    assert all(entry.by_hand for entry in downloads(small) if entry.name in ("carpk", "fsc147"))
     (tmp_path / "raw/carpk/CARPK_devkit/data/Images").mkdir(parents=True)
     (tmp_path / "raw/fsc147/images_384_VarV2").mkdir()
     assert (by_subject(small)["carpk"].verdict, by_subject(small)["fsc147"].verdict) == ("ok", "ok")
-    assert not any(entry.by_hand for entry in planning._downloads(small) if entry.name in ("carpk", "fsc147"))
+    assert not any(entry.by_hand for entry in downloads(small) if entry.name in ("carpk", "fsc147"))
 
 
 def test_an_unpacked_folder_stands_for_its_archive(tmp_path: Path) -> None:
     for name in ("Train", "Test"):
         (tmp_path / "raw" / "ucf_qnrf" / name).mkdir(parents=True)
     small = project(resources=str(tmp_path))
-    (found,) = [entry for entry in planning._downloads(small) if entry.name == "ucf_qnrf"]
+    (found,) = [entry for entry in downloads(small) if entry.name == "ucf_qnrf"]
     assert found.bytes < 20_000  # two lists
     assert by_subject(small)["ucf_qnrf"].found == "there, not checked yet"
 
@@ -229,12 +237,12 @@ def test_the_plan_is_told_in_words_and_as_json(tmp_path: Path) -> None:
     by_hand = project(papers=["clip_ebc"], resources=str(tmp_path))
     found = planning.Plan(
         "paper", ["gigacount"], 30, {"train": 3}, list(planning._run_costs(small)), {"mcnn/rgb": "too dear"},
-        list(planning._downloads(by_hand)),
+        downloads(by_hand),
     )  # fmt: skip
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     planning.show(found, console)
     text = console.export_text()
-    for part in ("3 train", "Not run", "too dear", "mcnn/rgb", "By hand: nwpu", "MB"):
+    for part in ("3 train", "Not run", "too dear", "mcnn/rgb", "By hand: nwpu", "~18"):
         assert part in text
     assert json.loads(as_json(planning.document(found)))["hours"]["gigacount"]["gpu_hours"] <= 30
 
@@ -270,11 +278,57 @@ def test_variants_that_are_not_run_stand_in_a_table_by_reason() -> None:
 
 def test_several_papers_have_a_sum(tmp_path: Path) -> None:
     runs = [planning.RunCost("a", "x/y/seed0", 20.0, "a log", False), planning.RunCost("b", "x/z/seed0", 3, "", False)]
-    runs += [planning.RunCost("b", "x/w/seed0", None, "", False), planning.RunCost("b", "x/v/seed0", 7, "here", True)]
+    runs += [planning.RunCost("b", "x/w/seed0", 0, "", False), planning.RunCost("b", "x/v/seed0", 7, "here", True)]
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     planning.show(planning.Plan("paper", ["a", "b"], None, {}, runs), console)
-    (line,) = [line for line in console.export_text().splitlines() if line.split()[1:2] == ["all"]]
-    assert [word for word in line.split() if word != "│"] == ["all", "4", "1", "23", "0", "1"]
+    (line,) = [line for line in console.export_text().splitlines() if line.split()[:1] == ["all"]]
+    assert line.split()[:4] == ["all", "1/4", "23", "0"]
+
+
+def test_what_two_trainings_share_counts_once_and_states_of_the_largest_twice(tmp_path: Path) -> None:
+    one, two = (planning.RunCost(("a",), f"x/{name}/seed0", 1.0, "b", False) for name in ("y", "z"))
+    needs = {
+        run.run: planning.Needs(state, 4 * 10**9, 2, ("d/png",), ("d",)) for run, state in ((one, 10**9), (two, 0))
+    }
+    fetched = planning.Download("d", "D", "", False, 5 * 10**9, 0, 0, 10**10, "")
+    prepared = [planning.Prepared("d/png", 3 * 10**9, False)]
+    found = planning.Plan(
+        "paper", ["a"], None, {}, [one, two], {}, [fetched], claims={"a C1": ("x/z",)}, needs=needs, prepared=prepared
+    )
+    both, claim = found.takes(found.runs), found.takes(found.of_claim("a C1"))
+    assert both == {"gpu_hours": 2, "downloads": 5, "fetched": 10, "prepared": 3, "models": 16, "states": 2, "disk": 31}
+    assert (claim["models"], claim["states"], claim["disk"]) == (8, 0, 21)
+    content = json.loads(as_json(planning.document(found)))["takes"]
+    assert content["claim"]["a C1"] == claim and content["paper"]["a"] == both == content["all"]
+    assert content["run"]["x/y/seed0"]["disk"] == 23
+
+
+def test_the_plan_knows_hours_and_sizes_of_everything_and_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    every = config.load(ROOT, {"suite": "paper", "results": str(tmp_path), "resources": str(tmp_path)})
+    found = planning.plan(every, {}, jobs=False)
+    assert all(run.basis and (run.gpu_hours > 0) == (run.basis != config.NO_TRAINING) for run in found.runs)
+    assert all(entry.about > 10_000 for entry in found.downloads if entry.unsized)
+    assert all(entry.bytes > 10**6 for entry in found.prepared if entry.name.endswith(("clip_ebc", "css_ccnn")))
+    console = Console(width=80, record=True, force_terminal=True, file=(tmp_path / "out").open("w"))
+    planning.show(found, console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text and "unknown" not in text
+    for name in (
+        "clip_ebc/resnet50_sha_number_released",
+        "gigacount G3 ",
+        "nwpu/clip_ebc",
+        "clip_ebc_resnet50_sha_number",
+    ):
+        assert any(line.startswith(name) for line in text.splitlines()), name
+
+
+@pytest.mark.parametrize("suite", ["mini", "open"])
+def test_where_nobody_knows_the_hours_they_are_those_of_one_job(suite: str, tmp_path: Path) -> None:
+    small = config.load(ROOT, {"suite": suite, "results": str(tmp_path), "resources": str(tmp_path)})
+    cost = {cost.run: cost for cost in planning._run_costs(small)}["mcnn/rgb/seed0"]
+    assert cost.gpu_hours == small.suite.training_minutes / 60
+    assert "rehearsed" in cost.basis
 
 
 # -------------------------------------------------------------------------------------------------------------- doctor

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,16 +22,14 @@ from recount.data.needs import check_needs
 from recount.errors import expanded
 from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web
-from recount.planning import needed_sources
+from recount.planning import needed_sources, to_come
 from recount.provenance import hidden_gpus, output_of, visible_gpus
 from recount.results.attempts import failed_of_data
-from recount.results.run_record import RUN
 from recount.settings.project import Project
 from recount.settings.schemas import system_schema
 
 CONDA_MINIMUM = (24, 7, 1)  # what Snakemake asks for
 LONGEST_REASON = 600  # characters of why a step failed
-COPIES = 3  # of what is fetched: an archive, what is unpacked from it, and the pictures as they are prepared
 
 Verdict = Literal["ok", "missing", "problem"]
 MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "problem": "[red]!![/]"}
@@ -109,42 +107,24 @@ def _memory(project: Project) -> Finding:
 
 
 def _disk(project: Project) -> Iterator[Finding]:
-    needs = Counter({project.config.resources: _to_fetch(project) * COPIES})
-    needs[project.config.results] += _to_train(project)
+    takes = to_come(project)
+    needs = defaultdict[str, float](float)  # GB
+    needs[project.config.resources] += takes["fetched"] + takes["prepared"]
+    needs[project.config.results] += takes["models"] + takes["states"]
     for folder, needed in needs.items():
         place = project.root / folder
         while not place.exists():
             place = place.parent
         free = shutil.disk_usage(place).free
-        subject, found = f"disk: {folder}", f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed"
+        subject, found = f"disk: {folder}", f"{free / 1e9:.1f} GB free, {needed:.1f} GB needed"
         if not os.access(place, os.W_OK):
             advice = f"make {place} writable, or set another folder in config.yaml"
             yield Finding(subject, "problem", f"{found}, not writable", advice)
-        elif free < needed:
+        elif free < needed * 1e9:
             advice = "make room, choose fewer systems, or set a folder on a larger disk in config.yaml"
             yield Finding(subject, "problem", found, advice)
         else:
             yield Finding(subject, "ok", found)
-
-
-def _to_fetch(project: Project) -> int:
-    """Return the declared bytes of what is not there yet."""
-    absent = (f for source, folder in needed_sources(project) for f in source.files() if not is_there(f, folder))
-    return sum(file.bytes or 0 for file in absent if file.urls)
-
-
-def _to_train(project: Project) -> int:
-    """Return the bytes of the models of all trainings that are to be done, and of two states of the largest."""
-    from recount.training.cost import planned_bytes
-
-    sizes: dict[str, tuple[int, int]] = {}
-    states, models = [0], 0
-    for run in project.trainings:
-        if not (project.root / project.run_folder(run) / RUN).is_file():
-            state, model = sizes.setdefault(f"{run.system}/{run.variant}", planned_bytes(project, run))
-            states.append(0 if run.checkpoint else 2 * state)
-            models += model * (1 if run.checkpoint else len(run.learnt_from))  # the last, and those chosen
-    return max(states) + models
 
 
 def _conda() -> Finding:

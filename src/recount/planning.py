@@ -2,8 +2,8 @@
 
 Jobs are counted by Snakemake's own dry run, so that they agree with ``snakemake -n``. GPU hours are of training: what a
 run that has ended took, else what runs of the same system here took, scaled to the epochs, else what a rehearsal here
-measured, else a model of the card (``rehearsal.costs``), with what the suite quotes beside it. Downloads are the
-declared sizes of what is not there.
+measured, else a model of the card (``rehearsal.costs``), with what the suite quotes beside it; where nobody knows, the
+time of one job. Downloads are the declared sizes of what is not there, else estimates (``rehearsal.disk``).
 """
 
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,13 +32,14 @@ from recount.errors import UserError
 from recount.fetching.by_hand import is_there
 from recount.fetching.weights import WEIGHTS
 from recount.provenance import cpu_name, visible_gpus
-from recount.rehearsal import costs
+from recount.rehearsal import costs, disk
+from recount.rehearsal.disk import Prepared
 from recount.results.files import ResultsError
 from recount.results.reference import folder_of, machine, read_record
 from recount.results.rehearsals import read_rehearsals
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
-from recount.settings.project import NO_TRAINING, Project, Run, default_recipe, load
+from recount.settings.project import NO_TRAINING, Project, Run, Split, default_recipe, load
 from recount.settings.schemas import system_schema
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         Step,
     )  # the rules of the verdicts load scipy, which each job of the workflow would wait for
 
+ONE_JOB = "one job (training_minutes), until it is rehearsed"
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
 
@@ -54,12 +57,23 @@ class RunCost:
 
     papers: tuple[str, ...]
     run: str
-    gpu_hours: float | None  # None: not known
+    gpu_hours: float
     basis: str
     done: bool  # it has ended
     published_hours: float | None = None  # what the suite quotes
     published_source: str = ""
     peak_bytes: int | None = None  # of a card's memory, as counted for a whole batch
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a training, and all that reads it, needs on disks."""
+
+    state: int  # bytes, while it is unfinished
+    model: int  # bytes
+    copies: int  # of the model: the last one, and those chosen
+    prepared: tuple[str, ...]  # <data set>/<preparation>
+    sources: tuple[str, ...]  # data sets and weights
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,8 @@ class Download:
     there: bool  # it was fetched
     bytes: int  # declared size of what is to be fetched
     unsized: int  # files without a declared size
+    about: int  # bytes of these, as estimated
+    on_disk: int  # bytes, with what is unpacked from archives
     by_hand: str  # what to do where a needed file has no address, or a server refuses the pictures; else ""
 
 
@@ -89,28 +105,52 @@ class Plan:
     path: list["Step"] = field(default_factory=list)  # the cheapest to verdicts, from what is there
     minutes: float | None = None  # of a processor, of all jobs; None: not known
     minutes_basis: str = ""
+    claims: dict[str, tuple[str, ...]] = field(default_factory=dict)  # claim -> system/variant that decide it
+    needs: dict[str, Needs] = field(default_factory=dict)  # of each run
+    prepared: list[Prepared] = field(default_factory=list)
+
+    def takes(self, runs: Iterable[RunCost]) -> dict[str, float]:
+        """Return what is still to come of some trainings: hours, and GB of downloads, of disks by kind, of the sum.
+
+        Of states there are the two of the largest at once, as one is written beside the last.
+        """
+        to_do = [run for run in runs if not run.done]
+        needs = [self.needs[run.run] for run in to_do if run.run in self.needs]
+        sources = {name for need in needs for name in need.sources}
+        prepared = {name for need in needs for name in need.prepared}
+        absent = [entry for entry in self.downloads if entry.name in sources and not entry.there]
+        sizes = {
+            "fetched": sum(entry.on_disk for entry in absent),
+            "prepared": sum(entry.bytes for entry in self.prepared if entry.name in prepared and not entry.there),
+            "models": sum(need.model * need.copies for need in needs),
+            "states": 2 * max((need.state for need in needs), default=0),
+        }
+        sizes |= {"disk": sum(sizes.values()), "downloads": sum(entry.bytes + entry.about for entry in absent)}
+        return {"gpu_hours": sum(run.gpu_hours for run in to_do)} | {name: size / 1e9 for name, size in sizes.items()}
+
+    def of_claim(self, claim: str) -> list[RunCost]:
+        """Return the runs of the trainings that decide a claim."""
+        return [run for run in self.runs if run.run.rpartition("/")[0] in self.claims[claim]]
 
     def hours(self, paper: str | None = None) -> dict[str, Any]:
         """Return GPU hours by basis of a paper's trainings, or of all: one that two papers read counts once there."""
         mine = [run for run in self.runs if paper is None or paper in run.papers]
         by_basis: dict[str, float] = defaultdict(float)
         for run in mine:
-            if run.gpu_hours is not None:
-                by_basis[run.basis] += run.gpu_hours
+            by_basis[run.basis] += run.gpu_hours
         to_do = [run for run in mine if not run.done]
         return {
             "runs": len(mine),
             "done": len(mine) - len(to_do),
-            "gpu_hours": sum(run.gpu_hours or 0.0 for run in to_do),
-            "unknown": sum(run.gpu_hours is None for run in to_do),
+            "gpu_hours": sum(run.gpu_hours for run in to_do),
             "published": sum(run.published_hours or 0.0 for run in to_do),
             "by_basis": by_basis,
         }
 
     @property
     def bytes(self) -> int:
-        """Return the declared size of all that is still to be fetched."""
-        return sum(entry.bytes for entry in self.downloads)
+        """Return the size of all that is still to be fetched, declared or estimated."""
+        return sum(entry.bytes + entry.about for entry in self.downloads)
 
 
 def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = None, jobs: bool = True) -> Plan:
@@ -127,6 +167,8 @@ def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = N
     runs = list(_run_costs(project, card))
     hours, have, _ = by_training(runs)
     counted = dry_run(project.root, overrides) if jobs else {}
+    needs = disk_needs(project)
+    claims = expected(project) if project.suite.comparable else []
     return Plan(
         suite=project.suite.name,
         papers=list(project.papers),
@@ -134,8 +176,11 @@ def plan(project: Project, overrides: Mapping[str, Any], *, card: str | None = N
         jobs=counted,
         runs=runs,
         left_out={run: reason for run, reason in reasons.items() if reason},
-        downloads=list(_downloads(project)),
-        path=path(expected(project), hours, project.config.looks, have) if project.suite.comparable else [],
+        downloads=list(_downloads(project, needs)),
+        path=path(claims, hours, project.config.looks, have),
+        claims={f"{claim.paper} {claim.claim.id}": claim.trainings for claim in claims},
+        needs=needs,
+        prepared=prepared_data(project),
         **(_minutes(project, runs, counted) if jobs and not project.suite.comparable else {}),
     )
 
@@ -146,14 +191,14 @@ def _minutes(project: Project, runs: Sequence[RunCost], jobs: Mapping[str, int])
     Trainings are as in ``RunCost``; other jobs take what they took in the reference run.
     """
     to_do = [run for run in runs if not run.done]
-    unknown = [run.run for run in to_do if run.gpu_hours is None]
+    unknown = [run.run for run in to_do if run.basis == ONE_JOB]
     if unknown:
         why = f"not known of {len(unknown)} trainings before `recount rehearse --config suite={project.suite.name}`"
         return {"minutes_basis": f"{why}, which takes some minutes"}
     reference = read_record(folder_of(project))
     seconds = reference.seconds if reference else {}
     others = {step: number for step, number in jobs.items() if step not in ("all", "train")}
-    trained = sum(run.gpu_hours or 0.0 for run in to_do) * 60
+    trained = sum(run.gpu_hours for run in to_do) * 60
     rest = sum(seconds[step] * number for step, number in others.items() if step in seconds) / 60
     left = sum(number for step, number in others.items() if step not in seconds)
     more = f"; without {left} other jobs" if left else f", {rest:.0f} of {sum(others.values())} other jobs"
@@ -164,6 +209,38 @@ def _minutes(project: Project, runs: Sequence[RunCost], jobs: Mapping[str, int])
     }
 
 
+def to_come(project: Project) -> dict[str, float]:
+    """Return what the whole project is still to take (``Plan.takes``)."""
+    needs = disk_needs(project)
+    downloads, prepared = list(_downloads(project, needs)), prepared_data(project)
+    runs = list(_run_costs(project))
+    return Plan(project.suite.name, [], None, {}, runs, downloads=downloads, needs=needs, prepared=prepared).takes(runs)
+
+
+def disk_needs(project: Project) -> dict[str, Needs]:
+    """Return what each training needs on disks, by run; sizes of networks that were never counted load PyTorch."""
+    splits, weights = defaultdict[str, list[Split]](list), defaultdict[str, list[str]](list)
+    for run in project.runs:
+        splits[run.training_id] += run.splits
+        weights[run.training_id] += run.weights
+    found, sizes = dict[str, Needs](), dict[str, tuple[int, int, int]]()
+    for run in project.trainings:
+        name = run.id.rpartition("/")[0]
+        if name not in sizes:
+            sizes[name] = disk.of_training(project, run)
+        mine = [split for split in splits[run.id] if not datasets.load(split.dataset).embedded]
+        prepared = dict.fromkeys(f"{split.dataset}/{split.preparation}" for split in mine)
+        sources = dict.fromkeys((*(split.dataset for split in mine), *weights[run.id]))
+        found[run.id] = Needs(*sizes[name], tuple(prepared), tuple(sources))
+    return found
+
+
+def prepared_data(project: Project) -> list[Prepared]:
+    """Return what is prepared for the project's runs, each data set and preparation once."""
+    splits = {(split.dataset, split.preparation): split for run in project.runs for split in run.splits}
+    return [disk.prepared(project, split) for split in splits.values() if not datasets.load(split.dataset).embedded]
+
+
 def by_training(runs: Iterable[RunCost]) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
     """Return, for each training (``system/variant``): hours of one seed, seeds that have ended, the hours they took."""
     hours: dict[str, list[float]] = defaultdict(list)
@@ -171,11 +248,10 @@ def by_training(runs: Iterable[RunCost]) -> tuple[dict[str, float], dict[str, in
     spent: dict[str, float] = defaultdict(float)
     for run in runs:
         training = run.run.rpartition("/")[0]
-        if run.gpu_hours is not None:
-            hours[training].append(run.gpu_hours)
+        hours[training].append(run.gpu_hours)
         if run.done:
             have[training] += 1
-            spent[training] += run.gpu_hours or 0.0
+            spent[training] += run.gpu_hours
     return {training: sum(found) / len(found) for training, found in hours.items()}, have, spent
 
 
@@ -261,8 +337,11 @@ class _Basis:
         devices |= {found.device: found for found in there}
         self.rehearsed = next((found for name, found in devices.items() if any(one in name for one in wanted)), None)
 
-    def estimate(self, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float | None, str]:
-        """Return the hours and their basis: runs of its system here, a rehearsal, the model, what the suite quotes."""
+    def estimate(self, run: Run, measured: Mapping[str, tuple[float, int] | None]) -> tuple[float, str]:
+        """Return the hours and their basis.
+
+        That is: runs of its system here, a rehearsal, the model, what the suite quotes, the time of one job.
+        """
         quoted, source = self.project.gpu_hours(run.system, run.variant)
         if quoted == 0:
             return quoted, source
@@ -285,7 +364,9 @@ class _Basis:
         hours = costs.modelled_hours(self.project, run, card) if card else None
         if hours is not None:
             return hours, f"model of {card}"
-        return quoted, source if quoted is not None else "not known before `recount rehearse`"
+        if quoted is not None:
+            return quoted, source
+        return self.project.suite.training_minutes / 60, ONE_JOB
 
 
 def check_data(project: Project) -> None:
@@ -359,13 +440,17 @@ def needed_sources(project: Project) -> Iterator[tuple[Source, Path]]:
         yield WEIGHTS[name], project.root / project.weights / name
 
 
-def _downloads(project: Project) -> Iterator[Download]:
+def _downloads(project: Project, needs: Mapping[str, Needs]) -> Iterator[Download]:
     for source, folder in needed_sources(project):
         files = [file for file in source.files() if file.urls or not file.optional]
         there = (folder / MANIFEST).is_file()
         absent = [file for file in files if not is_there(file, folder)]
         nowhere = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
         pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
+        readers = (need.model for need in needs.values() if source.name in need.sources)
+        about = 0 if there else disk.undeclared(source, absent, readers)
+        packed = any(file.unpack and file.bytes is None for file in absent)
+        declared = sum((file.bytes or 0) * (1 + file.unpack) for file in absent)
         yield Download(
             name=source.name,
             title=source.title,
@@ -373,20 +458,36 @@ def _downloads(project: Project) -> Iterator[Download]:
             there=there,
             bytes=0 if there else sum(file.bytes or 0 for file in absent),
             unsized=0 if there else sum(file.bytes is None for file in absent),
+            about=about,
+            on_disk=0 if there else declared + about * (1 + packed),
             by_hand=(source.by_hand or "see its homepage") if nowhere or pictures else "",
         )
+
+
+def to_get_by_hand(project: Project) -> list[Download]:
+    """Return what no address delivers, or not its pictures, and is not there."""
+    return [entry for entry in _downloads(project, {}) if entry.by_hand]
 
 
 def show(found: Plan, console: Console) -> None:
     """Print the plan for people."""
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=not console.is_terminal)
 
-    console.print(f"[bold]Suite {found.suite}[/]: {', '.join(found.papers)}")
+    say(f"[bold]Suite {found.suite}[/]: {', '.join(found.papers)}")
     jobs = ", ".join(f"{number} {rule}" for rule, number in found.jobs.items())
-    console.print(f"Jobs: {sum(found.jobs.values())} ({jobs})" if jobs else "Jobs: nothing to be done")
-    console.print(_hours_table(found))
+    say(f"Jobs: {sum(found.jobs.values())} ({jobs})" if jobs else "Jobs: nothing to be done")
+    console.print(_papers_table(found))
+    for paper in found.papers:
+        basis = found.hours(paper)["by_basis"]
+        bases = [f"{_hours(value)} h {name}" for name, value in basis.items() if value]
+        say(f"Hours of {paper}: {'; '.join(bases) or (NO_TRAINING if set(basis) == {NO_TRAINING} else 'none')}")
+    say(
+        "Done: of all trainings; hours of training; all else in GB (10^9 bytes); of what is still to come. Fetch: by "
+        "network; raw: that, and what is unpacked from archives; states: two of the largest training, for each that "
+        "runs at once; disk: all of these; card: a training's peak, as counted. What trainings share counts once."
+    )
     if found.minutes is not None:
         say(f"Processor: about {found.minutes:.0f} minutes in all: {escape(found.minutes_basis)}")
     elif found.minutes_basis:
@@ -395,34 +496,46 @@ def show(found: Plan, console: Console) -> None:
         console.print(_not_run_table(found.left_out))
     if found.path:
         show_path(found, console)
-    if found.downloads:
-        console.print(_downloads_table(found.downloads))
-        unsized = sum(entry.unsized for entry in found.downloads)
-        files = f"{found.bytes / 1e6:,.1f} MB" if found.bytes < 1e9 else f"{found.bytes / 1e9:,.1f} GB"
-        more = f", and {unsized} files whose size is not declared" if unsized else ""
-        say(
-            f"Disk: {files} to fetch{more}; archives are unpacked beside themselves, and pictures "
-            "are stored once more as prepared: keep three times that free, and the models' space for each run"
-        )
+    if found.claims:
+        console.print(_claims_table(found))
+    console.print(_trainings_table(found))
+    for number, basis in enumerate(_bases(found), start=1):
+        say(f"  {number}: {escape(basis)}")
+    _show_data(found, console, say)
     for entry in found.downloads:
         if entry.by_hand:
             say(f"[bold]By hand: {entry.name}[/] ({escape(entry.licence)}): {escape(entry.by_hand)}")
 
 
+def _show_data(found: Plan, console: Console, say: Callable[[str], None]) -> None:
+    if found.prepared:
+        table = _table("Prepared data", "GB", "There")
+        for data in found.prepared:
+            table.add_row(data.name, _gb(data.bytes / 1e9, "~"), "yes" if data.there else "no")
+        console.print(table)
+        say("Without a size: pictures that keep their bytes; they are linked where the file system allows it.")
+    if found.downloads:
+        console.print(_downloads_table(found.downloads))
+        say("~: nobody states the size; by the number and size of the pictures, or by the network that reads the file.")
+        for licence in dict.fromkeys(entry.licence for entry in found.downloads):
+            names = ", ".join(entry.name for entry in found.downloads if entry.licence == licence)
+            say(f"  {escape(licence)}: {names}")
+
+
 def show_path(found: Plan, console: Console, most: int = 10) -> None:
     """Print the first steps of the cheapest path."""
-    table = Table(
-        "Train", "Seeds", "Hours", "In all", "Decides, by chance of it", title="The cheapest path to verdicts"
-    )
+    table = _table("The cheapest path: train", "Seeds", "Hours", "In all", "Decides, by chance of it", words=1)
     for step in found.path[:most]:
         gains = sorted(step.gains.items(), key=lambda item: -item[1])
         said = ", ".join(f"{claim} +{gain:.0%}" for claim, gain in gains if gain >= 0.005)
-        table.add_row("\n".join(step.runs), str(step.seeds), _hours(step.hours), _hours(step.total_hours), said)
+        runs = ("\n" if console.is_terminal else ", ").join(step.runs)
+        table.add_row(runs, str(step.seeds), _hours(step.hours), _hours(step.total_hours), said)
     console.print(table)
     console.print(
         "Hours are of training. The chance is that of the claim's own rule at the effect that the paper printed (else "
         "20 %), with what the rules assume of seeds and pictures (docs/verdicts.md).",
         highlight=False,
+        soft_wrap=not console.is_terminal,
     )
     if left := found.path[most:]:
         claims, hours = sum(step.gain for step in left), left[-1].total_hours - found.path[most - 1].total_hours
@@ -444,28 +557,38 @@ def show_next(found: Plan, console: Console) -> None:
     console.print(f"Next: snakemake --cores all {chosen}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _hours_table(found: Plan) -> Table:
-    table = Table("Paper", "Runs", "Done", "GPU hours to do", "Published", "Unknown", "Basis", title="Training")
+SIZES = ("downloads", "fetched", "prepared", "models", "states", "disk")  # columns of GB
 
-    def add(name: str, hours: Mapping[str, Any], basis: str) -> None:
-        to_do = _hours(hours["gpu_hours"])
-        known = _hours(hours["published"]), str(hours["unknown"] or "–")
-        table.add_row(name, str(hours["runs"]), str(hours["done"]), to_do, *known, basis)
+
+def _table(first: str, *heads: str, words: int = 0) -> Table:
+    """Return a table without frames; all but the first column and the last ``words`` are numbers."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for place, head in enumerate(heads):
+        is_number = place < len(heads) - words
+        table.add_column(head, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    return table
+
+
+def _papers_table(found: Plan) -> Table:
+    table = _table("Paper", "Done", "Hours", "Printed", "Fetch", "Raw", *(name.capitalize() for name in SIZES[2:]))
+
+    def add(name: str, paper: str | None) -> None:
+        hours = found.hours(paper)
+        takes = found.takes(run for run in found.runs if paper is None or paper in run.papers)
+        numbers = (f"{hours['done']}/{hours['runs']}", _hours(hours["gpu_hours"]), _hours(hours["published"]))
+        table.add_row(name, *numbers, *(_gb(takes[size]) for size in SIZES))
 
     for paper in found.papers:
-        hours = found.hours(paper)
-        basis = [f"{_hours(value)} h {name}" for name, value in hours["by_basis"].items() if value]
-        nothing = NO_TRAINING if set(hours["by_basis"]) == {NO_TRAINING} else "–"
-        add(paper, hours, "; ".join(basis) or nothing)
+        add(paper, paper)
     if len(found.papers) > 1:
-        table.add_section()
-        add("all", found.hours(), "")
+        add("all", None)
     return table
 
 
 def _not_run_table(left_out: Mapping[str, str]) -> Table:
     """Return the variants that are not run by reason; released checkpoints share one, and are named."""
-    table = Table("Why", "Variants", title="Not run")
+    table = _table("Not run, because", "Variants", words=1)
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in left_out.items():
         said = re.fullmatch(r"(.* the released checkpoint) (\S+) (.*)", reason)
@@ -475,33 +598,81 @@ def _not_run_table(left_out: Mapping[str, str]) -> Table:
     return table
 
 
+def _claims_table(found: Plan) -> Table:
+    table = _table("Claim", "Trainings", "Hours", "Fetch", "Disk")
+    for claim, trainings in found.claims.items():
+        takes = found.takes(found.of_claim(claim))
+        table.add_row(
+            claim, str(len(trainings)), _hours(takes["gpu_hours"]), _gb(takes["downloads"]), _gb(takes["disk"])
+        )
+    return table
+
+
+def _trainings_table(found: Plan) -> Table:
+    table = _table("Training", "Done", "Hours", "Basis", "Card", "Fetch", "Disk")
+    bases = list(_bases(found))
+    runs: dict[str, list[RunCost]] = defaultdict(list)
+    for run in found.runs:
+        runs[run.run.rpartition("/")[0]].append(run)
+    for name, seeds in runs.items():
+        takes, peak = found.takes(seeds), max(run.peak_bytes or 0 for run in seeds)
+        numbers = (f"{sum(run.done for run in seeds)}/{len(seeds)}", _hours(sum(run.gpu_hours for run in seeds)))
+        basis = str(bases.index(seeds[0].basis) + 1)
+        table.add_row(name, *numbers, basis, *(_gb(size) for size in (peak / 1e9, takes["downloads"], takes["disk"])))
+    return table
+
+
+def _bases(found: Plan) -> Iterable[str]:
+    return dict.fromkeys(run.basis for run in found.runs)
+
+
 def _hours(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def _gb(value: float, about: str = "") -> str:
+    """Return a number of GB; "–": none."""
+    return (
+        f"{about}{value:,.0f}" if value >= 100 else f"{about}{value:.2g}" if value >= 0.001 else "0" if value else "–"
+    )
+
+
 def _downloads_table(downloads: Iterable[Download]) -> Table:
-    table = Table("What", "Size", "There", "Licence", title="Downloads")
+    table = _table("Download", "GB", "There")
     for entry in downloads:
-        size = [f"{entry.bytes / 1e6:,.1f} MB"] if entry.bytes else []
-        if entry.unsized:
-            size.append(f"{entry.unsized} file{'s' if entry.unsized > 1 else ''} of unknown size")
-        table.add_row(entry.name, " + ".join(size) or "–", "yes" if entry.there else "no", entry.licence)
+        size = _gb((entry.bytes + entry.about) / 1e9, "~" if entry.about else "")
+        table.add_row(entry.name, size, "yes" if entry.there else "no")
     return table
 
 
 def document(found: Plan, shown: Callable[[Plan, Console], None] = show) -> Document:
     """Return the plan as a document, whose text is what ``shown`` prints; its table has a row for each training."""
     stream = StringIO()
-    shown(found, Console(file=stream, width=terminal().width if sys.stdout.isatty() else 100, color_system=None))
+    here = terminal()
+    shown(found, Console(file=stream, width=here.width, color_system=None, force_terminal=here.is_terminal))
     text = [line.rstrip() for line in stream.getvalue().splitlines()]
-    content = asdict(found) | {"hours": {paper: found.hours(paper) for paper in found.papers}, "bytes": found.bytes}
-    heads = ("Run", "Papers", "GPU hours", "Basis", "Done")
-    rows = [(r.run, ", ".join(r.papers), "?" if r.gpu_hours is None else _hours(r.gpu_hours), r.basis,
-             "yes" if r.done else "no") for r in found.runs]  # fmt: skip
-    sheets = [Sheet("Trainings", heads, rows), Sheet("Not run", ("Run", "Why"), [*found.left_out.items()])]
-    downloads = [(d.name, d.title, f"{d.bytes / 1e6:,.1f} MB", "yes" if d.there else "no", d.by_hand, d.licence)
-                 for d in found.downloads]  # fmt: skip
-    sheets.append(Sheet("Downloads", ("What", "Title", "Size", "There", "By hand", "Licence"), downloads))
-    columns = ("run", "papers", "gpu_hours", "basis", "done")
-    table = [(r.run, " ".join(r.papers), r.gpu_hours, r.basis, str(r.done).lower()) for r in found.runs]
+    takes: dict[str, Any] = {
+        "run": {run.run: found.takes([run]) for run in found.runs},
+        "claim": {claim: found.takes(found.of_claim(claim)) for claim in found.claims},
+        "paper": {paper: found.takes(run for run in found.runs if paper in run.papers) for paper in found.papers},
+        "all": found.takes(found.runs),
+    }
+    hours = {paper: found.hours(paper) for paper in found.papers}
+    content = asdict(found) | {"hours": hours, "takes": takes, "bytes": found.bytes}
+    sizes = [f"{name} GB" for name in SIZES]
+    heads = ("Run", "Papers", "GPU hours", "Basis", "Done", *sizes)
+    rows = [(r.run, ", ".join(r.papers), _hours(r.gpu_hours), r.basis, "yes" if r.done else "no",
+             *(_gb(takes["run"][r.run][size]) for size in SIZES)) for r in found.runs]  # fmt: skip
+    of_claims = [(claim, _hours(sums["gpu_hours"]), *(_gb(sums[size]) for size in SIZES))
+                 for claim, sums in takes["claim"].items()]  # fmt: skip
+    sheets = [Sheet("Trainings", heads, rows), Sheet("Claims", ("Claim", "GPU hours", *sizes), of_claims),
+              Sheet("Not run", ("Run", "Why"), [*found.left_out.items()])]  # fmt: skip
+    prepared = [(p.name, _gb(p.bytes / 1e9, "~"), "yes" if p.there else "no") for p in found.prepared]
+    sheets.append(Sheet("Prepared data", ("What", "GB", "There"), prepared))
+    downloads = [(d.name, d.title, _gb((d.bytes + d.about) / 1e9, "~" if d.about else ""), "yes" if d.there else "no",
+                  d.by_hand, d.licence) for d in found.downloads]  # fmt: skip
+    sheets.append(Sheet("Downloads", ("What", "Title", "GB", "There", "By hand", "Licence"), downloads))
+    columns = ("run", "papers", "gpu_hours", "basis", "done", *(f"{name}_gb" for name in SIZES))
+    table = [(r.run, " ".join(r.papers), r.gpu_hours, r.basis, str(r.done).lower(),
+              *(takes["run"][r.run][size] for size in SIZES)) for r in found.runs]  # fmt: skip
     return Document(f"Plan of suite {found.suite}", text[:2], sheets, content, columns, table, plain=text)

@@ -80,6 +80,18 @@ def shanghaitech() -> dict[str, bytes]:
     return {"ShanghaiTech.zip": archive(members)}
 
 
+def nwpu() -> dict[str, bytes]:
+    """Return the archives of pictures and ``annPoints``, and the lists; the test split has no annotation."""
+    lists = {"train": ["0001", "0002", "0003", "1001", "2001"], "val": ["3001"], "test": ["4001"]}
+    parts = {f"images_part{part}.zip": dict[str, bytes]() for part in range(1, 6)}
+    for number, name in enumerate(name for names in lists.values() for name in names):
+        parts[f"images_part{int(name) // 1000 + 1}.zip"][f"{name}.jpg"] = picture("JPEG", (640, 480), number)
+    known = [name for split in ("train", "val") for name in lists[split]]
+    mats = {f"mats/{name}.mat": matlab({"annPoints": np.array(POINTS) * 2}) for name in known}
+    written = {f"{split}.txt": "".join(f"{name} 0 1\n" for name in names).encode() for split, names in lists.items()}
+    return {**{name: archive(members) for name, members in parts.items()}, "mats.zip": archive(mats), **written}
+
+
 # --------------------------------------------------------------------------------------------------------- open classes
 
 
@@ -115,7 +127,7 @@ def carpk() -> dict[str, bytes]:
     row = {"filename": "20160331_NTU_00001.png", "boxes": [[20.0, 10.0, 60.0, 30.0], [70.0, 90.0, 110.0, 120.0]]}
     return {
         "LICENSE": b"non-commercial",
-        "data/CARPK_devkit/train.json": as_lines([row]),
+        "data/CARPK_devkit/train.json": as_lines([row | {"filename": "20160331_NTU_00002.png"}]),
         "data/CARPK_devkit/test.json": as_lines([row]),
         "data/CARPK_devkit/exemplar.json": as_json({}),
     }
@@ -189,6 +201,7 @@ DATA: dict[str, Callable[[], dict[str, bytes]]] = {
     "ucf_qnrf": ucf_qnrf,
     "shanghaitech_a": shanghaitech,
     "shanghaitech_b": shanghaitech,
+    "nwpu": nwpu,
     "fsc147": fsc147,
     "fsc147s": fsc147s,
     "carpk": carpk,

@@ -19,7 +19,7 @@ from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, feeding, provenance
 from recount.errors import UserError, in_words, working_folder
-from recount.planning import COUNT_JOBS, check_data, priorities, within_budget
+from recount.planning import COUNT_JOBS, check_data, priorities, to_get_by_hand, within_budget
 from recount.results.attempts import times_killed
 from recount.results.published import check_published
 from recount.results.submissions import submissions
@@ -190,6 +190,24 @@ def run_of(wildcards):
     return run
 
 
+EVALUATED = {  # step of an evaluation: its files, by output's name: folder below the results, suffix
+    "predict": {
+        "found": ("predictions", ".csv"),
+        "times": ("predictions", ".timing.json"),
+        "maps": ("maps", ".npz"),
+    },
+    "test_prompts": {"found": ("prompt_tests", ".json"), "maps": ("prompt_tests", ".npz")},
+}
+
+
+def evaluation_files(step, places):
+    """Return the files of an evaluation job by kind, of each of its folders."""
+    kinds = EVALUATED[step].items()
+    return {
+        kind: [PROJECT.results / top / place / f"{SEED}{suffix}" for place in places] for kind, (top, suffix) in kinds
+    }
+
+
 def evaluated(run, step):
     """Return what a run is evaluated on in a step: by the folder of its files below the step's, (benchmark, split)."""
     if step == "predict":
@@ -255,10 +273,12 @@ def reading_settings(wildcards):
     return json.dumps(run_of(wildcards).reading, sort_keys=True)
 
 
-def prompt_test_settings(places):
-    """Return a function of wildcards: the prompt tests of a job, and on how many pictures."""
+def prompt_test_settings(step, places):
+    """Return a function of wildcards: the prompt tests of a job, and on how many pictures; of other steps nothing."""
 
     def settings(wildcards):
+        if step != "test_prompts":
+            return ""
         tests = run_of(wildcards).prompt_tests
         names = asked_benchmarks("test_prompts", places)(wildcards)
         return json.dumps({name: tests[name].model_dump(mode="json") for name in names})
@@ -399,6 +419,16 @@ def not_fetched():
         if isinstance(source, Dataset) and (folder / "manifest.json").exists() and source.lacks_pictures(folder)
     ]
     return messages
+
+
+def say_what_is_by_hand():
+    """Say at the start what no address delivers and is not here: what needs it fails, perhaps after a day's training."""
+    for entry in to_get_by_hand(PROJECT):
+        print(
+            f"Not here, and by hand alone: {entry.name} ({entry.title}). What needs it will fail, all else runs. "
+            f"{entry.by_hand}",
+            file=sys.stderr,
+        )
 
 
 def list_what_is_missing():

@@ -1,21 +1,19 @@
 """What the trained models predict, and how far that is from the truth."""
 
-for name, places, pattern, runs in evaluation_jobs("predict"):
+for step, name, places, pattern, runs in ((step, *job) for step in EVALUATED for job in evaluation_jobs(step)):
 
     rule:
         name:
             name
         input:
             run=training_record,
-            indexes=evaluation_indexes("predict", places),
+            indexes=evaluation_indexes(step, places),
         output:
-            [PROJECT.results / "predictions" / place / f"{SEED}.csv" for place in places],
-            times=[PROJECT.results / "predictions" / place / f"{SEED}.timing.json" for place in places],
-            maps=[PROJECT.results / "maps" / place / f"{SEED}.npz" for place in places],
+            **evaluation_files(step, places),
         log:
-            PROJECT.log("predict", *log_parts(places)),
+            PROJECT.log(step, *log_parts(places)),
         benchmark:
-            timing("predict", *log_parts(places))
+            timing(step, *log_parts(places))
         wildcard_constraints:
             place=pattern,
             system=runs,
@@ -28,50 +26,15 @@ for name, places, pattern, runs in evaluation_jobs("predict"):
             runtime=more_time(PROJECT.suite.evaluation_minutes),
             attempt=attempt_number,
         params:
-            benchmarks=asked_benchmarks("predict", places),
+            command=step.replace("_", "-"),
+            benchmarks=asked_benchmarks(step, places),
+            prompt_tests=prompt_test_settings(step, places),
             reading=reading_settings,
-            code=code_of("predict", "system"),
+            code=code_of(step, "system"),
         shell:
             "RECOUNT_GPUS={resources.gpu} RECOUNT_ATTEMPT={resources.attempt} RECOUNT_MINUTES={resources.runtime}"
-            " recount predict {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} {params.benchmarks:q}"
-            " > {log:q} 2>&1"
-
-
-for name, places, pattern, runs in evaluation_jobs("test_prompts"):
-
-    rule:
-        name:
-            name
-        input:
-            run=training_record,
-            indexes=evaluation_indexes("test_prompts", places),
-        output:
-            [PROJECT.results / "prompt_tests" / place / f"{SEED}.json" for place in places],
-            maps=[PROJECT.results / "prompt_tests" / place / f"{SEED}.npz" for place in places],
-        log:
-            PROJECT.log("test_prompts", *log_parts(places)),
-        benchmark:
-            timing("test_prompts", *log_parts(places))
-        wildcard_constraints:
-            place=pattern,
-            system=runs,
-        conda:
-            "../envs/train.yaml"
-        threads: evaluation_threads
-        resources:
-            gpu=gpus,
-            mem_mb=more_memory(PROJECT.suite.evaluation_mem_mb),
-            runtime=more_time(PROJECT.suite.evaluation_minutes),
-            attempt=attempt_number,
-        params:
-            benchmarks=asked_benchmarks("test_prompts", places),
-            prompt_tests=prompt_test_settings(places),
-            reading=reading_settings,
-            code=code_of("test_prompts", "system"),
-        shell:
-            "RECOUNT_GPUS={resources.gpu} RECOUNT_ATTEMPT={resources.attempt} RECOUNT_MINUTES={resources.runtime}"
-            " recount test-prompts {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q} {params.benchmarks:q}"
-            " > {log:q} 2>&1"
+            " recount {params.command} {wildcards.system:q}/{wildcards.variant:q}/seed{wildcards.seed:q}"
+            " {params.benchmarks:q} > {log:q} 2>&1"
 
 
 rule score:

@@ -134,17 +134,11 @@ def next_hour(project: Project) -> dict[str, Any]:
         total += step.hours
     if rows:
         return {"rows": rows, "why": "the cheapest path to verdicts: what decides most of the papers' claims an hour"}
-    waiting = sorted(
-        (run for run in plan.runs if not run.done), key=lambda run: (run.gpu_hours is None, run.gpu_hours or 0)
-    )
-    for run in waiting:
+    for run in sorted((run for run in plan.runs if not run.done), key=lambda run: run.gpu_hours):
         if rows and total >= HOUR:
             break
-        hours = "cost not known" if run.gpu_hours is None else f"{run.gpu_hours:.3g} h"
-        rows.append((run.run, f"{hours} ({run.basis})", ", ".join(run.papers)))
-        total += run.gpu_hours or 0.0
-        if run.gpu_hours is None and len(rows) >= 8:
-            break
+        rows.append((run.run, f"{run.gpu_hours:.3g} h ({run.basis})", ", ".join(run.papers)))
+        total += run.gpu_hours
     why = "no training of this suite decides more claims: what waits, the cheapest first" if rows else "nothing waits"
     return {"rows": rows, "why": why}
 

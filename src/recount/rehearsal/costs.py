@@ -22,6 +22,7 @@ from recount.settings.project import Project, Run, default_recipe
 from recount.settings.recipe import Precision, Recipe, resolve_recipe
 
 COSTS, CARDS = (Path(__file__).with_name(name) for name in ("costs.json", "cards.yaml"))
+FLOAT32, ADAM_MOMENTS = 4, 2  # bytes; numbers that Adam keeps of each weight
 LAUNCH_SECONDS = 8e-6  # that PyTorch takes to start a kernel; an assumption: nothing here was measured on a card
 
 
@@ -48,6 +49,7 @@ class StepCost(Strict):
     """What one training step costs: ``rehearsal.counting.Counted``, of which run, stage and precision."""
 
     run: str = Field(description="system/variant")
+    also: tuple[str, ...] = Field((), description="variants of an equal network, batch and precision")
     stage: str
     epochs: int = Field(description="of the stage, in the recipe that was counted")
     last: bool = Field(description="whether the stage is the last one, whose epochs a run's recipe sets")
@@ -103,7 +105,7 @@ def steps_of(recipe: Recipe, samples: int, epochs: int) -> int:
 def _stages(run: Run, precision: str) -> list[StepCost]:
     """Return what was counted of a run's stages: its own variant, else the first of its system; [] if none was."""
     of_system = [cost for cost in counted() if cost.run.startswith(f"{run.system}/") and cost.parts == 1]
-    own = [cost for cost in of_system if cost.run == f"{run.system}/{run.variant}"]
+    own = [cost for cost in of_system if f"{run.system}/{run.variant}" in (cost.run, *cost.also)]
     chosen = own or [cost for cost in of_system if cost.run == of_system[0].run]
     wanted = [cost for cost in chosen if cost.precision == precision]
     return wanted or [cost for cost in chosen if cost.precision == chosen[0].precision]
@@ -131,6 +133,15 @@ def memory_peak(project: Project, run: Run) -> int | None:
     """Return the bytes that a run's training takes on a card, as counted; None where it never was."""
     stages = _stages(run, recipe_of(project, run).precision)
     return max((cost.peak for cost in stages), default=None) if run.size == "paper" else None
+
+
+def sizes_counted(run: Run) -> tuple[int, int] | None:
+    """Return about the bytes of a run's state and of a model, by the counted parameters; None: none were counted."""
+    stages = _stages(run, "fp32") if run.size == "paper" else []
+    if not stages:
+        return None
+    kept = 1 + ADAM_MOMENTS  # of what is trained: weights and moments
+    return max(kept * cost.trained for cost in stages) * FLOAT32, stages[-1].parameters * FLOAT32
 
 
 def measured_hours(project: Project, run: Run, there: Rehearsals) -> float | None:
