@@ -22,6 +22,7 @@ from recount.report.prompt_tests import (
     PromptTested,
     exhibits,
     heat_uri,
+    kept_sheet,
     map_sheet,
     prompt_galleries,
     prompt_scores,
@@ -167,6 +168,15 @@ def test_attention_before_training_comes_first(entries: list[PromptTested]) -> N
     assert sheet.heads[2:4] == ("attention, fused", "similarity S2")
     assert before[:3] == ["before training", "drawn/val", 0.7]
     assert trained[:5] == ["T2ICount", "drawn/val", 0.9, 0.6, 1.0]
+
+
+def test_what_answers_follow_is_told_once_for_benchmarks_that_are_the_same_pictures() -> None:
+    row = {"id": "s", "beside": "t", "true": 2.0, "own": 3.0, "caption": 3.0, "picture": 2.0}
+    found = {"stays": {"caption": 1.0, "picture": 0.0}, "pictures": [row]}
+    tests = {"dataset": "drawn", "split": "test", "counterfactuals": found}
+    content = {"made": {}, "selection": "last", "benchmarks": {"a/test": tests, "b/test": tests}}
+    (line,) = kept_sheet("p", [PromptTested(READER, {0: PromptTests.model_validate(content)})]).lines
+    assert [cell.shown for cell in line.cells] == ["T2ICount", "drawn/test", "0 %", "100 %", "–", "–", "1"]
 
 
 def test_a_picture_is_shown_with_both_prompts_and_every_system(project: Project, entries: list[PromptTested]) -> None:

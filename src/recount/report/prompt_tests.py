@@ -264,19 +264,17 @@ def _marks(ax: Axes, table: pd.DataFrame, looks: Sequence[Mapping[str, Any]]) ->
 
 
 def kept_sheet(paper: str, entries: Sequence[PromptTested]) -> Sheet:
-    """Return how often an answer stays when one thing of a picture is kept, by variant and benchmark."""
-    lines = []
+    """Return how often an answer stays when one thing of a picture is kept, by variant and pictures."""
+    lines: dict[tuple[str, str], Line] = {}  # several benchmarks may be the same pictures here
     for entry in entries:
         for benchmark, found in entry.of("counterfactuals"):
             at = entry.benchmarks[benchmark]
+            where = entry.variant.label, f"{at.dataset}/{at.split}"
             shares = [_mean([tests.stays.get(kept) for tests in found]) for kept in KEPT]
-            cells = [Cell(share, percent(share)) for share in shares]
-            lines.append(Line((entry.variant.label, f"{at.dataset}/{at.split}", *cells, len(found[0].pictures))))
-    heads = ("System", "On", *KEPT.values(), "Pictures")
+            lines[where] = Line((*where, *(Cell(share, percent(share)) for share in shares), len(found[0].pictures)))
+    heads, title = ("System", "On", *KEPT.values(), "Pictures"), "Answers that stay when only one thing is kept"
     groups = (("", 2), ("share of answers that stay with", len(KEPT)), ("", 1))
-    return Sheet(
-        f"{paper}-follows", "Answers that stay when only one thing is kept", heads, tuple(lines), groups=groups
-    )
+    return Sheet(f"{paper}-follows", title, heads, tuple(lines.values()), groups=groups)
 
 
 def map_sheet(paper: str, entries: Sequence[PromptTested]) -> Sheet:
