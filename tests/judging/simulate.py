@@ -47,7 +47,7 @@ SHAPES = [
     *(World(images=n, sd=sd, share=p) for n in (20, 509) for p in (0.02, 0.5, 0.95) for sd in (0.3,)),
     *(World(images=n, sd=0.1, errors=e, hardness="alike", pool=False, unlike=unlike)
       for n, e in ((100, "constant"), (1190, "all repeats"))
-      for unlike in (1, 2, 10)),
+      for unlike in (1, 2, 5, 10)),
 ]  # fmt: skip
 
 
