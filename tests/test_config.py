@@ -449,9 +449,10 @@ def test_the_rule_of_a_claim_is_put_into_words(tmp_path: Path, claim: dict[str, 
 
 def test_every_quantity_of_claims_is_one_that_prompt_tests_tell() -> None:
     from recount.judging import prompt_evidence
+    from recount.judging.claims import OF_ANSWERS
     from recount.metrics import QUANTITIES
 
-    assert set(QUANTITIES) == {*prompt_evidence.QUANTITIES, "nearer_to_majority", "prompt_names_majority"}
+    assert set(QUANTITIES) == {*prompt_evidence.QUANTITIES, *OF_ANSWERS, "prompt_names_majority"}
 
 
 def _runs(suite: str) -> dict[str, Run]:
