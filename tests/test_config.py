@@ -121,6 +121,14 @@ def test_a_run_is_prompt_tested_where_its_paper_says_and_the_suite_has_data(tmp_
     assert entry.split == run.benchmarks["set/test"]
 
 
+def test_some_variants_alone_are_prompt_tested(tmp_path: Path) -> None:
+    counter = {**COUNTER, "prompt_tests": {"set/test": ["counterfactuals"]}, "prompt_tested": ["clean"]}
+    project = load(write(tmp_path, counter=counter))
+    assert {run.variant for run in project.runs if run.prompt_tests} == {"clean"}
+    with pytest.raises(ConfigError, match=r"prompt_tested = cleam: there is no such variant; the nearest is clean"):
+        load(write(tmp_path / "wrong", counter={**counter, "prompt_tested": ["cleam"]}))
+
+
 def test_an_unknown_test_of_the_prompt_is_refused(tmp_path: Path) -> None:
     counter = {**COUNTER, "prompt_tests": {"set/test": ["mosaic"]}}
     with pytest.raises(ConfigError, match="negative_prompts"):

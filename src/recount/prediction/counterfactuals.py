@@ -37,8 +37,11 @@ def askable(system: System, samples: Sequence[Sample]) -> list[Sample] | str:
 def partners(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
     """Return samples with another one of another picture and number, drawn; those that have none are left out."""
     generator = random.Random(DRAWING_SEED)
-    choices = [[o for o in samples if o.count != sample.count and o.image != sample.image] for sample in samples]
-    return [(sample, generator.choice(others)) for sample, others in zip(samples, choices, strict=True) if others]
+    found = []
+    for sample in samples:
+        others = [other for other in samples if other.count != sample.count and other.image != sample.image]
+        found += [(sample, generator.choice(others))] if others else []
+    return found
 
 
 def in_boxes(sample: Sample, height: int, width: int) -> Tensor | None:
