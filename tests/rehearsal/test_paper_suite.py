@@ -1,4 +1,4 @@
-"""Suite paper from small files of the real formats without CARPK's pictures: all cells but CARPK's get their numbers."""
+"""Suite paper from small files of the real formats without CARPK's pictures: only its own cells are empty."""
 
 import csv
 import sys
