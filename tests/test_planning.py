@@ -223,6 +223,18 @@ def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_i
     assert not any(entry.by_hand for entry in downloads(small) if entry.name in ("carpk", "fsc147"))
 
 
+def test_what_the_mirror_has_is_not_to_be_had_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, mirror = project(papers=["t2icount"], resources=str(tmp_path / "resources")), tmp_path / "mirror"
+    monkeypatch.setenv("RECOUNT_MIRROR", str(mirror))
+    for path in ("carpk/data/CARPK_devkit/train.json", "fsc147/FSC147_384_V2.zip"):
+        (mirror / path).parent.mkdir(parents=True)
+        (mirror / path).touch()
+    assert [entry.name for entry in planning.to_get_by_hand(small)] == ["carpk"]  # its boxes are, its pictures are not
+    assert by_subject(small)["fsc147"].verdict == "ok"
+    (mirror / "carpk" / "CARPK_devkit.tar.gz").touch()
+    assert not planning.to_get_by_hand(small)
+
+
 def test_an_unpacked_folder_stands_for_its_archive(tmp_path: Path) -> None:
     for name in ("Train", "Test"):
         (tmp_path / "raw" / "ucf_qnrf" / name).mkdir(parents=True)

@@ -21,7 +21,7 @@ from recount.data.index import read_index
 from recount.data.needs import check_needs
 from recount.errors import expanded
 from recount.fetching.by_hand import is_there
-from recount.fetching.fetch import MIRROR_VARIABLE, is_web
+from recount.fetching.fetch import MIRROR_VARIABLE, is_web, on_mirror, pictures_by_hand
 from recount.planning import needed_sources, to_come
 from recount.provenance import hidden_gpus, output_of, visible_gpus
 from recount.results.attempts import failed_of_data
@@ -172,8 +172,8 @@ def _sources(project: Project) -> Iterator[Finding]:
     only_released = {name for run in project.runs for name in run.weights} - needed
     for source, folder in needed_sources(project):
         absent = [file for file in source.files() if not file.optional and not is_there(file, folder)]
-        by_hand = [file.path for file in absent if not file.urls]
-        if isinstance(source, Dataset) and source.lacks_pictures(folder):
+        by_hand = [file.path for file in absent if not file.urls and not on_mirror(source, file)]
+        if isinstance(source, Dataset) and pictures_by_hand(source, folder):
             yield _pictures(source, folder)
         elif (folder / MANIFEST).is_file():
             yield Finding(source.name, "ok", "fetched and checked")

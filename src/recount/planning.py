@@ -30,6 +30,7 @@ from recount.data.needs import unmet
 from recount.documents import Document, Sheet, terminal
 from recount.errors import UserError
 from recount.fetching.by_hand import is_there
+from recount.fetching.fetch import on_mirror, pictures_by_hand
 from recount.fetching.weights import WEIGHTS
 from recount.provenance import cpu_name, visible_gpus
 from recount.rehearsal import costs, disk
@@ -445,8 +446,9 @@ def _downloads(project: Project, needs: Mapping[str, Needs]) -> Iterator[Downloa
         files = [file for file in source.files() if file.urls or not file.optional]
         there = (folder / MANIFEST).is_file()
         absent = [file for file in files if not is_there(file, folder)]
-        nowhere = not there and any(not file.urls for file in absent)  # needed, as optional ones have addresses here
-        pictures = isinstance(source, Dataset) and source.lacks_pictures(folder)
+        # needed, as optional ones have addresses here
+        nowhere = not there and any(not file.urls and not on_mirror(source, file) for file in absent)
+        pictures = isinstance(source, Dataset) and pictures_by_hand(source, folder)
         readers = (need.model for need in needs.values() if source.name in need.sources)
         about = 0 if there else disk.undeclared(source, absent, readers)
         packed = any(file.unpack and file.bytes is None for file in absent)
@@ -465,7 +467,7 @@ def _downloads(project: Project, needs: Mapping[str, Needs]) -> Iterator[Downloa
 
 
 def to_get_by_hand(project: Project) -> list[Download]:
-    """Return what no address delivers, or not its pictures, and is not there."""
+    """Return what no address delivers, or perhaps not its pictures, and is neither there nor on the mirror."""
     return [entry for entry in _downloads(project, {}) if entry.by_hand]
 
 

@@ -14,7 +14,6 @@ from recount.augmentation.countr_protocol import (
     dot_pixels,
     evaluation_size,
     impulses,
-    resized_like_pillow,
     training_size,
 )
 from recount.augmentation.text_guided import (
@@ -30,7 +29,9 @@ from recount.augmentation.text_guided import (
     stitched,
     transformed,
 )
+from recount.data.pictures import resize_like_pillow
 from recount.data.sample import Sample
+from recount.nn.precision import as_floats
 from tiny_pool import TinyPool
 
 
@@ -98,7 +99,7 @@ def test_plain_crop_is_countxs() -> None:
     inputs, want = case("plain_crop")
     picture = dotted(golden_picture_two(), scattered_two(), 384)
     made = picture.cut(0, inputs["crop_left"], 384)
-    assert_picture(made.image, want["image"], 2e-3)
+    assert_picture(as_floats(made.image), want["image"], 2e-3)
     assert_matches(scaled_density(made), want["density"], 1e-5)
 
 
@@ -148,7 +149,7 @@ def crop_of(
     torch.manual_seed(seed)
     crops = CountrCrops(window, augmentation)
     image, maps, _ = crops(0, pool or TinyPool([(96, 150)]), np.random.default_rng(seed))
-    return image, maps["density"]
+    return as_floats(image), maps["density"]
 
 
 @pytest.mark.parametrize("augmentation", [COUNTX, CLIP_COUNT, VLCOUNTER], ids=["countx", "clip_count", "vlcounter"])
@@ -166,7 +167,7 @@ def test_crops_have_the_windows_size_and_whole_dots(augmentation: CountrAugmenta
 def test_no_augmentation_is_a_plain_crop() -> None:
     pool = TinyPool([(96, 150)])
     image, _ = crop_of(CountrAugmentation(mosaic=0, jitter=0), pool=pool)
-    whole = resized_like_pillow(pool.image(0).float() / 255, (96, 144))
+    whole = as_floats(resize_like_pillow(pool.image(0), (96, 144), "bilinear"))
     lefts = [left for left in range(49) if torch.equal(whole[:, :, left : left + 96], image)]
     assert len(lefts) == 1
 

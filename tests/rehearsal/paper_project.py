@@ -10,6 +10,7 @@ import io
 import shutil
 import sys
 import tarfile
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ COUNTS = {  # module: constants that say how many entries its whole file has
 }
 
 
-def write_paper_project(folder: Path) -> None:
-    """Write the house, the settings and the mirror into a folder."""
+def write_paper_project(folder: Path, only: Sequence[str] = ()) -> None:
+    """Write the house, the settings and the mirror into a folder; with ``only`` the released files of these runs."""
     folder.mkdir(parents=True)
     copy_settings(folder)
     shutil.copytree(ROOT / "src" / "recount", folder / "src" / "recount", ignore=shutil.ignore_patterns("__pycache__"))
@@ -60,7 +61,7 @@ def write_paper_project(folder: Path) -> None:
     write_yaml(folder / "suites" / "paper.yaml", suite)
     for name, files in small_data.DATA.items():
         small_data.write(folder / "mirror" / name, files())
-    _write_released(folder)
+    _write_released(folder, only)
 
 
 def _small(system: str, given: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -105,22 +106,22 @@ def _unstated(file: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in file.items() if key not in STATED}
 
 
-def _write_released(folder: Path) -> None:
+def _write_released(folder: Path, only: Sequence[str]) -> None:
     """Write each released file that a run of the suite reads, of the settings that it reads it with."""
-    project = load(folder, {"suite": "paper"})
+    project = load(folder, {"suite": "paper", "only": [*only]} if only else {"suite": "paper"})
     for run in project.trainings:
         if run.checkpoint_path is None:
             continue
         name, _, inside = str(Path(run.checkpoint_path).relative_to(project.weights)).partition("/")
-        content = io.BytesIO()
         settings = merged(systems.load(run.system).mini_settings(), run.settings)
-        small_weights.RELEASED[run.system][1](content, settings)
-        file = WEIGHTS[name].file
+        written = folder / "released"
+        small_weights.RELEASED[run.system][1](written, settings)
+        file, content = WEIGHTS[name].file, written.read_bytes()
+        written.unlink()
         if file.unpack:
             inside = inside.partition("/")[2].replace("**/", "").replace("*", "_0")
-            small_data.write(folder / "mirror" / name, {file.path: _tar(inside, content.getvalue())})
-        else:
-            small_data.write(folder / "mirror" / name, {inside: content.getvalue()})
+            content = _tar(inside, content)
+        small_data.write(folder / "mirror" / name, {file.path if file.unpack else inside: content})
 
 
 def _tar(name: str, content: bytes) -> bytes:

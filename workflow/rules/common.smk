@@ -422,11 +422,11 @@ def not_fetched():
 
 
 def say_what_is_by_hand():
-    """Say at the start what no address delivers and is not here: what needs it fails, perhaps after a day's training."""
+    """Say at the start what no address is sure to deliver and is not here: what needs it may fail, after a day's work."""
     for entry in to_get_by_hand(PROJECT):
         print(
-            f"Not here, and by hand alone: {entry.name} ({entry.title}). What needs it will fail, all else runs. "
-            f"{entry.by_hand}",
+            f"Not here, and no address is sure to deliver all of it: {entry.name} ({entry.title}). What needs it fails "
+            f"then, all else runs. By hand: {entry.by_hand}",
             file=sys.stderr,
         )
 

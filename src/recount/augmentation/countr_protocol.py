@@ -12,8 +12,6 @@ resize tensors, which their torchvision 0.11 does without antialiasing (inferred
 from typing import Literal
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,15 +39,6 @@ def training_size(height: int, width: int, window: int) -> tuple[int, int]:
     if height <= width:
         return window, max(_multiple_of_cell(window * width // height), window)
     return max(_multiple_of_cell(window * height // width), window), window
-
-
-def resized_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a picture, float [3, H, W] of 8-bit values over 255, at ``size`` (height, width), bilinear as Pillow."""
-    if tuple(image.shape[1:]) == size:
-        return image
-    pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    scaled = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).to(image) / 255
 
 
 def resized_without_antialias(image: Tensor, size: tuple[int, int]) -> Tensor:

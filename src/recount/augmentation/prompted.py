@@ -18,6 +18,7 @@ from torch import Tensor
 from recount.augmentation.text_guided import Pictures
 from recount.data.health import load_npy
 from recount.data.needs import READY_MAP
+from recount.data.pictures import resize_like_pillow
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.settings.base import Strict
@@ -53,13 +54,10 @@ class Canvas:
 
     def enlarged(self, scale: float) -> "Canvas":
         """Return it enlarged: picture bicubic, density cubic over the nominal scale^2 (as coded), own nearest."""
-        from PIL import Image
-
         height, width = int(scale * self.density.shape[0]), int(scale * self.density.shape[1])
-        picture = Image.fromarray(self.image.permute(1, 2, 0).numpy()).resize((width, height), Image.Resampling.BICUBIC)
         resize = partial(F.interpolate, size=(height, width))
         return Canvas(
-            torch.from_numpy(np.array(picture)).permute(2, 0, 1),
+            resize_like_pillow(self.image, (height, width), "bicubic"),
             resize(self.density[None, None], mode="bicubic", align_corners=False)[0, 0] / scale**2,
             resize(self.own[None, None], mode="nearest")[0, 0],
         )

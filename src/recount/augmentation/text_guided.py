@@ -22,8 +22,10 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from recount.augmentation.countr_protocol import dot_pixels, impulses, resized_like_pillow, training_size
+from recount.augmentation.countr_protocol import dot_pixels, impulses, training_size
+from recount.data.pictures import resize_like_pillow
 from recount.data.sample import Sample
+from recount.nn.precision import as_floats
 from recount.settings.base import Strict
 
 FULL_WINDOW = 384  # the window that lengths below are given for
@@ -87,7 +89,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dotted:
-    """A picture, float32 [3, H, W] in [0, 1], and the pixels (x, y) of its dots, int64 [N, 2]."""
+    """A picture [3, H, W], uint8 or float32 in [0, 1], and the pixels (x, y) of its dots, int64 [N, 2]."""
 
     image: Tensor
     dots: np.ndarray
@@ -116,10 +118,10 @@ class Dotted:
 
 
 def dotted(image: Tensor, points: np.ndarray, window: int) -> Dotted:
-    """Return a picture uint8 [3, H, W] with points [N, 2] at the size it is trained at."""
+    """Return a picture uint8 [3, H, W] with points [N, 2] at the size it is trained at, still of bytes."""
     old = (int(image.shape[1]), int(image.shape[2]))
     new = training_size(*old, window)
-    return Dotted(resized_like_pillow(image.float() / 255, new), dot_pixels(points, old, new))
+    return Dotted(resize_like_pillow(image, new, "bilinear"), dot_pixels(points, old, new))
 
 
 def affine_matrix(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -152,11 +154,11 @@ def transformed(picture: Dotted, matrix: np.ndarray, fill: str) -> Dotted:
 
 
 def resized_crop(crop: Dotted, side: int, *, antialias: bool) -> Dotted:
-    """Return a square crop at another size; coordinates of dots are truncated."""
-    old = crop.size[0]
+    """Return a square crop at another size, as floats; coordinates of dots are truncated."""
+    old, image = crop.size[0], as_floats(crop.image)
     if old == side:
-        return crop
-    image = functional.interpolate(crop.image[None], (side, side), mode="bilinear", antialias=antialias)[0]
+        return Dotted(image, crop.dots)
+    image = functional.interpolate(image[None], (side, side), mode="bilinear", antialias=antialias)[0]
     return Dotted(image, np.minimum(np.trunc(crop.dots * (side / old)).astype(np.int64), side - 1))
 
 
@@ -197,7 +199,10 @@ class CountrCrops:
     augmentation: CountrAugmentation
 
     def __call__(self, index: int, pool: Any, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor], float]:
-        """Return a crop [3, window, window] in [0, 1], its "density" [1, window, window] per pixel, and its count."""
+        """Return a crop [3, window, window], its "density" [1, window, window] per pixel, and its count.
+
+        The crop is float32 in [0, 1], or uint8 where it is only cut.
+        """
         own = self._of_pool(index, pool)
         branch = rng.random()
         if branch < self.augmentation.mosaic:
@@ -222,7 +227,7 @@ class CountrCrops:
     def _jittered(self, picture: Dotted, rng: np.random.Generator) -> Dotted:
         from torchvision.transforms.v2 import GaussianBlur
 
-        image = (picture.image + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
+        image = (as_floats(picture.image) + NOISE * torch.randn(picture.image.shape)).clamp(0, 1)
         image = GaussianBlur(BLUR_KERNEL)(self._coloured(image))
         matrix = affine_matrix(picture.size, rng)
         fill = "constant" if self.augmentation.affine_fill == "black" else FILLS[int(rng.integers(len(FILLS)))]

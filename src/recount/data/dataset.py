@@ -152,6 +152,11 @@ class Dataset(Source):
         if name not in self.preparations:
             raise DataError(f"{self.name}: {name}: {unknown('preparation', name, self.preparations)}")
 
+    @property
+    def roots_of_pictures(self) -> set[str]:
+        """The first parts of its folders of pictures."""
+        return {folder.partition("/")[0] for folder in self.picture_folders}
+
     def lacks_pictures(self, raw: Path) -> bool:
         """Return whether its pictures are not below ``raw``, so that nothing can be trained or predicted on them."""
         return bool(self.picture_folders) and not any((raw / folder).is_dir() for folder in self.picture_folders)

@@ -20,10 +20,10 @@ from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from recount.data.dataset import MANIFEST, DataError, RemoteFile, Source
+from recount.data.dataset import MANIFEST, DataError, Dataset, RemoteFile, Source
 from recount.fetching import by_hand
 from recount.fetching.addresses import copy_file, download
-from recount.fetching.archives import ArchiveError, NotHereError, unpack
+from recount.fetching.archives import ArchiveError, NotHereError, unpack, unpacked_folder
 from recount.fetching.digests import (
     DIGITS,
     STATED,
@@ -129,6 +129,22 @@ def _check_paths(dataset: Source, files: list[RemoteFile]) -> None:
 def is_web(mirror: str) -> bool:
     """Return whether a mirror is asked over the network."""
     return mirror.startswith(("http://", "https://"))
+
+
+def on_mirror(source: Source, file: RemoteFile) -> bool:
+    """Return whether the mirror (RECOUNT_MIRROR) has a file, or may have it: over the network nobody is asked."""
+    store = os.environ.get(MIRROR_VARIABLE, "")
+    return bool(store) and (is_web(store) or Path(store, source.name, file.path).is_file())
+
+
+def pictures_by_hand(source: Dataset, folder: Path) -> bool:
+    """Return whether a data set's pictures are not below ``folder``, and the mirror has no archive of them."""
+    of_pictures = (
+        file
+        for file in source.files()
+        if file.unpack and {unpacked_folder(Path(file.path)).name, *file.unpacked} & source.roots_of_pictures
+    )
+    return source.lacks_pictures(folder) and not any(on_mirror(source, file) for file in of_pictures)
 
 
 def _only_process(path: Path, name: str) -> AbstractContextManager[Any]:

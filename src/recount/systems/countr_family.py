@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from recount.augmentation.countr_protocol import evaluation_size, resized_like_pillow, resized_without_antialias
+from recount.augmentation.countr_protocol import evaluation_size, resized_without_antialias
 from recount.augmentation.text_guided import CountrCrops
+from recount.data.pictures import resize_like_pillow
 from recount.data.sample import Sample
 from recount.data.windows import Windows
 from recount.nn.clip import CLIP_MEAN, CLIP_STD, base_towers, check_prompts
@@ -70,4 +71,4 @@ class CountrSystem(System):
         height, width = image.shape[1:]
         size = evaluation_size(height, width, self.settings.window, self.settings.carpk_width)
         like_pillow = height == self.settings.window or self.settings.carpk_antialias
-        return resized_like_pillow(image, size) if like_pillow else resized_without_antialias(image, size)
+        return resize_like_pillow(image, size, "bilinear") if like_pillow else resized_without_antialias(image, size)
