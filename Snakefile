@@ -39,6 +39,7 @@ include: "workflow/rules/report.smk"
 rule all:
     input:
         # Snakemake makes a missing file anew only if it is asked for: so all results are, not the report alone.
+        first_page(),
         all_runs(),
         all_predictions(),
         all_prompt_tests(),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -170,6 +171,25 @@ def test_an_installed_recount_runs_the_workflow_of_its_project_with_a_home_that_
     said = recount(installed, tmp_path, "run", "-n", "--config", "systems=[mcnn]")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
     assert jobs["train"] == "1" and jobs["report"] == "1", said
+
+
+@pytest.mark.parametrize("there", [(), ("Snakefile", "config.yaml")])
+def test_an_installation_without_its_project_files_is_one_line(
+    there: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "recount"
+    (package / "project").mkdir(parents=True)
+    for name in there:
+        shutil.copy(ROOT / name, package / "project")
+    monkeypatch.setattr("recount.init.PACKAGE", package)
+    answer = CliRunner().invoke(app, ["init", str(tmp_path / "mine")])
+    assert answer.exit_code == 1
+    message = answer.stderr.strip()
+    assert message.startswith(
+        f"recount: {package / 'project'}: the project's files that come with recount are not there"
+    )
+    assert "\n" not in message and "experiments" in message and ("Snakefile" in message) != bool(there)
+    assert not (tmp_path / "mine").exists()
 
 
 def test_run_without_a_project_says_what_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ class Chain:
 
     def __init__(self, project: Project, digest: Callable[[Path], str] = file_digest) -> None:
         self.project, self.results = project, project.root / project.results
+        self.tables_at = project.root / project.tables
         self.digest = cache(digest)
         self._digest_of = cache(_digest_of_data)
         self._truth = cache(self._truth_of)
@@ -199,9 +200,10 @@ class Chain:
     def _as_written(self, step: str) -> tuple[Path, str, MadeTables]:
         """Return the record of a step's tables with its path and what makes it anew; the tables must fit it."""
         project = self.project
-        path = project.root / project.report / MADE[step] if step == "report" else self.results / MADE[step]
+        path = project.root / project.report / MADE[step] if step == "report" else self.tables_at / MADE[step]
         again = made_anew(f"recount {step}")
-        self._no_attempt(step, self.project.suite.name, path, again)
+        if self.tables_at == self.results:
+            self._no_attempt(step, self.project.suite.name, path, again)
         record = self._record(MadeTables, path, again)
         for table, digest in record.made.content.items():
             self._content(path.parent / table, digest, again)
@@ -215,7 +217,7 @@ class Chain:
         """
         path, again, record = self._as_written("score")
         other_data = self._why_unfit(lambda: self._same_data(path, record.made.data, again))
-        rows = SCORES.read(self.results / "scores.csv")
+        rows = SCORES.read(self.tables_at / "scores.csv")
         by_id = {run.id: run for run in self.project.runs}
         why = cache(lambda run, name, used: self._why_not_scored(record.made, by_id[run], name, used, path, again))
         runs: dict[tuple[str, str], list[Run]] = {}
@@ -259,12 +261,12 @@ class Chain:
     def fitting(self, table: CsvTable[OfRun], name: str) -> list[OfRun]:
         """Return the rows of influence.csv or strata.csv whose predictions are those that were scored, and fit."""
         fit = {(row.system, row.variant, row.benchmark, row.seed) for row in self.scores() if row.status in MEASURED}
-        rows = table.read(self.results / name)
+        rows = table.read(self.tables_at / name)
         return [row for row in rows if (row.system, row.variant, row.benchmark, str(row.seed)) in fit]
 
     def tables_now(self) -> dict[str, str]:
         """Return the digests of the tables that a report is made from."""
-        return {name: self._digest_or_none(self.results / name) for name in (*TABLES["score"], *TABLES["judge"])}
+        return {name: self._digest_or_none(self.tables_at / name) for name in (*TABLES["score"], *TABLES["judge"])}
 
     def digests(self, *kinds: Literal["predictions", "runs", "prompt_tests", "submitted"]) -> dict[str, str]:
         """Return the digests of all results of some kinds, by path below results/<suite>; "" for what does not fit."""

@@ -560,8 +560,16 @@ def reference(
 
 
 @app.command()
-def report(config: Overrides = None) -> None:
+def report(
+    so_far: Annotated[bool, typer.Option("--so-far", help="as reports/<suite>-so-far, with scores of its own")] = False,
+    config: Overrides = None,
+) -> None:
     """Write the report of the suite from what exists."""
+    if so_far:
+        from recount.so_far import write_so_far
+
+        typer.echo(write_so_far(_project(config)))
+        return
     from recount.jobs import attempt
     from recount.papers import part
     from recount.report.write import write_report

@@ -19,8 +19,19 @@ FILES = ("config.yaml", "benchmarks.yaml", "official.yaml", "Snakefile", "experi
 
 
 def source() -> Path:
-    """Return the folder that a project is copied from: the clone that recount runs from, or what was installed."""
-    return next(folder for folder in (PACKAGE.parents[1], PACKAGE / "project") if (folder / "Snakefile").is_file())
+    """Return the folder that a project is copied from: the clone that recount runs from, or what was installed.
+
+    Raises:
+        UserError: what was installed is not whole.
+    """
+    folder = next((at for at in (PACKAGE.parents[1], PACKAGE / "project") if (at / "Snakefile").is_file()), None)
+    absent = [name for name in FILES if not (folder or PACKAGE / "project").joinpath(name).exists()]
+    if folder is None or absent:
+        raise UserError(
+            f"{folder or PACKAGE / 'project'}: the project's files that come with recount are not there "
+            f"({', '.join(absent)}): install its wheel again, or run in a clone"
+        )
+    return folder
 
 
 def init(folder: Path, *, overwrite: bool = False) -> Iterator[str]:

@@ -62,3 +62,56 @@ except AttributeError:
     print("refused")
 """
     assert {"refused", "torch._dynamo.convert_frame"} <= loaded(code)
+
+
+COMPILED_LATER = """
+import sys
+{imports}
+import torch
+weight = torch.nn.Parameter(torch.ones(2))
+optimiser = torch.optim.SGD([weight], lr=0.1)
+weight.sum().backward()
+optimiser.step()
+optimiser.zero_grad()
+print("torch._dynamo.convert_frame" in sys.modules, file=sys.stderr)
+frames = []
+def backend(graph, examples):
+    frames.append(graph.code)
+    return graph.forward
+def train(x):
+    y = x * 2
+    optimiser.zero_grad()
+    return y + 1
+torch.compile(train, backend=backend)(torch.ones(2))
+from torch._dynamo.utils import counters
+print(len(frames), dict(counters["frames"]), dict(counters["unimplemented"]), len(counters["graph_break"]))
+
+@torch._dynamo.disable
+def own(x):
+    return x + 1
+print(hasattr(own, "_torchdynamo_disable"))
+"""
+OWN_MARK = """
+{imports}
+import torch
+@torch._dynamo.disable
+def own(x):
+    return x + 1
+class Layer(torch.nn.Module):
+    def forward(self, x):
+        return own(x * 2)
+explained = torch._dynamo.explain(Layer())(torch.ones(2))
+print(explained.graph_break_count, explained.graph_count, explained.op_count)
+"""
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("code", [COMPILED_LATER, OWN_MARK])
+def test_what_is_compiled_later_is_compiled_as_without_recount(code: str) -> None:
+    with_recount, without = (
+        subprocess.run([sys.executable, "-c", code.format(imports=imports)], capture_output=True, text=True, check=True)
+        for imports in ("import recount.nn", "")
+    )
+    assert with_recount.stdout == without.stdout != ""
+    if code is COMPILED_LATER:
+        assert with_recount.stderr.splitlines()[0] == "False"  # the step itself read no compiler

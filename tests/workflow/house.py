@@ -127,9 +127,9 @@ class House:
         rules = re.findall(r"^(?:local)?rule ([a-z_]+?)(?:_of_\w+)?:$", answer.text, flags=re.MULTILINE)
         return Counter(rule for rule in rules if rule != "all")
 
-    def calls(self) -> list[str]:
-        """Return the recount commands that ran since the last time this was asked, sorted."""
+    def calls(self, *, in_order: bool = False) -> list[str]:
+        """Return the recount commands that ran since the last time this was asked, sorted unless in their order."""
         notes = self.work / "calls.txt"
-        found = sorted(notes.read_text().splitlines()) if notes.exists() else []
+        found = notes.read_text().splitlines() if notes.exists() else []
         notes.unlink(missing_ok=True)
-        return found
+        return found if in_order else sorted(found)

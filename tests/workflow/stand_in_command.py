@@ -54,4 +54,5 @@ elif step == "score":
 elif step == "judge":
     write(results / "verdicts.csv", "")
 elif step == "report":
-    write(Path(settings["reports"], settings["suite"]) / "index.html", (results / "scores.csv").read_text())
+    text = "so far" if name else (results / "scores.csv").read_text()
+    write(Path(settings["reports"], settings["suite"] + name.removeprefix("-")) / "index.html", text)

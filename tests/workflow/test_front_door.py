@@ -82,6 +82,47 @@ def test_a_dry_run_is_short_and_counts_jobs_by_step_and_paper(fresh: Path) -> No
     assert [int(number) for number in told["train"][:-1]] == trained
 
 
+def test_the_first_page_is_of_crowds_and_only_where_other_runs_come_later(fresh: Path) -> None:
+    every, of_crowds, of_two_seeds = (
+        dry(fresh, "--config", *chosen)
+        for chosen in (["suite=mini"], ["papers=[gigacount]"], ["seeds=[0,1]", "papers=[gigacount,text_counting]"])
+    )
+    assert [jobs(answer)["so_far"] for answer in (every, of_crowds, of_two_seeds)] == [1, 0, 1]
+    predictions = re.findall(r"results/mini/predictions/(\w+)/\S+/(seed\d)\.csv", described(of_two_seeds)["so_far"])
+    assert set(predictions) == {("crowd", "seed0")}
+    (fresh / "reports" / "mini").mkdir(parents=True)
+    assert "so_far" not in jobs(dry(fresh))
+
+
+@pytest.fixture
+def hasty(house: House) -> House:
+    """Return a house whose run of beta alone is of crowds, and comes first."""
+    suite, benchmarks = house.work / "suites/mini.yaml", house.work / "benchmarks.yaml"
+    suite.write_text(f"{suite.read_text()}first_page: crowd\n")
+    benchmarks.write_text(benchmarks.read_text().replace("{title: Another test, kind: crowd", "{title: T, kind: text"))
+    return house
+
+
+def test_the_first_page_is_made_before_other_runs_begin(hasty: House) -> None:
+    answer = hasty.snakemake("--cores", "1")
+    assert answer.code == 0, answer.text
+    calls = hasty.calls(in_order=True)
+    first = calls.index("report --so-far")
+    assert calls[:first] == ["fetch dots", "prepare dots original", "train beta/full/seed0",
+                             "predict beta/full/seed0 ucf_qnrf/test"]  # fmt: skip
+    assert hasty.run().code == 0
+    assert hasty.calls() == []
+
+
+def test_a_first_page_that_fails_costs_nothing_else(hasty: House) -> None:
+    answer = hasty.run(FAIL="report --so-far")
+    assert answer.code != 0
+    assert hasty.calls() == sorted([*EVERY_JOB, "report --so-far"])
+    assert "rule so_far" in answer.text
+    assert hasty.run().code == 0
+    assert hasty.calls() == []
+
+
 def test_the_plan_has_the_jobs_of_the_dry_run_with_the_same_choices(fresh: Path) -> None:
     answer = dry(fresh, "--config", "suite=paper", "claims=[G2]", "seeds=[0,1]")
     assert dry_run(fresh, {"suite": "paper", "claims": ["G2"], "seeds": [0, 1]}) == jobs(answer)

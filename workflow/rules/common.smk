@@ -57,6 +57,14 @@ def check_folders(chosen):
             raise ConfigError(f"{wrong[0]}: its name has one of {characters}, {why}; rename the folder")
 
 
+def first_runs():
+    """Return the evaluations, of the first seed, that a first page is made from; none where no others come later."""
+    kind, seed = PROJECT.suite.first_page, PROJECT.config.seeds[0]
+    kinds = lambda run: {PROJECT.benchmarks[name].kind for name in run.benchmarks}
+    first = [run for run in PROJECT.evaluations if run.seed == seed and kinds(run) == {kind}]
+    return first if len(first) < len(PROJECT.evaluations) else []
+
+
 def count_jobs():
     """Write how many jobs of each kind are to be done, for ``recount plan``; nothing where the workflow was refused."""
     if workflow.dag is None:
@@ -140,6 +148,8 @@ FEEDING = feeding.resolve(
 if not CLUSTER:  # a cluster's job sees for itself what it was given
     config.update(FEEDING.settings())
 RUNS = {run.id: run for run in (*PROJECT.trainings, *PROJECT.evaluations)}
+FIRST = first_runs()
+PUT_FIRST = {name for run in FIRST for name in (run.id, run.training_id, *(split.dataset for split in run.splits))}
 SEED = "{system}/{variant}/seed{seed}"
 RUN_FOLDER = PROJECT.results / "runs" / SEED
 
@@ -354,7 +364,14 @@ def path_to_verdicts():
 
 def training_priority(wildcards):
     """Return how early a training is to start: in the order in which trainings decide most claims an hour."""
-    return path_to_verdicts().get(run_of(wildcards).training_id.rpartition("/")[0], 0)
+    on_path = path_to_verdicts().get(run_of(wildcards).training_id.rpartition("/")[0], 0)
+    return on_path or first_priority(wildcards)
+
+
+def first_priority(wildcards):
+    """Return 1 for a job that the first page waits for, of a run or of a data set, else 0."""
+    name = wildcards.get("dataset") or SEED.format(**wildcards)
+    return int(name in PUT_FIRST)
 
 
 def attempt_number(wildcards, attempt):
@@ -377,9 +394,14 @@ def all_runs():
     return [PROJECT.run_folder(run) / "run.json" for run in PROJECT.trainings]
 
 
-def all_predictions():
-    """Return the predictions of every run on every benchmark of this suite."""
-    found = [PROJECT.predictions(run, name) for run in PROJECT.evaluations for name in run.benchmarks]
+def first_page():
+    """Return the first page, where the suite has one and there is no report yet, which it would only repeat."""
+    return [PROJECT.so_far] if FIRST and not (HOME / PROJECT.report).exists() else []
+
+
+def all_predictions(runs=PROJECT.evaluations):
+    """Return the predictions of every run (or of some) on every benchmark of this suite."""
+    found = [PROJECT.predictions(run, name) for run in runs for name in run.benchmarks]
     return list(dict.fromkeys(found))
 
 
@@ -445,7 +467,9 @@ def report_after_failure():
     if STOPPED:
         return
     try:
-        if any((HOME / PROJECT.results / "runs").rglob("run.json")):
+        page = HOME / PROJECT.report / "index.html"
+        is_new = page.is_file() and page.stat().st_mtime >= STARTED  # only the first page has failed
+        if not is_new and any((HOME / PROJECT.results / "runs").rglob("run.json")):
             report_what_exists()
         list_what_is_missing()
     except OSError as error:  # the disk, perhaps, that made the job fail

@@ -17,6 +17,7 @@ for step, name, places, pattern, runs in ((step, *job) for step in EVALUATED for
         wildcard_constraints:
             place=pattern,
             system=runs,
+        priority: first_priority
         conda:
             "../envs/train.yaml"
         threads: evaluation_threads

@@ -8,6 +8,7 @@ rule fetch:
         PROJECT.log("fetch", "{dataset}"),
     benchmark:
         timing("fetch", "{dataset}")
+    priority: first_priority
     localrule: True
     conda:
         "../envs/data.yaml"
@@ -50,6 +51,7 @@ rule prepare:
         PROJECT.log("prepare", "{dataset}", "{preparation}"),
     benchmark:
         timing("prepare", "{dataset}", "{preparation}")
+    priority: first_priority
     conda:
         "../envs/data.yaml"
     threads: 1

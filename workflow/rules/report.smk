@@ -1,4 +1,4 @@
-"""The report: what was measured beside what was published."""
+"""The report: what was measured beside what was published; and a first page, before all is there."""
 
 
 rule report:
@@ -32,3 +32,27 @@ rule report:
         code=code_of("report"),
     shell:
         "recount report > {log:q} 2>&1"
+
+
+# Once, and only beside what comes later: whoever wants it anew calls the command.
+if FIRST:
+
+    rule so_far:
+        input:
+            predictions=all_predictions(FIRST),
+        output:
+            directory(PROJECT.so_far),
+        log:
+            PROJECT.log("report", "so_far"),
+        benchmark:
+            timing("report", "so_far")
+        priority: 2
+        conda:
+            "../envs/report.yaml"
+        threads: 1
+        resources:
+            gpu=0,
+            mem_mb=more_memory(4000),
+            runtime=more_time(60),
+        shell:
+            "recount report --so-far > {log:q} 2>&1"

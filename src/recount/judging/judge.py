@@ -79,9 +79,9 @@ def judge(project: Project) -> Path:
     chain = measurements.chain
     behind = chain.digests("predictions", "runs", "prompt_tests", "submitted")
     made = Made(results=behind, data=chain.data_now(), code=step_digest("judge"))
-    book = LookBook(project.root / project.results / LOOKS, project.config.looks)
+    book = LookBook(project.root / project.tables / LOOKS, project.config.looks)
     rows = judged(measurements, book)
-    path = project.root / project.results / "verdicts.csv"
+    path = project.root / project.tables / "verdicts.csv"
     VERDICTS.write(path, [without_folder(row, project.root) for row in rows])
     FIDELITY.write(path.with_name("fidelity.csv"), fidelity(measurements))
     AGAINST.write(path.with_name("submitted.csv"), [without_folder(row, project.root) for row in against(measurements)])

@@ -3,7 +3,7 @@
 ``from open_clip.transformer import VisionTransformer`` runs all of open_clip, torchvision, timm and transformers before
 it, and the first step of an optimiser all of PyTorch's compiler: six seconds of processor time in each job, where
 PyTorch itself takes two. Here the parts of a package can be imported alone, and it is read as a whole as soon as
-somebody asks it for a name that no part of it has. What is computed is the same: nothing here is compiled.
+somebody asks it for a name that no part of it has. What is computed is the same, by what is compiled later, too.
 """
 
 import sys
@@ -23,22 +23,45 @@ class _OnDemand(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if "__path__" in self.__dict__ and find_spec(part := f"{self.__name__}.{name}") is not None:
             return import_module(part)
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        self.__path__ = list(spec.submodule_search_locations or ())
-        spec.loader.exec_module(self)
+        _read(self)
         return getattr(self, name)
 
 
-def _unmarked(function: Any = None, *arguments: Any, **named: Any) -> Any:
-    """Return a function as it is, or a decorator that does: in place of marks that only the compiler reads."""
-    return _unmarked if function is None else function
+def _read(package: ModuleType) -> None:
+    """Run a package's own code, so that it is as if it had never been put off."""
+    spec = package.__spec__
+    assert spec is not None and spec.loader is not None
+    package.__class__ = ModuleType
+    package.__path__ = list(spec.submodule_search_locations or ())
+    spec.loader.exec_module(package)
+    while package.__name__ == COMPILER and _to_mark:
+        vars(_to_mark.pop()).pop("__dynamo_disable", None)  # torch._compile marks it at the next call
 
 
-_MARKS = ("allow_in_graph", "assume_constant_result", "disable", "graph_break")
+COMPILER = "torch._dynamo"
+_to_mark: list[Any] = []  # PyTorch's own functions that were called before its compiler was read
+
+
+def _disable(function: Any = None, *arguments: Any, **named: Any) -> Any:
+    """Put off the mark "not to be compiled" until there is a compiler, for PyTorch's own functions when first called.
+
+    Whoever else marks a function reads the compiler.
+    """
+    if function is not None and sys._getframe(1).f_globals.get("__name__") == "torch._compile":
+        _to_mark.append(function)
+        return function
+    _read(compiler := sys.modules[COMPILER])
+    return compiler.disable(function, *arguments, **named)
+
+
+def _graph_break(*arguments: Any, **named: Any) -> None:
+    """Do what PyTorch's own does where nothing is compiled: nothing."""
+
+
 # Packages, those above first -> names that are known before they are read. The compiler's parts need each other in the
 # order in which it reads them: one with such names is read as a whole before any part of it.
 ON_DEMAND: dict[str, dict[str, Any]] = {
-    "torch._dynamo": dict.fromkeys(_MARKS, _unmarked),
+    COMPILER: {"disable": _disable, "graph_break": _graph_break},
     "torchvision": {},
     "torchvision.models": {},
     "torchvision.ops": {},

@@ -149,7 +149,7 @@ class Sources:
         return None
 
     def _table(self, kind: CsvTable[Row_], name: str, step: str, *, required: bool = False) -> list[Row_]:
-        path = self.results / name
+        path = self.chain.tables_at / name
         if self._fit(path, lambda: self.chain.tables(step), required=required) is None:
             return []
         return self._read(path, kind.read, required=required) or []
@@ -157,7 +157,7 @@ class Sources:
     @cached_property
     def scores_record(self) -> MadeTables | None:
         """Return what the scores were made from, or None where they do not fit."""
-        return self._fit(self.results / MADE["score"], lambda: self.chain.tables("score"))
+        return self._fit(self.chain.tables_at / MADE["score"], lambda: self.chain.tables("score"))
 
     def summary(self, prepared: str) -> Summary | None:
         """Return the summary of ``<data set>/<preparation>``, or None where there is none."""
@@ -167,8 +167,8 @@ class Sources:
     @cached_property
     def score_rows(self) -> list[Score]:
         """Return the rows of scores.csv; what they were made from, and is not so any more, makes missing cells."""
-        self._fit(self.results / MADE["score"], lambda: self.chain.tables("score"))  # tells what is stale
-        return self._fit(self.results / "scores.csv", self.chain.scores, required=True) or []
+        self._fit(self.chain.tables_at / MADE["score"], lambda: self.chain.tables("score"))  # tells what is stale
+        return self._fit(self.chain.tables_at / "scores.csv", self.chain.scores, required=True) or []
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -189,7 +189,10 @@ class Sources:
     @cached_property
     def influence(self) -> list[InfluentialImage]:
         """Return the rows of influence.csv that are of predictions that fit."""
-        return self._fit(self.results / "influence.csv", lambda: self.chain.fitting(INFLUENCE, "influence.csv")) or []
+        return (
+            self._fit(self.chain.tables_at / "influence.csv", lambda: self.chain.fitting(INFLUENCE, "influence.csv"))
+            or []
+        )
 
     @cached_property
     def fidelity(self) -> list[FidelityRow]:

@@ -28,10 +28,11 @@ from recount.settings.paper import RULES_SINCE
 from recount.settings.project import Project
 
 
-def write_report(project: Project, part_of: PartOf) -> Path:
+def write_report(project: Project, part_of: PartOf, so_far: str = "") -> Path:
     """Write the report from the files that exist and return its index.html; an old one is replaced at the end.
 
-    ``part_of`` gives what is particular to a paper's page (``recount.papers.part``).
+    ``part_of`` gives what is particular to a paper's page (``recount.papers.part``); ``so_far`` says at the top of each
+    page what is still to come.
     """
     figures.use_style()
     target = project.root / project.report
@@ -40,7 +41,7 @@ def write_report(project: Project, part_of: PartOf) -> Path:
     for folder in ("tables", "figures"):
         (building / folder).mkdir(parents=True)
     try:
-        report = _Report(project, building, part_of)
+        report = _Report(project, building, part_of, so_far)
         report.write()
         made = Made(results=report.sources.chain.tables_now(), code=step_digest("report"))
         files = sorted(path.relative_to(building).as_posix() for path in building.rglob("*") if path.is_file())
@@ -57,8 +58,8 @@ def write_report(project: Project, part_of: PartOf) -> Path:
 class _Report:
     """The pages of a suite, written below ``folder``."""
 
-    def __init__(self, project: Project, folder: Path, part_of: PartOf) -> None:
-        self.project, self.folder = project, folder
+    def __init__(self, project: Project, folder: Path, part_of: PartOf, so_far: str) -> None:
+        self.project, self.folder, self.so_far = project, folder, so_far
         self.sources = Sources(project)
         self.maker = PaperMaker(self.sources, folder, part_of)
 
@@ -80,6 +81,7 @@ class _Report:
             "comparable": self.project.suite.comparable,
             "rules": f"{RULES} of {RULES_SINCE}",
             "problems": self.sources.problems,
+            "so_far": self.so_far,
             "statuses_there": list(dict.fromkeys(mark for view in views for mark in _statuses(view))),
         }
         write_pages(self.folder, pages, shared)

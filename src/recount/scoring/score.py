@@ -47,7 +47,7 @@ def score(project: Project) -> Path:
     chain = measurements.chain
     behind = chain.digests("predictions", "submitted")
     made = Made(results=behind, data=chain.data_now(), code=step_digest("score"))
-    results = project.root / project.results
+    results = project.root / project.tables
     scores = [without_folder(line, project.root) for line in _cells(measurements)]
     STRATA.write(results / "strata.csv", _strata(measurements))
     INFLUENCE.write(results / "influence.csv", _influences(measurements))

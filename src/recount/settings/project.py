@@ -243,6 +243,8 @@ class Project:
         resources, name = Path(self.config.resources), self.suite.name
         self.raw, self.data, self.weights = (resources / kind for kind in ("raw", "data", "weights"))
         self.results, self.report = Path(self.config.results) / name, Path(self.config.reports) / name
+        self.tables = self.results  # where scores and verdicts lie; elsewhere for a report of what there is so far
+        self.so_far = self.report.with_name(f"{name}-so-far")
         _raise(self._problems())
 
     @property

@@ -114,6 +114,10 @@ class Suite(Strict):
     fp32_as: Literal["fp32", "tf32"] = Field(
         "fp32", description="in what a card trains where the recipe says fp32; the evaluation stays in fp32"
     )
+    first_page: Kind | None = Field(
+        None,
+        description="kind of benchmarks whose runs come first, and make reports/<suite>-so-far; null: no such page",
+    )
     training_mem_mb: int = Field(4000, gt=0, description="of one training process")
     training_minutes: int = Field(
         60, gt=0, description="of one job on a cluster; a longer training goes on in the next, from its saved state"
