@@ -20,6 +20,7 @@ from recount.data.index import read_index
 from recount.data.needs import check_needs
 from recount.data.prepare import prepare
 from recount.data.sample import Sample
+from recount.fetching.fetch import SHIPPED
 
 NAMES = datasets.names()
 EMBEDDED = [name for name in NAMES if datasets.load(name).embedded]
@@ -78,7 +79,7 @@ def test_its_files_have_safe_paths_and_honest_addresses(name: str) -> None:
         assert not path.is_absolute()
         assert ".." not in path.parts
         assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256)
-        assert all(url.startswith(("https://", "http://", "gdrive:", "hf:")) for url in file.urls)
+        assert all(url.startswith(("https://", "http://", "gdrive:", "hf:", SHIPPED)) for url in file.urls)
         assert all(not url.startswith("http://") or file.sha256 for url in file.urls), "http needs a checksum"
     if any(not file.urls and not file.sha256 for file in files):
         assert dataset.by_hand, "files without an address and a checksum need instructions"

@@ -627,13 +627,14 @@ def declared(project: Project) -> list[list[Path]]:
     def flat(*outputs: object, **named: object) -> list[object]:
         return [one for out in (*outputs, *named.values()) for one in (out if isinstance(out, list) else [out])]
 
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "workflow/rules").glob("*.smk"))}
+    exec("".join(re.findall(r"^EVALUATED = .*?(?=^def evaluated\()", texts["common"], re.MULTILINE | re.DOTALL)), names)
     found = []
-    for rules in sorted((ROOT / "workflow/rules").glob("*.smk")):
-        for block in re.findall(
-            r"^( *)output:\n(.*?)^\1\w", rules.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-        ):
-            outputs = eval(f"flat({textwrap.dedent(block[1])})", names | {"flat": flat})
-            found.append([Path(str(output).format(**given, weights="none")) for output in outputs])
+    for text in texts.values():
+        for _, block in re.findall(r"^( *)output:\n(.*?)^\1\w", text, re.MULTILINE | re.DOTALL):
+            for step in names["EVALUATED"] if "step" in block else [""]:
+                outputs = eval(f"flat({textwrap.dedent(block)})", names | {"flat": flat, "step": step})
+                found.append([Path(str(output).format(**given, weights="none")) for output in outputs])
     return found
 
 

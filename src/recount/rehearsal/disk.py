@@ -64,6 +64,7 @@ def of_training(project: Project, run: Run) -> tuple[int, int, int]:
 
 
 def _sizes_built(project: Project, run: Run) -> tuple[int, int]:
-    from recount.training.cost import planned_bytes  # loads PyTorch
+    from recount import systems  # loads PyTorch, as the next
+    from recount.training.cost import planned_bytes
 
-    return planned_bytes(project, run)
+    return planned_bytes(project, run) if run.system in systems.names() else (0, 0)  # not installed: trains nothing
