@@ -128,7 +128,7 @@ def test_it_listens_on_this_machine_alone_and_a_taken_port_is_one_line(server: S
 def test_the_next_hour_is_the_cheapest_path_or_what_waits(project: Project) -> None:
     found = next_hour(project)
     assert found["why"].startswith("no training of this suite decides more claims")
-    assert [row[0] for row in found["rows"]] == ["good/full/seed0", "good/full/seed1"]
+    assert [row[0] for row in found["rows"]] == ["good/full/seed0"]  # one job is the hour
     assert next_hour(load(project.root, {"runs": "released"}))["why"] == "nothing waits"
 
 
