@@ -168,7 +168,8 @@ def stitched(crops: Sequence[Dotted], blend: int) -> Dotted:
     The crops come top left, bottom left, top right, bottom right; each has half the canvas plus twice ``blend`` pixels.
     """
     half = crops[0].size[0] - 2 * blend
-    strips = [_joined(crops[first].image, crops[first + 1].image, blend, axis=1) for first in (0, 2)]
+    images = [as_floats(crop.image) for crop in crops]
+    strips = [_joined(images[first], images[first + 1], blend, axis=1) for first in (0, 2)]
     image = _joined(strips[0], strips[1], blend, axis=2)
     inner = [Dotted(crop.image, crop.dots - blend).cut(0, 0, half).dots for crop in crops]
     dots = [own + corner for own, corner in zip(inner, ((0, 0), (0, half), (half, 0), (half, half)), strict=True)]
