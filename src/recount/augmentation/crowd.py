@@ -1,6 +1,6 @@
 """Augmentation of crowd photographs: a random crop brought to one size, flip, colour jitter, blur, salt and pepper.
 
-``block_crop`` is DM-Count's and FFNet's crop; the rest is CLIP-EBC's chain, which GigaCount took over with other
+``random_block_crop`` is DM-Count's and FFNet's crop; the rest is CLIP-EBC's chain, which GigaCount took over with other
 numbers. Checked against Yiming-M/CLIP-EBC@b52a594 and AdamHermes/GigaCount@d57191e (golden cases
 ``flip``, ``crop_*``, ``gaussian_blur_axes`` of ``crowd_eval.json``).
 
@@ -8,6 +8,7 @@ Deviation: a crop is cut from the 8-bit picture before it is turned into floats,
 cost one decoding; the values are the same.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,21 +74,30 @@ def crop(image: Tensor, points: Tensor, top: int, left: int, height: int, width:
     return image[:, top : top + height, left : left + width], moved[inside]
 
 
-def block_crop(
-    image: Tensor, points: Tensor, corner: tuple[int, int], size: int, block: int, *, mirror: int | None
+def random_block_crop(
+    image: Tensor,
+    points: Tensor,
+    size: int,
+    block: int,
+    rng: np.random.Generator,
+    *,
+    flips: Callable[[float], bool],
+    flip_rule: Literal["width", "width_minus_one"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return DM-Count's square crop: picture, points in [0, size] (both ends) of it, and the counts of its blocks.
+    """Return DM-Count's random square crop: picture, points in [0, size] (both ends), and the counts of its blocks.
 
-    ``corner`` is (top, left). Where ``mirror`` is given, all are mirrored and x becomes ``mirror`` - x; the counts are
-    made before, as mirrored points would round differently.
+    Where ``flips`` says so of a number drawn from [0, 1), all are mirrored, and x becomes the width (less one) minus x;
+    the counts are made before, as mirrored points would round differently.
     """
-    piece = image[:, corner[0] : corner[0] + size, corner[1] : corner[1] + size]
-    points = points - points.new_tensor([corner[1], corner[0]])
+    top, left = int(rng.integers(0, image.shape[1] - size + 1)), int(rng.integers(0, image.shape[2] - size + 1))
+    piece = image[:, top : top + size, left : left + size]
+    points = points - points.new_tensor([left, top])
     points = points[((points >= 0) & (points <= size)).all(dim=1)]
     blocks = block_counts(points, size, size, block, coincident="add", rounding="half_even")
-    if mirror is None:
+    if not flips(rng.random()):
         return piece, points, blocks
-    return piece.flip(2), torch.stack([mirror - points[:, 0], points[:, 1]], dim=1), blocks.flip(2)
+    edge = size if flip_rule == "width" else size - 1
+    return piece.flip(2), torch.stack([edge - points[:, 0], points[:, 1]], dim=1), blocks.flip(2)
 
 
 def crop_and_resize(

@@ -8,9 +8,10 @@ import csv
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +125,23 @@ class Live:
 def next_hour(project: Project) -> dict[str, Any]:
     """Return what the next hour of training should go to: the cheapest path's steps, else what waits, cheap first."""
     plan = planning.plan(project, project.overrides, jobs=False)
-    rows, total = list[tuple[str, str, str]](), 0.0
-    for step in plan.path:
-        if rows and total >= HOUR:
-            break
+    waiting = sorted((run for run in plan.runs if not run.done), key=lambda run: run.gpu_hours)
+    rows = list[tuple[str, str, str]]()
+    for step in plan.path[: _of_an_hour(step.hours for step in plan.path)]:
         gains = sorted(step.gains.items(), key=lambda item: -item[1])
         said = ", ".join(f"{claim} +{gain:.0%}" for claim, gain in gains if gain >= 0.005)
         rows.append((", ".join(step.runs), f"{step.seeds} seeds, {step.hours:.3g} h", said))
-        total += step.hours
     if rows:
         return {"rows": rows, "why": "the cheapest path to verdicts: what decides most of the papers' claims an hour"}
-    for run in sorted((run for run in plan.runs if not run.done), key=lambda run: run.gpu_hours):
-        if rows and total >= HOUR:
-            break
+    for run in waiting[: _of_an_hour(run.gpu_hours for run in waiting)]:
         rows.append((run.run, f"{run.gpu_hours:.3g} h ({run.basis})", ", ".join(run.papers)))
-        total += run.gpu_hours
     why = "no training of this suite decides more claims: what waits, the cheapest first" if rows else "nothing waits"
     return {"rows": rows, "why": why}
+
+
+def _of_an_hour(hours: Iterable[float]) -> int:
+    """Return how many of the next steps, of these lengths, are begun within an hour."""
+    return sum(start < HOUR for start in list(accumulate(hours, initial=0.0))[:-1])
 
 
 def _grouped(found: Sequence[RunState]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.crowd import block_crop, enlarge_to
+from recount.augmentation.crowd import enlarge_to, random_block_crop
 from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, DM_WEIGHTS, dm_terms, transport
 from recount.nn.normalise import Normalise
 from recount.nn.vgg import initialise, load_vgg19, regression, vgg19
@@ -46,10 +46,9 @@ def crops(settings: DmCountSettings, index: int, pool: Pool, rng: np.random.Gene
     """Return one random crop of a picture, with the counts of its blocks."""
     sample, size = pool.samples[index], settings.crop_size
     image, points = enlarge_to(pool.image(index), torch.from_numpy(sample.points), size, clamp=True)
-    corner = int(rng.integers(0, image.shape[1] - size + 1)), int(rng.integers(0, image.shape[2] - size + 1))
-    edge = size if settings.flip_rule == "width" else size - 1
-    mirror = edge if rng.random() < FLIPPED else None
-    piece, points, blocks = block_crop(image, points, corner, size, BLOCK, mirror=mirror)
+    piece, points, blocks = random_block_crop(
+        image, points, size, BLOCK, rng, flips=lambda drawn: drawn < FLIPPED, flip_rule=settings.flip_rule
+    )
     return [Example(sample.id, piece, points=points, count=float(len(points)), maps={"blocks": blocks})]
 
 

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recount.augmentation.crowd import block_crop
+from recount.augmentation.crowd import random_block_crop
 from recount.data.pictures import resize_like_pillow
 from recount.data.windows import Windows
 from recount.nn.dm_loss import DM_COUNT_EPS, DM_SUMS, DM_WEIGHTS, dm_terms
@@ -90,11 +90,10 @@ def crops(settings: FfnetSettings, index: int, pool: Pool, rng: np.random.Genera
     sample, size, image = pool.samples[index], settings.crop_size, pool.image(index)
     scale = max(1.0, size / min(image.shape[1:]))
     image = resize_like_pillow(image, enlarged_size(image.shape[1], image.shape[2], size), "bicubic")
-    corner = int(rng.integers(0, image.shape[1] - size + 1)), int(rng.integers(0, image.shape[2] - size + 1))
-    edge = size if settings.flip_rule == "width" else size - 1
-    mirror = edge if rng.random() > FLIPPED_ABOVE else None
     points = torch.from_numpy(sample.points) * scale
-    piece, points, blocks = block_crop(image, points, corner, size, BLOCK, mirror=mirror)
+    piece, points, blocks = random_block_crop(
+        image, points, size, BLOCK, rng, flips=lambda drawn: drawn > FLIPPED_ABOVE, flip_rule=settings.flip_rule
+    )
     return [Example(sample.id, piece, points=points, count=float(len(points)), maps={"blocks": blocks})]
 
 
