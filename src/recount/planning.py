@@ -43,10 +43,8 @@ from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import NO_TRAINING, Project, Run, Split, default_recipe, load
 from recount.settings.schemas import system_schema
 
-if TYPE_CHECKING:
-    from recount.cheapest import (
-        Step,
-    )  # the rules of the verdicts load scipy, which each job of the workflow would wait for
+if TYPE_CHECKING:  # the rules of the verdicts load scipy, which each job of the workflow would wait for
+    from recount.cheapest import Step
 
 ONE_JOB = "one job (training_minutes), until it is rehearsed"
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has

@@ -15,7 +15,7 @@ from recount.chain import MADE
 from recount.cli import app
 from recount.errors import UserError
 from recount.exchange.crate import export
-from recount.exchange.merge import merge
+from recount.exchange.merge import _names, merge
 from recount.judging.judge import judge
 from recount.papers import part
 from recount.provenance import VERSION
@@ -312,3 +312,8 @@ def test_the_command_says_who_ran_what_and_what_to_do_next(
     assert answer.exit_code == 0, answer.output
     assert "joined/small: 3 runs by Ada, Bob, Eve; seeds 0, 1, 2" in answer.stdout
     assert "recount judge --config results=joined 'seeds=[0,1,2]' suite=small" in answer.stdout
+
+
+def test_exports_that_are_called_alike_are_told_apart() -> None:
+    paths = [Path(folder, "export.zip") for folder in "abc"]
+    assert _names(paths) == ["export.zip", "export.zip-2", "export.zip-3"]

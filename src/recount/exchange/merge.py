@@ -165,9 +165,7 @@ def merge(project: Project, paths: Sequence[Path]) -> Merged:
     with tempfile.TemporaryDirectory(prefix=f"{begun}.{os.getpid()}.", dir=target.parent) as place:
         stage = Path(place, target.name)
         for training in found:
-            _write(
-                stage, training, kept[training.record.id] is training if training.record.id in kept else False, reads
-            )
+            _write(stage, training, kept.get(training.record.id) is training, reads)
         looks.write(stage / LOOKS)
         hands = {
             run: Hand(who=t.who, source=t.export.name, run_sha256=t.files[f"runs/{run}/{RUN}"])
@@ -187,10 +185,10 @@ def merge(project: Project, paths: Sequence[Path]) -> Merged:
 
 def _names(paths: Iterable[Path]) -> list[str]:
     """Return how the exports are called, so that no two are called alike."""
-    names = list[str]()
-    for path in paths:
-        name, number = path.resolve().name, names.count(path.resolve().name)
-        names.append(f"{name}-{number + 1}" if number else name)
+    names, seen = list[str](), Counter[str]()
+    for name in (path.resolve().name for path in paths):
+        seen[name] += 1
+        names.append(f"{name}-{seen[name]}" if seen[name] > 1 else name)
     return names
 
 
