@@ -64,10 +64,6 @@ class _Training:
     who: str
 
     @property
-    def models(self) -> dict[str, str]:
-        return {name: selection.sha256 for name, selection in self.record.selections.items()}
-
-    @property
     def votes(self) -> dict[Voted, str]:
         return {
             ("train", self.record.run.system): self.record.provenance.code,
@@ -368,7 +364,7 @@ def _each_once(population: Iterable[_Training]) -> tuple[dict[str, _Training], l
 
 def _compared(one: _Training, other: _Training) -> str:
     """Return how far apart two trainings of one run are."""
-    same = "the same weights" if one.models == other.models else "other weights"
+    same = "the same weights" if _models(one.record) == _models(other.record) else "other weights"
     said = [f"{one.export.name} and {other.export.name} have {same}"]
     for name in (name for name in one.read if name in other.read and name.endswith(".csv")):
         place = "/".join(PurePosixPath(name).parts[1:3])
@@ -406,14 +402,16 @@ def _reads(whole: Project, kept: Mapping[str, _Training], apart: list[Apart]) ->
         data = {("data", name): digest for name, digest in read.made.data.items()}
         return {(read.step, training.record.run.system): read.made.code, **data}
 
-    fit = [entry for entry in every if planned.get(entry[0]) == entry[2].made.settings]
+    def is_planned(name: str, read: _Read) -> bool:
+        return planned.get(name) == read.made.settings
+
     here = _here(whole, ()) | {
         vote: digest for training in kept.values() for vote, digest in training.votes.items() if vote[0] == "data"
     }
-    one = _majority((votes(training, read) for _, training, read in fit), here)
+    one = _majority((votes(training, read) for name, training, read in every if is_planned(name, read)), here)
     found = {}
     for name, training, read in every:
-        if (name, training, read) not in fit:
+        if not is_planned(name, read):
             why = (
                 "read with other settings than are planned here"
                 if name in planned
