@@ -1,8 +1,12 @@
 """What a failed job leaves behind: the rest of the results, the report of what there is, and a run that goes on."""
 
-import pytest
-from house import EVERY_JOB, House
+from pathlib import Path
 
+import pytest
+import yaml
+from house import EVERY_JOB, ROOT, House
+
+PROFILE = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text(encoding="utf-8"))
 FAILING = "train alpha/small"
 
 
@@ -17,6 +21,20 @@ def broken_house(tmp_path_factory: pytest.TempPathFactory) -> House:
 def test_failed_job_makes_the_whole_fail_and_shows_its_log(broken_house: House) -> None:
     assert broken_house.answer.code != 0
     assert "loss is not finite at step 7" in broken_house.answer.text
+
+
+@pytest.mark.parametrize("quiet", [PROFILE["quiet"], ["rules", "progress"]])
+def test_a_quiet_run_tells_its_failures_too_once_and_in_snakemakes_log(house: House, quiet: list[str]) -> None:
+    answer = house.run("--quiet", *quiet, FAIL=FAILING)
+    logs = [Path(place).read_text() for place in (house.work / ".snakemake/log").glob("*.log")]
+    assert [text.count("loss is not finite at step 7") for text in [answer.text, *logs]] == [1, 1]
+    assert "rule train_of" not in answer.text.replace("Error in rule train_of", "")  # the other jobs' starts
+
+
+def test_a_wholly_quiet_run_tells_nothing(house: House) -> None:
+    answer = house.run("--quiet", "all", FAIL=FAILING)
+    assert answer.code != 0
+    assert "loss is not finite" not in answer.text
 
 
 def test_other_jobs_go_on(broken_house: House) -> None:

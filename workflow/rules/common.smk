@@ -4,6 +4,7 @@ import atexit
 import functools
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ from recount.results.attempts import times_killed
 from recount.results.published import check_published
 from recount.results.submissions import submissions
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import get_event, logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 
 def checked_project():
@@ -99,6 +102,16 @@ def show_jobs():
         print(f"  {step:<14}", *cells, sep="", file=sys.stderr)
 
 
+class Failures(logging.Handler):
+    """Tells of each failed job, with its log, where ``quiet: rules`` would silence it like any job's start."""
+
+    def emit(self, record):
+        if get_event(record) in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR):
+            for handler in logger.handlers:
+                if not handler.filter(record):
+                    handler.emit(record)
+
+
 def note_stop(signum, frame):
     """Note that the user stopped the workflow, and go on as Python does."""
     STOPPED.append(signum)
@@ -129,6 +142,8 @@ STOPPED = []
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
 atexit.register(count_jobs if COUNT_JOBS in os.environ else show_jobs)
+if workflow.is_main_process and "all" not in {str(kind) for kind in workflow.output_settings.quiet or ()}:
+    logger.addHandler(Failures())
 if MODIFIER.modifies_prefixes:
     raise WorkflowError("recount writes where its config.yaml says: instead of replace_prefix give the module a prefix")
 PROJECT = checked_project()
