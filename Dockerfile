@@ -15,6 +15,7 @@ COPY pyproject.toml README.md LICENSE config.yaml benchmarks.yaml official.yaml 
 COPY experiments experiments
 COPY papers papers
 COPY profiles profiles
+COPY reference reference
 COPY suites suites
 COPY workflow workflow
 COPY src src

@@ -18,7 +18,8 @@ from typer.main import get_command
 from recount.cli import app
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 DEFINITION = (ROOT / "recount.def").read_text(encoding="utf-8")
 KNOWN = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT", "CMD"}
@@ -84,6 +85,8 @@ def test_both_copy_the_same_files_which_are_here_and_not_ignored() -> None:
     docker, apptainer = copied_by_docker(), copied_by_apptainer()
     assert docker == apptainer
     assert all((ROOT / source).exists() and not ignored(source) for source in docker)
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {Path(Path(source).parts[0]) for source in wheel["force-include"]} <= docker.keys()
     assert all(ignored(Path(name)) for name in (".venv", "results", "resources", "shared", ".git"))
 
 
