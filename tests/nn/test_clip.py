@@ -1,16 +1,31 @@
 """CLIP's tokens and text tower at full and tiny size."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from golden_tools import assert_matches, golden, refilled
 from recount.errors import UserError
 from recount.nn import clip
-from recount.nn.clip import ClipTowers, TextTower, build_tower, check_prompts, encode, token_ids, tower_state
+from recount.nn.clip import (
+    ClipSize,
+    ClipTowers,
+    TextTower,
+    build_clip,
+    build_tower,
+    check_prompts,
+    encode,
+    image_features,
+    image_tower,
+    text_features,
+    text_tower,
+    token_ids,
+    tower_state,
+)
 from recount.systems import clip_ebc
 
 TINY = TextTower(width=32, heads=2, layers=2, features=16)
@@ -130,3 +145,39 @@ def test_features_are_computed_once_and_again_when_anything_changes(
     for tower, sentence in ((small, "There is one person."), (deeper, "There is no person.")):
         with pytest.raises(pytest.fail.Exception, match="known already"):
             encode(tower, [sentence])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_text_is_read_to_the_longest_prompts_end_with_the_features_and_gradients_of_the_whole_context(whole) -> None:
+    size: ClipSize | ClipTowers = ClipTowers(text_width=16, text_heads=2, text_layers=2, features=8, context=12)
+    if whole:
+        size = ClipSize(embed_dim=8, text_width=16, text_heads=2, text_layers=2, context=12, vision_layers=1)
+    torch.manual_seed(0)
+    tower: Any = (build_clip(size) if whole else text_tower(size)).double()
+    nn.init.normal_(tower.positional_embedding)
+    prompts, seen = ["two cats", "a photo of seven <|endoftext|> red cats"], []
+    ids, read = token_ids(prompts, size), tower.encode_text if whole else tower
+    names = [name for name, each in tower.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
+    parameters = [each for name, each in tower.named_parameters() if name in names]
+    want = read(ids)
+    tower.token_embedding.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    got = text_features(tower, prompts, size)
+    assert seen == [int((ids > 0).sum(dim=1).max())]
+    torch.testing.assert_close(got, want)
+    weights = torch.randn_like(want)
+    for name, one, other in zip(
+        names, *(torch.autograd.grad((made * weights).sum(), parameters) for made in (got, want)), strict=True
+    ):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_the_image_tower_computes_its_last_block_for_the_class_token_alone() -> None:
+    torch.manual_seed(0)
+    tower = image_tower(
+        ClipTowers(image_size=32, patch=16, vision_width=16, vision_layers=2, vision_heads=2, features=8)
+    ).double()
+    images, seen = torch.rand(3, 3, 32, 32, dtype=torch.float64), []
+    want = tower(images)
+    cast(Any, tower.transformer.resblocks[-1]).mlp.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    torch.testing.assert_close(image_features(tower, images), want)
+    assert [each.shape for each in seen] == [(3, 16)]

@@ -158,15 +158,21 @@ class Tokenizer:
 
 def token_ids(prompts: Sequence[str], size: ClipTowers | ClipSize) -> Tensor:
     """Return int64 [K, context]: start, prompt (byte pairs too many are cut), end (the highest id), zeros."""
-    words = Tokenizer(size.vocabulary)
-    rows = torch.zeros(len(prompts), size.context, dtype=torch.long)
-    for row, prompt in zip(rows, prompts, strict=True):
+    return _padded(_token_rows(prompts, size), size.context)
+
+
+def _token_rows(prompts: Sequence[str], size: ClipTowers | ClipSize) -> list[list[int]]:
+    words, rows = Tokenizer(size.vocabulary), []
+    for prompt in prompts:
         ids = words.encode(prompt)
         if words.ids is not None and len(ids) > size.context - 2:
             raise UserError(f"prompt {prompt[:200]!r}: the tiny model reads at most {size.context - 2} words")
-        ids = [words.start, *ids[: size.context - 2], words.end]
-        row[: len(ids)] = torch.tensor(ids)
+        rows.append([words.start, *ids[: size.context - 2], words.end])
     return rows
+
+
+def _padded(rows: Sequence[list[int]], length: int) -> Tensor:
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.long).view(-1, length)
 
 
 def check_prompts(prompts: Sequence[str], size: ClipTowers) -> None:
@@ -216,13 +222,44 @@ def build_clip(size: ClipSize) -> CLIP:
     return CLIP(size.embed_dim, vision, text, quick_gelu=True)
 
 
-def read_at(tower: TextTransformer, embedded: Tensor, places: Tensor) -> Tensor:
+def text_features(tower: CLIP | TextTransformer, prompts: Sequence[str], size: ClipTowers | ClipSize) -> Tensor:
+    """Return features [K, features] of prompts, not normalised, by a CLIP or its text tower.
+
+    Tokens after the longest prompt's end are left out: none that is read sees them.
+    """
+    rows = _token_rows(prompts, size)
+    device = tower.positional_embedding.device
+    ids = _padded(rows, max(map(len, rows))).to(device)
+    places = torch.tensor([row.index(max(row)) for row in rows])
+    return read_at(tower, tower.token_embedding(ids), places.to(device))
+
+
+def read_at(tower: CLIP | TextTransformer, embedded: Tensor, places: Tensor) -> Tensor:
     """Return features [K, features], not normalised, at ``places`` (int64 [K]) of embedded tokens [K, L, width]."""
     length = embedded.shape[1]
     states = embedded + tower.positional_embedding[:length].to(embedded.dtype)
     mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
-    states = tower.ln_final(tower.transformer(states, attn_mask=mask))
-    return states[torch.arange(len(states), device=states.device), places] @ tower.text_projection
+    return tower.ln_final(states_at(tower.transformer, states, places, mask)) @ tower.text_projection
+
+
+def image_features(tower: VisionTransformer, images: Tensor) -> Tensor:
+    """Return features [B, features] of normalised images [B, 3, H, W], not normalised."""
+    tokens = tower.ln_pre(embedded_patches(tower, images))
+    first = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    return tower.ln_post(states_at(tower.transformer, tokens, first)) @ tower.proj
+
+
+def states_at(transformer: Any, tokens: Tensor, places: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the states [K, width] at ``places`` (int64 [K]) after all blocks, the last of which computes no others."""
+    *blocks, last = transformer.resblocks
+    for block in blocks:
+        tokens = block(tokens, attn_mask=mask)
+    rows, normed = torch.arange(len(tokens), device=tokens.device), last.ln_1(tokens)
+    seen = None if mask is None else mask[places].to(normed.dtype)  # (K, L)
+    query = normed[rows, places][:, None]
+    attended, _ = last.attn(query, normed, normed, key_padding_mask=seen, need_weights=False)
+    states = tokens[rows, places] + attended[:, 0]
+    return states + last.mlp(last.ln_2(states))
 
 
 def embedded_patches(tower: Any, images: Tensor, *, cls_twice: bool = False) -> Tensor:
@@ -256,10 +293,9 @@ class FrozenText(nn.Module):
         """Return features [K, features] of sentences, not normalised."""
         new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._known]
         if new:
-            device = self.tower.positional_embedding.device
             # inference mode would mark the remembered features as unusable in training
             with torch.inference_mode(False), torch.no_grad():
-                self._known.update(zip(new, self.tower(token_ids(new, self.towers).to(device)), strict=True))
+                self._known.update(zip(new, text_features(self.tower, new, self.towers), strict=True))
         return torch.stack([self._known[sentence] for sentence in sentences]).to(self.tower.positional_embedding)
 
     def _apply(self, fn: Any, recurse: bool = True) -> FrozenText:

@@ -37,7 +37,7 @@ from torch.nn import functional
 from recount.data.sample import Sample
 from recount.errors import UserError
 from recount.nn import clip
-from recount.nn.clip import NOT_A_TOWER, ClipSize, build_clip, token_ids
+from recount.nn.clip import NOT_A_TOWER, ClipSize, build_clip, image_features, text_features
 from recount.nn.normalise import Normalise
 from recount.nn.precision import as_floats, full_precision, without_autocast
 from recount.nn.weights import card, read_tensors, renamed
@@ -327,13 +327,12 @@ class CountCLIP(System):
     def encode_images(self, images: Tensor) -> Tensor:
         """Return raw features [B, D], in single precision at least, of images [B, 3, H, W] in [0, 1]."""
         with self._autocast(images.device):
-            return full_precision(self.clip.encode_image(self.normalise(images)))
+            return full_precision(image_features(self.clip.visual, self.normalise(images)))
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Return raw features [N, D], in single precision at least, of captions."""
-        device = self.clip.logit_scale.device
-        with self._autocast(device):
-            return full_precision(self.clip.encode_text(token_ids(captions, self.settings.clip).to(device)))
+        with self._autocast(self.clip.logit_scale.device):
+            return full_precision(text_features(self.clip, captions, self.settings.clip))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.settings.precision == "bf16":
