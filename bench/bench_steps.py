@@ -28,6 +28,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recount import systems
+from recount.data.pool import ImagePool
+from recount.devices import keep_freed_memory
+from recount.nn.precision import as_floats
+from recount.rehearsal.counting import Counter
+from recount.rehearsal.generated import generated, kind_of
+from recount.rehearsal.rehearse import chosen, random_weights
+from recount.settings.base import merged
+from recount.settings.project import load
+from recount.settings.recipe import resolve_recipe
+from recount.training.loop import build_optimiser
+
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ["t2icount", "gigacount", "countclip"]
 WARM_UP = 2  # steps before the first that counts
@@ -56,62 +68,53 @@ MIDDLE: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-def work(name: str, size: str, tree: Path) -> None:
-    """Answer each line with the seconds of such a step of ``name``; first, of this commit, with their operations."""
-    from recount import systems
-    from recount.data.pool import ImagePool
-    from recount.nn.precision import as_floats
-    from recount.rehearsal.counting import Counter
-    from recount.rehearsal.generated import generated, kind_of
-    from recount.rehearsal.rehearse import chosen, random_weights
-    from recount.settings.base import merged
-    from recount.settings.project import load
-    from recount.settings.recipe import resolve_recipe
-    from recount.training.loop import build_optimiser
-
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+def built(name: str, size: str, tree: Path, folder: Path) -> Counter:
+    """Return the system, a batch and what counts their operations; drawn pictures go into ``folder``."""
     project = load(tree, {"suite": "mini" if size == "mini" else "paper", "device": "cpu"})
     (run,) = chosen(project, [name])
+    assert run.training is not None
     system_class, (changed, batch_size) = systems.load(run.system), MIDDLE.get(run.system, ({}, None))
     settings = merged(system_class.mini_settings() if run.size == "mini" else {}, run.settings)
     settings = random_weights(project, settings, only_absent=True)
     recipe = resolve_recipe(system_class.recipe, run.recipe)
     if size == "middle":
         settings, recipe = merged(settings, changed), recipe.model_copy(update={"batch_size": batch_size})
-    with tempfile.TemporaryDirectory() as folder:
-        samples = generated(run.training, kind_of(project, run.training), Path(folder))
-        counter = Counter(system_class, settings, recipe, ImagePool(samples, 0))
-        system, batch, stage = counter.real, counter.batch.to("cpu"), counter.stage
-        system.begin_epoch(stage.recipe.epochs - 1, samples)
-        optimiser = build_optimiser(system.parameter_groups(stage.recipe), stage.recipe.optimiser)
-        image, share, window = system.prepare_image(as_floats(counter.picture))[None], 1.0, system.windows
-        if window is not None:
-            share = WINDOWS / window.batch
-            image = functional.interpolate(image, (window.height, window.width)).repeat(WINDOWS, 1, 1, 1)
-        if tree == ROOT:
-            counted = counter.count("fp32")
-            print(counted.flops_full, counted.predict_flops * share, flush=True)
+    pool = ImagePool(generated(run.training, kind_of(project, run.training), folder), 0)
+    saving = {"saving": False} if tree == ROOT else {}  # which an earlier commit may not know
+    return Counter(system_class, settings, recipe, pool, **saving)
 
-        def train() -> None:
-            terms = system(batch)
-            weights = system.loss_weights
-            torch.stack([weights.get(key, 1.0) * term for key, term in terms.items()]).sum().backward()
-            optimiser.step()
-            system.after_step()
-            optimiser.zero_grad(set_to_none=True)
 
-        @torch.inference_mode()
-        def predict() -> None:
-            system.predict(image, [system.prompt_of(samples[-1])] * len(image))
+def work(counter: Counter, *, counts: bool) -> None:
+    """Answer each line with the seconds of such a step; first, where it ``counts``, with their operations."""
+    system, batch, recipe, samples = counter.real, counter.batch.to("cpu"), counter.stage.recipe, counter.pool.samples
+    image, share, window = system.prepare_image(as_floats(counter.picture))[None], 1.0, system.windows
+    if window is not None:
+        share = WINDOWS / window.batch
+        image = functional.interpolate(image, (window.height, window.width)).repeat(WINDOWS, 1, 1, 1)
+    if counts:
+        counted = counter.count("fp32")
+        print(counted.flops_full, counted.predict_flops * share, flush=True)
+    system.begin_epoch(recipe.epochs - 1, samples)
+    optimiser = build_optimiser(system.parameter_groups(recipe), recipe.optimiser)
 
-        for line in sys.stdin:
-            step = line.strip()
-            system.train(step == "train")
-            batch.seed, began = 0, time.process_time()
-            {"train": train, "predict": predict}[step]()
-            print(time.process_time() - began, flush=True)
+    def train() -> None:
+        terms = system(batch)
+        weights = system.loss_weights
+        torch.stack([weights.get(key, 1.0) * term for key, term in terms.items()]).sum().backward()
+        optimiser.step()
+        system.after_step()
+        optimiser.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def predict() -> None:
+        system.predict(image, [system.prompt_of(samples[-1])] * len(image))
+
+    for line in sys.stdin:
+        step = line.strip()
+        system.train(step == "train")
+        batch.seed, began = 0, time.process_time()
+        {"train": train, "predict": predict}[step]()
+        print(time.process_time() - began, flush=True)
 
 
 class Side:
@@ -217,7 +220,13 @@ def main() -> None:
     reader.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     chosen = reader.parse_args()
     if chosen.worker:
-        work(chosen.names[0], chosen.size, chosen.worker)
+        warnings.simplefilter("ignore")
+        keep_freed_memory()
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        with tempfile.TemporaryDirectory() as folder:
+            counter = built(chosen.names[0], chosen.size, chosen.worker, Path(folder))
+            work(counter, counts=chosen.worker == ROOT)
         return
     if chosen.official and not (chosen.official / "step.py").is_file():
         raise SystemExit(f"{chosen.official}: no step.py there; the head of this file says what it has to do")

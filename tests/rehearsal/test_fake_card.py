@@ -13,7 +13,7 @@ from projects import ROOT
 from recount import systems
 from recount.data.pool import ImagePool
 from recount.rehearsal.costs import StepCost, cards, counted
-from recount.rehearsal.counting import Counter
+from recount.rehearsal.counting import Counter, Ledger
 from recount.rehearsal.generated import generated, kind_of
 from recount.rehearsal.rehearse import chosen, random_weights
 from recount.settings.project import load
@@ -71,6 +71,16 @@ def test_each_value_that_the_host_reads_is_counted() -> None:
             return {name: term * (2 if float(term) > 1 else 1) + 0 * dense for name, term in terms.items()}
 
     assert counter_of("mcnn", Curious)[1].on_card("fp32").reads == 2
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_a_convolution_costs_twice_as_much_backward_whatever_its_groups(groups: int) -> None:
+    image, ledger = torch.rand(2, 6, 9, 8, requires_grad=True), Ledger()
+    with ledger:
+        torch.conv2d(
+            image, torch.rand(6, 6 // groups, 3, 3, requires_grad=True), padding=1, groups=groups
+        ).sum().backward()
+    assert ledger.flops["full"] == 3 * 2 * (2 * 9 * 8) * 6 * (6 // groups) * 3 * 3
 
 
 def test_t2icount_fits_a_card_of_24_gb_in_bf16_and_in_parts() -> None:

@@ -195,6 +195,14 @@ def small_system(checkpointing: bool = False, layout: torch.memory_format = torc
     return system.train().to(memory_format=layout)
 
 
+@pytest.mark.parametrize(("setting", "answers"), [("auto", [True, False]), (True, [False]), (False, [False])])
+def test_the_unet_is_computed_twice_only_where_memory_is_saved(setting: Any, answers: list[bool]) -> None:
+    system = mini(t2i.T2ICount, gradient_checkpointing=setting)
+    assert system.unet.is_gradient_checkpointing is (setting is True)
+    assert [system.save_memory() for _ in answers] == answers
+    assert system.unet.is_gradient_checkpointing is (setting is not False)
+
+
 @pytest.mark.parametrize(
     ("checkpointing", "layout", "same_way"),
     [

@@ -12,6 +12,7 @@ from tiny_system import TinySettings, TinySystem, after_saving, trainer_of
 from torch import Tensor, nn
 
 from projects import experiment, write_project
+from recount import feeding
 from recount.errors import UserError
 from recount.settings.project import load
 from recount.systems.base import Batch
@@ -46,9 +47,9 @@ def train(folder: Path, system: TinySystem, **options: float) -> Progress:
     return trainer_of(system, folder, **options).train()
 
 
-def card(holds: int, *, dropout: float = 0.0) -> Card:
+def card(holds: int, *, dropout: float = 0.0, kind: type[Card] = Card) -> Card:
     torch.manual_seed(0)
-    system = Card(TinySettings())
+    system = kind(TinySettings())
     system.body[3] = nn.Dropout(dropout)
     system.holds = holds
     return system
@@ -63,6 +64,49 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_trains_the_same(t
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(halved.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+class Frugal(Card):
+    """Holds the whole batch once it saves memory."""
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__(settings)
+        self.told: list[bool] = []  # whether a batch had failed
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        self.failed = len(batch) > self.holds
+        return super().losses(batch)
+
+    def save_memory(self) -> bool:
+        self.told.append(self.failed)
+        saves, self.holds = self.holds < FULL, FULL
+        return saves
+
+    failed = False
+
+
+@pytest.mark.parametrize("coupled", ["", "the loss compares all pairs"])
+def test_memory_is_saved_before_a_batch_is_cut_and_trains_the_same(
+    coupled: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, frugal = card(FULL, dropout=0.5), card(2, dropout=0.5, kind=Frugal)
+    whole.batch_coupled_by = frugal.batch_coupled_by = coupled
+    train(tmp_path / "a", whole)
+    with caplog.at_level(logging.WARNING):
+        assert train(tmp_path / "b", frugal).parts == 1
+    assert "out of memory: from step 1 on, less is kept for the backward pass" in caplog.text
+    for name, value in whole.state_dict().items():
+        assert torch.equal(frugal.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(("megabytes", "saves"), [(10**6, False), (0, True)])
+def test_a_processor_saves_memory_from_the_start_where_it_has_little(
+    megabytes: int, saves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "memory_mb", lambda: megabytes)
+    frugal = card(2, kind=Frugal)
+    train(tmp_path, frugal)
+    assert frugal.told[0] is not saves
 
 
 def test_the_log_says_from_which_step_on_a_batch_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

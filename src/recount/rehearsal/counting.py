@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from recount.nn.precision import AUTOCAST
 from recount.settings.recipe import Precision, Recipe
@@ -99,7 +99,14 @@ class Ledger(TorchDispatchMode):
         self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*before, *after))
         if func._overloadpacket in flop_registry:
             kind = "half" if after[0].dtype in (torch.bfloat16, torch.float16) else "full"
-            self.flops[kind] += int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=result))
+            self.flops[kind] += _flops(func._overloadpacket, args, kwargs, result)
+
+
+def _flops(operation: Any, args: Any, kwargs: Any, result: Any) -> int:
+    if operation == aten.convolution_backward:  # PyTorch's formula takes weights of groups for those of all channels
+        gradient, images, weight, *_, transposed, _, _, mask = args
+        return sum(mask[:2]) * conv_flop_count(images.shape, weight.shape, gradient.shape, transposed)
+    return int(flop_registry[operation](*args, **kwargs, out_val=result))
 
 
 def _is_mask(index: Any) -> bool:
@@ -150,12 +157,22 @@ def examples_of(system: System, pool: Pool, number: int) -> Batch:
 
 
 class Counter:
-    """Counts one system's steps in its last stage. ``make`` builds it; ``pool`` has real samples and pictures."""
+    """Counts one system's steps in its last stage, where memory is scarce (``saving``: ``System.save_memory``).
+
+    ``pool`` has real samples and pictures.
+    """
 
     def __init__(
-        self, system_class: type[System], settings: Mapping[str, Any], recipe: Recipe, pool: Pool, stage: int = -1
+        self,
+        system_class: type[System],
+        settings: Mapping[str, Any],
+        recipe: Recipe,
+        pool: Pool,
+        stage: int = -1,
+        *,
+        saving: bool = True,
     ) -> None:
-        self.recipe, self.pool = recipe, pool
+        self.recipe, self.pool, self.saving = recipe, pool, saving
         real = system_class(system_class.Settings.model_validate(settings))
         real.prepare_training(pool.samples)
         self.stage = real.stages(recipe)[stage]
@@ -167,6 +184,8 @@ class Counter:
     def _begin(self, device: str, mode: FakeTensorMode, answer: bool) -> tuple[System, Ledger, Batch]:
         with FakeCopyMode(mode):
             system = copy.deepcopy(self.real)
+        if self.saving:
+            system.save_memory()
         for tensor in (*system.parameters(), *system.buffers()):
             cast(Any, tensor).fake_device = torch.device(device, 0) if device != "cpu" else torch.device("cpu")
         system.train()

@@ -235,6 +235,13 @@ class System(nn.Module, ABC):
         """Return what ``predict`` is told about a sample (default: its prompt)."""
         return sample.prompt
 
+    def save_memory(self) -> bool:
+        """Train with less memory from now on, in more time, with the same result; return whether there was such a way.
+
+        Called where memory did not suffice, before a batch is cut.
+        """
+        return False
+
     def after_step(self) -> None:
         """Called after each optimiser step: change weights in place (their precision, a bound, ...)."""
 

@@ -78,7 +78,9 @@ class T2ICountSettings(Strict):
         0.0, ge=0, description="recount's control: of the mean count under wrong prompts, which L_reg leaves alone"
     )
     unet_factor: float = Field(0.1, gt=0, description="of learning rate and weight decay of the UNet")
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto", description="of the UNet, whose forward pass then runs twice; auto: once memory did not suffice"
+    )
     crop: int = Field(384, gt=0, description="side of the training crops, pixels")
     mosaic_tile: int = Field(224, gt=0)
     largest_scale: float = Field(2.0, ge=1)
@@ -388,7 +390,7 @@ class T2ICount(System):
         self.decoder = Decoder(*sizes, hscm=settings.hscm, similarity=settings.rrc or settings.hscm)
         self.to(memory_format=torch.channels_last)  # makes convolutions faster
         self._pass = sd.UNetPass(self.unet)
-        if settings.gradient_checkpointing:
+        if settings.gradient_checkpointing is True:
             self.unet.enable_gradient_checkpointing()
 
     @classmethod
@@ -405,7 +407,7 @@ class T2ICount(System):
         """
         return {
             **{"backbone": "mini_sd", "weights": "mini_sd", "counter_width": 32, "heads": 2},
-            **{"attention_weights": (0.1, 0.3, 0.6), "gradient_checkpointing": False, "unet_factor": 0.3},
+            **{"attention_weights": (0.1, 0.3, 0.6), "unet_factor": 0.3},
             **{"crop": 64, "mosaic_tile": 40, "largest_scale": 1.3, "density_sigma": 4.0, "density_scale": 6.0},
             **{"dist_weight": 1.5, "rrc_weight": 1.0, "positive_weight": 0.5},
             "sample_kinds": {"own": 0.35, "other_prompt": 0.15, "mosaic": 0.5},
@@ -503,6 +505,13 @@ class T2ICount(System):
         text = (context * share).sum(dim=1)
         attention = fused_attention(per_resolution, self.settings.attention_weights)
         return Outputs(self.decoder(features, text), attention, per_resolution)
+
+    def save_memory(self) -> bool:
+        """Recompute the UNet in the backward pass, if the settings leave that open."""
+        saves = self.settings.gradient_checkpointing == "auto" and not self.unet.is_gradient_checkpointing
+        if saves:
+            self.unet.enable_gradient_checkpointing()
+        return saves
 
     def example_maker(self) -> ExampleMaker:
         """Return the maker of own-prompt, other-prompt and mosaic samples."""

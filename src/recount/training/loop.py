@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
+from recount import feeding
 from recount.data.needs import check_needs
 from recount.devices import choose_kernels
 from recount.errors import UserError
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MODEL = "model.safetensors"
 GPU_STEPS_BETWEEN_READINGS = 20
+STATES = 3  # times a training's state is what a step takes where none is saved: T2ICount's 31.3 GB at paper size
 ENOUGH = 10  # pictures with objects: crops of fewer may all miss them in an epoch
 
 
@@ -146,6 +148,9 @@ class Trainer:
         if self.processes.size > 1:
             check_shareable(self.system, self.processes.size, count, recipe.batch_size)
             share_statistics(self.system)
+        kept, _ = bytes_on_disk(self.system, recipe.optimiser)
+        if not self.on_gpu and STATES * kept * self.processes.size > 1e6 * feeding.memory_mb():
+            self.system.save_memory()  # a processor's memory does not run out in a way that a process could tell
         self._shared_norms = [layer for layer in self.system.modules() if isinstance(layer, SharedBatchNorm)]
         optimiser = build_optimiser(self.system.parameter_groups(recipe), recipe.optimiser)
         # Not wrapped for several processes: this loop adds the gradients up itself, after all parts of a batch.
@@ -247,23 +252,30 @@ class Trainer:
             self._read_losses()
 
     def _compute_gradients(self, batch: Batch, copies: int) -> dict[str, Tensor]:
-        """Return loss and terms (this process's share); what does not fit is computed in twice as many parts."""
+        """Return loss and terms (this process's share); where it does not fit, save memory, then cut it into parts."""
         lengths = self.processes.gathered(len(batch))
         while True:
-            drawn, terms = self._random_state(), {}
+            drawn, terms, saves = self._random_state(), {}, False
             try:
                 terms = self._backward(batch, sum(lengths), copies)
             except torch.OutOfMemoryError:
-                reason = why_whole(self.system)
+                saves = self.system.save_memory()
+                reason = "" if saves else why_whole(self.system)
                 if reason:  # the other processes may be waiting within the forward pass: this one ends them
                     raise UserError(self._too_large(batch, f"it cannot be computed in parts: {reason}")) from None
             # in no handler, which would keep the memory of the failed pass
-            if all(self.processes.gathered(bool(terms))):
+            found = self.processes.gathered((bool(terms), saves))
+            if all(done for done, _ in found):
                 break
             self.optimiser.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             self._set_random_state(drawn)
-            self._cut_further(batch, max(lengths))
+            if any(saving for _, saving in found):
+                self.system.save_memory()  # where another process ran out of it
+                now = self.progress.steps_done + 1
+                log.warning("out of memory: from step %d on, less is kept for the backward pass", now)
+            else:
+                self._cut_further(batch, max(lengths))
         self.processes.add_gradients(p for group in self.optimiser.param_groups for p in group["params"])
         return terms
 
