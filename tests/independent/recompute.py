@@ -58,10 +58,8 @@ def own_variance(arms, weights=(1, 1)):  # variance over seeds of several arms' 
     every = [(w, len(v), float(np.var(v, ddof=1))) for v, w in zip(arms, weights, strict=False) if len(v) > 1]
     w, k, s2 = np.array(every or [(1, 2, 0)], dtype=float).T
     df, parts = float((k - 1).sum()) if every else 0, w * w / k * s2
-    if not parts.sum():
-        return float(s2 @ (k - 1)) / max(df, 1), df
-    shares = s2 @ (k - 1) / df, parts.sum() / (w * w / k).sum()
-    return float(max(shares)), float(min(df, parts.sum() ** 2 / (parts**2 / (k - 1)).sum()))
+    welch = parts.sum() ** 2 / (parts**2 / (k - 1)).sum() if parts.any() else INF
+    return max(float(s2 @ (k - 1)) / max(df, 1), float(parts.sum() / ((w * w / k).sum() or 1))), min(df, float(welch))
 def anew(left, weight):  # what each run draws anew of the variance over images, of the mean of an arm's runs
     (k, n), apart = left.shape, left - left.mean(axis=1, keepdims=True)
     return weight**2 * (n - 1) / n * apart.var(axis=0, ddof=1).sum() / k if k > 1 and n > 1 else 0.0
@@ -141,10 +139,13 @@ class Judge:  # the rules once more
                 levels = [score(metric, true, row) for row in table]
                 found[arm] = own_variance([scaled(metric, levels, leave_one_out(metric, true, table[:1])[2])[0]])
         return found
-    def variance(self, names, arms, weights, where):  # s² and its degrees of freedom, from values by seed of each arm
+    def variance(self, names, arms, weights, where, drawn=0.0, m=0):  # s² and its degrees of freedom; m: images less 1
         (own, df), mine = own_variance(arms, weights), {self.files.same.get(name, name) for name in names}
-        systems = dict.fromkeys(name.split("/")[0] for name in names)
-        others = [v for s in systems for arm, v in self.scatter(s, where).items() if arm not in mine]
+        drawn /= sum(w * w / len(values) for w, values in zip(weights, arms, strict=False)) or INF
+        if drawn and min(map(len, arms)) > 2 and beta_inc(m / 2, df / 2, m / (m + df * own / drawn)) > 0.4:
+            own, df = (df * own + m * drawn) / (df + m), df + m
+        every = [self.scatter(system, where) for system in {name.split("/")[0] for name in names}]
+        others = [v for found in every for arm, v in found.items() if arm not in mine]
         more = sum(entry[1] for entry in others)
         pool = sum(a * b for a, b in others) / more if more else 0.0
         joins = df and more and beta_inc(more / 2, df / 2, more / (more + df * (own / pool if pool else INF))) > 0.5
@@ -174,22 +175,21 @@ class Judge:  # the rules once more
             return self.sums(tops[:, some], wrong[:, some], 1.0, region, names, looks)
         every = [leave_one_out(metric, true, table) for table in tables]
         means, n = [float(levels.mean()) for levels, _, _ in every], every[0][2]
-        log = f"{metric} over" in row["claim_rule"] or f"{metric} of each over" in row["claim_rule"]
+        log = any(f"{metric} {of}over" in row["claim_rule"] for of in ("", "of each "))
         of_seeds = [scaled(metric, e[0], n) for e, name in zip(every, sides, strict=True) if name in names]
         arms, slopes = [values for values, _ in of_seeds], [1.0 if log else slope for _, slope in of_seeds]
-        spread = self.variance(names, arms, slopes, where) if names else FIXED
+        twice = sum(anew(e[1], 1 / m if log else 1) for e, m, s in zip(every, means, sides, strict=False) if s in names)
+        spread = self.variance(names, arms, slopes, where, twice * (len(sides) > 1), n - 1) if names else FIXED
         if len(sides) == 1:
             least = 1 / (12 * max(n * slopes[0], 0.5 * (1 - 0.5 / n)) ** 2) if metric in SHARES else 0.0
             return self.number(row, arms[0], (max(spread[0], least), spread[1]), means[0], looks, metric in SHARES)
         left, share = [without.mean(axis=0) for _, without, _ in every], metric in SHARES
-        parts = zip(every, means, sides, strict=False)
-        twice = sum(anew(e[1], 1 / m if log else 1) for e, m, name in parts if name in names)
         if log:
             ends = [math.log(end) if 0 < end < INF else math.copysign(INF, end or -1) for end in region]
             images = jackknife(np.log(left[0] / left[1]))
             found = decided(math.log(means[0] / means[1]), ends, arms, slopes, spread, images, n, looks, twice=twice)
             return found | {"effect": math.exp(found["effect"]), "value_better": means[0]}
-        effect, apart = (1 if share else -1) * (means[0] - means[1]), (1 if share else -1) * (left[0] - left[1])
+        effect, apart = ((1 if share else -1) * (x[0] - x[1]) for x in (means, left))
         (images, third), d = jackknife(apart), n * effect - (n - 1) * apart
         images = max(images, (d @ d + 1 - d.sum() ** 2 / (n + 2)) / (n + 2) ** 2) if share and n > 1 else images
         unfair = row["reason"].startswith("the epoch of ")  # chosen on test against an arm that was not
@@ -249,8 +249,8 @@ class Judge:  # the rules once more
         wide, reached = error * math.sqrt(k + 1), middle + one * error <= limit
         missed = middle - one * error > limit and abs(at - middle) > two * wide
         against = "leans against" if middle - t_quantile(0.1, nu) * wide > limit else "undecided"
-        said = "holds" if reached else "does not hold" if missed else "undecided"
-        said = said if k > 2 or (k == 2 and nu >= 6) else "leans for" if reached else against
+        said = ("holds", "leans for") if reached else ("does not hold" if missed else "undecided", against)
+        said = said[0] if k > 2 or (k == 2 and nu >= 6) else said[1]
         return {"value_better": mean, "effect": mean - printed} | ({} if "best" in row["rule"] else {"decided": said})
 def together(parts):  # the decision on a claim from the rows of its parts, after Holm against it
     tested = [row for row in parts if row["decided"] != "not tested"]

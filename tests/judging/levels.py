@@ -7,7 +7,8 @@ next. ``python tests/judging/levels.py`` prints, for each world and number of lo
 
 import numpy as np
 
-from recount.judging.verdicts import own_scatter, p_of, pooled, welch
+from recount.judging.scatter import own_scatter, pooled, welch
+from recount.judging.verdicts import p_of
 from recount.metrics import Floats
 
 SEEDS = (3, 5, 8, 12, 16, 20, 25, 30)

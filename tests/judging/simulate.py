@@ -143,7 +143,8 @@ def markdown(rows: list[Row]) -> str:
         mine = [row for row in rows if row["question"] == question]
         seeds = list(dict.fromkeys((row["seeds"], row["looks"]) for row in mine))
         heads = [f"{k} seeds" + (f", of {looks} looks" if looks > 1 else "") for k, looks in seeds]
-        lines = [f"**{question}** (share of {mine[0]['papers']} papers)", ""]
+        papers = " to ".join(map(str, sorted({min(row["papers"] for row in mine), max(row["papers"] for row in mine)})))
+        lines = [f"**{question}** (share of {papers} papers)", ""]
         lines += [
             "| errors | images | effect | seeds scatter | own arms | " + " | ".join(heads) + " |",
             "|---" * (5 + len(seeds)) + "|",

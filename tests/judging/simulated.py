@@ -22,7 +22,8 @@ from scipy import special, stats
 from projects import experiment, write_project
 from recount.judging.judge import Case, cases
 from recount.judging.looks import LookBook
-from recount.judging.verdicts import ALPHA, TWO_SEEDS_DF, Decision, combine, welch
+from recount.judging.scatter import welch
+from recount.judging.verdicts import ALPHA, TWO_SEEDS_DF, Decision, combine
 from recount.metrics import Floats
 from recount.results.predictions import Predictions
 from recount.results.reason import Missing

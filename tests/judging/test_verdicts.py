@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from recount.judging.scatter import pooled
 from recount.judging.verdicts import (
     ALPHA,
     MIN_SEEDS,
@@ -22,7 +23,6 @@ from recount.judging.verdicts import (
     decide,
     nominal_level,
     number_power,
-    pooled,
     power,
     reaches,
     shortened,
@@ -299,7 +299,17 @@ def test_what_each_run_draws_anew_on_each_image_counts_once() -> None:
     more = 0.009 * 2 / 3  # than all that images and the runs' means show
     found = decide(drawing_anew(0.009, 0.002))
     assert (found.seed_part, found.image_part) == pytest.approx((more, 0))
-    assert found.df == pytest.approx(4)
+    two = replace(drawing_anew(0.009, 0.002), arms=(SeedArm("a/a", (0.0, 0.1), 1.0, 0.009),) * 2)
+    assert decide(two).df == pytest.approx(2)  # with two seeds it adds no degrees of freedom
+
+
+@pytest.mark.parametrize(("anew", "joins"), [(0.009, True), (0.0026, True), (0.0024, False), (0.0, False)])
+def test_what_runs_draw_anew_joins_the_own_arms_if_these_scatter_no_more(anew: float, joins: bool) -> None:
+    """The own arms have 0.0025 with 4 degrees of freedom, the images 99; p > 0.4 up to F = 1.02."""
+    found = spread_of(drawing_anew(anew, 0.02))
+    assert (found.drawn_p > 0.4) == joins
+    assert (found.variance, found.df) == pytest.approx(((0.01 + 99 * anew) / 103, 103) if joins else (0.0025, 4))
+    assert ("draw anew" in found.source) == joins
 
 
 def test_images_that_each_run_draws_anew_count_less_with_more_seeds() -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from recount.judging.claims import Part
 from recount.judging.judge import Case, cases
 from recount.judging.looks import LookBook
+from recount.judging.scatter import DRAWN_ABOVE, POOLS_ABOVE
 from recount.judging.verdicts import (
     LEANS,
-    POOLS_ABOVE,
     SKEWED,
     Decision,
     Finding,
@@ -112,16 +112,19 @@ def _spread(finding: Finding) -> Iterator[str]:
             f"{n(float(scatter.apart))}, nu = sum(w² s²/k)² / sum((w² s²/k)²/(k - 1)) = {n(float(scatter.apart_df))}; "
             f"the larger variance {n(own)} and the smaller nu_own = {n(df)} count"
         )
-    spread, pool = spread_of(finding), finding.pool
-    if df and pool.df:
-        ratio = own / pool.variance if pool.variance else math.inf
-        yield f"  others: {n(pool.variance)} with {n(pool.df)} degrees of freedom ({', '.join(pool.over)})"
-        joins = spread.f_p > POOLS_ABOVE
-        sign = ">" if joins else "<="
-        yield f"  F = {n(own)} / {n(pool.variance)} = {n(ratio)}, p = {n(spread.f_p)} {sign} {POOLS_ABOVE}"
-        if joins:
-            total = f"({n(df)} * {n(own)} + {n(pool.df)} * {n(pool.variance)}) / {n(df + pool.df)}"
-            yield f"  s² = {total} = {n((df * own + pool.df * pool.variance) / (df + pool.df))}"
+    spread, pool, drawn = spread_of(finding), finding.pool, finding.drawn(finding.fewest_seeds)
+    images, others = "what runs draw anew on the images, over sum(w²/k)", f"others ({', '.join(pool.over)})"
+    tests = ((images, *drawn, spread.drawn_p, DRAWN_ABOVE), (others, pool.variance, pool.df, spread.f_p, POOLS_ABOVE))
+    for name, variance, more, p, above in tests:
+        if not (df and more):
+            continue
+        yield f"  {name}: {n(variance)} with {n(more)} degrees of freedom"
+        ratio, sign = own / variance if variance else math.inf, ">" if p > above else "<="
+        yield f"  F = {n(own)} / {n(variance)} = {n(ratio)}, p = {n(p)} {sign} {above}"
+        if p > above:
+            total = f"({n(df)} * {n(own)} + {n(more)} * {n(variance)}) / {n(df + more)}"
+            own, df = (df * own + more * variance) / (df + more), df + more
+            yield f"  s² = {total} = {n(own)}"
     if finding.arms:
         of = f", of {spread.source}"
         yield f"  s² = {n(spread.variance)}, s = {n(math.sqrt(spread.variance))}, nu = {n(spread.df)}{of}"

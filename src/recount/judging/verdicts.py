@@ -1,6 +1,6 @@
 """When a claim holds: the rules as pure functions, from estimates and their spread to a decision.
 
-Version 2.3 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
+Version 2.4 (``RULES``). Every function that decides takes numbers or arrays, so that ``judge``, the estimate of what
 would decide (``needed``) and the simulations of error and power (``tests/judging/simulate.py``) all run the same lines.
 
 Two sources of chance are told apart: another training run (seeds) and other pictures like these (images).
@@ -16,7 +16,9 @@ Two sources of chance are told apart: another training run (seeds) and other pic
   they: one-sided F test, p > 0.5 (``pooled``). With p > 0.2, as first designed, three seeds of arms that scatter 1.5 to
   2 times as much decided 7 % of all claims without an effect, two seeds 11 %; with 0.5 both stay at 5 %.
 * Two arms need not scatter alike: the larger of two estimates of s², the smaller of their degrees of freedom, of which
-  one is Welch's (``own_scatter``).
+  one is Welch's (``own_scatter``). A test of whether they do, before, gains little and errs more (docs/verdicts.md).
+* From three seeds on, what each run draws anew on each image joins s² first, as one more estimate of it with n - 1
+  degrees of freedom, if the own arms do not scatter more than it explains: one-sided F test, p > 0.4.
 * Student's t knows no skewness. Where the images' differences are skewed to the side opposite to the effect, t counts
   as less, by Hall's transformation (``shortened``).
 * A printed number P is one more draw of the same recipe on the same images, so images play no part (``reaches``):
@@ -32,23 +34,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from recount.judging.scatter import (
+    DRAWN_ABOVE,
+    POOLS_ABOVE,
+    Floats,
+    Numbers,
+    Scatter,
+    counted_once,
+    own_scatter,
+    pooled,
+    welch,
+)
 from recount.scoring.statistics import holm
 
-RULES = "2.3"  # version; of RULES_SINCE
+RULES = "2.4"  # version; of RULES_SINCE
 Decided = Literal["holds", "leans for", "undecided", "leans against", "does not hold", "not tested"]
 Side = Literal["for", "against", ""]
-Floats: TypeAlias = NDArray[np.float64]
-Numbers: TypeAlias = Floats | float
 
 ALPHA = 0.05
 LEANS = 0.10  # two-sided: 5 % on the side to which it leans
-POOLS_ABOVE = 0.5  # p of the F test
 SKEWED = 2.5  # times the skewness of the images seen; simulated with 20 to 334 images (``make simulate``)
 MIN_SEEDS, TWO_SEEDS_DF = 3, 6  # three seeds; or two, where so many degrees of freedom are behind s
 ASSUMED_SD = 0.10  # of the log metric over seeds, where nothing was measured
@@ -74,80 +84,10 @@ def nominal_level(looks: int) -> float:
 # --------------------------------------------------------------------------------- the rules, over numbers or arrays
 
 
-def pooled(own: Numbers, own_df: Numbers, other: Numbers, other_df: Numbers) -> tuple[Floats, Floats, Floats]:
-    """Return the variance over seeds, its degrees of freedom, and the p value of "the own arms scatter no more".
-
-    The others join if p > 0.5; p is NaN where there are no others, or none of one's own to test them against.
-    """
-    own, own_df, other, other_df = (np.asarray(value, dtype=np.float64) for value in (own, own_df, other, other_df))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(other > 0, own / other, np.where(own > 0, np.inf, 0.0))
-        p = np.where((own_df > 0) & (other_df > 0), special.fdtrc(own_df, other_df, ratio), np.nan)
-        joint = (own_df * own + other_df * other) / (own_df + other_df)
-    joins = p > POOLS_ABOVE
-    return np.where(joins, joint, own), np.where(joins, own_df + other_df, own_df), p
-
-
-@dataclass(frozen=True, slots=True)
-class Scatter:
-    """The variance over seeds of a claim's own arms, estimated twice: as one that all share, and of each apart."""
-
-    shared: Floats
-    shared_df: float
-    apart: Floats
-    apart_df: Floats
-
-    @property
-    def variance(self) -> Floats:
-        """Return the larger one."""
-        return np.maximum(self.shared, self.apart)
-
-    @property
-    def df(self) -> Floats:
-        """Return the smaller number of degrees of freedom."""
-        return np.minimum(self.shared_df, self.apart_df)
-
-
-def own_scatter(variances: Sequence[Numbers] | Floats, seeds: Sequence[int], weights: Sequence[float]) -> Scatter:
-    """Return the scatter of arms with two seeds or more, each with its variance over k seeds and its w.
-
-    Shared: sum((k - 1) s²) / sum(k - 1). Apart: sum(w² s² / k) / sum(w² / k), with Welch's degrees of freedom
-    sum(w² s² / k)² / sum((w² s² / k)² / (k - 1)). Of one arm both are the same; without any there is none, with 0.
-    """
-    if not seeds:
-        return Scatter(np.zeros(()), 0.0, np.zeros(()), np.zeros(()))
-    s2, (k, w) = np.asarray(variances, dtype=np.float64), np.asarray([seeds, weights], dtype=np.float64)
-    df, parts = float((k - 1).sum()), s2.T * w**2 / k  # the arms are last
-    below = (parts**2 / (k - 1)).sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = np.where(below > 0, parts.sum(axis=-1) / (w**2 / k).sum(), 0.0)
-        welch_df = np.where(below > 0, parts.sum(axis=-1) ** 2 / below, df)
-    return Scatter(s2.T @ (k - 1) / df, df, apart, welch_df)
-
-
-def counted_once(seeds: Numbers, images: Numbers, anew: Numbers) -> tuple[Floats, Floats]:
-    """Return the parts of seeds and images in an effect's variance, without what runs draw anew on images twice.
-
-    What one run errs on one image and the next does not is behind the scatter of the runs' means, and behind that of
-    the images' means: of two crossed random factors the variance of the mean is MS_runs + MS_images - MS_both. It is
-    taken from the images; and the seeds' part, which holds it, is at least as large.
-    """
-    return np.maximum(seeds, anew), np.maximum(np.asarray(images) - anew, 0.0)
-
-
 def may_decide(fewest: Numbers, df: Numbers) -> NDArray[np.bool_]:
     """Return whether a claim may hold: three seeds in each random arm, or two and six degrees of freedom behind s."""
     fewest, df = np.asarray(fewest), np.asarray(df)
     return (fewest >= MIN_SEEDS) | ((fewest == 2) & (df >= TWO_SEEDS_DF))
-
-
-def welch(seeds: Numbers, seeds_df: Numbers, images: Numbers, images_df: Numbers) -> tuple[Floats, Floats]:
-    """Return the variance of an effect from both parts, and Satterthwaite's degrees of freedom (infinite for none)."""
-    seeds, images = np.asarray(seeds, dtype=np.float64), np.asarray(images, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [np.where(part > 0, part**2 / df, 0.0) for part, df in ((seeds, seeds_df), (images, images_df))]
-        df = np.where(parts[0] + parts[1] > 0, (seeds + images) ** 2 / (parts[0] + parts[1]), np.inf)
-    return seeds + images, df
 
 
 def inside(effect: Numbers, region: tuple[float, float]) -> Floats:
@@ -342,6 +282,11 @@ class Finding:
         """Return what its runs draw anew, of its variance over images."""
         return sum(arm.anew / len(arm.scaled) for arm in self.arms)
 
+    def drawn(self, seeds: int) -> tuple[float, float]:
+        """Return the s² that this alone explains and its degrees of freedom; 0 and 0 below three seeds in an arm."""
+        known = seeds >= MIN_SEEDS and self.anew > 0 and self.seed_weight > 0 and self.n is not None
+        return (self.anew / self.seed_weight, float(self.n - 1)) if known and self.n is not None else (0.0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -351,6 +296,7 @@ class Spread:
     df: float = math.inf
     source: str = ""
     f_p: float = math.nan
+    drawn_p: float = math.nan  # of the F test of the own arms over what runs draw anew on the images
 
 
 def spread_of(finding: Finding) -> Spread:
@@ -363,18 +309,18 @@ def spread_of(finding: Finding) -> Spread:
 
 def _spread(finding: Finding) -> Spread:
     """Return the variance over seeds: of the own arms, with others if the F test lets them; else what is known."""
-    own, own_df, pool = float(finding.own.variance), float(finding.own.df), finding.pool
+    own, pool = finding.own, finding.pool
     if not finding.arms:
         return Spread(source="nothing is random")
-    if own_df:
-        variance, df, p = (float(value) for value in pooled(own, own_df, pool.variance, pool.df))
+    if own.df:
+        drawn = pooled(own.variance, own.df, *finding.drawn(finding.fewest_seeds), DRAWN_ABOVE)
+        variance, df, p, drawn_p = map(float, (*pooled(*drawn[:2], pool.variance, pool.df), drawn[2]))
+        arms = "own arms" + ", what they draw anew on each image" * (drawn_p > DRAWN_ABOVE)
         if math.isnan(p):
-            return Spread(variance, df, "the claim's own arms; no other variant has several seeds")
+            return Spread(variance, df, f"the claim's {arms}; no other variant has several seeds", p, drawn_p)
         others = f"{len(pool.over)} other variant{'s' * (len(pool.over) > 1)} ({', '.join(pool.over)})"
-        who = (
-            f"the own arms and {others}" if p > POOLS_ABOVE else f"the own arms alone, which scatter more than {others}"
-        )
-        return Spread(variance, df, who, p)
+        who = f"the {arms} and {others}" if p > POOLS_ABOVE else f"the {arms} alone, which scatter more than {others}"
+        return Spread(variance, df, who, p, drawn_p)
     if pool.df:
         return Spread(pool.variance, pool.df, f"other variants of the same systems ({', '.join(pool.over)})")
     if pool.widest is not None:
@@ -568,7 +514,8 @@ def power(finding: Finding, seeds: int, looks: int = 1, scale: float = 1.0) -> f
     draws = [spread.variance * _chi_square(seeds - 1, place) for place in range(len(weights) if seeds > 1 else 0)]
     own = own_scatter(draws, [seeds] * len(draws), weights[: len(draws)])
     own_df = own.df if draws else 0
-    variance, df, _ = pooled(own.variance if draws else spread.variance, own_df, pool.variance, pool.df)
+    known = pooled(own.variance if draws else spread.variance, own_df, *finding.drawn(seeds), DRAWN_ABOVE)
+    variance, df, _ = pooled(*known[:2], pool.variance, pool.df)
     seed_part = np.maximum(variance * weight, anew)
     total, df = welch(seed_part, df, images, math.inf if finding.n is None else finding.n - 1)
     p = p_of(drawn, total, df, finding.third)
