@@ -24,6 +24,7 @@ from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web, on_mirror, pictures_by_hand
 from recount.planning import needed_sources, to_come
 from recount.provenance import hidden_gpus, output_of, visible_gpus
+from recount.rehearsal import disk
 from recount.results.attempts import failed_of_data
 from recount.settings.project import Project
 from recount.settings.schemas import system_schema
@@ -112,9 +113,7 @@ def _disk(project: Project) -> Iterator[Finding]:
     needs[project.config.resources] += takes["fetched"] + takes["prepared"]
     needs[project.config.results] += takes["models"] + takes["states"]
     for folder, needed in needs.items():
-        place = project.root / folder
-        while not place.exists():
-            place = place.parent
+        place = disk.standing(project.root / folder)
         free = shutil.disk_usage(place).free
         subject, found = f"disk: {folder}", f"{free / 1e9:.1f} GB free, {needed:.1f} GB needed"
         if not os.access(place, os.W_OK):
