@@ -22,6 +22,7 @@ from recount.data.needs import check_needs
 from recount.errors import expanded
 from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web, on_mirror, pictures_by_hand
+from recount.fetching.ledger import Ledger
 from recount.planning import needed_sources, to_come
 from recount.provenance import hidden_gpus, output_of, visible_gpus
 from recount.rehearsal import disk
@@ -174,6 +175,11 @@ def _sources(project: Project) -> Iterator[Finding]:
         by_hand = [file.path for file in absent if not file.urls and not on_mirror(source, file)]
         if isinstance(source, Dataset) and pictures_by_hand(source, folder):
             yield _pictures(source, folder)
+        elif (folder / MANIFEST).is_file() and (changed := _changed(folder)):
+            advice = (
+                f"move it away; `recount {'fetch' if isinstance(source, Dataset) else 'fetch-weights'} {source.name}`"
+            )
+            yield Finding(source.name, "problem", f"{changed} is not what was fetched: its size is another", advice)
         elif (folder / MANIFEST).is_file():
             yield Finding(source.name, "ok", "fetched and checked")
         elif by_hand:
@@ -184,6 +190,14 @@ def _sources(project: Project) -> Iterator[Finding]:
             yield Finding(source.name, "ok", f"not there; recount fetches it ({len(absent)} files, {source.licence})")
         else:
             yield Finding(source.name, "ok", "there, not checked yet")
+
+
+def _changed(folder: Path) -> str:
+    """Return the first file of a folder that has another size than when it was fetched; "": there is none."""
+    for name, entry in Ledger(folder).entries.items():
+        if (folder / name).is_file() and (folder / name).stat().st_size != entry.bytes:
+            return name
+    return ""
 
 
 def _failed(project: Project) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ from recount.data.sample import Sample
 from recount.devices import device_for, feeding_of
 from recount.errors import UserError, in_words
 from recount.feeding import memory_mb
+from recount.fetching.weights import check_weights
 from recount.prediction.predict import picture_of
 from recount.prediction.samples import predict_samples
 from recount.rehearsal.generated import generated, kind_of
@@ -212,6 +213,8 @@ class _Rehearsal:
         given = merged(size, run.settings)
         settings = random_weights(project, given, only_absent=not all_random)
         found.weights = "own" if settings == given else "random"
+        if not all_random:
+            check_weights(project.root / project.weights, run.weights, fetched=False)
         recipe = project.arithmetic.of(resolve_recipe(self.system_class.recipe, run.recipe))
         samples = self._training_samples()
         cut = self.device.type == "cpu" and run.size == "paper"
