@@ -218,7 +218,9 @@ def rehearse(
     ] = None,
     random_weights: Annotated[bool, typer.Option(help="random base weights, even where real ones are there")] = False,
     steps: Annotated[int, typer.Option(min=2, help="training steps of each stage")] = 4,
-    minutes: Annotated[float, typer.Option(min=0, help="of each training at most; then what was measured counts")] = 5,
+    minutes: Annotated[
+        float, typer.Option(min=0, max=1440, help="of each training at most; then what was measured counts")
+    ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     config: Overrides = None,
 ) -> None:

@@ -179,7 +179,7 @@ def _sources(project: Project) -> Iterator[Finding]:
             advice = (
                 f"move it away; `recount {'fetch' if isinstance(source, Dataset) else 'fetch-weights'} {source.name}`"
             )
-            yield Finding(source.name, "problem", f"{changed} is not what was fetched: its size is another", advice)
+            yield Finding(source.name, "problem", changed, advice)
         elif (folder / MANIFEST).is_file():
             yield Finding(source.name, "ok", "fetched and checked")
         elif by_hand:
@@ -193,10 +193,14 @@ def _sources(project: Project) -> Iterator[Finding]:
 
 
 def _changed(folder: Path) -> str:
-    """Return the first file of a folder that has another size than when it was fetched; "": there is none."""
-    for name, entry in Ledger(folder).entries.items():
+    """Return which file of a folder has another size than when it was fetched, in words; "": none has."""
+    try:
+        entries = Ledger(folder).entries
+    except DataError as error:
+        return str(error)
+    for name, entry in entries.items():
         if (folder / name).is_file() and (folder / name).stat().st_size != entry.bytes:
-            return name
+            return f"{name} is not what was fetched: its size is another"
     return ""
 
 
