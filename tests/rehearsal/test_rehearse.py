@@ -47,7 +47,12 @@ def test_a_shortened_recipe_has_so_many_steps_and_is_evaluated_once_at_the_end(
 def tiny(folder: Path) -> tuple[System, TimedTrainer]:
     torch.manual_seed(0)
     system = TinySystem(TinySettings())
-    options = {"watched": {"held_out": MemoryPool(2)}, "seed": 0, "made_from": "d", "device": torch.device("cpu")}
+    options: dict[str, Any] = {
+        "watched": {"held_out": MemoryPool(2)},
+        "seed": 0,
+        "made_from": "d",
+        "device": torch.device("cpu"),
+    }
     return system, TimedTrainer(system, system.recipe, MemoryPool(), folder=folder, **options, steps=4, batch=2)
 
 
