@@ -212,7 +212,7 @@ def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_i
         (tmp_path / "raw" / name).mkdir(parents=True)
     assert (by_subject(small)["carpk"].verdict, by_subject(small)["fsc147"].verdict) == ("problem", "missing")
     for name in ("carpk", "fsc147"):
-        (tmp_path / "raw" / name / "manifest.json").write_text("{}")
+        (tmp_path / "raw" / name / "manifest.json").write_text('{"files": []}')
     advice = by_subject(small)["fsc147"].advice
     assert by_subject(small)["fsc147"].verdict == "problem"
     assert "FSC147_384_V2.zip" in advice and advice.endswith("recount fetch fsc147 and recount prepare fsc147")
@@ -221,6 +221,19 @@ def test_pictures_that_no_address_delivers_are_by_hand_although_the_annotation_i
     (tmp_path / "raw/fsc147/images_384_VarV2").mkdir()
     assert (by_subject(small)["carpk"].verdict, by_subject(small)["fsc147"].verdict) == ("ok", "ok")
     assert not any(entry.by_hand for entry in downloads(small) if entry.name in ("carpk", "fsc147"))
+
+
+def test_what_has_another_size_than_when_it_was_fetched_is_a_problem(tmp_path: Path) -> None:
+    small, folder = project(resources=str(tmp_path)), tmp_path / "raw" / "ucf_qnrf"
+    folder.mkdir(parents=True)
+    (folder / "list.txt").write_text("12345")
+    entry = {"path": "list.txt", "bytes": 5, "sha256": "", "address": "by hand", "date": ""}
+    (folder / "manifest.json").write_text(json.dumps({"files": [entry]}))
+    assert by_subject(small)["ucf_qnrf"].verdict == "ok"
+    (folder / "list.txt").write_text("123456")
+    assert "list.txt is not what was fetched" in by_subject(small)["ucf_qnrf"].found
+    (folder / "manifest.json").write_text("{}")
+    assert "manifest.json: is broken" in by_subject(small)["ucf_qnrf"].found
 
 
 def test_what_the_mirror_has_is_not_to_be_had_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

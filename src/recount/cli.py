@@ -218,6 +218,9 @@ def rehearse(
     ] = None,
     random_weights: Annotated[bool, typer.Option(help="random base weights, even where real ones are there")] = False,
     steps: Annotated[int, typer.Option(min=2, help="training steps of each stage")] = 4,
+    minutes: Annotated[
+        float, typer.Option(min=0, max=1440, help="of each training at most; then what was measured counts")
+    ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     config: Overrides = None,
 ) -> None:
@@ -234,9 +237,13 @@ def rehearse(
 
     project = _project(config)
     check_data(project)
-    found = []
-    for row in rehearsed(project, chosen(project, systems or []), random_weights=random_weights, steps=steps):
-        logging.getLogger(__name__).info("%s: %s", row.run, row.error or "rehearsed")
+    found, log, runs = [], logging.getLogger(__name__), chosen(project, systems or [])
+    names = ", ".join(f"{run.system}/{run.variant}" for run in runs)
+    log.info(
+        "%d steps of each stage of %s: %g minutes each at most, %g in all", steps, names, minutes, minutes * len(runs)
+    )
+    for row in rehearsed(project, runs, random_weights=random_weights, steps=steps, minutes=minutes):
+        log.info("%s: %s", row.run, row.error or "rehearsed")
         found.append(row)
     if as_json:
         typer.echo(json.dumps([row.model_dump(mode="json") for row in found], indent=1))

@@ -22,8 +22,10 @@ from recount.data.needs import check_needs
 from recount.errors import expanded
 from recount.fetching.by_hand import is_there
 from recount.fetching.fetch import MIRROR_VARIABLE, is_web, on_mirror, pictures_by_hand
+from recount.fetching.ledger import Ledger
 from recount.planning import needed_sources, to_come
 from recount.provenance import hidden_gpus, output_of, visible_gpus
+from recount.rehearsal import disk
 from recount.results.attempts import failed_of_data
 from recount.settings.project import Project
 from recount.settings.schemas import system_schema
@@ -112,9 +114,7 @@ def _disk(project: Project) -> Iterator[Finding]:
     needs[project.config.resources] += takes["fetched"] + takes["prepared"]
     needs[project.config.results] += takes["models"] + takes["states"]
     for folder, needed in needs.items():
-        place = project.root / folder
-        while not place.exists():
-            place = place.parent
+        place = disk.standing(project.root / folder)
         free = shutil.disk_usage(place).free
         subject, found = f"disk: {folder}", f"{free / 1e9:.1f} GB free, {needed:.1f} GB needed"
         if not os.access(place, os.W_OK):
@@ -175,6 +175,11 @@ def _sources(project: Project) -> Iterator[Finding]:
         by_hand = [file.path for file in absent if not file.urls and not on_mirror(source, file)]
         if isinstance(source, Dataset) and pictures_by_hand(source, folder):
             yield _pictures(source, folder)
+        elif (folder / MANIFEST).is_file() and (changed := _changed(folder)):
+            advice = (
+                f"move it away; `recount {'fetch' if isinstance(source, Dataset) else 'fetch-weights'} {source.name}`"
+            )
+            yield Finding(source.name, "problem", changed, advice)
         elif (folder / MANIFEST).is_file():
             yield Finding(source.name, "ok", "fetched and checked")
         elif by_hand:
@@ -185,6 +190,18 @@ def _sources(project: Project) -> Iterator[Finding]:
             yield Finding(source.name, "ok", f"not there; recount fetches it ({len(absent)} files, {source.licence})")
         else:
             yield Finding(source.name, "ok", "there, not checked yet")
+
+
+def _changed(folder: Path) -> str:
+    """Return which file of a folder has another size than when it was fetched, in words; "": none has."""
+    try:
+        entries = Ledger(folder).entries
+    except DataError as error:
+        return str(error)
+    for name, entry in entries.items():
+        if (folder / name).is_file() and (folder / name).stat().st_size != entry.bytes:
+            return f"{name} is not what was fetched: its size is another"
+    return ""
 
 
 def _failed(project: Project) -> Iterator[Finding]:

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from platformdirs import user_cache_path
-
 from recount.errors import UserError
 from recount.settings.base import PACKAGE
-from recount.settings.schemas import cache_folder, can_write
+from recount.settings.schemas import cache_of_snakemake
 
 #: what a project is made of; the wheel has it below recount/project (pyproject.toml), a clone at its top
 FILES = ("config.yaml", "benchmarks.yaml", "official.yaml", "Snakefile", "experiments", "papers", "suites",
@@ -68,7 +66,6 @@ def run(arguments: Sequence[str]) -> NoReturn:
         raise UserError(f"there is no Snakefile in {Path.cwd()}: `recount init DIR` makes a project, then run in it")
     said = any(a in ("-c", "-j", "--profile") or a.startswith(("--cores", "--jobs", "-c", "-j")) for a in arguments)
     cores = [] if said else ["--cores", "all"]
-    if not can_write(user_cache_path("snakemake")):  # Snakemake keeps its sources there
-        os.environ["XDG_CACHE_HOME"] = str(cache_folder())
+    os.environ |= cache_of_snakemake()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *cores, *arguments])

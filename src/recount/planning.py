@@ -7,6 +7,7 @@ time of one job. Downloads are the declared sizes of what is not there, else est
 """
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -41,12 +42,13 @@ from recount.results.rehearsals import read_rehearsals
 from recount.results.run_record import read_run_record
 from recount.settings.base import ConfigError, absent, merged, plugins, unknown
 from recount.settings.project import NO_TRAINING, Project, Run, Split, default_recipe, load
-from recount.settings.schemas import system_schema
+from recount.settings.schemas import cache_of_snakemake, system_schema
 
 if TYPE_CHECKING:  # the rules of the verdicts load scipy, which each job of the workflow would wait for
     from recount.cheapest import Step
 
 ONE_JOB = "one job (training_minutes), until it is rehearsed"
+UNREAD = "not all of Snakemake's records may be read"  # words of the workflow, which the plan passes on
 COUNT_JOBS = "RECOUNT_COUNT_JOBS"  # environment variable: where the workflow is to write how many jobs it has
 
 
@@ -288,10 +290,14 @@ def dry_run(root: Path, overrides: Mapping[str, Any]) -> dict[str, int]:
     command += ["--dry-run", "--cores", "1", "--nocolor", *(["--config", *settings] if settings else [])]
     with TemporaryDirectory() as folder:
         counts = Path(folder) / "jobs.json"  # the workflow writes it (common.smk)
-        environment = os.environ | {COUNT_JOBS: str(counts)}
+        environment = os.environ | cache_of_snakemake() | {COUNT_JOBS: str(counts)}
         done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise UserError(f"snakemake -n fails:\n{(done.stderr + done.stdout).strip()[-2000:]}")
+            said = (done.stderr + done.stdout).strip()
+            error = re.search(r"^\w*(?:Error|Exception)(?: in [^\n]+)?:\n?(.+(?:\n(?!  File).+)*)", said, re.MULTILINE)
+            raise UserError(f"snakemake -n fails: {error[1].strip() if error else said[-2000:]}")
+        for line in filter(lambda line: UNREAD in line, done.stderr.splitlines()):
+            logging.getLogger(__name__).warning(line)
         found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
     return found
 

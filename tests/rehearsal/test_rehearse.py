@@ -16,7 +16,7 @@ from recount.cli import app
 from recount.data.sample import HIDDEN
 from recount.errors import UserError
 from recount.rehearsal.generated import SIZES, generated
-from recount.rehearsal.rehearse import chosen, random_weights, rehearse
+from recount.rehearsal.rehearse import Cut, chosen, part_read, random_weights, rehearse
 from recount.rehearsal.steps import TimedTrainer, digest_of, shortened, taken_again
 from recount.results.files import ResultsError
 from recount.results.rehearsals import Rehearsals
@@ -47,7 +47,12 @@ def test_a_shortened_recipe_has_so_many_steps_and_is_evaluated_once_at_the_end(
 def tiny(folder: Path) -> tuple[System, TimedTrainer]:
     torch.manual_seed(0)
     system = TinySystem(TinySettings())
-    options = {"watched": {"held_out": MemoryPool(2)}, "seed": 0, "made_from": "d", "device": torch.device("cpu")}
+    options: dict[str, Any] = {
+        "watched": {"held_out": MemoryPool(2)},
+        "seed": 0,
+        "made_from": "d",
+        "device": torch.device("cpu"),
+    }
     return system, TimedTrainer(system, system.recipe, MemoryPool(), folder=folder, **options, steps=4, batch=2)
 
 
@@ -121,7 +126,7 @@ def test_absent_base_weights_are_random_ones_and_nothing_else_changes(tmp_path: 
 
 def test_a_rehearsal_is_a_row_a_checked_record_and_the_basis_of_the_plan(tmp_path: Path) -> None:
     project = mini(tmp_path, systems=["mcnn"])
-    (row,) = rehearse(project, chosen(project, []), random_weights=False, steps=2)
+    (row,) = rehearse(project, chosen(project, []), random_weights=False, steps=2, minutes=5)
     assert (row.error, row.resumed, row.data, row.batch, row.batch_taken) == ("", "equal", "generated", 4, 4)
     assert row.absent == [*project.runs[0].benchmarks]
     assert all(value and value > 0 for value in (row.seconds_per_step, row.state_mb, row.peak_memory_mb))
@@ -136,6 +141,36 @@ def test_a_rehearsal_is_a_row_a_checked_record_and_the_basis_of_the_plan(tmp_pat
     with pytest.raises(ResultsError, match="checksum"):
         Rehearsals.read(file)
     assert {cost.run: cost for cost in planning._run_costs(project)}[row.run].basis.startswith("one job")
+
+
+def test_one_that_takes_too_long_takes_none_along(tmp_path: Path) -> None:
+    project = mini(tmp_path, systems=["mcnn", "dm_count"])
+    rows = [*rehearse(project, chosen(project, []), random_weights=False, steps=2, minutes=0)]
+    assert len(rows) == 2
+    assert {row.error for row in rows} == {
+        "its 0 minutes were over before a step of its last stage was done: --minutes gives each training more"
+    }
+    assert not (tmp_path / "results" / ".rehearsal").exists()
+
+
+@pytest.mark.more
+def test_what_was_measured_until_the_time_was_over_is_the_row_and_is_noted(tmp_path: Path) -> None:
+    project = mini(tmp_path, systems=["mcnn"])
+    (row,) = rehearse(project, chosen(project, []), random_weights=False, steps=10**6, minutes=0.5)
+    assert (row.error, row.resumed) == ("", "not tried")
+    left = "not tried: saving, predicting, resuming (--minutes gives it more)"
+    assert row.told == [f"its 0.5 minutes were over after {row.steps} steps; {left}"]
+    (file,) = (tmp_path / "resources" / "rehearsals").glob("*.json")
+    assert Rehearsals.read(file).rehearsed == {row.run: row}
+    assert {cost.run: cost for cost in planning._run_costs(project)}[row.run].basis.startswith("measured on this")
+
+
+def test_pictures_are_cut_and_their_seconds_scaled_by_area(tmp_path: Path) -> None:
+    samples = generated(Split(dataset="nwpu", split="train", preparation="original"), "crowd", tmp_path)[:1]
+    assert Cut(samples, 512).image(0).shape == (3, 512, 512)
+    assert Cut(samples, None).image(0).shape == (3, samples[0].height, samples[0].width)
+    assert part_read(samples[0], 512) == 512 * 512 / (samples[0].width * samples[0].height)
+    assert part_read(samples[0], None) == 1
 
 
 @pytest.mark.more

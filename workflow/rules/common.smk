@@ -1,5 +1,6 @@
 """What all rules share: the checked configuration, the runs that follow from it, resources, the recount command."""
 
+import asyncio
 import atexit
 import functools
 import itertools
@@ -15,12 +16,18 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import snakemake.io
+import snakemake.persistence.file
+import snakemake.workflow
 
 from recount.settings import project as settings
 from recount.settings.base import ConfigError
 from recount import datasets, feeding, provenance
 from recount.errors import UserError, in_words, working_folder
-from recount.planning import COUNT_JOBS, check_data, priorities, to_get_by_hand, within_budget
+from recount.planning import COUNT_JOBS, UNREAD, check_data, priorities, to_get_by_hand, within_budget
+from recount.rehearsal.disk import standing
 from recount.results.attempts import times_killed
 from recount.results.published import check_published
 from recount.results.submissions import submissions
@@ -112,6 +119,29 @@ class Failures(logging.Handler):
                     handler.emit(record)
 
 
+def records(**given):
+    """Return Snakemake's records of its folder; a dry run of who may only read here has the rest of that elsewhere."""
+    kept, real = Path(".snakemake").absolute(), snakemake.persistence.file.FilePersistence
+    if workflow.executor_plugin is not None and not workflow.dryrun:
+        for place in (kept, HOME / PROJECT.results, HOME / PROJECT.report, HOME / "logs", HOME / "benchmarks"):
+            if not os.access(standing(place), os.W_OK):
+                only = "cannot be written to, so only a dry run (-n) works here"
+                raise WorkflowError(f"{place}: {only}; copy the project, or ask the folder's owner")
+        return real(**given)
+    snakemake.io._IOFile.protected = lambda file: asyncio.sleep(0, False)  # nothing is to be written now
+    if os.access(standing(kept), os.W_OK):
+        return real(**given)
+    READERS.append(TemporaryDirectory(prefix="recount-"))
+    given["path"] = Path(READERS[-1].name)
+    if kept.exists() and not all(os.access(path, os.R_OK) for path in (kept, *kept.rglob("*"))):
+        print(f"{kept}: {UNREAD}: jobs are told by the times of files alone", file=sys.stderr)
+        return real(**given)
+    for name in ("locks", "incomplete", "metadata"):
+        if (kept / name).is_dir():
+            (given["path"] / name).symlink_to(kept / name)
+    return real(**given)
+
+
 def note_stop(signum, frame):
     """Note that the user stopped the workflow, and go on as Python does."""
     STOPPED.append(signum)
@@ -139,11 +169,13 @@ HOME = Path(working_folder(), MODIFIER.replace_prefix("config.yaml")).parent
 MOST = 3  # times the memory and time of a first attempt
 STARTED = time.time()
 STOPPED = []
+READERS = []  # a temporary folder that lasts as long as this process
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
 atexit.register(count_jobs if COUNT_JOBS in os.environ else show_jobs)
 if workflow.is_main_process and "all" not in {str(kind) for kind in workflow.output_settings.quiet or ()}:
     logger.addHandler(Failures())
+snakemake.workflow.FilePersistence = records
 if MODIFIER.modifies_prefixes:
     raise WorkflowError("recount writes where its config.yaml says: instead of replace_prefix give the module a prefix")
 PROJECT = checked_project()

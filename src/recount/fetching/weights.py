@@ -4,12 +4,15 @@ A suite or config.yaml names a file as ``weights:<name>/<file>``: it lies in ``r
 the mirror is asked for ``<mirror>/<name>/<file>``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recount.data.dataset import RemoteFile, Source
+from recount.data.dataset import MANIFEST, RemoteFile, Source
+from recount.errors import UserError
 from recount.fetching.file_lists import remote_file
+from recount.fetching.ledger import Ledger
+from recount.results.files import file_digest
 from recount.settings.base import read_yaml
 
 
@@ -63,3 +66,26 @@ def _declared() -> dict[str, Weights]:
 
 
 WEIGHTS = _declared()
+
+
+def check_weights(folder: Path, names: Iterable[str], *, fetched: bool = True) -> None:
+    """Refuse files below ``folder`` that are not what was fetched; ``fetched``: those that were not fetched, too.
+
+    All bytes are read. One that was not fetched is held against the digest that is declared, if there is one.
+
+    Raises:
+        UserError: a line for each file, with what to do.
+    """
+    problems = []
+    for name in names:
+        file, place = WEIGHTS[name].file, folder / name
+        path, known, again = place / file.path, Ledger(place).entries.get(file.path), f"`recount fetch-weights {name}`"
+        if fetched and not (place / MANIFEST).is_file():
+            problems.append(f"{path}: was not fetched, or not checked: {again} does both, with a file put there, too")
+        wanted = known.sha256 if known else file.sha256 or ""
+        if path.is_file() and not (found := file_digest(path)).startswith(wanted):
+            which = f"what was fetched has {wanted}" if known else f"{WEIGHTS[name].title} has {wanted}"
+            what = f"its sha256 is {found}, but {which}: it is another file or revision, or damaged"
+            problems.append(f"{path}: {what}; move it away, and {again} gets the right one")
+    if problems:
+        raise UserError("\n".join(problems))

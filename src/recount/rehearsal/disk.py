@@ -4,8 +4,10 @@ Sizes that a data set or weights state are taken as they are. The others are est
 weights by the network that reads them.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from recount import datasets
 from recount.data.dataset import Dataset, RemoteFile, Source
@@ -36,6 +38,11 @@ def prepared(project: Project, split: Split) -> Prepared:
     written = 0 if rule.encoding == "source" else pictures(source) * width * height * PER_PIXEL[rule.encoding]
     there = (project.root / project.index(split)).is_file()
     return Prepared(f"{split.dataset}/{split.preparation}", 0 if source.embedded else round(written), there)
+
+
+def standing(place: Path) -> Path:
+    """Return a place on a disk, or the nearest folder above it that is there."""
+    return next(path for path in (place, *place.parents) if os.path.exists(path))  # noqa: PTH110 - no error where closed
 
 
 def pictures(source: Dataset) -> int:

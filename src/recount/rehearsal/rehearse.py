@@ -1,7 +1,9 @@
 """``recount rehearse``: each system for a few real steps on this machine, before anything is fetched or waited for.
 
-Each system is tried in a process of its own, so that its peak memory is its own and its failure is its own row. On a
-processor at paper size a batch is cut to ``PROCESSOR_BATCH`` samples, and its seconds are scaled to the whole batch.
+Each system is tried in a process of its own, so that its peak memory is its own and its failure is its own row. That
+process says after each step what it knows, so that one that takes too long is ended and has a row. On a processor at
+paper size a batch is cut to ``PROCESSOR_BATCH`` samples and evaluated pictures to
+``PROCESSOR_SIDE``; seconds are scaled.
 """
 
 import logging
@@ -10,14 +12,16 @@ import multiprocessing
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import Timeout
+from torch import Tensor
 
 from recount import provenance, systems
 from recount.data.dataset import DataError
@@ -28,6 +32,7 @@ from recount.data.sample import Sample
 from recount.devices import device_for, feeding_of
 from recount.errors import UserError, in_words
 from recount.feeding import memory_mb
+from recount.fetching.weights import check_weights
 from recount.prediction.predict import picture_of
 from recount.prediction.samples import predict_samples
 from recount.rehearsal.generated import generated, kind_of
@@ -41,9 +46,14 @@ from recount.systems.base import Pool, System
 from recount.training.cost import Meter
 
 PROCESSOR_BATCH = 2
+PROCESSOR_SIDE = 512  # pixels; text-guided systems see pictures of about that size
 PICTURES = 2  # that each benchmark is tried with
 STATES = "checkpoints"
 LONGEST = 500  # characters of an error
+KILLED = (
+    "the system ended its process without a word, most likely because the machine's memory was used up; close other "
+    "programs, or use a machine with more"
+)
 
 
 def chosen(project: Project, names: Sequence[str]) -> list[Run]:
@@ -69,8 +79,12 @@ def _trains(project: Project, run: Run) -> bool:
     return project.gpu_hours(run.system, run.variant)[0] != 0.0
 
 
-def rehearse(project: Project, runs: Sequence[Run], *, random_weights: bool, steps: int) -> Iterator[Rehearsed]:
+def rehearse(
+    project: Project, runs: Sequence[Run], *, random_weights: bool, steps: int, minutes: float
+) -> Iterator[Rehearsed]:
     """Yield what each run took on this machine, or why it failed; each is noted before the next one begins.
+
+    One that takes more than ``minutes`` is ended, and its row has what was measured until then.
 
     ``UserError``: another rehearsal is at work in this folder.
     """
@@ -87,7 +101,7 @@ def rehearse(project: Project, runs: Sequence[Run], *, random_weights: bool, ste
         shutil.rmtree(folder, ignore_errors=True)
         for run in runs:
             shutil.rmtree(folder / STATES, ignore_errors=True)
-            found, device = _apart(project, run, folder, random_weights, steps)
+            found, device = _apart(project, run, folder, random_weights, steps, minutes)
             if device is not None:
                 path = rehearsals_path(resources, device.device)
                 add_rehearsals(path, device.model_copy(update={"rehearsed": {run.id: found}}))
@@ -98,23 +112,45 @@ def rehearse(project: Project, runs: Sequence[Run], *, random_weights: bool, ste
 
 
 def _apart(
-    project: Project, run: Run, folder: Path, random_weights: bool, steps: int
+    project: Project, run: Run, folder: Path, random_weights: bool, steps: int, minutes: float
 ) -> tuple[Rehearsed, Rehearsals | None]:
     """Rehearse in a process of its own; also return the device, if it came so far."""
-    given = (project.root, project.config.model_dump(mode="json"), run.id, folder, random_weights, steps)
+    context, until = multiprocessing.get_context("spawn"), time.monotonic() + 60 * minutes
+    hears, says = context.Pipe(duplex=False)
+    given = (says, project.root, project.config.model_dump(mode="json"), run.id, folder, random_weights, steps)
+    process = context.Process(target=_rehearse_here, args=given)
+    process.start()
+    says.close()  # so that the end of that process is the end of what is heard
+    found, device, done = Rehearsed(run=run.id, when=now()), None, False
     try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            return process.submit(_rehearse_here, *given).result()
-    except BrokenProcessPool:
-        what = "the system ended its process without a word, most likely because the machine's memory was used up"
-        return Rehearsed(
-            run=run.id, when=now(), error=f"{what}; close other programs, or use a machine with more"
-        ), None
+        while not done and hears.poll(max(until - time.monotonic(), 0)):
+            found, device, done = hears.recv()
+        if not done:
+            _cut_short(found, minutes)
+    except EOFError:
+        found.error = KILLED
+    finally:
+        process.kill()
+        process.join()
+    return found, device
+
+
+def _cut_short(found: Rehearsed, minutes: float) -> None:
+    """Say what is known of a rehearsal whose time was over."""
+    said = f"its {minutes:g} minutes were over"
+    if found.seconds_per_step is None:
+        found.error = f"{said} before a step of its last stage was done: --minutes gives each training more"
+        return
+    left = [] if found.save_seconds is not None else ["saving"]
+    left += [] if found.seconds_per_image else ["predicting"]
+    left += ["resuming"]
+    found.resumed = "not tried"
+    found.told.append(f"{said} after {found.steps} steps; not tried: {', '.join(left)} (--minutes gives it more)")
 
 
 def _rehearse_here(
-    root: Path, config: Mapping[str, Any], run_id: str, folder: Path, random_weights: bool, steps: int
-) -> tuple[Rehearsed, Rehearsals | None]:
+    says: Connection, root: Path, config: Mapping[str, Any], run_id: str, folder: Path, random_weights: bool, steps: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word; the first one clears up
     logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {run_id}: %(message)s", stream=sys.stderr)
     project = load(root, config)
@@ -123,12 +159,13 @@ def _rehearse_here(
     try:
         with device_for(project.config.device, project.config.jobs_per_gpu, project.config.determinism) as device:
             kind = _described(device)
-            _Rehearsal(project, run, folder, device, steps, found).take(random_weights)
+            tell = partial(says.send, (found, kind, False))  # as it is then
+            _Rehearsal(project, run, folder, device, steps, found, tell).take(random_weights)
     except Exception as error:
         told = in_words(error) or f"{type(error).__name__}: {error}"
         found.error = " ".join(told.split())[:LONGEST]
         logging.getLogger(__name__).debug("where it happened", exc_info=True)
-    return found, kind
+    says.send((found, kind, True))
 
 
 def _described(device: torch.device) -> Rehearsals:
@@ -151,13 +188,20 @@ def random_weights(project: Project, settings: dict[str, Any], *, only_absent: b
 
 
 class _Rehearsal:
-    """One training on one device; fills ``found``."""
+    """One training on one device; fills ``found``, and calls ``tell`` whenever more of it is known."""
 
     def __init__(
-        self, project: Project, run: Run, folder: Path, device: torch.device, steps: int, found: Rehearsed
+        self,
+        project: Project,
+        run: Run,
+        folder: Path,
+        device: torch.device,
+        steps: int,
+        found: Rehearsed,
+        tell: Callable[[], None],
     ) -> None:
         self.project, self.run, self.folder, self.device = project, run, folder, device
-        self.steps, self.found = steps, found
+        self.steps, self.found, self.tell = steps, found, tell
         self.system_class = systems.load(run.system)
 
     def take(self, all_random: bool) -> None:
@@ -169,10 +213,13 @@ class _Rehearsal:
         given = merged(size, run.settings)
         settings = random_weights(project, given, only_absent=not all_random)
         found.weights = "own" if settings == given else "random"
+        if not all_random:
+            check_weights(project.root / project.weights, run.weights, fetched=False)
         recipe = project.arithmetic.of(resolve_recipe(self.system_class.recipe, run.recipe))
         samples = self._training_samples()
-        watched = {"held_out": self._pool(_known(self._samples(run.held_out or run.training)))}
         cut = self.device.type == "cpu" and run.size == "paper"
+        found.cut_to = PROCESSOR_SIDE if cut else None
+        watched = {"held_out": Cut(_known(self._samples(run.held_out or run.training)), found.cut_to)}
 
         def make() -> tuple[System, TimedTrainer]:
             torch.manual_seed(run.seed)
@@ -195,8 +242,11 @@ class _Rehearsal:
 
         meter = Meter(self.device)
         system, trainer = make()
+        trainer.told = partial(self._note, trainer, meter, system)
         progress = trainer.train()
+        trainer.told = None  # which holds them
         self._note(trainer, meter, system)
+        self._warn()
         self._predict(system, trainer.evaluation_precision)
         digest = digest_of(system)
         del system, trainer
@@ -230,14 +280,17 @@ class _Rehearsal:
     def _note(self, trainer: TimedTrainer, meter: Meter, system: System) -> None:
         found, cost = self.found, meter.read()
         found.batch, found.batch_taken = trainer.batches_taken[-1]
-        found.steps, found.precision, found.parts = self.steps, trainer.precision, trainer.progress.parts
+        found.steps, found.precision, found.parts = len(trainer.timed[-1]), trainer.precision, trainer.progress.parts
         found.seconds_per_step, found.waiting = trainer.seconds_per_step()
         found.peak_memory_mb, found.peak_gpu_memory_mb = cost["peak_memory_mb"], cost["peak_gpu_memory_mb"]
         found.save_seconds = trainer.save_seconds
         found.state_mb = None if trainer.state_bytes is None else trainer.state_bytes / 1e6
         found.model_mb = sum(value.nbytes for value in system.state_dict().values()) / 1e6
-        asked = self.project.suite.training_mem_mb
-        if found.peak_memory_mb > asked:
+        self.tell()
+
+    def _warn(self) -> None:
+        found, asked = self.found, self.project.suite.training_mem_mb
+        if (found.peak_memory_mb or 0) > asked:
             found.told.append(
                 f"takes {found.peak_memory_mb:,.0f} MB of main memory; a job of this suite asks for {asked:,} "
                 "(training_mem_mb)"
@@ -255,10 +308,35 @@ class _Rehearsal:
                 self.found.absent.append(benchmark)
             if key not in tried:
                 samples = _known(own or self._samples(split))
-                predicted = predict_samples(system, samples, picture_of, device=self.device, precision=precision)
-                seconds = [one.seconds for one in predicted]
+                side = self.found.cut_to
+                read = partial(_picture, side=side)
+                predicted = predict_samples(system, samples, read, device=self.device, precision=precision)
+                seconds = [one.seconds / part_read(one.sample, side) for one in predicted]
                 tried[key] = sum(seconds) / len(seconds)
             self.found.seconds_per_image[benchmark] = tried[key]
+            self.tell()
+
+
+class Cut(ImagePool):
+    """Pictures of which only the first ``side`` pixels each way are read; None: all."""
+
+    def __init__(self, samples: Sequence[Sample], side: int | None) -> None:
+        super().__init__(samples, 0)
+        self.side = side
+
+    def image(self, index: int) -> Tensor:
+        """Return the picture of sample ``index``, uint8 [3, h, w] RGB."""
+        return _picture(self.samples[index], self.side)
+
+
+def _picture(sample: Sample, side: int | None) -> Tensor:
+    return picture_of(sample)[:, :side, :side]
+
+
+def part_read(sample: Sample, side: int | None) -> float:
+    """Return the share of a picture that is read of it."""
+    read = min(sample.width, side or sample.width) * min(sample.height, side or sample.height)
+    return read / (sample.width * sample.height)
 
 
 def _known(samples: Sequence[Sample]) -> list[Sample]:

@@ -39,6 +39,7 @@ class TimedTrainer(Trainer):
     timed: list[list[tuple[float, float]]] = field(default_factory=list)  # of each stage: seconds waiting and computing
     save_seconds: float | None = None
     state_bytes: int | None = None
+    told: Callable[[], None] | None = None  # is called after each step of the last stage
 
     def stages(self) -> list[Stage]:
         """Return the system's stages, shortened."""
@@ -66,8 +67,11 @@ class TimedTrainer(Trainer):
         self.timed[-1].append((arrived - self._since, done - arrived))
         self._since = done
         taken = self.progress.epoch * len(self.batches) + self.progress.step
-        last = self.progress.stage + 1 == len(self.batches_taken) and taken == self.steps - 1
-        self.checkpoint_minutes = 0.0 if last else math.inf
+        in_last = self.progress.stage + 1 == len(self.batches_taken)
+        self.checkpoint_minutes = 0.0 if in_last and taken == self.steps - 1 else math.inf
+        if in_last and self.told:
+            self.told()
+            self._since = time.monotonic()
 
     def _save_state(self) -> None:
         started = time.monotonic()
@@ -80,10 +84,10 @@ class TimedTrainer(Trainer):
     def seconds_per_step(self) -> tuple[float, float]:
         """Return the seconds of a step of the last stage with the recipe's whole batch, and the share of waiting.
 
-        The first step warms up, and does not count.
+        The first step warms up, and does not count where there are more.
         """
         whole, taken = self.batches_taken[-1]
-        steps = self.timed[-1][1:]
+        steps = self.timed[-1][1:] or self.timed[-1]
         total = sum(map(sum, steps))
         return median(map(sum, steps)) * whole / taken, sum(waiting for waiting, _ in steps) / total
 

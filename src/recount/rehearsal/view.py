@@ -37,6 +37,9 @@ def _notes(found: Sequence[Rehearsed]) -> list[str]:
     cut = [f"{row.run} {row.batch_taken} of {row.batch}" for row in done if row.batch_taken < row.batch]
     if cut:
         lines.append(f"Steps of fewer samples than the recipe's, s/step scaled to all of them: {', '.join(cut)}")
+    if small := {row.cut_to: row.run for row in done if row.cut_to and row.seconds_per_image}:
+        sides = " and ".join(f"{side} x {side}" for side in small)
+        lines.append(f"Pictures were predicted from at most {sides} pixels; s/image is scaled to all of them, by area")
     drawn = [row.run for row in done if row.data == "generated"]
     if drawn:
         lines.append(f"Trained on drawn scenes, because the training set is not prepared here: {', '.join(drawn)}")

@@ -33,6 +33,9 @@ class Rehearsed(Fields):
     save_seconds: float | None = None
     model_mb: float | None = None
     seconds_per_image: dict[str, float] = Field(default_factory=dict)  # by benchmark
+    cut_to: int | None = (
+        None  # side in pixels that pictures were cut to for predicting; seconds are scaled to all of it
+    )
     absent: list[str] = Field(default_factory=list)  # benchmarks whose own pictures are not here: drawn ones stood in
     resumed: str = ""  # how a resumed training compares with the unbroken one: "equal", or in words
     told: list[str] = Field(default_factory=list)  # what does not fit, and what was or would be done

@@ -36,6 +36,13 @@ def cache_folder() -> Path:
     return folder
 
 
+def cache_of_snakemake() -> dict[str, str]:
+    """Return what to set in the environment so that Snakemake, which keeps its sources in a cache, can write there."""
+    from platformdirs import user_cache_path
+
+    return {} if can_write(user_cache_path("snakemake")) else {"XDG_CACHE_HOME": str(cache_folder())}
+
+
 def can_write(folder: Path) -> bool:
     """Return whether files can be written into a folder, which is made if it can be."""
     try:

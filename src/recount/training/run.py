@@ -32,6 +32,7 @@ from recount.devices import (
 )
 from recount.errors import UserError
 from recount.feeding import Feeding
+from recount.fetching.weights import check_weights
 from recount.jobs import Limit, attempt, digests
 from recount.nn.precision import usable_precision
 from recount.results.files import file_digest, is_there, write_atomically
@@ -112,6 +113,8 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
     torch.set_num_threads(fed.training_threads)
     folder = project.root / project.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
+    if processes.first:
+        check_weights(project.root / project.weights, run.weights)
     system_class = systems.load(run.system)
     torch.manual_seed(run.seed)
     size = system_class.mini_settings() if run.size == "mini" else {}
