@@ -19,7 +19,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import snakemake.io
-import snakemake.persistence.file
 import snakemake.workflow
 
 from recount.settings import project as settings
@@ -119,27 +118,31 @@ class Failures(logging.Handler):
                     handler.emit(record)
 
 
-def records(**given):
-    """Return Snakemake's records of its folder; a dry run of who may only read here has the rest of that elsewhere."""
-    kept, real = Path(".snakemake").absolute(), snakemake.persistence.file.FilePersistence
-    if workflow.executor_plugin is not None and not workflow.dryrun:
-        for place in (kept, HOME / PROJECT.results, HOME / PROJECT.report, HOME / "logs", HOME / "benchmarks"):
-            if not os.access(standing(place), os.W_OK):
-                only = "cannot be written to, so only a dry run (-n) works here"
-                raise WorkflowError(f"{place}: {only}; copy the project, or ask the folder's owner")
+def read_here():
+    """Let who may not write here make dry runs, with Snakemake's own notes in a temporary folder; refuse other runs."""
+    kept, real = Path(".snakemake").absolute(), snakemake.workflow.FilePersistence
+    made = (kept, *(HOME / place for place in (PROJECT.results, PROJECT.report, "logs", "benchmarks")))
+    closed = [place for place in made if not os.access(standing(place), os.W_OK)]
+
+    def records(**given):
+        if workflow.executor_plugin is not None and not workflow.dryrun:
+            only = "cannot be written to, so only a dry run (-n) works here"
+            raise WorkflowError(f"{closed[0]}: {only}; copy the project, or ask the folder's owner")
+        snakemake.io._IOFile.protected = lambda file: asyncio.sleep(0, False)  # nothing is to be written now
+        if kept not in closed:
+            return real(**given)
+        READERS.append(TemporaryDirectory(prefix="recount-"))
+        given["path"] = Path(READERS[-1].name)
+        if kept.exists() and not all(os.access(path, os.R_OK) for path in (kept, *kept.rglob("*"))):
+            print(f"{kept}: {UNREAD}: jobs are told by the times of files alone", file=sys.stderr)
+            return real(**given)
+        for name in ("locks", "incomplete", "metadata"):
+            if (kept / name).is_dir():
+                (given["path"] / name).symlink_to(kept / name)
         return real(**given)
-    snakemake.io._IOFile.protected = lambda file: asyncio.sleep(0, False)  # nothing is to be written now
-    if os.access(standing(kept), os.W_OK):
-        return real(**given)
-    READERS.append(TemporaryDirectory(prefix="recount-"))
-    given["path"] = Path(READERS[-1].name)
-    if kept.exists() and not all(os.access(path, os.R_OK) for path in (kept, *kept.rglob("*"))):
-        print(f"{kept}: {UNREAD}: jobs are told by the times of files alone", file=sys.stderr)
-        return real(**given)
-    for name in ("locks", "incomplete", "metadata"):
-        if (kept / name).is_dir():
-            (given["path"] / name).symlink_to(kept / name)
-    return real(**given)
+
+    if closed:
+        snakemake.workflow.FilePersistence = records
 
 
 def note_stop(signum, frame):
@@ -175,10 +178,11 @@ if threading.current_thread() is threading.main_thread():
 atexit.register(count_jobs if COUNT_JOBS in os.environ else show_jobs)
 if workflow.is_main_process and "all" not in {str(kind) for kind in workflow.output_settings.quiet or ()}:
     logger.addHandler(Failures())
-snakemake.workflow.FilePersistence = records
 if MODIFIER.modifies_prefixes:
     raise WorkflowError("recount writes where its config.yaml says: instead of replace_prefix give the module a prefix")
 PROJECT = checked_project()
+if workflow.is_main_process:
+    read_here()
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 CLUSTER = workflow.resource_settings.nodes is not None
 CARDS = 0 if PROJECT.config.device == "cpu" else 1 if CLUSTER else len(provenance.visible_gpus())
