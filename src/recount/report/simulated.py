@@ -19,6 +19,7 @@ def simulated_sheet() -> Sheet:
         where = tuple(row[name] for name in ("question", "shape", "images", "effect", "seeds_scatter", "own_scatter"))
         looks = f"{row['seeds']} seeds" if row["looks"] == "1" else f"{row['seeds']} seeds, of 3 looks"
         found.setdefault(where, {})[looks] = float(row["share"])
+    papers = sorted({int(row["papers"]) for row in rows})
     seeds = list(dict.fromkeys(name for shares in found.values() for name in shares))
     lines = [
         Line((
@@ -28,4 +29,4 @@ def simulated_sheet() -> Sheet:
         for (question, shape, images, effect, scatter, own), shares in found.items()
     ]  # fmt: skip
     heads = ("Question", "Errors", "Images", "Effect", "Seeds scatter", "Own arms", *seeds)
-    return Sheet("simulated", "Simulated papers", heads, tuple(lines), note=said("simulated", papers=rows[0]["papers"]))
+    return Sheet("simulated", "Simulated papers", heads, tuple(lines), note=said("simulated", least=papers[0], most=papers[-1]))
