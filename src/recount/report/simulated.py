@@ -29,4 +29,6 @@ def simulated_sheet() -> Sheet:
         for (question, shape, images, effect, scatter, own), shares in found.items()
     ]  # fmt: skip
     heads = ("Question", "Errors", "Images", "Effect", "Seeds scatter", "Own arms", *seeds)
-    return Sheet("simulated", "Simulated papers", heads, tuple(lines), note=said("simulated", least=papers[0], most=papers[-1]))
+    return Sheet(
+        "simulated", "Simulated papers", heads, tuple(lines), note=said("simulated", least=papers[0], most=papers[-1])
+    )
