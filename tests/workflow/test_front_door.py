@@ -82,12 +82,14 @@ def test_a_dry_run_is_short_and_counts_jobs_by_step_and_paper(fresh: Path) -> No
     assert [int(number) for number in told["train"][:-1]] == trained
 
 
-def test_the_first_page_is_of_crowds_and_only_where_other_runs_come_later(fresh: Path) -> None:
-    every, of_crowds, of_two_seeds = (
+def test_the_first_page_is_of_each_crowd_system_once_and_only_where_other_runs_come_later(fresh: Path) -> None:
+    every, of_two_systems, of_two_seeds = (
         dry(fresh, "--config", *chosen)
-        for chosen in (["suite=mini"], ["papers=[gigacount]"], ["seeds=[0,1]", "papers=[gigacount,text_counting]"])
+        for chosen in (["suite=mini"], ["systems=[mcnn,dm_count]"], ["seeds=[0,1]", "papers=[gigacount,text_counting]"])
     )
-    assert [jobs(answer)["so_far"] for answer in (every, of_crowds, of_two_seeds)] == [1, 0, 1]
+    assert [jobs(answer)["so_far"] for answer in (every, of_two_systems, of_two_seeds)] == [1, 0, 1]
+    runs = set(re.findall(r"predictions/crowd/test/(\w+)/(\w+)/seed0\.csv", described(every)["so_far"]))
+    assert len({system for system, _ in runs}) == len(runs) == 10
     predictions = re.findall(r"results/mini/predictions/(\w+)/\S+/(seed\d)\.csv", described(of_two_seeds)["so_far"])
     assert set(predictions) == {("crowd", "seed0")}
     (fresh / "reports" / "mini").mkdir(parents=True)

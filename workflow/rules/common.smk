@@ -67,11 +67,11 @@ def check_folders(chosen):
 
 
 def first_runs():
-    """Return the evaluations, of the first seed, that a first page is made from; none where no others come later."""
+    """Return what a first page is made from: one run a system, of the first seed; none where no others come later."""
     kind, seed = PROJECT.suite.first_page, PROJECT.config.seeds[0]
     kinds = lambda run: {PROJECT.benchmarks[name].kind for name in run.benchmarks}
-    first = [run for run in PROJECT.evaluations if run.seed == seed and kinds(run) == {kind}]
-    return first if len(first) < len(PROJECT.evaluations) else []
+    first = {run.system: run for run in PROJECT.evaluations[::-1] if run.seed == seed and kinds(run) == {kind}}
+    return list(first.values()) if len(first) < len(PROJECT.evaluations) else []
 
 
 def count_jobs():
