@@ -23,7 +23,7 @@ from recount.errors import UserError
 from recount.fetching.weights import WEIGHTS
 from recount.rehearsal import costs as costs_of_cards
 from recount.results.files import Made
-from recount.results.reference import RECORD, Reference, folder_of
+from recount.results.reference import RECORD, Reference, folder_of, read_record
 from recount.results.rehearsals import Rehearsals, Rehearsed, rehearsals_path
 from recount.results.run_record import Provenance
 from recount.settings import project as config
@@ -349,11 +349,15 @@ def test_the_plan_knows_hours_and_sizes_of_everything_and_fits_a_narrow_terminal
 
 
 @pytest.mark.parametrize("suite", ["mini", "open"])
-def test_where_nobody_knows_the_hours_they_are_those_of_one_job(suite: str, tmp_path: Path) -> None:
+def test_hours_are_those_of_the_reference_run_else_of_one_job(suite: str, tmp_path: Path) -> None:
     small = config.load(ROOT, {"suite": suite, "results": str(tmp_path), "resources": str(tmp_path)})
     cost = {cost.run: cost for cost in planning._run_costs(small)}["mcnn/rgb/seed0"]
-    assert cost.gpu_hours == small.suite.training_minutes / 60
-    assert "rehearsed" in cost.basis
+    if reference := read_record(folder_of(small)):
+        assert cost.gpu_hours == reference.seconds["train/mcnn/rgb"] / 3600 > 0
+        assert "reference run" in cost.basis
+    else:
+        assert cost.gpu_hours == small.suite.training_minutes / 60
+        assert "rehearsed" in cost.basis
 
 
 # -------------------------------------------------------------------------------------------------------------- doctor

@@ -116,7 +116,7 @@ class Suite(Strict):
     )
     first_page: Kind | None = Field(
         None,
-        description="kind of benchmarks; a run of each of its systems comes first, for reports/<suite>-so-far; null: none",
+        description="kind of benchmarks; one run of each of its systems comes first, for reports/<suite>-so-far",
     )
     training_mem_mb: int = Field(4000, gt=0, description="of one training process")
     training_minutes: int = Field(

@@ -168,7 +168,8 @@ class PaperMaker:
             if table.columns and metric_of(table.columns[0].metric).scored:
                 figure = figures.glance(table, context.name)
                 if figure is not None:
-                    return context.plot(figure, "glance", said("glance", title=table.short_title))
+                    caption = said("glance", title=table.short_title, where=table.columns[0].used)
+                    return context.plot(figure, "glance", caption)
         return None
 
 
