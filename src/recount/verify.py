@@ -165,10 +165,10 @@ class Verification:
             try:
                 record = self.chain.run(run)
             except FileNotFoundError:
-                yield from (
-                    self._finding(path, "untracked", f"there is no {RUN}, so nothing says what it is", again)
-                    for path in models
-                )
+                goes_on = (self.project.root / self.project.checkpoint_folder(run) / "state.pt").exists()
+                kind: Kind = "aside" if goes_on else "untracked"
+                why = "of a training that goes on from its state" if goes_on else "so nothing says what it is"
+                yield from (self._finding(path, kind, f"there is no {RUN}, {why}", again) for path in models)
                 continue
             except Unfit as unfit:
                 yield self._of(unfit, *models)

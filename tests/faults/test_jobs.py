@@ -1,6 +1,7 @@
 """What an attempt at a job leaves for the next: a limit of time, SIGTERM, failures that would only come again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from recount.errors import UserError
 from recount.jobs import WalltimeError, attempt, end_of_job
 from recount.results.attempts import failed, last_attempt, times_killed
 from recount.results.files import file_digest
+from recount.results.run_record import RunRecord
 from recount.settings.project import Project, Run, load
 from recount.training import checkpoints
 from recount.training.loop import Trainer
 from recount.training.run import train
+from recount.verify import Verification
 
 TRAIN, TEST = "ucf_qnrf/train", "ucf_qnrf/test"
 EXPERIMENTS = {"mcnn": experiment("MCNN", {"rgb": "MCNN"}, trained_on=TRAIN, evaluated_on=[TEST])}
@@ -85,6 +88,30 @@ def test_a_training_whose_time_ends_is_saved_and_goes_on_to_the_same_model(
     assert steps == list(range(1, 9))
     assert model(project) == model(whole)
     assert failed(project, "train", "mcnn/rgb/seed0") == ""
+
+
+def test_a_training_that_ends_between_its_model_and_its_record_keeps_its_state(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(record: RunRecord, path: Path) -> None:
+        raise Killed(path)
+
+    project = load(project.root, {"checkpoint_minutes": 0})
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(RunRecord, "write", killed)
+        trained(project)
+    state = project.root / project.checkpoint_folder(run_of(project)) / "state.pt"
+    assert state.is_file()
+    shutil.rmtree(project.root / "results/small/attempts")  # SIGKILL leaves no word
+    left = {Path(finding.path).name: finding for finding in Verification(project).findings()}
+    assert left["model.safetensors"].kind == "aside"
+    assert not any(finding.unfit for finding in left.values())
+    digest = model(project)
+    trained(project)
+    assert model(project) == digest and not state.parent.exists()
 
 
 def test_after_a_failure_the_same_is_not_tried_again_in_one_workflow(

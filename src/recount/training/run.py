@@ -142,6 +142,7 @@ def _write(processes: Processes, device: torch.device, project: Project, run: Ru
         "cost": meter.read() | _counted(project, run, system) | record["cost"],
     }
     RunRecord.model_validate(record).write(folder / RUN)
+    shutil.rmtree(project.root / project.checkpoint_folder(run), ignore_errors=True)  # a job may end before the record
 
 
 def _train(
@@ -202,7 +203,6 @@ def _train(
         selections[name] = Selection.model_validate(best | {"model": model})
     for selection in selections.values():
         write_model_record(folder, run.id, selection)
-    shutil.rmtree(checkpoints, ignore_errors=True)
     steps = {"steps": progress.steps_done, "seconds_per_step": progress.seconds / max(progress.steps_done, 1)}
     numbers = {"training_samples": len(samples), "processes": processes.size, "parts": progress.parts}
     made = {"status": "trained", "targets": system.targets_of(samples), "feeding": fed.settings()}
