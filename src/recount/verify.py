@@ -28,7 +28,7 @@ from recount.results.hands import HANDS, Hand, read_hands
 from recount.results.predictions import Timing, timing_path
 from recount.results.prepared import SUMMARY
 from recount.results.prompt_tests import PromptTests
-from recount.results.run_record import RUN, ModelRecord, RunRecord
+from recount.results.run_record import RUN, STATE, ModelRecord, RunRecord
 from recount.results.seal import damage
 from recount.results.submissions import STEP, SUBMITTED, submissions
 from recount.results.verdicts import LOOKS, Looks
@@ -150,7 +150,7 @@ class Verification:
                 yield self._finding(unfit, file.kind, what, again, file.expected, file.found, also=also)
 
     def _states(self) -> Iterator[Finding]:
-        for path in sorted((self.results / "checkpoints").glob("*/*/*/state.pt")):
+        for path in sorted((self.results / "checkpoints").glob(f"*/*/*/{STATE}")):
             wrong = damage(path)
             if wrong:
                 yield self._finding(path, "damaged", wrong, "the training starts anew")
@@ -165,7 +165,7 @@ class Verification:
             try:
                 record = self.chain.run(run)
             except FileNotFoundError:
-                goes_on = (self.project.root / self.project.checkpoint_folder(run) / "state.pt").exists()
+                goes_on = (self.project.root / self.project.checkpoint_folder(run) / STATE).exists()
                 kind: Kind = "aside" if goes_on else "untracked"
                 why = "of a training that goes on from its state" if goes_on else "so nothing says what it is"
                 yield from (self._finding(path, kind, f"there is no {RUN}, {why}", again) for path in models)

@@ -7,16 +7,15 @@ anew explains part of it. Power: the model of ``simulated.py`` (normal errors dr
 
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 from scipy import special
+from simulate import write_between
 
 from recount.judging.scatter import DRAWN_ABOVE, POOLS_ABOVE, counted_once, own_scatter, pooled, welch
 from recount.judging.verdicts import ALPHA, p_of
 from recount.metrics import Floats
 
-PAGE = Path(__file__).parents[2] / "docs/verdicts.md"
 BEGIN, END = "<!-- frontier: begin -->", "<!-- frontier: end -->"
 POOL_SEEDS, NULLS, PAPERS, BATCH = 13, 20_000, 4_000, 100
 POWER = [(effect, sd, n) for effect, sd in ((0.2, 0.03), (0.1, 0.03), (0.2, 0.1)) for n in (334, 1190)]
@@ -105,5 +104,4 @@ def table() -> Iterator[str]:
 if __name__ == "__main__":
     lines = "\n".join(table())
     print(lines)
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{lines}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    write_between(BEGIN, END, lines)

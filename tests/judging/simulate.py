@@ -158,6 +158,12 @@ def markdown(rows: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def write_between(begin: str, end: str, lines: str) -> None:
+    """Replace what stands between two marks of docs/verdicts.md."""
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    PAGE.write_text(f"{head}{begin}\n\n{lines}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
 def main() -> None:
     """Run the study and write it, with the number of papers that stands behind each share."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
@@ -170,9 +176,7 @@ def main() -> None:
         writer = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{markdown(rows)}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    write_between(BEGIN, END, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from recount.results.run_record import STATE
 from recount.settings.recipe import Recipe
 from recount.systems.base import Batch, Stage, System
-from recount.training.checkpoints import STATE, tensor_digest
+from recount.training.checkpoints import tensor_digest
 from recount.training.loop import Trainer
 
 CLOSE = 0.01  # relative: what fast kernels of a card may add up to in the losses of a step that is taken again

@@ -10,6 +10,7 @@ from recount.results.files import Fields, JsonRecord, ResultsError, write_rows
 
 RUN = "run.json"
 HISTORY = "history.csv"
+STATE = "state.pt"  # of a training that goes on; in a folder of its own until the record is there
 
 #: a number that is NaN where the file has null
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]

@@ -23,11 +23,10 @@ from torch import Tensor
 
 from recount.errors import UserError
 from recount.results.files import SaveError, file_digest, shared_lock, text_digest, write_atomically
+from recount.results.run_record import STATE
 from recount.results.seal import damage, seal
 
 log = logging.getLogger(__name__)
-
-STATE = "state.pt"
 
 
 def only_training(folder: Path) -> AbstractContextManager[Any]:

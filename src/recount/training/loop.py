@@ -23,6 +23,7 @@ from recount.devices import choose_kernels
 from recount.errors import UserError
 from recount.jobs import Limit, WalltimeError
 from recount.nn.precision import AUTOCAST, full_precision, tensor_cores, usable_precision
+from recount.results.run_record import STATE
 from recount.settings.recipe import Determinism, Optimiser, Recipe
 from recount.systems.base import Batch, Pool, Stage, System
 from recount.training import checkpoints
@@ -354,7 +355,7 @@ class Trainer:
         # of each selection, the best epoch's model waits beside the state, and is copied in the end
         needed = (1 if resumed else 2) * one + (1 + 2 * len(self.watched)) * model
         what = f"for states of {one / 1e9:.2f} GB and models of {model / 1e9:.2f} GB"
-        checkpoints.check_room(self.folder / checkpoints.STATE, needed, what)
+        checkpoints.check_room(self.folder / STATE, needed, what)
 
     def _save_state(self) -> None:
         state = {
