@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 NODES = ("n0", "n1")
+HANGS = 540.0  # seconds: a run on a quiet machine takes a quarter of it
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 
 PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "slurm_jobstep", "cluster_generic")]
@@ -215,10 +216,28 @@ def environment_with(source: Path, variables: dict[str, str]) -> dict[str, str]:
 
 
 def snakemake(folder: Path, work: Path, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the workflow of ``folder`` in a process of its own, with the plugins of this process's path."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), *options]
+    """Run the workflow of ``folder`` in a process of its own, with the plugins of this process's path.
+
+    What hangs is ended before the test's own time is over, with the stacks of its threads and the cluster's view of it.
+    """
+    command = [sys.executable, "-X", "faulthandler", "-m", "snakemake", "--snakefile", str(folder / "Snakefile")]
     environment = environment_with(folder / "src", variables)
-    return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+    with (
+        (work / "snakemake.txt").open("w+", encoding="utf-8") as said,
+        subprocess.Popen([*command, *options], cwd=work, env=environment, stdout=said, stderr=said) as process,
+    ):
+        try:
+            process.wait(HANGS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
+            process.wait()
+            views = (["squeue", "--long"], ["sinfo", "--Node", "--long"], ["scontrol", "show", "jobs"])
+            views += (["tail", "-n", "100", str(Path(variables["SLURM_CONF"]).with_name("slurmctld.log"))],)
+            for view in views:
+                said.flush()
+                subprocess.run(view, env=environment, stdout=said, stderr=said, check=False)
+        said.seek(0)
+        return subprocess.CompletedProcess(process.args, process.returncode, said.read(), "")
 
 
 ABSENT = missing() or (

@@ -115,7 +115,8 @@ class Failures(logging.Handler):
         if get_event(record) in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR):
             for handler in logger.handlers:
                 if not handler.filter(record):
-                    handler.emit(record)
+                    with handler.lock:  # as each handler's own call has it: without, two threads wait for each other
+                        handler.emit(record)
 
 
 def read_here():
