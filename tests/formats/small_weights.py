@@ -315,6 +315,24 @@ RELEASED: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], None]]] = {
 }
 """Released checkpoints of layouts of their own: file and writer, of the settings that the network is read with."""
 
+
+def write_released(system: str, path: Path, settings: Mapping[str, Any]) -> None:
+    """Write a release's file of a network of these settings: the Hub's wrapper puts "model." before each name."""
+    if path.suffix != ".safetensors":
+        RELEASED[system][1](path, settings)
+        return
+    bare = path.with_suffix(".pth")
+    RELEASED[system][1](bare, settings)
+    save_file({f"model.{name}": value.contiguous() for name, value in torch.load(bare).items()}, path)
+    bare.unlink()
+
+
+CROWDCLIP = {
+    **{"patch": PATCH, "width": WIDTH, "layers": LAYERS, "heads": HEADS, "features": FEATURES},
+    **{"input_size": IMAGE, "resized": IMAGE + 16, "text_width": TEXT_WIDTH, "text_heads": 1, "text_layers": 1},
+}
+"""CrowdCLIP's settings of the size of ``clip_vit``, which it is tuned from and reads beside its release."""
+
 WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "sd15": ("v1-5-pruned-emaonly.safetensors", stable_diffusion),
     "clip_vit_b32": ("open_clip_model.safetensors", clip_vit),

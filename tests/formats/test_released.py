@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import small_weights
 import torch
-from safetensors.torch import save_file
 from small_weights import FEATURES, HEADS, IMAGE, LAYERS, PATCH, TEXT_WIDTH, WIDTH
 from torch import Tensor
 
@@ -31,10 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "clip_count": {"clip": TOWERS},
     "vlcounter": {"clip": TOWERS, "window": 16 * (IMAGE // PATCH)},
     "countx": {"clip": {**TOWERS, "activation": "gelu"}},
-    "crowdclip": {
-        **{"patch": PATCH, "width": WIDTH, "layers": LAYERS, "heads": HEADS, "features": FEATURES},
-        **{"input_size": IMAGE, "resized": IMAGE + 16, **TEXT},
-    },
+    "crowdclip": small_weights.CROWDCLIP,
     "t2icount": {"backbone": "mini_sd"},
 }
 SMALLER = {  # sizes that a variant itself states
@@ -54,12 +50,7 @@ def written(run: Run, folder: Path) -> tuple[Path, Any]:
         small_weights.clip_vit(clip)
     module, path = systems.load(run.system), folder / Path(str(run.checkpoint_path)).name.replace("*", "_0")
     small = merged(SMALL.get(run.system, {}), settings)
-    bare = path.with_suffix(".pth")
-    small_weights.RELEASED[run.system][1](bare, small)
-    if path.suffix == ".safetensors":  # the Hub's wrapper puts "model." before each name
-        save_file({f"model.{name}": value.contiguous() for name, value in torch.load(bare).items()}, path)
-    else:
-        bare.replace(path)
+    small_weights.write_released(run.system, path, small)
     return path, module.Settings.model_validate(merged(module.mini_settings(), small))
 
 

@@ -28,6 +28,7 @@ from recount.fetching.weights import WEIGHTS  # noqa: E402
 from recount.settings.base import merged, read_yaml  # noqa: E402
 from recount.settings.project import load  # noqa: E402
 
+BESIDE = ROOT.parent / "shared" / "mirror" / "coco_ten"
 STATED = {"sha256", "bytes", "git_blob", "md5", "seen_once"}
 SHORT = {"epochs": 1, "max_steps": 1, "batch_size": 2, "precision": "fp32", "evaluate_every": None}
 SHORT |= {"evaluate_each_from": None, "patience": None}
@@ -61,6 +62,11 @@ def write_paper_project(folder: Path, only: Sequence[str] = ()) -> None:
     write_yaml(folder / "suites" / "paper.yaml", suite)
     for name, files in small_data.DATA.items():
         small_data.write(folder / "mirror" / name, files())
+    if BESIDE.is_dir():  # real photographs, as their address gives them
+        shutil.copytree(BESIDE, folder / "mirror" / BESIDE.name)
+    crowdclip = folder / "mirror" / "clip_vit_b16" / "open_clip_model.safetensors"
+    crowdclip.parent.mkdir()
+    small_weights.clip_vit(crowdclip)  # CrowdCLIP's untuned network, which its releases do not hold
     _write_released(folder, only)
 
 
@@ -70,7 +76,9 @@ def _small(system: str, given: dict[str, Any], folder: Path) -> dict[str, Any]:
     kept = {key: value for key, value in given.items() if key in ("preparation", "skip")}
     one_step = {"rotation": SHORT} if system == "css_ccnn" else {}
     variants = {name: {"recipe": SHORT, "settings": one_step} for name in experiment["variants"]}
-    settings = {"clip": TINY_CLIP, "weights": "random"} if system == "countclip" else {}
+    settings: dict[str, Any] = {"clip": TINY_CLIP, "weights": "random"} if system == "countclip" else {}
+    if system == "crowdclip":
+        settings = {**small_weights.CROWDCLIP, **given["settings"]}
     return kept | {"size": "mini", "settings": settings, "recipe": SHORT, "variants": variants}
 
 
@@ -114,8 +122,8 @@ def _write_released(folder: Path, only: Sequence[str]) -> None:
             continue
         name, _, inside = str(Path(run.checkpoint_path).relative_to(project.weights)).partition("/")
         settings = merged(systems.load(run.system).mini_settings(), run.settings)
-        written = folder / "released"
-        small_weights.RELEASED[run.system][1](written, settings)
+        written = (folder / "released").with_suffix(Path(inside).suffix)
+        small_weights.write_released(run.system, written, settings)
         file, content = WEIGHTS[name].file, written.read_bytes()
         written.unlink()
         if file.unpack:
