@@ -5,6 +5,7 @@
 
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ def memory() -> str:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return "-"
-    asked = ["squeue", "--noheader", f"--jobs={job}", "--format=%m"]
+    squeue = [found for place in os.get_exec_path() if (found := shutil.which("squeue", path=place))][-1]
+    asked = [squeue, "--noheader", f"--jobs={job}", "--format=%m"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -46,4 +48,6 @@ elif command == "train alpha/small/seed0":
 elif command == "train beta/full/seed0":
     node = os.environ["SLURMD_NODENAME"]
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test"], check=True)
+elif command == "score":
+    Path(str(shutil.which("squeue"))).with_name("silent").touch()  # for half a minute no state is to be had
 runpy.run_module("recount.stand_in_command", run_name="__main__")

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 NODES = ("n0", "n1")
+SILENT = 30  # seconds
 HANGS = 540.0  # seconds: a run on a quiet machine takes a quarter of it
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 
@@ -137,7 +138,11 @@ def _write_configuration(folder: Path) -> dict[str, str]:
     programs = folder / "bin"
     programs.mkdir()
     (programs / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={config} exec {_find("srun")} "$@"\n', encoding="utf-8")
-    (programs / "srun").chmod(0o755)
+    # This squeue finds no controller for a while, where somebody has touched a file beside it.
+    silent = f'[ -n "$(find {programs}/silent -newermt "-{SILENT} seconds" 2>&-)" ]'
+    (programs / "squeue").write_text(f'#!/bin/sh\nif {silent}; then exit 1; fi\nexec {_find("squeue")} "$@"\n')
+    for name in ("srun", "squeue"):
+        (programs / name).chmod(0o755)
     return {"SLURM_CONF": str(config), "PATH": os.pathsep.join([str(programs), *os.get_exec_path()])}
 
 

@@ -1,8 +1,9 @@
 """The workflow on a real SLURM with two nodes: a tiny suite comes to its report through all that goes wrong on the way.
 
 At the first attempt one training job is killed with scancel, one uses more memory than it asked for; a third drains the
-node it runs on. So with the profile of Snakemake's own plugin for SLURM, and with that for any scheduler, told to use
-sbatch. Run with ``make test-cluster``, which installs the cluster plugins beside the environment.
+node it runs on. While the scores are made, squeue does not answer for half a minute. So with the profile of Snakemake's
+own plugin for SLURM, and with that for any scheduler, told to use sbatch. Run with ``make test-cluster``,
+which installs the cluster plugins beside the environment.
 """
 
 import shutil
@@ -85,6 +86,11 @@ def test_nothing_starts_on_the_drained_node(troubled: House) -> None:
     later = [start.node for start in found[drained + 1 :]]
     assert later
     assert found[drained].node not in later
+
+
+def test_a_job_whose_state_could_not_be_had_is_asked_for_again(troubled: House) -> None:
+    its_own_command_says_running = "cluster-generic" in troubled.options[1]
+    assert ("is asked again" in troubled.answer.stdout) != its_own_command_says_running
 
 
 def test_training_gets_a_card(troubled: House) -> None:

@@ -52,6 +52,30 @@ def test_a_failure_is_told_under_each_handlers_lock_or_two_threads_would_wait_fo
     assert (house.work / "locked.txt").read_text() == "True"
 
 
+TOLD_TO_END = """
+
+import snakemake.scheduling.job_scheduler as scheduling
+
+select = scheduling.JobScheduler.update_available_resources
+
+
+def ended(scheduler, jobs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    select(scheduler, jobs)
+
+
+scheduling.JobScheduler.update_available_resources = ended
+"""
+
+
+def test_sigterm_ends_a_workflow_also_while_it_selects_jobs(house: House) -> None:
+    (house.folder / "Snakefile").write_text((house.folder / "Snakefile").read_text() + TOLD_TO_END)
+    answer = house.run("--quiet", "host")
+    assert answer.code != 0
+    assert "Will exit after finishing currently running jobs" in answer.text
+    assert 0 < len(house.calls()) < len(EVERY_JOB)
+
+
 def test_a_wholly_quiet_run_tells_nothing(house: House) -> None:
     answer = house.run("--quiet", "all", FAIL=FAILING)
     assert answer.code != 0

@@ -32,6 +32,8 @@ from recount.results.published import check_published
 from recount.results.submissions import submissions
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import get_event, logger
+from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 from snakemake_interface_logger_plugins.common import LogEvent
 
 
@@ -119,6 +121,36 @@ class Failures(logging.Handler):
                         handler.emit(record)
 
 
+def keep_in_sight(executor):
+    """Return a cluster's executor that asks again for jobs of which it learnt nothing, instead of waiting for ever.
+
+    The plugin for SLURM (2.8.0) gives up a round's jobs when the scheduler does not answer, and never asks for them again.
+    """
+
+    class Watchful(executor):
+        untold = {}  # of this round, by identity
+
+        async def check_active_jobs(self, active_jobs):
+            self.untold = {id(job): job for job in active_jobs}
+            async for job in super().check_active_jobs(active_jobs):
+                self.untold.pop(id(job), None)
+                yield job
+            if self.untold:
+                print(f"The scheduler does not answer and is asked again (jobs: {len(self.untold)}).", file=sys.stderr)
+            for job in self.untold.values():
+                yield job
+
+        def report_job_success(self, job_info):
+            self.untold.pop(id(job_info), None)
+            super().report_job_success(job_info)
+
+        def report_job_error(self, job_info, msg=None, **kwargs):
+            self.untold.pop(id(job_info), None)
+            super().report_job_error(job_info, msg, **kwargs)
+
+    return Watchful
+
+
 def read_here():
     """Let who may not write here make dry runs, with Snakemake's own notes in a temporary folder; refuse other runs."""
     kept, real = Path(".snakemake").absolute(), snakemake.workflow.FilePersistence
@@ -152,6 +184,11 @@ def note_stop(signum, frame):
     signal.default_int_handler(signum, frame)
 
 
+def end_gracefully(scheduler, *_, real=JobScheduler.exit_gracefully):
+    """End at SIGTERM, also while jobs are selected: Snakemake's own handler waits for a lock that its thread may hold."""
+    threading.Thread(target=real, args=(scheduler,)).start()
+
+
 def own_shell():
     """Return what Snakemake is to put before each shell command: what it puts there already, and the recount command.
 
@@ -176,6 +213,7 @@ STOPPED = []
 READERS = []  # a temporary folder that lasts as long as this process
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
+    JobScheduler.exit_gracefully = end_gracefully
 atexit.register(count_jobs if COUNT_JOBS in os.environ else show_jobs)
 if workflow.is_main_process and "all" not in {str(kind) for kind in workflow.output_settings.quiet or ()}:
     logger.addHandler(Failures())
@@ -184,6 +222,9 @@ if MODIFIER.modifies_prefixes:
 PROJECT = checked_project()
 if workflow.is_main_process:
     read_here()
+    for plugin in ExecutorPluginRegistry().plugins.values():
+        if not plugin.common_settings.local_exec:
+            plugin.executor = keep_in_sight(plugin.executor)
 config.update(PROJECT.config.model_dump(mode="json"))  # --config gives the numbers of a list as text
 CLUSTER = workflow.resource_settings.nodes is not None
 CARDS = 0 if PROJECT.config.device == "cpu" else 1 if CLUSTER else len(provenance.visible_gpus())
