@@ -1,5 +1,7 @@
 """GigaCount: golden outputs of the released network, strict import, and what each setting changes."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,16 @@ from torch import Tensor, nn
 
 from block_targets import dm_loss, stacked_block_counts
 from golden_tools import assert_matches, fill, golden, golden_case, refilled, tensor
+from projects import ROOT
+from recount import systems
 from recount.errors import UserError
 from recount.nn.clip import TextFeatures, build_tower
 from recount.nn.focus import CCSM, ConvNeXtEncoder, FeatureFusion, ODConv2d
+from recount.settings.project import load
+from recount.settings.recipe import resolve_recipe
 from recount.systems.base import Batch
 from recount.systems.gigacount import GigaCount, GigaCountSettings, ODConvEncoder, hybrid_loss, odconv_block
+from recount.training.schedules import learning_rate
 from small_systems import loss_of, losses_of_steps, mini
 from tiny_pool import TinyPool
 
@@ -338,3 +345,31 @@ def test_without_fusion_the_decoder_sees_the_deep_map_alone() -> None:
     fused = system.neck(*maps)
     assert fused.shape == (1, system.settings.neck_widths[2], 24, 24)
     assert torch.equal(fused, system.neck(*(torch.zeros_like(each) for each in maps[:2]), maps[2]))
+
+
+def _cosine(top: float, share: float) -> float:
+    return 5e-6 + (top - 5e-6) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _warm(epoch: int) -> float:
+    return 1e-5 + (5e-4 - 1e-5) * epoch / 20
+
+
+RATES: dict[str, Callable[[int], float]] = {  # of the epoch, from the specification's sections 5 and 9
+    "full": lambda epoch: _warm(epoch) if epoch < 20 else _cosine(5e-4, (epoch - 20) % 80 / 80),
+    "clean": lambda epoch: _warm(epoch) if epoch < 20 else _cosine(5e-4, (epoch - 20) / 580),
+    "no_scheduler": lambda _: 5e-4,
+    "schedule_linear": lambda epoch: 5e-4 - (5e-4 - 5e-6) * epoch / 600,
+    "schedule_halving": lambda epoch: _cosine(5e-4 * 0.5 ** (epoch // 100), epoch % 100 / 100),
+}
+
+
+@pytest.mark.parametrize("variant", RATES)
+def test_each_schedule_of_suite_paper_gives_the_rates_that_its_protocol_names(variant: str) -> None:
+    runs = {run.variant: run for run in load(ROOT, {"suite": "paper"}).trainings if run.system == "gigacount"}
+    recipe = resolve_recipe(systems.load("gigacount").recipe, runs[variant].recipe)
+    assert recipe.epochs == (30 if variant == "no_scheduler" else 600)
+    rates = [
+        learning_rate(recipe.schedule, recipe.optimiser.lr, epoch, recipe.epochs) for epoch in range(recipe.epochs)
+    ]
+    assert rates == pytest.approx([RATES[variant](epoch) for epoch in range(recipe.epochs)], rel=1e-9)
