@@ -237,7 +237,8 @@ def choose_kernels(determinism: Determinism, device: torch.device) -> None:
     """
     bitwise = usable_determinism(determinism, device) == "bitwise"
     torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(bitwise, warn_only=device.type == "cpu")
+    # not use_deterministic_algorithms, which loads the compiler, too, to say the same to it
+    torch.set_deterministic_debug_mode("default" if not bitwise else "warn" if device.type == "cpu" else "error")
     deterministic: Any = torch.utils.deterministic  # the attribute exists on the imported module only
     deterministic.fill_uninitialized_memory = False  # with NaN, which takes time
     if device.type == "cuda":

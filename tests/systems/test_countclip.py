@@ -288,7 +288,7 @@ def test_count_weight_zero_is_clip_alone() -> None:
 def test_fp16_round_trip_is_golden() -> None:
     _, want = case_of("fp16_round_trip")
     system = golden_clip()
-    assert sorted(half_precision_keys(system.settings.clip)) == sorted(want["half_precision_keys"])
+    assert sorted(half_precision_keys(system.clip)) == sorted(want["half_precision_keys"])
     system.after_step()
     named = dict(system.clip.named_parameters())
     start = {key: value.detach().clone() for key, value in named.items()}

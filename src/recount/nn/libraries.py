@@ -3,6 +3,9 @@
 ``from open_clip.transformer import VisionTransformer`` runs all of open_clip, torchvision, timm and transformers before
 it: four seconds of processor time in each job, where PyTorch itself takes two. Here the parts of a package can be
 imported alone, and it is read as a whole as soon as somebody asks it for a name that no part of it has.
+
+PyTorch's optimisers and torchvision ask its compiler (two seconds) to leave functions alone, as it does anyway as long
+as nobody compiles: until somebody asks it for anything else, ``STAND_INS`` answer.
 """
 
 import sys
@@ -21,17 +24,25 @@ class _OnDemand(ModuleType):
         asked_by_python = name.startswith("__") and name not in {"__path__", "__version__"}
         if asked_by_python or spec is None or spec.loader is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if find_spec(part := f"{self.__name__}.{name}") is not None:
+        whole = self.__name__ in STAND_INS
+        if not whole and find_spec(part := f"{self.__name__}.{name}") is not None:
             return import_module(part)
         with _READING:
             if isinstance(self, _OnDemand):  # no other thread has read it meanwhile
                 self.__class__ = ModuleType  # type: ignore[assignment]
+                self.__path__ = spec.submodule_search_locations or []
                 spec.loader.exec_module(self)
         return getattr(self, name)
 
 
+def _as_it_is(function: Any = None, *_: object, **__: object) -> Any:
+    """Do nothing to a function that is not to be compiled, whether it is given or to be decorated."""
+    return _as_it_is if function is None else function
+
+
 _READING = RLock()
-ON_DEMAND = ("torchvision", "torchvision.models", "torchvision.ops", "open_clip")  # those above first
+STAND_INS = {"torch._dynamo": {"disable": _as_it_is, "graph_break": _as_it_is}}
+ON_DEMAND = ("torchvision", "torchvision.models", "torchvision.ops", "open_clip", *STAND_INS)  # those above first
 
 
 def _put_off(name: str) -> None:
@@ -39,6 +50,9 @@ def _put_off(name: str) -> None:
     if spec is not None:
         sys.modules[name] = module = module_from_spec(spec)
         module.__class__ = _OnDemand
+        vars(module).update(STAND_INS.get(name, {}))
+        if name in STAND_INS:
+            del module.__path__  # a part of it asks for it, and so for the whole
         above, _, last = name.rpartition(".")
         if above:
             setattr(sys.modules[above], last, module)

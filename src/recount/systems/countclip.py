@@ -24,6 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from recount.data.sample import Sample
@@ -218,10 +219,10 @@ def number_of(sample: Sample) -> int:
     return int(sample.count)
 
 
-def half_precision_keys(size: ClipSize) -> set[str]:
-    """Return which parameters OpenAI's ``convert_weights`` halves: all but norms, embeddings and the scale."""
-    with torch.device("meta"):
-        converted = build_clip(size)
+def half_precision_keys(network: nn.Module) -> set[str]:
+    """Return which of a CLIP's parameters OpenAI's ``convert_weights`` halves: not norms, embeddings and the scale."""
+    shapes = {id(parameter): nn.Parameter(parameter.to("meta")) for parameter in network.parameters()}
+    converted = deepcopy(network, shapes)
     from open_clip.model import convert_weights_to_fp16  # build_clip has read it, without what it can do without
 
     convert_weights_to_fp16(converted)
@@ -256,7 +257,7 @@ class CountCLIP(System):
         self.normalise = Normalise(clip.CLIP_MEAN, clip.CLIP_STD)
         self.lambdas: dict[int, float] = {}
         self.drawn: dict[str, int] | None = None
-        halves = half_precision_keys(settings.clip) if settings.precision == "fp16_roundtrip" else set()
+        halves = half_precision_keys(self.clip) if settings.precision == "fp16_roundtrip" else set()
         self.halves = [parameter for name, parameter in self.clip.named_parameters() if name in halves]
         for parameter in self.halves:
             parameter.register_hook(_in_half)
