@@ -31,51 +31,6 @@ def test_a_quiet_run_tells_its_failures_too_once_and_in_snakemakes_log(house: Ho
     assert "rule train_of" not in answer.text.replace("Error in rule train_of", "")  # the other jobs' starts
 
 
-LOCKED = """
-
-class Watched(logging.Handler):
-    def filter(self, record):
-        return get_event(record) != LogEvent.JOB_ERROR
-
-    def emit(self, record):
-        if get_event(record) == LogEvent.JOB_ERROR:
-            Path("locked.txt").write_text(str(self.lock._is_owned()))
-
-
-logger.addHandler(Watched())
-"""
-
-
-def test_a_failure_is_told_under_each_handlers_lock_or_two_threads_would_wait_for_each_other(house: House) -> None:
-    (house.folder / "Snakefile").write_text((house.folder / "Snakefile").read_text() + LOCKED)
-    house.run(FAIL=FAILING)
-    assert (house.work / "locked.txt").read_text() == "True"
-
-
-TOLD_TO_END = """
-
-import snakemake.scheduling.job_scheduler as scheduling
-
-select = scheduling.JobScheduler.update_available_resources
-
-
-def ended(scheduler, jobs):
-    os.kill(os.getpid(), signal.SIGTERM)
-    select(scheduler, jobs)
-
-
-scheduling.JobScheduler.update_available_resources = ended
-"""
-
-
-def test_sigterm_ends_a_workflow_also_while_it_selects_jobs(house: House) -> None:
-    (house.folder / "Snakefile").write_text((house.folder / "Snakefile").read_text() + TOLD_TO_END)
-    answer = house.run("--quiet", "host")
-    assert answer.code != 0
-    assert "Will exit after finishing currently running jobs" in answer.text
-    assert 0 < len(house.calls()) < len(EVERY_JOB)
-
-
 def test_a_wholly_quiet_run_tells_nothing(house: House) -> None:
     answer = house.run("--quiet", "all", FAIL=FAILING)
     assert answer.code != 0

@@ -189,6 +189,17 @@ def end_gracefully(scheduler, *_, real=JobScheduler.exit_gracefully):
     threading.Thread(target=real, args=(scheduler,)).start()
 
 
+def look_again(scheduler, delay, real=JobScheduler._schedule_reevalutation):
+    """Select jobs again after a delay only where their number per second held some back.
+
+    Snakemake (9.27) does it after each selection and each job that ended, which is a selection more per second for each
+    job that was done: a whole core where hundreds wait.
+    """
+    limit = scheduler.job_rate_limiter
+    if limit is None or delay != limit.timespan or not limit.get_free_jobs():
+        real(scheduler, delay)
+
+
 def own_shell():
     """Return what Snakemake is to put before each shell command: what it puts there already, and the recount command.
 
@@ -214,6 +225,7 @@ READERS = []  # a temporary folder that lasts as long as this process
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, note_stop)
     JobScheduler.exit_gracefully = end_gracefully
+    JobScheduler._schedule_reevalutation = look_again
 atexit.register(count_jobs if COUNT_JOBS in os.environ else show_jobs)
 if workflow.is_main_process and "all" not in {str(kind) for kind in workflow.output_settings.quiet or ()}:
     logger.addHandler(Failures())
