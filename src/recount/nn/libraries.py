@@ -2,7 +2,8 @@
 
 ``from open_clip.transformer import VisionTransformer`` runs all of open_clip, torchvision, timm and transformers before
 it: four seconds of processor time in each job, where PyTorch itself takes two. Here the parts of a package can be
-imported alone, and it is read as a whole as soon as somebody asks it for a name that no part of it has.
+imported alone, and it is read as a whole as soon as somebody asks it for a name that no part of it has. All networks of
+timm, which CLIP-Count and CounTX use three layers of, take another half a second.
 """
 
 import sys
@@ -23,6 +24,9 @@ class _OnDemand(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if find_spec(part := f"{self.__name__}.{name}") is not None:
             return import_module(part)
+        # parts of timm ask for it, which the whole waits for
+        if name == "__version__" and find_spec(part := f"{self.__name__}.version") is not None:
+            return import_module(part).__version__
         with _READING:
             if isinstance(self, _OnDemand):  # no other thread has read it meanwhile
                 self.__class__ = ModuleType  # type: ignore[assignment]
@@ -31,7 +35,7 @@ class _OnDemand(ModuleType):
 
 
 _READING = RLock()
-ON_DEMAND = ("torchvision", "torchvision.models", "torchvision.ops", "open_clip")  # those above first
+ON_DEMAND = ("torchvision", "torchvision.models", "torchvision.ops", "open_clip", "timm")  # those above first
 
 
 def _put_off(name: str) -> None:
