@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-HEAVY = ("timm", "transformers", "torchvision.datasets", "pandas", "matplotlib", "torch._dynamo.eval_frame")
+HEAVY = ("timm.models", "transformers", "torchvision.datasets", "pandas", "matplotlib", "torch._dynamo.eval_frame")
 SMALL = "{'context': 8, 'vocabulary': ('a',), 'text_width': 8, 'text_heads': 1, 'text_layers': 1}"
 USES = {
     "towers": f"from recount.nn.clip import ClipTowers, text_tower; text_tower(ClipTowers(**{SMALL}))",
     "clip": f"from recount.nn.clip import ClipSize, build_clip; build_clip(ClipSize(**{SMALL} | dict(text_heads=1)))",
+    "interaction": "from recount.nn.interaction import InteractionBlock; InteractionBlock(4, 1)",
     "vgg": "from recount.nn.vgg import vgg19; vgg19((1, 1, 1, 1, 1))",
     "jitter": """
 import recount.nn, torch
@@ -67,6 +68,9 @@ assert "open_clip.factory" not in sys.modules and "torchvision.datasets" not in 
 assert open_clip.create_model.__module__ == "open_clip.factory"
 assert torchvision.models.resnet18.__module__ == "torchvision.models.resnet"
 assert torchvision.ops.misc.Permute is Permute and torchvision.__version__
+import timm
+from timm.models.vision_transformer import Attention
+assert timm.layers.Attention is Attention and timm.create_model.__module__ == "timm.models._factory"
 try:
     open_clip.nothing
 except AttributeError:

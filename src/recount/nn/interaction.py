@@ -42,8 +42,7 @@ class InteractionBlock(nn.Module):
         drop_path: float = 0.0,
         convolution: bool = False,
     ) -> None:
-        from timm.layers import DropPath, Mlp
-        from timm.models.vision_transformer import Attention
+        from timm.layers import Attention, DropPath, Mlp  # not from timm.models, which reads all networks of timm
 
         super().__init__()
         self.norm0 = nn.LayerNorm(width, eps=eps)

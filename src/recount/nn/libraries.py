@@ -2,7 +2,8 @@
 
 ``from open_clip.transformer import VisionTransformer`` runs all of open_clip, torchvision, timm and transformers before
 it: four seconds of processor time in each job, where PyTorch itself takes two. Here the parts of a package can be
-imported alone, and it is read as a whole as soon as somebody asks it for a name that no part of it has.
+imported alone, and it is read as a whole as soon as somebody asks it for a name that no part of it has. All networks of
+timm, which CLIP-Count and CounTX use three layers of, take another half a second.
 
 PyTorch's optimisers and torchvision ask its compiler (two seconds) to leave functions alone, as it does anyway as long
 as nobody compiles: until somebody asks it for anything else, ``STAND_INS`` answer.
@@ -27,6 +28,9 @@ class _OnDemand(ModuleType):
         whole = self.__name__ in STAND_INS
         if not whole and find_spec(part := f"{self.__name__}.{name}") is not None:
             return import_module(part)
+        # parts of timm ask for it, which the whole waits for
+        if name == "__version__" and find_spec(part := f"{self.__name__}.version") is not None:
+            return import_module(part).__version__
         with _READING:
             if isinstance(self, _OnDemand):  # no other thread has read it meanwhile
                 self.__class__ = ModuleType  # type: ignore[assignment]
@@ -42,7 +46,8 @@ def _as_it_is(function: Any = None, *_: object, **__: object) -> Any:
 
 _READING = RLock()
 STAND_INS = {"torch._dynamo": {"disable": _as_it_is, "graph_break": _as_it_is}}
-ON_DEMAND = ("torchvision", "torchvision.models", "torchvision.ops", "open_clip", *STAND_INS)  # those above first
+TORCHVISION = ("torchvision", "torchvision.models", "torchvision.ops")
+ON_DEMAND = (*TORCHVISION, "open_clip", "timm", *STAND_INS)  # those above first
 
 
 def _put_off(name: str) -> None:
