@@ -49,6 +49,14 @@ def test_report_is_written_from_what_exists(broken_house: House) -> None:
     assert f"{(broken_house.work / 'reports/mini/index.html').as_uri()}" in broken_house.answer.text
 
 
+def test_report_of_what_exists_is_made_by_the_recount_beside_the_workflow_not_by_an_installed_one(house: House) -> None:
+    with (house.folder / "Snakefile").open("a", encoding="utf-8") as stream:
+        stream.write('\ndel os.environ["PYTHONPATH"]\n')
+    answer = house.run(FAIL=FAILING)
+    assert "failed too" not in answer.text
+    assert {"score", "judge", "report"} <= set(house.calls())
+
+
 def test_log_of_the_failed_job_stands_where_the_report_looks_for_it(broken_house: House) -> None:
     log = broken_house.work / "logs/mini/train/alpha/small/seed0.log"
     assert "loss is not finite at step 7" in log.read_text()

@@ -635,7 +635,13 @@ def report_what_exists():
         log_file = HOME / PROJECT.log(step, f"{step}_after_failure")
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("w", encoding="utf-8") as stream:
-            done = subprocess.run([sys.executable, "-m", "recount", step], stdout=stream, stderr=stream, cwd=HOME)
+            done = subprocess.run(
+                [sys.executable, "-m", "recount", step],
+                stdout=stream,
+                stderr=stream,
+                cwd=HOME,
+                env={**os.environ, "PYTHONPATH": str(SOURCE)},  # the recount that this workflow was read with
+            )
         if done.returncode:
             print(f"After the failure above, recount {step} failed too: see {log_file}", file=sys.stderr)
             if step == "report":
