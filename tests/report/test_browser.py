@@ -121,6 +121,17 @@ def test_nothing_runs_off_the_edge(opened: Callable[..., Watched], name: str, wi
     assert page.evaluate(outside, width) == []
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_no_column_of_a_table_is_cut_off_in_print(opened: Callable[..., Watched], name: str) -> None:
+    page = opened(name, 718).page  # pixels between the margins of a sheet of A4
+    page.emulate_media(media="print")
+    page.evaluate(UNFOLDED)
+    cut = """() => [...document.querySelectorAll('main th, main td')]
+      .filter((e) => e.getBoundingClientRect().right > 719 && !e.closest('.sr'))
+      .map((e) => e.outerHTML.slice(0, 120))"""
+    assert page.evaluate(cut) == []
+
+
 def test_front_page_is_two_screens_and_prints_on_one_sheet(opened: Callable[..., Watched], tmp_path: Path) -> None:
     page = opened("index.html").page
     assert page.evaluate("document.documentElement.scrollHeight") <= 2 * 900
