@@ -109,16 +109,22 @@ def test_page_asks_for_nothing_complains_of_nothing_and_is_short(opened: Callabl
     assert 50 < words <= (1500 if name == "index.html" else 6000)
 
 
+def beyond(page: Page, width: int, elements: str, apart_from: str) -> list[str]:
+    """Return the beginnings of elements that end to the right of a width in pixels."""
+    script = """([width, elements, apart]) => [...document.querySelectorAll(elements)]
+      .filter((e) => e.getBoundingClientRect().right > width + 1 && !e.closest(apart))
+      .map((e) => e.outerHTML.slice(0, 120))"""
+    found: list[str] = page.evaluate(script, [width, elements, apart_from])
+    return found
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_runs_off_the_edge(opened: Callable[..., Watched], name: str, width: int) -> None:
     page = opened(name, width).page
     page.evaluate(UNFOLDED)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    outside = """width => [...document.querySelectorAll('main *')]
-      .filter((e) => e.getBoundingClientRect().right > width + 1 && !e.closest('.scroll, .plot, .sr, svg, pre'))
-      .map((e) => e.outerHTML.slice(0, 120))"""
-    assert page.evaluate(outside, width) == []
+    assert beyond(page, width, "main *", apart_from=".scroll, .plot, .sr, svg, pre") == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -126,10 +132,7 @@ def test_no_column_of_a_table_is_cut_off_in_print(opened: Callable[..., Watched]
     page = opened(name, 718).page  # pixels between the margins of a sheet of A4
     page.emulate_media(media="print")
     page.evaluate(UNFOLDED)
-    cut = """() => [...document.querySelectorAll('main th, main td')]
-      .filter((e) => e.getBoundingClientRect().right > 719 && !e.closest('.sr'))
-      .map((e) => e.outerHTML.slice(0, 120))"""
-    assert page.evaluate(cut) == []
+    assert beyond(page, 718, "main th, main td", apart_from=".sr") == []
 
 
 def test_front_page_is_two_screens_and_prints_on_one_sheet(opened: Callable[..., Watched], tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def test_the_network_gives_the_golden_counts(name: str, depth: int) -> None:
 
 @pytest.mark.more
 def test_gradients_and_statistics_of_a_training_pass_are_the_golden_ones() -> None:
-    """The batch of four makes gradients of 1e9 through these weights: double precision's rounding, which processors do
-    differently, comes up to the fourth digit of what stands around the trunk's normalisations."""
+    """Of what the trunk's normalisations amplify (gradients of 1e9) double precision leaves two digits: a picture that
+    differs by 1e-15 moves it by up to 8e-3 here, and so do other kernels. The rest is held to the golden tolerance."""
     inputs, want = case_of("depth2_train")
     network = filled(inputs, 2).train()
     network.output2[3].p = 0.0
@@ -93,8 +93,8 @@ def test_gradients_and_statistics_of_a_training_pass_are_the_golden_ones() -> No
     compared = [key for key in want if ":" in key]
     assert len(compared) == 14
     for key in compared:
-        trunk = key.startswith("grad:part_cnn.patch_embed.backbone")
-        assert_matches(found[key.replace("part_cnn.", "")], want[key], 1e-2 if trunk else 1e-3)
+        amplified = key.startswith(("grad:part_cnn.patch_embed.backbone", "grad:part_cnn.pos_embed"))
+        assert_matches(found[key.replace("part_cnn.", "")], want[key], 1e-2 if amplified else 1e-4)
 
 
 def test_the_position_embedding_is_resized_with_aligned_corners() -> None:

@@ -127,6 +127,11 @@ class House:
         rules = re.findall(r"^(?:local)?rule ([a-z_]+?)(?:_of_\w+)?:$", answer.text, flags=re.MULTILINE)
         return Counter(rule for rule in rules if rule != "all")
 
+    def add(self, code: str) -> None:
+        """Append code to the Snakefile: it runs once the workflow has been read."""
+        with (self.folder / "Snakefile").open("a", encoding="utf-8") as stream:
+            stream.write(code)
+
     def calls(self, *, in_order: bool = False) -> list[str]:
         """Return the recount commands that ran since the last time this was asked, sorted unless in their order."""
         notes = self.work / "calls.txt"

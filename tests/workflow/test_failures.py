@@ -50,8 +50,7 @@ def test_report_is_written_from_what_exists(broken_house: House) -> None:
 
 
 def test_report_of_what_exists_is_made_by_the_recount_beside_the_workflow_not_by_an_installed_one(house: House) -> None:
-    with (house.folder / "Snakefile").open("a", encoding="utf-8") as stream:
-        stream.write('\ndel os.environ["PYTHONPATH"]\n')
+    house.add('\ndel os.environ["PYTHONPATH"]\n')
     answer = house.run(FAIL=FAILING)
     assert "failed too" not in answer.text
     assert {"score", "judge", "report"} <= set(house.calls())

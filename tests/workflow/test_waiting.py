@@ -3,12 +3,6 @@
 import pytest
 from house import EVERY_JOB, House
 
-
-def add(house: House, code: str) -> None:
-    with (house.folder / "Snakefile").open("a", encoding="utf-8") as stream:
-        stream.write(code)
-
-
 LOCKED = """
 
 class Watched(logging.Handler):
@@ -25,7 +19,7 @@ logger.addHandler(Watched())
 
 
 def test_a_failure_is_told_under_each_handlers_lock_or_two_threads_would_wait_for_each_other(house: House) -> None:
-    add(house, LOCKED)
+    house.add(LOCKED)
     house.run(FAIL="train alpha/small")
     assert (house.work / "locked.txt").read_text() == "True"
 
@@ -47,7 +41,7 @@ scheduling.JobScheduler.update_available_resources = ended
 
 
 def test_sigterm_ends_a_workflow_also_while_it_selects_jobs(house: House) -> None:
-    add(house, TOLD_TO_END)
+    house.add(TOLD_TO_END)
     answer = house.run("--quiet", "host")
     assert answer.code != 0
     assert "Will exit after finishing currently running jobs" in answer.text
@@ -71,7 +65,7 @@ threading.Timer = Counted
 def test_jobs_are_selected_again_by_the_clock_only_where_their_number_per_second_held_some_back(
     house: House, limit: str | None
 ) -> None:
-    add(house, COUNTED)
+    house.add(COUNTED)
     answer = house.run(*(("--max-jobs-per-timespan", limit) if limit else ()))
     assert answer.code == 0, answer.text
     assert house.calls() == EVERY_JOB

@@ -46,8 +46,8 @@ def _as_it_is(function: Any = None, *_: object, **__: object) -> Any:
 
 _READING = RLock()
 STAND_INS = {"torch._dynamo": {"disable": _as_it_is, "graph_break": _as_it_is}}
-TORCHVISION = ("torchvision", "torchvision.models", "torchvision.ops")
-ON_DEMAND = (*TORCHVISION, "open_clip", "timm", *STAND_INS)  # those above first
+# those above first
+ON_DEMAND = ("torchvision", "torchvision.models", "torchvision.ops", "open_clip", "timm", *STAND_INS)
 
 
 def _put_off(name: str) -> None:
