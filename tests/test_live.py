@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from recount.cli import app
 from recount.errors import UserError
 from recount.live import view
-from recount.live.server import Server
+from recount.live.server import Server, serve
 from recount.live.view import Curve, Live, next_hour
 from recount.results.attempts import Attempt
 from recount.settings.project import Project, load
@@ -136,6 +137,19 @@ def test_a_curve_fits_its_box() -> None:
     points = [tuple(map(float, point.split(","))) for point in Curve("r", "done", (5.0, 1.0, 3.0)).line.split()]
     assert points == [(0.0, 1.0), (50.0, 29.0), (100.0, 15.0)]
     assert Curve("r", "done", (2.0, 2.0)).line == "0.0,29.0 100.0,29.0"
+
+
+def test_ctrl_c_counts_from_the_moment_the_address_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Told(io.StringIO):
+        def flush(self) -> None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", Told())
+    serve(project.root, lambda: project, 0)
+    assert capsys.readouterr().out == "recount: the page has ended; what runs goes on\n"
 
 
 @pytest.mark.more

@@ -96,9 +96,9 @@ class Server(ThreadingHTTPServer):
 
 def serve(root: Path, load: Callable[[], Project], port: int) -> None:
     """Serve the page of a project until Ctrl-C."""
-    with Server(Live(root, load), port) as server:
-        print(f"{server.address} shows what runs; Ctrl-C ends it", flush=True)
-        try:
+    try:
+        with Server(Live(root, load), port) as server:
+            print(f"{server.address} shows what runs; Ctrl-C ends it", flush=True)
             server.serve_forever()
-        except KeyboardInterrupt:
-            print("recount: the page has ended; what runs goes on")
+    except KeyboardInterrupt:
+        print("recount: the page has ended; what runs goes on")
